@@ -1,0 +1,107 @@
+# The record that decoder, books, shared memory and recorder speak, and the codes in it.
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, int32_t
+
+cdef enum:
+    SIDE_BID = 0            # 269=0
+    SIDE_OFFER = 1          # 269=1
+    SIDE_TRADE = 2          # 269=2
+
+    ACTION_NEW = 0          # 279=0, and every entry of a snapshot
+    ACTION_UPDATE = 1       # 279=1
+    ACTION_DELETE = 2       # 279=2 with 271=0: cancelled or filled
+    ACTION_LEAVE = 3        # 279=2 with 271>0: left the subscribed depth only
+    ACTION_CLEAR = 4        # written by the recorder before the entries of a snapshot
+
+    ID_NONE = 0             # 278 repeats side letter and price (L2), or is absent
+    ID_UUID = 1             # 8-4-4-4-12 lower case hex, big endian in (id_hi, id_lo)
+    ID_KRAKEN = 2           # OXXXXX-XXXXX-XXXXXX: 16 base-36 digits in id_hi (first 8) and id_lo (last 8)
+    ID_TEXT = 3             # at most 16 bytes of text, zero padded, big endian
+    ID_TABLE = 4            # longer text: id_lo is the row in the handler's side table
+
+    ENTRY_SNAPSHOT = 1      # entry flags
+    ENTRY_LAST = 2          # last entry of its message
+
+    MSG_SNAPSHOT = 1        # message flags (also in ticks.flags)
+    MSG_POSSDUP = 2
+    MSG_HAS_CRC = 4
+    MSG_CRC_CHECKED = 8
+    MSG_CRC_OK = 16
+    MSG_BAD_BOOK = 32       # the book is not to be trusted after this message
+    MSG_DEFERRED = 64       # arrived inside an open gap, applied later
+    MSG_IGNORED = 128       # not applied: duplicate, old subscription, unknown symbol, malformed
+
+    STATE_INIT = 0
+    STATE_SYNCING = 1
+    STATE_LIVE = 2
+    STATE_EMPTY = 3
+    STATE_GAP = 4
+    STATE_CRC_FAIL = 5
+    STATE_STALE = 6
+    STATE_HALTED = 7
+    STATE_ROLLOVER = 8
+    STATE_DOWN = 9
+
+    CAUSE_NONE = 0
+    CAUSE_LOST = 1          # MsgSeqNum too high
+    CAUSE_CHECKSUM = 2      # frames dropped for tag 10 or 9, then a gap
+    CAUSE_CRC = 3           # 5041 differs from our book
+    CAUSE_CROSSED = 4       # best bid >= best offer without a CRC to prove it
+    CAUSE_MALFORMED = 5     # a W or X that cannot be applied whole
+    CAUSE_PRECISION = 6     # a number finer than the instrument's precision
+    CAUSE_DISCONNECT = 7
+    CAUSE_ROLLOVER = 8
+    CAUSE_RESTART = 9
+    CAUSE_OVERFLOW = 10     # gap queue full
+    CAUSE_REJECTED = 11     # the venue refused the subscription
+    CAUSE_STATUS = 12       # instrument status does not trade
+    CAUSE_UNSUBSCRIBED = 13
+
+cdef struct MDEntry:        # 64 bytes
+    int64_t price           # in units of 10**-price_precision (tag 2349)
+    int64_t qty             # in units of 10**-qty_precision (tag 5010)
+    uint64_t id_hi
+    uint64_t id_lo
+    int64_t event_ns        # 5060, else 273 with the date of 52; ns since the epoch, 0 unknown
+    int64_t queue_ns        # 5273 (L3); 0 unknown
+    int32_t instrument      # row in the handler's instrument table
+    uint8_t side
+    uint8_t action
+    uint8_t id_kind
+    uint8_t flags
+    uint8_t ord_type        # trades: 40 (1 market, 2 limit), 0 unknown
+    uint8_t aggressor       # trades: 2446 (1 buy, 2 sell), 0 unknown
+    uint16_t spare0
+    uint32_t spare1
+
+cdef struct Tick:           # 104 bytes: an entry and the message that brought it
+    MDEntry entry
+    int64_t recv_ns         # receive time of the read that completed the frame; ns since the epoch
+    int64_t sending_ns      # 52
+    uint64_t seq            # 34 MsgSeqNum
+    uint32_t entry_no       # 0 is the first entry of the message
+    uint32_t crc            # 5041, when MSG_HAS_CRC
+    uint16_t session        # session number, as in the journal
+    uint16_t flags          # MSG_*
+    uint32_t spare
+
+# One side of a book as flat parallel arrays, sorted so that the best level is the LAST element.
+cdef struct Side:
+    int64_t* price
+    int64_t* qty            # level quantity (L3: total of the orders)
+    uint32_t* orders        # number of orders (L3); all zero on L2, where it is not known
+    int32_t n
+    int32_t capacity
+    int32_t dirty_lo        # elements [dirty_lo, dirty_hi) differ from what was published;
+    int32_t dirty_hi        # dirty_lo >= dirty_hi: nothing does. The publisher resets both.
+
+cdef struct TopOfBook:      # what a publisher writes beside the levels
+    int64_t recv_ns
+    int64_t event_ns
+    uint64_t seq            # MsgSeqNum of the last message applied
+    uint64_t updates        # messages applied since the feed started
+    uint8_t state
+    uint8_t cause
+    uint8_t crc_rule
+    uint8_t spare
+    uint32_t crc_checked
+    uint32_t crc_failed

@@ -1,0 +1,50 @@
+"""Build of the Cython modules; metadata is in pyproject.toml.
+
+KFIX_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer (see `make sanitize`).
+"""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+SANITIZE = os.environ.get("KFIX_SANITIZE") == "1"
+CFLAGS = ["-O3", "-Wall", "-Wextra", "-fno-strict-aliasing"]
+# Cython's own output trips these two in every module
+CFLAGS += ["-Wno-unused-parameter", "-Wno-cast-function-type", "-Wno-missing-field-initializers"]
+LDFLAGS: list[str] = []
+if SANITIZE:
+    CFLAGS = [
+        *("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"),
+        "-fno-sanitize-recover=undefined",
+    ]
+    LDFLAGS = ["-fsanitize=address,undefined"]
+
+extensions = [
+    Extension(
+        f"kfix_md.{source.stem}",
+        [str(source)],
+        extra_compile_args=CFLAGS,
+        extra_link_args=LDFLAGS,
+        depends=[str(header) for header in sorted(Path("kfix_md").glob("*.h"))],
+    )
+    for source in sorted(Path("kfix_md").glob("_*.pyx"))
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        build_dir="build/cython",
+        nthreads=0,
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "initializedcheck": False,
+            "cdivision": True,
+            "embedsignature": True,
+            "binding": True,
+        },
+    )
+)
