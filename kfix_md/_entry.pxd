@@ -85,10 +85,11 @@ cdef struct Tick:           # 104 bytes: an entry and the message that brought i
     uint32_t spare
 
 # One side of a book as flat parallel arrays, sorted so that the best level is the LAST element.
-cdef struct Side:
+cdef struct BookSide:
     int64_t* price
     int64_t* qty            # level quantity (L3: total of the orders)
     uint32_t* orders        # number of orders (L3); all zero on L2, where it is not known
+    int32_t* head           # L3: row of the first order of the queue in the order slab; NULL on L2
     int32_t n
     int32_t capacity
     int32_t dirty_lo        # elements [dirty_lo, dirty_hi) differ from what was published;
@@ -105,3 +106,26 @@ cdef struct TopOfBook:      # what a publisher writes beside the levels
     uint8_t spare
     uint32_t crc_checked
     uint32_t crc_failed
+
+cdef struct Order:          # 64 bytes: a row of the L3 order slab
+    int64_t price           # a free row has qty 0
+    int64_t qty
+    uint64_t id_hi
+    uint64_t id_lo
+    int64_t queue_ns        # 5273, orders of one price are queued by it
+    int64_t event_ns
+    int32_t prev            # slab rows, -1: none. Queue order, head first.
+    int32_t next
+    uint32_t crc            # raw CRC32 of price and quantity text, valid while crc_len > 0
+    uint8_t crc_len
+    uint8_t side
+    uint8_t id_kind
+    uint8_t spare
+
+cdef struct OrderSlab:
+    Order* rows
+    int32_t capacity        # rows allocated
+    int32_t used            # rows ever used: [0, used)
+    int32_t* dirty          # rows changed since they were published (may repeat); the publisher resets n_dirty
+    int32_t n_dirty         # -1: all of [0, used)
+    int32_t n_orders
