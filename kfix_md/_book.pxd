@@ -1,0 +1,75 @@
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from kfix_md._entry cimport BookSide, MDEntry, Order, OrderSlab
+
+cdef enum:
+    RULE_OFF = 0
+    RULE_LEVEL = 1      # ten best levels, each price then quantity
+    RULE_ORDER = 2      # orders of the ten best levels in queue order, each price then quantity
+    RULE_AUTO = 3
+
+    BOOK_OK = 0
+    BOOK_FULL = -1      # more levels or orders than the book may hold
+
+    MAX_LEVELS = 1048576
+    MAX_ORDERS = 33554432
+    CRC_DEPTH = 10      # 5041 covers ten levels a side, whatever the subscribed depth
+
+
+cdef struct LevelAux:   # what a level has beside price, quantity and count
+    uint32_t crc        # raw CRC of the level's text, valid while length > 0
+    uint32_t length
+    int32_t tail        # L3: row of the last order of the queue
+    uint32_t spare
+
+
+cdef struct SideCrc:    # the ten best levels of a side together; length < 0: to be computed
+    uint32_t crc
+    int32_t length
+
+
+cdef class Book:
+    cdef BookSide sides[2]
+    cdef LevelAux* aux[2]
+    cdef SideCrc side_crc[2]
+    cdef list _arrays               # numpy owners of the memory behind the pointers
+    cdef readonly int level         # 2 or 3
+    cdef readonly int price_precision, qty_precision
+    cdef readonly uint64_t unknown  # updates and deletes of what the book does not hold
+    cdef readonly uint64_t repeated # 279=0 for what the book already holds
+    cdef int rule                   # which text the cached level CRCs are of
+    cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept
+    cdef void clear_book(self) noexcept
+    cdef void set_rule(self, int rule) noexcept
+    cdef uint32_t crc_by(self, int rule) noexcept
+    cdef OrderSlab* slab_or_null(self) noexcept
+    cdef int reserve_levels(self, int side, int32_t capacity) noexcept
+    cdef int insert_level(self, int side, int32_t i, int64_t price, int64_t qty) noexcept
+    cdef void remove_level(self, int side, int32_t i) noexcept
+    cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept
+
+
+cdef class L2Book(Book):
+    pass
+
+
+cdef class L3Book(Book):
+    cdef OrderSlab slab
+    cdef int32_t free_row           # head of the list of free slab rows, linked by `next`
+    cdef int32_t* table             # open addressing: slab row, -1 empty
+    cdef uint32_t mask              # table size - 1
+    cdef int32_t dirty_capacity
+    cdef void link(self, int32_t row) noexcept
+    cdef void unlink(self, int32_t row) noexcept
+    cdef int32_t find(self, uint64_t hi, uint64_t lo, uint8_t kind) noexcept
+    cdef int reserve_orders(self, int32_t capacity) noexcept
+    cdef void touch(self, int32_t row) noexcept
+    cdef int add(self, MDEntry* e) noexcept
+    cdef void remove(self, int32_t row) noexcept
+    cdef void change(self, int32_t row, MDEntry* e) noexcept
+
+
+cdef inline int crossed(Book book) noexcept:
+    cdef BookSide* bids = &book.sides[0]
+    cdef BookSide* offers = &book.sides[1]
+    return bids.n > 0 and offers.n > 0 and bids.price[bids.n - 1] >= offers.price[offers.n - 1]
