@@ -1,0 +1,98 @@
+"""Every mistake in a configuration file is one line that names the key and what to do."""
+
+import os
+
+import pytest
+
+from kfix_md import config
+from kfix_md.errors import UsageError
+
+GOOD = """
+[[service]]
+name = "spot-l2"
+sender_comp_id = "ME"
+symbols = ["BTC/USD", "*/EUR"]
+"""
+
+
+def load(tmp_path, text):
+    path = tmp_path / "feed.toml"
+    path.write_text(text)
+    return config.load(path)
+
+
+def test_defaults_are_those_of_the_venue(tmp_path):
+    found = load(tmp_path, GOOD)
+    service = found.service[0]
+    assert (service.host, service.port, service.target_comp_id) == ("fix.kraken.com", 4000, "KRAKEN-MD")
+    assert service.verify and service.tls and service.trades and service.level == "L2"
+    assert found.feed.mode == 0o600 and found.feed.rollover == 22 * 3600
+
+
+def test_relative_paths_count_from_the_file(tmp_path):
+    found = load(tmp_path, GOOD + 'tls_ca = "ca.pem"\n[journal]\ndirectory = "j"\n'
+                 '[recorder]\ndirectory = "/abs"\n')
+    assert found.journal.directory == tmp_path / "j"
+    assert str(found.recorder.directory) == "/abs"
+    assert found.service[0].tls_ca == tmp_path / "ca.pem"
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("", ["service: missing", "[[service]]"]),
+    ("x =", ["not valid TOML", "Invalid value"]),
+    ("[jurnal]\nx = 1\n" + GOOD, ["jurnal: unknown key", "did you mean 'journal'"]),
+    (GOOD + "prot = 4000", ["service[0] (spot-l2).prot", "did you mean 'port'"]),
+    (GOOD + "port = 70000", ["service[0] (spot-l2).port", "65535"]),
+    (GOOD + "depth = 7", [".depth", "1, 10, 25, 100, 500, 1000"]),
+    (GOOD + "verify = false", ["verify", "production", "fix.kraken.com"]),
+    (GOOD + "tls = false", ["tls", "loopback"]),
+    (GOOD + 'api_key = "abc"', ["api_key", "env:", "file:"]),
+    (GOOD + 'api_key = "env:K"', ["api_secret", "both or neither"]),
+    (GOOD.replace("spot-l2", "spot-l9"), ["name", "'spot-l2'"]),
+    (GOOD.replace("spot-l2", "spot-l3") + "trades = true", ["trades", "L3"]),
+    (GOOD.replace('"ME"', '"M E"'), ["sender_comp_id", "printable"]),
+    (GOOD + GOOD, ["sender_comp_id ME is there twice", "another sender_comp_id"]),
+    ('[feed]\nrollover = "25:00"\n' + GOOD, ["feed.rollover", "22:00"]),
+    ('[feed]\nmode = 600\n' + GOOD, ["feed.mode", "octal"]),
+    ('[feed]\nname = "a/b"\n' + GOOD, ["feed.name", "letters"]),
+])
+def test_mistakes_are_one_line(tmp_path, text, words):
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, text)
+    message = str(caught.value)
+    assert "\n" not in message and "feed.toml" in message
+    for word in words:
+        assert word in message
+
+
+def test_unverified_tls_is_for_other_hosts(tmp_path):
+    assert not load(tmp_path, GOOD + 'host = "fix.uat.kraken.com"\nverify = false').service[0].verify
+    assert config.is_production("colo-london.vip-fix.kraken.com")
+    assert not config.is_production("colo-london.vip-fix.uat.kraken.com")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        config.load(tmp_path / "none.toml")
+
+
+def test_secrets_come_from_outside(tmp_path, monkeypatch):
+    monkeypatch.setenv("KFIX_T", "abc")
+    (tmp_path / "s").write_text("xyz\n")
+    assert config.read_secret("env:KFIX_T") == "abc"
+    assert config.read_secret(f"file:{tmp_path}/s") == "xyz"
+    monkeypatch.delenv("KFIX_T")
+    with pytest.raises(UsageError, match="KFIX_T is not set"):
+        config.read_secret("env:KFIX_T")
+    with pytest.raises(UsageError, match="cannot be read"):
+        config.read_secret(f"file:{tmp_path}/none")
+
+
+def test_a_directory_that_takes_no_files(tmp_path):
+    (tmp_path / "f").write_text("")
+    with pytest.raises(UsageError, match=r"journal.directory = .*cannot write there"):
+        config.check_writable(tmp_path / "f" / "j", "journal.directory")
+    if os.geteuid():
+        (tmp_path / "ro").mkdir(mode=0o500)
+        with pytest.raises(UsageError, match="permission denied"):
+            config.check_writable(tmp_path / "ro", "feed.directory", create=False)
