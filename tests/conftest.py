@@ -1,0 +1,40 @@
+"""Fixtures shared by all tests: the real captures (where they are present) and streams of our own."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CAPTURES = ("spot-l2", "derivatives-l2", "derivatives-l3")
+
+
+def captures_folder() -> Path:
+    """Where real captures are looked for: KFIX_CAPTURES, else ../shared/captures beside the project."""
+    return Path(os.environ.get("KFIX_CAPTURES") or ROOT.parent / "shared" / "captures")
+
+
+@lru_cache(len(CAPTURES))
+def capture_bytes(name: str) -> bytes:
+    """The plain bytes of one capture, such as "spot-l2"."""
+    return gzip.decompress((captures_folder() / f"{name}.fix.gz").read_bytes())
+
+
+@pytest.fixture(scope="session")
+def captures() -> Path:
+    """The folder of real captures; the test is skipped where it is absent."""
+    folder = captures_folder()
+    if not all((folder / f"{name}.fix.gz").exists() for name in CAPTURES):
+        pytest.skip("real captures are not here (set KFIX_CAPTURES)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def capture(captures: Path) -> Callable[[str], bytes]:
+    """capture("spot-l2") -> the plain bytes of that capture; the test is skipped where there are none."""
+    return capture_bytes
