@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
+
+from tests.oracle import Book, Follower, Message
 
 ROOT = Path(__file__).resolve().parent.parent
 CAPTURES = ("spot-l2", "derivatives-l2", "derivatives-l3")
@@ -38,3 +41,21 @@ def captures() -> Path:
 def capture(captures: Path) -> Callable[[str], bytes]:
     """capture("spot-l2") -> the plain bytes of that capture; the test is skipped where there are none."""
     return capture_bytes
+
+
+@dataclass
+class L3Oracle:
+    """The oracle's reading of the L3 capture: its messages with entries, and the book at the end."""
+
+    told: list[Message]
+    book: Book
+    follower: Follower
+
+
+@pytest.fixture(scope="session")
+def l3_oracle(capture: Callable[[str], bytes]) -> L3Oracle:
+    """The L3 capture followed by the oracle to its end, every 5041 checked (some seconds, once)."""
+    told: list[Message] = []
+    seen = Follower(lambda message, book: told.append(message) if book else None)
+    seen.feed(capture("derivatives-l3"))
+    return L3Oracle(told, seen.books["PF_ESUSD"], seen)

@@ -34,6 +34,18 @@ def test_real_l2_streams(name, capture, captures):
         assert [len(book.prices(side)) for side in "01"] == want["levels"]
 
 
+def test_real_l3_stream(l3_oracle, captures):
+    told = json.loads((captures / "derivatives-l3.fix.gz.json").read_text())
+    seen, book = l3_oracle.follower, l3_oracle.book
+    assert (seen.messages, seen.gaps, seen.protocol_errors) == (told["messages"], 0, 0)
+    assert seen.checked == seen.ok == told["updates"]
+    assert seen.rules == {"order"}
+    assert len(book.orders) == told["orders_left"]
+    for side, key in (("0", "b"), ("1", "a")):
+        price, levels = told["best"][key]
+        assert (book.best(side, 1)[0], len(book.prices(side))) == (Decimal(price), levels)
+
+
 @pytest.mark.parametrize("wrong", [
     TEXT.replace(b"9=", b"9=0", 1)[:-4] + b"000\x01", TEXT[:-4] + b"999\x01", TEXT[1:], b"x" + TEXT,
 ])

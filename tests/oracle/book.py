@@ -23,6 +23,7 @@ def digits(value: Decimal, precision: int) -> str:
 class Order:
     """A resting order: queued at its price by (`queue_ns`, `arrival`)."""
 
+    side: str
     price: Decimal
     qty: Decimal
     queue_ns: int
@@ -92,7 +93,7 @@ class L2Book(Book):
         self.sides: dict[str, dict[Decimal, Decimal]] = {"0": {}, "1": {}}
 
     def apply(self, entry: Entry) -> None:
-        if entry.action == "2":
+        if entry.action == "2" or not entry.qty:
             self.sides[entry.side].pop(entry.price, None)
         else:
             self.sides[entry.side][entry.price] = entry.qty
@@ -113,28 +114,28 @@ class L3Book(Book):
     level = "L3"
 
     def clear(self) -> None:
-        self.orders: dict[str, dict[str, Order]] = {"0": {}, "1": {}}
+        self.orders: dict[str, Order] = {}
         self.levels: dict[str, dict[Decimal, dict[str, Order]]] = {"0": {}, "1": {}}
 
-    def remove(self, side: str, order_id: str) -> Order | None:
+    def remove(self, order_id: str) -> Order | None:
         """Take an order out of the book, with its level when it was the last one there."""
-        order = self.orders[side].pop(order_id, None)
+        order = self.orders.pop(order_id, None)
         if order is not None:
-            level = self.levels[side][order.price]
+            level = self.levels[order.side][order.price]
             del level[order_id]
             if not level:
-                del self.levels[side][order.price]
+                del self.levels[order.side][order.price]
         return order
 
     def apply(self, entry: Entry) -> None:
         self.applied += 1
-        old = self.remove(entry.side, entry.id)
-        if entry.action == "2":
+        old = self.remove(entry.id)
+        if entry.action == "2" or not entry.qty:
             return
-        order = Order(entry.price, entry.qty, entry.queue_ns, self.applied)
-        if old and entry.action == "1" and (old.price, old.queue_ns) == (order.price, order.queue_ns):
-            order.arrival = old.arrival  # an update of quantity keeps its place
-        self.orders[entry.side][entry.id] = order
+        order = Order(entry.side, entry.price, entry.qty, entry.queue_ns, self.applied)
+        if old and (old.side, old.price) == (order.side, order.price) and order.queue_ns in (0, old.queue_ns):
+            order.arrival, order.queue_ns = old.arrival, old.queue_ns  # only the quantity is new: same place
+        self.orders[entry.id] = order
         self.levels[entry.side].setdefault(entry.price, {})[entry.id] = order
 
     def prices(self, side: str) -> dict:
@@ -145,10 +146,10 @@ class L3Book(Book):
         level = self.levels[side].get(price, {})
         return sorted(level.items(), key=lambda item: (item[1].queue_ns, item[1].arrival))
 
-    def position(self, side: str, order_id: str) -> tuple[int, Decimal]:
+    def position(self, order_id: str) -> tuple[int, Decimal]:
         """Orders and quantity ahead of an order at its price."""
-        ahead = Decimal(0)
-        for place, (other, order) in enumerate(self.queue(side, self.orders[side][order_id].price)):
+        ahead, mine = Decimal(0), self.orders[order_id]
+        for place, (other, order) in enumerate(self.queue(mine.side, mine.price)):
             if other == order_id:
                 return place, ahead
             ahead += order.qty

@@ -1,0 +1,62 @@
+"""Hides how the oracle's Decimal entries and the core's integer records are put side by side."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+from kfix_md._entry import ENTRY_DTYPE, Action, IdKind
+
+from tests.oracle import BOOK_SIDES, Book, Entry
+from tests.oracle.follow import names_its_price
+
+
+def units(value: Decimal, precision: int) -> int:
+    """A number in units of 10**-precision; it must be a whole one."""
+    scaled = value.scaleb(precision)
+    assert scaled == int(scaled), (value, precision)
+    return int(scaled)
+
+
+def id_bits(entry: Entry) -> tuple[int, int, int]:
+    """(hi, lo, kind) of an order id, by the packing that _entry.pxd describes."""
+    text = entry.id
+    if not text or (entry.side in BOOK_SIDES and names_its_price(entry)):
+        return 0, 0, IdKind.NONE
+    bare = text.replace("-", "")
+    if len(text) == 36 and [len(part) for part in text.split("-")] == [8, 4, 4, 4, 12]:
+        return int(bare[:16], 16), int(bare[16:], 16), IdKind.UUID
+    if len(text) == 19 and text[0] == "O" and [len(part) for part in text.split("-")] == [6, 5, 6]:
+        return int(bare[1:9], 36), int(bare[9:], 36), IdKind.KRAKEN
+    if len(text) <= 16:
+        padded = text.encode().ljust(16, b"\0")
+        return int.from_bytes(padded[:8]), int.from_bytes(padded[8:]), IdKind.TEXT
+    return 0, 0, IdKind.TABLE
+
+
+def action_of(entry: Entry) -> Action:
+    """279 with the two meanings of 2 told apart."""
+    if entry.action == "2":
+        return Action.LEAVE if entry.qty else Action.DELETE
+    return Action(int(entry.action))
+
+
+def record(entry: Entry, price_precision: int, qty_precision: int) -> tuple:
+    """One entry as a row of ENTRY_DTYPE (instrument 0, no flags)."""
+    hi, lo, kind = id_bits(entry)
+    return (
+        units(entry.price, price_precision), units(entry.qty, qty_precision), hi, lo, entry.event_ns,
+        entry.queue_ns, 0, int(entry.side), action_of(entry), kind, 0, entry.ord_type, entry.aggressor, 0, 0,
+    )
+
+
+def records(entries: list[Entry], book: Book) -> np.ndarray:
+    """Entries of one message as an array of ENTRY_DTYPE in the book's precisions."""
+    rows = [record(entry, book.price_precision, book.qty_precision) for entry in entries]
+    return np.array(rows, dtype=ENTRY_DTYPE)
+
+
+def depth_units(book: Book, side: str, n: int = 1 << 30) -> list[tuple[int, int, int]]:
+    """The oracle's levels as the core's integers, best first."""
+    return [(units(price, book.price_precision), units(qty, book.qty_precision), orders)
+            for price, qty, orders in book.depth(side, n)]
