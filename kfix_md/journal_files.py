@@ -1,0 +1,202 @@
+"""Hides how journal segments lie in their directory: names, headers, lock, compressed form."""
+
+import fcntl
+import mmap
+import os
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from kfix_md.errors import CaptureError, UsageError
+
+HEADER = struct.Struct("<8sIIQQiIQqq")  # magic version header number size date reason sealed_end created pid
+MAGIC = b"KFIXJRN1"
+HEADER_BYTES = 128
+SEALED_END_AT = 40
+REASONS = {0: "open", 1: "size", 2: "date", 3: "closed", 4: "recovered"}
+SEAL_RECOVERED = 4
+_NAME = re.compile(r"(spare|\d{4}-\d\d-\d\d)\.(\d{10})\.kfj(\.zst)?$")
+_EPOCH_2020 = 1_577_836_800
+_LIST_AGAIN = 3
+
+
+def first_number(now_s: float) -> int:
+    """Number of the first segment of an empty directory: positions keep growing even when one starts anew."""
+    return max(1, int(now_s) - _EPOCH_2020)
+
+
+def lock(directory: str | os.PathLike):
+    """Make the directory if needed and take its writer's lock; the open file holds it."""
+    path = Path(directory)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        file = open(path / "lock", "a+", encoding="ascii")  # noqa: SIM115 - held as long as the writer lives
+    except OSError as error:
+        raise UsageError(f"journal {path} cannot be written: {error.strerror}") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        pid = file.read().strip() or "unknown"
+        file.close()
+        raise CaptureError(f"journal {path} is in use by process {pid}: one writer a directory") from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def writer_alive(directory: str | os.PathLike) -> bool:
+    """Whether some process holds the writer's lock now."""
+    try:
+        with open(Path(directory) / "lock", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def segments(directory: str | os.PathLike) -> dict[int, Path]:
+    """Segment files by number, spares included; of a plain and a compressed one the plain."""
+    found: dict[int, Path] = {}
+    for name in sorted(os.listdir(directory)):
+        match = _NAME.match(name)
+        if match:
+            number = int(match[2])
+            if number not in found or not match[3]:
+                found[number] = Path(directory) / name
+    return found
+
+
+def find(directory: str | os.PathLike, number: int) -> Path | None:
+    """The file of segment `number`; of 0, the first there is. A rename may hide a file from one listing."""
+    for _ in range(_LIST_AGAIN):
+        present = segments(directory)
+        wanted = number or min(present, default=0)
+        if wanted in present:
+            return present[wanted]
+        if not any(n > number for n in present):
+            break
+    return None
+
+
+def following(directory: str | os.PathLike, number: int) -> int:
+    """Number of the next segment; when that one is missing, of the one behind the hole; else 0."""
+    if find(directory, number + 1):
+        return number + 1
+    return min((n for n in segments(directory) if n > number), default=0)
+
+
+@dataclass(slots=True)
+class Info:
+    """What a segment's header says. `date` is in days since 1970, 0 for a spare; `sealed_end` 0: open."""
+
+    path: Path
+    number: int
+    size: int
+    date: int
+    reason: str
+    sealed_end: int
+    created_ns: int
+    pid: int
+
+    @property
+    def compressed(self) -> bool:
+        return self.path.suffix == ".zst"
+
+
+def _parse(path: Path, head: bytes) -> Info:
+    if len(head) < HEADER.size and path.name.startswith("spare."):
+        head = bytes(HEADER_BYTES)  # its maker was killed at once
+    if len(head) < HEADER.size:
+        raise CaptureError(f"journal segment {path} is cut off inside its header")
+    magic, version, _, number, size, date, reason, end, created, pid = HEADER.unpack_from(head)
+    if magic == bytes(8):
+        date = number = 0  # being made
+    elif magic != MAGIC or version != 1:
+        raise CaptureError(f"{path} is not a journal segment of layout 1")
+    return Info(path, number, size, date, REASONS.get(reason, str(reason)), end, created, pid)
+
+
+def info(path: Path) -> Info:
+    """Header of one segment file, plain or compressed."""
+    if path.suffix == ".zst":
+        import zstandard
+
+        with open(path, "rb") as file:
+            head = zstandard.ZstdDecompressor().stream_reader(file).read(HEADER_BYTES)
+    else:
+        with open(path, "rb") as file:
+            head = file.read(HEADER_BYTES)
+    return _parse(path, head)
+
+
+class Segment:
+    """One segment in memory: mapped read-only, or decompressed."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        with open(path, "rb") as file:
+            if path.suffix == ".zst":
+                import zstandard
+
+                reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+                self.buffer = memoryview(reader.read())
+            elif os.fstat(file.fileno()).st_size < HEADER_BYTES:
+                self.buffer = memoryview(file.read())
+            else:
+                self.buffer = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+        head = _parse(path, bytes(self.buffer[:HEADER_BYTES]))
+        self.number, self.date, self.sealed_end = head.number, head.date, head.sealed_end
+
+
+def bytes_after(directory: str | os.PathLike, number: int, offset: int) -> int:
+    """Bytes of records behind a position; of the open segment, what is allocated of it at most."""
+    total = 0
+    for n, path in segments(directory).items():
+        if n >= number:
+            try:
+                head = info(path)
+            except FileNotFoundError:
+                continue  # renamed or retired meanwhile
+            if head.date:
+                start = offset if n == number else HEADER_BYTES
+                total += max(0, (head.sealed_end or start) - start)
+    return total
+
+
+def seal(path: Path, end: int) -> None:
+    """Mark a segment a dead writer left open as ending at `end`."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+        file.seek(SEALED_END_AT - 4)
+        file.write(struct.pack("<IQ", SEAL_RECOVERED, end))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def compress(path: Path, level: int = 1, block: int = 256 << 10) -> Path:
+    """Replace a sealed segment by its zstd form (frames of `block` bytes each), after reading that back."""
+    import zstandard
+
+    head = info(path)
+    if not head.sealed_end or head.compressed:
+        raise UsageError(f"{path} is {'compressed already' if head.compressed else 'not sealed'}")
+    with open(path, "rb") as file:
+        data = file.read(head.sealed_end)
+    packer = zstandard.ZstdCompressor(level=level, write_checksum=True)
+    target, part = path.with_name(path.name + ".zst"), path.with_name(path.name + ".part")
+    with open(part, "wb") as file:
+        for i in range(0, len(data), block):
+            file.write(packer.compress(data[i : i + block]))
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(target)
+    if bytes(Segment(target).buffer) != data:
+        target.unlink()
+        raise CaptureError(f"{target} did not read back as written; {path} is kept")
+    path.unlink()
+    return target

@@ -1,0 +1,377 @@
+/* Segment files of the journal: CRC32C, creation and prefaulting, and the thread that keeps a spare segment
+ * ready and what was written on disk. Nothing here runs in the hot path but crc32c and the atomics. */
+#ifndef KFIX_JOURNAL_SEGMENT_H
+#define KFIX_JOURNAL_SEGMENT_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#define JSEG_MAGIC "KFIXJRN1"
+#define JSEG_HEADER 128u
+#define JREC_HEADER 32u
+#define JSEG_AHEAD (1u << 20) /* bytes kept writable in front of the writer */
+
+/* ---- CRC32C (Castagnoli), reflected 0x82F63B78 ---- */
+
+static uint32_t crc32c_table[8][256];
+
+static void crc32c_init(void) {
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int k = 0; k < 8; k++) c = (c >> 1) ^ (0x82F63B78u & (0u - (c & 1)));
+        crc32c_table[0][i] = c;
+    }
+    for (int t = 1; t < 8; t++)
+        for (uint32_t i = 0; i < 256; i++)
+            crc32c_table[t][i] = (crc32c_table[t - 1][i] >> 8) ^ crc32c_table[0][crc32c_table[t - 1][i] & 255];
+}
+
+static uint32_t crc32c_portable(uint32_t crc, const void* data, size_t n) {
+    const uint8_t* p = (const uint8_t*)data;
+    while (n >= 8) {
+        crc ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+        crc = crc32c_table[7][crc & 255] ^ crc32c_table[6][(crc >> 8) & 255] ^ crc32c_table[5][(crc >> 16) & 255] ^
+              crc32c_table[4][crc >> 24] ^ crc32c_table[3][p[4]] ^ crc32c_table[2][p[5]] ^ crc32c_table[1][p[6]] ^
+              crc32c_table[0][p[7]];
+        p += 8, n -= 8;
+    }
+    while (n--) crc = (crc >> 8) ^ crc32c_table[0][(crc ^ *p++) & 255];
+    return crc;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const void* data, size_t n) {
+    const uint8_t* p = (const uint8_t*)data;
+    uint64_t c = crc, word;
+    for (; n >= 8; p += 8, n -= 8) {
+        memcpy(&word, p, 8);
+        c = __builtin_ia32_crc32di(c, word);
+    }
+    while (n--) c = __builtin_ia32_crc32qi((uint32_t)c, *p++);
+    return (uint32_t)c;
+}
+static int crc32c_has_hardware(void) { return __builtin_cpu_supports("sse4.2"); }
+#else
+#define crc32c_sse42 crc32c_portable
+static int crc32c_has_hardware(void) { return 0; }
+#endif
+
+typedef uint32_t (*crc32c_fn)(uint32_t, const void*, size_t);
+
+static crc32c_fn crc32c_choose(void) {
+    crc32c_init();
+    return crc32c_has_hardware() ? crc32c_sse42 : crc32c_portable;
+}
+
+/* ---- layout: little endian, see docs/journal.md ---- */
+
+typedef struct {
+    char magic[8];
+    uint32_t version;
+    uint32_t header_bytes;
+    uint64_t number;
+    uint64_t size;
+    int32_t date;        /* trading session date, days since 1970-01-01; 0 while the segment is a spare */
+    uint32_t reason;     /* why it was sealed */
+    uint64_t sealed_end; /* 0 while open; stored last */
+    int64_t created_ns;
+    int64_t pid;
+    char spare[64];
+} jseg_header;
+
+typedef struct {
+    uint32_t length; /* header and body; 0 until committed, stored last */
+    uint32_t crc;    /* CRC32C of the rest of the header and the body */
+    uint16_t kind;
+    uint16_t session;
+    uint16_t flags;
+    uint16_t spare;
+    int64_t recv_ns;
+    uint64_t position; /* of this record: segment number << 32 | offset */
+} jrec_header;
+
+static inline uint32_t jload32(const void* p) { return __atomic_load_n((const uint32_t*)p, __ATOMIC_ACQUIRE); }
+static inline uint64_t jload64(const void* p) { return __atomic_load_n((const uint64_t*)p, __ATOMIC_ACQUIRE); }
+static inline void jstore32(void* p, uint32_t v) { __atomic_store_n((uint32_t*)p, v, __ATOMIC_RELEASE); }
+static inline void jstore64(void* p, uint64_t v) { __atomic_store_n((uint64_t*)p, v, __ATOMIC_RELEASE); }
+
+static inline int64_t jclock(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* ---- segments and their keeper ---- */
+
+typedef struct jseg {
+    char* base;
+    uint64_t size;
+    uint64_t used;   /* set when retired */
+    uint64_t synced; /* bytes known to be on disk */
+    uint32_t number;
+    int fd;
+    int named; /* carries its session date in its name */
+    struct jseg* next;
+} jseg;
+
+typedef struct {
+    int dirfd;
+    int sync_ms;
+    uint64_t segment_bytes;
+    pthread_t thread;
+    pthread_mutex_t lock; /* one maker of segments at a time */
+    pthread_cond_t wake;
+    int running;
+    int stop;
+    int error;          /* errno of the latest failure to make a segment; 0: well */
+    int sync_error;     /* errno of the latest failure to sync; 0: well */
+    uint32_t next_number;
+    uint64_t made, made_inline, syncs;
+    int64_t synced_ns;  /* when everything written before it was known to be on disk */
+    int64_t sync_max_ns;
+    jseg* spare;
+    jseg* active;
+    uint64_t written;   /* committed bytes of the active segment */
+    jseg* retired;      /* stack, pushed by the writer */
+} jio;
+
+static void jio_name(char* out, size_t n, uint32_t number, int32_t date) {
+    if (date == 0) {
+        snprintf(out, n, "spare.%010u.kfj", number);
+        return;
+    }
+    time_t t = (time_t)date * 86400;
+    struct tm d;
+    gmtime_r(&t, &d);
+    snprintf(out, n, "%04d-%02d-%02d.%010u.kfj", (d.tm_year + 1900) % 10000, d.tm_mon + 1, d.tm_mday, number);
+}
+
+static void jio_prefault(char* base, uint64_t n) {
+#ifdef MADV_POPULATE_WRITE
+    if (madvise(base, n, MADV_POPULATE_WRITE) == 0) return;
+#endif
+    for (uint64_t i = 0; i < n; i += 4096) /* adds nothing: keeps what the writer may have put there */
+        __atomic_fetch_or((uint8_t*)(base + i), 0, __ATOMIC_RELAXED);
+}
+
+/* Make the next segment: blocks reserved (so that a full disk is an error here, not SIGBUS later), mapped,
+ * every page present. NULL with errno on failure, and nothing left behind. */
+static jseg* jio_make(jio* io, uint64_t size) {
+    char name[64];
+    uint32_t number = io->next_number;
+    jio_name(name, sizeof name, number, 0);
+    jseg* s = (jseg*)calloc(1, sizeof *s);
+    if (!s) return errno = ENOMEM, (jseg*)NULL;
+    s->number = number, s->size = size, s->synced = 0;
+    s->fd = openat(io->dirfd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    int failed = s->fd < 0 ? errno : posix_fallocate(s->fd, 0, (off_t)size);
+    if (!failed) {
+        s->base = (char*)mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
+        if (s->base == (char*)MAP_FAILED) failed = errno;
+    }
+    if (failed) {
+        if (s->fd >= 0) close(s->fd), unlinkat(io->dirfd, name, 0);
+        free(s);
+        return errno = failed, (jseg*)NULL;
+    }
+    jio_prefault(s->base, size);
+    jseg_header* h = (jseg_header*)s->base;
+    h->version = 1, h->header_bytes = JSEG_HEADER, h->number = number, h->size = size;
+    h->created_ns = jclock(), h->pid = getpid();
+    memcpy(h->magic, JSEG_MAGIC, 8);
+    fsync(io->dirfd);
+    io->next_number = number + 1;
+    io->made++;
+    return s;
+}
+
+/* Put [synced, to) on disk, header page included. */
+static int jio_sync_to(jseg* s, uint64_t to) {
+    uint64_t from = s->synced & ~(uint64_t)4095;
+    if (to > s->synced && msync(s->base + from, to - from, MS_SYNC) != 0) return errno;
+    if (from && msync(s->base, 4096, MS_SYNC) != 0) return errno;
+    s->synced = to;
+    return 0;
+}
+
+static void jio_date_name(jio* io, jseg* s) {
+    char from[64], to[64];
+    int32_t date = ((jseg_header*)s->base)->date;
+    if (s->named || !date) return;
+    jio_name(from, sizeof from, s->number, 0);
+    jio_name(to, sizeof to, s->number, date);
+    if (renameat(io->dirfd, from, io->dirfd, to) == 0) fsync(io->dirfd);
+    s->named = 1;
+}
+
+static void jio_release(jio* io, jseg* s) {
+    int e = jio_sync_to(s, s->used);
+    if (e) __atomic_store_n(&io->sync_error, e, __ATOMIC_RELAXED);
+    jio_date_name(io, s);
+    uint64_t from = (s->used + 4095) & ~(uint64_t)4095;
+#ifdef FALLOC_FL_PUNCH_HOLE
+    /* give the unused blocks back; the size stays, for readers have all of it mapped */
+    if (from < s->size && fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
+                                    (off_t)(s->size - from)) != 0) { /* not every file system can */ }
+#else
+    (void)from;
+#endif
+    munmap(s->base, s->size);
+    close(s->fd);
+    free(s);
+}
+
+static int jio_discard_spare(jio* io) {
+    jseg* s = __atomic_exchange_n(&io->spare, NULL, __ATOMIC_ACQ_REL);
+    if (!s) return 0;
+    char name[64];
+    jio_name(name, sizeof name, s->number, 0);
+    unlinkat(io->dirfd, name, 0);
+    munmap(s->base, s->size);
+    close(s->fd);
+    free(s);
+    return 1;
+}
+
+static void jio_release_retired(jio* io) {
+    jseg* s = __atomic_exchange_n(&io->retired, NULL, __ATOMIC_ACQ_REL);
+    while (s) {
+        jseg* next = s->next;
+        jio_release(io, s);
+        s = next;
+    }
+}
+
+/* Caller holds the lock. */
+static void jio_keep_spare(jio* io) {
+    if (__atomic_load_n(&io->spare, __ATOMIC_ACQUIRE)) return;
+    jseg* s = jio_make(io, io->segment_bytes);
+    __atomic_store_n(&io->error, s ? 0 : errno, __ATOMIC_RELAXED);
+    if (s) __atomic_store_n(&io->spare, s, __ATOMIC_RELEASE);
+}
+
+static void jio_sync_active(jio* io) {
+    int64_t start = jclock();
+    jseg* s = __atomic_load_n(&io->active, __ATOMIC_ACQUIRE);
+    uint64_t to = __atomic_load_n(&io->written, __ATOMIC_ACQUIRE);
+    /* the pair may be torn by a roll in between: then the old one is in the retired list and synced there */
+    if (!s || s != __atomic_load_n(&io->active, __ATOMIC_ACQUIRE) || to > s->size) return;
+    jio_date_name(io, s);
+    int e = jio_sync_to(s, to);
+    __atomic_store_n(&io->sync_error, e, __ATOMIC_RELAXED);
+    if (e) return;
+    /* writeback made the pages read-only again: fault them in here rather than under the writer */
+    uint64_t from = to & ~(uint64_t)4095, n = s->size - from < JSEG_AHEAD ? s->size - from : JSEG_AHEAD;
+    jio_prefault(s->base + from, n);
+    int64_t took = jclock() - start;
+    io->syncs++;
+    if (took > io->sync_max_ns) io->sync_max_ns = took;
+    __atomic_store_n(&io->synced_ns, start, __ATOMIC_RELEASE);
+}
+
+static void* jio_run(void* arg) {
+    jio* io = (jio*)arg;
+    int64_t last_sync = 0, last_try = 0;
+    pthread_mutex_lock(&io->lock);
+    while (!io->stop) {
+        int64_t now = jclock();
+        if (!__atomic_load_n(&io->error, __ATOMIC_RELAXED) || now - last_try > 200000000 || now < last_try) {
+            jio_keep_spare(io);
+            last_try = now;
+        }
+        pthread_mutex_unlock(&io->lock);
+        jio_release_retired(io);
+        if (now - last_sync >= (int64_t)io->sync_ms * 1000000 || now < last_sync) {
+            jio_sync_active(io);
+            last_sync = now;
+        }
+        pthread_mutex_lock(&io->lock);
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 10 * 1000000;
+        if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+        if (!io->stop) pthread_cond_timedwait(&io->wake, &io->lock, &until);
+    }
+    pthread_mutex_unlock(&io->lock);
+    return NULL;
+}
+
+static jio* jio_open(int dirfd, uint64_t segment_bytes, uint32_t next_number, int sync_ms) {
+    jio* io = (jio*)calloc(1, sizeof *io);
+    if (!io) return NULL;
+    io->dirfd = dirfd, io->segment_bytes = segment_bytes, io->next_number = next_number, io->sync_ms = sync_ms;
+    pthread_mutex_init(&io->lock, NULL);
+    pthread_cond_init(&io->wake, NULL);
+    jio_keep_spare(io); /* says at once when the directory cannot hold a segment */
+    io->running = pthread_create(&io->thread, NULL, jio_run, io) == 0;
+    return io;
+}
+
+static void jio_close(jio* io) {
+    if (io->running) {
+        pthread_mutex_lock(&io->lock);
+        io->stop = 1;
+        pthread_cond_signal(&io->wake);
+        pthread_mutex_unlock(&io->lock);
+        pthread_join(io->thread, NULL);
+    }
+    jio_release_retired(io);
+    jio_discard_spare(io);
+    fsync(io->dirfd);
+    close(io->dirfd);
+    pthread_mutex_destroy(&io->lock);
+    pthread_cond_destroy(&io->wake);
+    free(io);
+}
+
+/* The next segment with room for `need` bytes. Normally the spare, without a system call; made here when the
+ * thread was outrun or the record is larger than a segment. NULL when the disk does not give it. */
+static jseg* jio_take(jio* io, uint64_t need) {
+    jseg* s = NULL;
+    if (need + JSEG_HEADER <= io->segment_bytes) s = __atomic_exchange_n(&io->spare, NULL, __ATOMIC_ACQ_REL);
+    if (s || __atomic_load_n(&io->error, __ATOMIC_RELAXED)) return s;
+    pthread_mutex_lock(&io->lock);
+    uint64_t size = (need + JSEG_HEADER + 4095) & ~(uint64_t)4095;
+    if (size <= io->segment_bytes) {
+        size = io->segment_bytes;
+        s = __atomic_exchange_n(&io->spare, NULL, __ATOMIC_ACQ_REL); /* made while we waited */
+    } else {
+        io->next_number -= (uint32_t)jio_discard_spare(io); /* numbers must follow the order of writing */
+    }
+    if (!s) {
+        s = jio_make(io, size);
+        __atomic_store_n(&io->error, s ? 0 : errno, __ATOMIC_RELAXED);
+        io->made_inline += s != NULL;
+    }
+    pthread_mutex_unlock(&io->lock);
+    return s;
+}
+
+/* Seal the active segment at `used` and make `s` the active one. */
+static void jio_switch(jio* io, jseg* s, uint64_t used, int32_t date, uint32_t reason) {
+    jseg* old = io->active;
+    if (s) ((jseg_header*)s->base)->date = date;
+    __atomic_store_n(&io->active, (jseg*)NULL, __ATOMIC_RELEASE);
+    __atomic_store_n(&io->written, JSEG_HEADER, __ATOMIC_RELEASE);
+    __atomic_store_n(&io->active, s, __ATOMIC_RELEASE);
+    if (!old) return;
+    jseg_header* h = (jseg_header*)old->base;
+    h->reason = reason;
+    jstore64(&h->sealed_end, used);
+    old->used = used;
+    old->next = __atomic_load_n(&io->retired, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(&io->retired, &old->next, old, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {}
+}
+
+#endif

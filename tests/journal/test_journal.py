@@ -1,0 +1,329 @@
+"""The journal keeps every record, in order, whatever happens to its writer."""
+
+import fcntl
+import json
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from kfix_md._journal import EVENT, FRAME, JournalReader, JournalWriter, crc32c
+
+from kfix_md import _journal, journal_files
+from kfix_md.errors import CaptureError, UsageError
+
+NOON = 1_700_049_600_000_000_000  # 2023-11-15 12:00 UTC
+HOUR = 3_600_000_000_000
+SMALL = 1 << 16
+
+
+def writer(path, **options) -> JournalWriter:
+    return JournalWriter(path, **{"segment_bytes": SMALL, "first_number": 1, **options})
+
+
+def bodies(path, position=0) -> list[bytes]:
+    return [record[5] for record in JournalReader(path, position)]
+
+
+def crc32c_plain(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def test_crc32c_both_paths_against_the_definition():
+    assert crc32c(b"123456789") == 0xE3069283  # RFC 3720's check value
+    rng = random.Random(1)
+    for n in [0, 1, 7, 8, 9, 63, 64, 200]:
+        data = rng.randbytes(n)
+        assert crc32c(data) == crc32c(data, portable=True) == crc32c_plain(data)
+        assert crc32c(data[n // 2 :], crc32c(data[: n // 2])) == crc32c_plain(data)
+
+
+def test_records_come_back_in_order_across_segments(tmp_path):
+    rng = random.Random(2)
+    sent = []
+    with writer(tmp_path) as w:
+        for i in range(3000):
+            body = rng.randbytes(rng.choice([0, 1, 31, 200, 900]))
+            sent.append((FRAME, i % 5, NOON + i, i & 0xFF, body))
+            assert w.frame(i % 5, NOON + i, body, i & 0xFF)
+        assert w.stats()["lost"] == 0
+    got = list(JournalReader(tmp_path))
+    assert [r[1:] for r in got] == sent
+    positions = [r[0] for r in got]
+    assert positions == sorted(set(positions))
+    assert len(journal_files.segments(tmp_path)) > 5
+    for i in (0, 1, 777, 2999):  # a reader may begin at any record
+        assert next(JournalReader(tmp_path, positions[i]))[1:] == sent[i]
+
+
+def test_a_reader_follows_a_living_writer(tmp_path):
+    w = writer(tmp_path)
+    reader = JournalReader(tmp_path)
+    assert list(reader) == []
+    for i in range(2000):
+        w.frame(0, NOON, b"%d" % i * 20)
+        got = list(reader)
+        assert [r[5] for r in got] == [b"%d" % i * 20]
+    w.close()
+    assert list(reader) == []
+
+
+def test_the_session_date_ends_a_segment_at_22_utc(tmp_path):
+    with writer(tmp_path) as w:
+        for ns in (NOON, NOON + 10 * HOUR - 1, NOON + 10 * HOUR, NOON + 9 * HOUR, NOON + 34 * HOUR):
+            w.frame(0, ns, b"x")
+    names = [p.name for p in journal_files.segments(tmp_path).values()]
+    assert names == ["2023-11-15.0000000001.kfj", "2023-11-16.0000000002.kfj", "2023-11-17.0000000003.kfj"]
+    reasons = [journal_files.info(p).reason for p in journal_files.segments(tmp_path).values()]
+    assert reasons == ["date", "date", "closed"]
+    assert len(bodies(tmp_path)) == 5  # the clock set back stays in the open date
+
+
+def test_a_record_larger_than_a_segment(tmp_path):
+    big = random.Random(3).randbytes(5 * SMALL)
+    with writer(tmp_path) as w:
+        for body in (b"a", big, b"b", big + b"!", b"c"):
+            assert w.frame(0, NOON, body)
+    assert bodies(tmp_path) == [b"a", big, b"b", big + b"!", b"c"]
+    numbers = sorted(journal_files.segments(tmp_path))
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_events_wait_for_the_frame_being_processed(tmp_path):
+    with writer(tmp_path) as w:
+        reader = JournalReader(tmp_path)
+        w.stage(1, NOON, b"frame")
+        w.event(1, NOON, {"type": "gap_open", "first": 3})
+        w.out(1, NOON, b"2=")
+        assert list(reader) == []  # nothing is visible before the commit
+        w.publish(8)
+        got = list(reader)
+    assert [(r[1], r[4]) for r in got] == [(FRAME, 8), (EVENT, 0), (_journal.OUT, 0)]
+    assert json.loads(got[1][5]) == {"type": "gap_open", "first": 3}
+
+
+def test_one_writer_a_directory(tmp_path):
+    with writer(tmp_path):
+        assert journal_files.writer_alive(tmp_path)
+        with pytest.raises(CaptureError, match=f"in use by process {os.getpid()}"):
+            writer(tmp_path)
+    assert not journal_files.writer_alive(tmp_path)
+    writer(tmp_path).close()
+
+
+def test_words_for_directories_that_cannot_be_used(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        writer(tmp_path / "file" / "journal")
+    with pytest.raises(UsageError, match="no journal at"):
+        JournalReader(tmp_path / "absent")
+    with pytest.raises(UsageError, match="segment_bytes"):
+        writer(tmp_path, segment_bytes=5)
+    w = writer(tmp_path)
+    w.close()
+    with pytest.raises(CaptureError, match="closed"):
+        w.frame(0, NOON, b"")
+
+
+def _last_segment(path) -> Path:
+    found = journal_files.segments(path)
+    return found[max(found)]
+
+
+def _unseal(path: Path, torn: bytes, at: int | None = None) -> int:
+    """Make a closed segment look like its writer died, `torn` written behind the last record."""
+    end = journal_files.info(path).sealed_end
+    with open(path, "r+b") as file:
+        file.seek(journal_files.SEALED_END_AT)
+        file.write(bytes(8))
+        file.seek(end if at is None else at)
+        file.write(torn)
+    return end
+
+
+def test_restart_behind_a_torn_record_says_so_and_goes_on(tmp_path):
+    with writer(tmp_path) as w:
+        for i in range(10):
+            w.frame(0, NOON, b"%d" % i)
+    torn = struct.pack("<IIHHHHqQ", 40, 0xBAD, 1, 0, 0, 0, NOON, 5) + b"half"
+    end = _unseal(_last_segment(tmp_path), torn)
+    reader = JournalReader(tmp_path)
+    for i in range(10):
+        assert next(reader)[5] == b"%d" % i
+    with pytest.raises(CaptureError, match=rf"damaged at offset {end} .*checksum"):
+        next(reader)
+    assert reader.resync() == 0  # nothing sound behind it, and the end is not known
+    with writer(tmp_path) as w:
+        assert w.recovered == {"segment": "2023-11-15.0000000001.kfj", "end": end, "records": 10,
+                               "torn_bytes": len(torn), "damaged_bytes": 0}  # fmt: skip
+        w.frame(0, NOON, b"again")
+    assert [r[5] for r in reader] == [b"again"]  # the same reader goes on
+    assert bodies(tmp_path) == [b"%d" % i for i in range(10)] + [b"again"]
+
+
+def test_damage_in_the_middle_is_said_and_stepped_over(tmp_path):
+    with writer(tmp_path) as w:
+        positions = []
+        for i in range(50):
+            positions.append(w.position if i else 1 << 32 | 128)
+            w.frame(0, NOON, b"record %d" % i)
+    path = _last_segment(tmp_path)
+    with open(path, "r+b") as file:
+        for i in (20, 30):
+            file.seek((positions[i] & 0xFFFFFFFF) + 35)
+            file.write(b"?")
+        file.seek(positions[31] & 0xFFFFFFFF)
+        file.write(bytes(20))  # a length of nothing inside a sealed segment
+    reader, seen, damages = JournalReader(tmp_path), [], []
+    while True:
+        try:
+            record = reader.read()
+        except CaptureError as error:
+            damages.append(str(error))
+            assert reader.resync() > 0
+            continue
+        if record is None:
+            break
+        seen.append(int(record[5].split()[1]))
+    assert seen == [i for i in range(50) if i not in (20, 30, 31)]
+    assert len(damages) == 2 and f"{positions[20]:#x}" in damages[0]
+
+
+def test_missing_segments_and_foreign_files_are_said(tmp_path):
+    with writer(tmp_path) as w:
+        for i in range(400):
+            w.frame(0, NOON, b"%03d" % i * 200)
+    found = journal_files.segments(tmp_path)
+    found[2].unlink()
+    reader = JournalReader(tmp_path)
+    before = 0
+    with pytest.raises(CaptureError, match="segment 2 is missing"):
+        while reader.read():
+            before += 1
+    assert reader.resync() and len(list(reader)) + before < 400
+    found[1].unlink()
+    with pytest.raises(CaptureError, match="is gone"):
+        JournalReader(tmp_path, 1 << 32)
+    found[3].write_bytes(b"not a journal" * 20)
+    with pytest.raises(CaptureError, match="not a journal segment"):
+        next(JournalReader(tmp_path))
+
+
+def test_compressed_segments_read_the_same(tmp_path):
+    with writer(tmp_path) as w:
+        for i in range(500):
+            w.frame(0, NOON, b"%03d" % i * 200)
+    before = list(JournalReader(tmp_path))
+    for path in list(journal_files.segments(tmp_path).values()):
+        assert journal_files.compress(path).name.endswith(".kfj.zst")
+    assert list(JournalReader(tmp_path)) == before
+    assert next(JournalReader(tmp_path, before[321][0])) == before[321]
+    with writer(tmp_path) as w:  # numbers go on
+        w.frame(0, NOON, b"new")
+    assert len(list(JournalReader(tmp_path))) == 501
+
+
+_LIMITED = """
+import resource, sys, time
+from kfix_md._journal import JournalWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, resource.RLIM_INFINITY))
+import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+w = JournalWriter(sys.argv[1], segment_bytes=1 << 17, first_number=1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
+stored = 0
+deadline = time.monotonic() + 20
+while w.lost_total < 50:
+    stored += w.frame(1, 1_700_000_000_000_000_000, b"m" * 400)
+    assert time.monotonic() < deadline
+alarm = w.stats()["alarm"]
+assert "cannot grow" in alarm, alarm
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+while not w.frame(1, 1_700_000_000_000_000_000, b"after"):
+    time.sleep(0.01)
+    assert time.monotonic() < deadline
+assert w.stats()["alarm"] == ""
+print(stored, w.lost_total)
+w.close()
+"""
+
+
+def test_no_room_is_an_alarm_and_a_record_of_what_was_lost(tmp_path):
+    done = subprocess.run([sys.executable, "-c", _LIMITED, str(tmp_path)],
+                          check=False, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    stored, lost = map(int, done.stdout.split())
+    records = list(JournalReader(tmp_path))
+    kinds = [r[1] for r in records]
+    assert kinds.count(EVENT) == 1
+    at = kinds.index(EVENT)
+    event = json.loads(records[at][5])
+    assert event["type"] == "journal_lost" and event["count"] == lost
+    assert (at, records[at + 1][5], len(records)) == (stored, b"after", stored + 2)
+
+
+_VICTIM = """
+import sys
+from kfix_md._journal import JournalWriter
+w = JournalWriter(sys.argv[1], segment_bytes=1 << 17)
+start = int(sys.argv[2])
+out = sys.stdout
+i = start
+while True:
+    for _ in range(50):
+        assert w.frame(1, 1_700_000_000_000_000_000, b"%d|" % i + b"x" * (i * 7919 % 900))
+        i += 1
+    out.write(f"{i}\\n")     # told to the outside world: must never be lost
+    out.flush()
+"""
+
+
+def test_kill_9_at_random_points_loses_nothing(tmp_path):
+    rng = random.Random(4)
+    told = start = 0
+    for _ in range(6):
+        victim = subprocess.Popen([sys.executable, "-c", _VICTIM, str(tmp_path), str(start)],
+                                  stdout=subprocess.PIPE, text=True)  # fmt: skip
+        for _ in range(rng.randrange(1, 60)):
+            told = int(victim.stdout.readline())
+        time.sleep(rng.random() * 0.002)
+        victim.send_signal(signal.SIGKILL)
+        for line in victim.stdout:
+            told = int(line)
+        victim.wait()
+        victim.stdout.close()
+        reader, numbers = JournalReader(tmp_path), []
+        while (record := reader.read()) is not None:
+            i = int(record[5].split(b"|")[0])
+            assert record[5] == b"%d|" % i + b"x" * (i * 7919 % 900)
+            numbers.append(i)
+        assert numbers == list(range(len(numbers)))
+        assert len(numbers) >= told
+        start = len(numbers)
+
+
+def test_power_loss_bound_is_measured_by_the_writer(tmp_path):
+    with writer(tmp_path, sync_ms=5) as w:
+        before = time.time_ns()
+        w.frame(0, NOON, b"x")
+        deadline = time.monotonic() + 10
+        while w.stats()["synced_ns"] < before:
+            time.sleep(0.002)
+            assert time.monotonic() < deadline
+        assert w.stats()["syncs"] > 0
+
+
+def test_the_lock_is_a_lock(tmp_path):
+    w = writer(tmp_path)
+    with open(tmp_path / "lock") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    w.close()
