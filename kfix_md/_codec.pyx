@@ -1,0 +1,790 @@
+"""Bytes to frames to entries: the only place that knows tag=value.
+
+A frame is checked in O(1) plus one byte sum before any field is touched. W and X are decoded by a template
+that expects Kraken's field order and verifies it with wide compares; whatever differs goes, whole, through
+the general path, which takes any field order. Both stage the entries of a message in one array, so that a
+malformed message is never applied in part.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memchr, memcmp, memcpy, memset
+
+from kfix_md._entry cimport (
+    ACTION_DELETE, ACTION_LEAVE, ENTRY_LAST, ENTRY_SNAPSHOT, ID_KRAKEN, ID_NONE, ID_TABLE, ID_TEXT, ID_UUID,
+    SIDE_TRADE, MDEntry,
+)
+
+import os
+
+from kfix_md.errors import ProtocolError
+
+cdef extern from * nogil:
+    """
+    #define _GNU_SOURCE 1
+    #include <string.h>
+    void *memmem(const void *, size_t, const void *, size_t);
+    """
+    void* memmem(const void*, size_t, const void*, size_t)
+
+cdef extern from "_scan.h" nogil:
+    const uint64_t* kfix_pow10
+    uint8_t kfix_sum(const char* p, int64_t n)
+    const char* kfix_scan_init(const char* name)
+    uint64_t kfix_load8(const char* p)
+    uint32_t kfix_load4(const char* p)
+    int kfix_digits(const char** p, uint64_t* value)
+    int kfix_number(const char** p, int64_t* mantissa, int* decimals)
+    int64_t kfix_clock(const char* p)
+    int64_t kfix_fraction(const char** p)
+    int64_t kfix_timestamp(const char** p, kfix_date* cache)
+    int64_t kfix_iso(const char** p, kfix_date* cache)
+    int kfix_uuid(const char* p, uint64_t* hi, uint64_t* lo)
+    int kfix_kraken_id(const char* p, uint64_t* hi, uint64_t* lo)
+    void kfix_text_id(const char* p, int n, uint64_t* hi, uint64_t* lo)
+    int64_t KFIX_DAY_NS
+
+cdef enum:
+    SOH = 1
+    MIN_BODY = 5            # no frame is shorter than a 35
+    LENGTH_DIGITS = 9
+    ID_TABLE_ROWS = 1048576
+
+    # which required fields an entry has (the general path)
+    HAS_SIDE = 1
+    HAS_ID = 2
+    HAS_PRICE = 4
+    HAS_QTY = 8
+    HAS_TIME = 16
+    HAS_ACTION = 32
+    HAS_EVENT = 64
+    HAS_QUEUE = 128
+    HAS_ALL = 31
+
+
+def _choose_simd():
+    wanted = os.environ.get("KFIX_SIMD")
+    cdef const char* chosen
+    if wanted is None:
+        chosen = kfix_scan_init(NULL)
+    else:
+        name = wanted.encode()
+        chosen = kfix_scan_init(name)
+        if chosen == NULL:
+            raise ImportError(f"KFIX_SIMD={wanted}: this machine offers no such instruction set "
+                              "(scalar, avx2 or avx512)")
+    return (<bytes>chosen).decode()
+
+
+#: instruction set of the byte sum: "avx512", "avx2" or "scalar" (environment variable KFIX_SIMD forces one)
+SIMD = _choose_simd()
+
+
+# ---- frames ----
+
+cdef int next_frame(const char* p, int64_t n, int64_t max_frame, int64_t* length) noexcept nogil:
+    # `length` becomes the frame's, or the number of bytes to skip
+    cdef int64_t body = 0, i, total
+    cdef unsigned int c
+    length[0] = 1
+    if n < 12:
+        i = 0
+        while i < n and i < 9 and p[i] == (<const char*>b"8=FIX.4.4")[i]:
+            i += 1
+        if i == n or (i == 9 and p[9] == SOH and (n < 11 or p[10] == c'9')):
+            return FRAME_MORE
+        return FRAME_GARBAGE
+    if memcmp(p, <const char*>b"8=FIX.4.4\x019=", 12) != 0:
+        return FRAME_GARBAGE
+    i = 12
+    while i < n:
+        c = <unsigned int>(<uint8_t>p[i]) - 48
+        if c > 9:
+            break
+        body = body * 10 + c
+        i += 1
+        if i > 12 + LENGTH_DIGITS:
+            return FRAME_BAD_LENGTH
+    if i == n:
+        return FRAME_MORE
+    if p[i] != SOH or i == 12 or body < MIN_BODY or body + i + 8 > max_frame:
+        return FRAME_BAD_LENGTH
+    total = i + 1 + body + 7
+    if total > n:
+        return FRAME_MORE
+    p += total - 7
+    if kfix_load4(p - 1) != 0x3D303101 or p[6] != SOH:  # "|10="
+        return FRAME_BAD_LENGTH
+    c = <unsigned int>kfix_sum(p - (total - 7), total - 7)
+    if <unsigned int>p[3] != 48 + c // 100 or <unsigned int>p[4] != 48 + c // 10 % 10 or <unsigned int>p[5] != 48 + c % 10:
+        return FRAME_BAD_CHECKSUM
+    length[0] = total
+    return FRAME_OK
+
+
+cdef int64_t find_begin(const char* p, int64_t n) noexcept nogil:
+    # offset of the next "8=FIX" after p[0], or of what may become one at the end of the bytes
+    cdef const char* hit
+    cdef int64_t tail
+    if n <= 1:
+        return n
+    hit = <const char*>memmem(p + 1, n - 1, <const char*>b"8=FIX", 5)
+    if hit != NULL:
+        return hit - p
+    tail = n - 4 if n > 5 else 1
+    while tail < n and memcmp(p + tail, <const char*>b"8=FIX", n - tail) != 0:
+        tail += 1
+    return tail
+
+
+# ---- small readers ----
+
+cdef inline int read_decimal(const char** p, int64_t* mantissa, int* decimals) noexcept nogil:
+    # price or quantity followed by SOH, which is stepped over
+    if kfix_number(p, mantissa, decimals) != 0 or p[0][0] != SOH:
+        return -1
+    p[0] += 1
+    return 0
+
+
+cdef inline int64_t near_midnight(int64_t clock_ns, int64_t sending_ns, int64_t day_ns) noexcept nogil:
+    # 273 has no date: it is the day of 52, or its neighbour when the two stand on either side of midnight
+    cdef int64_t t = day_ns + clock_ns
+    if t - sending_ns > KFIX_DAY_NS // 2:
+        return t - KFIX_DAY_NS
+    if sending_ns - t > KFIX_DAY_NS // 2:
+        return t + KFIX_DAY_NS
+    return t
+
+
+cdef inline int l2_id(const char* p, int32_t n, const char* price, int32_t price_n) noexcept nogil:
+    # 278 that repeats side letter and price
+    return n == price_n + 1 and (p[0] == c'B' or p[0] == c'O') and memcmp(p + 1, price, price_n) == 0
+
+
+cdef inline bint group_tag(uint64_t tag) noexcept nogil:
+    return (269 <= tag <= 271 or tag == 273 or tag == 278 or tag == 279 or tag == 40 or tag == 2446
+            or tag == 5060 or tag == 5273)
+
+
+cdef class Codec:
+    """Decoder of one inbound stream: the caches that make the next message cheap, and the staged entries."""
+
+    def __cinit__(self, *, bint allow_fast=True):
+        self.allow_fast = allow_fast
+        self._date.ns = -1
+        self._iso_date.ns = -1
+        self.id_table = []
+        self._id_rows = {}
+        if self.reserve(64) != 0:
+            raise MemoryError("no memory for a message's entries")
+
+    def __dealloc__(self):
+        free(self.entries)
+
+    cdef int reserve(self, int64_t n) noexcept:
+        cdef MDEntry* grown
+        if n <= self.capacity:
+            return 0
+        grown = <MDEntry*>realloc(self.entries, n * sizeof(MDEntry))
+        if grown == NULL:
+            return -1
+        self.entries = grown
+        self.capacity = n
+        return 0
+
+    # ---- header ----
+
+    cdef int read_header(self, const char* p, const char* end, Header* h) noexcept:
+        if self.allow_fast and self.header_fast(p, end, h) == 0:
+            return 0
+        return self.header_general(p, end, h)
+
+    cdef int header_fast(self, const char* p, const char* end, Header* h) noexcept:
+        # 35=?|34=n|49=sender|52=time|56=target| with the CompIDs of the last message
+        cdef uint64_t seq
+        if self._sender_n == 0 or (kfix_load8(p) & <uint64_t>0xFFFFFFFF00FFFFFF) != <uint64_t>0x3D343301003D3533:
+            return -1
+        h.msg_type = p[3]
+        p += 8
+        if kfix_digits(&p, &seq) < 1 or p[0] != SOH:
+            return -1
+        p += 1
+        if end - p < self._sender_n + self._target_n + 22 or memcmp(p, self._sender_literal, self._sender_n) != 0:
+            return -1
+        h.sender.p = p + 3
+        h.sender.n = self._sender_n - 7
+        p += self._sender_n
+        h.sending_ns = kfix_timestamp(&p, &self._date)
+        if h.sending_ns < 0 or p[0] != SOH:
+            return -1
+        p += 1
+        if memcmp(p, self._target_literal, self._target_n) != 0:
+            return -1
+        h.target.p = p + 3
+        h.target.n = self._target_n - 4
+        h.body = p + self._target_n
+        # PossDupFlag and the like stand after these five: they need the general path
+        if kfix_load4(h.body) == 0x593D3334 or (h.body[0] == c'1' and h.body[1] == c'2' and h.body[2] == c'2'):
+            return -1
+        if h.body[0] == c'9' and h.body[1] == c'7':
+            return -1
+        h.seq = seq
+        h.sending_day_ns = self._date.ns
+        h.orig_sending_ns = 0
+        h.poss_dup = 0
+        h.poss_resend = 0
+        h.fast = 1
+        return 0
+
+    cdef void learn_header(self, Header* h) noexcept:
+        # only when the five fields stand in the template's order
+        cdef const char* after = h.sender.p + h.sender.n + 1
+        self._sender_n = 0
+        if h.sender.n < 1 or h.target.n < 1 or h.sender.n > MAX_HEADER_TEXT or h.target.n > MAX_HEADER_TEXT:
+            return
+        if memcmp(after, <const char*>b"52=", 3) != 0:
+            return
+        memcpy(self._sender_literal, h.sender.p - 3, h.sender.n + 7)
+        memcpy(self._target_literal, h.target.p - 3, h.target.n + 4)
+        self._sender_n = h.sender.n + 7
+        self._target_n = h.target.n + 4
+
+    cdef int header_general(self, const char* p, const char* end, Header* h) noexcept:
+        # any order; ends at the first field that is not of the header, or, when one of 34, 49, 52, 56 is
+        # still missing there, looks for it in the whole frame. Returns MD_OK or what is wrong.
+        cdef const char* value
+        cdef const char* after
+        cdef uint64_t tag, number
+        cdef int missing = 0xF
+        cdef int result = MD_OK
+        memset(h, 0, sizeof(Header))
+        h.seq = -1
+        while p < end:
+            value = p
+            if kfix_digits(&value, &tag) < 1 or value[0] != c'=':
+                result = MD_NOT_NUMERIC
+                break
+            value += 1
+            after = <const char*>memchr(value, SOH, end - value)
+            if after == NULL:
+                result = MD_NOT_NUMERIC
+                break
+            if tag == 35:
+                h.msg_type = value[0] if after - value == 1 else 0
+            elif tag == 34:
+                missing &= ~1
+                p = value
+                if kfix_digits(&p, &number) > 0 and p == after:
+                    h.seq = number
+            elif tag == 49:
+                missing &= ~2
+                h.sender.p = value
+                h.sender.n = after - value
+            elif tag == 52:
+                missing &= ~4
+                p = value
+                h.sending_ns = kfix_timestamp(&p, &self._date)
+                h.sending_day_ns = self._date.ns
+                if p != after or h.sending_ns < 0:
+                    h.sending_ns = 0
+            elif tag == 56:
+                missing &= ~8
+                h.target.p = value
+                h.target.n = after - value
+            elif tag == 43:
+                h.poss_dup = value[0] == c'Y'
+            elif tag == 97:
+                h.poss_resend = value[0] == c'Y'
+            elif tag == 122:
+                p = value
+                h.orig_sending_ns = kfix_timestamp(&p, &self._date)
+                if p != after or h.orig_sending_ns < 0:
+                    h.orig_sending_ns = 0
+            elif tag != 50 and tag != 57 and tag != 115 and tag != 128 and tag != 129 and tag != 347:
+                if h.body == NULL:
+                    h.body = p
+                if missing == 0:
+                    break
+            p = after + 1
+        if h.body == NULL:
+            h.body = end
+        if missing == 0:
+            self.learn_header(h)
+        return result
+
+    # ---- market data ----
+
+    cdef int decode(self, Header* h, const char* end, MDMessage* m) noexcept:
+        # `end` is where tag 10 starts; returns MD_OK or the error, with the tag in m.error_tag
+        if self.allow_fast and self.decode_fast(h, end, m) == MD_OK:
+            self.fast_messages += 1
+            return MD_OK
+        self.general_messages += 1
+        return self.decode_general(h, end, m)
+
+    cdef int decode_fast(self, Header* h, const char* end, MDMessage* m) noexcept:
+        # 55=..|262=..|268=n|  then n of  [279=a|]269=s|278=..|270=..|271=..|273=HH:MM:SS.mmm|[5060|5273|40|2446]
+        # and at the end [5041=..|]. Anything else: not MD_OK, and the general path decides.
+        cdef const char* p = h.body
+        cdef const char* q
+        cdef const char* id_text
+        cdef int32_t id_n
+        cdef uint64_t number
+        cdef uint32_t tag
+        cdef int32_t i, n
+        cdef int decimals
+        cdef int snapshot = h.msg_type == c'W'
+        cdef MDEntry* e
+        cdef int64_t clock
+        cdef kfix_date* dates = &self._iso_date
+        if kfix_load4(p) & 0xFFFFFF != 0x3D3535:    # "55="
+            return MD_BAD_VALUE
+        m.symbol.p = p + 3
+        q = <const char*>memchr(p + 3, SOH, end - p - 3)
+        if q == NULL:
+            return MD_BAD_VALUE
+        m.symbol.n = q - m.symbol.p
+        if kfix_load4(q + 1) != 0x3D323632:         # "262="
+            return MD_BAD_VALUE
+        p = q + 5
+        q = <const char*>memchr(p, SOH, end - p) if p < end else NULL
+        if q == NULL:
+            return MD_BAD_VALUE
+        m.req_id.p = p
+        m.req_id.n = q - p
+        if m.symbol.n == 0 or m.req_id.n == 0 or kfix_load4(q + 1) != 0x3D383632:   # "268="
+            return MD_BAD_VALUE
+        p = q + 5
+        if kfix_digits(&p, &number) < 1 or p[0] != SOH or <int64_t>number * 16 > end - p or self.reserve(number) != 0:
+            return MD_BAD_VALUE
+        p += 1
+        n = number
+        e = self.entries
+        for i in range(n):
+            e.flags = ENTRY_SNAPSHOT * snapshot
+            e.action = 0
+            e.ord_type = 0
+            e.aggressor = 0
+            e.queue_ns = 0
+            if not snapshot:
+                if kfix_load4(p) != 0x3D393732 or <uint8_t>(p[4] - c'0') > 2 or p[5] != SOH:   # "279="
+                    return MD_BAD_VALUE
+                e.action = p[4] - c'0'
+                p += 6
+            # "269=?|278="
+            if kfix_load4(p) != 0x3D393632 or <uint8_t>(p[4] - c'0') > 2 or kfix_load4(p + 5) != 0x38373201 \
+                    or p[9] != c'=':
+                return MD_BAD_VALUE
+            e.side = p[4] - c'0'
+            p += 10
+            id_text = p
+            if p[36] == SOH and kfix_uuid(p, &e.id_hi, &e.id_lo) == 0:
+                e.id_kind = ID_UUID
+                id_n = 36
+            else:
+                q = <const char*>memchr(p, SOH, end - p) if p < end else NULL
+                if q == NULL or q == p:
+                    return MD_BAD_VALUE
+                id_n = q - p
+                e.id_kind = ID_TEXT
+            p += id_n + 1
+            if kfix_load4(p) != 0x3D303732:         # "270="
+                return MD_BAD_VALUE
+            p += 4
+            q = p
+            if read_decimal(&p, &e.price, &decimals) != 0:
+                return MD_BAD_VALUE
+            e.spare0 = decimals
+            if e.id_kind != ID_UUID:
+                if l2_id(id_text, id_n, q, p - 1 - q):
+                    e.id_kind = ID_NONE
+                    e.id_hi = 0
+                    e.id_lo = 0
+                else:
+                    self.read_id(id_text, id_n, e)
+            if kfix_load4(p) != 0x3D313732:         # "271="
+                return MD_BAD_VALUE
+            p += 4
+            if read_decimal(&p, &e.qty, &decimals) != 0:
+                return MD_BAD_VALUE
+            e.spare1 = decimals
+            if e.qty < 0 or (e.qty == 0 and e.action != ACTION_DELETE and e.side == SIDE_TRADE):
+                return MD_BAD_VALUE
+            if e.action == ACTION_DELETE and e.qty > 0:
+                e.action = ACTION_LEAVE
+            if kfix_load4(p) != 0x3D333732:         # "273="
+                return MD_BAD_VALUE
+            clock = kfix_clock(p + 4)
+            p += 12
+            if clock < 0:
+                return MD_BAD_VALUE
+            number = kfix_fraction(&p)
+            if <int64_t>number < 0 or p[0] != SOH:
+                return MD_BAD_VALUE
+            e.event_ns = near_midnight(clock * 1000000000 + <int64_t>number, h.sending_ns, h.sending_day_ns)
+            p += 1
+            tag = kfix_load4(p)
+            if tag == 0x30363035:                   # "5060"
+                p += 5
+                e.event_ns = kfix_iso(&p, dates)
+                if e.event_ns < 0 or p[0] != SOH:
+                    return MD_BAD_VALUE
+                p += 1
+                tag = kfix_load4(p)
+            if tag == 0x33373235:                   # "5273"
+                p += 5
+                e.queue_ns = kfix_iso(&p, dates)
+                if e.queue_ns < 0 or p[0] != SOH:
+                    return MD_BAD_VALUE
+                p += 1
+            elif e.side == SIDE_TRADE:
+                if tag & 0xFFFFFF == 0x3D3034 and p[4] == SOH:      # "40="
+                    if <uint8_t>(p[3] - c'0') > 9:
+                        return MD_BAD_VALUE
+                    e.ord_type = p[3] - c'0'
+                    p += 5
+                if kfix_load4(p) == 0x36343432 and p[4] == c'=' and p[6] == SOH:    # "2446"
+                    if <uint8_t>(p[5] - c'0') > 9:
+                        return MD_BAD_VALUE
+                    e.aggressor = p[5] - c'0'
+                    p += 7
+            e += 1
+        m.has_crc = 0
+        if kfix_load4(p) == 0x31343035 and p[4] == c'=':            # "5041"
+            p += 5
+            if kfix_digits(&p, &number) < 1 or p[0] != SOH or number > 0xFFFFFFFF:
+                return MD_BAD_VALUE
+            p += 1
+            m.crc = number
+            m.has_crc = 1
+        if p != end:
+            return MD_BAD_VALUE
+        if n:
+            (e - 1).flags |= ENTRY_LAST
+        m.declared = n
+        m.n = n
+        m.fast = 1
+        m.error = MD_OK
+        m.repeated_tags = 0
+        return MD_OK
+
+    cdef void read_id(self, const char* p, int32_t n, MDEntry* e) noexcept:
+        # 278 kept exactly: UUID, Kraken's own form, short text in place, anything else by side table
+        if n == 36 and kfix_uuid(p, &e.id_hi, &e.id_lo) == 0:
+            e.id_kind = ID_UUID
+        elif n == 19 and kfix_kraken_id(p, &e.id_hi, &e.id_lo) == 0:
+            e.id_kind = ID_KRAKEN
+        elif n <= 16 and memchr(p, 0, n) == NULL:
+            e.id_kind = ID_TEXT
+            kfix_text_id(p, n, &e.id_hi, &e.id_lo)
+        else:
+            text = p[:n]
+            row = self._id_rows.get(text)
+            if row is None and len(self.id_table) < ID_TABLE_ROWS:
+                row = len(self.id_table)
+                self._id_rows[text] = row
+                self.id_table.append(text)
+            e.id_kind = ID_TABLE
+            e.id_hi = 0
+            # a full table gives every further text the row after its last
+            e.id_lo = ID_TABLE_ROWS if row is None else <uint64_t>row
+
+    cdef int entry_field(self, int tag, const char* p, const char* value_end, MDEntry* e, Header* h) noexcept:
+        # one field of a group; returns the HAS_ bit, 0 for a field we do not keep, or -MD_ error.
+        # `e.spare0`, `e.spare1`: decimals of price and quantity until they are scaled
+        cdef int decimals = 0
+        cdef int64_t t
+        if tag == 279 or tag == 269:
+            if value_end - p != 1 or <uint8_t>(p[0] - c'0') > 9:
+                return -MD_BAD_VALUE
+            if <uint8_t>(p[0] - c'0') > 2:
+                return -MD_OUT_OF_RANGE
+            if tag == 279:
+                e.action = p[0] - c'0'
+                return HAS_ACTION
+            e.side = p[0] - c'0'
+            return HAS_SIDE
+        if tag == 270 or tag == 271:
+            if kfix_number(&p, &t, &decimals) != 0 or p != value_end:
+                return -MD_BAD_VALUE
+            if tag == 270:
+                e.price = t
+                e.spare0 = decimals
+                return HAS_PRICE
+            if t < 0:
+                return -MD_BAD_VALUE
+            e.qty = t
+            e.spare1 = decimals
+            return HAS_QTY
+        if tag == 278:
+            self.read_id(p, value_end - p, e)
+            return HAS_ID
+        if tag == 273:
+            t = kfix_clock(p) if value_end - p >= 8 else -1
+            if t < 0:
+                return -MD_BAD_VALUE
+            p += 8
+            t = t * 1000000000
+            t += max(kfix_fraction(&p), 0)
+            if p != value_end:
+                return -MD_BAD_VALUE
+            e.event_ns = near_midnight(t, h.sending_ns, h.sending_day_ns)
+            return HAS_TIME
+        if tag == 5060 or tag == 5273:
+            t = kfix_iso(&p, &self._iso_date) if value_end - p >= 20 else -1
+            if t < 0 or p != value_end:
+                return -MD_BAD_VALUE
+            if tag == 5273:
+                e.queue_ns = t
+                return HAS_QUEUE
+            e.event_ns = t
+            return HAS_EVENT
+        if tag == 40 or tag == 2446:
+            if value_end - p != 1 or <uint8_t>(p[0] - c'0') > 9:
+                return -MD_BAD_VALUE
+            if tag == 40:
+                e.ord_type = p[0] - c'0'
+            else:
+                e.aggressor = p[0] - c'0'
+        return 0
+
+    cdef int decode_general(self, Header* h, const char* end, MDMessage* m) noexcept:
+        # any field order: a group starts with each return of the tag that followed 268
+        cdef const char* p = h.body
+        cdef const char* value
+        cdef const char* after
+        cdef const char* id_p = NULL
+        cdef const char* price_p = NULL
+        cdef int32_t id_n = 0, price_n = 0
+        cdef uint64_t tag, number
+        cdef uint64_t first_tag = 0
+        cdef int bit, has = 0, required = HAS_ALL if h.msg_type == c'W' else HAS_ALL | HAS_ACTION
+        cdef int64_t clock_ns = 0, event_ns = 0
+        cdef MDEntry* e = NULL
+        memset(m, 0, sizeof(MDMessage))
+        m.declared = -1
+        while True:
+            tag = 0
+            if p < end:
+                value = p
+                if kfix_digits(&value, &tag) < 1 or value[0] != c'=' or tag == 0 or tag > 0x7FFFFFFF:
+                    return self._fail(m, MD_NOT_NUMERIC, 0)
+                value += 1
+                after = <const char*>memchr(value, SOH, end - value)
+                if after == NULL:
+                    return self._fail(m, MD_NOT_NUMERIC, tag)
+                if after == value:
+                    return self._fail(m, MD_EMPTY_VALUE, tag)
+            if e != NULL and (tag == 0 or tag == first_tag):
+                # the group is complete
+                if has & required != required:
+                    return self._fail(m, MD_MISSING_TAG, missing_tag(required & ~has))
+                if has & HAS_EVENT:
+                    e.event_ns = event_ns
+                else:
+                    e.event_ns = clock_ns
+                if id_p != NULL and l2_id(id_p, id_n, price_p, price_n):
+                    e.id_kind = ID_NONE
+                    e.id_hi = 0
+                    e.id_lo = 0
+                else:
+                    self.read_id(id_p, id_n, e)
+                if e.qty == 0 and e.action != ACTION_DELETE and e.side == SIDE_TRADE:
+                    return self._fail(m, MD_BAD_VALUE, 271)
+                if e.action == ACTION_DELETE and e.qty > 0:
+                    e.action = ACTION_LEAVE
+                m.n += 1
+                e = NULL
+            if tag == 0:
+                break
+            if tag == 8 or tag == 9 or tag == 10:
+                return self._fail(m, MD_BAD_VALUE, tag)
+            if m.declared >= 0 and first_tag == 0 and m.declared > 0:
+                first_tag = tag
+                if not group_tag(tag):
+                    return self._fail(m, MD_COUNT, 268)
+            if tag == first_tag and first_tag != 0:
+                if m.n >= m.declared or self.reserve(m.n + 1 if m.n < self.capacity else 2 * m.n) != 0:
+                    return self._fail(m, MD_COUNT, 268)
+                e = &self.entries[m.n]
+                memset(e, 0, sizeof(MDEntry))
+                e.flags = ENTRY_SNAPSHOT if h.msg_type == c'W' else 0
+                has = 0
+            if tag == 55:
+                m.repeated_tags += m.symbol.n > 0
+                m.symbol.p = value
+                m.symbol.n = after - value
+            elif tag == 262:
+                m.repeated_tags += m.req_id.n > 0
+                m.req_id.p = value
+                m.req_id.n = after - value
+            elif tag == 268:
+                m.repeated_tags += m.declared >= 0
+                if kfix_digits(&value, &number) < 1 or value != after or number > 0x7FFFFFF:
+                    return self._fail(m, MD_BAD_VALUE, 268)
+                m.declared = number
+            elif tag == 5041:
+                m.repeated_tags += m.has_crc
+                if kfix_digits(&value, &number) < 1 or value != after or number > 0xFFFFFFFF:
+                    return self._fail(m, MD_BAD_VALUE, 5041)
+                m.crc = number
+                m.has_crc = 1
+            elif e != NULL:
+                bit = HAS_ID
+                if tag == 278:
+                    id_p = value
+                    id_n = after - value
+                else:
+                    if tag == 270:
+                        price_p = value
+                        price_n = after - value
+                    bit = self.entry_field(tag, value, after, e, h)
+                    if bit < 0:
+                        return self._fail(m, -bit, tag)
+                    if bit == HAS_TIME:
+                        clock_ns = e.event_ns
+                    elif bit == HAS_EVENT:
+                        event_ns = e.event_ns
+                m.repeated_tags += (has & bit) != 0
+                has |= bit
+            elif group_tag(tag):
+                return self._fail(m, MD_COUNT, 268)
+            p = after + 1
+        if m.symbol.n == 0:
+            return self._fail(m, MD_MISSING_TAG, 55)
+        if m.req_id.n == 0:
+            return self._fail(m, MD_MISSING_TAG, 262)
+        if m.declared < 0:
+            return self._fail(m, MD_MISSING_TAG, 268)
+        if m.n != m.declared:
+            return self._fail(m, MD_COUNT, 268)
+        if m.n:
+            self.entries[m.n - 1].flags |= ENTRY_LAST
+        return MD_OK
+
+    cdef int _fail(self, MDMessage* m, int error, int tag) noexcept:
+        m.error = error
+        m.error_tag = tag
+        return error
+
+    cdef int scale(self, MDMessage* m, int price_precision, int qty_precision) noexcept:
+        # mantissa and decimals to the instrument's integer precision; MD_PRECISION when a digit would be lost
+        cdef MDEntry* e = self.entries
+        cdef MDEntry* end = e + m.n
+        while e < end:
+            if rescale(&e.price, price_precision - <int>e.spare0) != 0:
+                return self._fail(m, MD_PRECISION, 270)
+            if rescale(&e.qty, qty_precision - <int>e.spare1) != 0:
+                return self._fail(m, MD_PRECISION, 271)
+            e.spare0 = 0
+            e.spare1 = 0
+            e += 1
+        return MD_OK
+
+
+cdef int64_t MAX_VALUE = 999999999999999999     # 18 digits
+
+
+cdef inline int rescale(int64_t* value, int shift) noexcept nogil:
+    cdef int64_t power
+    if shift == 0:
+        return 0
+    if shift > 0:
+        if value[0] == 0:
+            return 0
+        if shift > 18:
+            return -1
+        power = kfix_pow10[shift]
+        if value[0] > MAX_VALUE // power or value[0] < -(MAX_VALUE // power):
+            return -1
+        value[0] *= power
+        return 0
+    power = kfix_pow10[0 - shift]
+    if value[0] % power != 0:
+        return -1
+    value[0] = value[0] // power
+    return 0
+
+
+cdef inline int missing_tag(int bits) noexcept nogil:
+    if bits & HAS_ACTION:
+        return 279
+    if bits & HAS_SIDE:
+        return 269
+    if bits & HAS_ID:
+        return 278
+    if bits & HAS_PRICE:
+        return 270
+    if bits & HAS_QTY:
+        return 271
+    return 273
+
+
+# ---- what Python sees ----
+
+def fields(frame):
+    """Return all fields of one frame as a list of (tag: int, value: bytes), in the order they stand.
+
+    Raises ProtocolError when something in it is not `tag=value` with a numeric tag.
+    """
+    out = []
+    for part in bytes(frame).removesuffix(b"\x01").split(b"\x01"):
+        tag, equals, value = part.partition(b"=")
+        if not equals or not tag.isdigit() or len(tag) > 9:
+            raise ProtocolError(f"not a FIX field: {part[:40]!r}")
+        out.append((int(tag), value))
+    return out
+
+
+def checksum(data):
+    """Return the byte sum modulo 256 of `data` (bytes-like): what tag 10 states of the bytes before it."""
+    cdef const unsigned char[::1] view = data
+    return kfix_sum(<const char*>&view[0], view.shape[0]) if view.shape[0] else 0
+
+
+_BASE36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def _base36(value):
+    digits = ""
+    for _ in range(8):
+        value, digit = divmod(value, 36)
+        digits = _BASE36[digit] + digits
+    return digits
+
+
+def id_text(kind, hi, lo, table=()):
+    """Return the text of an order id kept as (kind, id_hi, id_lo); None for IdKind.NONE.
+
+    `table` is the decoder's side table (list of bytes), needed for IdKind.TABLE.
+    """
+    kind, hi, lo = int(kind), int(hi), int(lo)
+    if kind == ID_UUID:
+        h = f"{hi:016x}{lo:016x}"
+        return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+    if kind == ID_KRAKEN:
+        d = _base36(hi) + _base36(lo)
+        return f"O{d[:5]}-{d[5:10]}-{d[10:]}"
+    if kind == ID_TEXT:
+        return (hi.to_bytes(8, "big") + lo.to_bytes(8, "big")).rstrip(b"\0").decode("latin-1")
+    if kind == ID_TABLE:
+        return table[lo].decode("latin-1")
+    return None
+
+
+def id_key(text):
+    """Return (kind, id_hi, id_lo) of an order id's text, the inverse of `id_text` for ids of at most 16 bytes,
+    UUIDs and OXXXXX-XXXXX-XXXXXX; raises ValueError for any other text."""
+    cdef bytes data = text.encode("latin-1")
+    cdef MDEntry e
+    cdef bytes padded = data + b"\0" * 32
+    cdef const char* p = padded
+    if len(data) == 36 and kfix_uuid(p, &e.id_hi, &e.id_lo) == 0:
+        return ID_UUID, e.id_hi, e.id_lo
+    if len(data) == 19 and kfix_kraken_id(p, &e.id_hi, &e.id_lo) == 0:
+        return ID_KRAKEN, e.id_hi, e.id_lo
+    if 0 < len(data) <= 16 and b"\0" not in data:
+        kfix_text_id(p, len(data), &e.id_hi, &e.id_lo)
+        return ID_TEXT, e.id_hi, e.id_lo
+    raise ValueError(f"not an order id that fits 128 bits: {text!r}")
