@@ -1,0 +1,52 @@
+/* What the shared memory writer and readers ask of Linux: futex, coarse clock, who waits. */
+#ifndef KFIX_SHM_OS_H
+#define KFIX_SHM_OS_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static inline int64_t kfix_clock(clockid_t id)
+{
+    struct timespec t;
+    clock_gettime(id, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+static inline int64_t kfix_now(void) { return kfix_clock(CLOCK_REALTIME); }
+/* a few milliseconds coarse, a quarter of the price */
+static inline int64_t kfix_now_coarse(void) { return kfix_clock(CLOCK_REALTIME_COARSE); }
+
+static inline void kfix_futex_wake(const void *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
+}
+
+/* 0 woken or the word is another already, else errno; works on a read-only shared mapping */
+static inline int kfix_futex_wait(const void *word, uint32_t seen, int64_t ns)
+{
+    struct timespec t = { ns / 1000000000, ns % 1000000000 };
+    if (syscall(SYS_futex, word, FUTEX_WAIT, seen, &t, NULL, 0) == 0 || errno == EAGAIN) return 0;
+    return errno;
+}
+
+/* Somebody who sleeps holds a shared lock on byte `at`; the kernel drops it when he dies. */
+static inline int kfix_waiter_announce(int fd, int64_t at)
+{
+    struct flock f = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1 };
+    return fcntl(fd, F_OFD_SETLK, &f);
+}
+
+static inline int kfix_waiter_present(int fd, int64_t at)
+{
+    struct flock f = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1 };
+    return fcntl(fd, F_OFD_GETLK, &f) == 0 && f.l_type != F_UNLCK;
+}
+
+#endif
