@@ -1,0 +1,153 @@
+"""A scripted acceptor for session tests: writes FIX by itself, drives time as an argument."""
+
+import datetime
+
+from kfix_md.session import Application, Session, SessionConfig
+
+SECOND = 1_000_000_000
+SENDER, TARGET = "CLIENT", "KRAKEN-MD"
+#: 2026-03-10 12:00:00 UTC, far from any rollover
+NOON = 1_773_144_000 * SECOND
+TEN_PM = NOON + 10 * 3600 * SECOND
+
+
+def stamp(ns):
+    """UTCTimestamp written apart from the code under test."""
+    moment = datetime.datetime.fromtimestamp(ns // SECOND, datetime.UTC)
+    return moment.strftime("%Y%m%d-%H:%M:%S") + f".{ns % SECOND // 10**6:03d}"
+
+
+def frame(msg_type, seq, now, *body, sender=TARGET, target=SENDER, begin="FIX.4.4", sending=None, header=None):
+    """Bytes of one inbound frame; `header` replaces the fields after 35 altogether."""
+    if header is None:
+        header = [(49, sender), (56, target), (34, seq), (52, sending or stamp(now))]
+    fields = [(35, msg_type), *header, *body]
+    content = "".join(f"{tag}={value}\x01" for tag, value in fields).encode("latin-1")
+    head = f"8={begin}\x019={len(content)}\x01".encode() + content
+    return head + f"10={sum(head) % 256:03d}\x01".encode()
+
+
+def parse(raw):
+    """(tag, value) pairs of a frame: the plainest reading."""
+    pairs = [part.split(b"=", 1) for part in raw.split(b"\x01")[:-1]]
+    return [(int(tag), value) for tag, value in pairs]
+
+
+class Recorder(Application):
+    """Keeps every call the session makes."""
+
+    def __init__(self):
+        self.calls = []
+
+    def on_ready(self):
+        self.calls.append(("ready",))
+
+    def on_message(self, msg_type, fields, recv_ns):
+        self.calls.append(("message", msg_type, int(dict(fields)[34])))
+
+    def on_lost(self, first, last, cause):
+        self.calls.append(("lost", first, last, cause))
+
+    def on_reset(self, cause):
+        self.calls.append(("reset", cause))
+
+    def on_gap(self, first, last, cause):
+        self.calls.append(("gap", first, last, cause))
+
+    def on_gap_closed(self):
+        self.calls.append(("gap_closed",))
+
+    def on_requests_lost(self, requests):
+        self.calls.append(("requests_lost", requests))
+
+    def named(self, kind):
+        return [call for call in self.calls if call[0] == kind]
+
+
+class Rig:
+    """A session, the peer's outgoing number, a clock that is a number, and what was applied in which order."""
+
+    def __init__(self, now=NOON, store=None, **settings):
+        self.app = Recorder()
+        self.now = now
+        self.config = SessionConfig(SENDER, TARGET, **settings)
+        self.session = Session(self.config, self.app, store=store)
+        self.seq = 1
+        self.applied = []
+
+    # ---- inputs
+    def connect(self):
+        self.session.connected(self.now)
+        return self
+
+    def logon(self, *extra, seq=None, reset=True):
+        """Connect and accept the Logon; our Logon is taken out of the outbox."""
+        self.connect()
+        self.take()
+        body = [(98, 0), (108, 60), *([(141, "Y")] if reset else []), *extra]
+        self.peer("A", *body, seq=seq)
+        return self
+
+    def raw(self, data):
+        """One whole frame as bytes."""
+        answer = self.session.receive(data, parse(data), self.now)
+        fields = dict(parse(data))
+        if answer == 1:
+            self.applied.append(int(fields[34]))
+        self.drain()
+        return answer
+
+    def drain(self):
+        while released := self.session.take_released(self.now):
+            self.applied += [int(dict(parse(data))[34]) for data, _ in released]
+
+    def peer(self, msg_type, *body, seq=None, dup=False, **words):
+        """A frame of the peer with its next number (or `seq`); `dup` adds 43=Y and 122."""
+        if seq is None:
+            seq, self.seq = self.seq, self.seq + 1
+        else:
+            self.seq = max(self.seq, seq + 1)
+        if dup:
+            body = [(43, "Y"), (122, stamp(self.now - SECOND)), *body]
+        return self.raw(frame(msg_type, seq, self.now, *body, **words))
+
+    def data(self, seq=None, dup=False, **words):
+        """A market data increment."""
+        body = [(55, "BTC/USD"), (262, "1"), (268, 1), (279, 0), (269, 0), (270, 1), (271, 1)]
+        return self.peer("X", *body, seq=seq, dup=dup, **words)
+
+    def wait(self, seconds, step=1.0):
+        """Let time pass, ticking."""
+        end = self.now + int(seconds * SECOND)
+        while self.now < end:
+            self.now = min(end, self.now + int(step * SECOND))
+            self.session.tick(self.now)
+
+    # ---- outputs
+    def take(self):
+        """Frames written since the last call, as dicts with int tags and str values; 35 under 'type'."""
+        frames, self.session.outbox[:] = list(self.session.outbox), []
+        out = []
+        for raw in frames:
+            fields = parse(raw)
+            assert raw == frame_again(fields), "our own frame has a wrong length or checksum"
+            out.append({tag: value.decode() for tag, value in fields} | {"type": dict(fields)[35].decode()})
+        return out
+
+    def events(self, kind=None):
+        return [event for _, event in self.session.events if kind in (None, event["type"])]
+
+    @property
+    def closed(self):
+        return self.session.close_reason
+
+    @property
+    def expected(self):
+        return self.session.sequence.expected
+
+
+def frame_again(fields):
+    """The frame these pairs make, length and checksum computed afresh."""
+    content = b"".join(b"%d=%s\x01" % pair for pair in fields[2:-1])
+    head = b"8=%s\x019=%d\x01" % (fields[0][1], len(content)) + content
+    return head + b"10=%03d\x01" % (sum(head) % 256)
