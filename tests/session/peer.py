@@ -17,7 +17,8 @@ def stamp(ns):
     return moment.strftime("%Y%m%d-%H:%M:%S") + f".{ns % SECOND // 10**6:03d}"
 
 
-def frame(msg_type, seq, now, *body, sender=TARGET, target=SENDER, begin="FIX.4.4", sending=None, header=None):
+def frame(msg_type, seq, now, *body, sender=TARGET, target=SENDER, begin="FIX.4.4", sending=None,
+          header=None):
     """Bytes of one inbound frame; `header` replaces the fields after 35 altogether."""
     if header is None:
         header = [(49, sender), (56, target), (34, seq), (52, sending or stamp(now))]
@@ -65,7 +66,7 @@ class Recorder(Application):
 
 
 class Rig:
-    """A session, the peer's outgoing number, a clock that is a number, and what was applied in which order."""
+    """A session, the peer's outgoing number, a clock that is a number, and what was applied when."""
 
     def __init__(self, now=NOON, store=None, **settings):
         self.app = Recorder()

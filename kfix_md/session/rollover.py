@@ -2,7 +2,7 @@
 
 import datetime
 
-from kfix_md.session_types import DAY_S, SECOND, SessionConfig
+from kfix_md.session.words import DAY_S, SECOND, SessionConfig
 
 
 def trading_date(ns: int, rollover_at: int = 22 * 3600) -> str:

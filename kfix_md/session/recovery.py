@@ -3,12 +3,13 @@
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
-from kfix_md import admin, fix
+from kfix_md import fix
 from kfix_md._sequence import Sequence
-from kfix_md.gap import GapQueue, Hole
-from kfix_md.message import Message
-from kfix_md.rollover import Rollover, trading_date
-from kfix_md.session_types import SECOND, Application, SessionConfig, SessionState
+from kfix_md.session import admin
+from kfix_md.session.gap import GapQueue, Hole
+from kfix_md.session.message import Message
+from kfix_md.session.rollover import Rollover, trading_date
+from kfix_md.session.words import SECOND, Application, SessionConfig, SessionState
 
 _MAX_UNHEALED = 1_000
 

@@ -4,7 +4,7 @@ import heapq
 from collections import deque
 from dataclasses import dataclass, field
 
-from kfix_md.message import Message
+from kfix_md.session.message import Message
 
 
 @dataclass(slots=True)

@@ -3,12 +3,13 @@
 from collections import Counter, deque
 from typing import Any, Protocol
 
-from kfix_md import admin, fix
+from kfix_md import fix
 from kfix_md._sequence import Sequence
-from kfix_md.gap import GapQueue, Hole
-from kfix_md.message import Message
-from kfix_md.recovery import Recovery
-from kfix_md.session_types import (
+from kfix_md.session import admin
+from kfix_md.session.gap import GapQueue
+from kfix_md.session.message import Message
+from kfix_md.session.recovery import Recovery
+from kfix_md.session.words import (
     SECOND,
     Application,
     Close,
@@ -412,4 +413,3 @@ class Session(Recovery):
         return stored is not None and stored.saved_ns < self.rollover.last_instant(now_ns)
 
 
-__all__ = ["Application", "Close", "Hole", "LocalError", "Session", "SessionConfig", "SessionState"]

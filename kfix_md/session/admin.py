@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kfix_md import fix
-from kfix_md.gap import missing_ranges
-from kfix_md.message import Message
-from kfix_md.session_types import SessionState, looks_like_credentials
+from kfix_md.session.gap import missing_ranges
+from kfix_md.session.message import Message
+from kfix_md.session.words import SessionState, looks_like_credentials
 
 if TYPE_CHECKING:
-    from kfix_md.session import Session
+    from kfix_md.session.machine import Session
 
 OFF, LOGON_SENT, ON, LOGOUT_SENT, LOGGED_OUT, CLOSED = SessionState
 Action = Callable[["Session", Message], int]
