@@ -1,3 +1,33 @@
-"""kfix-md: Kraken's FIX 4.4 market data as verified books in shared memory."""
+"""kfix-md: Kraken's FIX 4.4 market data as verified books in shared memory.
+
+What is imported here is light; each name loads its module when it is first used.
+"""
+
+from typing import Any
+
+from kfix_md.errors import FeedDead, FeedError, KfixError, NoSuchSymbol, NotLive, ProtocolError, UsageError
 
 __version__ = "0.1.0"
+
+_LAZY = {
+    "Handler": "kfix_md._handler",
+    "State": "kfix_md._entry",
+    "Cause": "kfix_md._entry",
+    "attach": "kfix_md.reader",
+}
+
+__all__ = [
+    *("Cause", "FeedDead", "FeedError", "Handler", "KfixError", "NoSuchSymbol", "NotLive", "ProtocolError"),
+    *("State", "UsageError", "attach"),
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value

@@ -83,6 +83,7 @@ cdef class Codec:
     cdef int decode_general(self, Header* h, const char* end, MDMessage* m) noexcept
     cdef int entry_field(self, int tag, const char* p, const char* value_end, MDEntry* e, Header* h) noexcept
     cdef void read_id(self, const char* p, int32_t n, MDEntry* e) noexcept
+    cdef tuple _scan(self, const char* p, int64_t left, int64_t max_frame)
     cdef int _fail(self, MDMessage* m, int error, int tag) noexcept
     cdef int scale(self, MDMessage* m, int price_precision, int qty_precision) noexcept
 

@@ -17,6 +17,9 @@ from kfix_md._entry cimport (
 
 import os
 
+import numpy as np
+
+from kfix_md._entry import ENTRY_DTYPE
 from kfix_md.errors import ProtocolError
 
 cdef extern from * nogil:
@@ -35,7 +38,7 @@ cdef extern from "_scan.h" nogil:
     uint32_t kfix_load4(const char* p)
     int kfix_digits(const char** p, uint64_t* value)
     int kfix_number(const char** p, int64_t* mantissa, int* decimals)
-    int64_t kfix_clock(const char* p)
+    int64_t kfix_time_of_day(const char* p)
     int64_t kfix_fraction(const char** p)
     int64_t kfix_timestamp(const char** p, kfix_date* cache)
     int64_t kfix_iso(const char** p, kfix_date* cache)
@@ -415,7 +418,7 @@ cdef class Codec:
                 e.action = ACTION_LEAVE
             if kfix_load4(p) != 0x3D333732:         # "273="
                 return MD_BAD_VALUE
-            clock = kfix_clock(p + 4)
+            clock = kfix_time_of_day(p + 4)
             p += 12
             if clock < 0:
                 return MD_BAD_VALUE
@@ -521,7 +524,7 @@ cdef class Codec:
             self.read_id(p, value_end - p, e)
             return HAS_ID
         if tag == 273:
-            t = kfix_clock(p) if value_end - p >= 8 else -1
+            t = kfix_time_of_day(p) if value_end - p >= 8 else -1
             if t < 0:
                 return -MD_BAD_VALUE
             p += 8
@@ -681,6 +684,62 @@ cdef class Codec:
             e.spare1 = 0
             e += 1
         return MD_OK
+
+    # ---- what Python sees ----
+
+    def scan(self, data, int64_t max_frame=1 << 26):
+        """Frame, checksum, header and decode every W and X of whole frames in `data` (bytes); nothing is kept.
+
+        Returns (messages, entries). Raises ProtocolError at the first frame that is not sound. Benchmarks time this.
+        """
+        cdef bytes padded = bytes(data) + b"\0" * 64
+        return self._scan(<const char*>padded, len(padded) - 64, max_frame)
+
+    cdef tuple _scan(self, const char* p, int64_t left, int64_t max_frame):
+        cdef int64_t length, messages = 0, entries = 0
+        cdef const char* body
+        cdef Header h
+        cdef MDMessage m
+        while left > 0:
+            if next_frame(p, left, max_frame, &length) != FRAME_OK:
+                raise ProtocolError(f"no sound frame {left} bytes before the end")
+            body = p + 13
+            while (body - 1)[0] != SOH:
+                body += 1
+            if self.read_header(body, p + length - 7, &h) != MD_OK:
+                raise ProtocolError(f"no sound header {left} bytes before the end")
+            if h.msg_type == c'X' or h.msg_type == c'W':
+                if self.decode(&h, p + length - 7, &m) != MD_OK:
+                    raise ProtocolError(f"35={chr(h.msg_type)} cannot be decoded: tag {m.error_tag}")
+                entries += m.n
+            messages += 1
+            p += length
+            left -= length
+        return messages, entries
+
+    def decode_frame(self, frame, int price_precision, int qty_precision):
+        """Return the entries of one W or X frame as an array of ENTRY_DTYPE, in the precisions given.
+
+        Raises ProtocolError with the tag at fault when the frame is not sound or cannot be decoded whole.
+        """
+        cdef bytes padded = bytes(frame) + b"\0" * 64
+        cdef const char* p = padded
+        cdef int64_t n = len(padded) - 64, length
+        cdef const char* body = p + 13
+        cdef Header h
+        cdef MDMessage m
+        if next_frame(p, n, n, &length) != FRAME_OK or length != n:
+            raise ProtocolError("not one sound FIX frame")
+        while (body - 1)[0] != SOH:
+            body += 1
+        if self.read_header(body, p + n - 7, &h) != MD_OK or (h.msg_type != c'X' and h.msg_type != c'W'):
+            raise ProtocolError("not a W or X with a sound header")
+        error = self.decode(&h, p + n - 7, &m)
+        if error == MD_OK:
+            error = self.scale(&m, price_precision, qty_precision)
+        if error != MD_OK:
+            raise ProtocolError(f"35={chr(h.msg_type)} cannot be decoded: error {error} at tag {m.error_tag}")
+        return np.frombuffer((<char*>self.entries)[:m.n * sizeof(MDEntry)], ENTRY_DTYPE).copy()
 
 
 cdef int64_t MAX_VALUE = 999999999999999999     # 18 digits

@@ -42,7 +42,7 @@ __attribute__((target("avx512f,avx512bw,prefer-vector-width=512"))) static uint8
 static uint8_t (*kfix_sum)(const char *, int64_t) = kfix_sum_scalar;
 
 /* name: "scalar", "avx2", "avx512", or NULL for the best there is; returns the one chosen, NULL if it is missing */
-static const char *kfix_scan_init(const char *name) {
+__attribute__((unused)) static const char *kfix_scan_init(const char *name) {
 #if defined(__x86_64__)
     int has512 = __builtin_cpu_supports("avx512bw"), has2 = __builtin_cpu_supports("avx2");
     if (has512 && (name == NULL || !strcmp(name, "avx512"))) {
@@ -123,7 +123,7 @@ static inline int kfix_number(const char **p, int64_t *mantissa, int *decimals) 
 /* ---- clock times ---- */
 
 /* "HH:MM:SS" as seconds of the day, or -1 (60 is allowed as a leap second) */
-static inline int64_t kfix_clock(const char *p) {
+static inline int64_t kfix_time_of_day(const char *p) {
     uint64_t t = kfix_load8(p) ^ 0x30303A30303A3030ull;
     uint64_t wrong = (t | (t + 0x0606060606060606ull)) & 0xF0F0F0F0F0F0F0F0ull;
     if (wrong | (t & 0x0000FF0000FF0000ull)) return -1;
@@ -181,7 +181,7 @@ static inline int64_t kfix_date8(const char *p, kfix_date *cache) {
 static inline int64_t kfix_timestamp(const char **p, kfix_date *cache) {
     int64_t day = kfix_date8(*p, cache), clock, fraction;
     if (day < 0 || (*p)[8] != '-') return -1;
-    clock = kfix_clock(*p + 9);
+    clock = kfix_time_of_day(*p + 9);
     *p += 17;
     fraction = kfix_fraction(p);
     if (clock < 0 || fraction < 0) return -1;
@@ -200,7 +200,7 @@ static inline int64_t kfix_iso(const char **p, kfix_date *cache) {
     memcpy(digits, &packed, 8);
     memset(digits + 8, 0, 8);
     day = kfix_date8(digits, cache);
-    clock = kfix_clock(q + 11);
+    clock = kfix_time_of_day(q + 11);
     *p += 19;
     fraction = kfix_fraction(p);
     if (day < 0 || clock < 0 || fraction < 0 || **p != 'Z') return -1;

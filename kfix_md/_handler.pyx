@@ -1,0 +1,795 @@
+"""The hot loop: how one read becomes frames, entries, books and a publication without Python in between.
+
+`run` finds frames in the receive buffer, `on_frame` takes one through sequence, journal and `market_data`
+(decode, apply, verify, publish). Whatever is not an in-order W or X goes to the session, in Python.
+"""
+
+from cpython.buffer cimport PyBUF_WRITE
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+from kfix_md._book cimport (
+    BOOK_OK, CRC_DEPTH, RULE_AUTO, RULE_LEVEL, RULE_OFF, RULE_ORDER, Book, L2Book, L3Book, crossed,
+)
+from kfix_md._codec cimport (
+    FRAME_BAD_CHECKSUM, FRAME_BAD_LENGTH, FRAME_GARBAGE, FRAME_MORE, FRAME_OK, MD_OK, MD_PRECISION, Codec,
+    Header, MDMessage, Span, find_begin, next_frame,
+)
+from kfix_md._entry cimport *
+from kfix_md._journal cimport REC_FRAME, JournalWriter
+from kfix_md._sequence cimport Sequence
+from kfix_md._shm cimport SegmentWriter
+
+import numpy as np
+
+from kfix_md._book import RULES
+from kfix_md._codec import fields
+from kfix_md._entry import TICK_DTYPE, Cause, State
+from kfix_md.errors import NoSuchSymbol, ProtocolError
+
+cdef enum:
+    PADDING = 64                # readers may load that far past a frame
+    READ_BYTES = 262144         # least room offered to a read: sixteen TLS records
+    COPY_BYTES = 1048576
+    MAX_SYMBOLS = 65536
+
+    DELIVER = 1                 # what session.receive() may answer (see kfix_md.fix)
+    DEFER = 2
+    IGNORE = 4
+
+_GARBLED = {FRAME_GARBAGE: "garbage", FRAME_BAD_LENGTH: "body_length", FRAME_BAD_CHECKSUM: "checksum"}
+_LEVELS = {"auto": 0, "L2": 2, "L3": 3}
+_KEEPS_BOOK = {State.GAP, State.STALE, State.HALTED, State.LIVE, State.EMPTY}
+
+
+cdef inline bint same(Span span, bytes text) noexcept:
+    return text is None or (span.n == len(text) and memcmp(span.p, <const char*>text, span.n) == 0)
+
+
+cdef inline uint32_t hash_symbol(const char* p, int32_t n) noexcept nogil:
+    cdef uint32_t h = 2166136261
+    cdef int32_t i
+    for i in range(n):
+        h = (h ^ <uint8_t>p[i]) * 16777619
+    return h ^ (h >> 15)
+
+
+cdef class Handler:
+    """Decoder and books of one inbound FIX stream.
+
+    Parameters
+    ----------
+    checksum: rule of 5041: "auto" (find out which of the two holds on L3), "level", "order" or "off".
+    level: "L2", "L3" or "auto" (an order id that does not repeat the price, or a 5273, means L3).
+    session: the session state machine (kfix_md.session.Session); None: a follower that applies whatever comes,
+        counts gaps, and trusts no book across one until its next snapshot.
+    journal, publisher: JournalWriter and SegmentWriter, or None.
+    listener: object with on_book(symbol, state, cause, seq, recv_ns) for every change of a book's state.
+    collect: keep every entry as a Tick, to be taken with ticks().
+    max_frame: bytes; a longer frame is a protocol error.
+    """
+
+    def __cinit__(self, *, checksum="auto", level="auto", session=None, int session_number=0,
+                  JournalWriter journal=None, SegmentWriter publisher=None, listener=None, bint collect=False,
+                  int64_t max_frame=1 << 26, bint allow_fast=True):
+        if checksum not in RULES:
+            raise ValueError(f"checksum must be one of {', '.join(RULES)}, not {checksum!r}")
+        if level not in _LEVELS:
+            raise ValueError(f"level must be auto, L2 or L3, not {level!r}")
+        self.codec = Codec(allow_fast=allow_fast)
+        self.sequence = Sequence(-1)
+        self.session = session
+        self.listener = listener
+        self.journal = journal
+        self.publisher = publisher
+        self.session_number = session_number
+        self.rule = RULES[checksum]
+        self.level = _LEVELS[level]
+        self.collect = collect
+        self.max_frame = max_frame
+        self.sending_time_limit_ns = 120 * 1000000000
+        self.books = []
+        self.names = []
+        self.mask = 255
+        self.table = <int32_t*>malloc(256 * sizeof(int32_t))
+        if self.table == NULL:
+            raise MemoryError("no memory for a handler")
+        memset(self.table, 0xFF, 256 * sizeof(int32_t))
+        if session is not None and getattr(session, "sequence", None) is not None:
+            self.sequence = session.sequence
+
+    def __dealloc__(self):
+        free(self.table)
+        free(self.slots)
+        free(self.buffer)
+
+    # ---- bytes in ----
+
+    def on_bytes(self, data, int64_t recv_ns=0):
+        """Take in bytes (any bytes-like, any split) received at recv_ns (ns since the epoch).
+
+        Returns the number of messages completed. The bytes are copied; get_buffer() and buffer_updated() avoid that.
+        """
+        cdef const unsigned char[::1] view = data
+        cdef int64_t total = view.shape[0], at = 0, n, before = self.counters.messages
+        while at < total:
+            n = min(total - at, COPY_BYTES)
+            self.room(n)
+            memcpy(self.buffer + self.end, <const char*>&view[at], n)
+            self.end += n
+            at += n
+            self.run(recv_ns)
+        return self.counters.messages - before
+
+    def get_buffer(self, hint=-1):
+        """Return a writable memoryview of the free end of the receive buffer, to be filled and then reported with
+        buffer_updated(); it is valid until then."""
+        self.room(max(<int64_t>hint, READ_BYTES))
+        return PyMemoryView_FromMemory(self.buffer + self.end, self.capacity - self.end, PyBUF_WRITE)
+
+    def buffer_updated(self, int64_t n, int64_t recv_ns):
+        """Take in the `n` bytes just read into get_buffer(); returns the number of messages completed."""
+        cdef int64_t before = self.counters.messages
+        if n < 0 or n > self.capacity - self.end:
+            raise ValueError("more bytes reported than the buffer had room for")
+        self.end += n
+        self.run(recv_ns)
+        return self.counters.messages - before
+
+    def reset_stream(self):
+        """Forget the bytes of an unfinished frame: the next byte is the first of a new connection."""
+        self.start = self.end = 0
+        self.in_garbage = False
+
+    cdef int room(self, int64_t n) except -1:
+        # at least n bytes free behind `end`
+        cdef char* grown
+        cdef int64_t need, held = self.end - self.start
+        if self.start == self.end:
+            self.start = self.end = 0
+        if self.capacity - self.end >= n:
+            return 0
+        if self.start > 0:
+            memmove(self.buffer, self.buffer + self.start, held)
+            self.start = 0
+            self.end = held
+            if self.capacity - held >= n:
+                return 0
+        need = max(held + n, 2 * held)
+        grown = <char*>realloc(self.buffer, need + PADDING)
+        if grown == NULL:
+            raise MemoryError("no memory for the receive buffer")
+        memset(grown + need, 0, PADDING)
+        self.buffer = grown
+        self.capacity = need
+        return 0
+
+    cdef int64_t run(self, int64_t recv_ns) except -1:
+        cdef int64_t length, at
+        cdef int kind
+        while self.start < self.end:
+            kind = next_frame(self.buffer + self.start, self.end - self.start, self.max_frame, &length)
+            if kind == FRAME_OK:
+                self.in_garbage = False
+                at = self.start
+                self.start += length
+                self.counters.messages += 1
+                self.counters.bytes += length
+                self.on_frame(self.buffer + at, length, recv_ns)
+            elif kind == FRAME_MORE:
+                break
+            else:
+                self.bad_frame(kind, recv_ns)
+        return 0
+
+    cdef int bad_frame(self, int kind, int64_t recv_ns) except -1:
+        # nothing in it can be trusted: on to the next "8=FIX". A run of garbage counts once.
+        cdef const char* p = self.buffer + self.start
+        cdef int64_t skip = find_begin(p, self.end - self.start)
+        what = _GARBLED[kind]
+        if kind == FRAME_GARBAGE and self.end - self.start >= 6 and memcmp(p, <const char*>b"8=FIX.", 6) == 0:
+            what = "begin_string"
+            self.counters.bad_begin_string += 1
+        elif kind == FRAME_BAD_LENGTH:
+            self.counters.bad_length += 1
+        elif kind == FRAME_BAD_CHECKSUM:
+            self.counters.bad_checksum += 1
+        elif self.in_garbage:
+            what = None
+        else:
+            self.counters.garbage += 1
+        self.counters.garbage_bytes += skip
+        self.in_garbage = True
+        self.start += skip
+        if what is not None and self.session is not None:
+            self.session.garbled(what, skip, recv_ns)
+        return 0
+
+    # ---- one frame ----
+
+    cdef int on_frame(self, const char* p, int64_t n, int64_t recv_ns) except -1:
+        cdef const char* body = p + 12
+        cdef const char* end = p + n - 7
+        cdef Header h
+        cdef uint16_t flags
+        while body[0] != 1:
+            body += 1
+        if self.codec.read_header(body + 1, end, &h) != MD_OK:
+            return self.controlled(&h, p, n, recv_ns)
+        self.last_recv_ns = recv_ns
+        self.last_sending_ns = h.sending_ns
+        if not self.in_order(&h, recv_ns):
+            return self.controlled(&h, p, n, recv_ns)
+        self.sequence.expected = h.seq + 1
+        if self.journal is not None:
+            self.journal.put(REC_FRAME, self.session_number, recv_ns, p, n)
+        flags = self.market_data(&h, end, recv_ns, 0)
+        if self.journal is not None:
+            self.journal.commit(flags)
+        return 0
+
+    cdef bint in_order(self, Header* h, int64_t recv_ns) noexcept:
+        # a W or X that needs no word of the session
+        if h.msg_type != c'X' and h.msg_type != c'W':
+            return False
+        if h.poss_dup or h.poss_resend or h.seq < 0 or h.seq != self.sequence.expected:
+            return False
+        if self.session is None:
+            return True
+        cdef int64_t off = recv_ns - h.sending_ns
+        return (self.fast and same(h.sender, self.sender) and same(h.target, self.target) and h.sending_ns > 0
+                and (self.sending_time_limit_ns <= 0
+                     or -self.sending_time_limit_ns <= off <= self.sending_time_limit_ns))
+
+    cdef int controlled(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1:
+        # the session decides
+        cdef int verdict
+        cdef uint16_t flags = MSG_POSSDUP if h.poss_dup else 0
+        if self.session is None:
+            return self.followed(h, p, n, recv_ns)
+        frame = p[:n]
+        try:
+            parsed = fields(frame)
+        except ProtocolError:
+            self.counters.malformed += 1
+            self.session.garbled("field", n, recv_ns)
+            return 0
+        verdict = self.session.receive(frame, parsed, recv_ns)
+        if self.journal is not None:
+            self.journal.put(REC_FRAME, self.session_number, recv_ns, p, n)
+        if verdict & DELIVER:
+            flags |= self.market_data(h, p + n - 7, recv_ns, flags)
+        elif verdict & DEFER:
+            flags |= MSG_DEFERRED
+        elif verdict & IGNORE:
+            flags |= MSG_IGNORED
+            self.counters.ignored += 1
+        if self.journal is not None:
+            self.journal.commit(flags)
+        self.release(recv_ns)
+        return 0
+
+    def release(self, int64_t recv_ns):
+        """Apply what the session kept back until a gap was closed, in order."""
+        released = self.session.take_released()
+        if not released:
+            return
+        first = last = None
+        for frame, received_ns in released:
+            self.deliver(frame, received_ns, MSG_DEFERRED)
+            last = self._seq_of(frame)
+            first = last if first is None else first
+        if self.journal is not None:
+            self.journal.event(self.session_number, recv_ns, {"type": "released", "first": first, "last": last})
+
+    def _seq_of(self, frame):
+        return next((int(value) for tag, value in fields(frame) if tag == 34 and value.isdigit()), None)
+
+    def deliver(self, frame, int64_t recv_ns=0, int flags=0):
+        """Apply one W or X frame now, whatever its MsgSeqNum; returns its MSG_* flags."""
+        cdef bytes padded = bytes(frame) + b"\0" * PADDING
+        return self.process_recorded(<const char*>padded, len(padded) - PADDING, recv_ns, flags)
+
+    cdef int process_recorded(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except? -1:
+        # one whole, sound frame with PADDING readable bytes behind it; any type but W and X is left alone.
+        # y is read, so that a recording can be followed without a session
+        cdef const char* body = frame + 12
+        cdef Header h
+        while body[0] != 1:
+            body += 1
+        self.codec.read_header(body + 1, frame + n - 7, &h)
+        if h.msg_type == c'W' or h.msg_type == c'X':
+            if h.poss_dup:
+                flags |= MSG_POSSDUP
+            return self.market_data(&h, frame + n - 7, recv_ns, flags)
+        if h.msg_type == c'y':
+            self.read_instruments(fields(frame[:n]))
+        return flags
+
+    # ---- market data ----
+
+    cdef uint16_t market_data(self, Header* h, const char* end, int64_t recv_ns, uint16_t flags) except? 65535:
+        # 35=W MarketDataSnapshotFullRefresh, 35=X MarketDataIncrementalRefresh: decode, apply, verify, publish
+        cdef MDMessage m
+        cdef Slot* s
+        cdef int32_t row
+        cdef int error = self.codec.decode(h, end, &m)
+        self.counters.market_data += 1
+        row = self.find_slot(m.symbol.p, m.symbol.n) if m.symbol.n else -1
+        if row < 0:
+            self.counters.unknown_symbol += 1
+            self.counters.malformed += error != MD_OK
+            return flags | MSG_IGNORED
+        s = &self.slots[row]
+        if s.req_n != ANY_REQ_ID and (m.req_id.n != s.req_n or memcmp(m.req_id.p, s.req_id, s.req_n) != 0):
+            self.counters.late += 1
+            return flags | MSG_IGNORED
+        if error == MD_OK:
+            error = self.codec.scale(&m, s.price_precision, s.qty_precision)
+        self.counters.repeated_tags += m.repeated_tags
+        s.top.seq = h.seq
+        s.top.recv_ns = recv_ns
+        if error != MD_OK:
+            self.counters.malformed += 1
+            s.synced = 0
+            self.set_state(row, STATE_STALE, CAUSE_PRECISION if error == MD_PRECISION else CAUSE_MALFORMED)
+            return flags | MSG_IGNORED | MSG_BAD_BOOK
+        if s.level == 0 or self.books[row] is None:
+            self.make_book(row, m.n)
+            s = &self.slots[row]
+        flags = self.apply(s, <Book>self.books[row], h, &m, recv_ns, flags)
+        if s.top.state != s.top.spare:
+            self.set_state(row, s.top.state, s.top.cause)
+        if self.collect:
+            self.collect_ticks(row, h, &m, recv_ns, flags)
+        return flags
+
+    cdef uint16_t apply(self, Slot* s, Book book, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) noexcept:
+        # `top.spare` keeps the state before the message, so that the caller sees a change
+        cdef MDEntry* e = self.codec.entries
+        cdef MDEntry* last = e + m.n
+        cdef int32_t trades = 0
+        s.top.spare = s.top.state
+        while e < last:
+            if e.side == SIDE_TRADE:
+                trades += 1
+                if self.publisher is not None and s.shm_slot >= 0:
+                    self.publisher.publish_trade(s.shm_slot, e, recv_ns, h.seq)
+            e += 1
+        self.counters.entries += m.n
+        self.counters.trades += trades
+        if m.n:
+            s.top.event_ns = (last - 1).event_ns
+        if h.msg_type == c'W':
+            flags |= MSG_SNAPSHOT
+            self.counters.snapshots += 1
+            book.clear_book()
+            s.synced = 1
+            s.top.cause = CAUSE_NONE
+            if s.top.state != STATE_GAP:
+                s.top.state = STATE_LIVE
+        if s.synced and trades < m.n or h.msg_type == c'W':
+            if book.apply_entries(self.codec.entries, m.n) != BOOK_OK:
+                s.synced = 0
+                s.top.state = STATE_STALE
+                s.top.cause = CAUSE_OVERFLOW
+            else:
+                flags |= self.verify(s, book, m)
+        elif m.has_crc:
+            flags |= MSG_HAS_CRC
+        s.top.updates += 1
+        if s.synced and s.top.state <= STATE_EMPTY:
+            s.top.state = self.settled(s, book)
+        if s.top.state != STATE_LIVE and s.top.state != STATE_EMPTY:
+            flags |= MSG_BAD_BOOK
+        self.publish_slot(s, book)
+        return flags
+
+    cdef uint16_t verify(self, Slot* s, Book book, MDMessage* m) noexcept:
+        # 5041 against our book; without that proof a crossed book is not to be trusted either
+        cdef uint16_t flags = 0
+        if m.has_crc:
+            flags |= MSG_HAS_CRC
+            if self.rule != RULE_OFF and s.verifiable:
+                flags |= MSG_CRC_CHECKED
+                self.counters.crc_checked += 1
+                s.top.crc_checked += 1
+                if self.check_crc(book, m.crc):
+                    flags |= MSG_CRC_OK
+                    self.counters.crc_ok += 1
+                else:
+                    self.counters.crc_failed += 1
+                    s.top.crc_failed += 1
+                    s.synced = 0
+                    s.top.state = STATE_CRC_FAIL
+                    s.top.cause = CAUSE_CRC
+                    return flags
+        if crossed(book):
+            self.counters.crossed += 1
+            if not flags & MSG_CRC_OK:
+                s.synced = 0
+                s.top.state = STATE_CRC_FAIL
+                s.top.cause = CAUSE_CROSSED
+        return flags
+
+    cdef int check_crc(self, Book book, uint32_t crc) noexcept:
+        cdef uint32_t by_order, by_level
+        if book.level == 2:
+            return book.crc_by(RULE_LEVEL) == crc
+        if self.rule != RULE_AUTO:
+            book.set_rule(self.rule)
+            return book.crc_by(self.rule) == crc
+        by_order = book.crc_by(RULE_ORDER)
+        by_level = book.crc_by(RULE_LEVEL)
+        if by_order != by_level and (by_order == crc or by_level == crc):
+            # the first message on which the two rules differ decides for the whole feed
+            self.rule = RULE_ORDER if by_order == crc else RULE_LEVEL
+            self.tell_rule()
+        return by_order == crc or by_level == crc
+
+    cdef int settled(self, Slot* s, Book book) noexcept:
+        if s.halted:
+            return STATE_HALTED
+        return STATE_EMPTY if book.sides[0].n == 0 and book.sides[1].n == 0 else STATE_LIVE
+
+    cdef void publish_slot(self, Slot* s, Book book) noexcept:
+        s.top.crc_rule = self.rule
+        if self.publisher is not None and s.shm_slot >= 0:
+            self.publisher.publish(s.shm_slot, &book.sides[0], &book.sides[1], book.slab_or_null(), &s.top)
+
+    cdef int collect_ticks(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1:
+        # entries of a snapshot are numbered from 1: 0 is the CLEAR before them
+        cdef int32_t i, offset = 1 if flags & MSG_SNAPSHOT else 0
+        cdef Tick* t
+        if self.n_ticks + m.n + 1 > self.tick_capacity:
+            self.grow_ticks(m.n + 1)
+        for i in range(m.n + offset):
+            t = &self.tick_rows[self.n_ticks + i]
+            if i < offset:
+                memset(t, 0, sizeof(Tick))
+                t.entry.action = ACTION_CLEAR
+                t.entry.flags = ENTRY_SNAPSHOT | (ENTRY_LAST if m.n == 0 else 0)
+            else:
+                t.entry = self.codec.entries[i - offset]
+            t.entry.instrument = row
+            t.recv_ns = recv_ns
+            t.sending_ns = h.sending_ns
+            t.seq = h.seq
+            t.entry_no = i
+            t.crc = m.crc if m.has_crc else 0
+            t.session = self.session_number
+            t.flags = flags
+            t.spare = 0
+        self.n_ticks += m.n + offset
+        return 0
+
+    def grow_ticks(self, n):
+        """Make room for `n` more ticks."""
+        grown = np.empty(max(2 * self.tick_capacity, self.n_ticks + n, 4096), TICK_DTYPE)
+        if self.n_ticks:
+            grown[: self.n_ticks] = self.tick_array[: self.n_ticks]
+        self.tick_array = grown
+        self.tick_rows = <Tick*><uintptr_t>grown.ctypes.data
+        self.tick_capacity = len(grown)
+
+    def ticks(self):
+        """Take the entries collected since the last call, as an array of TICK_DTYPE (collect=True).
+
+        `instrument` is the row in `symbols`; a snapshot's entries come behind one with action CLEAR, entry_no 0.
+        """
+        if not self.n_ticks:
+            return np.empty(0, TICK_DTYPE)
+        out = self.tick_array[: self.n_ticks].copy()
+        self.n_ticks = 0
+        return out
+
+    # ---- without a session: follow whatever comes ----
+
+    cdef int followed(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1:
+        cdef uint16_t flags = 0
+        if self.journal is not None:
+            self.journal.put(REC_FRAME, self.session_number, recv_ns, p, n)
+        flags = self.follow(p[:n], h.msg_type, h.seq, h.poss_dup, recv_ns)
+        if flags == 0 and (h.msg_type == c'W' or h.msg_type == c'X'):
+            flags = self.market_data(h, p + n - 7, recv_ns, MSG_POSSDUP if h.poss_dup else 0)
+        if self.journal is not None:
+            self.journal.commit(flags)
+        return 0
+
+    def follow(self, frame, int msg_type, int64_t seq, bint poss_dup, int64_t recv_ns):
+        """Sequence rules of a stream nobody can ask again; returns MSG_IGNORED when the message is to be dropped."""
+        cdef int64_t expected = self.sequence.expected
+        try:
+            parsed = dict(reversed(fields(frame)))
+        except ProtocolError:
+            parsed = None
+        if parsed is None or seq < 0:
+            self.counters.malformed += 1
+            return MSG_IGNORED
+        if msg_type == c'A':                                # Logon: a new connection, nothing subscribed
+            if parsed.get(141) == b"Y" or expected < 0:
+                expected = seq
+            self._desynchronise(STATE_DOWN, CAUSE_DISCONNECT)
+        elif msg_type == c'4' and parsed.get(123) != b"Y":   # SequenceReset: jump, ignore 34
+            if not parsed.get(36, b"").isdigit():
+                self.counters.malformed += 1
+                return MSG_IGNORED
+            self.sequence.expected = int(parsed[36])
+            self._desynchronise(STATE_GAP, CAUSE_LOST)
+            return 0
+        if expected >= 0 and seq < expected:
+            self.counters.duplicates += poss_dup
+            self.counters.too_low += not poss_dup
+            return MSG_IGNORED
+        if expected >= 0 and seq > expected:
+            self.counters.gaps += 1
+            self.counters.lost += seq - expected
+            self._desynchronise(STATE_GAP, CAUSE_LOST)
+        self.sequence.expected = seq + 1
+        if msg_type == c'4' and parsed.get(36, b"").isdigit() and int(parsed[36]) > seq:   # gap fill
+            self.counters.lost += int(parsed[36]) - seq - 1
+            self.sequence.expected = int(parsed[36])
+            self._desynchronise(STATE_GAP, CAUSE_LOST)
+        elif msg_type == c'y':
+            self.read_instruments(fields(frame))
+        return 0
+
+    def _desynchronise(self, int state, int cause):
+        cdef int32_t row
+        for row in range(self.n_slots):
+            if self.slots[row].synced:
+                self.slots[row].synced = 0
+                self.set_state(row, state, cause)
+
+    def read_instruments(self, parsed):
+        """Define every instrument of a 35=y, given as fields()."""
+        from kfix_md.instruments import parse_list
+
+        part = parse_list(parsed)
+        for instrument in part.instruments:
+            self.define(instrument.symbol, instrument.price_precision, instrument.qty_precision)
+        self.counters.malformed += len(part.errors)
+
+    # ---- symbols and subscriptions ----
+
+    cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept:
+        cdef uint32_t at = hash_symbol(symbol, n) & self.mask
+        cdef int32_t row = self.table[at]
+        while row >= 0:
+            if self.slots[row].symbol_n == n and memcmp(self.slots[row].symbol, symbol, n) == 0:
+                return row
+            at = (at + 1) & self.mask
+            row = self.table[at]
+        return -1
+
+    def define(self, symbol, int price_precision, int qty_precision):
+        """Make an instrument of 35=y known; returns its row.
+
+        A precision that differs from before empties the book: SYNCING with cause PRECISION until a new snapshot.
+        Raises ProtocolError when the symbol or a precision cannot be one.
+        """
+        cdef bytes text = symbol.encode()
+        cdef int32_t row
+        cdef Slot* s
+        if not 0 < len(text) < SYMBOL_BYTES or not 0 <= price_precision <= 18 or not 0 <= qty_precision <= 18:
+            raise ProtocolError(f"no such instrument can be: {symbol!r} {price_precision} {qty_precision}")
+        row = self.find_slot(text, len(text))
+        if row < 0:
+            return self._new_slot(symbol, text, price_precision, qty_precision)
+        s = &self.slots[row]
+        if (s.price_precision, s.qty_precision) != (price_precision, qty_precision):
+            s.price_precision = price_precision
+            s.qty_precision = qty_precision
+            s.synced = 0
+            self.books[row] = None
+            if s.shm_slot >= 0:
+                self.make_book(row, 16)
+            self.set_state(row, STATE_SYNCING, CAUSE_PRECISION)
+        return row
+
+    def _new_slot(self, symbol, bytes text, int price_precision, int qty_precision):
+        cdef int32_t row = self.n_slots, i
+        cdef uint32_t at
+        cdef Slot* s
+        cdef Slot* slots
+        cdef int32_t* table
+        if row == MAX_SYMBOLS:
+            raise ProtocolError(f"more than {MAX_SYMBOLS} instruments")
+        if row == self.slot_capacity:
+            slots = <Slot*>realloc(self.slots, max(2 * row, 64) * sizeof(Slot))
+            if slots == NULL:
+                raise MemoryError("no memory for symbols")
+            self.slots = slots
+            self.slot_capacity = max(2 * row, 64)
+        s = &self.slots[row]
+        memset(s, 0, sizeof(Slot))
+        memcpy(s.symbol, <const char*>text, len(text))
+        s.symbol_n = len(text)
+        s.req_n = NO_REQ_ID if self.subscribed_ids else ANY_REQ_ID
+        s.shm_slot = -1
+        s.price_precision = price_precision
+        s.qty_precision = qty_precision
+        s.verifiable = 1
+        s.level = self.level
+        self.n_slots += 1
+        self.books.append(None)
+        self.names.append(symbol)
+        if 2 * self.n_slots > <int32_t>self.mask:
+            table = <int32_t*>realloc(self.table, 4 * (self.mask + 1) * sizeof(int32_t))
+            if table == NULL:
+                raise MemoryError("no memory for symbols")
+            self.table = table
+            self.mask = 4 * (self.mask + 1) - 1
+            memset(table, 0xFF, (self.mask + 1) * sizeof(int32_t))
+            for i in range(row):
+                self._enter(i)
+        self._enter(row)
+        return row
+
+    def _enter(self, int32_t row):
+        cdef uint32_t at = hash_symbol(self.slots[row].symbol, self.slots[row].symbol_n) & self.mask
+        while self.table[at] >= 0:
+            at = (at + 1) & self.mask
+        self.table[at] = row
+
+    def make_book(self, int32_t row, int32_t entries):
+        """Make the book of a row; on level="auto" its first market data entries say whether it is L2 or L3."""
+        cdef Slot* s = &self.slots[row]
+        cdef int32_t i
+        cdef MDEntry* e = self.codec.entries
+        cdef int level = self.level
+        if level == 0:
+            level = s.level if s.level else 2
+            for i in range(min(entries, self.codec.capacity)):
+                if e[i].side != SIDE_TRADE and (e[i].id_kind != ID_NONE or e[i].queue_ns):
+                    level = 3
+        kind = L3Book if level == 3 else L2Book
+        self.books[row] = kind(s.price_precision, s.qty_precision)
+        # without an entry that tells, the next message decides
+        s.level = level if level == 3 or entries or self.level else 0
+        if self.publisher is not None:
+            s.shm_slot = self.publisher.add_symbol(
+                self.names[row], f"L{level}", s.price_precision, s.qty_precision, self.session_number)
+
+    def subscribe(self, symbol, md_req_id, int depth=0):
+        """From now on only entries with this 262 are applied to the symbol's book, which is SYNCING until its
+        snapshot. `depth` is 264 (0 full): below ten levels 5041 cannot be checked. Raises NoSuchSymbol."""
+        cdef bytes text = md_req_id.encode()
+        cdef int32_t row = self.row_of(symbol)
+        cdef Slot* s = &self.slots[row]
+        cdef int32_t i
+        if not 0 < len(text) < REQ_ID_BYTES:
+            raise ValueError(f"262 must have 1 to {REQ_ID_BYTES - 1} bytes: {md_req_id!r}")
+        if not self.subscribed_ids:
+            self.subscribed_ids = True
+            for i in range(self.n_slots):
+                self.slots[i].req_n = NO_REQ_ID
+        memcpy(s.req_id, <const char*>text, len(text))
+        s.req_n = len(text)
+        s.verifiable = depth == 0 or depth >= CRC_DEPTH
+        s.synced = 0
+        if self.books[row] is None and self.level:
+            self.make_book(row, 0)
+        cause = s.top.cause if s.top.state != STATE_INIT else CAUSE_NONE
+        self.set_state(row, STATE_SYNCING, cause)
+
+    def unsubscribe(self, symbol, cause=Cause.UNSUBSCRIBED):
+        """Apply nothing more to the symbol's book: whatever still comes is late."""
+        cdef int32_t row = self.row_of(symbol)
+        self.slots[row].req_n = NO_REQ_ID
+        self.slots[row].synced = 0
+        self.set_state(row, STATE_INIT, cause)
+
+    def mark(self, symbol, state, cause=Cause.NONE):
+        """Set the state of one book (of all with symbol None) from outside.
+
+        GAP, STALE and HALTED keep the book, and LIVE gives one that was kept its own state back; any other state
+        voids it until the next snapshot.
+        """
+        cdef int32_t row
+        state = State(state)
+        rows = range(self.n_slots) if symbol is None else [self.row_of(symbol)]
+        for row in rows:
+            self._mark(row, state, cause)
+
+    def _mark(self, int32_t row, state, cause):
+        cdef Slot* s = &self.slots[row]
+        if state == State.HALTED:
+            s.halted = 1
+        elif state == State.LIVE:
+            s.halted = 0
+        if state not in _KEEPS_BOOK:
+            s.synced = 0
+        elif state in (State.LIVE, State.EMPTY):
+            if not s.synced:
+                return
+            state = self.settled(s, <Book>self.books[row])
+        elif not s.synced and state != State.HALTED:
+            return      # what is already worse stays so
+        if s.top.state != STATE_INIT or state in (State.SYNCING, State.HALTED, State.DOWN):
+            self.set_state(row, state, cause)
+
+    cdef int set_state(self, int32_t row, int state, int cause) except -1:
+        cdef Slot* s = &self.slots[row]
+        s.top.state = state
+        s.top.cause = cause
+        s.top.spare = state
+        if self.books[row] is not None:
+            self.publish_slot(s, <Book>self.books[row])
+        if self.listener is not None:
+            self.listener.on_book(self.names[row], State(state), Cause(cause), s.top.seq, s.top.recv_ns)
+        return 0
+
+    def expect_comp_ids(self, sender, target):
+        """49 and 56 (bytes) that inbound messages must carry to need no word of the session."""
+        self.sender = sender
+        self.target = target
+
+    def tell_rule(self):
+        """Say which checksum rule the stream has shown to hold."""
+        told = getattr(self.listener, "on_checksum_rule", None)
+        if told is not None:
+            told(self.checksum)
+
+    # ---- what Python sees ----
+
+    def row_of(self, symbol):
+        """Row of a symbol; raises NoSuchSymbol."""
+        cdef bytes text = symbol.encode()
+        cdef int32_t row = self.find_slot(text, len(text))
+        if row < 0:
+            raise NoSuchSymbol(f"no such symbol here: {symbol}")
+        return row
+
+    def book(self, symbol):
+        """The L2Book or L3Book of a symbol, None before its first snapshot."""
+        return self.books[self.row_of(symbol)]
+
+    def book_state(self, symbol):
+        """(State, Cause, MsgSeqNum of the last message, its receive time in ns, CRCs checked, CRCs failed)."""
+        cdef Slot* s = &self.slots[<int32_t>self.row_of(symbol)]
+        return (State(s.top.state), Cause(s.top.cause), s.top.seq, s.top.recv_ns, s.top.crc_checked,
+                s.top.crc_failed)
+
+    def __getitem__(self, symbol):
+        from kfix_md.view import BookView
+
+        self.row_of(symbol)
+        return BookView(self, symbol)
+
+    @property
+    def symbols(self):
+        """Symbols by row."""
+        return tuple(self.names)
+
+    def precisions(self, symbol):
+        """(2349 price precision, 5010 quantity precision) of a symbol."""
+        cdef Slot* s = &self.slots[<int32_t>self.row_of(symbol)]
+        return s.price_precision, s.qty_precision
+
+    @property
+    def checksum(self):
+        """The rule of 5041 in force: "auto" until an L3 stream has shown which holds."""
+        return next(name for name, rule in RULES.items() if rule == self.rule)
+
+    @property
+    def stats(self):
+        """Counters since the handler was made, as a dict of ints."""
+        stats = dict(self.counters)
+        stats["fast_messages"] = self.codec.fast_messages
+        stats["general_messages"] = self.codec.general_messages
+        return stats
+
+    @property
+    def unfinished(self):
+        """Bytes received that make no whole frame yet."""
+        return self.end - self.start
+
+    @property
+    def protocol_errors(self):
+        """Everything the peer may not send, together."""
+        c = self.counters
+        return (c.garbage + c.bad_length + c.bad_checksum + c.bad_begin_string + c.malformed + c.too_low
+                + c.unknown_symbol)
