@@ -12,7 +12,7 @@ all: build
 # the requirements are read off pyproject.toml, so that they are written once
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install -q --disable-pip-version-check --upgrade 'setuptools>=68' 'Cython>=3.1,<3.4'
+	$(PY) -m pip install -q --disable-pip-version-check --upgrade 'setuptools>=70' 'Cython>=3.1,<3.4'
 	$(PY) -m pip install -q --disable-pip-version-check --no-build-isolation --editable '.[operator,simulator,test]'
 	touch $@
 
@@ -27,7 +27,7 @@ test: build lint
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff check .
-	$(PY) -m cython_lint kfix_md
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint kfix_md
 
 demo: build
 	$(PY) -m kfix_md.demo

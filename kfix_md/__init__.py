@@ -17,8 +17,17 @@ _LAZY = {
 }
 
 __all__ = [
-    *("Cause", "FeedDead", "FeedError", "Handler", "KfixError", "NoSuchSymbol", "NotLive", "ProtocolError"),
-    *("State", "UsageError", "attach"),
+    "Cause",
+    "FeedDead",
+    "FeedError",
+    "Handler",
+    "KfixError",
+    "NoSuchSymbol",
+    "NotLive",
+    "ProtocolError",
+    "State",
+    "UsageError",
+    "attach",
 ]
 
 

@@ -80,7 +80,8 @@ def failed(result: dict[str, Any]) -> bool:
 def print_report(result: dict[str, Any]) -> None:
     crc = result["checksum"]
     click.echo(f"{result['messages']:,} messages, {result['entries']:,} entries")
-    click.echo(f"checksum 5041 (rule {crc['rule']}): {crc['checked']:,} checked, {crc['ok']:,} ok, {crc['failed']:,} failed")
+    counts = f"{crc['checked']:,} checked, {crc['ok']:,} ok, {crc['failed']:,} failed"
+    click.echo(f"checksum 5041 (rule {crc['rule']}): {counts}")
     click.echo(f"{result['protocol_errors']:,} protocol errors, {result['gaps']:,} gaps")
     if result["unfinished_bytes"]:
         click.echo(f"the stream ends inside a message ({result['unfinished_bytes']:,} bytes of it)")
