@@ -125,7 +125,7 @@ class Feed:
             self.journal.event(0, now_ns, event)
             found = self.journal.recovered
             if found:
-                log.warning("journal: the last feed died; %s records are sound, %s bytes behind them were torn",
+                log.warning("journal: the last feed died; %s records are sound, %s bytes were torn",
                             found.get("records"), found.get("torn_bytes"))
         for service in self.services:
             service.announce(now_ns)

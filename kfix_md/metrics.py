@@ -81,7 +81,8 @@ class Metrics:
         try:
             from prometheus_client import CollectorRegistry, start_http_server
         except ImportError:
-            raise UsageError("metrics.port: needs prometheus-client: pip install 'kfix-md[operator]'") from None
+            told = "metrics.port: needs prometheus-client: pip install 'kfix-md[operator]'"
+            raise UsageError(told) from None
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collector(read))  # type: ignore[arg-type]
         try:

@@ -46,6 +46,7 @@ class Service(Application):
         self.gaps: Counter[str] = Counter()
         self.healed: list[tuple[str, str, float]] = []  # (cause, how, seconds), for the demo and metrics
         self.connects = 0
+        self.leaving = False
         self.since_ns = start_ns  # of the present session state
         self.verified_ns = 0  # all books verified in this connection
         self.states: Counter[State] = Counter()
@@ -116,7 +117,7 @@ class Service(Application):
 
     def logout(self, now_ns: int) -> None:
         """Begin to leave in order."""
-        self.now_ns = now_ns
+        self.now_ns, self.leaving = now_ns, True
         self.session.logout(now_ns)
 
     def reload(self, section: ServiceSection, now_ns: int) -> list[str]:
@@ -157,6 +158,7 @@ class Service(Application):
         self._unverified = False
         self.verified_ns = now_ns
         self.session.books_verified(now_ns)
+        self.event({"type": "verified"})
         live = self.states[State.LIVE] + self.states[State.EMPTY]
         self.log.info("%d books good, %.2f s after the logon", live, (now_ns - self.since_ns) / SECOND)
 
@@ -214,7 +216,7 @@ class Service(Application):
             self.since_ns = now_ns
         if kind not in _QUIET:
             self.event(event, now_ns)
-        tell(self.log, event)
+        tell(self.log, event, self.leaving)
 
     # ---- what the handler tells -------------------------------------------------------------------
 
@@ -285,9 +287,13 @@ def wish_of(section: ServiceSection) -> Wish:
     return Wish(tuple(section.symbols), section.level, section.depth, bool(section.trades), section.spot)
 
 
-def tell(log: Any, event: dict[str, Any]) -> None:
-    """A session event in plain words, for the operator."""
+def tell(log: Any, event: dict[str, Any], leaving: bool = False) -> None:
+    """A session event in plain words, for the operator; nothing alarming when we are `leaving`."""
     kind = event["type"]
+    if leaving and kind in ("disconnected", "gap_open"):
+        if kind == "disconnected":
+            log.info("disconnected: %s", event["reason"])
+        return
     if kind == "logged_on":
         log.info("logged on (session %s)", event["session_id"])
     elif kind == "disconnected":
