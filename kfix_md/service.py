@@ -18,6 +18,8 @@ from .session import Application, Close, Session, SessionConfig, SessionState
 from .store import SequenceStore
 from .subscriptions import FAULTS, Subscriptions
 
+_PLANNED = (State.ROLLOVER, Cause.ROLLOVER)
+_UNPLANNED = (State.DOWN, Cause.DISCONNECT)
 _QUIET = frozenset({"released", "garbled"})  # the handler journals releases itself; garbage is counted
 
 
@@ -54,7 +56,7 @@ class Service(Application):
         self._open: dict[Any, tuple[str, int]] = {}  # gaps open: id -> (cause, opened)
         self._book_gaps: dict[str, int] = {}
         self._resync: Cause | None = None
-        self._unverified = False
+        self._doubt_ns = 0  # since when not all books are known to be good; 0: they are
         self.session = Session(session_config(section, rollover_s), self, store=store)
         self.handler = Handler(
             checksum=section.checksum, level=section.level, session=self.session, session_number=number,
@@ -100,12 +102,10 @@ class Service(Application):
             return
         self.since_ns, self.verified_ns = now_ns, 0
         self._resync = None
+        self._doubt()
         self.subs.lost()
         self.handler.reset_stream()
-        if planned:
-            self.handler.mark(None, State.ROLLOVER, Cause.ROLLOVER)
-        else:
-            self.handler.mark(None, State.DOWN, Cause.DISCONNECT)
+        self._void(*(_PLANNED if planned else _UNPLANNED))
 
     def tick(self, now_ns: int) -> None:
         """Time passed."""
@@ -124,7 +124,7 @@ class Service(Application):
         """Take other symbols from a configuration read again; returns complaints about them."""
         self.now_ns = now_ns
         complaints = self.subs.reload(section.symbols, now_ns)
-        self._unverified = True
+        self._doubt()
         return complaints
 
     def output(self) -> bytes:
@@ -149,24 +149,32 @@ class Service(Application):
             self.subs.resync(now_ns, cause)
         if self.subs.due and self.session.state == SessionState.ON:
             self.subs.pump(now_ns)
-        if self._unverified and self.session.ready and not self.subs.pending(blameless=True):
+        if self._doubt_ns and self.session.ready and not self.subs.pending(blameless=True):
             self._verified(now_ns)
 
     def _verified(self, now_ns: int) -> None:
         if not self.subs.instruments.complete:
             return
-        self._unverified = False
+        took, self._doubt_ns = (now_ns - self._doubt_ns) / SECOND, 0
         self.verified_ns = now_ns
         self.session.books_verified(now_ns)
         self.event({"type": "verified"})
         live = self.states[State.LIVE] + self.states[State.EMPTY]
-        self.log.info("%d books good, %.2f s after the logon", live, (now_ns - self.since_ns) / SECOND)
+        self.log.info("%d books good after %.3f s", live, took)
+
+    def _doubt(self) -> None:
+        self._doubt_ns = self._doubt_ns or self.now_ns
+
+    def _void(self, state: State, cause: Cause) -> None:
+        """No book may be used, nor changed, before its next snapshot."""
+        for sub in self.subs.all.values():
+            self.handler.mark(sub.symbol, state, cause)
 
     # ---- what the session tells (Application) -----------------------------------------------------
 
     def on_ready(self) -> None:
         """Logged on with no gap open."""
-        self._unverified = True
+        self._doubt()
         self._resync = None
         self.subs.ready(self.now_ns)
 
@@ -176,8 +184,9 @@ class Service(Application):
 
     def on_gap(self, first: int, last: int, cause: str) -> None:
         """Nothing of this session is to be trusted until the gap is closed."""
-        self._unverified = True
-        self.handler.mark(None, State.GAP, cause_of(cause))
+        self._doubt()
+        for sub in self.subs.all.values():
+            self.handler.mark(sub.symbol, State.GAP, cause_of(cause))
 
     def on_gap_closed(self) -> None:
         """Every message was replayed and applied: the books that were kept are whole again."""
@@ -187,16 +196,15 @@ class Service(Application):
 
     def on_lost(self, first: int, last: int, cause: str) -> None:
         """Messages will never come: new snapshots for every book, once the numbering is whole again."""
-        self._unverified = True
+        self._doubt()
         self._resync = cause_of(cause)
-        self.handler.mark(None, State.GAP, self._resync)
+        self._void(State.SYNCING, self._resync)
 
     def on_reset(self, cause: str) -> None:
         """New numbering inside the connection: subscriptions and books are void."""
-        planned = cause == "rollover"
-        self._unverified, self._resync = True, None
-        state, why = (State.ROLLOVER, Cause.ROLLOVER) if planned else (State.DOWN, Cause.DISCONNECT)
-        self.handler.mark(None, state, why)
+        self._doubt()
+        self._resync = None
+        self._void(*(_PLANNED if cause == "rollover" else _UNPLANNED))
         self.subs.ready(self.now_ns)
 
     def on_requests_lost(self, requests: list[tuple[str, str]]) -> None:
