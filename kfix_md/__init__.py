@@ -14,6 +14,7 @@ _LAZY = {
     "State": "kfix_md._entry",
     "Cause": "kfix_md._entry",
     "attach": "kfix_md.reader",
+    "feeds": "kfix_md.reader",
 }
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "State",
     "UsageError",
     "attach",
+    "feeds",
+    "get_include",
 ]
 
 
@@ -40,3 +43,10 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(module), name)
     globals()[name] = value
     return value
+
+
+def get_include() -> str:
+    """Directory of kfix_shm.h, for C and C++ programs that read the shared memory."""
+    from pathlib import Path
+
+    return str(Path(__file__).parent)
