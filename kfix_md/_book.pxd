@@ -36,7 +36,7 @@ cdef class Book:
     cdef readonly int level         # 2 or 3
     cdef readonly int price_precision, qty_precision
     cdef readonly uint64_t unknown  # updates and deletes of what the book does not hold
-    cdef readonly uint64_t repeated # 279=0 for what the book already holds
+    cdef readonly uint64_t repeated  # 279=0 for what the book already holds
     cdef int rule                   # which text the cached level CRCs are of
     cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept
     cdef void clear_book(self) noexcept

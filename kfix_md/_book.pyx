@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_
 from libc.string cimport memmove, memset
 
 from kfix_md._entry cimport (
-    ACTION_CLEAR, ACTION_DELETE, ACTION_LEAVE, ACTION_UPDATE, SIDE_BID, SIDE_TRADE, BookSide, MDEntry, Order,
+    ACTION_CLEAR, ACTION_DELETE, ACTION_UPDATE, SIDE_BID, SIDE_TRADE, BookSide, MDEntry, Order,
     OrderSlab,
 )
 

@@ -38,7 +38,7 @@ cdef struct Header:         # the fields of the standard header; pointers into t
     int64_t seq             # 34, -1 missing
     int64_t sending_ns      # 52, 0 missing or malformed
     int64_t sending_day_ns  # midnight of the day of 52
-    int64_t orig_sending_ns # 122, 0 missing
+    int64_t orig_sending_ns  # 122, 0 missing
     Span sender             # 49
     Span target             # 56
     const char* body        # first field that is not of the header

@@ -6,7 +6,7 @@ the general path, which takes any field order. Both stage the entries of a messa
 malformed message is never applied in part.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 
@@ -119,7 +119,8 @@ cdef int next_frame(const char* p, int64_t n, int64_t max_frame, int64_t* length
     if kfix_load4(p - 1) != 0x3D303101 or p[6] != SOH:  # "|10="
         return FRAME_BAD_LENGTH
     c = <unsigned int>kfix_sum(p - (total - 7), total - 7)
-    if <unsigned int>p[3] != 48 + c // 100 or <unsigned int>p[4] != 48 + c // 10 % 10 or <unsigned int>p[5] != 48 + c % 10:
+    if (<unsigned int>p[3] != 48 + c // 100 or <unsigned int>p[4] != 48 + c // 10 % 10
+            or <unsigned int>p[5] != 48 + c % 10):
         return FRAME_BAD_CHECKSUM
     length[0] = total
     return FRAME_OK
@@ -335,7 +336,7 @@ cdef class Codec:
         cdef int32_t id_n
         cdef uint64_t number
         cdef uint32_t tag
-        cdef int32_t i, n
+        cdef int32_t _i, n
         cdef int decimals
         cdef int snapshot = h.msg_type == c'W'
         cdef MDEntry* e
@@ -364,7 +365,7 @@ cdef class Codec:
         p += 1
         n = number
         e = self.entries
-        for i in range(n):
+        for _i in range(n):
             e.flags = ENTRY_SNAPSHOT * snapshot
             e.action = 0
             e.ord_type = 0

@@ -6,7 +6,7 @@
 
 from cpython.buffer cimport PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
@@ -591,7 +591,6 @@ cdef class Handler:
 
     def _new_slot(self, symbol, bytes text, int price_precision, int qty_precision):
         cdef int32_t row = self.n_slots, i
-        cdef uint32_t at
         cdef Slot* s
         cdef Slot* slots
         cdef int32_t* table

@@ -86,8 +86,8 @@ def _depth(value: int) -> int:
 
 
 def _segment_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value) or value.startswith("."):
-        raise ValueError("must be 1 to 64 letters, digits, dots, dashes or underscores")
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,48}", value) or value.startswith("."):
+        raise ValueError("must be 1 to 48 letters, digits, dots, dashes or underscores")
     return value
 
 
@@ -106,10 +106,12 @@ class FeedSection(_Section):
     name: Annotated[str, AfterValidator(_segment_name)] = "default"
     directory: Path = Path("/dev/shm")
     mode: Annotated[int, BeforeValidator(_mode)] = "0600"  # type: ignore[assignment]
-    symbols_max: int = Field(512, ge=1, le=100_000)
+    symbols_max: int = Field(2000, ge=1, le=100_000)
     book_depth: int = Field(1000, ge=10, le=100_000)
-    heartbeat_ms: int = Field(250, ge=10, le=5000)
+    heartbeat_ms: int = Field(500, ge=20, le=10_000)
     rollover: TimeOfDay = "22:00"  # type: ignore[assignment]
+    state_directory: Path = Path("state")
+    unknown_symbols: Literal["stop", "warn"] = "stop"
     tls_engine: Literal["auto", "aiofastnet", "uvloop"] = "auto"
     cpu: int | None = Field(None, ge=0)
     rt_priority: int | None = Field(None, ge=1, le=99)
@@ -139,8 +141,8 @@ class ServiceSection(_Section):
     logon_timeout_s: float = Field(10.0, ge=0.2, le=120)
     gap_timeout_s: float = Field(5.0, ge=0.1, le=300)
     sending_time_limit_s: float = Field(120.0, ge=1)
-    batch: int = Field(50, ge=1, le=1000)
-    requests_per_s: float = Field(20.0, gt=0, le=10_000)
+    batch: int = Field(100, ge=1, le=10_000)
+    requests_per_s: float = Field(1000.0, gt=0, le=100_000)
     retry_max_s: float = Field(30.0, ge=0.1, le=600)
 
     @property
@@ -305,6 +307,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 
 
 def _absolute_paths(config: Config, base: Path) -> None:
+    config.feed.state_directory = base / config.feed.state_directory.expanduser()
     for section in (config.feed, config.journal, config.recorder):
         section.directory = base / section.directory.expanduser()
     for service in config.service:
@@ -344,3 +347,5 @@ def check_directories(config: Config) -> None:
     check_writable(config.feed.directory, "feed.directory", create=False)
     if config.journal.enabled:
         check_writable(config.journal.directory, "journal.directory")
+    if any(not service.reset_seq_num for service in config.service):
+        check_writable(config.feed.state_directory, "feed.state_directory")

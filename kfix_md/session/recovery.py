@@ -50,9 +50,13 @@ class Recovery:
         """The message that would have been next was garbled: the gap it leaves has cause checksum."""
         self._garbled_at = max(expected, self.gap.highest + 1)
 
-    def _open_hole(self, first: int, last: int | None, cause: str, now_ns: int) -> Hole:
+    def new_gap_id(self, now_ns: int) -> int:
+        """An id for a gap that no other gap of this session has, also across restarts."""
         self._last_gap_id = max(now_ns, self._last_gap_id + 1)
-        hole = Hole(first, last, cause, self._last_gap_id, now_ns)
+        return self._last_gap_id
+
+    def _open_hole(self, first: int, last: int | None, cause: str, now_ns: int) -> Hole:
+        hole = Hole(first, last, cause, self.new_gap_id(now_ns), now_ns)
         self.count("gaps")
         self.event(now_ns, "gap_open", id=hole.id, first=first, last=last, cause=cause, symbols=[])
         return hole

@@ -1,0 +1,61 @@
+"""`kfix feed`: how the feed process is started from the command line, and what its log looks like."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+import click
+
+_MARK = {logging.WARNING: "! ", logging.ERROR: "!! ", logging.CRITICAL: "!! "}
+
+
+class _Human(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        clock = time.strftime("%H:%M:%S", time.gmtime(record.created))
+        service = getattr(record, "service", "")
+        mark = _MARK.get(record.levelno, "")
+        text = f"{clock}.{int(record.msecs):03d} {service:<15}{mark}{record.getMessage()}"
+        return text + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time_ns": int(record.created * 1e9), "level": record.levelname.lower(),
+            "service": getattr(record, "service", None), "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def set_up_logging(as_json: bool, verbose: bool = False) -> None:
+    """Log lines to stderr, for people or for machines; times in UTC."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if as_json else _Human())
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
+
+
+@click.command()
+@click.argument("config", type=click.Path())
+@click.option("--check", is_flag=True, help="Only check, as `kfix doctor` does.")
+@click.option("--json", "as_json", is_flag=True, help="Log lines as JSON objects.")
+@click.option("-v", "--verbose", is_flag=True, help="Also what is rarely of interest.")
+def command(config: str, check: bool, as_json: bool, verbose: bool) -> None:
+    """Run the feed of CONFIG.toml: sessions, books, shared memory, journal, metrics.
+
+    It runs until SIGTERM or Ctrl-C, and reconnects for ever. SIGHUP reads the symbols of CONFIG again.
+    A certificate or host name that is wrong at the very start ends it with status 2; a port that
+    refuses is tried again until it answers.
+    """
+    if check:
+        from .doctor import examine
+
+        raise SystemExit(examine(config, as_json))
+    set_up_logging(as_json, verbose)
+    from kfix_md.feed import run
+
+    run(config)

@@ -1,0 +1,208 @@
+"""What a recorded stream is to the venue: instruments, first snapshots and timed changes, read once."""
+
+import calendar
+import gzip
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kfix_md.errors import UsageError
+from kfix_md.simulator import wire
+from kfix_md.simulator.book import DELETE, NEW, Entry, Instrument, L2Book, L3Book
+from kfix_md.simulator.lines import Line
+
+
+@dataclass(slots=True)
+class Event:
+    """One recorded X: `rest` is its text from 268 to 5041, `entries` its changes (empty for trades)."""
+
+    at_ns: int
+    symbol: str
+    rest: bytes
+    entries: list[Entry]
+    trades: bool
+
+
+@dataclass(slots=True)
+class Capture:
+    """A capture file. `level` is L2 or L3, `venue` spot or derivatives."""
+
+    path: Path
+    venue: str = "spot"
+    level: str = "L2"
+    instruments: dict[str, Instrument] = field(default_factory=dict)
+    snapshots: dict[str, tuple[bytes, list[Entry]]] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+
+
+def read(path: str | Path) -> Capture:
+    """Read FILE.fix or FILE.fix.gz whole; UsageError when it is not such a file or is cut off."""
+    path = Path(path)
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, gzip.BadGzipFile) as error:
+        raise UsageError(f"{path}: cannot be read as a capture ({error}); give a .fix or .fix.gz file") from None
+    capture, reader = Capture(path), wire.FrameReader()
+    for frame in reader.feed(data):
+        try:
+            _take(capture, frame)
+        except (ValueError, KeyError, StopIteration) as error:
+            raise UsageError(f"{path}: not a market data capture ({error})") from None
+    if not capture.instruments:
+        raise UsageError(f"{path}: no instrument list (35=y) in it; nothing to serve")
+    if reader.garbled:
+        raise UsageError(f"{path}: {reader.garbled} damaged frames in it; give a whole capture")
+    return capture
+
+
+def _take(capture: Capture, frame: bytes) -> None:
+    kind = frame[frame.index(b"\x0135=") + 4:][:1]
+    if kind == b"y":
+        _take_instruments(capture, wire.split(frame))
+    elif kind in b"WX":
+        _take_data(capture, kind, frame)
+
+
+def _take_instruments(capture: Capture, fields: wire.Fields) -> None:
+    header = dict(fields[:8])
+    capture.venue = "derivatives" if b"DRV" in header.get(49, b"") else "spot"
+    for group in _groups(fields, 55):
+        row = dict(group)
+        price, qty = int(row[2349]), int(row[5010])
+        symbol = row[55].decode()
+        capture.instruments[symbol] = Instrument(
+            symbol, price, qty, wire.scaled(row.get(5022, b"1").decode(), price),
+            wire.scaled(row.get(5011, b"1").decode(), qty), int(row.get(5032, b"1")), wire.join(group))
+
+
+def _groups(fields: wire.Fields, first: int) -> Iterator[wire.Fields]:
+    group: wire.Fields = []
+    for pair in fields:
+        if pair[0] == first:
+            if group:
+                yield group
+            group = [pair]
+        elif pair[0] == 10:
+            break
+        elif group:
+            group.append(pair)
+    if group:
+        yield group
+
+
+def _take_data(capture: Capture, kind: bytes, frame: bytes) -> None:
+    fields = wire.split(frame)
+    header = dict(fields[:9])
+    symbol = header[55].decode()
+    instrument = capture.instruments[symbol]
+    day, clock = header[52].split(b"-")
+    sent = calendar.timegm(time.strptime(day.decode(), "%Y%m%d")) * 10**9
+    groups = list(_groups(fields, 279 if kind == b"X" else 269))
+    groups = [[pair for pair in group if pair[0] != 5041] for group in groups]
+    if any(tag == 5273 for group in groups for tag, _ in group):
+        capture.level = "L3"
+    rest = frame[frame.index(b"\x01268=") + 1:frame.rindex(b"\x0110=") + 1]
+    trades = all(dict(group)[269] == b"2" for group in groups) and bool(groups)
+    entries = [] if trades else [_entry(dict(group), instrument, sent) for group in groups]
+    if kind == b"W":
+        capture.snapshots[symbol] = (rest, entries)
+    else:
+        capture.events.append(Event(sent + _clock_ns(clock.decode()), symbol, rest, entries, trades))
+
+
+def _clock_ns(text: str) -> int:
+    hours, minutes, seconds = text.split(":")
+    return (int(hours) * 60 + int(minutes)) * 60 * 10**9 + wire.scaled(seconds, 9)
+
+
+def _entry(row: dict[int, bytes], instrument: Instrument, day_ns: int) -> Entry:
+    action = int(row.get(279, b"0"))
+    queued = row.get(5273)
+    qty = wire.scaled(row[271].decode(), instrument.qty_precision)
+    return Entry(action, int(row[269]), row[278].decode() if queued else "",
+                 wire.scaled(row[270].decode(), instrument.price_precision), 0 if action == DELETE else qty,
+                 wire.iso_ns(row[5060].decode()) if 5060 in row else day_ns + _clock_ns(row[273].decode()),
+                 wire.iso_ns(queued.decode()) if queued else 0)
+
+
+class CaptureLine(Line):
+    """A line whose first snapshot is served as it was recorded."""
+
+    def __init__(self, instrument: Instrument, snapshot: tuple[bytes, list[Entry]] | None, level: str,
+                 rule: str, history: int, clock: Callable[[], int]) -> None:
+        book = L2Book() if level == "L2" else L3Book()
+        self._recorded = b""
+        if snapshot:
+            self._recorded = snapshot[0]
+            book.apply([entry._replace(action=NEW) for entry in snapshot[1]])
+        self._first = book.copy()
+        super().__init__(instrument, book, rule, history, clock)
+
+    def snapshot(self, depth: int) -> bytes:
+        deepest = max(len(side.prices) for side in self.book.sides)
+        if self.version == 0 and self._recorded and (not self._levels(depth) or deepest <= self._levels(depth)):
+            return self._recorded
+        return super().snapshot(depth)
+
+    def rewind(self) -> None:
+        """Back to the first snapshot."""
+        self.book, self.version = self._first.copy(), 0
+        self._undo.clear()
+
+
+class Player:
+    """Plays the events of a capture into its lines at `speed` times the recorded pace (0: as fast as it goes).
+
+    It starts when every symbol is subscribed, or one second after the first subscription, and rewinds
+    when nobody listens any more.
+    """
+
+    PATIENCE_NS = 1_000_000_000
+
+    def __init__(self, capture: Capture, lines: dict[str, CaptureLine], speed: float) -> None:
+        self.capture, self.lines, self.speed = capture, lines, speed
+        self.position = 0
+        self._waiting_since = 0
+        self._started = 0
+        self._first_ns = capture.events[0].at_ns if capture.events else 0
+
+    def run(self, now_ns: int, most: int = 2000) -> int:
+        """Play what is due, at most `most` events; returns how many."""
+        listened = [line.listened for line in self.lines.values()]
+        if not any(listened):
+            if self.position or self._waiting_since:
+                self._rewind()
+            return 0
+        if not self._started:
+            self._waiting_since = self._waiting_since or now_ns
+            if not all(listened) and now_ns < self._waiting_since + self.PATIENCE_NS:
+                return 0
+            self._started = now_ns
+        due = now_ns - self._started
+        played = 0
+        events = self.capture.events
+        while played < most and self.position < len(events):
+            event = events[self.position]
+            if self.speed and (event.at_ns - self._first_ns) > due * self.speed:
+                break
+            self.position += 1
+            played += 1
+            line = self.lines[event.symbol]
+            if event.trades:
+                line.publish_trades([], event.rest)
+            else:
+                line.publish(event.entries, event.rest)
+        return played
+
+    @property
+    def done(self) -> bool:
+        """Whether the last event has been played."""
+        return self.position >= len(self.capture.events)
+
+    def _rewind(self) -> None:
+        self.position = self._waiting_since = self._started = 0
+        for line in self.lines.values():
+            line.rewind()
+
+

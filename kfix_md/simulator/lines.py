@@ -1,0 +1,290 @@
+"""What the public may see of one symbol: snapshots and changes by depth, the CRC, and the truth at any version."""
+
+from array import array
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from kfix_md.simulator import wire
+from kfix_md.simulator.book import BID, DELETE, NEW, OFFER, UPDATE, Book, Entry, Instrument, L2Book
+from kfix_md.simulator.market import Trade
+
+
+class Subscription:
+    """One symbol of one MarketDataRequest, and which version of the symbol each MsgSeqNum carried."""
+
+    def __init__(self, session: Any, md_req_id: str, line: "Line", depth: int, book: bool, trades: bool) -> None:
+        self.session, self.md_req_id, self.line = session, md_req_id, line
+        self.depth, self.book, self.trades = depth, book, trades
+        self.prefix = b"55=%b\x01262=%b\x01" % (line.instrument.symbol.encode(), md_req_id.encode())
+
+
+class Sightings:
+    """(MsgSeqNum, version) pairs of one symbol on one session, bounded, for the truth at a MsgSeqNum."""
+
+    def __init__(self, limit: int) -> None:
+        self._seqs, self._versions, self._limit = array("q"), array("q"), limit
+
+    def add(self, seq: int, version: int) -> None:
+        """Note that message `seq` brought the symbol to `version`."""
+        self._seqs.append(seq)
+        self._versions.append(version)
+        if len(self._seqs) > 2 * self._limit:
+            del self._seqs[:self._limit], self._versions[:self._limit]
+
+    def at(self, seq: int) -> tuple[int, int] | None:
+        """Last (MsgSeqNum, version) not after `seq`; None when unknown or forgotten."""
+        index = bisect_right(self._seqs, seq) - 1
+        return (self._seqs[index], self._versions[index]) if index >= 0 else None
+
+
+class Renderer:
+    """Entries of one instrument as the repeating group of W and X."""
+
+    def __init__(self, instrument: Instrument) -> None:
+        self.instrument = instrument
+
+    def group(self, entry: Entry, snapshot: bool) -> str:
+        """One entry; without 279 in a snapshot."""
+        price = wire.number(entry.price, self.instrument.price_precision)
+        qty = wire.number(entry.qty, self.instrument.qty_precision)
+        ident = entry.ident or f"{'BO'[entry.side]}{price}"
+        text = (f"269={entry.side}\x01278={ident}\x01270={price}\x01271={qty}\x01"
+                f"273={wire.time_of_day(entry.event_ns)}\x01")
+        if entry.queue_ns:
+            text += f"5060={wire.iso_time(entry.event_ns)}\x015273={wire.iso_time(entry.queue_ns)}\x01"
+        return text if snapshot else f"279={entry.action}\x01{text}"
+
+    def incremental(self, entries: list[Entry], crc: int) -> bytes:
+        """268 to 5041 of an X."""
+        groups = "".join([self.group(entry, False) for entry in entries])
+        return f"268={len(entries)}\x01{groups}5041={crc}\x01".encode()
+
+    def trades(self, trades: list[Trade]) -> bytes:
+        """268 and the trade entries of an X (no 5041: the book is not touched)."""
+        groups = []
+        for trade in trades:
+            price = wire.number(trade.price, self.instrument.price_precision)
+            qty = wire.number(trade.qty, self.instrument.qty_precision)
+            groups.append(f"279=0\x01269=2\x01278={trade.ident}\x01270={price}\x01271={qty}\x01"
+                          f"273={wire.time_of_day(trade.event_ns)}\x0140={trade.ord_type}\x01"
+                          f"2446={trade.aggressor}\x01")
+        return f"268={len(trades)}\x01{''.join(groups)}".encode()
+
+    def snapshot(self, book: Book, depth: int, now_ns: int) -> bytes:
+        """268 and the entries of a W: offers best first, then bids best first; L2 levels are timed `now_ns`."""
+        groups = []
+        for side in (OFFER, BID):
+            for price in book.sides[side].best(depth or len(book.sides[side].prices) or 1):
+                groups += [self.group(entry, True) for entry in resting(book, side, price, now_ns)]
+        return f"268={len(groups)}\x01{''.join(groups)}".encode()
+
+
+def resting(book: Book, side: int, price: int, now_ns: int = 0) -> list[Entry]:
+    """What rests at one price, as entries: the level on L2, its orders in queue order on L3."""
+    if isinstance(book, L2Book):
+        return [Entry(NEW, side, "", price, book.qty[side][price], now_ns)]
+    return [Entry(NEW, side, order.ident, price, order.qty, order.event_ns, order.queue_ns)
+            for order in book.queues[side][price]]
+
+
+def visible(side: int, price: int, boundary: int | None) -> bool:
+    """Whether a price is inside the depth that ends at `boundary`."""
+    return boundary is None or (price >= boundary if side == BID else price <= boundary)
+
+
+class Line:
+    """One symbol at one level (L2 or L3) on one service, and who listens to it."""
+
+    def __init__(self, instrument: Instrument, book: Book, rule: str, history: int,
+                 clock: Callable[[], int]) -> None:
+        self.instrument, self.book, self.rule = instrument, book, rule
+        self.renderer = Renderer(instrument)
+        self.version = 0
+        self.history = history
+        self.listed = True
+        self.corrupt_next = 0
+        self.on_corrupt: Callable[[Subscription, int], None] | None = None
+        self._clock = clock
+        self._undo: deque[list] = deque(maxlen=history)
+        self._listeners: dict[int, list[Subscription]] = {}
+        self._trade_listeners: list[Subscription] = []
+
+    # who listens -----------------------------------------------------------------------------------------
+
+    @property
+    def listened(self) -> bool:
+        """Whether anyone is subscribed."""
+        return bool(self._listeners or self._trade_listeners)
+
+    def join(self, subscription: Subscription) -> None:
+        """Start a subscription; a subscription to the book begins with its snapshot."""
+        if subscription.book:
+            rest = self.snapshot(subscription.depth)
+            subscription.session.send_data(b"W", subscription, rest, wire.byte_sum(rest), self.version)
+            self._listeners.setdefault(subscription.depth, []).append(subscription)
+        if subscription.trades:
+            self._trade_listeners.append(subscription)
+
+    def leave(self, subscription: Subscription) -> None:
+        """End a subscription."""
+        listeners = self._listeners.get(subscription.depth, [])
+        if subscription in listeners:
+            listeners.remove(subscription)
+            if not listeners:
+                del self._listeners[subscription.depth]
+        if subscription in self._trade_listeners:
+            self._trade_listeners.remove(subscription)
+
+    def resnapshot(self) -> None:
+        """Send every listener a fresh W."""
+        for depth, listeners in self._listeners.items():
+            rest = self.snapshot(depth)
+            total = wire.byte_sum(rest)
+            for subscription in listeners:
+                subscription.session.send_data(b"W", subscription, rest, total, self.version)
+
+    def _levels(self, depth: int) -> int:
+        return depth or (1000 if isinstance(self.book, L2Book) else 0)
+
+    def snapshot(self, depth: int) -> bytes:
+        """268 and the entries of a W at a depth."""
+        return self.renderer.snapshot(self.current(), self._levels(depth), self._clock())
+
+    # what changes ----------------------------------------------------------------------------------------
+
+    def current(self) -> Book:
+        """The book at `version`."""
+        return self.book
+
+    def publish(self, entries: list[Entry], verbatim: bytes | None = None) -> None:
+        """Apply changes and tell every listener what it may see of them; `verbatim` is served as it is
+        where the whole change is visible."""
+        depths = [self._levels(depth) for depth in self._listeners]
+        before = [[side.boundary(depth) for side in self.book.sides] for depth in depths]
+        known = self._known(entries) if any(b is not None for pair in before for b in pair) else None
+        self._undo.append(self.book.apply(entries))
+        self.version += 1
+        if not self._listeners:
+            return
+        crc = self.checksum()
+        for (_, listeners), depth, edges in zip(list(self._listeners.items()), depths, before, strict=True):
+            after = [side.boundary(depth) for side in self.book.sides]
+            if edges == [None, None] and after == [None, None]:
+                shown, whole = entries, verbatim
+            else:
+                shown, whole = self._seen(entries, known or {}, edges, after), None
+                if shown == entries:
+                    whole = verbatim
+            if shown:
+                self._send(listeners, whole or self.renderer.incremental(shown, crc))
+        self.corrupt_next = max(0, self.corrupt_next - 1)
+
+    def publish_trades(self, trades: list[Trade], verbatim: bytes | None = None) -> None:
+        """Tell the trade listeners."""
+        if not self._trade_listeners:
+            return
+        rest = verbatim or self.renderer.trades(trades)
+        total = wire.byte_sum(rest)
+        for subscription in list(self._trade_listeners):
+            subscription.session.send_data(b"X", subscription, rest, total, -1)
+
+    def checksum(self) -> int:
+        """5041 of the book as it is now."""
+        return self.book.checksum(self.rule)
+
+    def _send(self, listeners: list[Subscription], rest: bytes) -> None:
+        if self.corrupt_next:
+            head, _, crc = rest.rpartition(b"5041=")
+            rest = b"%b5041=%d\x01" % (head, int(crc[:-1]) ^ 0x5A5A5A5A)
+        total = wire.byte_sum(rest)
+        for subscription in list(listeners):
+            seq = subscription.session.send_data(b"X", subscription, rest, total, self.version)
+            if self.corrupt_next and self.on_corrupt:
+                self.on_corrupt(subscription, seq)
+
+    def _known(self, entries: list[Entry]) -> dict:
+        """What the entries touch, before they are applied: level quantities (L2) or orders (L3)."""
+        if isinstance(self.book, L2Book):
+            return {(e.side, e.price): self.book.qty[e.side].get(e.price, 0) for e in entries}
+        return {e.ident: self.book.orders.get(e.ident) for e in entries}
+
+    def _seen(self, entries: list[Entry], known: dict, before: list, after: list) -> list[Entry]:
+        """The changes as seen through a depth that ended at `before` and ends at `after` (bid, offer)."""
+        if isinstance(self.book, L2Book):
+            return self._seen_levels(entries, known, before, after)
+        return self._seen_orders(entries, known, before, after)
+
+    def _seen_levels(self, entries: list[Entry], known: dict, before: list, after: list) -> list[Entry]:
+        stamp = entries[-1].event_ns
+        touched = list(dict.fromkeys((entry.side, entry.price) for entry in entries))
+        moved = [(side, price) for side in (BID, OFFER)
+                 for price in self.book.sides[side].between(before[side], after[side])
+                 if (side, price) not in known]
+        seen = []
+        for side, price in touched + moved:
+            now = self.book.qty[side].get(price, 0)
+            was = known.get((side, price), now)
+            showed, shows = was and visible(side, price, before[side]), now and visible(side, price, after[side])
+            if showed and shows and was != now:
+                seen.append(Entry(UPDATE, side, "", price, now, stamp))
+            elif shows and not showed:
+                seen.append(Entry(NEW, side, "", price, now, stamp))
+            elif showed and not shows:
+                seen.append(Entry(DELETE, side, "", price, now, stamp))
+        return seen
+
+    def _seen_orders(self, entries: list[Entry], known: dict, before: list, after: list) -> list[Entry]:
+        seen: list[Entry] = []
+        shown = {ident for ident, order in known.items()
+                 if order and visible(order.side, order.price, before[order.side])}
+        for entry in entries:
+            inside = visible(entry.side, entry.price, after[entry.side])
+            if entry.action == DELETE:
+                if entry.ident in shown:
+                    shown.discard(entry.ident)
+                    seen.append(entry)
+            elif inside:
+                seen.append(entry if entry.ident in shown else entry._replace(action=NEW))
+                shown.add(entry.ident)
+            elif entry.ident in shown:      # changed, and its level left the depth by the same message
+                shown.discard(entry.ident)
+                seen.append(entry._replace(action=DELETE))
+        stamp = entries[-1].event_ns
+        for side in (BID, OFFER):
+            for price in self.book.sides[side].between(before[side], after[side]):
+                entered = visible(side, price, after[side])
+                seen += [Entry(NEW if entered else DELETE, side, order.ident, price, order.qty,
+                               order.event_ns if entered else stamp, order.queue_ns)
+                         for order in self.book.queues[side][price] if order.ident not in known]
+        return seen
+
+    # what was true ---------------------------------------------------------------------------------------
+
+    def book_at(self, version: int) -> Book | None:
+        """The book as it was at a version, None when that is forgotten."""
+        back = self.version - version
+        if back < 0 or back > len(self._undo):
+            return None
+        book = self.book.copy()
+        for step in range(1, back + 1):
+            book.revert(self._undo[-step])
+        return book
+
+    def replace(self, book: Book) -> None:
+        """Another book altogether (its precisions changed): what was true before is forgotten."""
+        self.book = book
+        self._undo.clear()
+        self.version += 1
+
+    def clear(self) -> None:
+        """All orders vanish: listeners get the empty W of a book without prices."""
+        undo: list = []
+        for side in (BID, OFFER):
+            for price in list(self.book.sides[side].prices):
+                undo += self.book.apply([entry._replace(action=DELETE, qty=0)
+                                         for entry in resting(self.book, side, price)])
+        self._undo.append(undo)
+        self.version += 1
+        self.resnapshot()

@@ -1,0 +1,190 @@
+"""How the venue answers x, V and g: lists, snapshots, statuses, and every way to say no."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from kfix_md.simulator import wire
+from kfix_md.simulator.book import Instrument
+from kfix_md.simulator.lines import Subscription
+
+if TYPE_CHECKING:
+    from kfix_md.simulator.acceptor import Acceptor
+
+DEPTHS = {0, 1, 10, 25, 100, 500, 1000}
+REASONS = {0: "Unknown symbol", 1: "Duplicate MDReqID", 4: "Unsupported SubscriptionRequestType",
+           5: "Unsupported MarketDepth", 6: "Unsupported MDUpdateType", 8: "Unsupported MDEntryType",
+           "A": "Unsupported Scope", "B": "L3 not available", "C": "Trade not available"}
+REQUIRED = {b"x": (320, 559), b"V": (262, 263, 264, 267, 269), b"g": (335, 263)}
+
+
+class Refused(Exception):
+    """A MarketDataRequest that earns a 35=Y; args: 281."""
+
+
+def handle(session: "Acceptor", kind: bytes, row: dict[int, bytes], fields: wire.Fields) -> None:
+    """Answer one application message; anything unknown gets a BusinessMessageReject."""
+    session.service.count(f"received {kind.decode(errors='replace')}")
+    missing = next((tag for tag in REQUIRED.get(kind, ()) if tag not in row), None)
+    refusal = session.service.take_request_fault(kind)
+    if refusal == "j":
+        business_reject(session, row, kind, 3, "Unsupported Message Type")
+    elif refusal == "3":
+        reject(session, row, kind, 0, 5, "Value is incorrect (out of range) for this tag")
+    elif missing is not None:
+        reject(session, row, kind, missing, 1, "Required tag missing")
+    elif kind == b"x":
+        instrument_list(session, row)
+    elif kind == b"V":
+        market_data(session, row, fields)
+    elif kind == b"g" and session.service.venue_name == "spot":
+        trading_status(session, row)
+    else:
+        business_reject(session, row, kind, 3, "Unsupported Message Type")
+
+
+def reject(session: "Acceptor", row: dict, kind: bytes, tag: int, reason: int, text: str) -> None:
+    """35=3."""
+    session.send(b"3", [(45, row.get(34, b"0")), *([(371, tag)] if tag else []), (372, kind), (373, reason), (58, text)])
+
+
+def business_reject(session: "Acceptor", row: dict, kind: bytes, reason: int, text: str) -> None:
+    """35=j."""
+    session.send(b"j", [(45, row.get(34, b"0")), (372, kind), (380, reason), (58, text)])
+
+
+# 35=x --------------------------------------------------------------------------------------------------------
+
+def instrument_list(session: "Acceptor", row: dict[int, bytes]) -> None:
+    """One symbol (559=0), a type (1) or all (4); 263=1 keeps the requester informed, 2 ends that."""
+    request, scope = row[320].decode(), row[559]
+    symbol = row[55].decode() if scope == b"0" and 55 in row else None
+    if row.get(263) == b"2":
+        session.instrument_watch.pop(request, None)
+        return
+    if scope not in (b"0", b"1", b"4") or (scope == b"0" and symbol is None):
+        send_list(session, request, [], 1)
+        return
+    lines = session.service.lines
+    wanted = [lines[symbol]] if symbol in lines else [] if symbol else list(lines.values())
+    if scope == b"1" and row.get(167) not in (b"CASH" if session.service.venue_name == "spot" else b"FUT",):
+        wanted = []
+    if row.get(263) == b"1":
+        session.instrument_watch[request] = symbol
+    send_list(session, request, [line.instrument for line in wanted if line.listed])
+
+
+def send_list(session: "Acceptor", request: str, rows: list[Instrument], result: int = 0) -> None:
+    """35=y, in fragments of at most `config.fragment` instruments."""
+    response = session.venue.next_id()
+    head = [(320, request), (322, response)]
+    if not rows:
+        session.send(b"y", [*head, (560, result or 2), (146, 0)])
+        return
+    size = session.venue.config.fragment
+    for start in range(0, len(rows), size):
+        part = rows[start:start + size]
+        pieces = [(393, len(rows)), (893, "Y" if start + size >= len(rows) else "N")] if len(rows) > size else []
+        session.service.send_raw(session, b"y", wire.join([*head, (560, 0), *pieces, (146, len(part))])
+                                 + b"".join(group(row) for row in part))
+
+
+def group(row: Instrument) -> bytes:
+    """One instrument of 35=y."""
+    if row.verbatim:
+        return row.verbatim
+    qty = row.qty_precision
+    return wire.join([(55, row.symbol), (562, wire.number(1, qty)), (5010, qty),
+                      (5011, wire.number(row.minimum, qty)), (2349, row.price_precision),
+                      (5022, wire.number(row.tick, row.price_precision)), (5032, row.status)])
+
+
+def notify(session: "Acceptor", row: Instrument) -> None:
+    """Tell a session that watches (263=1) that an instrument is new or changed."""
+    for request, symbol in list(session.instrument_watch.items()):
+        if symbol in (None, row.symbol):
+            send_list(session, request, [row])
+
+
+# 35=V --------------------------------------------------------------------------------------------------------
+
+def market_data(session: "Acceptor", row: dict[int, bytes], fields: wire.Fields) -> None:
+    """Subscribe (263=1), symbol by symbol, or unsubscribe (263=2)."""
+    request = row[262].decode()
+    if row[263] == b"2":
+        for subscription in session.subscriptions.pop(request, []):
+            session.venue.after_unsubscribe(subscription)
+        return
+    try:
+        if row[263] != b"1":
+            raise Refused(4)
+        if request in session.used_ids:
+            raise Refused(1)
+        depth, book, trades = _wanted(session, row, fields)
+    except Refused as refused:
+        refuse(session, request, refused.args[0])
+        return
+    session.used_ids.add(request)
+    symbols = [value.decode(errors="replace") for tag, value in fields if tag == 55]
+    if not symbols:
+        reject(session, row, b"V", 55, 1, "Required tag missing")
+    for symbol in dict.fromkeys(symbols):
+        _subscribe(session, request, symbol, depth, book, trades)
+
+
+def _wanted(session: "Acceptor", row: dict, fields: wire.Fields) -> tuple[int, bool, bool]:
+    """(depth, book?, trades?) of a request; Refused when it breaks a rule."""
+    types = Counter(value for tag, value in fields if tag == 269)
+    level = {b"Y": "L2", b"N": "L3"}.get(row.get(266, b"Y"))
+    depth = row[264].decode(errors="replace")
+    if not depth.isdigit() or int(depth) not in DEPTHS:
+        raise Refused(5)
+    if row.get(265, b"1") != b"1":
+        raise Refused(6)
+    if set(types) - {b"0", b"1", b"2"} or (b"0" in types) != (b"1" in types) or not types:
+        raise Refused(8)
+    if level != session.service.level:
+        raise Refused("B" if level == "L3" else "A")
+    if b"2" in types and level == "L3":
+        raise Refused("C")
+    return int(depth), b"0" in types, b"2" in types
+
+
+def _subscribe(session: "Acceptor", request: str, symbol: str, depth: int, book: bool, trades: bool) -> None:
+    line = session.service.lines.get(symbol)
+    forced = session.service.take_reject(symbol)
+    if forced is not None:
+        refuse(session, request, forced, symbol)
+    elif line is None or not line.listed:
+        refuse(session, request, 0, symbol)
+    else:
+        subscription = Subscription(session, request, line, depth, book, trades)
+        session.subscriptions.setdefault(request, []).append(subscription)
+        line.join(subscription)
+
+
+def refuse(session: "Acceptor", request: str, reason: int | str, symbol: str = "") -> None:
+    """35=Y; names the symbol in 55 and 58 where the refusal is about one."""
+    text = REASONS.get(reason, "Refused")
+    about = [(55, symbol)] if symbol else []
+    session.send(b"Y", [*about, (262, request), (281, reason), (58, f"{text}: {symbol}" if symbol else text)])
+
+
+# 35=g --------------------------------------------------------------------------------------------------------
+
+def trading_status(session: "Acceptor", row: dict[int, bytes]) -> None:
+    """35=h, again at every change when 263=1."""
+    request = row[335].decode()
+    if row.get(336, b"SESSION") != b"SESSION":
+        session.send(b"h", [(335, request), (336, row[336]), (340, 0), (567, 1)])
+        return
+    if row[263] == b"1":
+        session.status_watch.add(request)
+    elif row[263] == b"2":
+        session.status_watch.discard(request)
+        return
+    send_status(session, request)
+
+
+def send_status(session: "Acceptor", request: str) -> None:
+    """35=h with the venue's present status."""
+    session.send(b"h", [(335, request), (336, "SESSION"), (340, session.venue.trading_status)])

@@ -1,0 +1,75 @@
+"""What a TOML fault script means: commands at times, repeated, or drawn at random by a seed."""
+
+import asyncio
+import random
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kfix_md.errors import UsageError
+
+if TYPE_CHECKING:
+    from kfix_md.simulator.commands import Commands
+
+TIMING = {"at", "every", "times"}
+
+
+def read(path: Path) -> list[dict]:
+    """The faults of FILE: `[[fault]]` tables (`at` seconds, optional `every` and `times`, `cmd` and its arguments) and
+    at most one `[random]` table (`rate` a second, `seed`, `from`, `until`, `faults` a list of commands)."""
+    from kfix_md.simulator.commands import COMMANDS
+
+    try:
+        table = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not TOML ({error})") from None
+    unknown = set(table) - {"fault", "random"}
+    if unknown:
+        raise UsageError(f"{path}: unknown table {sorted(unknown)[0]!r}; only [[fault]] and [random] are known")
+    plan = list(table.get("fault", []))
+    drawn = table.get("random")
+    for fault in plan + (drawn or {}).get("faults", []):
+        if fault.get("cmd") not in COMMANDS:
+            raise UsageError(f"{path}: unknown cmd {fault.get('cmd')!r}; one of {', '.join(sorted(COMMANDS))}")
+    for fault in plan:
+        if not isinstance(fault.get("at", 0.0), int | float) or fault.get("every", 1) <= 0:
+            raise UsageError(f"{path}: `at` and `every` are seconds")
+    return plan + ([{"random": drawn}] if drawn else [])
+
+
+def timeline(plan: list[dict], horizon: float = 86_400.0) -> list[tuple[float, dict]]:
+    """(seconds from the start, command) in order, up to `horizon` seconds and a million entries."""
+    rows: list[tuple[float, dict]] = []
+    for fault in plan:
+        if "random" in fault:
+            rows += _drawn(fault["random"], horizon)
+            continue
+        request = {key: value for key, value in fault.items() if key not in TIMING}
+        at, every = float(fault.get("at", 0.0)), fault.get("every")
+        times = int(fault.get("times", horizon // every + 1 if every else 1))
+        rows += [(at + number * (every or 0.0), request) for number in range(min(times, 100_000))]
+    return sorted((row for row in rows if row[0] <= horizon), key=lambda row: row[0])
+
+
+def _drawn(table: dict, horizon: float) -> list[tuple[float, dict]]:
+    dice = random.Random(table.get("seed", 1))
+    at, until, rows = float(table.get("from", 0.0)), float(table.get("until", min(horizon, 3600.0))), []
+    while table["faults"] and len(rows) < 1_000_000:
+        at += dice.expovariate(float(table.get("rate", 1.0)))
+        if at > until:
+            break
+        rows.append((at, dice.choice(table["faults"])))
+    return rows
+
+
+async def play(plan: list[dict], commands: "Commands") -> None:
+    """Run a plan against the clock."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    for at, request in timeline(plan):
+        await asyncio.sleep(max(0.0, start + at - loop.time()))
+        answer = commands.run(request)
+        commands.venue.log("script", request=request, answer={key: answer[key] for key in ("ok", "error")
+                                                              if key in answer})

@@ -1,0 +1,387 @@
+"""What the venue consists of: four services, their symbols, the pace of the market, and what happens at 22:00."""
+
+import asyncio
+import logging
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kfix_md.errors import UsageError
+from kfix_md.simulator import requests, rollover, tls, wire
+from kfix_md.simulator.acceptor import Acceptor, Peer
+from kfix_md.simulator.book import Instrument
+from kfix_md.simulator.capture import CaptureLine, Player, read
+from kfix_md.simulator.lines import Line, Subscription
+from kfix_md.simulator.loops import LoopLine, cycle
+from kfix_md.simulator.market import Market, instruments, level_entries
+
+SERVICES = {  # name: (port offset, TargetCompID, venue, level)
+    "spot-l2": (0, "KRAKEN-MD", "spot", "L2"),
+    "derivatives-l2": (2, "KRAKEN-DRV-MD", "derivatives", "L2"),
+    "derivatives-l3": (4, "KRAKEN-DRV-MD", "derivatives", "L3"),
+    "spot-l3": (5, "KRAKEN-MD", "spot", "L3"),
+}
+TICK_SECONDS = 0.005
+logger = logging.getLogger("kfix.simulator")
+
+
+@dataclass(slots=True)
+class Config:
+    """Everything that can be chosen about a venue; `rate` is in order book changes a second and service."""
+
+    host: str = "127.0.0.1"
+    port_base: int = 4000               # 0: any free ports
+    captures: list[Path] = field(default_factory=list)
+    symbols: int = 0                    # generated ones, for each venue
+    rate: float = 100.0
+    orders: int = 60                    # resting on each side of a generated book, about
+    seed: int = 1
+    speed: float = 1.0                  # of captures; 0: as fast as it goes
+    rendered: int = 0                   # steps of a pre-rendered market for each symbol; 0: a live one
+    tls_dir: Path | None = None         # None: no TLS
+    names: list[str] = field(default_factory=list)
+    control: Path | None = None
+    l3_rule: str = "order"              # what 5041 covers on L3: order or level
+    replay: str = "replay"              # answer to ResendRequests: replay, gapfill, mixed or ignore
+    history: int = 100_000              # messages kept for resends, per session
+    versions: int = 2_000_000           # book changes kept for the truth, shared by all symbols
+    fragment: int = 500                 # instruments in one 35=y
+    rollover_at: str | None = None      # HH:MM:SS UTC
+    rollover_form: str = "logout"
+    rollover_refuse: float = 30.0
+    write_limit: int = 256 << 20
+    held_limit: int = 1_000_000
+
+
+class Service:
+    """One gateway: a port, the symbols it carries, its sessions."""
+
+    def __init__(self, venue: "Venue", name: str) -> None:
+        self.venue, self.name = venue, name
+        self.offset, self.target, self.venue_name, self.level = SERVICES[name]
+        self.lines: dict[str, Line] = {}
+        self.sessions: set[Acceptor] = set()
+        self.peers: dict[str, Peer] = {}
+        self.messages = 0
+        self.counts: Counter[str] = Counter()
+        self.port = 0
+        self.refuse_until = 0
+        self.refuse_how = "close"
+        self.logon_faults: deque[dict] = deque()
+        self.request_faults: deque[tuple[str, str]] = deque()
+        self.symbol_rejects: dict[str, deque] = {}
+        self._server: asyncio.Server | None = None
+        self._connections = 0
+
+    async def listen(self, port: int, context: Any) -> None:
+        """Open the port; UsageError when it is taken."""
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                self._connect, self.venue.config.host, port, ssl=context, family=socket.AF_UNSPEC)
+        except OSError as error:
+            raise UsageError(f"{self.venue.config.host}:{port} cannot be opened ({error.strerror or error}); choose "
+                             "another --port-base, or 0 for any free ports") from None
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def _connect(self) -> Acceptor:
+        self._connections += 1
+        session = Acceptor(self, self._connections)
+        self.sessions.add(session)
+        return session
+
+    def close(self) -> None:
+        """Stop listening and end every session."""
+        if self._server:
+            self._server.close()
+        for session in list(self.sessions):
+            session.close("rst")
+
+    def count(self, what: str) -> None:
+        """One more of something, for `stats`."""
+        self.counts[what] += 1
+
+    def refuse(self, seconds: float, how: str) -> None:
+        """Refuse logons for a while: `close` (no word), `logout`, or `tcp` (the connection itself)."""
+        self.refuse_until = self.venue.now() + int(seconds * 1e9)
+        self.refuse_how = how
+
+    def accepts(self, _session: Acceptor) -> bool:
+        """Whether a new connection may stay open."""
+        return self.refuse_how != "tcp" or self.venue.now() >= self.refuse_until
+
+    def refuses(self, sender: str, target: str) -> str | None:
+        """Why a Logon is refused: text of the Logout, empty for a silent close; None when it is welcome."""
+        if self.venue.now() < self.refuse_until:
+            self.count("logons refused")
+            return "Logon not accepted at this time" if self.refuse_how == "logout" else ""
+        peer = self.peers.get(sender)
+        if peer and peer.session:
+            self.count("duplicate identity")
+            return ""
+        if target != self.target or not sender:
+            self.count("logons refused")
+            return f"Invalid TargetCompID, expected {self.target}"
+        return None
+
+    def take_logon_fault(self) -> dict | None:
+        """The fault for the next Logon, if any."""
+        return self.logon_faults.popleft() if self.logon_faults else None
+
+    def take_request_fault(self, kind: bytes) -> str | None:
+        """`j` or `3` when the next request of this type is to be rejected so."""
+        for place, (answer, wanted) in enumerate(self.request_faults):
+            if not wanted or wanted.encode() == kind:
+                del self.request_faults[place]
+                return answer
+        return None
+
+    def take_reject(self, symbol: str) -> int | str | None:
+        """281 for the next subscription of a symbol, when one was ordered."""
+        queue = self.symbol_rejects.get(symbol)
+        return queue.popleft() if queue else None
+
+    def send_raw(self, session: Acceptor, kind: bytes, body: bytes) -> int:
+        """Send a message whose text after the header is ready."""
+        return session._emit(kind, body, b"", 0)
+
+    def live(self) -> list[Acceptor]:
+        """Sessions that are logged on."""
+        return [session for session in self.sessions if session.logged_on and not session.ended]
+
+
+class Venue:
+    """The four services and what drives them."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.services = {name: Service(self, name) for name in SERVICES}
+        self.trading_status = 2
+        self.started_ns = time.time_ns()
+        self.events: deque[dict] = deque(maxlen=20_000)
+        self.faults: list[dict] = []
+        self.markets: list[tuple[Market, Line, Line]] = []
+        self.players: list[Player] = []
+        self.paused = False
+        self.late_seconds = 0.0
+        self._owed = 0.0
+        self._ids = 0
+        self._turn = 0
+        self._last_pump = 0
+        self._tasks: list[asyncio.Task] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._load()
+
+    # contents --------------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        if not self.config.captures and not self.config.symbols:
+            raise UsageError("nothing to serve: give --capture FILE or --symbols N")
+        for path in self.config.captures:
+            self._load_capture(Path(path))
+        for venue in ("spot", "derivatives"):
+            for instrument, fair in instruments(venue, self.config.symbols):
+                self._add_market(venue, instrument, fair)
+
+    def _load_capture(self, path: Path) -> None:
+        capture = read(path)
+        service = self.services[f"{capture.venue}-{capture.level.lower()}"]
+        if service.lines:
+            raise UsageError(f"{path}: another capture already serves {service.name}; give one for each service")
+        rule = "level" if capture.level == "L2" else self.config.l3_rule
+        lines = {symbol: CaptureLine(instrument, capture.snapshots.get(symbol), capture.level, rule,
+                                     self._history(len(capture.instruments)), self.now)
+                 for symbol, instrument in capture.instruments.items()}
+        service.lines.update(lines)
+        self.players.append(Player(capture, lines, self.config.speed))
+
+    def _history(self, symbols: int) -> int:
+        return max(500, min(20_000, self.config.versions // max(1, symbols)))
+
+    def _add_market(self, venue: str, instrument: Instrument, fair: int) -> tuple[Market, Line, Line] | None:
+        level2, level3 = self.services[f"{venue}-l2"].lines, self.services[f"{venue}-l3"].lines
+        if instrument.symbol in level2 or instrument.symbol in level3:
+            return None
+        market = Market(instrument, venue, fair, self.config.seed, self.config.orders)
+        opening = market.open(self.now())
+        market.book.apply(opening)
+        market.levels.apply(level_entries(opening, market.book, market.levels, self.now()))
+        history = self._history(4 * max(1, self.config.symbols))
+        lines = (Line(instrument, market.levels, "level", history, self.now),
+                 Line(instrument, market.book, self.config.l3_rule, history, self.now))
+        if self.config.rendered:
+            steps = cycle(market, self.config.rendered, self.now())
+            lines = (LoopLine(lines[0], steps[0]), LoopLine(lines[1], steps[1]))
+        for line, held in zip(lines, (level2, level3), strict=True):
+            line.on_corrupt = self._corrupted
+            held[instrument.symbol] = line
+        row = (market, *lines)
+        self.markets.append(row)
+        return row
+
+    def list_symbol(self, venue: str, symbol: str, price_precision: int = 2, qty_precision: int = 8) -> Instrument:
+        """A new generated instrument, announced to those who watch."""
+        instrument = Instrument(symbol, price_precision, qty_precision)
+        if not self._add_market(venue, instrument, 1000 * 10**price_precision):
+            raise ValueError(f"{symbol} is already listed")
+        self.announce(venue, instrument)
+        return instrument
+
+    def drop_market(self, symbol: str) -> None:
+        """The generated market of a symbol stops."""
+        self.markets = [row for row in self.markets if row[0].instrument.symbol != symbol]
+
+    def announce(self, venue: str, instrument: Instrument) -> None:
+        """35=y to everybody who asked with 263=1."""
+        for service in self.services.values():
+            if service.venue_name == venue and instrument.symbol in service.lines:
+                for session in service.live():
+                    requests.notify(session, instrument)
+
+    def announce_status(self, status: int) -> None:
+        """35=h (spot) to everybody who asked with 263=1."""
+        self.trading_status = status
+        for service in self.services.values():
+            for session in service.live():
+                for request in session.status_watch:
+                    requests.send_status(session, request)
+
+    # running ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> dict:
+        """Open all ports; returns what the ready line says."""
+        self._loop = asyncio.get_running_loop()
+        context = None
+        if self.config.tls_dir:
+            tls.make(self.config.tls_dir, self.config.names)
+            context = tls.server_context(self.config.tls_dir)
+        try:
+            for service in self.services.values():
+                base = self.config.port_base
+                await service.listen(base + service.offset if base else 0, context)
+        except UsageError:
+            self.stop()
+            raise
+        self._last_pump = self.now()
+        self._tasks = [asyncio.create_task(self._pump()), asyncio.create_task(self._watch())]
+        return {"ready": True, "ports": {name: service.port for name, service in self.services.items()},
+                "ca": str(Path(self.config.tls_dir).absolute() / tls.CA) if self.config.tls_dir else None,
+                "control": str(self.config.control) if self.config.control else None}
+
+    def stop(self) -> None:
+        """Close everything."""
+        for task in self._tasks:
+            task.cancel()
+        for service in self.services.values():
+            service.close()
+
+    def now(self) -> int:
+        """Wall clock, ns since the epoch."""
+        return time.time_ns()
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Run `call` in the next turn of the loop."""
+        assert self._loop is not None
+        self._loop.call_soon(call)
+
+    async def _pump(self) -> None:
+        while True:
+            now = self.now()
+            busy = 0 if self.paused else self.pump(now)
+            spent = (self.now() - now) / 1e9
+            await asyncio.sleep(0 if busy and spent > TICK_SECONDS else TICK_SECONDS - spent)
+
+    def pump(self, now_ns: int) -> int:
+        """Let the market run to `now_ns`; returns the number of changes made."""
+        played = sum(player.run(now_ns) for player in self.players)
+        if not self.markets:
+            return played
+        venues = 2 if self.config.symbols else 1
+        self._owed += (now_ns - self._last_pump) / 1e9 * self.config.rate * venues
+        self._last_pump = now_ns
+        due = int(self._owed)
+        self._owed -= due
+        due = min(due, 20_000)          # a machine that cannot keep up drops time, not memory
+        if self.config.rendered:
+            self._pump_rendered(due)
+        else:
+            for _ in range(due):
+                self._step(self._next_market(), now_ns)
+        return played + due
+
+    def _next_market(self) -> tuple[Market, Line, Line]:
+        """In turn, from one venue and the other; symbols at the front of the list are busier."""
+        self._turn = (self._turn * 6364136223846793005 + 1442695040888963407) & (2**64 - 1)
+        dice = (self._turn >> 33) / 2**31
+        return self.markets[int(dice * dice * len(self.markets)) if len(self.markets) > 4
+                            else int(dice * len(self.markets))]
+
+    def _pump_rendered(self, due: int) -> None:
+        markets = self.markets
+        count = len(markets)
+        for number in range(self._turn, self._turn + due):
+            _, level2, level3 = markets[number % count]
+            level2.advance()
+            level3.advance()
+        self._turn = (self._turn + due) % count
+
+    def _step(self, row: tuple[Market, Line, Line], now_ns: int) -> None:
+        """One order arrives: trades, then the levels, then the orders they leave."""
+        market, level2, level3 = row
+        decision = market.decide(now_ns)
+        if not decision.entries:
+            return
+        if decision.trades:
+            level2.publish_trades(decision.trades)
+        level3.publish(decision.entries)
+        changes = level_entries(decision.entries, market.book, market.levels, now_ns)
+        if changes:
+            level2.publish(changes)
+
+    async def _watch(self) -> None:
+        """Session timers, and the daily rollover."""
+        done = ""
+        while True:
+            await asyncio.sleep(0.1)
+            now = self.now()
+            for service in self.services.values():
+                for session in list(service.sessions):
+                    session.tick(now)
+            today = wire.sending_time(now)[:17].decode()
+            if self.config.rollover_at and today[9:] == self.config.rollover_at and today != done:
+                done = today
+                rollover.perform(self, self.config.rollover_form, self.config.rollover_refuse)
+
+    # what is told about it -------------------------------------------------------------------------------
+
+    def next_id(self) -> int:
+        """A number for tags such as 322."""
+        self._ids += 1
+        return self.started_ns + self._ids
+
+    def log(self, event: str, **facts: Any) -> None:
+        """Note what happened."""
+        self.events.append({"event": event, "at_ns": self.now(), **facts})
+        logger.info("%s %s", event, facts)
+
+    def fault(self, kind: str, **facts: Any) -> None:
+        """Note a fault and what it cost."""
+        row = {"fault": kind, "at_ns": self.now(), **facts}
+        self.faults.append(row)
+        logger.info("fault %s %s", kind, facts)
+
+    def _corrupted(self, subscription: Subscription, seq: int) -> None:
+        session = subscription.session
+        self.fault("crc", harm="content", session=session.id, sender=session.peer.sender,
+                   service=session.service.name, first=seq, last=seq, seqs=[seq],
+                   symbols=[subscription.line.instrument.symbol])
+
+    def after_unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription, at once or `late_seconds` later."""
+        if self.late_seconds and self._loop:
+            self._loop.call_later(self.late_seconds, subscription.line.leave, subscription)
+        else:
+            subscription.line.leave(subscription)

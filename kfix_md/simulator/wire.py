@@ -1,0 +1,158 @@
+"""How the venue turns values into FIX text and back: plain, without any help from the package's codec."""
+
+import time
+from collections.abc import Iterable, Iterator
+from zlib import adler32
+
+import numpy as np
+
+SOH = b"\x01"
+BEGIN = b"8=FIX.4.4\x01"
+MAX_BODY = 1 << 24
+
+Fields = list[tuple[int, bytes]]
+
+
+def byte_sum(data: bytes) -> int:
+    """Sum of the bytes of `data`. Adler-32's low half is that sum plus one while it stays under 65521."""
+    if len(data) <= 256:
+        return (adler32(data) & 0xFFFF) - 1
+    return int(np.frombuffer(data, np.uint8).sum(dtype=np.int64))
+
+
+def finish(body: bytes, total: int | None = None) -> bytes:
+    """The whole frame around `body` (from 35= to the last SOH); `total` is its byte sum where known."""
+    head = b"8=FIX.4.4\x019=%d\x01" % len(body)
+    if total is None:
+        total = byte_sum(body)
+    return b"%b%b10=%03d\x01" % (head, body, (byte_sum(head) + total) & 255)
+
+
+def join(fields: Iterable[tuple[int, object]]) -> bytes:
+    """`tag=value` and SOH for each pair; values are bytes, str or int."""
+    return b"".join(b"%d=%b\x01" % (tag, value if isinstance(value, bytes) else str(value).encode())
+                    for tag, value in fields)
+
+
+def message(fields: Iterable[tuple[int, object]]) -> bytes:
+    """One frame from all fields between 9 and 10, 35 first."""
+    return finish(join(fields))
+
+
+def split(frame: bytes) -> Fields:
+    """All (tag, value) of a frame in order; ValueError when a piece is not `number=value`."""
+    pairs = []
+    for piece in frame.rstrip(SOH).split(SOH):
+        tag, equals, value = piece.partition(b"=")
+        if not equals or not tag.isdigit():
+            raise ValueError(f"not a field: {piece[:40]!r}")
+        pairs.append((int(tag), value))
+    return pairs
+
+
+class FrameReader:
+    """Cuts a byte stream into frames; what is garbled is counted and skipped up to the next `8=FIX`."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self.garbled = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield every whole, sound frame that `data` completes."""
+        self._buffer += data
+        while True:
+            start = self._buffer.find(b"8=FIX")
+            if start < 0:
+                del self._buffer[:-4]
+                return
+            if start:
+                self.garbled += 1
+                del self._buffer[:start]
+            size = self._frame_size()
+            if size == 0:
+                return
+            if size < 0:
+                self.garbled += 1
+                del self._buffer[:5]
+                continue
+            frame = bytes(self._buffer[:size])
+            del self._buffer[:size]
+            yield frame
+
+    def _frame_size(self) -> int:
+        """Bytes of the frame at the front, 0 when more is needed, -1 when it is garbled."""
+        buffer = self._buffer
+        head = buffer.find(SOH)
+        tail = buffer.find(SOH, head + 1)
+        if head < 0 or tail < 0:
+            return 0 if len(buffer) < 40 else -1
+        length = bytes(buffer[head + 3:tail])
+        if buffer[head + 1:head + 3] != b"9=" or not length.isdigit() or int(length) > MAX_BODY:
+            return -1
+        end = tail + 1 + int(length)
+        if len(buffer) < end + 7:
+            return 0
+        trailer = bytes(buffer[end:end + 7])
+        expected = byte_sum(bytes(buffer[:end])) & 255
+        return end + 7 if trailer == b"10=%03d\x01" % expected else -1
+
+
+def number(value: int, precision: int) -> str:
+    """A scaled integer as Kraken writes it: a float without padding, always with a dot (`28013.0`, `0.001`)."""
+    if precision == 0:
+        return f"{value}.0"
+    sign, digits = ("-" if value < 0 else ""), str(abs(value)).rjust(precision + 1, "0")
+    return f"{sign}{digits[:-precision]}.{digits[-precision:].rstrip('0') or '0'}"
+
+
+def scaled(text: str, precision: int) -> int:
+    """The integer of `text` in units of 10**-precision; ValueError when `text` is finer than that."""
+    whole, _, part = text.partition(".")
+    part = part.rstrip("0")
+    if len(part) > precision:
+        raise ValueError(f"{text} is finer than {precision} decimals")
+    sign = -1 if whole.startswith("-") else 1
+    return sign * (abs(int(whole or 0)) * 10**precision + int(part.ljust(precision, "0") or 0))
+
+
+def sending_time(now_ns: int) -> bytes:
+    """`YYYYMMDD-HH:MM:SS.mmm` of tag 52."""
+    seconds, rest = divmod(now_ns, 1_000_000_000)
+    day = time.gmtime(seconds)
+    return b"%04d%02d%02d-%02d:%02d:%02d.%03d" % (*day[:6], rest // 1_000_000)
+
+
+def time_of_day(now_ns: int) -> str:
+    """`HH:MM:SS.mmm` of tag 273."""
+    seconds, rest = divmod(now_ns // 1_000_000, 1000)
+    return f"{seconds // 3600 % 24:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{rest:03d}"
+
+
+def iso_time(now_ns: int) -> str:
+    """ISO 8601 with nanoseconds and `Z`, of tags 5060 and 5273."""
+    seconds, rest = divmod(now_ns, 1_000_000_000)
+    day = time.gmtime(seconds)
+    return "%04d-%02d-%02dT%02d:%02d:%02d.%09dZ" % (*day[:6], rest)
+
+
+def iso_ns(text: str) -> int:
+    """Nanoseconds since the epoch of an ISO 8601 text as `iso_time` writes it, any number of decimals."""
+    clock, _, part = text.rstrip("Z").partition(".")
+    seconds = int(np.datetime64(clock, "s").astype("i8"))
+    return seconds * 1_000_000_000 + int(part.ljust(9, "0")[:9] or 0)
+
+
+class Stamp:
+    """Text of tag 52 for a moment, rebuilt at most once a millisecond."""
+
+    def __init__(self) -> None:
+        self._millisecond = -1
+        self.text = b""
+
+    def at(self, now_ns: int) -> bytes:
+        """The text for `now_ns`."""
+        millisecond = now_ns // 1_000_000
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            self.text = sending_time(now_ns)
+        return self.text

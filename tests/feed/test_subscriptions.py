@@ -1,0 +1,282 @@
+"""Subscriptions against a venue played by the test: each symbol on its own, paced, with patience."""
+
+import itertools
+import logging
+import random
+
+import pytest
+from kfix_md._entry import Cause, State
+
+from kfix_md.pacing import SECOND, Pace, Phase, Wish
+from kfix_md.subscriptions import Subscriptions
+
+
+class Venue:
+    """Stands for session and handler: notes what is sent and marked, and answers like a venue."""
+
+    def __init__(self, patterns=("*",), pace=None, **wish):
+        self.sent, self.marks, self.defined, self.current, self.events = [], [], {}, {}, []
+        self.refused, self.read = [], 0
+        self.subs = Subscriptions(
+            Wish(tuple(patterns), **wish), self, self.send, pace=pace, emit=self.events.append,
+            on_refused=self.refused.extend, rng=random.Random(1), log=logging.getLogger("t"))
+
+    # handler
+    def define(self, symbol, price, qty):
+        before = self.defined.get(symbol)
+        self.defined[symbol] = (price, qty)
+        if before not in (None, (price, qty)):
+            self.subs.on_book(symbol, State.SYNCING, Cause.PRECISION, 0)
+
+    def subscribe(self, symbol, md_req_id, depth=0):
+        self.current[symbol] = md_req_id
+
+    def unsubscribe(self, symbol, cause=Cause.UNSUBSCRIBED):
+        self.current.pop(symbol)
+        self.marks.append((symbol, "off", cause))
+
+    def mark(self, symbol, state, cause):
+        self.marks.append((symbol, state, cause))
+
+    # session
+    def send(self, msg_type, body, now_ns):
+        self.sent.append((msg_type, [(tag, str(value)) for tag, value in body], now_ns))
+        return len(self.sent)
+
+    # the venue's answers
+    def list(self, rows, now_ns=0, **more):
+        request = more.get("request") or [dict(b)[320] for kind, b, _ in self.sent if kind == "x"][-1]
+        fields = [(35, b"y"), (320, request.encode()), (560, str(more.get("result", 0)).encode())]
+        if "last" in more:
+            fields += [(393, b"9"), (893, more["last"])]
+        fields.append((146, str(len(rows)).encode()))
+        for symbol, price, status in rows:
+            fields += [(55, symbol.encode()), (5010, b"8"), (2349, str(price).encode()),
+                       (5032, str(status).encode())]
+        self.subs.on_message("y", fields, now_ns)
+
+    def live(self, symbol, now_ns=0):
+        self.subs.on_book(symbol, State.LIVE, Cause.NONE, now_ns)
+
+    def requests(self, kind="V"):
+        """[(symbol, 262, 263)] of the requests sent since the last call."""
+        found = [dict(body) for msg_type, body, _ in self.sent[self.read:] if msg_type == kind]
+        self.read = len(self.sent)
+        return [(b[55], b[262], b[263]) for b in found]
+
+    def up(self, *symbols, now_ns=0):
+        self.subs.ready(now_ns)
+        self.list([(symbol, 1, 1) for symbol in symbols], now_ns)
+        asked = self.requests()
+        for symbol in symbols:
+            self.live(symbol, now_ns)
+        return asked
+
+
+def test_ready_asks_for_the_list_and_then_for_each_symbol_alone():
+    venue = Venue(["*/USD"], depth=10)
+    venue.subs.ready(5)
+    assert [kind for kind, _, _ in venue.sent] == ["x", "g"]
+    assert dict(venue.sent[0][1])[263] == "1"
+    venue.list([("A/USD", 1, 1), ("B/USD", 2, 1), ("B/EUR", 2, 1)])
+    bodies = [dict(body) for kind, body, _ in venue.sent if kind == "V"]
+    assert [(b[55], b[146], b[263], b[264], b[265]) for b in bodies] == [
+        ("A/USD", "1", "1", "10", "1"), ("B/USD", "1", "1", "10", "1")]
+    assert len({b[262] for b in bodies}) == 2
+    assert venue.defined == {"A/USD": (1, 8), "B/USD": (2, 8)}
+    assert [e["symbol"] for e in venue.events] == ["A/USD", "B/USD"]
+
+
+def test_l3_asks_for_266_n_and_no_trades():
+    venue = Venue(level="L3", trades=False, spot=False)
+    venue.subs.ready(0)
+    venue.list([("PF_XBTUSD", 1, 1)])
+    body = next(body for kind, body, _ in venue.sent if kind == "V")
+    assert (266, "N") in body and (269, "2") not in body and (267, "2") in body
+    assert all(kind != "g" for kind, _, _ in venue.sent)
+
+
+def test_a_fault_touches_its_symbol_alone_with_a_fresh_id():
+    venue = Venue()
+    first = dict((symbol, id_) for symbol, id_, _ in venue.up("A/B", "C/D"))
+    venue.subs.on_book("A/B", State.CRC_FAIL, Cause.CRC, SECOND)
+    venue.subs.pump(SECOND)
+    end, begin = venue.requests()
+    assert end == ("A/B", first["A/B"], "2")
+    assert begin[0] == "A/B" and begin[2] == "1" and begin[1] not in first.values()
+    assert venue.current["A/B"] == begin[1]
+
+
+def test_patience_grows_and_a_calm_time_clears_the_record():
+    venue = Venue(pace=Pace(answer_ns=1000 * SECOND))
+    venue.up("A/B")
+    now, waits = 0, []
+    for _ in range(8):
+        venue.subs.on_book("A/B", State.CRC_FAIL, Cause.CRC, now)
+        due = venue.subs.next_due_ns()
+        waits.append((due - now) / SECOND)
+        now = due
+        venue.subs.tick(now)
+        venue.live("A/B", now)
+    assert waits[0] == 0 and 0.3 < waits[1] < 0.7
+    assert all(after > before for before, after in itertools.pairwise(waits))
+    assert waits[-1] > 20
+    assert venue.subs.all["A/B"].quarantined(venue.subs.pace)
+    now += 61 * SECOND
+    venue.subs.on_book("A/B", State.CRC_FAIL, Cause.CRC, now)
+    assert venue.subs.next_due_ns() == now
+
+
+@pytest.mark.parametrize("how", ["Y", "3", "j by 45", "j by 379"])
+def test_a_refusal_hits_only_its_symbol(how):
+    venue = Venue(pace=Pace(answer_ns=1000 * SECOND))
+    venue.subs.ready(0)
+    venue.list([("A/B", 1, 1), ("C/D", 1, 1)])
+    seq = next(n for n, (kind, body, _) in enumerate(venue.sent, 1) if kind == "V" and (55, "A/B") in body)
+    request = venue.current["A/B"].encode()
+    answer = {
+        "Y": ("Y", [(262, request), (281, b"0"), (58, b"no")]), "3": ("3", [(45, b"%d" % seq), (373, b"5")]),
+        "j by 45": ("j", [(45, b"%d" % seq), (380, b"0")]), "j by 379": ("j", [(379, request), (380, b"0")]),
+    }[how]
+    venue.requests()
+    venue.subs.on_message(answer[0], answer[1], 0)
+    venue.live("C/D")
+    assert venue.marks == [("A/B", State.DOWN, Cause.REJECTED)]
+    assert venue.subs.pending() == ["A/B"] and not venue.requests()
+    venue.subs.tick(venue.subs.next_due_ns())
+    assert [(symbol, kind) for symbol, _, kind in venue.requests()] == [("A/B", "1")]
+
+
+def test_a_duplicate_id_is_asked_again_at_once():
+    venue = Venue()
+    venue.subs.ready(0)
+    venue.list([("A/B", 1, 1)])
+    old = venue.requests()[0][1]
+    venue.subs.on_message("Y", [(262, old.encode()), (281, b"1")], 0)
+    [(symbol, new, kind)] = venue.requests()
+    assert (symbol, kind) == ("A/B", "1") and new != old
+
+
+def test_an_unanswered_request_is_made_again():
+    venue = Venue(pace=Pace(answer_ns=10 * SECOND))
+    venue.subs.ready(0)
+    venue.list([("A/B", 1, 1)])
+    venue.requests()
+    venue.subs.tick(9 * SECOND)
+    assert not venue.requests()
+    venue.subs.tick(10 * SECOND)
+    assert [kind for _, _, kind in venue.requests()] == ["2", "1"]
+    assert venue.subs.counters.unanswered == 1
+
+
+def test_requests_are_paced():
+    venue = Venue(pace=Pace(burst=10, per_second=100, answer_ns=100 * SECOND), spot=False)
+    venue.subs.ready(0)
+    venue.list([(f"S{n}/X", 1, 1) for n in range(100)])
+    assert len(venue.requests()) == 10
+    venue.subs.tick(SECOND // 10)
+    assert len(venue.requests()) == 10
+    venue.subs.tick(60 * SECOND)  # the bucket holds a burst, not a minute
+    assert len(venue.requests()) == 10
+
+
+def test_lost_messages_bring_new_snapshots_for_all():
+    venue = Venue()
+    venue.up("A/B", "C/D")
+    venue.subs.resync(0, Cause.LOST)
+    assert sorted((symbol, kind) for symbol, _, kind in venue.requests()) == [
+        ("A/B", "1"), ("A/B", "2"), ("C/D", "1"), ("C/D", "2")]
+
+
+def test_a_new_connection_begins_again_without_unsubscribing():
+    venue = Venue()
+    before = {id_ for _, id_, _ in venue.up("A/B")}
+    venue.subs.lost()
+    venue.subs.tick(SECOND)
+    assert not venue.requests()
+    again = venue.up("A/B", now_ns=SECOND)
+    assert [kind for _, _, kind in again] == ["1"] and not before & {id_ for _, id_, _ in again}
+
+
+def test_instruments_come_go_and_change():
+    venue = Venue(spot=False)
+    venue.up("A/B", "C/D")
+    venue.list([("N/W", 3, 1)])
+    assert [(s, k) for s, _, k in venue.requests()] == [("N/W", "1")]
+    venue.list([("A/B", 1, 6)])  # delisted
+    assert [(s, k) for s, _, k in venue.requests()] == [("A/B", "2")]
+    assert ("A/B", "off", Cause.STATUS) in venue.marks
+    venue.list([("C/D", 5, 1)])  # precision
+    assert [(s, k) for s, _, k in venue.requests()] == [("C/D", "2"), ("C/D", "1")]
+    assert venue.defined["C/D"] == (5, 8) and venue.subs.all["C/D"].failures == 0
+    venue.live("C/D")
+    venue.list([("C/D", 5, 2)])  # maintenance and back
+    assert venue.marks[-1] == ("C/D", State.HALTED, Cause.STATUS) and not venue.requests()
+    venue.list([("C/D", 5, 1)])
+    assert [(s, k) for s, _, k in venue.requests()] == [("C/D", "2"), ("C/D", "1")]
+
+
+def test_a_number_too_fine_asks_for_the_list_as_well():
+    venue = Venue(spot=False)
+    venue.up("A/B")
+    venue.subs.on_book("A/B", State.STALE, Cause.PRECISION, SECOND)
+    assert [kind for kind, _, _ in venue.sent[venue.read:]] == ["V", "x"]
+    venue.subs.pump(SECOND)
+    assert venue.sent[-1][0] == "V"
+
+
+def test_list_troubles():
+    venue = Venue(spot=False)
+    venue.subs.ready(0)
+    venue.list([], result=4)
+    due = venue.subs.next_due_ns()
+    assert SECOND <= due < 3 * SECOND
+    venue.subs.tick(due)
+    assert len([1 for kind, _, _ in venue.sent if kind == "x"]) == 2
+    venue.subs.tick(due + 60 * SECOND)  # no answer at all
+    assert len([1 for kind, _, _ in venue.sent if kind == "x"]) == 3
+    venue.list([("A/B", 1, 1)], last=b"N")
+    assert not venue.requests()
+    venue.list([("C/D", 1, 1)], last=b"Y")
+    assert [s for s, _, _ in venue.requests()] == ["A/B", "C/D"]
+
+
+def test_names_that_the_first_list_does_not_settle_are_refused():
+    venue = Venue(["XBT/USD", "NO/PE", "Q*"])
+    venue.up("BTC/USD")
+    assert venue.refused == ["no instrument 'NO/PE'"]
+    venue.subs.lost()
+    venue.up("BTC/USD")
+    assert len(venue.refused) == 1
+
+
+def test_reload_adds_and_removes_without_touching_the_rest():
+    venue = Venue(["A/B", "C/D"], spot=False)
+    venue.up("A/B", "C/D")
+    venue.list([("E/F", 1, 1)])
+    assert not venue.requests()
+    assert venue.subs.reload(["C/D", "E/F", "Z/Z"], 0) == ["no instrument 'Z/Z'"]
+    assert sorted((s, k) for s, _, k in venue.requests()) == [("A/B", "2"), ("E/F", "1")]
+    assert venue.subs.all["C/D"].phase is Phase.ACTIVE
+
+
+def test_spot_maintenance_halts_every_book_and_ends_with_snapshots():
+    venue = Venue()
+    venue.up("A/B")
+    venue.subs.on_message("h", [(340, b"1")], 0)
+    assert venue.marks == [("A/B", State.HALTED, Cause.STATUS)] and not venue.requests()
+    venue.subs.on_message("h", [(340, b"2")], 0)
+    assert [kind for _, _, kind in venue.requests()] == ["2", "1"]
+    assert venue.subs.trading_status == "online"
+
+
+def test_random_messages_never_raise():
+    rng = random.Random(7)
+    venue = Venue()
+    venue.up("A/B")
+    tags = [45, 55, 58, 146, 262, 281, 320, 335, 340, 373, 379, 380, 393, 560, 567, 893, 2349, 5010, 5032]
+    values = [b"", b"0", b"1", b"-1", b"9" * 30, b"A/B", b"\xff\x00", b"Y"]
+    for n in range(3000):
+        fields = [(rng.choice(tags), rng.choice(values)) for _ in range(rng.randrange(12))]
+        venue.subs.on_message(rng.choice("yYhj3"), fields, n * SECOND)
+        venue.subs.tick(n * SECOND)

@@ -1,0 +1,82 @@
+"""The plainest book a test can hold a stream against: Decimals in dicts, zlib over text."""
+
+import zlib
+from decimal import Decimal
+
+
+def groups(message, first):
+    """Repeating groups of a message that start with tag `first`, as dicts."""
+    found = []
+    for tag, text in message:
+        if tag == first:
+            found.append({})
+        if found and tag not in (5041, 10):
+            found[-1][tag] = text
+    return found
+
+
+class PlainBook:
+    """What one subscription shows. Keys are order ids on L3 and (side, price) on L2."""
+
+    def __init__(self, level, price_precision, qty_precision):
+        self.level, self.price_precision, self.qty_precision = level, price_precision, qty_precision
+        self.rows = {}
+        self.trades = []
+        self.checked = 0
+
+    def apply(self, message, check_crc=True):
+        """Apply one W or X; the CRC is asserted when asked."""
+        kind = dict(message)[35]
+        if kind == "W":
+            self.rows.clear()
+        entries = groups(message, 279 if kind == "X" else 269)
+        assert len(entries) == int(dict(message)[268])
+        for entry in entries:
+            self._entry(entry)
+        crc = dict(message).get(5041)
+        if crc and check_crc:
+            assert self.crc() == int(crc), message
+            self.checked += 1
+
+    def _entry(self, entry):
+        side, price, qty = entry[269], Decimal(entry[270]), Decimal(entry[271])
+        if side == "2":
+            self.trades.append((price, qty, entry[40], entry[2446]))
+            return
+        key = entry[278] if self.level == "L3" else (side, price)
+        action = entry.get(279, "0")
+        assert (key in self.rows) == (action != "0"), f"279={action} of {key}"
+        if action == "2":
+            assert self.rows[key][:2] == (side, price)
+            del self.rows[key]
+        else:
+            assert qty > 0
+            self.rows[key] = (side, price, qty, entry.get(5273, ""))
+
+    def side(self, side):
+        """[(price, [quantities in queue order])], best first."""
+        levels = {}
+        for where, price, qty, queued in sorted(self.rows.values(), key=lambda row: row[3]):
+            if where == side:
+                levels.setdefault(price, []).append(qty)
+        return sorted(levels.items(), reverse=side == "0")
+
+    def crc(self):
+        """5041 as protocol text: precision digits, no dot, no leading zeros."""
+        text = ""
+        for side in ("1", "0"):
+            for price, quantities in self.side(side)[:10]:
+                for qty in quantities:
+                    text += f"{price:.{self.price_precision}f}".replace(".", "").lstrip("0")
+                    text += f"{qty:.{self.qty_precision}f}".replace(".", "").lstrip("0")
+        return zlib.crc32(text.encode())
+
+    def totals(self, depth=None):
+        """((price, quantity, orders) of bids, of offers), best first; orders is 0 on L2."""
+        return tuple([(price, sum(qty), len(qty) if self.level == "L3" else 0)
+                      for price, qty in self.side(side)[:depth]] for side in ("0", "1"))
+
+    def same_as(self, truth, depth=None):
+        """Whether a `truth` answer says the same."""
+        told = tuple([(Decimal(p), Decimal(q), n) for p, q, n in truth[name][:depth]] for name in ("bids", "offers"))
+        return told == self.totals(depth)
