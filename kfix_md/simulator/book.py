@@ -1,4 +1,4 @@
-"""What the venue's own books are: plain dicts and sorted lists of integers, the truth a client is held against."""
+"""What the venue's own books are: dicts and sorted lists of integers, the truth a client is held to."""
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass
@@ -126,7 +126,8 @@ class L2Book:
 
     def checksum(self, _rule: str = "level") -> int:
         """5041: CRC32 of price and quantity digits of ten offers, then of ten bids, best first."""
-        text = [f"{price}{self.qty[side][price]}" for side in (OFFER, BID) for price in self.sides[side].best(10)]
+        text = [f"{price}{self.qty[side][price]}" for side in (OFFER, BID)
+                for price in self.sides[side].best(10)]
         return crc32("".join(text).encode())
 
     def copy(self) -> "L2Book":
@@ -213,7 +214,8 @@ class L3Book:
     def copy(self) -> "L3Book":
         """An independent book of the same contents."""
         other = L3Book()
-        for mine, levels, theirs, held in zip(self.sides, self.queues, other.sides, other.queues, strict=True):
+        for mine, levels, theirs, held in zip(self.sides, self.queues, other.sides, other.queues,
+                                              strict=True):
             theirs.prices = list(mine.prices)
             held.update({price: list(queue) for price, queue in levels.items()})
         other.orders = dict(self.orders)

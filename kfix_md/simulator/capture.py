@@ -42,7 +42,7 @@ def read(path: str | Path) -> Capture:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, gzip.BadGzipFile) as error:
-        raise UsageError(f"{path}: cannot be read as a capture ({error}); give a .fix or .fix.gz file") from None
+        raise UsageError(f"{path}: cannot be read as a capture ({error}); give .fix or .fix.gz") from None
     capture, reader = Capture(path), wire.FrameReader()
     for frame in reader.feed(data):
         try:
@@ -129,7 +129,7 @@ def _entry(row: dict[int, bytes], instrument: Instrument, day_ns: int) -> Entry:
 class CaptureLine(Line):
     """A line whose first snapshot is served as it was recorded."""
 
-    def __init__(self, instrument: Instrument, snapshot: tuple[bytes, list[Entry]] | None, level: str,
+    def __init__(self, instrument: Instrument, snapshot: tuple[bytes, list[Entry]] | None, *, level: str,
                  rule: str, history: int, clock: Callable[[], int]) -> None:
         book = L2Book() if level == "L2" else L3Book()
         self._recorded = b""
@@ -141,7 +141,8 @@ class CaptureLine(Line):
 
     def snapshot(self, depth: int) -> bytes:
         deepest = max(len(side.prices) for side in self.book.sides)
-        if self.version == 0 and self._recorded and (not self._levels(depth) or deepest <= self._levels(depth)):
+        whole = not self._levels(depth) or deepest <= self._levels(depth)
+        if self.version == 0 and self._recorded and whole:
             return self._recorded
         return super().snapshot(depth)
 
@@ -152,7 +153,7 @@ class CaptureLine(Line):
 
 
 class Player:
-    """Plays the events of a capture into its lines at `speed` times the recorded pace (0: as fast as it goes).
+    """Plays the events of a capture into its lines at `speed` times the recorded pace (0: at once).
 
     It starts when every symbol is subscribed, or one second after the first subscription, and rewinds
     when nobody listens any more.

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from kfix_md.errors import UsageError
+from kfix_md.simulator.rollover import FORMS
 
 
 def _speed(_context: click.Context, _option: click.Parameter, value: str) -> float:
@@ -46,11 +47,13 @@ def _clock(_context: click.Context, _option: click.Parameter, value: str | None)
               help="Spot L2; derivatives L2 is 2 above, derivatives L3 4, spot L3 5. 0: any free ports.")
 @click.option("--tls-dir", type=click.Path(path_type=Path), help="Use TLS 1.3; certificates are made here.")
 @click.option("--name", "names", multiple=True, help="Another host name or address in the certificate.")
-@click.option("--faults", "script", type=click.Path(path_type=Path), help="A TOML file of faults and their times.")
+@click.option("--faults", "script", type=click.Path(path_type=Path),
+              help="A TOML file of faults and their times.")
 @click.option("--control", type=click.Path(path_type=Path), help="Path of the control socket.")
-@click.option("--rollover-at", callback=_clock, metavar="HH:MM:SS", help="Roll over every day at this UTC time.")
+@click.option("--rollover-at", callback=_clock, metavar="HH:MM:SS",
+              help="Roll over every day at this UTC time.")
 @click.option("--rollover-form", default="logout", show_default=True,
-              type=click.Choice(["logout", "fin", "rst", "seqreset", "inlogon", "restart0", "restart1", "silent"]))
+              type=click.Choice(FORMS))
 @click.option("--rollover-refuse", type=click.FloatRange(0), default=30.0, show_default=True,
               help="Seconds for which logons are refused after it.")
 @click.option("--replay", type=click.Choice(["replay", "gapfill", "mixed", "ignore"]), default="replay",
@@ -58,8 +61,10 @@ def _clock(_context: click.Context, _option: click.Parameter, value: str | None)
 @click.option("--l3-rule", type=click.Choice(["order", "level"]), default="order", show_default=True,
               help="What 5041 covers on L3.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the generated market.")
-@click.option("--speed", callback=_speed, default="1", show_default=True, help="Of captures; max: as fast as it goes.")
-@click.option("--seconds", type=click.FloatRange(0), default=0.0, help="End after this time; 0: when interrupted.")
+@click.option("--speed", callback=_speed, default="1", show_default=True,
+              help="Of captures; max: as fast as it goes.")
+@click.option("--seconds", type=click.FloatRange(0), default=0.0,
+              help="End after this time; 0: when interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="At the end, print the statistics as JSON.")
 @click.option("--verbose", is_flag=True, help="Log sessions and faults to stderr.")
 def command(script: Path | None, seconds: float, as_json: bool, verbose: bool, **options) -> None:

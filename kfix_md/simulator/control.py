@@ -35,7 +35,8 @@ class Control:
         return json.loads(line)
 
     def truth(self, symbol: str, level: str = "L2", **arguments: Any) -> dict:
-        """The venue's own book of a symbol; with `seq` (and `sender` or `session`) as it was at that MsgSeqNum."""
+        """The venue's own book of a symbol; with `seq` (and `sender` or `session`) at that
+        MsgSeqNum."""
         return self("truth", symbol=symbol, level=level, **arguments)
 
     def close(self) -> None:

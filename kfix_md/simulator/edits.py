@@ -214,7 +214,8 @@ def _empty(_session, _seq, _kind, frame, options):
 
 @_edit("value", "content")
 def _value(_session, _seq, _kind, frame, options):
-    return [_replaced(frame, int(options.get("tag", 270)), str(options.get("value", "abc")).encode("latin-1"))]
+    value = str(options.get("value", "abc")).encode("latin-1")
+    return [_replaced(frame, int(options.get("tag", 270)), value)]
 
 
 @_edit("unknown_tag", "none")
@@ -232,7 +233,8 @@ def _duplicate_tag(_session, _seq, _kind, frame, options):
 
 @_edit("tag_number", "lost")
 def _tag_number(_session, _seq, _kind, frame, options):
-    body = wire.join(_fields(frame)).replace(b"\x01268=", b"\x01%b=" % str(options.get("tag", "-1")).encode(), 1)
+    tag = str(options.get("tag", "-1")).encode()
+    body = wire.join(_fields(frame)).replace(b"\x01268=", b"\x01%b=" % tag, 1)
     return [wire.finish(body)]
 
 

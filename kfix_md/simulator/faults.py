@@ -10,8 +10,8 @@ from kfix_md.simulator.edits import EDITS, HARM
 if TYPE_CHECKING:
     from kfix_md.simulator.acceptor import Acceptor
 
-LOGON_VARIANTS = ("heartbeat", "high", "low", "reset", "logout", "close", "none", "time", "before", "next_equal",
-                  "next_low", "next_high", "length", "begin", "sender", "target")
+LOGON_VARIANTS = ("heartbeat", "high", "low", "reset", "logout", "close", "none", "time", "before",
+                  "next_equal", "next_low", "next_high", "length", "begin", "sender", "target")
 
 
 class Faults:
@@ -149,7 +149,8 @@ class Faults:
         elif name == "heartbeat":
             session.heartbeat_ns = int(variant.get("seconds", 30)) * 1_000_000_000
         elif name in ("high", "low"):
-            session.peer.outgoing = max(0, session.peer.outgoing + (int(variant.get("by", 5)) if name == "high" else -1))
+            by = int(variant.get("by", 5)) if name == "high" else -1
+            session.peer.outgoing = max(0, session.peer.outgoing + by)
         elif name == "reset":
             session.peer.outgoing = session.peer.expected = 1
             session.send(b"A", [(98, 0), (108, session.heartbeat_ns // 1_000_000_000), (141, "Y")])
@@ -167,7 +168,7 @@ class Faults:
         by = int(variant.get("by", 1))
         value = {"next_equal": after, "next_low": max(1, after - by), "next_high": after + by}[name]
         session.peer.expected = after
-        session._logon_reply(reset, ((789, value),))
+        session.logon_reply(reset, ((789, value),))
         return True
 
 

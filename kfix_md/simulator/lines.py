@@ -1,4 +1,4 @@
-"""What the public may see of one symbol: snapshots and changes by depth, the CRC, and the truth at any version."""
+"""What the public may see of one symbol: snapshots and changes by depth, CRCs, the truth at any version."""
 
 from array import array
 from bisect import bisect_right
@@ -14,7 +14,8 @@ from kfix_md.simulator.market import Trade
 class Subscription:
     """One symbol of one MarketDataRequest, and which version of the symbol each MsgSeqNum carried."""
 
-    def __init__(self, session: Any, md_req_id: str, line: "Line", depth: int, book: bool, trades: bool) -> None:
+    def __init__(self, session: Any, md_req_id: str, line: "Line", *, depth: int, book: bool,
+                 trades: bool) -> None:
         self.session, self.md_req_id, self.line = session, md_req_id, line
         self.depth, self.book, self.trades = depth, book, trades
         self.prefix = b"55=%b\x01262=%b\x01" % (line.instrument.symbol.encode(), md_req_id.encode())
@@ -73,7 +74,7 @@ class Renderer:
         return f"268={len(trades)}\x01{''.join(groups)}".encode()
 
     def snapshot(self, book: Book, depth: int, now_ns: int) -> bytes:
-        """268 and the entries of a W: offers best first, then bids best first; L2 levels are timed `now_ns`."""
+        """268 and the entries of a W: offers, then bids, best first; L2 levels are timed `now_ns`."""
         groups = []
         for side in (OFFER, BID):
             for price in book.sides[side].best(depth or len(book.sides[side].prices) or 1):
@@ -226,7 +227,8 @@ class Line:
         for side, price in touched + moved:
             now = self.book.qty[side].get(price, 0)
             was = known.get((side, price), now)
-            showed, shows = was and visible(side, price, before[side]), now and visible(side, price, after[side])
+            showed = was and visible(side, price, before[side])
+            shows = now and visible(side, price, after[side])
             if showed and shows and was != now:
                 seen.append(Entry(UPDATE, side, "", price, now, stamp))
             elif shows and not showed:

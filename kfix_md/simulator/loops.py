@@ -1,4 +1,4 @@
-"""How very high rates are reached: a stretch of the market rendered beforehand, played forwards and then undone."""
+"""How very high rates are reached: a stretch of market rendered beforehand, played and then undone."""
 
 import time
 from typing import Any
@@ -34,8 +34,8 @@ def _before(book: Book, entries: list[Entry]) -> dict[Any, Entry]:
     for entry in entries:
         if entry.ident:
             order = book.orders.get(entry.ident) if isinstance(book, L3Book) else None
-            was = Entry(NEW, order.side, order.ident, order.price, order.qty, 0, order.queue_ns) if order else \
-                entry._replace(qty=0)
+            was = entry._replace(qty=0) if order is None else \
+                Entry(NEW, order.side, order.ident, order.price, order.qty, 0, order.queue_ns)
         else:
             was = Entry(NEW, entry.side, "", entry.price, 0 if isinstance(book, L3Book)
                         else book.qty[entry.side].get(entry.price, 0))
@@ -44,7 +44,7 @@ def _before(book: Book, entries: list[Entry]) -> dict[Any, Entry]:
 
 
 def cycle(market: Market, steps: int, now_ns: int) -> tuple[list[Step], list[Step]]:
-    """A closed walk of `2 * steps` positions from the market's present book back to it: (L2 steps, L3 steps)."""
+    """A closed walk of `2 * steps` positions from the market's book back to it: (L2 steps, L3 steps)."""
     forward: list[tuple[Step, Step]] = []
     backward: list[tuple[Step, Step]] = []
     orders, levels = market.book.copy(), market.levels.copy()
@@ -100,7 +100,7 @@ class LoopLine(Line):
     def _render(self, depth: int) -> list[tuple[bytes, int] | None]:
         line = Line(self.instrument, self._start.copy(), self.rule, 1, time.time_ns)
         sink = _Collector()
-        line.join(Subscription(sink, "", line, depth, True, False))
+        line.join(Subscription(sink, "", line, depth=depth, book=True, trades=False))
         texts: list[tuple[bytes, int] | None] = []
         for entries, _ in self._steps:
             sink.rest = None

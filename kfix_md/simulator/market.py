@@ -1,4 +1,4 @@
-"""How a market behaves: price-time matching and a seeded order flow; reads the book, decides, never renders."""
+"""How a market behaves: price-time matching and a seeded flow of orders; it decides, others apply and render."""
 
 import random
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ BASE36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SPOT_BASES = [("BTC", 28000, 1, 8, 1), ("ETH", 1900, 2, 8, 1), ("SOL", 24, 2, 8, 1), ("XRP", 0.51, 5, 8, 1),
               ("ADA", 0.29, 6, 8, 1), ("DOGE", 0.062, 7, 8, 1), ("DOT", 5.1, 4, 8, 1), ("LTC", 84, 2, 8, 1),
               ("LINK", 6.4, 5, 8, 1), ("XMR", 155, 2, 8, 1)]
-FUTURES_BASES = [("XBT", 28000, 0, 4, 1), ("ETH", 1900, 1, 3, 1), ("SOL", 24, 2, 2, 1), ("XRP", 0.51, 5, 0, 1),
-                 ("ADA", 0.29, 5, 0, 1), ("DOGE", 0.062, 6, 0, 1), ("DOT", 5.1, 3, 1, 1), ("LTC", 84, 2, 2, 1),
-                 ("LINK", 6.4, 3, 1, 1), ("XMR", 155, 2, 2, 25)]
+FUTURES_BASES = [("XBT", 28000, 0, 4, 1), ("ETH", 1900, 1, 3, 1), ("SOL", 24, 2, 2, 1),
+                 ("XRP", 0.51, 5, 0, 1), ("ADA", 0.29, 5, 0, 1), ("DOGE", 0.062, 6, 0, 1),
+                 ("DOT", 5.1, 3, 1, 1), ("LTC", 84, 2, 2, 1), ("LINK", 6.4, 3, 1, 1), ("XMR", 155, 2, 2, 25)]
 
 
 def instruments(venue: str, count: int) -> list[tuple[Instrument, int]]:
@@ -24,7 +24,7 @@ def instruments(venue: str, count: int) -> list[tuple[Instrument, int]]:
         if number >= len(bases):
             name = f"{name}{number:04d}"
         symbol = f"{name}/USD" if venue == "spot" else f"PF_{name}USD"
-        instrument = Instrument(symbol, price_precision, qty_precision, tick, minimum=10**max(0, qty_precision - 4))
+        instrument = Instrument(symbol, price_precision, qty_precision, tick, 10**max(0, qty_precision - 4))
         rows.append((instrument, max(200, round(price * 10**price_precision / tick))))
     return rows
 
@@ -50,7 +50,7 @@ class Decision:
 
 
 class Market:
-    """Order flow on one instrument. `decide` reads `book` and returns what to apply; the caller applies it."""
+    """Order flow on one instrument. `decide` reads `book`; the caller applies what it returns."""
 
     def __init__(self, instrument: Instrument, venue: str, fair: int, seed: int, orders: int = 60) -> None:
         self.instrument, self.venue = instrument, venue
@@ -169,7 +169,8 @@ class Market:
                 qty -= filled
                 left = order.qty - filled
                 decision.entries.append(self._entry(UPDATE if left else DELETE, order, left))
-                decision.trades.append(Trade(self._trade_ident(), price, filled, ord_type, side + 1, self._clock))
+                decision.trades.append(Trade(self._trade_ident(), price, filled, ord_type, side + 1,
+                                             self._clock))
                 if not qty:
                     break
         return qty

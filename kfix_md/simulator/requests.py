@@ -29,9 +29,9 @@ def handle(session: "Acceptor", kind: bytes, row: dict[int, bytes], fields: wire
     if refusal == "j":
         business_reject(session, row, kind, 3, "Unsupported Message Type")
     elif refusal == "3":
-        reject(session, row, kind, 0, 5, "Value is incorrect (out of range) for this tag")
+        reject(session, row, kind, 0, reason=5, text="Value is incorrect (out of range) for this tag")
     elif missing is not None:
-        reject(session, row, kind, missing, 1, "Required tag missing")
+        reject(session, row, kind, missing, reason=1, text="Required tag missing")
     elif kind == b"x":
         instrument_list(session, row)
     elif kind == b"V":
@@ -42,9 +42,10 @@ def handle(session: "Acceptor", kind: bytes, row: dict[int, bytes], fields: wire
         business_reject(session, row, kind, 3, "Unsupported Message Type")
 
 
-def reject(session: "Acceptor", row: dict, kind: bytes, tag: int, reason: int, text: str) -> None:
+def reject(session: "Acceptor", row: dict, kind: bytes, tag: int, *, reason: int, text: str) -> None:
     """35=3."""
-    session.send(b"3", [(45, row.get(34, b"0")), *([(371, tag)] if tag else []), (372, kind), (373, reason), (58, text)])
+    about = [(371, tag)] if tag else []
+    session.send(b"3", [(45, row.get(34, b"0")), *about, (372, kind), (373, reason), (58, text)])
 
 
 def business_reject(session: "Acceptor", row: dict, kind: bytes, reason: int, text: str) -> None:
@@ -52,7 +53,7 @@ def business_reject(session: "Acceptor", row: dict, kind: bytes, reason: int, te
     session.send(b"j", [(45, row.get(34, b"0")), (372, kind), (380, reason), (58, text)])
 
 
-# 35=x --------------------------------------------------------------------------------------------------------
+# 35=x -----------------------------------------------------------------------------------------------
 
 def instrument_list(session: "Acceptor", row: dict[int, bytes]) -> None:
     """One symbol (559=0), a type (1) or all (4); 263=1 keeps the requester informed, 2 ends that."""
@@ -83,7 +84,8 @@ def send_list(session: "Acceptor", request: str, rows: list[Instrument], result:
     size = session.venue.config.fragment
     for start in range(0, len(rows), size):
         part = rows[start:start + size]
-        pieces = [(393, len(rows)), (893, "Y" if start + size >= len(rows) else "N")] if len(rows) > size else []
+        last = "Y" if start + size >= len(rows) else "N"
+        pieces = [(393, len(rows)), (893, last)] if len(rows) > size else []
         session.service.send_raw(session, b"y", wire.join([*head, (560, 0), *pieces, (146, len(part))])
                                  + b"".join(group(row) for row in part))
 
@@ -105,7 +107,7 @@ def notify(session: "Acceptor", row: Instrument) -> None:
             send_list(session, request, [row])
 
 
-# 35=V --------------------------------------------------------------------------------------------------------
+# 35=V -----------------------------------------------------------------------------------------------
 
 def market_data(session: "Acceptor", row: dict[int, bytes], fields: wire.Fields) -> None:
     """Subscribe (263=1), symbol by symbol, or unsubscribe (263=2)."""
@@ -119,16 +121,16 @@ def market_data(session: "Acceptor", row: dict[int, bytes], fields: wire.Fields)
             raise Refused(4)
         if request in session.used_ids:
             raise Refused(1)
-        depth, book, trades = _wanted(session, row, fields)
+        wanted = _wanted(session, row, fields)
     except Refused as refused:
         refuse(session, request, refused.args[0])
         return
     session.used_ids.add(request)
     symbols = [value.decode(errors="replace") for tag, value in fields if tag == 55]
     if not symbols:
-        reject(session, row, b"V", 55, 1, "Required tag missing")
+        reject(session, row, b"V", 55, reason=1, text="Required tag missing")
     for symbol in dict.fromkeys(symbols):
-        _subscribe(session, request, symbol, depth, book, trades)
+        _subscribe(session, request, symbol, wanted)
 
 
 def _wanted(session: "Acceptor", row: dict, fields: wire.Fields) -> tuple[int, bool, bool]:
@@ -149,7 +151,7 @@ def _wanted(session: "Acceptor", row: dict, fields: wire.Fields) -> tuple[int, b
     return int(depth), b"0" in types, b"2" in types
 
 
-def _subscribe(session: "Acceptor", request: str, symbol: str, depth: int, book: bool, trades: bool) -> None:
+def _subscribe(session: "Acceptor", request: str, symbol: str, wanted: tuple[int, bool, bool]) -> None:
     line = session.service.lines.get(symbol)
     forced = session.service.take_reject(symbol)
     if forced is not None:
@@ -157,7 +159,8 @@ def _subscribe(session: "Acceptor", request: str, symbol: str, depth: int, book:
     elif line is None or not line.listed:
         refuse(session, request, 0, symbol)
     else:
-        subscription = Subscription(session, request, line, depth, book, trades)
+        depth, book, trades = wanted
+        subscription = Subscription(session, request, line, depth=depth, book=book, trades=trades)
         session.subscriptions.setdefault(request, []).append(subscription)
         line.join(subscription)
 
@@ -169,7 +172,7 @@ def refuse(session: "Acceptor", request: str, reason: int | str, symbol: str = "
     session.send(b"Y", [*about, (262, request), (281, reason), (58, f"{text}: {symbol}" if symbol else text)])
 
 
-# 35=g --------------------------------------------------------------------------------------------------------
+# 35=g -----------------------------------------------------------------------------------------------
 
 def trading_status(session: "Acceptor", row: dict[int, bytes]) -> None:
     """35=h, again at every change when 263=1."""

@@ -9,11 +9,13 @@ if TYPE_CHECKING:
 FORMS = ("logout", "fin", "rst", "seqreset", "inlogon", "restart0", "restart1", "silent")
 
 
-def perform(venue: "Venue", form: str, refuse: float = 30.0, how: str = "close",
+def perform(venue: "Venue", form: str, refuse: float = 30.0, how: str = "close", *,
             services: "list[Service] | None" = None, keep: bool | None = None) -> list[str]:
-    """Roll sessions over; returns their ids. Forms that end the connection refuse logons for `refuse` seconds.
+    """Roll sessions over; returns their ids. Forms that end the connection refuse logons for `refuse`
+    seconds.
 
-    `keep`: whether subscriptions outlive a rollover inside the connection (by default all but `inlogon` keep them).
+    `keep`: whether subscriptions outlive a rollover inside the connection (all forms but
+    `inlogon` keep them unless told).
     """
     if form not in FORMS:
         raise ValueError(f"no such form of rollover: {form} (one of {', '.join(FORMS)})")
@@ -21,8 +23,8 @@ def perform(venue: "Venue", form: str, refuse: float = 30.0, how: str = "close",
     for service in services or list(venue.services.values()):
         for session in service.live():
             touched.append(session.id)
-            venue.fault("rollover", harm="rollover", form=form, session=session.id, sender=session.peer.sender,
-                        service=service.name, last_seq=session.peer.outgoing - 1)
+            venue.fault("rollover", harm="rollover", form=form, session=session.id, service=service.name,
+                        sender=session.peer.sender, last_seq=session.peer.outgoing - 1)
             _roll(session, form, form != "inlogon" if keep is None else keep)
         if form in ("logout", "fin", "rst", "silent"):
             for peer in service.peers.values():

@@ -15,8 +15,10 @@ TIMING = {"at", "every", "times"}
 
 
 def read(path: Path) -> list[dict]:
-    """The faults of FILE: `[[fault]]` tables (`at` seconds, optional `every` and `times`, `cmd` and its arguments) and
-    at most one `[random]` table (`rate` a second, `seed`, `from`, `until`, `faults` a list of commands)."""
+    """The faults of FILE: `[[fault]]` tables (`at` seconds, optional `every` and `times`, `cmd` and its
+    arguments) and at most one `[random]` table (`rate` a second, `seed`,
+    `from`, `until`, `faults` a list of commands)."""
+    from kfix_md.simulator import fault_commands, market_commands  # noqa: F401  they register themselves
     from kfix_md.simulator.commands import COMMANDS
 
     try:
@@ -27,12 +29,13 @@ def read(path: Path) -> list[dict]:
         raise UsageError(f"{path}: not TOML ({error})") from None
     unknown = set(table) - {"fault", "random"}
     if unknown:
-        raise UsageError(f"{path}: unknown table {sorted(unknown)[0]!r}; only [[fault]] and [random] are known")
+        raise UsageError(f"{path}: unknown table {sorted(unknown)[0]!r}; only [[fault]] and [random] go here")
     plan = list(table.get("fault", []))
     drawn = table.get("random")
     for fault in plan + (drawn or {}).get("faults", []):
         if fault.get("cmd") not in COMMANDS:
-            raise UsageError(f"{path}: unknown cmd {fault.get('cmd')!r}; one of {', '.join(sorted(COMMANDS))}")
+            known = ", ".join(sorted(COMMANDS))
+            raise UsageError(f"{path}: unknown cmd {fault.get('cmd')!r}; one of {known}")
     for fault in plan:
         if not isinstance(fault.get("at", 0.0), int | float) or fault.get("every", 1) <= 0:
             raise UsageError(f"{path}: `at` and `every` are seconds")

@@ -60,17 +60,19 @@ def _write(directory: Path, names: list[str], days: int) -> None:
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = "kfix simulator authority"
     ca_identity = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
+    signs = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+    serves = x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH])
     ca = (_builder(authority, authority, ca_key, days)
           .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
           .add_extension(ca_identity, critical=False)
-          .add_extension(x509.KeyUsage(True, False, False, False, False, True, True, False, False), critical=True)
+          .add_extension(signs, critical=True)
           .sign(ca_key, hashes.SHA256()))
     server = (_builder("kfix simulator", authority, key, days)
               .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
               .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_identity),
                              critical=False)
               .add_extension(x509.SubjectAlternativeName(_names(names)), critical=False)
-              .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+              .add_extension(serves, critical=False)
               .sign(ca_key, hashes.SHA256()))
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -88,6 +90,6 @@ def server_context(directory: str | Path) -> ssl.SSLContext:
     try:
         context.load_cert_chain(directory / CERTIFICATE, directory / KEY)
     except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"{directory}: server.pem and server.key cannot be used ({error}); remove them to make new "
-                         "ones") from None
+        raise UsageError(f"{directory}: server.pem and server.key cannot be used ({error}); remove them "
+                         "to make new ones") from None
     return context

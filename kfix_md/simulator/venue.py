@@ -1,4 +1,4 @@
-"""What the venue consists of: four services, their symbols, the pace of the market, and what happens at 22:00."""
+"""What the venue consists of: four services, their symbols, the pace of the market, the daily rollover."""
 
 import asyncio
 import logging
@@ -83,8 +83,8 @@ class Service:
             self._server = await asyncio.get_running_loop().create_server(
                 self._connect, self.venue.config.host, port, ssl=context, family=socket.AF_UNSPEC)
         except OSError as error:
-            raise UsageError(f"{self.venue.config.host}:{port} cannot be opened ({error.strerror or error}); choose "
-                             "another --port-base, or 0 for any free ports") from None
+            raise UsageError(f"{self.venue.config.host}:{port} cannot be opened ({error.strerror or error}); "
+                             "choose another --port-base, or 0 for any free ports") from None
         self.port = self._server.sockets[0].getsockname()[1]
 
     def _connect(self) -> Acceptor:
@@ -146,7 +146,7 @@ class Service:
 
     def send_raw(self, session: Acceptor, kind: bytes, body: bytes) -> int:
         """Send a message whose text after the header is ready."""
-        return session._emit(kind, body, b"", 0)
+        return session.emit(kind, body, b"", 0)
 
     def live(self) -> list[Acceptor]:
         """Sessions that are logged on."""
@@ -190,10 +190,10 @@ class Venue:
         capture = read(path)
         service = self.services[f"{capture.venue}-{capture.level.lower()}"]
         if service.lines:
-            raise UsageError(f"{path}: another capture already serves {service.name}; give one for each service")
+            raise UsageError(f"{path}: another capture already serves {service.name}; give one a service")
         rule = "level" if capture.level == "L2" else self.config.l3_rule
-        lines = {symbol: CaptureLine(instrument, capture.snapshots.get(symbol), capture.level, rule,
-                                     self._history(len(capture.instruments)), self.now)
+        lines = {symbol: CaptureLine(instrument, capture.snapshots.get(symbol), level=capture.level, rule=rule,
+                                     history=self._history(len(capture.instruments)), clock=self.now)
                  for symbol, instrument in capture.instruments.items()}
         service.lines.update(lines)
         self.players.append(Player(capture, lines, self.config.speed))
@@ -222,7 +222,8 @@ class Venue:
         self.markets.append(row)
         return row
 
-    def list_symbol(self, venue: str, symbol: str, price_precision: int = 2, qty_precision: int = 8) -> Instrument:
+    def list_symbol(self, venue: str, symbol: str, price_precision: int = 2,
+                    qty_precision: int = 8) -> Instrument:
         """A new generated instrument, announced to those who watch."""
         instrument = Instrument(symbol, price_precision, qty_precision)
         if not self._add_market(venue, instrument, 1000 * 10**price_precision):

@@ -98,7 +98,7 @@ class FrameReader:
 
 
 def number(value: int, precision: int) -> str:
-    """A scaled integer as Kraken writes it: a float without padding, always with a dot (`28013.0`, `0.001`)."""
+    """A scaled integer as Kraken writes it: a float without padding, always with a dot (`28013.0`)."""
     if precision == 0:
         return f"{value}.0"
     sign, digits = ("-" if value < 0 else ""), str(abs(value)).rjust(precision + 1, "0")
@@ -132,7 +132,7 @@ def iso_time(now_ns: int) -> str:
     """ISO 8601 with nanoseconds and `Z`, of tags 5060 and 5273."""
     seconds, rest = divmod(now_ns, 1_000_000_000)
     day = time.gmtime(seconds)
-    return "%04d-%02d-%02dT%02d:%02d:%02d.%09dZ" % (*day[:6], rest)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', day)}.{rest:09d}Z"
 
 
 def iso_ns(text: str) -> int:

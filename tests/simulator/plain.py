@@ -56,7 +56,7 @@ class PlainBook:
     def side(self, side):
         """[(price, [quantities in queue order])], best first."""
         levels = {}
-        for where, price, qty, queued in sorted(self.rows.values(), key=lambda row: row[3]):
+        for where, price, qty, _ in sorted(self.rows.values(), key=lambda row: row[3]):
             if where == side:
                 levels.setdefault(price, []).append(qty)
         return sorted(levels.items(), reverse=side == "0")

@@ -1,0 +1,215 @@
+"""What may be done to messages and connections while the venue runs: every fault a peer can provoke."""
+
+from collections import deque
+
+from kfix_md.simulator import rollover as rolling
+from kfix_md.simulator.commands import Commands, command
+from kfix_md.simulator.edits import EDITS, HARM
+from kfix_md.simulator.faults import LOGON_VARIANTS
+
+# faults on messages ----------------------------------------------------------------------------------
+
+
+@command
+def gap(commands: Commands, request: dict) -> dict:
+    """The next `count` messages of the sessions meant are lost; `answer` to the ResendRequest: replay,
+    gapfill, mixed or ignore."""
+    answer = request.get("answer")
+    if answer not in (None, "replay", "gapfill", "mixed", "ignore"):
+        raise ValueError(f"no such answer: {answer}")
+    sessions = commands.sessions(request)
+    for session in sessions:
+        session.faults.lose(int(request.get("count", 1)), answer)
+    return {"sessions": [session.id for session in sessions]}
+
+
+@command
+def crc(commands: Commands, request: dict) -> None:
+    """The next `count` 5041 of a symbol are wrong."""
+    for _, line in commands.lines(request):
+        line.on_corrupt = commands.venue._corrupted
+        line.corrupt_next += int(request.get("count", 1))
+
+
+@command
+def garble(commands: Commands, request: dict) -> dict:
+    """Edit `edit` on the next `count` messages of `types` (letters of 35, default WX) of the sessions meant;
+    other keys are options of the edit."""
+    sessions = commands.sessions(request)
+    for session in sessions:
+        session.faults.edit(request["edit"], int(request.get("count", 1)), request.get("types", "WX"),
+                            request)
+    return {"sessions": [session.id for session in sessions], "harm": HARM[request["edit"]]}
+
+
+@command
+def edits(commands: Commands, request: dict) -> dict:
+    """The names of all edits and their harm, and of all variants of the reply to a Logon."""
+    return {"edits": {name: HARM[name] for name in EDITS}, "logon": list(LOGON_VARIANTS)}
+
+
+@command
+def resend(commands: Commands, request: dict) -> None:
+    """How ResendRequests are answered from now on: `answer` replay, gapfill, mixed or ignore."""
+    if request["answer"] not in ("replay", "gapfill", "mixed", "ignore"):
+        raise ValueError(f"no such answer: {request['answer']}")
+    commands.venue.config.replay = request["answer"]
+
+# faults on connections -------------------------------------------------------------------------------
+
+
+@command
+def rollover(commands: Commands, request: dict) -> dict:
+    """`form` logout, fin, rst, seqreset, inlogon, restart0, restart1 or silent; logons are then refused for
+    `refuse` seconds in the way `how` (close, logout, tcp)."""
+    return {"sessions": rolling.perform(
+        commands.venue, request.get("form", "logout"), float(request.get("refuse", 2.0)), request.get("how", "close"),
+        services=commands.services(request), keep=request.get("keep"))}
+
+
+@command
+def drop(commands: Commands, request: dict) -> dict:
+    """End connections: `how` fin or rst."""
+    how = request.get("how", "fin")
+    sessions = commands.sessions(request)
+    for session in sessions:
+        commands.venue.fault("drop", harm="session", how=how, session=session.id, sender=session.peer.sender,
+                         service=session.service.name, last_seq=session.peer.outgoing - 1)
+        session.close(how)
+    return {"sessions": [session.id for session in sessions]}
+
+
+@command
+def logout(commands: Commands, request: dict) -> None:
+    """Send Logout with `text`."""
+    for session in commands.sessions(request):
+        commands.venue.fault("logout", harm="session", session=session.id, sender=session.peer.sender,
+                         service=session.service.name, last_seq=session.peer.outgoing)
+        session.logout(request.get("text", "Session ended by the venue"))
+
+
+@command
+def refuse(commands: Commands, request: dict) -> None:
+    """Refuse logons for `seconds`: `how` close, logout or tcp."""
+    for service in commands.services(request):
+        service.refuse(float(request.get("seconds", 5)), request.get("how", "close"))
+
+
+@command
+def mute(commands: Commands, request: dict) -> None:
+    """Nothing is read or written for `seconds` (0: until the client goes)."""
+    for session in commands.sessions(request):
+        commands.venue.fault("mute", harm="stall", session=session.id, seconds=float(request.get("seconds", 5)),
+                         sender=session.peer.sender, service=session.service.name)
+        session.faults.mute(float(request.get("seconds", 5)))
+
+
+@command
+def delay(commands: Commands, request: dict) -> None:
+    """Output leaves `seconds` later, once."""
+    for session in commands.sessions(request):
+        session.faults.hold(float(request.get("seconds", 1)))
+
+
+@command
+def small_writes(commands: Commands, request: dict) -> None:
+    """Writes of `size` bytes for `seconds`."""
+    for session in commands.sessions(request):
+        session.faults.small_writes(int(request.get("size", 1)), float(request.get("seconds", 1)))
+
+
+@command
+def slow_reads(commands: Commands, request: dict) -> None:
+    """Nothing is read from the client for `seconds`."""
+    for session in commands.sessions(request):
+        session.pause_reading(float(request.get("seconds", 1)))
+
+
+@command
+def logon(commands: Commands, request: dict) -> None:
+    """The next Logon on the services meant is answered by a `variant` (see `edits`)."""
+    if request.get("variant") not in LOGON_VARIANTS:
+        raise ValueError(f"no such variant: {request.get('variant')} (one of {', '.join(LOGON_VARIANTS)})")
+    for service in commands.services(request):
+        service.logon_faults.append({key: value for key, value in request.items() if key != "cmd"})
+
+# messages of the venue's own accord ------------------------------------------------------------------
+
+
+@command
+def reject(commands: Commands, request: dict) -> None:
+    """The next `count` subscriptions of `symbol` get 35=Y with 281 `reason`."""
+    for service, _ in commands.lines(request):
+        queue = service.symbol_rejects.setdefault(request["symbol"], deque())
+        queue.extend([request.get("reason", 0)] * int(request.get("count", 1)))
+
+
+@command
+def answer(commands: Commands, request: dict) -> None:
+    """The next request of `type` (35; empty: any) gets `with`: j or 3."""
+    if request.get("with") not in ("j", "3"):
+        raise ValueError("`with` is j or 3")
+    for service in commands.services(request):
+        service.request_faults.append((request["with"], request.get("type", "")))
+
+
+@command
+def send(commands: Commands, request: dict) -> dict:
+    """Send a message of `type` with `fields` [[tag, value], ...]; answers its MsgSeqNum by session."""
+    fields = [(int(tag), str(value)) for tag, value in request.get("fields", [])]
+    return {"seqs": {session.id: session.send(str(request["type"]).encode(), fields)
+                     for session in commands.sessions(request)}}
+
+
+@command
+def j(commands: Commands, request: dict) -> dict:
+    """Send a BusinessMessageReject of message `ref`."""
+    return send(commands, {**request, "type": "j", "fields": [
+        [45, request.get("ref", 1)], [372, "V"], [380, request.get("reason", 3)], [58, "by order"]]})
+
+
+@command
+def testrequest(commands: Commands, request: dict) -> dict:
+    """Send a TestRequest with `id`."""
+    return send(commands, {**request, "type": "1", "fields": [[112, request.get("id", "KFIX")]]})
+
+
+@command
+def resendrequest(commands: Commands, request: dict) -> dict:
+    """Send a ResendRequest for `first` to `last` of the client's messages."""
+    return send(commands, {**request, "type": "2",
+                      "fields": [[7, request.get("first", 1)], [16, request.get("last", 0)]]})
+
+
+@command
+def sequence_reset(commands: Commands, request: dict) -> None:
+    """SequenceReset: `gap_fill` true or false, to `new`, from `seq` (default: the next number)."""
+    for session in commands.sessions(request):
+        new = int(request.get("new", session.peer.outgoing + 1))
+        if request.get("gap_fill", True):
+            session.gap_fill(int(request.get("seq", session.peer.outgoing)), new,
+                             dup=request.get("dup", False))
+        else:
+            session.sequence_reset(new)
+        if request.get("move", True):
+            session.peer.outgoing = new
+
+
+@command
+def late(commands: Commands, request: dict) -> None:
+    """Unsubscribed streams go on for `seconds` from now on (0: they end at once)."""
+    commands.venue.late_seconds = float(request.get("seconds", 0))
+
+
+@command
+def resnapshot(commands: Commands, request: dict) -> None:
+    """A fresh W of a symbol to all its listeners."""
+    for _, line in commands.lines(request):
+        line.resnapshot()
+
+
+@command
+def clear(commands: Commands, request: dict) -> None:
+    """All orders of a symbol vanish (an empty W)."""
+    for _, line in commands.lines(request):
+        line.clear()

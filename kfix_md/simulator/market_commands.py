@@ -1,0 +1,90 @@
+"""What may be done to the market and to what is told of it while the venue runs."""
+
+from kfix_md.simulator.commands import Commands, command
+
+# the market ------------------------------------------------------------------------------------------
+
+
+@command
+def pause(commands: Commands, request: dict) -> None:
+    """The market stands still."""
+    commands.venue.paused = True
+
+
+@command
+def resume(commands: Commands, request: dict) -> None:
+    """The market goes on, without what it missed."""
+    commands.venue.paused = False
+    commands.venue._last_pump = commands.venue.now()
+
+
+@command
+def rate(commands: Commands, request: dict) -> None:
+    """`rate` book changes a second and service from now on."""
+    commands.venue.config.rate = float(request["rate"])
+
+
+@command
+def step(commands: Commands, request: dict) -> None:
+    """`count` orders of the generated market of `symbol`, now."""
+    row = next((row for row in commands.venue.markets if row[0].instrument.symbol == request["symbol"]), None)
+    if row is None or commands.venue.config.rendered:
+        raise ValueError(f"no generated live market for {request['symbol']}")
+    for _ in range(int(request.get("count", 1))):
+        commands.venue._step(row, commands.venue.now())
+
+
+@command
+def status(commands: Commands, request: dict) -> None:
+    """5032 of a symbol becomes `status`; told by 35=y to those who watch."""
+    for service, line in commands.lines(request):
+        line.instrument.status = int(request["status"])
+        line.instrument.verbatim = b""
+        if service.level == "L2" or not commands.lines({**request, "level": None})[1:]:
+            commands.venue.announce(service.venue_name, line.instrument)
+
+
+@command
+def trading_status(commands: Commands, request: dict) -> None:
+    """340 of the spot venue; told by 35=h."""
+    commands.venue.announce_status(int(request["status"]))
+
+
+@command
+def precision(commands: Commands, request: dict) -> None:
+    """Other precisions of a symbol (`price_precision`, `qty_precision`), finer by powers of ten;
+    `silent` tells nobody. Listeners get a new snapshot."""
+    rows = [(market, level2, level3) for market, level2, level3 in commands.venue.markets
+            if market.instrument.symbol == request["symbol"]]
+    if not rows or commands.venue.config.rendered:
+        raise ValueError(f"no generated live market for {request['symbol']}")
+    market, level2, level3 = rows[0]
+    row = market.instrument
+    finer = (int(request.get("price_precision", row.price_precision)) - row.price_precision,
+             int(request.get("qty_precision", row.qty_precision)) - row.qty_precision)
+    if min(finer) < 0:
+        raise ValueError("precisions only become finer")
+    market.rescale(*finer)
+    level2.replace(market.levels)
+    level3.replace(market.book)
+    if not request.get("silent"):
+        commands.venue.announce(market.venue, row)
+    for line in (level2, level3):
+        line.resnapshot()
+
+
+@command
+def list_(commands: Commands, request: dict) -> None:
+    """A new generated symbol on `venue` (spot or derivatives)."""
+    commands.venue.list_symbol(request.get("venue", "spot"), request["symbol"],
+                           int(request.get("price_precision", 2)), int(request.get("qty_precision", 8)))
+
+
+@command
+def delist(commands: Commands, request: dict) -> None:
+    """A symbol's status becomes 6 (told by 35=y), its book empties, and it can not be subscribed any more."""
+    status(commands, {**request, "status": 6})
+    for _, line in commands.lines(request):
+        line.clear()
+        line.listed = False
+    commands.venue.drop_market(request["symbol"])
