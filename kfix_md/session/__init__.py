@@ -5,5 +5,6 @@ from kfix_md.session.rollover import Rollover, trading_date
 from kfix_md.session.words import Application, Close, LocalError, SessionConfig, SessionState
 
 __all__ = [
-    "Application", "Close", "LocalError", "Rollover", "Session", "SessionConfig", "SessionState", "trading_date",
+    "Application", "Close", "LocalError", "Rollover", "Session", "SessionConfig", "SessionState",
+    "trading_date",
 ]

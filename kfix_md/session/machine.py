@@ -25,7 +25,7 @@ OFF, LOGON_SENT, ON, LOGOUT_SENT, LOGGED_OUT, CLOSED = SessionState
 #: frames waiting for the connector before the peer is judged to ask faster than it reads
 _MAX_OUTBOX = 20_000
 _MAX_REQUESTS = 8_192
-_MAX_EVENTS = 20_000
+_MAX_EVENTS = 4_096
 _ID_TAG = {"V": 262, "x": 320, "g": 335}
 
 
@@ -34,6 +34,10 @@ class _Handler(Protocol):
 
     sequence: Sequence
     fast: bool
+    last_recv_ns: int
+    sending_time_limit_ns: int
+
+    def expect_comp_ids(self, sender: bytes, target: bytes) -> None: ...
 
 
 class Session(Recovery):
@@ -64,7 +68,7 @@ class Session(Recovery):
         self.retry = "backoff"  # when to connect again: rollover (every 2 s), backoff, long or never
         self.session_id = ""
         self.heartbeat_s = config.heartbeat
-        self.last_recv_ns = 0  # the connector advances it for frames of the fast path
+        self.last_recv_ns = 0  # of a bound handler the fast path counts as well, at each tick
         self.last_sent_ns = 0
         self.clock_lag_ns = 0  # our receive time minus the peer's SendingTime, of the last message seen here
         self.asked_reset = True
@@ -89,9 +93,9 @@ class Session(Recovery):
         handler.sequence.outgoing = self.sequence.outgoing
         self.sequence = handler.sequence
         self._handler = handler
-        expect = getattr(handler, "expect_comp_ids", None)
-        if expect:
-            expect(*self.inbound_ids)
+        handler.expect_comp_ids(*self.inbound_ids)
+        limit = self.config.sending_time_limit
+        handler.sending_time_limit_ns = 0 if limit is None else int(limit * SECOND)
         self.refresh_fast()
 
     def _resume(self) -> None:
@@ -161,7 +165,7 @@ class Session(Recovery):
         """Bytes that are no message (bad checksum or length, noise): counted, no number used, no Reject."""
         self.count(f"garbled_{kind}")
         self.note_garbled(self.sequence.expected)
-        self.event(recv_ns, "garbled", kind=kind, bytes=n_bytes)
+        self.event(recv_ns, "garbled", what=kind, bytes=n_bytes)
         if self.state == LOGON_SENT:
             self.close("protocol", f"garbled bytes ({kind}) instead of a Logon", recv_ns)
 
@@ -230,6 +234,8 @@ class Session(Recovery):
     def tick(self, now_ns: int) -> None:
         """Everything that time alone brings; call it at `next_timeout` or a few times a second."""
         self._now_ns = now_ns
+        if self._handler is not None:  # what came by the fast path counts as heard
+            self.last_recv_ns = max(self.last_recv_ns, self._handler.last_recv_ns)
         self.last_recv_ns = min(self.last_recv_ns, now_ns)  # a clock set back must not look like silence
         self.last_sent_ns = min(self.last_sent_ns, now_ns)
         self._since_ns = min(self._since_ns, now_ns)
@@ -245,8 +251,8 @@ class Session(Recovery):
             self._check_silence(now_ns)
         if self.state in (ON, LOGOUT_SENT):
             self.check_gap(now_ns)
-            if now_ns - self.last_sent_ns >= self._beat_ns():
-                self.transmit("0", fix.heartbeat(), now_ns)
+        if self.state in (ON, LOGOUT_SENT) and now_ns - self.last_sent_ns >= self._beat_ns():
+            self.transmit("0", fix.heartbeat(), now_ns)
         self._save(now_ns)
 
     def _beat_ns(self) -> int:

@@ -165,11 +165,11 @@ class Recovery:
         """Frames to apply now, in order, as (frame, recv_ns); call it until it is empty.
 
         The empty answer is what ends a gap: only then are the books whole and the fast path open again.
+        Whoever applies them journals their numbers ("released"), behind the frame that set them free.
         """
         if self._released:
             taken = list(self._released)
             self._released.clear()
-            self.event(now_ns or taken[-1][2], "released", first=taken[0][0], last=taken[-1][0])
             return [(frame, recv_ns) for _, frame, recv_ns in taken]
         if self.unsettled:
             self._settled(now_ns)
