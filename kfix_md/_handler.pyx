@@ -14,13 +14,15 @@ from kfix_md._book cimport (
     BOOK_OK, CRC_DEPTH, RULE_AUTO, RULE_LEVEL, RULE_OFF, RULE_ORDER, Book, L2Book, L3Book, crossed,
 )
 from kfix_md._codec cimport (
-    FRAME_BAD_CHECKSUM, FRAME_BAD_LENGTH, FRAME_GARBAGE, FRAME_MORE, FRAME_OK, MD_OK, MD_PRECISION, Codec,
+    FRAME_BAD_CHECKSUM, FRAME_BAD_LENGTH, FRAME_GARBAGE, FRAME_MORE, FRAME_OK, MD_NOT_NUMERIC, MD_OK, MD_PRECISION, Codec,
     Header, MDMessage, Span, find_begin, next_frame,
 )
 from kfix_md._entry cimport *
 from kfix_md._journal cimport REC_FRAME, JournalWriter
 from kfix_md._sequence cimport Sequence
 from kfix_md._shm cimport SegmentWriter
+
+import re
 
 import numpy as np
 
@@ -40,6 +42,7 @@ cdef enum:
     IGNORE = 4
 
 _GARBLED = {FRAME_GARBAGE: "garbage", FRAME_BAD_LENGTH: "body_length", FRAME_BAD_CHECKSUM: "checksum"}
+OTHER_VERSION = re.compile(rb"8=FIX[.\w]{2,8}\x019=(\d{1,6})\x01")
 _LEVELS = {"auto": 0, "L2": 2, "L3": 3}
 _KEEPS_BOOK = {State.GAP, State.STALE, State.HALTED, State.LIVE, State.EMPTY}
 
@@ -54,6 +57,16 @@ cdef inline uint32_t hash_symbol(const char* p, int32_t n) noexcept nogil:
     for i in range(n):
         h = (h ^ <uint8_t>p[i]) * 16777619
     return h ^ (h >> 15)
+
+
+def other_version(data):
+    """Return the sound frame of another FIX version that `data` begins with, or None: the peer speaks it."""
+    whole = OTHER_VERSION.match(data)
+    if whole is None or not 0 < int(whole[1]) < len(data):
+        return None
+    end = whole.end() + int(whole[1])
+    trailer = b"10=%03d\x01" % (sum(data[:end]) % 256)
+    return data[:end] + trailer if data[end:end + 7] == trailer else None
 
 
 cdef class Handler:
@@ -204,7 +217,11 @@ cdef class Handler:
         self.in_garbage = True
         self.start += skip
         if what is not None and self.session is not None:
-            self.session.garbled(what, skip, recv_ns)
+            foreign = other_version(p[:min(skip, COPY_BYTES)]) if what == "begin_string" else None
+            if foreign:
+                self.session.receive(foreign, fields(foreign), recv_ns)
+            else:
+                self.session.garbled(what, skip, recv_ns)
         return 0
 
     # ---- one frame ----
@@ -216,6 +233,8 @@ cdef class Handler:
         cdef uint16_t flags
         while body[0] != 1:
             body += 1
+        if memcmp(body, <const char*>b"\x0135=", 4) != 0:  # 35 is the third field, or this is no message
+            return self.garbled(n, recv_ns)
         if self.codec.read_header(body + 1, end, &h) != MD_OK:
             return self.controlled(&h, p, n, recv_ns)
         self.last_recv_ns = recv_ns
@@ -253,9 +272,7 @@ cdef class Handler:
         try:
             parsed = fields(frame)
         except ProtocolError:
-            self.counters.malformed += 1
-            self.session.garbled("field", n, recv_ns)
-            return 0
+            return self.garbled(n, recv_ns)
         verdict = self.session.receive(frame, parsed, recv_ns)
         if self.journal is not None:
             self.journal.put(REC_FRAME, self.session_number, recv_ns, p, n)
@@ -271,18 +288,21 @@ cdef class Handler:
         self.release(recv_ns)
         return 0
 
+    cdef int garbled(self, int64_t n, int64_t recv_ns) except -1:
+        # a frame that is no message: no number is used, so that it comes again by a resend
+        self.counters.malformed += 1
+        if self.session is not None:
+            self.session.garbled("field", n, recv_ns)
+        return 0
+
     def release(self, int64_t recv_ns):
         """Apply what the session kept back until a gap was closed, in order."""
-        released = self.session.take_released()
-        if not released:
-            return
-        first = last = None
-        for frame, received_ns in released:
-            self.deliver(frame, received_ns, MSG_DEFERRED)
-            last = self._seq_of(frame)
-            first = last if first is None else first
-        if self.journal is not None:
-            self.journal.event(self.session_number, recv_ns, {"type": "released", "first": first, "last": last})
+        while released := self.session.take_released(recv_ns):  # its empty answer ends the gap
+            for frame, received_ns in released:
+                self.deliver(frame, received_ns, MSG_DEFERRED)
+            if self.journal is not None:
+                first, last = self._seq_of(released[0][0]), self._seq_of(released[len(released) - 1][0])
+                self.journal.event(self.session_number, recv_ns, {"type": "released", "first": first, "last": last})
 
     def _seq_of(self, frame):
         return next((int(value) for tag, value in fields(frame) if tag == 34 and value.isdigit()), None)
@@ -317,10 +337,16 @@ cdef class Handler:
         cdef int32_t row
         cdef int error = self.codec.decode(h, end, &m)
         self.counters.market_data += 1
+        if error == MD_NOT_NUMERIC and self.session is not None and h.seq == self.sequence.expected - 1:
+            self.sequence.expected = h.seq
+            self.garbled(end - h.sender.p, recv_ns)
+            return flags | MSG_IGNORED
         row = self.find_slot(m.symbol.p, m.symbol.n) if m.symbol.n else -1
         if row < 0:
             self.counters.unknown_symbol += 1
-            self.counters.malformed += error != MD_OK
+            if error != MD_OK:
+                self.counters.malformed += 1
+                self.complain(h, error, recv_ns)
             return flags | MSG_IGNORED
         s = &self.slots[row]
         if s.req_n != ANY_REQ_ID and (m.req_id.n != s.req_n or memcmp(m.req_id.p, s.req_id, s.req_n) != 0):
@@ -334,6 +360,7 @@ cdef class Handler:
         if error != MD_OK:
             self.counters.malformed += 1
             s.synced = 0
+            self.complain(h, error, recv_ns)
             self.set_state(row, STATE_STALE, CAUSE_PRECISION if error == MD_PRECISION else CAUSE_MALFORMED)
             return flags | MSG_IGNORED | MSG_BAD_BOOK
         if s.level == 0 or self.books[row] is None:
@@ -345,6 +372,11 @@ cdef class Handler:
         if self.collect:
             self.collect_ticks(row, h, &m, recv_ns, flags)
         return flags
+
+    cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1:
+        if self.session is not None and error != MD_PRECISION:
+            self.session.malformed(h.seq, chr(h.msg_type), error, recv_ns)
+        return 0
 
     cdef uint16_t apply(self, Slot* s, Book book, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) noexcept:
         # `top.spare` keeps the state before the message, so that the caller sees a change

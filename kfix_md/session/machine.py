@@ -26,6 +26,14 @@ OFF, LOGON_SENT, ON, LOGOUT_SENT, LOGGED_OUT, CLOSED = SessionState
 _MAX_OUTBOX = 20_000
 _MAX_REQUESTS = 8_192
 _MAX_EVENTS = 4_096
+#: MD_* code of the decoder to 373, 371, 58
+_MALFORMED = {
+    1: (fix.INVALID_TAG, None, "Invalid tag number"),
+    2: (fix.NO_VALUE, None, "Tag specified without a value"),
+    4: (fix.TAG_MISSING, None, "Required tag missing"),
+    5: (fix.GROUP_COUNT, 268, "Incorrect NumInGroup count for repeating group"),
+    6: (fix.INCORRECT_VALUE, None, "Value is incorrect (out of range) for this tag"),
+}
 _ID_TAG = {"V": 262, "x": 320, "g": 335}
 
 
@@ -168,6 +176,12 @@ class Session(Recovery):
         self.event(recv_ns, "garbled", what=kind, bytes=n_bytes)
         if self.state == LOGON_SENT:
             self.close("protocol", f"garbled bytes ({kind}) instead of a Logon", recv_ns)
+
+    def malformed(self, seq: int, msg_type: str, error: int, recv_ns: int) -> None:
+        """A W or X whose number was used and whose body cannot be: `error` is a MD_* code of the decoder."""
+        reason, tag, text = _MALFORMED.get(error, (fix.INCORRECT_FORMAT, None, "Incorrect data format for value"))
+        self.count("malformed")
+        self.reject(seq, msg_type, reason, tag, text, recv_ns)
 
     def disconnected(self, now_ns: int, reason: str) -> None:
         """The transport is gone (or could not be made); `reason` in a word or two: fin, rst, refused..."""

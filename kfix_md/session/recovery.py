@@ -39,6 +39,7 @@ class Recovery:
         self.unsettled = False  # a gap closed, and its frames are not all applied yet
         self._released: deque[tuple[int, bytes, int]] = deque()
         self._replayed: list[Hole] = []
+        self._lossy = False  # part of the open gap will never come: a replay of the rest heals no book
         self._announced = False  # on_ready was called for this connection
         self._asked: Hole | None = None
         self._asked_ns = self._progress_ns = self._attempts = 0
@@ -182,8 +183,10 @@ class Recovery:
         for hole in healed:
             self.event(now_ns, "gap_close", id=hole.id, healed="replay")
         self.refresh_fast()
-        if not self.gap and healed:
-            self.app.on_gap_closed()
+        if not self.gap:
+            if healed and not self._lossy:
+                self.app.on_gap_closed()
+            self._lossy = False
         self.settle(now_ns)
 
     def settle(self, now_ns: int) -> None:
@@ -200,6 +203,7 @@ class Recovery:
         if hole is None:
             hole = self._open_hole(first, last, cause, now_ns)
             self._to_heal(hole, "snapshot")
+        self._lossy = bool(self.gap)
         self.count("messages_lost", last - first + 1)
         self.app.on_lost(first, last, hole.cause)
 
@@ -249,6 +253,7 @@ class Recovery:
         self.unsettled = False
         self._asked = None
         self._garbled_at = 0
+        self._lossy = False
 
     # ------------------------------------------------------------ new numbering, rollover
 
