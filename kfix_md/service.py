@@ -190,6 +190,8 @@ class Service(Application):
 
     def on_gap_closed(self) -> None:
         """Every message was replayed and applied: the books that were kept are whole again."""
+        if self._resync is not None:  # not those that lost something before: snapshots are on the way
+            return
         for sub in self.subs.all.values():
             if self._state_of.get(sub.symbol) is State.GAP:
                 self.handler.mark(sub.symbol, State.LIVE, Cause.NONE)
