@@ -1,8 +1,8 @@
-# One book in a segment, as the compiled reader holds it.
+# Top of one book in a segment, as the compiled reader holds it.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from kfix_md._segment cimport Segment
-from kfix_md._shm cimport kfix_best, kfix_depth, kfix_level, kfix_order, kfix_symbol, kfix_top, kfix_trade, kfix_trades
+from kfix_md._shm cimport kfix_symbol, kfix_top
 
 
 cdef class Quote:
@@ -12,19 +12,10 @@ cdef class Quote:
     cdef readonly object state
 
 
-cdef class Book:
+cdef class TopReader:
     cdef Segment segment
     cdef object feed
-    cdef kfix_symbol* entry
     cdef kfix_top* best_of
-    cdef kfix_best* ten
-    cdef kfix_depth* deep
-    cdef kfix_level* bids
-    cdef kfix_level* asks
-    cdef kfix_order* rows
-    cdef kfix_trades* ring
-    cdef kfix_trade* trade_rows
-    cdef uint32_t depth_capacity, orders_capacity, trades_capacity
     cdef uint64_t seen              # version of the top block when this object was last read
     cdef readonly uint64_t retries
     cdef readonly str symbol, level
@@ -34,5 +25,6 @@ cdef class Book:
     cdef int judge(self, int state, int cause) except -1
     cdef int peek(self, kfix_top* t, size_t n) except -1
     cdef bint gone(self)
-    cdef int copy_ten(self, kfix_level* to, uint32_t most, kfix_depth* head) except -1
-    cdef int copy_deep(self, kfix_level* to, uint32_t most, kfix_depth* head) except -1
+
+
+cdef bint wants_int(price) except -1

@@ -2,65 +2,28 @@
 """How a reader takes whole, fresh values out of shared memory it may only look at: bounded retries, no locks."""
 
 import time
-from collections import namedtuple
-
-import numpy as np
 
 from kfix_md._entry import Cause, State
-from kfix_md.errors import FeedDead, FeedError, NotLive
+from kfix_md.errors import FeedDead, NotLive
 
 cimport cython
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport NAN
-from libc.stdint cimport int32_t, uint8_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
 from posix.unistd cimport usleep
 
 from kfix_md._segment cimport TEN, cause_of, put_floats, state_of, trusted
 from kfix_md._shm cimport (
-    KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LEVELS_CUT, KFIX_ORDERS_CUT, KFIX_WAKE_BOOK, kfix_futex_wait, kfix_get,
-    kfix_load, kfix_load32, kfix_load_acquire, kfix_now, kfix_pause, kfix_read_begin, kfix_read_end,
+    KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_WAKE_BOOK, kfix_futex_wait, kfix_get, kfix_load32, kfix_load_acquire,
+    kfix_now, kfix_pause, kfix_read_begin, kfix_read_end,
 )
 
 cdef enum:
     LINE = 64
-    TRADES_HEAD = 64
     SPIN = 4000                     # tries before the first sleep: a writer is inside for well under 10 us
     NAPS = 200                      # sleeps of 100 us before giving up
     UNANNOUNCED_NS = 2_000_000      # sleep until the writer's heartbeat has seen that somebody waits
 
 NEVER_NS = (1 << 63) - 1            # age of a book that never got a message
-
-#: levels of `depth()`: price and quantity as floats, orders 0 on L2 where the venue does not tell
-LEVEL_DTYPE = np.dtype([("price", "f8"), ("qty", "f8"), ("orders", "u4")], align=True)
-#: levels of `depth(price="int")`: units of 10**-price_precision and 10**-qty_precision
-LEVEL_INT_DTYPE = np.dtype([("price", "i8"), ("qty", "i8"), ("orders", "u4")], align=True)
-#: `trades()`: aggressor 1 buy, 2 sell; ord_type 1 market, 2 limit; 0 unknown; index counts all trades of the symbol
-TRADE_DTYPE = np.dtype([
-    ("index", "u8"), ("price", "f8"), ("qty", "f8"), ("recv_ns", "i8"), ("event_ns", "i8"), ("seq", "u8"),
-    ("aggressor", "u1"), ("ord_type", "u1"),
-], align=True)
-#: `orders()`: the queue of one level, first in the queue first; the id as 128 bits and its kind (see IdKind)
-ORDER_DTYPE = np.dtype([
-    ("qty", "f8"), ("queue_ns", "i8"), ("event_ns", "i8"), ("id_hi", "u8"), ("id_lo", "u8"), ("id_kind", "u1"),
-], align=True)
-
-QueuePosition = namedtuple("QueuePosition", "side price qty ahead qty_ahead orders level_qty")
-QueuePosition.__doc__ = """Where an order stands: `ahead` orders with `qty_ahead` in total are filled before it."""
-
-cdef struct Level:
-    double price
-    double qty
-    uint32_t orders
-
-cdef struct LevelInt:
-    int64_t price
-    int64_t qty
-    uint32_t orders
-
-assert LEVEL_DTYPE.itemsize == sizeof(Level) == sizeof(LevelInt) == LEVEL_INT_DTYPE.itemsize
 
 
 @cython.final
@@ -71,7 +34,7 @@ cdef class Quote:
         return f"Quote({self.bid_qty}@{self.bid} / {self.ask_qty}@{self.ask}, {getattr(self.state, 'name', None)})"
 
 
-cdef class Book:
+cdef class TopReader:
     """One symbol of a running feed; every reading is whole and of one message.
 
     Prices and quantities are floats, the nearest to the exact decimals; a missing side has price NaN and quantity 0.
@@ -87,17 +50,9 @@ cdef class Book:
         """Look at directory entry `row` of `segment` from now on."""
         cdef kfix_symbol* e = segment.row(row)
         cdef char* base = segment.base
-        self.segment, self.entry = segment, e
+        self.segment = segment
         self.symbol, self.level = e.symbol.decode(), f"L{e.level}"
-        self.depth_capacity, self.orders_capacity = e.depth_capacity, e.orders_capacity
-        self.trades_capacity = e.trades_capacity
-        self.best_of, self.ten = <kfix_top*> (base + e.top_offset), <kfix_best*> (base + e.best_offset)
-        self.deep = <kfix_depth*> (base + e.depth_offset)
-        self.bids = <kfix_level*> (base + e.depth_offset + sizeof(kfix_depth))
-        self.asks = self.bids + e.depth_capacity
-        self.rows = <kfix_order*> (base + e.orders_offset) if e.orders_offset else NULL
-        self.ring = <kfix_trades*> (base + e.trades_offset)
-        self.trade_rows = <kfix_trade*> (base + e.trades_offset + TRADES_HEAD)
+        self.best_of = <kfix_top*> (base + e.top_offset)
         self.seen = 0
 
     # ---- one whole reading, and whether to believe it ----
@@ -145,6 +100,14 @@ cdef class Book:
             raise NotLive(self.symbol, state_of(state), cause_of(cause))
         return 1
 
+    def check(self):
+        """Raise FeedDead, saying why, when the feed is gone (or, reconnecting, move to the new one)."""
+        if not self.segment.fresh():
+            try:
+                self.segment.check()
+            except FeedDead as error:
+                self.revive(error)
+
     def revive(self, error):
         """Move to the feed's new segment, when it was attached with reconnect=True and there is one; else raise."""
         if self.feed is None or not self.feed.revive(self):
@@ -160,7 +123,7 @@ cdef class Book:
         cdef kfix_top t
         cdef double bid, bid_qty, ask, ask_qty
         self.quote(&t, allow_stale)
-        if price is not None and _exact(price):
+        if price is not None and wants_int(price):
             return (t.bid if t.has & KFIX_HAS_BID else None, t.bid_qty,
                     t.ask if t.has & KFIX_HAS_ASK else None, t.ask_qty)
         put_floats(&t, &bid, &bid_qty, &ask, &ask_qty)
@@ -190,12 +153,7 @@ cdef class Book:
             version = kfix_load_acquire(&self.best_of.version)
             if version != self.seen:
                 return True
-            if not self.segment.fresh():
-                try:
-                    self.segment.check()
-                except FeedDead as error:
-                    self.revive(error)
-                    continue
+            self.check()
             slice_ns = self.segment.interval if timeout is None else end - time.monotonic_ns()
             if slice_ns <= 0:
                 return False
@@ -239,16 +197,16 @@ cdef class Book:
 
     cdef bint gone(self):
         """The feed has ended, and there is no new one to move to."""
-        if self.segment.fresh():
-            return False
         try:
-            self.segment.check()
-        except FeedDead as error:
-            try:
-                self.revive(error)
-            except FeedDead:
-                return True
+            self.check()
+        except FeedDead:
+            return True
         return False
+
+    @property
+    def instance(self):
+        """Random number of the feed's segment: another one after it was started again."""
+        return self.segment.header.instance
 
     @property
     def state(self):
@@ -310,119 +268,10 @@ cdef class Book:
             "qty_precision": t.qty_precision, "generation": t.generation,
         }
 
-    # ---- depth ----
 
-    def depth(self, n=None, price="float", bint allow_stale=False):
-        """(bids, asks): the `n` best levels of each side (all without `n`), best first, of one moment.
-
-        Structured arrays of LEVEL_DTYPE, or LEVEL_INT_DTYPE with price="int"; orders is 0 on L2.
-        """
-        cdef bint exact = _exact(price)
-        cdef uint64_t version
-        cdef kfix_depth head
-        cdef uint32_t most = self.depth_capacity if n is None else max(0, min(int(n), self.depth_capacity))
-        cdef kfix_level* levels = <kfix_level*> malloc(2 * (most + 1) * sizeof(kfix_level))
-        if levels == NULL:
-            raise MemoryError
-        try:
-            while True:
-                version = kfix_load_acquire(&self.best_of.version)
-                if most <= 10:
-                    self.copy_ten(levels, most, &head)
-                else:
-                    self.copy_deep(levels, most, &head)
-                if allow_stale or (trusted(head.state) and self.segment.fresh()) or self.judge(head.state, head.cause):
-                    break
-            self.seen = version
-            return (level_array(levels, head.n_bids, &head, exact),
-                    level_array(levels + most, head.n_asks, &head, exact))
-        finally:
-            free(levels)
-
-    cdef int copy_ten(self, kfix_level* to, uint32_t most, kfix_depth* head) except -1:
-        """Up to ten levels a side out of their own block, best first: bids at 0, asks at `most`."""
-        cdef kfix_best ten
-        cdef uint32_t tries = 0
-        cdef uint64_t begun
-        while True:
-            begun = kfix_read_begin(&self.ten.version)
-            if not begun & 1:
-                kfix_get(&ten, self.ten, sizeof(kfix_best))
-                if kfix_read_end(&self.ten.version, begun):
-                    break
-            tries = self.again(tries)
-        head.n_bids, head.n_asks = min(ten.n_bids, most), min(ten.n_asks, most)
-        head.state, head.cause = ten.state, ten.cause
-        head.price_precision, head.qty_precision = ten.price_precision, ten.qty_precision
-        memcpy(to, ten.bids, head.n_bids * sizeof(kfix_level))
-        memcpy(to + most, ten.asks, head.n_asks * sizeof(kfix_level))
-        return 0
-
-    cdef int copy_deep(self, kfix_level* to, uint32_t most, kfix_depth* head) except -1:
-        """Up to `most` levels a side out of the full book, best last: bids at 0, asks at `most`."""
-        cdef uint32_t tries = 0, b, a
-        cdef uint64_t begun
-        while True:
-            begun = kfix_read_begin(&self.deep.version)
-            if not begun & 1:
-                kfix_get(head, self.deep, sizeof(kfix_depth))
-                b, a = min(head.n_bids, self.depth_capacity), min(head.n_asks, self.depth_capacity)
-                head.n_bids, head.n_asks = min(b, most), min(a, most)
-                kfix_get(to, self.bids + (b - head.n_bids), head.n_bids * sizeof(kfix_level))
-                kfix_get(to + most, self.asks + (a - head.n_asks), head.n_asks * sizeof(kfix_level))
-                if kfix_read_end(&self.deep.version, begun):
-                    break
-            tries = self.again(tries)
-        reverse(to, head.n_bids)
-        reverse(to + most, head.n_asks)
-        return 0
-
-    @property
-    def truncated(self):
-        """The book has deeper levels, or more orders, than its blocks hold: (levels, orders), two booleans."""
-        cdef uint32_t flags = kfix_load32(&self.deep.flags)
-        return bool(flags & KFIX_LEVELS_CUT), bool(flags & KFIX_ORDERS_CUT)
-
-
-cdef void reverse(kfix_level* levels, uint32_t n) noexcept nogil:
-    cdef uint32_t i
-    cdef kfix_level kept
-    for i in range(n // 2):
-        kept = levels[i]
-        levels[i] = levels[n - 1 - i]
-        levels[n - 1 - i] = kept
-
-
-cdef bint _exact(price) except -1:
+cdef bint wants_int(price) except -1:
     if price is None or price == "float":
         return False
     if price == "int":
         return True
     raise ValueError(f'price must be "float" or "int", not {price!r}')
-
-
-cdef void* data_of(out) except? NULL:
-    """Where the data of a fresh contiguous array is; the caller keeps the array."""
-    cdef Py_buffer view
-    PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
-    cdef void* data = view.buf
-    PyBuffer_Release(&view)
-    return data
-
-
-cdef level_array(const kfix_level* levels, uint32_t n, const kfix_depth* head, bint exact):
-    cdef double p = TEN[head.price_precision if 0 <= head.price_precision <= 18 else 0]
-    cdef double q = TEN[head.qty_precision if 0 <= head.qty_precision <= 18 else 0]
-    out = np.empty(n, LEVEL_INT_DTYPE if exact else LEVEL_DTYPE)
-    cdef Level* to = <Level*> data_of(out)
-    cdef LevelInt* exact_to = <LevelInt*> to
-    cdef uint32_t i
-    if exact:
-        for i in range(n):
-            exact_to[i].price, exact_to[i].qty = levels[i].price, levels[i].qty
-            exact_to[i].orders = levels[i].orders
-    else:
-        for i in range(n):
-            to[i].price, to[i].qty = levels[i].price / p, levels[i].qty / q
-            to[i].orders = levels[i].orders
-    return out

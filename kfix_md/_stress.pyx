@@ -8,7 +8,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove, memset
 
 from kfix_md._entry cimport BookSide, MDEntry, Order, OrderSlab, TopOfBook
-from kfix_md._reader cimport Book
+from kfix_md._deep cimport Book
 from kfix_md._shm cimport (
     SegmentWriter, kfix_load, kfix_now, kfix_pause, kfix_top,
 )

@@ -8,11 +8,26 @@ from pathlib import Path
 
 import numpy as np
 
-from kfix_md._reader import LEVEL_DTYPE, LEVEL_INT_DTYPE, Book, Quote
+from kfix_md._deep import LEVEL_DTYPE, LEVEL_INT_DTYPE, ORDER_DTYPE, TRADE_DTYPE, Book, QueuePosition
+from kfix_md._reader import Quote
 from kfix_md._segment import Segment
 from kfix_md.errors import FeedDead, FeedError, NoSuchSymbol, NotLive
 
-__all__ = ["LEVEL_DTYPE", "LEVEL_INT_DTYPE", "Book", "Feed", "FeedDead", "FeedError", "NotLive", "Quote", "attach"]
+__all__ = [
+    "LEVEL_DTYPE",
+    "LEVEL_INT_DTYPE",
+    "ORDER_DTYPE",
+    "TRADE_DTYPE",
+    "Book",
+    "Feed",
+    "FeedDead",
+    "FeedError",
+    "NotLive",
+    "QueuePosition",
+    "Quote",
+    "attach",
+    "feeds",
+]  # fmt: skip
 
 PREFIX = "kfix-md."
 LEVELS = {"L2": 2, "L3": 3, 2: 2, 3: 3}

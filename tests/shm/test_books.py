@@ -164,14 +164,14 @@ def test_more_levels_than_the_block_holds_keep_the_best_and_say_so(tmp_path):
     btc = desk.attach()["BTC/USD"]
     desk.btc.fill([(1000 - i, i + 1) for i in range(50)], [(2000 + i, i + 1) for i in range(5)])
     desk.btc.publish()
-    assert btc.depth(price="int")[0]["price"].tolist() == list(range(1000, 980, -1))
+    assert btc.depth(None, price="int")[0]["price"].tolist() == list(range(1000, 980, -1))
     assert btc.truncated == (True, False)
     desk.btc.delete("bid", 49)  # the best: deeper ones move up
     desk.btc.publish()
-    assert btc.depth(price="int")[0]["price"].tolist() == list(range(999, 979, -1))
+    assert btc.depth(None, price="int")[0]["price"].tolist() == list(range(999, 979, -1))
     desk.btc.fill([(1000 - i, i + 1) for i in range(20)], [])
     desk.btc.publish()
-    assert btc.depth(price="int")[0]["price"].tolist() == list(range(1000, 980, -1))
+    assert btc.depth(None, price="int")[0]["price"].tolist() == list(range(1000, 980, -1))
     assert btc.truncated == (False, False)
     desk.writer.close()
 
