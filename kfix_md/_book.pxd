@@ -65,6 +65,7 @@ cdef class L3Book(Book):
     cdef int reserve_orders(self, int32_t capacity) noexcept
     cdef void touch(self, int32_t row) noexcept
     cdef int add(self, MDEntry* e) noexcept
+    cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept
     cdef void remove(self, int32_t row) noexcept
     cdef void change(self, int32_t row, MDEntry* e) noexcept
 

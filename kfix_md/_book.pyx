@@ -27,6 +27,11 @@ cdef extern from "_crc.h" nogil:
     uint32_t kfix_reduce(uint64_t product)
     uint32_t kfix_crc_power(uint32_t n)
     uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t* length)
+    uint32_t kfix_crc_multiply(uint32_t a, uint32_t b)
+    uint32_t kfix_crc_replace_before(uint32_t whole, uint32_t old, int32_t old_n, uint32_t fresh, int32_t fresh_n,
+                                     uint32_t after, uint32_t after_n)
+    uint32_t kfix_crc_replace_after(uint32_t whole, uint32_t old, int32_t old_n, uint32_t fresh, int32_t fresh_n,
+                                    uint32_t before, uint32_t after_n)
 
 kfix_crc_init(os.environ.get("KFIX_SIMD") != "scalar")
 
@@ -214,9 +219,6 @@ cdef class Book:
         cdef LevelAux* aux = &self.aux[side][i]
         cdef uint8_t n = 0
         cdef uint32_t crc
-        if rule == self.rule and aux.length > 0:
-            length[0] = aux.length
-            return aux.crc
         crc = kfix_crc_level(self.sides[side].price[i], self.sides[side].qty[i], &n)
         if rule == self.rule:
             aux.crc = crc
@@ -239,7 +241,11 @@ cdef class Book:
             follows = 0
             first = max(self.sides[side].n - CRC_DEPTH, 0)
             for i in range(first, self.sides[side].n):
-                crc = self.level_crc(side, i, &length, rule)
+                if rule == self.rule and self.aux[side][i].length > 0:
+                    crc = self.aux[side][i].crc
+                    length = self.aux[side][i].length
+                else:
+                    crc = self.level_crc(side, i, &length, rule)
                 product ^= kfix_clmul(crc, kfix_crc_power(follows))
                 follows += length
             sides[side].crc = kfix_reduce(product)
@@ -249,8 +255,8 @@ cdef class Book:
         # 5041 covers the offers, then the bids
         total = sides[0].length + sides[1].length
         product = kfix_clmul(sides[1].crc, kfix_crc_power(sides[0].length))
-        product ^= kfix_clmul(0xFFFFFFFF, kfix_crc_power(total))
-        return kfix_reduce(product) ^ sides[0].crc ^ 0xFFFFFFFF
+        product ^= kfix_clmul(<uint32_t>0xFFFFFFFF, kfix_crc_power(total))
+        return kfix_reduce(product) ^ sides[0].crc ^ <uint32_t>0xFFFFFFFF
 
     # ---- what Python sees ----
 
@@ -494,7 +500,7 @@ cdef class L3Book(Book):
             self.touch(before)
         else:
             aux.tail = row
-        aux.length = 0
+        self.recompute(aux, o, 0, 0)
         s.qty[i] = wrapping(s.qty[i], e.qty)
         s.orders[i] += 1
         self.slab.n_orders += 1
@@ -502,6 +508,42 @@ cdef class L3Book(Book):
         self.touch(row)
         mark_dirty(self, e.side, i, i + 1)
         return BOOK_OK
+
+    cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept:
+        # the cached CRC of a level in which the text of one order changed: it was (old, old_n), nothing for a new
+        # order, and is that of `o` now, nothing when o.crc_len still is old_n. Both neighbours are walked at once,
+        # so that only the shorter way to an end of the queue is gone.
+        cdef Order* rows = self.slab.rows
+        cdef int32_t ahead = o.prev, behind = o.next
+        cdef uint32_t before = 0, before_n = 0, after = 0, after_n = 0, fresh = 0
+        cdef int32_t fresh_n = 0
+        cdef uint64_t product = 0
+        cdef Order* q
+        if aux.length == 0:
+            return
+        if self.rule != RULE_ORDER or (old_n == 0 and o.crc_len > 0):
+            aux.length = 0
+            return
+        if o.crc_len == 0:
+            fresh = kfix_crc_level(o.price, o.qty, &o.crc_len)
+            o.crc = fresh
+            fresh_n = o.crc_len
+        while ahead >= 0 and behind >= 0:
+            q = &rows[ahead]
+            product ^= kfix_clmul(q.crc, kfix_crc_power(before_n))
+            before_n += q.crc_len
+            ahead = q.prev
+            q = &rows[behind]
+            after = kfix_crc_multiply(after, kfix_crc_power(q.crc_len)) ^ q.crc
+            after_n += q.crc_len
+            behind = q.next
+        if behind < 0:
+            aux.crc = kfix_crc_replace_before(aux.crc, old, old_n, fresh, fresh_n, after, after_n)
+        else:
+            before = kfix_reduce(product)
+            after_n = aux.length - before_n - old_n
+            aux.crc = kfix_crc_replace_after(aux.crc, old, old_n, fresh, fresh_n, before, after_n)
+        aux.length += fresh_n - old_n
 
     cdef void remove(self, int32_t row) noexcept:
         cdef Order* rows = self.slab.rows
@@ -524,7 +566,7 @@ cdef class L3Book(Book):
         if s.orders[i] == 0:
             self.remove_level(o.side, i)
         else:
-            self.aux[o.side][i].length = 0
+            self.recompute(&self.aux[o.side][i], o, o.crc, o.crc_len)
             mark_dirty(self, o.side, i, i + 1)
         o.qty = 0
         o.next = self.free_row
@@ -538,10 +580,12 @@ cdef class L3Book(Book):
         cdef BookSide* s = &self.sides[o.side]
         cdef int32_t i = locate(s, o.side, o.price)
         s.qty[i] = wrapping(s.qty[i], e.qty - o.qty)
+        cdef uint32_t old = o.crc
+        cdef int32_t old_n = o.crc_len
         o.qty = e.qty
         o.event_ns = e.event_ns
         o.crc_len = 0
-        self.aux[o.side][i].length = 0
+        self.recompute(&self.aux[o.side][i], o, old, old_n)
         self.touch(row)
         mark_dirty(self, o.side, i, i + 1)
 
@@ -593,10 +637,6 @@ cdef class L3Book(Book):
         if rule != RULE_ORDER:
             return Book.level_crc(self, side, i, length, rule)
         cdef LevelAux* aux = &self.aux[side][i]
-        cdef bint cached = rule == self.rule
-        if cached and aux.length > 0:
-            length[0] = aux.length
-            return aux.crc
         cdef int32_t row = aux.tail
         cdef uint32_t follows = 0, crc
         cdef uint64_t product = 0
@@ -609,7 +649,7 @@ cdef class L3Book(Book):
             follows += o.crc_len
             row = o.prev
         crc = kfix_reduce(product)
-        if cached:
+        if rule == self.rule:
             aux.crc = crc
             aux.length = follows
         length[0] = follows

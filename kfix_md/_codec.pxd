@@ -69,7 +69,7 @@ cdef class Codec:
     cdef int _sender_n, _target_n
     cdef MDEntry* entries           # of the last message decoded
     cdef int32_t capacity
-    cdef list id_table              # text of ids with ID_TABLE, by row
+    cdef readonly list id_table              # text of ids with ID_TABLE, by row
     cdef dict _id_rows
     cdef readonly uint64_t fast_messages, general_messages
     cdef bint allow_fast

@@ -31,7 +31,7 @@ cdef extern from * nogil:
     void* memmem(const void*, size_t, const void*, size_t)
 
 cdef extern from "_scan.h" nogil:
-    const uint64_t* kfix_pow10
+    int kfix_rescale(int64_t* value, int shift)
     uint8_t kfix_sum(const char* p, int64_t n)
     const char* kfix_scan_init(const char* name)
     uint64_t kfix_load8(const char* p)
@@ -457,7 +457,7 @@ cdef class Codec:
         m.has_crc = 0
         if kfix_load4(p) == 0x31343035 and p[4] == c'=':            # "5041"
             p += 5
-            if kfix_digits(&p, &number) < 1 or p[0] != SOH or number > 0xFFFFFFFF:
+            if kfix_digits(&p, &number) < 1 or p[0] != SOH or number >> 32 != 0:
                 return MD_BAD_VALUE
             p += 1
             m.crc = number
@@ -630,7 +630,7 @@ cdef class Codec:
                 m.declared = number
             elif tag == 5041:
                 m.repeated_tags += m.has_crc
-                if kfix_digits(&value, &number) < 1 or value != after or number > 0xFFFFFFFF:
+                if kfix_digits(&value, &number) < 1 or value != after or number >> 32 != 0:
                     return self._fail(m, MD_BAD_VALUE, 5041)
                 m.crc = number
                 m.has_crc = 1
@@ -677,9 +677,9 @@ cdef class Codec:
         cdef MDEntry* e = self.entries
         cdef MDEntry* end = e + m.n
         while e < end:
-            if rescale(&e.price, price_precision - <int>e.spare0) != 0:
+            if kfix_rescale(&e.price, price_precision - <int>e.spare0) != 0:
                 return self._fail(m, MD_PRECISION, 270)
-            if rescale(&e.qty, qty_precision - <int>e.spare1) != 0:
+            if kfix_rescale(&e.qty, qty_precision - <int>e.spare1) != 0:
                 return self._fail(m, MD_PRECISION, 271)
             e.spare0 = 0
             e.spare1 = 0
@@ -741,30 +741,6 @@ cdef class Codec:
         if error != MD_OK:
             raise ProtocolError(f"35={chr(h.msg_type)} cannot be decoded: error {error} at tag {m.error_tag}")
         return np.frombuffer((<char*>self.entries)[:m.n * sizeof(MDEntry)], ENTRY_DTYPE).copy()
-
-
-cdef int64_t MAX_VALUE = 999999999999999999     # 18 digits
-
-
-cdef inline int rescale(int64_t* value, int shift) noexcept nogil:
-    cdef int64_t power
-    if shift == 0:
-        return 0
-    if shift > 0:
-        if value[0] == 0:
-            return 0
-        if shift > 18:
-            return -1
-        power = kfix_pow10[shift]
-        if value[0] > MAX_VALUE // power or value[0] < -(MAX_VALUE // power):
-            return -1
-        value[0] *= power
-        return 0
-    power = kfix_pow10[0 - shift]
-    if value[0] % power != 0:
-        return -1
-    value[0] = value[0] // power
-    return 0
 
 
 cdef inline int missing_tag(int bits) noexcept nogil:

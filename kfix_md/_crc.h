@@ -22,6 +22,7 @@
 static uint32_t kfix_slice[8][256];
 static uint32_t kfix_power[KFIX_POWERS];
 static uint32_t kfix_power_high[KFIX_POWERS]; /* x^(8 * KFIX_POWERS * n) */
+static uint32_t kfix_power_inverse[64];      /* x^(-8n): takes back the move by n bytes */
 static int kfix_use_clmul;
 
 /* 63-bit carry-less product of two 32-bit polynomials, by shifts: the oracle of the instruction */
@@ -69,52 +70,77 @@ static inline uint32_t kfix_crc_power(uint32_t n) {
     return kfix_crc_multiply(result, kfix_power_high[high]);
 }
 
-/* raw CRC of n bytes, n a multiple of 8 */
-static inline uint32_t kfix_crc_words(const char *p, int n) {
+/* raw CRC after eight more bytes, given as a little endian word; init is the raw CRC of what stood before */
+static inline uint32_t kfix_crc_word(uint32_t init, uint64_t w) {
+    w ^= init;
+    return kfix_slice[7][w & 255] ^ kfix_slice[6][(w >> 8) & 255] ^ kfix_slice[5][(w >> 16) & 255] ^
+           kfix_slice[4][(w >> 24) & 255] ^ kfix_slice[3][(w >> 32) & 255] ^ kfix_slice[2][(w >> 40) & 255] ^
+           kfix_slice[1][(w >> 48) & 255] ^ kfix_slice[0][w >> 56];
+}
+
+/* the eight decimal digits of v < 10^8 as bytes 0 to 9, the first in the lowest byte */
+static inline uint64_t kfix_eight_digits(uint32_t v) {
+    uint64_t pairs = v / 10000 | (uint64_t)(v % 10000) << 32;
+    uint64_t hundreds = ((pairs * 10486) >> 20) & 0x0000007F0000007Full; /* each half divided by 100 */
+    uint64_t twos = ((pairs - 100 * hundreds) << 16) | hundreds;
+    uint64_t tens = ((twos * 103) >> 10) & 0x000F000F000F000Full;
+    return ((twos - 10 * tens) << 8) | tens;
+}
+
+/* raw CRC of the decimal digits of v < 10^18; *length becomes their number. Zero bytes in place of leading
+ * zeros change no raw CRC, so that whole words are taken. */
+static inline uint32_t kfix_crc_digits(uint64_t v, int *length) {
     uint32_t crc = 0;
-    for (int i = 0; i < n; i += 8) {
-        uint64_t w;
-        memcpy(&w, p + i, 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        w = __builtin_bswap64(w);
-#endif
-        w ^= crc;
-        crc = kfix_slice[7][w & 255] ^ kfix_slice[6][(w >> 8) & 255] ^ kfix_slice[5][(w >> 16) & 255] ^
-              kfix_slice[4][(w >> 24) & 255] ^ kfix_slice[3][(w >> 32) & 255] ^
-              kfix_slice[2][(w >> 40) & 255] ^ kfix_slice[1][(w >> 48) & 255] ^ kfix_slice[0][w >> 56];
+    uint64_t digits, zeros;
+    int n = 8;
+    if (v >= 100000000) {
+        uint64_t high = v / 100000000;
+        crc = kfix_crc_digits(high, &n);
+        digits = kfix_eight_digits((uint32_t)(v - high * 100000000));
+        *length = n + 8;
+        return kfix_crc_word(crc, digits | 0x3030303030303030ull);
     }
-    return crc;
+    digits = kfix_eight_digits((uint32_t)v);
+    zeros = digits ? (uint64_t)__builtin_ctzll(digits) & ~7ull : 56;
+    *length = n - (int)(zeros >> 3);
+    return kfix_crc_word(0, (digits | 0x3030303030303030ull) & (~0ull << zeros));
 }
 
-static const char kfix_two_digits[201] =
-    "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
-    "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
-
-static inline char *kfix_digits_backwards(char *end, int64_t value) {
-    uint64_t v = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
-    while (v >= 100) {
-        uint64_t q = v / 100;
-        end -= 2;
-        memcpy(end, kfix_two_digits + 2 * (v - q * 100), 2);
-        v = q;
-    }
-    if (v >= 10) {
-        end -= 2;
-        memcpy(end, kfix_two_digits + 2 * v, 2);
-    } else {
-        *--end = (char)('0' + v);
-    }
-    if (value < 0) *--end = '-';
-    return end;
-}
-
-/* raw CRC of the decimal digits of price, then of qty; *length becomes the number of characters */
+/* raw CRC of the decimal digits of price, then of qty; *length becomes the number of characters.
+ * A negative price keeps its sign, as str() would print it. */
 static inline uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t *length) {
-    char text[48] = {0}; /* filled from its end: the zero bytes before the digits change no raw CRC */
-    char *begin = kfix_digits_backwards(kfix_digits_backwards(text + 48, qty), price);
-    int n = (int)(text + 48 - begin), words = (n + 7) & ~7;
-    *length = (uint8_t)n;
-    return kfix_crc_words(text + 48 - words, words);
+    int p, q;
+    uint32_t head, tail = kfix_crc_digits(qty < 0 ? 0 - (uint64_t)qty : (uint64_t)qty, &q);
+    if (__builtin_expect(price < 0, 0)) {
+        head = kfix_crc_digits(0 - (uint64_t)price, &p);
+        head ^= kfix_crc_multiply(kfix_slice[0]['-'], kfix_crc_power((uint32_t)p));
+        p += 1;
+    } else {
+        head = kfix_crc_digits((uint64_t)price, &p);
+    }
+    *length = (uint8_t)(p + q);
+    return kfix_crc_multiply(head, kfix_crc_power((uint32_t)q)) ^ tail;
+}
+
+/* CRC of a text A o B from that of A n B, where n is replaced by o: B's CRC and length are known */
+static inline uint32_t kfix_crc_power_ratio(int32_t n) {
+    return n >= 0 ? kfix_crc_power((uint32_t)n) : kfix_power_inverse[-n];
+}
+
+static inline uint32_t kfix_crc_replace_before(uint32_t whole, uint32_t old, int32_t old_n, uint32_t fresh,
+                                               int32_t fresh_n, uint32_t after, uint32_t after_n) {
+    uint32_t power = kfix_crc_power(after_n);
+    uint32_t before = whole ^ kfix_crc_multiply(old, power) ^ after; /* A, moved by what follows it */
+    return kfix_crc_multiply(before, kfix_crc_power_ratio(fresh_n - old_n)) ^ kfix_crc_multiply(fresh, power) ^ after;
+}
+
+/* the same where A's CRC is known, and B's length */
+static inline uint32_t kfix_crc_replace_after(uint32_t whole, uint32_t old, int32_t old_n, uint32_t fresh,
+                                              int32_t fresh_n, uint32_t before, uint32_t after_n) {
+    uint32_t change = kfix_crc_multiply(old ^ fresh, kfix_crc_power(after_n));
+    if (fresh_n == old_n) return whole ^ change;
+    return whole ^ change ^ kfix_crc_multiply(before, kfix_crc_power(after_n + (uint32_t)old_n) ^
+                                                          kfix_crc_power(after_n + (uint32_t)fresh_n));
 }
 
 static void kfix_crc_init(int allow_clmul) {
@@ -140,5 +166,11 @@ static void kfix_crc_init(int allow_clmul) {
     uint32_t step = (kfix_power[KFIX_POWERS - 1] >> 8) ^ kfix_slice[0][kfix_power[KFIX_POWERS - 1] & 255];
     kfix_power_high[0] = kfix_power[0];
     for (int i = 1; i < KFIX_POWERS; i++) kfix_power_high[i] = kfix_crc_multiply(kfix_power_high[i - 1], step);
+    /* the order of x is 2^32 - 1, so that x^-8 = x^(2^32 - 9), by squaring */
+    uint32_t inverse = kfix_power[0], base = 0x40000000u; /* the polynomial x */
+    for (uint32_t e = 0xFFFFFFFFu - 8; e; e >>= 1, base = kfix_crc_multiply(base, base))
+        if (e & 1) inverse = kfix_crc_multiply(inverse, base);
+    kfix_power_inverse[0] = kfix_power[0];
+    for (int i = 1; i < 64; i++) kfix_power_inverse[i] = kfix_crc_multiply(kfix_power_inverse[i - 1], inverse);
 }
 #endif

@@ -6,16 +6,16 @@
 
 from cpython.buffer cimport PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 from kfix_md._book cimport (
     BOOK_OK, CRC_DEPTH, RULE_AUTO, RULE_LEVEL, RULE_OFF, RULE_ORDER, Book, L2Book, L3Book, crossed,
 )
 from kfix_md._codec cimport (
-    FRAME_BAD_CHECKSUM, FRAME_BAD_LENGTH, FRAME_GARBAGE, FRAME_MORE, FRAME_OK, MD_NOT_NUMERIC, MD_OK, MD_PRECISION, Codec,
-    Header, MDMessage, Span, find_begin, next_frame,
+    FRAME_BAD_CHECKSUM, FRAME_BAD_LENGTH, FRAME_GARBAGE, FRAME_MORE, FRAME_OK, MD_NOT_NUMERIC, MD_OK, MD_PRECISION,
+    Codec, Header, MDMessage, Span, find_begin, next_frame,
 )
 from kfix_md._entry cimport *
 from kfix_md._journal cimport REC_FRAME, JournalWriter
@@ -52,11 +52,29 @@ cdef inline bint same(Span span, bytes text) noexcept:
 
 
 cdef inline uint32_t hash_symbol(const char* p, int32_t n) noexcept nogil:
-    cdef uint32_t h = 2166136261
-    cdef int32_t i
-    for i in range(n):
-        h = (h ^ <uint8_t>p[i]) * 16777619
-    return h ^ (h >> 15)
+    # from the first and the last eight bytes; `p` has padding behind it
+    cdef uint64_t head, tail = 0
+    memcpy(&head, p, 8)
+    if n < 8:
+        head &= (<uint64_t>1 << (8 * n)) - 1
+    else:
+        memcpy(&tail, p + n - 8, 8)
+    head = (head ^ (tail * <uint64_t>0x9E3779B97F4A7C15)) * <uint64_t>0xD6E8FEB86659FD93
+    return <uint32_t>(head >> 32)
+
+
+cdef void find_symbol(const char* p, const char* end, Span* symbol) noexcept:
+    # 55 of a message whose decoding stopped before it
+    cdef const char* after
+    while p < end:
+        after = <const char*>memchr(p, 1, end - p)
+        if after == NULL:
+            return
+        if after - p > 3 and memcmp(p, <const char*>b"55=", 3) == 0:
+            symbol.p = p + 3
+            symbol.n = after - p - 3
+            return
+        p = after + 1
 
 
 def other_version(data):
@@ -341,12 +359,18 @@ cdef class Handler:
             self.sequence.expected = h.seq
             self.garbled(end - h.sender.p, recv_ns)
             return flags | MSG_IGNORED
+        if error != MD_OK and m.symbol.n == 0:
+            find_symbol(h.body, end, &m.symbol)
         row = self.find_slot(m.symbol.p, m.symbol.n) if m.symbol.n else -1
         if row < 0:
-            self.counters.unknown_symbol += 1
             if error != MD_OK:
                 self.counters.malformed += 1
                 self.complain(h, error, recv_ns)
+            if m.symbol.n == 0:
+                # some book has missed a message, and nobody can say which
+                self._desynchronise(STATE_STALE, CAUSE_MALFORMED)
+            else:
+                self.counters.unknown_symbol += 1
             return flags | MSG_IGNORED
         s = &self.slots[row]
         if s.req_n != ANY_REQ_ID and (m.req_id.n != s.req_n or memcmp(m.req_id.p, s.req_id, s.req_n) != 0):
@@ -400,7 +424,8 @@ cdef class Handler:
             book.clear_book()
             s.synced = 1
             s.top.cause = CAUSE_NONE
-            if s.top.state != STATE_GAP:
+            # with a session a gap is open until the session says that it is closed
+            if s.top.state != STATE_GAP or self.session is None:
                 s.top.state = STATE_LIVE
         if s.synced and trades < m.n or h.msg_type == c'W':
             if book.apply_entries(self.codec.entries, m.n) != BOOK_OK:
@@ -602,12 +627,13 @@ cdef class Handler:
         A precision that differs from before empties the book: SYNCING with cause PRECISION until a new snapshot.
         Raises ProtocolError when the symbol or a precision cannot be one.
         """
-        cdef bytes text = symbol.encode()
+        cdef bytes padded, text = symbol.encode()
         cdef int32_t row
         cdef Slot* s
         if not 0 < len(text) < SYMBOL_BYTES or not 0 <= price_precision <= 18 or not 0 <= qty_precision <= 18:
             raise ProtocolError(f"no such instrument can be: {symbol!r} {price_precision} {qty_precision}")
-        row = self.find_slot(text, len(text))
+        padded = text + b"\0" * 8
+        row = self.find_slot(padded, len(text))
         if row < 0:
             return self._new_slot(symbol, text, price_precision, qty_precision)
         s = &self.slots[row]
@@ -769,7 +795,8 @@ cdef class Handler:
     def row_of(self, symbol):
         """Row of a symbol; raises NoSuchSymbol."""
         cdef bytes text = symbol.encode()
-        cdef int32_t row = self.find_slot(text, len(text))
+        cdef bytes padded = text + b"\0" * 8
+        cdef int32_t row = self.find_slot(padded, len(text))
         if row < 0:
             raise NoSuchSymbol(f"no such symbol here: {symbol}")
         return row

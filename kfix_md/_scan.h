@@ -99,8 +99,8 @@ static inline int kfix_digits(const char **p, uint64_t *value) {
 }
 
 /* decimal number at *p as mantissa and number of decimals; *p moves to the byte after it (SOH when it is sound);
- * returns 0, or -1 when it is no number or has more than 18 digits */
-static inline int kfix_number(const char **p, int64_t *mantissa, int *decimals) {
+ * returns 0, or -1 when it is no number or has more than 18 digits. A fraction of zeros counts as none. */
+static int kfix_number_any(const char **p, int64_t *mantissa, int *decimals) {
     const char *q = *p;
     int negative = *q == '-', whole, fraction = 0;
     uint64_t a, b;
@@ -111,12 +111,51 @@ static inline int kfix_number(const char **p, int64_t *mantissa, int *decimals) 
         q++;
         fraction = kfix_digits(&q, &b);
         if (fraction < 0 || whole + fraction > 18) return -1;
-        a = a * kfix_pow10[fraction] + b;
+        if (whole + fraction == 0) return -1;
+        if (b == 0) fraction = 0;
+        else a = a * kfix_pow10[fraction] + b;
+    } else if (whole == 0) {
+        return -1;
     }
-    if (whole + fraction == 0) return -1;
     *mantissa = negative ? -(int64_t)a : (int64_t)a;
     *decimals = fraction;
     *p = q;
+    return 0;
+}
+
+static inline int kfix_number(const char **p, int64_t *mantissa, int *decimals) {
+    /* 1 to 7 digits, a point, 1 to 8 digits, SOH: nearly every price and quantity */
+    int whole, fraction;
+    const char *q = *p;
+    uint64_t a = kfix_digits8(q, &whole), b;
+    if (__builtin_expect(q[whole] == '.' && whole > 0, 1)) {
+        q += whole + 1;
+        b = kfix_digits8(q, &fraction);
+        if (__builtin_expect(fraction > 0 && q[fraction] == 1, 1)) {
+            fraction = b ? fraction : (q += fraction, 0);
+            q += fraction;
+            *mantissa = (int64_t)(a * kfix_pow10[fraction] + b);
+            *decimals = fraction;
+            *p = q;
+            return 0;
+        }
+    }
+    return kfix_number_any(p, mantissa, decimals);
+}
+
+/* value in units of 10^-decimals to units of 10^-precision: 0, or -1 when a digit would be lost or 18 do not hold it */
+static inline int kfix_rescale(int64_t *value, int shift) {
+    if (shift == 0 || *value == 0) return 0;
+    if (shift > 0) {
+        int64_t scaled;
+        if (shift > 18 || __builtin_mul_overflow(*value, (int64_t)kfix_pow10[shift], &scaled) ||
+            scaled > 999999999999999999ll || scaled < -999999999999999999ll)
+            return -1;
+        *value = scaled;
+        return 0;
+    }
+    if (*value % (int64_t)kfix_pow10[-shift] != 0) return -1;
+    *value /= (int64_t)kfix_pow10[-shift];
     return 0;
 }
 
@@ -139,9 +178,13 @@ static inline int64_t kfix_fraction(const char **p) {
     uint64_t value;
     int n;
     if (*q != '.') return 0;
-    q++;
-    n = kfix_digits(&q, &value);
-    if (n < 1 || n > 9) return -1;
+    value = kfix_digits8(++q, &n);
+    q += n;
+    if (n == 8 && (unsigned char)(*q - '0') < 10) {
+        value = value * 10 + (uint64_t)(*q++ - '0');
+        n = 9;
+    }
+    if (n < 1 || (unsigned char)(*q - '0') < 10) return -1;
     *p = q;
     return (int64_t)(value * kfix_pow10[9 - n]);
 }
@@ -160,6 +203,7 @@ static inline int64_t kfix_days(int64_t y, int64_t m, int64_t d) {
 typedef struct { /* the last date read, as text and as ns since the epoch */
     uint64_t text;
     int64_t ns;
+    uint32_t head;
 } kfix_date;
 
 #define KFIX_DAY_NS 86400000000000ll
@@ -189,23 +233,42 @@ static inline int64_t kfix_timestamp(const char **p, kfix_date *cache) {
 }
 
 /* "YYYY-MM-DDTHH:MM:SS[.fraction]Z" (5060, 5273): ns since the epoch, or -1; *p moves past it */
-static inline int64_t kfix_iso(const char **p, kfix_date *cache) {
+static inline int64_t kfix_iso_any(const char **p, kfix_date *cache) {
     const char *q = *p;
-    uint64_t packed; /* the date's eight digits side by side, for the cache */
-    int64_t day, clock, fraction;
-    char digits[16];
-    if (q[4] != '-' || q[7] != '-' || q[10] != 'T') return -1;
-    packed = (kfix_load8(q) & 0xFFFFFFFFull) | ((uint64_t)(uint8_t)q[5] << 32) | ((uint64_t)(uint8_t)q[6] << 40) |
-             ((uint64_t)(uint8_t)q[8] << 48) | ((uint64_t)(uint8_t)q[9] << 56);
-    memcpy(digits, &packed, 8);
-    memset(digits + 8, 0, 8);
-    day = kfix_date8(digits, cache);
+    int64_t days, clock, fraction;
+    int n;
+    uint64_t y = kfix_digits8(q, &n), m, d;
+    if (n != 4 || q[4] != '-') return -1;
+    m = kfix_digits8(q + 5, &n);
+    if (n != 2 || q[7] != '-') return -1;
+    d = kfix_digits8(q + 8, &n);
+    if (n != 2 || q[10] != 'T') return -1;
+    days = kfix_days((int64_t)y, (int64_t)m, (int64_t)d);
     clock = kfix_time_of_day(q + 11);
     *p += 19;
     fraction = kfix_fraction(p);
-    if (day < 0 || clock < 0 || fraction < 0 || **p != 'Z') return -1;
+    if (days < 0 || clock < 0 || fraction < 0 || **p != 'Z') return -1;
     *p += 1;
-    return day + clock * 1000000000ll + fraction;
+    cache->text = kfix_load8(q + 3); /* "Y-MM-DDT": with the century checked below, the whole date */
+    cache->head = kfix_load4(q);
+    cache->ns = days * KFIX_DAY_NS;
+    return cache->ns + clock * 1000000000ll + fraction;
+}
+
+static inline int64_t kfix_iso(const char **p, kfix_date *cache) {
+    /* the date of the last one, and nine decimals: nearly every time */
+    const char *q = *p;
+    int n;
+    if (__builtin_expect(kfix_load8(q + 3) == cache->text && kfix_load4(q) == cache->head && q[19] == '.' &&
+                         q[29] == 'Z' && (unsigned char)(q[28] - '0') < 10, 1)) {
+        int64_t clock = kfix_time_of_day(q + 11);
+        uint64_t fraction = kfix_digits8(q + 20, &n);
+        if (clock >= 0 && n == 8) {
+            *p += 30;
+            return cache->ns + clock * 1000000000ll + (int64_t)(fraction * 10 + (uint64_t)(q[28] - '0'));
+        }
+    }
+    return kfix_iso_any(p, cache);
 }
 
 /* ---- order ids ---- */
