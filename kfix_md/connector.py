@@ -129,6 +129,8 @@ class Connector:
             if error.kind == "identity" and not self._ever:
                 self._on_fatal(f"{service.name}: {error}")
                 return False
+            if error.kind == "stopped":
+                return False
             planned = service.session.retry == "rollover"
             service.log.log(logging.INFO if planned else logging.WARNING, "%s", error)
             return True

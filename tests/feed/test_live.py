@@ -1,0 +1,184 @@
+"""The whole path over TLS: venue process, sessions, books, shared memory, journal, and what heals how."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.request
+
+import pytest
+from kfix_md._entry import Cause, State
+from kfix_md._journal import JournalReader
+
+from kfix_md.errors import UsageError
+from kfix_md.session import SessionState
+
+from .rig import Venue, all_good, drive, equal_to_truth, good, until
+
+
+@pytest.fixture(scope="module")
+def venue(tmp_path_factory):
+    venue = Venue(tmp_path_factory.mktemp("venue"), "--symbols", "4", "--rate", "300")
+    yield venue
+    venue.close()
+
+
+def events(folder, kind=None):
+    """Session events of the journal, in order."""
+    found = [json.loads(bytes(body)) for _, record, _, _, _, body in JournalReader(folder / "journal") if record == 2]
+    return [event for event in found if kind in (None, event["type"])]
+
+
+def test_all_services_become_good_and_equal_the_truth(venue, tmp_path):
+    async def script(feed):
+        await all_good(feed)
+        await asyncio.sleep(0.5)
+        assert await equal_to_truth(feed, venue) == 16
+        assert all(service.handler.stats["crc_failed"] == 0 for service in feed.services)
+        assert sum(service.handler.stats["crc_checked"] for service in feed.services) > 100
+
+    feed = drive(tmp_path, venue.toml(tmp_path, "t-all"), script)
+    assert all(service.session.state == SessionState.OFF for service in feed.services)
+    assert not (tmp_path / "kfix-md.t-all").exists()
+    kinds = {event["type"] for event in events(tmp_path)}
+    assert {"started", "session", "connected", "logged_on", "subscribed", "book", "verified", "stopped"} <= kinds
+
+
+@pytest.mark.parametrize(("answer", "healed"), [("replay", "replay"), ("gapfill", "snapshot"), ("mixed", "snapshot")])
+def test_a_gap_heals_and_the_books_are_right(venue, tmp_path, answer, healed):
+    async def script(feed):
+        await all_good(feed)
+        venue("gap", count=3, answer=answer)
+        await until(lambda: all(s.healed for s in feed.services))
+        await all_good(feed)
+        await equal_to_truth(feed, venue)
+        for service in feed.services:
+            assert [(cause, how) for cause, how, _ in service.healed] == [("lost", healed)], service.name
+
+    drive(tmp_path, venue.toml(tmp_path, f"t-{answer}"), script)
+    opened = [event for event in events(tmp_path, "gap_open") if event["cause"] == "lost"]
+    assert len(opened) == 4 and all(event["last"] - event["first"] == 2 for event in opened)
+    assert all(len(event["symbols"]) == 4 for event in opened)
+    closed = {event["id"]: event["healed"] for event in events(tmp_path, "gap_close")}
+    assert {closed[event["id"]] for event in opened} == {healed}
+
+
+def test_a_wrong_crc_touches_its_symbol_alone(venue, tmp_path):
+    changes = []
+
+    async def script(feed):
+        await all_good(feed)
+        service = next(s for s in feed.services if s.name == "spot-l3")
+        victim = sorted(service.subs.all)[0]
+        told = service.on_book
+        service.handler.listener = type("Spy", (), {"on_book": staticmethod(
+            lambda *a: (changes.append((a[0], a[1], a[2])), told(*a)))})
+        venue("crc", symbol=victim, level="L3")
+        await until(lambda: (victim, State.LIVE) in [change[:2] for change in changes])
+        assert {symbol for symbol, _, _ in changes} == {victim}
+        assert (victim, State.CRC_FAIL, Cause.CRC) in changes
+        await equal_to_truth(feed, venue)
+        assert [(cause, how) for cause, how, _ in service.healed] == [("crc", "snapshot")]
+
+    drive(tmp_path, venue.toml(tmp_path, "t-crc"), script)
+    [gap] = [event for event in events(tmp_path, "gap_open") if event["cause"] == "crc"]
+    assert len(gap["symbols"]) == 1
+
+
+@pytest.mark.parametrize("form", ["logout", "fin", "rst", "seqreset", "inlogon", "restart0", "restart1"])
+def test_a_rollover_in_any_form_ends_with_good_books(venue, tmp_path, form):
+    soon = time.strftime("%H:%M:%S", time.gmtime(time.time() + 1))
+
+    async def script(feed):
+        await all_good(feed)
+        venue("rollover", form=form, refuse=0.3)
+        await until(lambda: all(s.session.rollover.verified_ns for s in feed.services), 15)
+        await all_good(feed)
+        await equal_to_truth(feed, venue)
+        assert {cause for s in feed.services for cause in s.gaps} <= {"rollover", "restart"}
+
+    drive(tmp_path, venue.toml(tmp_path, f"t-{form}", feed=f'rollover = "{soon}"'), script)
+    assert any(event["phase"] == "verified" for event in events(tmp_path, "rollover"))
+
+
+def test_an_unplanned_loss_is_down_then_good_again(venue, tmp_path):
+    async def script(feed):
+        await all_good(feed)
+        service = feed.services[0]
+        symbol = sorted(service.subs.all)[0]
+        venue("drop", service=service.name, how="rst")
+        await until(lambda: service.handler[symbol].state is State.DOWN)
+        assert service.handler[symbol].cause is Cause.DISCONNECT
+        assert all(good(other) for other in feed.services[1:])
+        await all_good(feed)
+        await equal_to_truth(feed, venue)
+
+    drive(tmp_path, venue.toml(tmp_path, "t-drop"), script)
+
+
+def test_symbols_follow_the_configuration_while_running(venue, tmp_path):
+    async def script(feed):
+        await all_good(feed)
+        service = feed.services[0]
+        first = sorted(service.subs.all)[:2]
+        assert len(first) == 1
+        wanted = sorted(service.subs.instruments.listed())[:2]
+        (tmp_path / "feed.toml").write_text(venue.toml(
+            tmp_path, "t-reload", ("spot-l2",), service=f"symbols = {json.dumps(wanted)}"))
+        feed.reload()
+        await until(lambda: good(service) and len(service.subs.all) == 2)
+        assert service.session.stats["sent"] > 0 and service.connects == 1
+        (tmp_path / "feed.toml").write_text("nonsense")
+        feed.reload()  # is told, and changes nothing
+        assert len(service.subs.all) == 2
+
+    names = json.dumps(["BTC/USD"])
+    drive(tmp_path, venue.toml(tmp_path, "t-reload", ("spot-l2",), service=f"symbols = {names}"), script)
+
+
+def test_metrics_are_served(venue, tmp_path):
+    async def script(feed):
+        await all_good(feed)
+        port = feed._metrics.port
+        page = await asyncio.to_thread(
+            lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode())
+        assert 'kfix_up{sender="t-metrics-0",service="spot-l2"} 1.0' in page
+        assert 'kfix_states{sender="t-metrics-0",service="spot-l2",state="live"} 4.0' in page
+        assert "kfix_journal_records_total" in page
+
+    import socket
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    drive(tmp_path, venue.toml(tmp_path, "t-metrics", journal=f"[metrics]\nport = {port}"), script)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (("tls_ca", "#tls_ca"), ["certificate not signed by", "set tls_ca"]),
+    (('host = "localhost"', 'host = "localhost"\ntls_name = "other.example"'), ["not for 'other.example'"]),
+    (('symbols = ["*"]', 'symbols = ["BTC/USB"]'), ["no instrument 'BTC/USB'", "near: BTC/USD"]),
+])
+def test_what_cannot_work_ends_in_one_line(venue, tmp_path, change, words):
+    async def script(feed):
+        await asyncio.sleep(10)
+
+    text = venue.toml(tmp_path, "t-bad", ("spot-l2",)).replace(*change)
+    with pytest.raises(UsageError) as caught:
+        drive(tmp_path, text, script)
+    message = str(caught.value)
+    assert "\n" not in message and "spot-l2" in message
+    for word in words:
+        assert word in message
+    assert not (tmp_path / "kfix-md.t-bad").exists()
+
+
+def test_a_refused_port_is_tried_again_until_it_answers(venue, tmp_path):
+    async def script(feed):
+        await asyncio.sleep(0.2)
+        assert feed.services[0].session.state != SessionState.ON
+        venue("refuse", service="spot-l2", seconds=0.3, how="tcp")
+        await all_good(feed)
+
+    venue("refuse", service="spot-l2", seconds=60, how="tcp")
+    drive(tmp_path, venue.toml(tmp_path, "t-refused", ("spot-l2",)), script)
