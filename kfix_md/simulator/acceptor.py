@@ -65,7 +65,9 @@ class Acceptor(Sender, asyncio.Protocol):
     def close(self, how: str = "fin") -> None:
         """End the connection: `fin` after what was written, or `rst` at once."""
         self.flush()
-        if how == "rst":
+        if self.transport is None:      # refused before it was one
+            pass
+        elif how == "rst":
             raw = self.transport.get_extra_info("socket")
             if raw is not None:
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
