@@ -270,7 +270,7 @@ class Acceptor(Sender, asyncio.Protocol):
 
     def tick(self, now_ns: int) -> None:
         """Heartbeats, TestRequests and time-outs."""
-        if self.ended:
+        if self.ended or self.transport is None:    # over, or its TLS handshake is under way
             return
         if self.closing:
             if now_ns - self.closing > LOGOUT_WAIT_NS:
