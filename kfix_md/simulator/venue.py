@@ -169,7 +169,8 @@ class Venue:
         self.late_seconds = 0.0
         self._owed = 0.0
         self._ids = 0
-        self._turn = 0
+        self._turn = self._drawn = 0
+        self._by_venue: list[list[tuple[Market, Line, Line]]] = []
         self._last_pump = 0
         self._tasks: list[asyncio.Task] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -220,7 +221,14 @@ class Venue:
             held[instrument.symbol] = line
         row = (market, *lines)
         self.markets.append(row)
+        self._group_markets()
         return row
+
+    def _group_markets(self) -> None:
+        by_venue: dict[str, list] = {}
+        for row in self.markets:
+            by_venue.setdefault(row[0].venue, []).append(row)
+        self._by_venue = list(by_venue.values())
 
     def list_symbol(self, venue: str, symbol: str, price_precision: int = 2,
                     qty_precision: int = 8) -> Instrument:
@@ -234,6 +242,7 @@ class Venue:
     def drop_market(self, symbol: str) -> None:
         """The generated market of a symbol stops."""
         self.markets = [row for row in self.markets if row[0].instrument.symbol != symbol]
+        self._group_markets()
 
     def announce(self, venue: str, instrument: Instrument) -> None:
         """35=y to everybody who asked with 263=1."""
@@ -300,8 +309,7 @@ class Venue:
         played = sum(player.run(now_ns) for player in self.players)
         if not self.markets:
             return played
-        venues = 2 if self.config.symbols else 1
-        self._owed += (now_ns - self._last_pump) / 1e9 * self.config.rate * venues
+        self._owed += (now_ns - self._last_pump) / 1e9 * self.config.rate * len(self._by_venue)
         self._last_pump = now_ns
         due = int(self._owed)
         self._owed -= due
@@ -314,11 +322,12 @@ class Venue:
         return played + due
 
     def _next_market(self) -> tuple[Market, Line, Line]:
-        """In turn, from one venue and the other; symbols at the front of the list are busier."""
+        """From the venues in turn; symbols at the front of a venue's list are busier."""
         self._turn = (self._turn * 6364136223846793005 + 1442695040888963407) & (2**64 - 1)
+        self._drawn += 1
+        rows = self._by_venue[self._drawn % len(self._by_venue)]
         dice = (self._turn >> 33) / 2**31
-        return self.markets[int(dice * dice * len(self.markets)) if len(self.markets) > 4
-                            else int(dice * len(self.markets))]
+        return rows[int(dice * dice * len(rows))]
 
     def _pump_rendered(self, due: int) -> None:
         markets = self.markets
