@@ -60,6 +60,7 @@ def _clock(_context: click.Context, _option: click.Parameter, value: str | None)
               show_default=True, help="Answer to ResendRequests.")
 @click.option("--l3-rule", type=click.Choice(["order", "level"]), default="order", show_default=True,
               help="What 5041 covers on L3.")
+@click.option("--fragment", type=click.IntRange(1), default=500, show_default=True, help="Instruments in one 35=y.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the generated market.")
 @click.option("--speed", callback=_speed, default="1", show_default=True,
               help="Of captures; max: as fast as it goes.")

@@ -33,7 +33,7 @@ class Commands:
 
     def run(self, request: dict) -> dict:
         """One request; a fault in it is an answer with `ok` false and `error`, never an exception."""
-        name = request.get("cmd")
+        name = request.get("cmd") if isinstance(request, dict) else None
         if name not in COMMANDS:
             return {"ok": False, "error": f"no such command: {name} (one of {', '.join(sorted(COMMANDS))})"}
         try:
@@ -81,9 +81,10 @@ class Commands:
             seqs = {}
             for session in service.live():
                 seen = session.sightings.get(request["symbol"])
-                if seen:
+                last = seen.at(session.peer.outgoing) if seen else None
+                if last:
                     seqs[session.id] = {"sender": session.peer.sender, "seq": session.peer.outgoing - 1,
-                                        "message_seq": seen.at(session.peer.outgoing)[0]}
+                                        "message_seq": last[0]}
             return {**answer, "sessions": seqs}
         session = self.sessions({**request, "service": service.name})[0]
         seen = session.sightings.get(request["symbol"])
@@ -161,7 +162,7 @@ async def serve(commands: Commands, path: Path) -> asyncio.AbstractServer:
             while line := await reader.readline():
                 try:
                     request = json.loads(line)
-                    answer = commands.run(request if isinstance(request, dict) else {"cmd": request})
+                    answer = commands.run(request)
                 except ValueError as error:
                     answer = {"ok": False, "error": f"not JSON: {error}"}
                 writer.write(json.dumps(answer).encode() + b"\n")
