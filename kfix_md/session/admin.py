@@ -188,19 +188,18 @@ def fill(session: "Session", m: Message, new_seq: int) -> None:
 def jump(session: "Session", first: int, new_seq: int, now_ns: int) -> None:
     """Expect `new_seq` next; of first..new_seq-1 what we hold is applied, the rest is lost."""
     held: list[int] = []
-    ready: list[tuple[int, Message]] = []
+    ready: list[Message] = []
     while item := session.gap.pop_below(new_seq):
         seq, kept = item
-        held.append(seq)
-        if kept is None:
-            continue
-        if kept.type == "4":  # a gap fill below this one may reach further
+        if kept is not None and kept.type == "4":  # may reach further; its own number is no message held
             new_seq = max(new_seq, kept.number(fix.NEW_SEQ_NO) or 0)
-        else:
-            ready.append((seq, kept))
+            continue
+        held.append(seq)
+        if kept is not None:
+            ready.append(kept)
     for low, high in missing_ranges(first, new_seq - 1, held):
         session.lose(low, high, now_ns)
-    for _, kept in ready:
+    for kept in ready:
         session.release(kept)
     session.advance(new_seq)
 

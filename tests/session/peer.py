@@ -34,6 +34,11 @@ def parse(raw):
     return [(int(tag), value) for tag, value in pairs]
 
 
+def number_of(raw):
+    """The first 34 of a frame."""
+    return next(int(value) for tag, value in parse(raw) if tag == 34)
+
+
 class Recorder(Application):
     """Keeps every call the session makes."""
 
@@ -44,7 +49,7 @@ class Recorder(Application):
         self.calls.append(("ready",))
 
     def on_message(self, msg_type, fields, recv_ns):
-        self.calls.append(("message", msg_type, int(dict(fields)[34])))
+        self.calls.append(("message", msg_type, next(int(value) for tag, value in fields if tag == 34)))
 
     def on_lost(self, first, last, cause):
         self.calls.append(("lost", first, last, cause))
@@ -92,15 +97,14 @@ class Rig:
     def raw(self, data):
         """One whole frame as bytes."""
         answer = self.session.receive(data, parse(data), self.now)
-        fields = dict(parse(data))
         if answer == 1:
-            self.applied.append(int(fields[34]))
+            self.applied.append(number_of(data))
         self.drain()
         return answer
 
     def drain(self):
         while released := self.session.take_released(self.now):
-            self.applied += [int(dict(parse(data))[34]) for data, _ in released]
+            self.applied += [number_of(data) for data, _ in released]
 
     def peer(self, msg_type, *body, seq=None, dup=False, **words):
         """A frame of the peer with its next number (or `seq`); `dup` adds 43=Y and 122."""
@@ -132,7 +136,7 @@ class Rig:
         for raw in frames:
             fields = parse(raw)
             assert raw == frame_again(fields), "our own frame has a wrong length or checksum"
-            out.append({tag: value.decode() for tag, value in fields} | {"type": dict(fields)[35].decode()})
+            out.append({tag: value.decode("latin-1") for tag, value in fields} | {"type": dict(fields)[35].decode()})
         return out
 
     def events(self, kind=None):
