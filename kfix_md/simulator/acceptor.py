@@ -37,6 +37,7 @@ class Acceptor(Sender, asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
+        self.service.sessions.add(self)
         raw = transport.get_extra_info("socket")
         if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -270,7 +271,7 @@ class Acceptor(Sender, asyncio.Protocol):
 
     def tick(self, now_ns: int) -> None:
         """Heartbeats, TestRequests and time-outs."""
-        if self.ended or self.transport is None:    # over, or its TLS handshake is under way
+        if self.ended:
             return
         if self.closing:
             if now_ns - self.closing > LOGOUT_WAIT_NS:

@@ -89,9 +89,7 @@ class Service:
 
     def _connect(self) -> Acceptor:
         self._connections += 1
-        session = Acceptor(self, self._connections)
-        self.sessions.add(session)
-        return session
+        return Acceptor(self, self._connections)
 
     def close(self) -> None:
         """Stop listening and end every session."""

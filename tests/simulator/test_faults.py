@@ -107,43 +107,6 @@ def test_wrong_crc_once(quiet, live):
     assert noted(quiet, live, "crc")["first"] == int(value(wrong, 34))
 
 
-RAW = {  # what the spoiled bytes must look like
-    "checksum": lambda f: (sum(f[:f.rindex(b"10=")]) + 1) % 256 == int(f[-4:-1]),
-    "checksum_256": lambda f: f.endswith(b"\x0110=256\x01"),
-    "body_short": lambda f: size(f) == true_size(f) - 5,
-    "body_long": lambda f: size(f) == true_size(f) + 20,
-    "body_text": lambda f: b"\x019=abc\x01" in f,
-    "body_huge": lambda f: b"\x019=99999999999\x01" in f,
-    "nul": lambda f: bytes(7) in f,
-    "eight_bits": lambda f: b"\xff\xfe\x80" in f,
-    "tag": lambda f: b"\x014garbled9=" in f and sound(f),
-    "first_three": lambda f: f.split(b"\x01")[2][:3] == b"34=" and sound(f),
-    "noise": lambda f: f.startswith(b"noise") and sound(f[f.index(b"8=FIX"):]),
-    "begin": lambda f: f.startswith(b"8=FIX.4.2\x01") and sound(f),
-    "sender": lambda f: b"\x0149=SOMEONE\x01" in f and sound(f),
-    "target": lambda f: b"\x0156=SOMEONE\x01" in f and sound(f),
-    "time": lambda f: b"\x0152=" in f and sound(f),
-    "time_missing": lambda f: b"\x0152=" not in f and sound(f),
-    "seq_missing": lambda f: b"\x0134=" not in f and sound(f),
-    "dup": lambda f: b"\x0143=" not in f and sound(f),
-    "possdup": lambda f: sound(f),
-    "possdup_first": lambda f: b"\x0143=Y\x01122=" in f and sound(f),
-    "possdup_no_122": lambda f: sound(f),
-    "possdup_late": lambda f: sound(f),
-    "possresend": lambda f: b"\x0197=Y\x01" in f and sound(f),
-    "count_more": lambda f: entries(f) == count(f) - 1 and sound(f),
-    "count_less": lambda f: entries(f) == count(f) + 1 and sound(f),
-    "missing": lambda f: f.count(b"\x01270=") == entries(f) - 1 and sound(f),
-    "empty": lambda f: b"\x01270=\x01" in f and sound(f),
-    "value": lambda f: b"\x01270=abc\x01" in f and sound(f),
-    "unknown_tag": lambda f: b"\x015051=1\x01" in f and sound(f),
-    "duplicate_tag": lambda f: f.count(b"262=M\x01") == 2 and sound(f),
-    "tag_number": lambda f: b"\x01-1=" in f and sound(f),
-    "type": lambda f: b"\x0135=*\x01" in f and sound(f),
-    "order": lambda f: f.index(b"\x0134=") > f.index(b"\x0156=") and sound(f),
-}
-
-
 def size(frame):
     return int(frame.split(b"\x019=")[1].split(b"\x01")[0])
 
@@ -164,6 +127,43 @@ def count(frame):
     return int(frame.split(b"\x01268=")[1].split(b"\x01")[0])
 
 
+RAW = {  # what the spoiled bytes must look like
+    "checksum": lambda f: (sum(f[:f.rindex(b"10=")]) + 1) % 256 == int(f[-4:-1]),
+    "checksum_256": lambda f: f.endswith(b"\x0110=256\x01"),
+    "body_short": lambda f: size(f) == true_size(f) - 5,
+    "body_long": lambda f: size(f) == true_size(f) + 20,
+    "body_text": lambda f: b"\x019=abc\x01" in f,
+    "body_huge": lambda f: b"\x019=99999999999\x01" in f,
+    "nul": lambda f: bytes(7) in f,
+    "eight_bits": lambda f: b"\xff\xfe\x80" in f,
+    "tag": lambda f: b"\x014garbled9=" in f and sound(f),
+    "first_three": lambda f: f.split(b"\x01")[2][:3] == b"34=" and sound(f),
+    "noise": lambda f: f.startswith(b"noise") and sound(f[f.index(b"8=FIX"):]),
+    "begin": lambda f: f.startswith(b"8=FIX.4.2\x01") and sound(f),
+    "sender": lambda f: b"\x0149=SOMEONE\x01" in f and sound(f),
+    "target": lambda f: b"\x0156=SOMEONE\x01" in f and sound(f),
+    "time": lambda f: b"\x0152=" in f and sound(f),
+    "time_missing": lambda f: b"\x0152=" not in f and sound(f),
+    "seq_missing": lambda f: b"\x0134=" not in f and sound(f),
+    "dup": lambda f: b"\x0143=" not in f and sound(f),
+    "possdup": sound,
+    "possdup_first": lambda f: b"\x0143=Y\x01122=" in f and sound(f),
+    "possdup_no_122": sound,
+    "possdup_late": sound,
+    "possresend": lambda f: b"\x0197=Y\x01" in f and sound(f),
+    "count_more": lambda f: entries(f) == count(f) - 1 and sound(f),
+    "count_less": lambda f: entries(f) == count(f) + 1 and sound(f),
+    "missing": lambda f: f.count(b"\x01270=") == entries(f) - 1 and sound(f),
+    "empty": lambda f: b"\x01270=\x01" in f and sound(f),
+    "value": lambda f: b"\x01270=abc\x01" in f and sound(f),
+    "unknown_tag": lambda f: b"\x015051=1\x01" in f and sound(f),
+    "duplicate_tag": lambda f: f.count(b"262=M\x01") == 2 and sound(f),
+    "tag_number": lambda f: b"\x01-1=" in f and sound(f),
+    "type": lambda f: b"\x0135=*\x01" in f and sound(f),
+    "order": lambda f: f.index(b"\x0134=") > f.index(b"\x0156=") and sound(f),
+}
+
+
 @pytest.mark.parametrize("edit", sorted(RAW))
 def test_edits(quiet, live, edit):
     answer = quiet.control("garble", sender=live.sender, edit=edit, types="X")
@@ -176,7 +176,8 @@ def test_edits(quiet, live, edit):
     twin = live.frame()
     if edit in ("dup", "possdup", "possdup_no_122", "possdup_late"):
         assert b"\x0134=3\x01" in twin
-        assert (b"\x0143=Y\x01" in twin) == (edit != "dup") and (b"\x01122=" in twin) == (edit in ("possdup", "possdup_late"))
+        assert (b"\x0143=Y\x01" in twin) == (edit != "dup")
+        assert (b"\x01122=" in twin) == (edit in ("possdup", "possdup_late"))
         assert sound(twin)
     else:
         assert b"\x0134=4\x01" in twin and sound(twin)
@@ -299,7 +300,7 @@ def test_mute_delay_and_small_writes(quiet, live):
     assert value(live.message(), 34) == "4" and time.monotonic() - start > 0.09
     quiet.control("small_writes", sender=live.sender, size=3, seconds=5)
     step(quiet, 2)
-    assert [value(m, 34) for m in live.until("X", count=2)][0] == "5"
+    assert [value(m, 34) for m in live.until("X", count=2)][:2] == ["5", "6"]
     quiet.control("slow_reads", sender=live.sender, seconds=0.1)
     live.send("5")
 

@@ -52,7 +52,7 @@ def test_certificate_is_for_this_host_and_tls_1_3_only(venue):  # noqa: F811
     for name, fails in [("127.0.0.1", False), ("::1", False), ("localhost", False), ("fix.kraken.com", True)]:
         raw = socket.create_connection(("127.0.0.1", venue.ports["spot-l3"]))
         if fails:
-            with pytest.raises(ssl.SSLCertVerificationError, match="[Hh]ostname"):
+            with pytest.raises(ssl.SSLCertVerificationError, match=r"[Hh]ostname"):
                 context.wrap_socket(raw, server_hostname=name)
         else:
             context.wrap_socket(raw, server_hostname=name).close()
@@ -145,7 +145,8 @@ def test_resend_of_admin_messages_is_a_gap_fill(client):
 def test_instrument_lists(client):
     client.send("x", [(320, "ALL"), (559, 4)])
     parts = [client.message() for _ in range(3)]
-    assert [(value(p, 146), value(p, 393), value(p, 893)) for p in parts] == [("2", "5", "N"), ("2", "5", "N"), ("1", "5", "Y")]
+    assert [(value(p, 146), value(p, 393), value(p, 893)) for p in parts] == [
+        ("2", "5", "N"), ("2", "5", "N"), ("1", "5", "Y")]
     rows = [row for part in parts for row in groups(part, 55)]
     assert {"BTC/USD", "ETH/USD"} <= {row[55] for row in rows}
     assert all({562, 5010, 5011, 2349, 5022, 5032} <= set(row) for row in rows)
@@ -229,4 +230,5 @@ def test_truth_of_the_past(client, quiet):
     answer = quiet.control.request({"cmd": "truth", "symbol": "XRP/USD", "sender": client.sender, "seq": 10**6})
     assert not answer["ok"] and "only sent up to" in answer["error"]
     third = quiet.control.truth("XRP/USD", "L3", orders=True, top=True)
-    assert len(third["bids"]) == 10 and third["orders"][0][0][0] == "O" and sum(third["order_counts"]) == len(third["orders"])
+    assert len(third["bids"]) == 10 and third["orders"][0][0][0] == "O"
+    assert sum(third["order_counts"]) == len(third["orders"])
