@@ -24,7 +24,7 @@ cdef class TopReader:
     cdef uint32_t again(self, uint32_t tries) except? 0xffffffff
     cdef int judge(self, int state, int cause) except -1
     cdef int peek(self, kfix_top* t, size_t n) except -1
-    cdef bint gone(self)
+    cdef bint gone(self, kfix_top* t)
 
 
 cdef bint wants_int(price) except -1

@@ -195,10 +195,11 @@ cdef class TopReader:
         self.quote(t, True, n)
         self.seen = seen
 
-    cdef bint gone(self):
-        """The feed has ended, and there is no new one to move to."""
+    cdef bint gone(self, kfix_top* t):
+        """The feed has ended and there is no new one to move to; else `t` is its first line."""
         try:
             self.check()
+            self.peek(t, LINE)
         except FeedDead:
             return True
         return False
@@ -212,19 +213,13 @@ cdef class TopReader:
     def state(self):
         """State of the book; DOWN when the feed's process is gone."""
         cdef kfix_top t
-        if self.gone():
-            return State.DOWN
-        self.peek(&t, LINE)
-        return state_of(t.state)
+        return State.DOWN if self.gone(&t) else state_of(t.state)
 
     @property
     def cause(self):
         """Why the book is not LIVE; RESTART when the feed's process is gone."""
         cdef kfix_top t
-        if self.gone():
-            return Cause.RESTART
-        self.peek(&t, LINE)
-        return cause_of(t.cause)
+        return Cause.RESTART if self.gone(&t) else cause_of(t.cause)
 
     @property
     def recv_ns(self):

@@ -134,11 +134,11 @@ cdef class Segment:
 
     cdef int stuck(self) except -1:
         """A block stays locked: the writer died or stopped inside, or writes without a pause."""
-        self.check()
+        self.check(suspect=True)
         raise FeedError(f"{self.path}: a block has been changing for {NAPS // 10} ms without a whole reading")
 
-    def check(self):
-        """Raise FeedDead, saying why, unless the writer lives."""
+    def check(self, bint suspect=False):
+        """Raise FeedDead, saying why, unless the writer lives; `suspect`: ask further even if its heart just beat."""
         cdef uint32_t closed = kfix_load32(&self.header.closed)
         cdef int64_t age = kfix_now() - <int64_t> kfix_load(&self.header.heartbeat_ns)
         name, pid = self.name, self.header.pid
@@ -146,7 +146,7 @@ cdef class Segment:
             raise FeedDead(f"feed {name!r} has ended: process {pid} closed it")
         if closed != KFIX_OPEN:
             raise FeedDead(f"feed {name!r} was replaced by a newer one; attach again, or use attach(reconnect=True)")
-        if age <= self.interval:
+        if age <= self.interval and not suspect:
             return
         if self.abandoned():
             raise FeedDead(f"feed {name!r} is dead: process {pid} ended without closing it, "

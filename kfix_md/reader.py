@@ -119,16 +119,8 @@ class Feed:
 
     def revive(self, book: Book) -> bool:
         """The segment is dead: move all books to the new one, if it may be and there is one. Called by the books."""
-        if not self.reconnect:
+        if not self.reconnect or not self._find_living():
             return False
-        if self._segment.replaced():
-            try:
-                fresh = _open(self.path)
-                fresh.check()
-            except FeedError:
-                return False
-            self._retired.append(self._segment)
-            self._adopt(fresh)
         self._learn()
         moved = False
         for key, held in self._books.items():
@@ -136,6 +128,23 @@ class Feed:
                 held.bind(self._segment, self._rows[key])
                 moved |= held is book
         return moved
+
+    def _find_living(self) -> bool:
+        """The segment held is alive, or was just exchanged for one that is."""
+        try:
+            self._segment.check()
+            return True
+        except FeedDead:
+            if not self._segment.replaced():
+                return False
+        try:
+            fresh = _open(self.path)
+            fresh.check()
+        except FeedError:
+            return False
+        self._retired.append(self._segment)
+        self._adopt(fresh)
+        return True
 
     def __getitem__(self, key: str | tuple[str, str | int]) -> Book:
         try:

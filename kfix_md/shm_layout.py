@@ -1,0 +1,59 @@
+"""The byte layout of a shared memory segment as numpy dtypes and as the tables of the manual, read off kfix_shm.h."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+HEADER = Path(__file__).with_name("kfix_shm.h")
+BLOCKS = ("header", "counter", "session", "symbol", "top", "level", "best", "depth", "order", "trades", "trade")
+
+SCALARS = {f"{sign}int{bits}_t": f"{sign[:1] or 'i'}{bits // 8}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+FIELD = re.compile(r"^\s+(?:struct kfix_)?(\w+) (\w+)(?:\[(\w+)\])?;(?:\s*/\* (.*?) \*/)?", re.M)
+
+
+@cache
+def _structs() -> dict[str, list[tuple[str, str, int, str]]]:
+    """name -> (type, field, elements (0: no array), comment) of each field."""
+    text = HEADER.read_text()
+    sizes = {name: int(value) for name, value in re.findall(r"#define (KFIX_\w+) (\d+)u\b", text)}
+    found = {}
+    for name, body in re.findall(r"^struct kfix_(\w+) \{\n(.*?)^\};", text, re.M | re.S):
+        found[name] = [
+            (kind, field, int(sizes.get(count, count)) if count else 0, comment)
+            for kind, field, count, comment in FIELD.findall(body)
+        ]
+    return found
+
+
+@cache
+def dtype(block: str) -> np.dtype:
+    """The numpy dtype of `struct kfix_BLOCK` (one of BLOCKS): C alignment, little-endian, text as bytes."""
+    fields = []
+    for kind, name, count, _ in _structs()[block]:
+        if kind == "char":
+            fields.append((name, f"S{count}"))
+        else:
+            base = SCALARS[kind] if kind in SCALARS else dtype(kind)
+            fields.append((name, base, (count,)) if count else (name, base))
+    return np.dtype(fields, align=True)
+
+
+def table(block: str) -> str:
+    """A markdown table of one block: offset, bytes, type, field, meaning."""
+    kinds = dtype(block).fields or {}
+    rows = [f"**kfix_{block}**, {dtype(block).itemsize} bytes", ""]
+    rows += ["| at | bytes | type | field | |", "|---|---|---|---|---|"]
+    for kind, name, count, comment in _structs()[block]:
+        held, at = kinds[name][:2]
+        shown = f"{kind.removesuffix('_t')}[{count}]" if count else kind.removesuffix("_t")
+        if not name.startswith("spare"):
+            rows.append(f"| {at} | {held.itemsize} | {shown} | {name} | {comment} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print("\n\n".join(table(block) for block in BLOCKS))

@@ -1,0 +1,329 @@
+"""Writers and readers as processes: killed, stopped, replaced, attached again, and files that are no feeds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kfix_md._shm import SegmentWriter
+from kfix_md._stress import check_levels
+
+import kfix_md
+from kfix_md import Cause, FeedDead, FeedError, State, UsageError, attach
+from tests.shm.conftest import Desk
+
+VICTIM = Path(__file__).with_name("victim.py")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(directory: Path, name: str = "v", heartbeat_ms: int = 200, mode: str = "600") -> subprocess.Popen:
+    """A feed process, publishing; returns when it does."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    victim = subprocess.Popen([sys.executable, VICTIM, name, directory, str(heartbeat_ms), mode], cwd=directory,
+                              stdout=subprocess.PIPE, env=env)  # fmt: skip
+    assert victim.stdout.readline() == b"ready\n"
+    return victim
+
+
+def end(victim: subprocess.Popen) -> None:
+    victim.kill()
+    victim.wait()
+    victim.stdout.close()
+
+
+def until(what, seconds: float = 10.0):
+    """The first true value of what(); fails when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := what()):
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.002)
+    return value
+
+
+def dead(book) -> str:
+    try:
+        book.top(allow_stale=False)
+    except FeedDead as error:
+        return str(error)
+    except FeedError as error:  # killed inside a write
+        return str(error) if "dead" in str(error) else ""
+    return ""
+
+
+def test_a_killed_writer_is_dead_within_one_heartbeat(tmp_path):
+    for _ in range(4):
+        victim = start(tmp_path)
+        feed = attach("v", directory=tmp_path)
+        book = feed["BTC/USD"]
+        assert check_levels(*book.depth(12, price="int"))
+        end(victim)
+        killed = time.monotonic()
+        said = until(lambda: dead(book))  # noqa: B023
+        assert time.monotonic() - killed < 0.2 + 0.1, "a heartbeat and what the loop takes"
+        assert f"process {victim.pid}" in said and "dead" in said
+        assert (book.state, book.cause, feed.alive) == (State.DOWN, Cause.RESTART, False)
+        assert book.changed()
+        with pytest.raises(FeedDead):
+            book.wait(5)
+        with pytest.raises(FeedDead):
+            feed.snapshot()
+        with pytest.raises(FeedDead, match="dead"):
+            attach("v", directory=tmp_path)
+        assert attach("v", directory=tmp_path, reconnect=True) is not None
+
+
+def test_readers_move_to_the_new_feed_when_asked_to(tmp_path):
+    victim = start(tmp_path)
+    plain, moving = attach("v", directory=tmp_path), attach("v", directory=tmp_path, reconnect=True)
+    still, moved = plain["BTC/USD"], moving["BTC/USD"]
+    trades = moved.trade_reader()
+    end(victim)
+    again = start(tmp_path)  # starts at once over the dead one
+    try:
+        assert "replaced" in until(lambda: dead(still))
+        assert moved.top()[0] > 0 and moved.state is State.LIVE
+        assert moving["BTC/USD"] is moved and moving.alive
+        assert len(moving.snapshot()) == 1 and moving.wait(5) and moved.wait(5)
+        assert len(trades.read()) == 0
+        assert moving.info["pid"] == again.pid
+    finally:
+        end(again)
+
+
+def test_a_reader_that_waits_moves_too(tmp_path):
+    victim = start(tmp_path)
+    moving = attach("v", directory=tmp_path, reconnect=True)
+    book = moving["BTC/USD"]
+    end(victim)
+    until(lambda: dead(book))
+    second = start(tmp_path)
+    try:
+        assert book.wait(5)
+        assert book.top()[0] > 0
+    finally:
+        end(second)
+
+
+def test_a_stopped_writer_is_noticed_and_believed_again(tmp_path):
+    victim = start(tmp_path, heartbeat_ms=50)
+    try:
+        book = attach("v", directory=tmp_path)["BTC/USD"]
+        victim.send_signal(signal.SIGSTOP)
+        said = until(lambda: dead(book) or _stuck(book))
+        assert "stopped" in said or "changing" in said
+        with pytest.raises(UsageError, match=f"running already.*{victim.pid}"):
+            SegmentWriter("v", tmp_path)
+        victim.send_signal(signal.SIGCONT)
+        until(lambda: not dead(book) and not _stuck(book))
+    finally:
+        end(victim)
+
+
+def _stuck(book) -> str:
+    """Stopped inside a write: no whole reading."""
+    try:
+        book.top(allow_stale=True)
+    except FeedError as error:
+        return str(error)
+    return ""
+
+
+def test_closing_in_order_frees_the_name_and_says_so(tmp_path):
+    desk = Desk(tmp_path)
+    btc = desk.attach()["BTC/USD"]
+    desk.writer.close()
+    desk.writer.close()
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(FeedDead, match="ended"):
+        btc.top()
+    assert btc.top(allow_stale=True)[0] == 28003.0
+    desk.btc.publish()  # goes nowhere, harms nobody
+    Desk(tmp_path).writer.close()
+
+
+def test_only_one_of_many_starting_feeds_gets_the_name(tmp_path):
+    made, refused = [], []
+
+    def make() -> None:
+        try:
+            made.append(SegmentWriter("one", tmp_path, capacity=4))
+        except UsageError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=make) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1 and len(refused) == 5
+    made[0].close()
+
+
+def test_fifty_readers_killed_do_nothing_to_the_feed(tmp_path):
+    victim = start(tmp_path)
+    code = (
+        "import kfix_md, sys\nb = kfix_md.attach('v', directory=sys.argv[1])['BTC/USD']\n"
+        "print('r', flush=True)\nwhile 1: b.wait(1); b.top(); b.depth(12)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    readers = [subprocess.Popen([sys.executable, "-S", "-c", code, tmp_path], stdout=subprocess.PIPE, env={
+        **env, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}) for _ in range(6)]  # fmt: skip
+    try:
+        feeds = [attach("v", directory=tmp_path) for _ in range(44)]
+        for reader in readers:
+            assert reader.stdout.readline() == b"r\n"
+        for reader in readers:
+            reader.kill()
+            reader.wait()
+        for feed in feeds:
+            assert check_levels(*feed["BTC/USD"].depth(12, price="int"))
+        before = feeds[0]["BTC/USD"].info()["updates"]
+        until(lambda: feeds[0]["BTC/USD"].info()["updates"] > before)
+        assert victim.poll() is None
+    finally:
+        for reader in readers:
+            reader.kill()
+            reader.stdout.close()
+        end(victim)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+def test_another_account_reads_by_group_and_not_without(tmp_path):
+    os.chmod(tmp_path, 0o755)
+    for folder in tmp_path.parents:
+        if folder.stat().st_mode & 0o005 != 0o005 and folder != Path("/"):
+            break
+    else:
+        folder = None
+    writer = SegmentWriter("g", tmp_path, 0o640, group=65534, capacity=4)
+    private = SegmentWriter("p", tmp_path, capacity=4)
+    writer.add_symbol("A")
+    pid = os.fork()
+    if pid == 0:  # uid 65534: no privileges
+        try:
+            os.chdir(tmp_path)
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            feed = attach("g", directory=".")
+            code = 0 if feed["A"].state is State.INIT else 1
+            try:
+                attach("p", directory=".")
+                code = 2
+            except FeedError as error:
+                code = code or (0 if "permission" in str(error) and "0o600" in str(error) else 3)
+        except BaseException:
+            code = 4
+        finally:
+            os._exit(code)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    writer.close()
+    private.close()
+    assert status == 0 or (status == 4 and folder is not None)
+
+
+# ---- files that are no feeds ----
+
+
+def test_no_such_feed_names_those_there_are(tmp_path):
+    with pytest.raises(FeedError, match="there is none in"):
+        attach(directory=tmp_path)
+    desk = Desk(tmp_path, "tokyo")
+    assert attach(directory=tmp_path).name == "tokyo"  # the only one there is
+    other = Desk(tmp_path, "paris")
+    with pytest.raises(FeedError, match="no feed named 'default'; there are: paris, tokyo"):
+        attach(directory=tmp_path)
+    with pytest.raises(FeedError, match="directory"):
+        attach("x", directory=tmp_path / "none")
+    assert attach(path=tmp_path / "kfix-md.paris").name == "paris"
+    assert kfix_md.feeds(tmp_path) == ["paris", "tokyo"]
+    desk.writer.close()
+    other.writer.close()
+
+
+def spoiled(tmp_path: Path, desk: Desk, how) -> Path:
+    """A sparse copy of a segment's first MiB, spoiled by `how(data)`, under the name "bad"."""
+    data = bytearray(np.fromfile(desk.writer.path, "u1", 1 << 20).tobytes())
+    size = Path(desk.writer.path).stat().st_size
+    path = tmp_path / "kfix-md.bad"
+    size = how(data) or size
+    with path.open("wb") as file:
+        file.write(data[:size])
+        file.truncate(size)
+    return path
+
+
+@pytest.mark.parametrize(("spoil", "said"), [
+    (lambda data: data.__setitem__(slice(0, 8), b"GARBAGE!"), "not a kfix-md feed"),
+    (lambda data: data.__setitem__(slice(8, 12), struct.pack("<I", 7)), "layout 7.*layout 1"),
+    (lambda data: 4096, "truncated"),
+    (lambda data: 100, "truncated"),
+    (lambda data: 8, "only 8 bytes"),
+    (lambda data: data.__setitem__(slice(192, 200), struct.pack("<Q", 1 << 60)), "damaged"),
+    (lambda data: data.__setitem__(slice(236, 240), struct.pack("<I", 1 << 30)), "damaged"),
+    (lambda data: data.__setitem__(slice(4096 + 64 * 256 + 64, 4096 + 64 * 256 + 72), b"\xff" * 8), "damaged"),
+])  # fmt: skip
+def test_damaged_segments_give_one_clear_error_each(tmp_path, desk, spoil, said):
+    path = spoiled(tmp_path, desk, spoil)
+    with pytest.raises(FeedError, match=said):
+        attach(path=path)["BTC/USD"].top()
+
+
+def test_garbage_and_folders_in_place_of_a_segment(tmp_path):
+    (tmp_path / "kfix-md.text").write_text("no feed" * 1000)
+    (tmp_path / "kfix-md.empty").touch()
+    (tmp_path / "kfix-md.folder").mkdir()
+    os.mkfifo(tmp_path / "kfix-md.fifo")
+    for name in ("text", "empty", "folder", "fifo"):
+        with pytest.raises(FeedError):
+            attach(name, directory=tmp_path)
+    SegmentWriter("text", tmp_path, capacity=4).close()  # garbage is no living feed: the name is taken
+    with pytest.raises(UsageError, match="in the way"):
+        SegmentWriter("folder", tmp_path, capacity=4)
+    with pytest.raises(UsageError, match="in the way"):
+        SegmentWriter("fifo", tmp_path, capacity=4)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="needs a small tmpfs")
+def test_a_full_file_system_is_an_error_when_a_symbol_is_added_never_sigbus(tmp_path):
+    where = tmp_path / "small"
+    where.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", where], check=False).returncode:
+        pytest.skip("cannot mount")
+    try:
+        with pytest.raises(FeedError, match=r"needs .* more bytes .* free"):
+            SegmentWriter("big", where, capacity=4000)
+        writer = SegmentWriter("s", where, capacity=20, orders=4096)
+        with pytest.raises(FeedError, match=r"needs .* more bytes"):
+            for i in range(20):
+                writer.add_symbol(f"S{i}")
+        assert 2 <= len(attach("s", directory=where)) < 10
+        writer.set_state(1, State.LIVE)
+        assert attach("s", directory=where)["S1"].state is State.LIVE
+        writer.close()
+        _orders_without_space(where)
+    finally:
+        subprocess.run(["umount", "-l", where], check=True)
+
+
+def _orders_without_space(where: Path) -> None:
+    """Order rows that get no pages are left out, and the book says so."""
+    from kfix_md._stress import ManualBook
+
+    writer = SegmentWriter("o", where, capacity=4, orders=20_000, l3_depth=10, trades=4, depth=10)
+    book = ManualBook(writer, writer.add_symbol("A", 3), orders=20_000)
+    for row in range(20_000):
+        book.order(row, "bid", 1, 1, row, row)
+    book.fill([(1, 20_000, 20_000, 0)], [])
+    book.publish()
+    assert attach("o", directory=where)["A"].truncated == (False, True)
+    writer.close()
