@@ -1,6 +1,6 @@
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 
-from kfix_md._entry cimport BookSide, MDEntry, Order, OrderSlab
+from kfix_md._entry cimport BookSide, MDEntry, OrderSlab
 
 cdef enum:
     RULE_OFF = 0
@@ -53,24 +53,55 @@ cdef class L2Book(Book):
     pass
 
 
-cdef class L3Book(Book):
-    cdef OrderSlab slab
-    cdef int32_t free_row           # head of the list of free slab rows, linked by `next`
-    cdef int32_t* table             # open addressing: slab row, -1 empty
-    cdef uint32_t mask              # table size - 1
-    cdef int32_t dirty_capacity
-    cdef void link(self, int32_t row) noexcept
-    cdef void unlink(self, int32_t row) noexcept
-    cdef int32_t find(self, uint64_t hi, uint64_t lo, uint8_t kind) noexcept
-    cdef int reserve_orders(self, int32_t capacity) noexcept
-    cdef void touch(self, int32_t row) noexcept
-    cdef int add(self, MDEntry* e) noexcept
-    cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept
-    cdef void remove(self, int32_t row) noexcept
-    cdef void change(self, int32_t row, MDEntry* e) noexcept
-
-
 cdef inline int crossed(Book book) noexcept:
     cdef BookSide* bids = &book.sides[0]
     cdef BookSide* offers = &book.sides[1]
     return bids.n > 0 and offers.n > 0 and bids.price[bids.n - 1] >= offers.price[offers.n - 1]
+
+
+cdef inline void* address(object array) except NULL:
+    return <void*><uintptr_t>array.ctypes.data
+
+
+cdef inline int32_t locate(BookSide* side, int which, int64_t price) noexcept nogil:
+    # index of the first element, counted from the worst, that is not worse than price
+    cdef int64_t* p = side.price
+    cdef int32_t i = side.n
+    cdef int32_t low = 0, mid
+    cdef int32_t near = side.n - 8 if side.n > 8 else 0
+    if which == 0:
+        while i > near and p[i - 1] >= price:
+            i -= 1
+        if i > near or near == 0:
+            return i
+        while low < i:
+            mid = (low + i) >> 1
+            if p[mid] >= price:
+                i = mid
+            else:
+                low = mid + 1
+        return i
+    while i > near and p[i - 1] <= price:
+        i -= 1
+    if i > near or near == 0:
+        return i
+    while low < i:
+        mid = (low + i) >> 1
+        if p[mid] <= price:
+            i = mid
+        else:
+            low = mid + 1
+    return i
+
+
+cdef inline void mark_dirty(Book book, int side, int32_t low, int32_t high) noexcept:
+    # elements [low, high) of the side differ from what was published
+    cdef BookSide* s = &book.sides[side]
+    if s.dirty_lo >= s.dirty_hi:
+        s.dirty_lo = low
+        s.dirty_hi = high
+    else:
+        s.dirty_lo = min(s.dirty_lo, low)
+        s.dirty_hi = max(s.dirty_hi, high)
+    if high > s.n - CRC_DEPTH:
+        book.side_crc[side].length = -1

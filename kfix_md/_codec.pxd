@@ -8,13 +8,6 @@ cdef extern from "_scan.h" nogil:
         int64_t ns
 
 cdef enum:
-    # framing: what stands at the start of the buffer
-    FRAME_OK = 0
-    FRAME_MORE = 1          # not yet complete
-    FRAME_GARBAGE = 2       # bytes that start no frame
-    FRAME_BAD_LENGTH = 3    # tag 9 not numeric, absurd, or not leading to a tag 10
-    FRAME_BAD_CHECKSUM = 4  # tag 10 is not the sum of the bytes
-
     # decoding: why a W or X cannot be applied (the peer is told 373)
     MD_OK = 0
     MD_NOT_NUMERIC = 1      # tag is no number
@@ -86,7 +79,3 @@ cdef class Codec:
     cdef tuple _scan(self, const char* p, int64_t left, int64_t max_frame)
     cdef int _fail(self, MDMessage* m, int error, int tag) noexcept
     cdef int scale(self, MDMessage* m, int price_precision, int qty_precision) noexcept
-
-
-cdef int next_frame(const char* p, int64_t n, int64_t max_frame, int64_t* length) noexcept nogil
-cdef int64_t find_begin(const char* p, int64_t n) noexcept nogil

@@ -1,6 +1,6 @@
-"""Bytes to frames to entries: the only place that knows tag=value.
+"""Frames to entries: the only place that knows the fields of W and X.
 
-A frame is checked in O(1) plus one byte sum before any field is touched. W and X are decoded by a template
+They are decoded by a template
 that expects Kraken's field order and verifies it with wide compares; whatever differs goes, whole, through
 the general path, which takes any field order. Both stage the entries of a message in one array, so that a
 malformed message is never applied in part.
@@ -14,26 +14,19 @@ from kfix_md._entry cimport (
     ACTION_DELETE, ACTION_LEAVE, ENTRY_LAST, ENTRY_SNAPSHOT, ID_KRAKEN, ID_NONE, ID_TABLE, ID_TEXT, ID_UUID,
     SIDE_TRADE, MDEntry,
 )
-
-import os
+from kfix_md._frame cimport FRAME_OK, next_frame
 
 import numpy as np
 
 from kfix_md._entry import ENTRY_DTYPE
+from kfix_md._frame import SIMD, checksum, fields  # the codec's other half, under one name for users
+from kfix_md._ids import id_key, id_text
 from kfix_md.errors import ProtocolError
 
-cdef extern from * nogil:
-    """
-    #define _GNU_SOURCE 1
-    #include <string.h>
-    void *memmem(const void *, size_t, const void *, size_t);
-    """
-    void* memmem(const void*, size_t, const void*, size_t)
+__all__ = ["SIMD", "Codec", "checksum", "fields", "id_key", "id_text"]
 
 cdef extern from "_scan.h" nogil:
     int kfix_rescale(int64_t* value, int shift)
-    uint8_t kfix_sum(const char* p, int64_t n)
-    const char* kfix_scan_init(const char* name)
     uint64_t kfix_load8(const char* p)
     uint32_t kfix_load4(const char* p)
     int kfix_digits(const char** p, uint64_t* value)
@@ -49,8 +42,6 @@ cdef extern from "_scan.h" nogil:
 
 cdef enum:
     SOH = 1
-    MIN_BODY = 5            # no frame is shorter than a 35
-    LENGTH_DIGITS = 9
     ID_TABLE_ROWS = 1048576
 
     # which required fields an entry has (the general path)
@@ -63,82 +54,6 @@ cdef enum:
     HAS_EVENT = 64
     HAS_QUEUE = 128
     HAS_ALL = 31
-
-
-def _choose_simd():
-    wanted = os.environ.get("KFIX_SIMD")
-    cdef const char* chosen
-    if wanted is None:
-        chosen = kfix_scan_init(NULL)
-    else:
-        name = wanted.encode()
-        chosen = kfix_scan_init(name)
-        if chosen == NULL:
-            raise ImportError(f"KFIX_SIMD={wanted}: this machine offers no such instruction set "
-                              "(scalar, avx2 or avx512)")
-    return (<bytes>chosen).decode()
-
-
-#: instruction set of the byte sum: "avx512", "avx2" or "scalar" (environment variable KFIX_SIMD forces one)
-SIMD = _choose_simd()
-
-
-# ---- frames ----
-
-cdef int next_frame(const char* p, int64_t n, int64_t max_frame, int64_t* length) noexcept nogil:
-    # `length` becomes the frame's, or the number of bytes to skip
-    cdef int64_t body = 0, i, total
-    cdef unsigned int c
-    length[0] = 1
-    if n < 12:
-        i = 0
-        while i < n and i < 9 and p[i] == (<const char*>b"8=FIX.4.4")[i]:
-            i += 1
-        if i == n or (i == 9 and p[9] == SOH and (n < 11 or p[10] == c'9')):
-            return FRAME_MORE
-        return FRAME_GARBAGE
-    if memcmp(p, <const char*>b"8=FIX.4.4\x019=", 12) != 0:
-        return FRAME_GARBAGE
-    i = 12
-    while i < n:
-        c = <unsigned int>(<uint8_t>p[i]) - 48
-        if c > 9:
-            break
-        body = body * 10 + c
-        i += 1
-        if i > 12 + LENGTH_DIGITS:
-            return FRAME_BAD_LENGTH
-    if i == n:
-        return FRAME_MORE
-    if p[i] != SOH or i == 12 or body < MIN_BODY or body + i + 8 > max_frame:
-        return FRAME_BAD_LENGTH
-    total = i + 1 + body + 7
-    if total > n:
-        return FRAME_MORE
-    p += total - 7
-    if kfix_load4(p - 1) != 0x3D303101 or p[6] != SOH:  # "|10="
-        return FRAME_BAD_LENGTH
-    c = <unsigned int>kfix_sum(p - (total - 7), total - 7)
-    if (<unsigned int>p[3] != 48 + c // 100 or <unsigned int>p[4] != 48 + c // 10 % 10
-            or <unsigned int>p[5] != 48 + c % 10):
-        return FRAME_BAD_CHECKSUM
-    length[0] = total
-    return FRAME_OK
-
-
-cdef int64_t find_begin(const char* p, int64_t n) noexcept nogil:
-    # offset of the next "8=FIX" after p[0], or of what may become one at the end of the bytes
-    cdef const char* hit
-    cdef int64_t tail
-    if n <= 1:
-        return n
-    hit = <const char*>memmem(p + 1, n - 1, <const char*>b"8=FIX", 5)
-    if hit != NULL:
-        return hit - p
-    tail = n - 4 if n > 5 else 1
-    while tail < n and memcmp(p + tail, <const char*>b"8=FIX", n - tail) != 0:
-        tail += 1
-    return tail
 
 
 # ---- small readers ----
@@ -332,7 +247,7 @@ cdef class Codec:
         # and at the end [5041=..|]. Anything else: not MD_OK, and the general path decides.
         cdef const char* p = h.body
         cdef const char* q
-        cdef const char* id_text
+        cdef const char* id_p
         cdef int32_t id_n
         cdef uint64_t number
         cdef uint32_t tag
@@ -382,7 +297,7 @@ cdef class Codec:
                 return MD_BAD_VALUE
             e.side = p[4] - c'0'
             p += 10
-            id_text = p
+            id_p = p
             if p[36] == SOH and kfix_uuid(p, &e.id_hi, &e.id_lo) == 0:
                 e.id_kind = ID_UUID
                 id_n = 36
@@ -401,12 +316,12 @@ cdef class Codec:
                 return MD_BAD_VALUE
             e.spare0 = decimals
             if e.id_kind != ID_UUID:
-                if l2_id(id_text, id_n, q, p - 1 - q):
+                if l2_id(id_p, id_n, q, p - 1 - q):
                     e.id_kind = ID_NONE
                     e.id_hi = 0
                     e.id_lo = 0
                 else:
-                    self.read_id(id_text, id_n, e)
+                    self.read_id(id_p, id_n, e)
             if kfix_load4(p) != 0x3D313732:         # "271="
                 return MD_BAD_VALUE
             p += 4
@@ -755,72 +670,3 @@ cdef inline int missing_tag(int bits) noexcept nogil:
     if bits & HAS_QTY:
         return 271
     return 273
-
-
-# ---- what Python sees ----
-
-def fields(frame):
-    """Return all fields of one frame as a list of (tag: int, value: bytes), in the order they stand.
-
-    Raises ProtocolError when something in it is not `tag=value` with a numeric tag.
-    """
-    out = []
-    for part in bytes(frame).removesuffix(b"\x01").split(b"\x01"):
-        tag, equals, value = part.partition(b"=")
-        if not equals or not tag.isdigit() or len(tag) > 9:
-            raise ProtocolError(f"not a FIX field: {part[:40]!r}")
-        out.append((int(tag), value))
-    return out
-
-
-def checksum(data):
-    """Return the byte sum modulo 256 of `data` (bytes-like): what tag 10 states of the bytes before it."""
-    cdef const unsigned char[::1] view = data
-    return kfix_sum(<const char*>&view[0], view.shape[0]) if view.shape[0] else 0
-
-
-_BASE36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-def _base36(value):
-    digits = ""
-    for _ in range(8):
-        value, digit = divmod(value, 36)
-        digits = _BASE36[digit] + digits
-    return digits
-
-
-def id_text(kind, hi, lo, table=()):
-    """Return the text of an order id kept as (kind, id_hi, id_lo); None for IdKind.NONE.
-
-    `table` is the decoder's side table (list of bytes), needed for IdKind.TABLE.
-    """
-    kind, hi, lo = int(kind), int(hi), int(lo)
-    if kind == ID_UUID:
-        h = f"{hi:016x}{lo:016x}"
-        return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
-    if kind == ID_KRAKEN:
-        d = _base36(hi) + _base36(lo)
-        return f"O{d[:5]}-{d[5:10]}-{d[10:]}"
-    if kind == ID_TEXT:
-        return (hi.to_bytes(8, "big") + lo.to_bytes(8, "big")).rstrip(b"\0").decode("latin-1")
-    if kind == ID_TABLE:
-        return table[lo].decode("latin-1")
-    return None
-
-
-def id_key(text):
-    """Return (kind, id_hi, id_lo) of an order id's text, the inverse of `id_text` for ids of at most 16 bytes,
-    UUIDs and OXXXXX-XXXXX-XXXXXX; raises ValueError for any other text."""
-    cdef bytes data = text.encode("latin-1")
-    cdef MDEntry e
-    cdef bytes padded = data + b"\0" * 32
-    cdef const char* p = padded
-    if len(data) == 36 and kfix_uuid(p, &e.id_hi, &e.id_lo) == 0:
-        return ID_UUID, e.id_hi, e.id_lo
-    if len(data) == 19 and kfix_kraken_id(p, &e.id_hi, &e.id_lo) == 0:
-        return ID_KRAKEN, e.id_hi, e.id_lo
-    if 0 < len(data) <= 16 and b"\0" not in data:
-        kfix_text_id(p, len(data), &e.id_hi, &e.id_lo)
-        return ID_TEXT, e.id_hi, e.id_lo
-    raise ValueError(f"not an order id that fits 128 bits: {text!r}")

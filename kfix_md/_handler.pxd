@@ -6,6 +6,7 @@ from kfix_md._entry cimport Tick, TopOfBook
 from kfix_md._journal cimport JournalWriter
 from kfix_md._sequence cimport Sequence
 from kfix_md._shm cimport SegmentWriter
+from kfix_md._stream cimport Stream
 
 cdef enum:
     SYMBOL_BYTES = 40
@@ -30,13 +31,12 @@ cdef struct Slot:               # one symbol of this stream
 
 
 cdef struct Counters:
-    uint64_t bytes, messages, market_data, entries, snapshots, trades
+    uint64_t market_data, entries, snapshots, trades
     uint64_t crc_checked, crc_ok, crc_failed
-    uint64_t garbage_bytes, garbage, bad_length, bad_checksum, bad_begin_string, malformed
-    uint64_t gaps, lost, too_low, duplicates, late, unknown_symbol, ignored, crossed, repeated_tags
+    uint64_t malformed, late, unknown_symbol, ignored, crossed, repeated_tags
 
 
-cdef class Handler:
+cdef class Handler(Stream):
     cdef readonly Codec codec
     cdef readonly Sequence sequence
     cdef public object session, listener
@@ -49,7 +49,7 @@ cdef class Handler:
     cdef readonly int session_number
     cdef int rule, level
     cdef bint collect, subscribed_ids
-    cdef int64_t max_frame
+    cdef bint following         # no session: nobody can be asked for what is missing
     cdef Counters counters
     # symbols: slots by row, found through an open-addressing table
     cdef Slot* slots
@@ -57,25 +57,16 @@ cdef class Handler:
     cdef int32_t* table
     cdef uint32_t mask
     cdef list books, names
-    # receive buffer: [start, end) holds what is not yet consumed, padded behind
-    cdef char* buffer
-    cdef int64_t capacity, start, end
-    cdef bint in_garbage
     cdef bytes sender, target       # expected inbound 49 and 56; None: any
     # collected ticks
     cdef object tick_array
     cdef Tick* tick_rows
     cdef int64_t n_ticks, tick_capacity
 
-    cdef int room(self, int64_t n) except -1
-    cdef int64_t run(self, int64_t recv_ns) except -1
-    cdef int bad_frame(self, int kind, int64_t recv_ns) except -1
-    cdef int on_frame(self, const char* p, int64_t n, int64_t recv_ns) except -1
     cdef bint in_order(self, Header* h, int64_t recv_ns) noexcept
     cdef int controlled(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1
     cdef int garbled(self, int64_t n, int64_t recv_ns) except -1
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1
-    cdef int followed(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1
     cdef uint16_t market_data(self, Header* h, const char* end, int64_t recv_ns, uint16_t flags) except? 65535
     cdef uint16_t apply(self, Slot* s, Book book, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) noexcept
     cdef uint16_t verify(self, Slot* s, Book book, MDMessage* m) noexcept

@@ -1,48 +1,39 @@
 """The hot loop: how one read becomes frames, entries, books and a publication without Python in between.
 
-`run` finds frames in the receive buffer, `on_frame` takes one through sequence, journal and `market_data`
+Stream finds frames in the receive buffer, `on_frame` takes one through sequence, journal and `market_data`
 (decode, apply, verify, publish). Whatever is not an in-order W or X goes to the session, in Python.
 """
 
-from cpython.buffer cimport PyBUF_WRITE
-from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memchr, memcmp, memcpy, memmove, memset
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from kfix_md._book cimport (
-    BOOK_OK, CRC_DEPTH, RULE_AUTO, RULE_LEVEL, RULE_OFF, RULE_ORDER, Book, L2Book, L3Book, crossed,
+    BOOK_OK, CRC_DEPTH, RULE_AUTO, RULE_LEVEL, RULE_OFF, RULE_ORDER, Book, L2Book, crossed,
 )
-from kfix_md._codec cimport (
-    FRAME_BAD_CHECKSUM, FRAME_BAD_LENGTH, FRAME_GARBAGE, FRAME_MORE, FRAME_OK, MD_NOT_NUMERIC, MD_OK, MD_PRECISION,
-    Codec, Header, MDMessage, Span, find_begin, next_frame,
-)
+from kfix_md._book_l3 cimport L3Book
+from kfix_md._codec cimport MD_NOT_NUMERIC, MD_OK, MD_PRECISION, Codec, Header, MDMessage, Span
 from kfix_md._entry cimport *
 from kfix_md._journal cimport REC_FRAME, JournalWriter
 from kfix_md._sequence cimport Sequence
 from kfix_md._shm cimport SegmentWriter
-
-import re
+from kfix_md._stream cimport PADDING, Stream
 
 import numpy as np
 
 from kfix_md._book import RULES
-from kfix_md._codec import fields
+from kfix_md._frame import fields, other_version
 from kfix_md._entry import TICK_DTYPE, Cause, State
 from kfix_md.errors import NoSuchSymbol, ProtocolError
+from kfix_md.follower import Follower
 
 cdef enum:
-    PADDING = 64                # readers may load that far past a frame
-    READ_BYTES = 262144         # least room offered to a read: sixteen TLS records
-    COPY_BYTES = 1048576
     MAX_SYMBOLS = 65536
 
     DELIVER = 1                 # what session.receive() may answer (see kfix_md.fix)
     DEFER = 2
     IGNORE = 4
 
-_GARBLED = {FRAME_GARBAGE: "garbage", FRAME_BAD_LENGTH: "body_length", FRAME_BAD_CHECKSUM: "checksum"}
-OTHER_VERSION = re.compile(rb"8=FIX[.\w]{2,8}\x019=(\d{1,6})\x01")
 _LEVELS = {"auto": 0, "L2": 2, "L3": 3}
 _KEEPS_BOOK = {State.GAP, State.STALE, State.HALTED, State.LIVE, State.EMPTY}
 
@@ -77,24 +68,14 @@ cdef void find_symbol(const char* p, const char* end, Span* symbol) noexcept:
         p = after + 1
 
 
-def other_version(data):
-    """Return the sound frame of another FIX version that `data` begins with, or None: the peer speaks it."""
-    whole = OTHER_VERSION.match(data)
-    if whole is None or not 0 < int(whole[1]) < len(data):
-        return None
-    end = whole.end() + int(whole[1])
-    trailer = b"10=%03d\x01" % (sum(data[:end]) % 256)
-    return data[:end] + trailer if data[end:end + 7] == trailer else None
-
-
-cdef class Handler:
+cdef class Handler(Stream):
     """Decoder and books of one inbound FIX stream.
 
     Parameters
     ----------
     checksum: rule of 5041: "auto" (find out which of the two holds on L3), "level", "order" or "off".
     level: "L2", "L3" or "auto" (an order id that does not repeat the price, or a 5273, means L3).
-    session: the session state machine (kfix_md.session.Session); None: a follower that applies whatever comes,
+    session: the session state machine (kfix_md.session.Session); None: a Follower, which applies whatever comes,
         counts gaps, and trusts no book across one until its next snapshot.
     journal, publisher: JournalWriter and SegmentWriter, or None.
     listener: object with on_book(symbol, state, cause, seq, recv_ns) for every change of a book's state.
@@ -128,119 +109,25 @@ cdef class Handler:
         if self.table == NULL:
             raise MemoryError("no memory for a handler")
         memset(self.table, 0xFF, 256 * sizeof(int32_t))
-        if session is not None and getattr(session, "sequence", None) is not None:
+        if session is None:
+            self.following = True
+            self.fast = True
+            self.sending_time_limit_ns = 0
+            self.session = Follower(self)
+        elif getattr(session, "sequence", None) is not None:
             self.sequence = session.sequence
 
     def __dealloc__(self):
         free(self.table)
         free(self.slots)
-        free(self.buffer)
 
-    # ---- bytes in ----
-
-    def on_bytes(self, data, int64_t recv_ns=0):
-        """Take in bytes (any bytes-like, any split) received at recv_ns (ns since the epoch).
-
-        Returns the number of messages completed. The bytes are copied; get_buffer() and buffer_updated() avoid that.
-        """
-        cdef const unsigned char[::1] view = data
-        cdef int64_t total = view.shape[0], at = 0, n, before = self.counters.messages
-        while at < total:
-            n = min(total - at, COPY_BYTES)
-            self.room(n)
-            memcpy(self.buffer + self.end, <const char*>&view[at], n)
-            self.end += n
-            at += n
-            self.run(recv_ns)
-        return self.counters.messages - before
-
-    def get_buffer(self, hint=-1):
-        """Return a writable memoryview of the free end of the receive buffer, to be filled and then reported with
-        buffer_updated(); it is valid until then."""
-        self.room(max(<int64_t>hint, READ_BYTES))
-        return PyMemoryView_FromMemory(self.buffer + self.end, self.capacity - self.end, PyBUF_WRITE)
-
-    def buffer_updated(self, int64_t n, int64_t recv_ns):
-        """Take in the `n` bytes just read into get_buffer(); returns the number of messages completed."""
-        cdef int64_t before = self.counters.messages
-        if n < 0 or n > self.capacity - self.end:
-            raise ValueError("more bytes reported than the buffer had room for")
-        self.end += n
-        self.run(recv_ns)
-        return self.counters.messages - before
-
-    def reset_stream(self):
-        """Forget the bytes of an unfinished frame: the next byte is the first of a new connection."""
-        self.start = self.end = 0
-        self.in_garbage = False
-
-    cdef int room(self, int64_t n) except -1:
-        # at least n bytes free behind `end`
-        cdef char* grown
-        cdef int64_t need, held = self.end - self.start
-        if self.start == self.end:
-            self.start = self.end = 0
-        if self.capacity - self.end >= n:
-            return 0
-        if self.start > 0:
-            memmove(self.buffer, self.buffer + self.start, held)
-            self.start = 0
-            self.end = held
-            if self.capacity - held >= n:
-                return 0
-        need = max(held + n, 2 * held)
-        grown = <char*>realloc(self.buffer, need + PADDING)
-        if grown == NULL:
-            raise MemoryError("no memory for the receive buffer")
-        memset(grown + need, 0, PADDING)
-        self.buffer = grown
-        self.capacity = need
-        return 0
-
-    cdef int64_t run(self, int64_t recv_ns) except -1:
-        cdef int64_t length, at
-        cdef int kind
-        while self.start < self.end:
-            kind = next_frame(self.buffer + self.start, self.end - self.start, self.max_frame, &length)
-            if kind == FRAME_OK:
-                self.in_garbage = False
-                at = self.start
-                self.start += length
-                self.counters.messages += 1
-                self.counters.bytes += length
-                self.on_frame(self.buffer + at, length, recv_ns)
-            elif kind == FRAME_MORE:
-                break
-            else:
-                self.bad_frame(kind, recv_ns)
-        return 0
-
-    cdef int bad_frame(self, int kind, int64_t recv_ns) except -1:
-        # nothing in it can be trusted: on to the next "8=FIX". A run of garbage counts once.
-        cdef const char* p = self.buffer + self.start
-        cdef int64_t skip = find_begin(p, self.end - self.start)
-        what = _GARBLED[kind]
-        if kind == FRAME_GARBAGE and self.end - self.start >= 6 and memcmp(p, <const char*>b"8=FIX.", 6) == 0:
-            what = "begin_string"
-            self.counters.bad_begin_string += 1
-        elif kind == FRAME_BAD_LENGTH:
-            self.counters.bad_length += 1
-        elif kind == FRAME_BAD_CHECKSUM:
-            self.counters.bad_checksum += 1
-        elif self.in_garbage:
-            what = None
+    def on_garbled(self, what, head, skipped, recv_ns):
+        """Tell the session; a sound frame of another FIX version is its business, not garbage."""
+        foreign = other_version(head) if head is not None else None
+        if foreign:
+            self.session.receive(foreign, fields(foreign), recv_ns)
         else:
-            self.counters.garbage += 1
-        self.counters.garbage_bytes += skip
-        self.in_garbage = True
-        self.start += skip
-        if what is not None and self.session is not None:
-            foreign = other_version(p[:min(skip, COPY_BYTES)]) if what == "begin_string" else None
-            if foreign:
-                self.session.receive(foreign, fields(foreign), recv_ns)
-            else:
-                self.session.garbled(what, skip, recv_ns)
-        return 0
+            self.session.garbled(what, skipped, recv_ns)
 
     # ---- one frame ----
 
@@ -273,19 +160,15 @@ cdef class Handler:
             return False
         if h.poss_dup or h.poss_resend or h.seq < 0 or h.seq != self.sequence.expected:
             return False
-        if self.session is None:
-            return True
         cdef int64_t off = recv_ns - h.sending_ns
-        return (self.fast and same(h.sender, self.sender) and same(h.target, self.target) and h.sending_ns > 0
-                and (self.sending_time_limit_ns <= 0
-                     or -self.sending_time_limit_ns <= off <= self.sending_time_limit_ns))
+        return (self.fast and same(h.sender, self.sender) and same(h.target, self.target)
+                and (self.sending_time_limit_ns <= 0 or (
+                    h.sending_ns > 0 and -self.sending_time_limit_ns <= off <= self.sending_time_limit_ns)))
 
     cdef int controlled(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1:
         # the session decides
         cdef int verdict
         cdef uint16_t flags = MSG_POSSDUP if h.poss_dup else 0
-        if self.session is None:
-            return self.followed(h, p, n, recv_ns)
         frame = p[:n]
         try:
             parsed = fields(frame)
@@ -309,8 +192,7 @@ cdef class Handler:
     cdef int garbled(self, int64_t n, int64_t recv_ns) except -1:
         # a frame that is no message: no number is used, so that it comes again by a resend
         self.counters.malformed += 1
-        if self.session is not None:
-            self.session.garbled("field", n, recv_ns)
+        self.session.garbled("field", n, recv_ns)
         return 0
 
     def release(self, int64_t recv_ns):
@@ -355,7 +237,7 @@ cdef class Handler:
         cdef int32_t row
         cdef int error = self.codec.decode(h, end, &m)
         self.counters.market_data += 1
-        if error == MD_NOT_NUMERIC and self.session is not None and h.seq == self.sequence.expected - 1:
+        if error == MD_NOT_NUMERIC and not self.following and h.seq == self.sequence.expected - 1:
             self.sequence.expected = h.seq
             self.garbled(end - h.sender.p, recv_ns)
             return flags | MSG_IGNORED
@@ -368,7 +250,7 @@ cdef class Handler:
                 self.complain(h, error, recv_ns)
             if m.symbol.n == 0:
                 # some book has missed a message, and nobody can say which
-                self._desynchronise(STATE_STALE, CAUSE_MALFORMED)
+                self.void_books(STATE_STALE, CAUSE_MALFORMED)
             else:
                 self.counters.unknown_symbol += 1
             return flags | MSG_IGNORED
@@ -398,7 +280,7 @@ cdef class Handler:
         return flags
 
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1:
-        if self.session is not None and error != MD_PRECISION:
+        if error != MD_PRECISION:
             self.session.malformed(h.seq, chr(h.msg_type), error, recv_ns)
         return 0
 
@@ -425,7 +307,7 @@ cdef class Handler:
             s.synced = 1
             s.top.cause = CAUSE_NONE
             # with a session a gap is open until the session says that it is closed
-            if s.top.state != STATE_GAP or self.session is None:
+            if s.top.state != STATE_GAP or self.following:
                 s.top.state = STATE_LIVE
         if s.synced and trades < m.n or h.msg_type == c'W':
             if book.apply_entries(self.codec.entries, m.n) != BOOK_OK:
@@ -542,58 +424,10 @@ cdef class Handler:
         self.n_ticks = 0
         return out
 
-    # ---- without a session: follow whatever comes ----
+    # ---- symbols and subscriptions ----
 
-    cdef int followed(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1:
-        cdef uint16_t flags = 0
-        if self.journal is not None:
-            self.journal.put(REC_FRAME, self.session_number, recv_ns, p, n)
-        flags = self.follow(p[:n], h.msg_type, h.seq, h.poss_dup, recv_ns)
-        if flags == 0 and (h.msg_type == c'W' or h.msg_type == c'X'):
-            flags = self.market_data(h, p + n - 7, recv_ns, MSG_POSSDUP if h.poss_dup else 0)
-        if self.journal is not None:
-            self.journal.commit(flags)
-        return 0
-
-    def follow(self, frame, int msg_type, int64_t seq, bint poss_dup, int64_t recv_ns):
-        """Sequence rules of a stream nobody can ask again; returns MSG_IGNORED when the message is to be dropped."""
-        cdef int64_t expected = self.sequence.expected
-        try:
-            parsed = dict(reversed(fields(frame)))
-        except ProtocolError:
-            parsed = None
-        if parsed is None or seq < 0:
-            self.counters.malformed += 1
-            return MSG_IGNORED
-        if msg_type == c'A':                                # Logon: a new connection, nothing subscribed
-            if parsed.get(141) == b"Y" or expected < 0:
-                expected = seq
-            self._desynchronise(STATE_DOWN, CAUSE_DISCONNECT)
-        elif msg_type == c'4' and parsed.get(123) != b"Y":   # SequenceReset: jump, ignore 34
-            if not parsed.get(36, b"").isdigit():
-                self.counters.malformed += 1
-                return MSG_IGNORED
-            self.sequence.expected = int(parsed[36])
-            self._desynchronise(STATE_GAP, CAUSE_LOST)
-            return 0
-        if expected >= 0 and seq < expected:
-            self.counters.duplicates += poss_dup
-            self.counters.too_low += not poss_dup
-            return MSG_IGNORED
-        if expected >= 0 and seq > expected:
-            self.counters.gaps += 1
-            self.counters.lost += seq - expected
-            self._desynchronise(STATE_GAP, CAUSE_LOST)
-        self.sequence.expected = seq + 1
-        if msg_type == c'4' and parsed.get(36, b"").isdigit() and int(parsed[36]) > seq:   # gap fill
-            self.counters.lost += int(parsed[36]) - seq - 1
-            self.sequence.expected = int(parsed[36])
-            self._desynchronise(STATE_GAP, CAUSE_LOST)
-        elif msg_type == c'y':
-            self.read_instruments(fields(frame))
-        return 0
-
-    def _desynchronise(self, int state, int cause):
+    def void_books(self, int state, int cause):
+        """Trust no book that holds a snapshot until its next one."""
         cdef int32_t row
         for row in range(self.n_slots):
             if self.slots[row].synced:
@@ -608,8 +442,6 @@ cdef class Handler:
         for instrument in part.instruments:
             self.define(instrument.symbol, instrument.price_precision, instrument.qty_precision)
         self.counters.malformed += len(part.errors)
-
-    # ---- symbols and subscriptions ----
 
     cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept:
         cdef uint32_t at = hash_symbol(symbol, n) & self.mask
@@ -835,19 +667,13 @@ cdef class Handler:
     @property
     def stats(self):
         """Counters since the handler was made, as a dict of ints."""
-        stats = dict(self.counters)
+        stats = Stream.stats.__get__(self) | dict(self.counters) | getattr(self.session, "counts", {})
         stats["fast_messages"] = self.codec.fast_messages
         stats["general_messages"] = self.codec.general_messages
         return stats
 
     @property
-    def unfinished(self):
-        """Bytes received that make no whole frame yet."""
-        return self.end - self.start
-
-    @property
     def protocol_errors(self):
         """Everything the peer may not send, together."""
-        c = self.counters
-        return (c.garbage + c.bad_length + c.bad_checksum + c.bad_begin_string + c.malformed + c.too_low
-                + c.unknown_symbol)
+        return (self.garbage + self.bad_length + self.bad_checksum + self.bad_begin_string + self.counters.malformed
+                + self.counters.unknown_symbol + self.stats.get("too_low", 0))

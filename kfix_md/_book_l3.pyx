@@ -1,0 +1,383 @@
+"""The book by order: how an order is found by its id, and its place in the queue of its level kept.
+
+A slab of 64-byte orders, an open-addressing hash from id to slab row, and a queue per level ordered by 5273.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from kfix_md._book cimport BOOK_FULL, BOOK_OK, MAX_ORDERS, RULE_ORDER, Book, LevelAux, address, locate, mark_dirty
+from kfix_md._entry cimport (
+    ACTION_CLEAR, ACTION_DELETE, ACTION_UPDATE, SIDE_TRADE, BookSide, MDEntry, Order, OrderSlab,
+)
+
+import os
+
+import numpy as np
+
+cdef extern from "_crc.h" nogil:
+    void kfix_crc_init(int allow_clmul)
+    uint64_t kfix_clmul(uint32_t a, uint32_t b)
+    uint32_t kfix_reduce(uint64_t product)
+    uint32_t kfix_crc_power(uint32_t n)
+    uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t* length)
+    uint32_t kfix_crc_multiply(uint32_t a, uint32_t b)
+    uint32_t kfix_crc_replace_before(uint32_t whole, uint32_t old, int32_t old_n, uint32_t fresh, int32_t fresh_n,
+                                     uint32_t after, uint32_t after_n)
+    uint32_t kfix_crc_replace_after(uint32_t whole, uint32_t old, int32_t old_n, uint32_t fresh, int32_t fresh_n,
+                                    uint32_t before, uint32_t after_n)
+
+kfix_crc_init(os.environ.get("KFIX_SIMD") != "scalar")
+
+_ORDER_DTYPE = np.dtype([
+    ("price", "i8"), ("qty", "i8"), ("id_hi", "u8"), ("id_lo", "u8"), ("queue_ns", "i8"), ("event_ns", "i8"),
+    ("prev", "i4"), ("next", "i4"), ("crc", "u4"), ("crc_len", "u1"), ("side", "u1"), ("id_kind", "u1"),
+    ("spare", "u1"),
+])
+assert _ORDER_DTYPE.itemsize == sizeof(Order)
+
+
+cdef inline int64_t wrapping(int64_t a, int64_t b) noexcept nogil:
+    # totals of absurd quantities wrap instead of being undefined; the CRC then tells
+    return <int64_t>(<uint64_t>a + <uint64_t>b)
+
+
+cdef inline uint32_t hash_id(uint64_t hi, uint64_t lo) noexcept nogil:
+    return <uint32_t>(((hi ^ (lo * <uint64_t>0x9E3779B97F4A7C15)) * <uint64_t>0xD6E8FEB86659FD93) >> 32)
+
+
+cdef class L3Book(Book):
+    """A book by order: levels as in L2Book (quantities are totals), and the queue of each level."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.level = 3
+        self.rule = RULE_ORDER
+        self.free_row = -1
+        cdef int side
+        for side in range(2):
+            self.sides[side].head = <int32_t*>address(self._arrays[5 * side + 3])
+        if self.reserve_orders(256) != BOOK_OK:
+            raise MemoryError("no memory for the orders of a book")
+
+    cdef OrderSlab* slab_or_null(self) noexcept:
+        return &self.slab
+
+    cdef int reserve_orders(self, int32_t capacity) noexcept:
+        # rows, the table of twice their number, and the list of changed rows grow together
+        if capacity > MAX_ORDERS:
+            return BOOK_FULL
+        cdef int32_t row
+        try:
+            rows = np.zeros(capacity, _ORDER_DTYPE)
+            table = np.full(2 * capacity, -1, "i4")
+            dirty = np.zeros(256, "i4")
+        except MemoryError:
+            return BOOK_FULL
+        if self.slab.used:
+            rows[: self.slab.used] = self._arrays[10][0][: self.slab.used]
+        self._arrays[10] = (rows, table, dirty)
+        self.slab.rows = <Order*>address(rows)
+        self.slab.capacity = capacity
+        self.slab.dirty = <int32_t*>address(dirty)
+        self.slab.n_dirty = -1
+        self.dirty_capacity = 256
+        self.table = <int32_t*>address(table)
+        self.mask = 2 * capacity - 1
+        for row in range(self.slab.used):
+            if self.slab.rows[row].qty > 0:
+                self.link(row)
+        return BOOK_OK
+
+    cdef void link(self, int32_t row) noexcept:
+        cdef uint32_t at = hash_id(self.slab.rows[row].id_hi, self.slab.rows[row].id_lo) & self.mask
+        while self.table[at] >= 0:
+            at = (at + 1) & self.mask
+        self.table[at] = row
+
+    cdef int32_t find(self, uint64_t hi, uint64_t lo, uint8_t kind) noexcept:
+        cdef uint32_t at = hash_id(hi, lo) & self.mask
+        cdef int32_t row = self.table[at]
+        cdef Order* o
+        while row >= 0:
+            o = &self.slab.rows[row]
+            if o.id_lo == lo and o.id_hi == hi and o.id_kind == kind:
+                return row
+            at = (at + 1) & self.mask
+            row = self.table[at]
+        return -1
+
+    cdef void unlink(self, int32_t row) noexcept:
+        # linear probing without tombstones: what follows moves back over the hole
+        cdef Order* o = &self.slab.rows[row]
+        cdef uint32_t hole = hash_id(o.id_hi, o.id_lo) & self.mask
+        cdef uint32_t at, home
+        while self.table[hole] != row:
+            hole = (hole + 1) & self.mask
+        at = hole
+        while True:
+            at = (at + 1) & self.mask
+            if self.table[at] < 0:
+                break
+            o = &self.slab.rows[self.table[at]]
+            home = hash_id(o.id_hi, o.id_lo) & self.mask
+            if ((at - home) & self.mask) >= ((at - hole) & self.mask):
+                self.table[hole] = self.table[at]
+                hole = at
+        self.table[hole] = -1
+
+    cdef void touch(self, int32_t row) noexcept:
+        if self.slab.n_dirty < 0:
+            return
+        if self.slab.n_dirty == self.dirty_capacity:
+            self.slab.n_dirty = -1
+            return
+        self.slab.dirty[self.slab.n_dirty] = row
+        self.slab.n_dirty += 1
+
+    cdef int add(self, MDEntry* e) noexcept:
+        cdef BookSide* s = &self.sides[e.side]
+        cdef int32_t i = locate(s, e.side, e.price)
+        cdef int32_t row, after, before
+        cdef Order* rows
+        cdef Order* o
+        cdef LevelAux* aux
+        if self.free_row < 0 and self.slab.used == self.slab.capacity:
+            if self.reserve_orders(self.slab.capacity * 2) != BOOK_OK:
+                return BOOK_FULL
+        if i == s.n or s.price[i] != e.price:
+            if self.insert_level(e.side, i, e.price, 0) != BOOK_OK:
+                return BOOK_FULL
+            s.orders[i] = 0
+            s.head[i] = -1
+            self.aux[e.side][i].tail = -1
+        rows = self.slab.rows
+        row = self.free_row
+        if row >= 0:
+            self.free_row = rows[row].next
+        else:
+            row = self.slab.used
+            self.slab.used += 1
+        o = &rows[row]
+        o.price = e.price
+        o.qty = e.qty
+        o.id_hi = e.id_hi
+        o.id_lo = e.id_lo
+        o.id_kind = e.id_kind
+        o.side = e.side
+        o.queue_ns = e.queue_ns
+        o.event_ns = e.event_ns
+        o.crc_len = 0
+        # queued by 5273; an order without one, or with an equal one, goes behind those that came before it
+        aux = &self.aux[e.side][i]
+        after = aux.tail
+        if e.queue_ns > 0:
+            while after >= 0 and rows[after].queue_ns > e.queue_ns:
+                after = rows[after].prev
+        before = rows[after].next if after >= 0 else s.head[i]
+        o.prev = after
+        o.next = before
+        if after >= 0:
+            rows[after].next = row
+            self.touch(after)
+        else:
+            s.head[i] = row
+        if before >= 0:
+            rows[before].prev = row
+            self.touch(before)
+        else:
+            aux.tail = row
+        self.recompute(aux, o, 0, 0)
+        s.qty[i] = wrapping(s.qty[i], e.qty)
+        s.orders[i] += 1
+        self.slab.n_orders += 1
+        self.link(row)
+        self.touch(row)
+        mark_dirty(self, e.side, i, i + 1)
+        return BOOK_OK
+
+    cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept:
+        # the cached CRC of a level in which the text of one order changed: it was (old, old_n), nothing for a new
+        # order, and is that of `o` now, nothing when o.crc_len still is old_n. Both neighbours are walked at once,
+        # so that only the shorter way to an end of the queue is gone.
+        cdef Order* rows = self.slab.rows
+        cdef int32_t ahead = o.prev, behind = o.next
+        cdef uint32_t before = 0, before_n = 0, after = 0, after_n = 0, fresh = 0
+        cdef int32_t fresh_n = 0
+        cdef uint64_t product = 0
+        cdef Order* q
+        if aux.length == 0:
+            return
+        if self.rule != RULE_ORDER or (old_n == 0 and o.crc_len > 0):
+            aux.length = 0
+            return
+        if o.crc_len == 0:
+            fresh = kfix_crc_level(o.price, o.qty, &o.crc_len)
+            o.crc = fresh
+            fresh_n = o.crc_len
+        while ahead >= 0 and behind >= 0:
+            q = &rows[ahead]
+            product ^= kfix_clmul(q.crc, kfix_crc_power(before_n))
+            before_n += q.crc_len
+            ahead = q.prev
+            q = &rows[behind]
+            after = kfix_crc_multiply(after, kfix_crc_power(q.crc_len)) ^ q.crc
+            after_n += q.crc_len
+            behind = q.next
+        if behind < 0:
+            aux.crc = kfix_crc_replace_before(aux.crc, old, old_n, fresh, fresh_n, after, after_n)
+        else:
+            before = kfix_reduce(product)
+            after_n = aux.length - before_n - old_n
+            aux.crc = kfix_crc_replace_after(aux.crc, old, old_n, fresh, fresh_n, before, after_n)
+        aux.length += fresh_n - old_n
+
+    cdef void remove(self, int32_t row) noexcept:
+        cdef Order* rows = self.slab.rows
+        cdef Order* o = &rows[row]
+        cdef BookSide* s = &self.sides[o.side]
+        cdef int32_t i = locate(s, o.side, o.price)
+        self.unlink(row)
+        if o.prev >= 0:
+            rows[o.prev].next = o.next
+            self.touch(o.prev)
+        else:
+            s.head[i] = o.next
+        if o.next >= 0:
+            rows[o.next].prev = o.prev
+            self.touch(o.next)
+        else:
+            self.aux[o.side][i].tail = o.prev
+        s.qty[i] = wrapping(s.qty[i], -o.qty)
+        s.orders[i] -= 1
+        if s.orders[i] == 0:
+            self.remove_level(o.side, i)
+        else:
+            self.recompute(&self.aux[o.side][i], o, o.crc, o.crc_len)
+            mark_dirty(self, o.side, i, i + 1)
+        o.qty = 0
+        o.next = self.free_row
+        self.free_row = row
+        self.slab.n_orders -= 1
+        self.touch(row)
+
+    cdef void change(self, int32_t row, MDEntry* e) noexcept:
+        # same price and place in the queue: only the quantity is new
+        cdef Order* o = &self.slab.rows[row]
+        cdef BookSide* s = &self.sides[o.side]
+        cdef int32_t i = locate(s, o.side, o.price)
+        s.qty[i] = wrapping(s.qty[i], e.qty - o.qty)
+        cdef uint32_t old = o.crc
+        cdef int32_t old_n = o.crc_len
+        o.qty = e.qty
+        o.event_ns = e.event_ns
+        o.crc_len = 0
+        self.recompute(&self.aux[o.side][i], o, old, old_n)
+        self.touch(row)
+        mark_dirty(self, o.side, i, i + 1)
+
+    cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept:
+        cdef MDEntry* e = entries
+        cdef MDEntry* end = entries + n
+        cdef Order* o
+        cdef int32_t row
+        while e < end:
+            if e.action == ACTION_CLEAR:
+                self.clear_book()
+            elif e.side != SIDE_TRADE:
+                row = self.find(e.id_hi, e.id_lo, e.id_kind)
+                if e.action >= ACTION_DELETE or e.qty <= 0:
+                    if row >= 0:
+                        self.remove(row)
+                    else:
+                        self.unknown += 1
+                elif row < 0:
+                    self.unknown += e.action == ACTION_UPDATE
+                    if self.add(e) != BOOK_OK:
+                        return BOOK_FULL
+                else:
+                    self.repeated += e.action != ACTION_UPDATE
+                    o = &self.slab.rows[row]
+                    if o.price == e.price and o.side == e.side and (
+                        e.queue_ns == 0 or o.queue_ns == e.queue_ns
+                    ):
+                        self.change(row, e)
+                    else:
+                        self.remove(row)
+                        if self.add(e) != BOOK_OK:
+                            return BOOK_FULL
+            e += 1
+        return BOOK_OK
+
+    cdef void clear_book(self) noexcept:
+        Book.clear_book(self)
+        memset(self.table, 0xFF, (self.mask + 1) * sizeof(int32_t))
+        cdef int32_t row
+        for row in range(self.slab.used):
+            self.slab.rows[row].qty = 0
+        self.slab.used = 0
+        self.slab.n_orders = 0
+        self.slab.n_dirty = -1
+        self.free_row = -1
+
+    cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept:
+        if rule != RULE_ORDER:
+            return Book.level_crc(self, side, i, length, rule)
+        cdef LevelAux* aux = &self.aux[side][i]
+        cdef int32_t row = aux.tail
+        cdef uint32_t follows = 0, crc
+        cdef uint64_t product = 0
+        cdef Order* o
+        while row >= 0:
+            o = &self.slab.rows[row]
+            if o.crc_len == 0:
+                o.crc = kfix_crc_level(o.price, o.qty, &o.crc_len)
+            product ^= kfix_clmul(o.crc, kfix_crc_power(follows))
+            follows += o.crc_len
+            row = o.prev
+        crc = kfix_reduce(product)
+        if rule == self.rule:
+            aux.crc = crc
+            aux.length = follows
+        length[0] = follows
+        return crc
+
+    # ---- what Python sees ----
+
+    @property
+    def order_counts(self):
+        """(bid orders, offer orders)."""
+        return tuple(int(self._arrays[5 * side + 2][: self.sides[side].n].sum()) for side in range(2))
+
+    def _row(self, hi, lo, kind):
+        row = self.find(hi, lo, kind)
+        if row < 0:
+            raise KeyError("no such order in the book")
+        return row
+
+    def queue(self, side, price):
+        """Return the orders of one level in queue order, as an array with price, qty, id_hi, id_lo, id_kind,
+        queue_ns and event_ns (ints in the book's precision, ns since the epoch).
+
+        `side` is 0 (bid) or 1 (offer), `price` the integer price; an absent level gives an empty array.
+        """
+        cdef BookSide* s = &self.sides[1 if side else 0]
+        cdef int32_t i = locate(s, 1 if side else 0, price)
+        rows = []
+        cdef int32_t row = -1
+        if i < s.n and s.price[i] == price:
+            row = s.head[i]
+        while row >= 0:
+            rows.append(row)
+            row = self.slab.rows[row].next
+        fields = ["price", "qty", "id_hi", "id_lo", "id_kind", "queue_ns", "event_ns"]
+        return self._arrays[10][0][rows][fields].copy()
+
+    def position(self, id_hi, id_lo, id_kind):
+        """Queue position of an order: (orders ahead, quantity ahead). KeyError when the book does not hold it."""
+        cdef int32_t row = self.slab.rows[<int32_t>self._row(id_hi, id_lo, id_kind)].prev
+        cdef int64_t ahead = 0, qty = 0
+        while row >= 0:
+            ahead += 1
+            qty += self.slab.rows[row].qty
+            row = self.slab.rows[row].prev
+        return ahead, qty

@@ -1,0 +1,134 @@
+"""Where a frame begins and ends in a stream of bytes, and whether it is sound: tags 8, 9 and 10, nothing else."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.string cimport memcmp
+
+import os
+import re
+
+from kfix_md.errors import ProtocolError
+
+cdef extern from * nogil:
+    """
+    #define _GNU_SOURCE 1
+    #include <string.h>
+    void *memmem(const void *, size_t, const void *, size_t);
+    """
+    void* memmem(const void*, size_t, const void*, size_t)
+
+cdef extern from "_scan.h" nogil:
+    uint8_t kfix_sum(const char* p, int64_t n)
+    const char* kfix_scan_init(const char* name)
+    uint32_t kfix_load4(const char* p)
+
+cdef enum:
+    SOH = 1
+    MIN_BODY = 5            # no frame is shorter than a 35
+    LENGTH_DIGITS = 9
+
+
+def _choose_simd():
+    wanted = os.environ.get("KFIX_SIMD")
+    cdef const char* chosen
+    if wanted is None:
+        chosen = kfix_scan_init(NULL)
+    else:
+        name = wanted.encode()
+        chosen = kfix_scan_init(name)
+        if chosen == NULL:
+            raise ImportError(f"KFIX_SIMD={wanted}: this machine offers no such instruction set "
+                              "(scalar, avx2 or avx512)")
+    return (<bytes>chosen).decode()
+
+
+#: instruction set of the byte sum: "avx512", "avx2" or "scalar" (environment variable KFIX_SIMD forces one)
+SIMD = _choose_simd()
+
+
+cdef int next_frame(const char* p, int64_t n, int64_t max_frame, int64_t* length) noexcept nogil:
+    # `length` becomes the frame's, or the number of bytes to skip
+    cdef int64_t body = 0, i, total
+    cdef unsigned int c
+    length[0] = 1
+    if n < 12:
+        i = 0
+        while i < n and i < 9 and p[i] == (<const char*>b"8=FIX.4.4")[i]:
+            i += 1
+        if i == n or (i == 9 and p[9] == SOH and (n < 11 or p[10] == c'9')):
+            return FRAME_MORE
+        return FRAME_GARBAGE
+    if memcmp(p, <const char*>b"8=FIX.4.4\x019=", 12) != 0:
+        return FRAME_GARBAGE
+    i = 12
+    while i < n:
+        c = <unsigned int>(<uint8_t>p[i]) - 48
+        if c > 9:
+            break
+        body = body * 10 + c
+        i += 1
+        if i > 12 + LENGTH_DIGITS:
+            return FRAME_BAD_LENGTH
+    if i == n:
+        return FRAME_MORE
+    if p[i] != SOH or i == 12 or body < MIN_BODY or body + i + 8 > max_frame:
+        return FRAME_BAD_LENGTH
+    total = i + 1 + body + 7
+    if total > n:
+        return FRAME_MORE
+    p += total - 7
+    if kfix_load4(p - 1) != 0x3D303101 or p[6] != SOH:  # "|10="
+        return FRAME_BAD_LENGTH
+    c = <unsigned int>kfix_sum(p - (total - 7), total - 7)
+    if (<unsigned int>p[3] != 48 + c // 100 or <unsigned int>p[4] != 48 + c // 10 % 10
+            or <unsigned int>p[5] != 48 + c % 10):
+        return FRAME_BAD_CHECKSUM
+    length[0] = total
+    return FRAME_OK
+
+
+cdef int64_t find_begin(const char* p, int64_t n) noexcept nogil:
+    # offset of the next "8=FIX" after p[0], or of what may become one at the end of the bytes
+    cdef const char* hit
+    cdef int64_t tail
+    if n <= 1:
+        return n
+    hit = <const char*>memmem(p + 1, n - 1, <const char*>b"8=FIX", 5)
+    if hit != NULL:
+        return hit - p
+    tail = n - 4 if n > 5 else 1
+    while tail < n and memcmp(p + tail, <const char*>b"8=FIX", n - tail) != 0:
+        tail += 1
+    return tail
+
+
+def fields(frame):
+    """Return all fields of one frame as a list of (tag: int, value: bytes), in the order they stand.
+
+    Raises ProtocolError when something in it is not `tag=value` with a numeric tag.
+    """
+    out = []
+    for part in bytes(frame).removesuffix(b"\x01").split(b"\x01"):
+        tag, equals, value = part.partition(b"=")
+        if not equals or not tag.isdigit() or len(tag) > 9:
+            raise ProtocolError(f"not a FIX field: {part[:40]!r}")
+        out.append((int(tag), value))
+    return out
+
+
+def checksum(data):
+    """Return the byte sum modulo 256 of `data` (bytes-like): what tag 10 states of the bytes before it."""
+    cdef const unsigned char[::1] view = data
+    return kfix_sum(<const char*>&view[0], view.shape[0]) if view.shape[0] else 0
+
+
+OTHER_VERSION = re.compile(rb"8=FIX[.\w]{2,8}\x019=(\d{1,6})\x01")
+
+
+def other_version(data):
+    """Return the sound frame of another FIX version that `data` begins with, or None: the peer speaks it."""
+    whole = OTHER_VERSION.match(data)
+    if whole is None or not 0 < int(whole[1]) < len(data):
+        return None
+    end = whole.end() + int(whole[1])
+    trailer = b"10=%03d\x01" % (sum(data[:end]) % 256)
+    return data[:end] + trailer if data[end:end + 7] == trailer else None

@@ -1,0 +1,19 @@
+from libc.stdint cimport int64_t, uint64_t
+
+cdef enum:
+    PADDING = 64                # readers may load that far past a frame
+
+
+cdef class Stream:
+    cdef int64_t max_frame
+    cdef readonly uint64_t messages, bytes_taken
+    cdef readonly uint64_t garbage_bytes, garbage, bad_length, bad_checksum, bad_begin_string
+    # [start, end) holds what is not yet consumed
+    cdef char* buffer
+    cdef int64_t capacity, start, end
+    cdef bint in_garbage
+
+    cdef int room(self, int64_t n) except -1
+    cdef int64_t run(self, int64_t recv_ns) except -1
+    cdef int bad_frame(self, int kind, int64_t recv_ns) except -1
+    cdef int on_frame(self, const char* p, int64_t n, int64_t recv_ns) except -1

@@ -1,0 +1,145 @@
+"""How reads become frames: one owned receive buffer, parsed in place, and what happens to bytes that are no frame."""
+
+from cpython.buffer cimport PyBUF_WRITE
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport int64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+from kfix_md._frame cimport (
+    FRAME_BAD_CHECKSUM, FRAME_BAD_LENGTH, FRAME_GARBAGE, FRAME_MORE, FRAME_OK, find_begin, next_frame,
+)
+
+cdef enum:
+    READ_BYTES = 262144         # least room offered to a read: sixteen TLS records
+    COPY_BYTES = 1048576
+
+_GARBLED = {FRAME_GARBAGE: "garbage", FRAME_BAD_LENGTH: "body_length", FRAME_BAD_CHECKSUM: "checksum"}
+
+
+cdef class Stream:
+    """The receiving end of one connection. `on_frame` gets every sound frame, with PADDING readable bytes behind it."""
+
+    def __dealloc__(self):
+        free(self.buffer)
+
+    def on_bytes(self, data, int64_t recv_ns=0):
+        """Take in bytes (any bytes-like, any split) received at recv_ns (ns since the epoch).
+
+        Returns the number of messages completed. The bytes are copied; get_buffer() and buffer_updated() avoid that.
+        """
+        cdef const unsigned char[::1] view = data
+        cdef int64_t total = view.shape[0], at = 0, n, before = self.messages
+        while at < total:
+            n = min(total - at, COPY_BYTES)
+            self.room(n)
+            memcpy(self.buffer + self.end, <const char*>&view[at], n)
+            self.end += n
+            at += n
+            self.run(recv_ns)
+        return self.messages - before
+
+    def get_buffer(self, hint=-1):
+        """Return a writable memoryview of the free end of the receive buffer, to be filled and then reported with
+        buffer_updated(); it is valid until then."""
+        self.room(max(<int64_t>hint, READ_BYTES))
+        return PyMemoryView_FromMemory(self.buffer + self.end, self.capacity - self.end, PyBUF_WRITE)
+
+    def buffer_updated(self, int64_t n, int64_t recv_ns):
+        """Take in the `n` bytes just read into get_buffer(); returns the number of messages completed."""
+        cdef int64_t before = self.messages
+        if n < 0 or n > self.capacity - self.end:
+            raise ValueError("more bytes reported than the buffer had room for")
+        self.end += n
+        self.run(recv_ns)
+        return self.messages - before
+
+    def reset_stream(self):
+        """Forget the bytes of an unfinished frame: the next byte is the first of a new connection."""
+        self.start = self.end = 0
+        self.in_garbage = False
+
+    cdef int room(self, int64_t n) except -1:
+        # at least n bytes free behind `end`
+        cdef char* grown
+        cdef int64_t need, held = self.end - self.start
+        if self.start == self.end:
+            self.start = self.end = 0
+        if self.capacity - self.end >= n:
+            return 0
+        if self.start > 0:
+            memmove(self.buffer, self.buffer + self.start, held)
+            self.start = 0
+            self.end = held
+            if self.capacity - held >= n:
+                return 0
+        need = max(held + n, 2 * held)
+        grown = <char*>realloc(self.buffer, need + PADDING)
+        if grown == NULL:
+            raise MemoryError("no memory for the receive buffer")
+        memset(grown + need, 0, PADDING)
+        self.buffer = grown
+        self.capacity = need
+        return 0
+
+    cdef int64_t run(self, int64_t recv_ns) except -1:
+        cdef int64_t length, at
+        cdef int kind
+        while self.start < self.end:
+            kind = next_frame(self.buffer + self.start, self.end - self.start, self.max_frame, &length)
+            if kind == FRAME_OK:
+                self.in_garbage = False
+                at = self.start
+                self.start += length
+                self.messages += 1
+                self.bytes_taken += length
+                self.on_frame(self.buffer + at, length, recv_ns)
+            elif kind == FRAME_MORE:
+                break
+            else:
+                self.bad_frame(kind, recv_ns)
+        return 0
+
+    cdef int bad_frame(self, int kind, int64_t recv_ns) except -1:
+        # nothing in it can be trusted: on to the next "8=FIX". A run of garbage counts once.
+        cdef const char* p = self.buffer + self.start
+        cdef int64_t skip = find_begin(p, self.end - self.start)
+        what = _GARBLED[kind]
+        if kind == FRAME_GARBAGE and self.end - self.start >= 6 and memcmp(p, <const char*>b"8=FIX.", 6) == 0:
+            what = "begin_string"
+            self.bad_begin_string += 1
+        elif kind == FRAME_BAD_LENGTH:
+            self.bad_length += 1
+        elif kind == FRAME_BAD_CHECKSUM:
+            self.bad_checksum += 1
+        elif self.in_garbage:
+            what = None
+        else:
+            self.garbage += 1
+        self.garbage_bytes += skip
+        self.in_garbage = True
+        self.start += skip
+        if what is not None:
+            self.on_garbled(what, p[:min(skip, COPY_BYTES)] if what == "begin_string" else None, skip, recv_ns)
+        return 0
+
+    cdef int on_frame(self, const char* p, int64_t n, int64_t recv_ns) except -1:
+        return 0
+
+    def on_garbled(self, what, head, skipped, recv_ns):
+        """Called for bytes that are no sound frame: "garbage", "body_length", "checksum" or "begin_string" (with the
+        bytes themselves as `head`)."""
+
+    @property
+    def unfinished(self):
+        """Bytes received that make no whole frame yet."""
+        return self.end - self.start
+
+    @property
+    def stats(self):
+        """Counters of the stream, as a dict of ints."""
+        return {
+            "bytes": self.bytes_taken, "messages": self.messages, "garbage_bytes": self.garbage_bytes,
+            "garbage": self.garbage, "bad_length": self.bad_length, "bad_checksum": self.bad_checksum,
+            "bad_begin_string": self.bad_begin_string,
+        }
