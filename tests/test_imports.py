@@ -15,15 +15,22 @@ CIMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+c?import\s+(\(?[\w ,*]+)|c?impor
 
 # what each module of the core may import of ours; a name not listed here is not part of the core
 CORE = {
-    "_entry": set(),
-    "_codec": {"_entry", "errors"},
+    "_entry": {"errors"},
+    "_frame": {"errors"},
+    "_ids": {"_entry", "errors"},
+    "_codec": {"_entry", "_frame", "_ids", "errors"},
+    "_stream": {"_frame", "errors"},
     "_sequence": {"_entry", "errors"},
     "_book": {"_entry", "errors"},
-    "_shm": {"_entry", "errors"},
-    "_journal": {"_entry", "errors"},
-    "_handler": {"_entry", "_codec", "_sequence", "_book", "_shm", "_journal", "errors", "fix"},
+    "_book_l3": {"_book", "_entry", "errors"},
+    "_shm": {"_entry", "_segment", "errors"},
+    "_journal": {"_entry", "errors", "journal_files"},
+    "_handler": {
+        *("_entry", "_frame", "_codec", "_stream", "_sequence", "_book", "_book_l3", "_shm", "_journal"),
+        *("errors", "fix", "follower", "instruments", "view"),
+    },
 }
-FORBIDDEN_TO_SIMULATOR = {"_codec", "_book", "_handler", "_shm", "_journal", "_sequence", "_entry", "_crc"}
+FORBIDDEN_TO_SIMULATOR = {"_codec", "_frame", "_stream", "_ids", "_book_l3", "_book", "_handler", "_shm", "_journal", "_sequence", "_entry", "_crc"}
 HEAVY = ("pyarrow", "uvloop", "click", "rich", "pydantic", "prometheus_client", "aiofastnet", "cryptography",
          "simplefix", "zstandard", "asyncio", "recorder", "pandas", "polars")
 
