@@ -16,6 +16,7 @@ cdef extern from "journal_segment.h" nogil:
     enum:
         JSEG_HEADER
         JREC_HEADER
+        JSEG_TAIL
     ctypedef struct jseg_header:
         int32_t date
         uint64_t number
@@ -210,7 +211,7 @@ cdef class JournalWriter:
             date = max(date, (<jseg_header*>self.base).date)
             reason = SEAL_DATE if recv_ns >= self.roll_ns else SEAL_SIZE
         jio_switch(<jio*>self.io, s, self.offset, date, reason)
-        self.base, self.limit, self.number = s.base, s.size, s.number
+        self.base, self.limit, self.number = s.base, s.size - JSEG_TAIL, s.number
         self.offset = JSEG_HEADER
         self.roll_ns = (date + 1) * DAY_NS - ROLL_NS
         return 0

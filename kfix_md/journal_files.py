@@ -13,6 +13,7 @@ from kfix_md.errors import CaptureError, UsageError
 HEADER = struct.Struct("<8sIIQQiIQqq")  # magic version header number size date reason sealed_end created pid
 MAGIC = b"KFIXJRN1"
 HEADER_BYTES = 128
+TAIL_BYTES = 64  # readable behind the last record: decoders may load that far past a frame
 SEALED_END_AT = 40
 REASONS = {0: "open", 1: "size", 2: "date", 3: "closed", 4: "recovered"}
 SEAL_RECOVERED = 4
@@ -144,7 +145,7 @@ class Segment:
                 import zstandard
 
                 reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-                self.buffer = memoryview(reader.read())
+                self.buffer = memoryview(reader.read() + bytes(TAIL_BYTES))
             elif os.fstat(file.fileno()).st_size < HEADER_BYTES:
                 self.buffer = memoryview(file.read())
             else:
@@ -187,6 +188,8 @@ def compress(path: Path, level: int = 1, block: int = 256 << 10) -> Path:
         raise UsageError(f"{path} is {'compressed already' if head.compressed else 'not sealed'}")
     with open(path, "rb") as file:
         data = file.read(head.sealed_end)
+    if len(data) != head.sealed_end:
+        raise CaptureError(f"{path} is cut off: {len(data)} bytes of {head.sealed_end}")
     packer = zstandard.ZstdCompressor(level=level, write_checksum=True)
     target, part = path.with_name(path.name + ".zst"), path.with_name(path.name + ".part")
     with open(part, "wb") as file:
@@ -195,7 +198,7 @@ def compress(path: Path, level: int = 1, block: int = 256 << 10) -> Path:
         file.flush()
         os.fsync(file.fileno())
     part.rename(target)
-    if bytes(Segment(target).buffer) != data:
+    if bytes(Segment(target).buffer[:-TAIL_BYTES]) != data:
         target.unlink()
         raise CaptureError(f"{target} did not read back as written; {path} is kept")
     path.unlink()

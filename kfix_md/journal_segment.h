@@ -20,6 +20,7 @@
 #define JSEG_MAGIC "KFIXJRN1"
 #define JSEG_HEADER 128u
 #define JREC_HEADER 32u
+#define JSEG_TAIL 64u         /* kept free at the end: decoders may load that far past a frame */
 #define JSEG_AHEAD (1u << 20) /* bytes kept writable in front of the writer */
 
 /* ---- CRC32C (Castagnoli), reflected 0x82F63B78 ---- */
@@ -339,10 +340,10 @@ static void jio_close(jio* io) {
  * thread was outrun or the record is larger than a segment. NULL when the disk does not give it. */
 static jseg* jio_take(jio* io, uint64_t need) {
     jseg* s = NULL;
-    if (need + JSEG_HEADER <= io->segment_bytes) s = __atomic_exchange_n(&io->spare, NULL, __ATOMIC_ACQ_REL);
+    if (need + JSEG_HEADER + JSEG_TAIL <= io->segment_bytes) s = __atomic_exchange_n(&io->spare, NULL, __ATOMIC_ACQ_REL);
     if (s || __atomic_load_n(&io->error, __ATOMIC_RELAXED)) return s;
     pthread_mutex_lock(&io->lock);
-    uint64_t size = (need + JSEG_HEADER + 4095) & ~(uint64_t)4095;
+    uint64_t size = (need + JSEG_HEADER + JSEG_TAIL + 4095) & ~(uint64_t)4095;
     if (size <= io->segment_bytes) {
         size = io->segment_bytes;
         s = __atomic_exchange_n(&io->spare, NULL, __ATOMIC_ACQ_REL); /* made while we waited */

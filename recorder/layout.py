@@ -1,0 +1,211 @@
+"""Hides where things lie in a captures directory, and how a file or a whole day enters the tree at once.
+
+    <captures>/<table>/session_date=YYYY-MM-DD/<start>-<end>.parquet     finished files, nothing else
+    <captures>/work/      what is being written
+    <captures>/state/     locks, the recorder's commit, proofs of verification
+
+`start` and `end` are journal positions (16 hex digits): a file holds the rows of the records in [start, end).
+"""
+
+import ctypes
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from kfix_md.errors import CaptureError, UsageError
+
+TABLES = ("ticks", "gaps", "sessions", "instruments", "status", "checkpoints")
+DAY_NS = 86_400_000_000_000
+ROLL_NS = 7_200_000_000_000  # a trading session ends at 22:00 UTC
+_NAME = re.compile(r"(c-)?([0-9a-f]{16})-([0-9a-f]{16})(-\d+)?\.parquet$")
+_PARTITION = re.compile(r"session_date=(\d{4}-\d\d-\d\d)$")
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def session_date(ns: int) -> date:
+    """The trading session date of a moment: the day that ends at 22:00 UTC."""
+    return date(1970, 1, 1) + timedelta(days=(ns + ROLL_NS) // DAY_NS)
+
+
+def session_bounds(day: date) -> tuple[int, int]:
+    """First nanosecond of a trading session and the first of the next one."""
+    start = (day - date(1970, 1, 1)).days * DAY_NS - ROLL_NS
+    return start, start + DAY_NS
+
+
+def to_ns(moment: "int | str | datetime | None") -> int | None:
+    """Nanoseconds of what a user may write for a moment: int ns, ISO text (UTC unless it says), datetime."""
+    if moment is None or isinstance(moment, int):
+        return moment
+    if isinstance(moment, str):
+        try:
+            text, fraction = re.fullmatch(r"([^.]*)(?:\.(\d{1,9}))?Z?", moment).groups()  # type: ignore[union-attr]
+            parsed = datetime.fromisoformat(text)
+        except (ValueError, AttributeError):
+            raise UsageError(f"{moment!r} is not a time: write 2026-03-01T14:30:00.123 (UTC) or ns") from None
+        base = to_ns(parsed)
+        assert base is not None
+        return base + int((fraction or "0").ljust(9, "0"))
+    if not isinstance(moment, datetime):  # numpy.datetime64, pandas.Timestamp, date
+        value = getattr(moment, "value", None)  # pandas: exact ns
+        if value is not None:
+            return int(value)
+        if isinstance(moment, date):
+            return to_ns(datetime(moment.year, moment.month, moment.day))
+        return int(moment.astype("datetime64[ns]").astype("int64"))
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    whole = int(moment.replace(microsecond=0).timestamp())
+    return whole * 1_000_000_000 + moment.microsecond * 1000 + getattr(moment, "nanosecond", 0)
+
+
+def to_date(day: "date | str") -> date:
+    """A session date from a date or YYYY-MM-DD."""
+    if isinstance(day, datetime):
+        return day.date()
+    if isinstance(day, date):
+        return day
+    try:
+        return date.fromisoformat(day)
+    except (TypeError, ValueError):
+        raise UsageError(f"{day!r} is not a date: write YYYY-MM-DD") from None
+
+
+def file_name(start: int, end: int, *, compacted: bool = False, part: int | None = None) -> str:
+    """Name of the file that holds the rows of journal records in [start, end)."""
+    tail = "" if part is None else f"-{part:04d}"
+    return f"{'c-' if compacted else ''}{start:016x}-{end:016x}{tail}.parquet"
+
+
+def file_range(name: str) -> tuple[int, int] | None:
+    """(start, end) of a file name of ours, else None."""
+    match = _NAME.match(name)
+    return (int(match[2], 16), int(match[3], 16)) if match else None
+
+
+def is_compacted(name: str) -> bool:
+    """Whether a file name is one that compaction gives."""
+    return name.startswith("c-")
+
+
+class Tree:
+    """Paths of one captures directory."""
+
+    def __init__(self, root: str | os.PathLike):
+        self.root = Path(root)
+        self.work = self.root / "work"
+        self.state = self.root / "state"
+
+    def create(self) -> None:
+        """Make what is missing; UsageError when it cannot be written."""
+        try:
+            for path in (self.work, self.state, *(self.root / name for name in TABLES)):
+                path.mkdir(parents=True, exist_ok=True)
+            probe = self.work / f"probe-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise UsageError(f"captures {self.root} cannot be written: {error.strerror}") from None
+
+    def check(self) -> None:
+        """UsageError unless this is a captures directory."""
+        if not (self.root / "ticks").is_dir():
+            raise UsageError(f"{self.root} holds no captures: there is no {self.root / 'ticks'}")
+
+    def partition(self, table: str, day: date) -> Path:
+        """Directory of one table's session date."""
+        return self.root / table / f"session_date={day.isoformat()}"
+
+    def dates(self, table: str = "ticks") -> list[date]:
+        """Session dates a table has a directory for, in order."""
+        try:
+            names = os.listdir(self.root / table)
+        except FileNotFoundError:
+            return []
+        return sorted(date.fromisoformat(m[1]) for m in map(_PARTITION.match, names) if m)
+
+    def files(self, table: str, day: date) -> list[Path]:
+        """Finished files of one partition by start position."""
+        path = self.partition(table, day)
+        try:
+            names = os.listdir(path)
+        except FileNotFoundError:
+            return []
+        return [path / name for name in sorted(names, key=lambda n: n.removeprefix("c-")) if file_range(name)]
+
+    def orphans(self, position: int) -> Iterator[Path]:
+        """Files of records from `position` on: left by a recorder that was killed before it committed them."""
+        for table in TABLES:
+            for day in self.dates(table):
+                for path in self.files(table, day):
+                    if file_range(path.name)[0] >= position:  # type: ignore[index]
+                        yield path
+
+    def clear_work(self) -> None:
+        """Remove what killed writers left unfinished."""
+        for path in self.work.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def lock(self, name: str, *, wait: bool = False, who: str = "recorder"):
+        """Take state/<name>.lock for the life of the returned file; CaptureError when someone holds it."""
+        file = open(self.state / f"{name}.lock", "a+", encoding="ascii")  # noqa: SIM115 - held by the caller
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.seek(0)
+            pid = file.read().strip() or "unknown"
+            file.close()
+            raise CaptureError(f"captures {self.root} already have a {who}, process {pid}") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        return file
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Held while files enter or leave the tree, by recorder and compaction alike."""
+        file = self.lock("tree", wait=True)
+        try:
+            yield
+        finally:
+            file.close()
+
+
+def sync_file(path: Path) -> None:
+    """Put a file's (or directory's) content on disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomically(path: Path, data: bytes, work: Path) -> None:
+    """Replace `path` by `data` so that after a crash it is the old or the new content."""
+    part = work / f"{path.name}.{os.getpid()}"
+    with open(part, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(path)
+    sync_file(path.parent)
+
+
+def exchange(a: Path, b: Path) -> None:
+    """Swap two directories in one step (renameat2); two renames where the file system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    rename = getattr(libc, "renameat2", None)
+    if rename and rename(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0:
+        return
+    aside = a.with_name(a.name + ".aside")
+    os.rename(b, aside)
+    os.rename(a, b)
+    os.rename(aside, a)

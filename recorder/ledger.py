@@ -1,0 +1,258 @@
+"""Hides how session events and admin messages become rows on what is held, what is missing and how it healed."""
+
+import json
+from collections import defaultdict
+from typing import Any
+
+INSTRUMENT_STATUS = {"0": "hidden", "1": "online", "2": "maintenance", "3": "cancel_only", "4": "post_only",
+                     "5": "limit_only", "6": "delisted", "7": "reduce_only"}  # fmt: skip
+TRADING_STATUS = {"0": "unknown", "1": "maintenance", "2": "online", "101": "cancel_only", "102": "post_only"}
+GOOD = ("LIVE", "EMPTY", "HALTED")
+BROKEN = ("GAP", "CRC_FAIL", "STALE", "ROLLOVER", "DOWN")
+_GROUP = {562: "min_trade_increment", 5022: "tick_size", 5011: "min_qty", 5012: "max_qty", 5013: "min_cost"}
+
+
+class Ledger:
+    """Rows of sessions, gaps, status and instruments, in the order of the journal.
+
+    Its whole memory is `state`, plain JSON, so that a restarted recorder goes on where it stood:
+      sessions: by the feed's session number, the current logon and its service
+      gaps: open gaps by id, each with the symbols that have yet to come back
+      next_session, last_ns
+    """
+
+    def __init__(self, state: dict | None = None):
+        self.state = state or {"sessions": {}, "gaps": {}, "next_session": 1, "last_ns": 0, "status": {}}
+        self.rows: dict[str, list[dict]] = defaultdict(list)
+        self.unknown_events = 0
+
+    def take(self) -> dict[str, list[dict]]:
+        """Rows by table since the last call."""
+        rows, self.rows = self.rows, defaultdict(list)
+        return rows
+
+    def session(self, number: int) -> dict:
+        """The current logon of a feed session."""
+        key = str(number)
+        if key not in self.state["sessions"]:
+            self.state["sessions"][key] = {"service": f"session-{number}", "session": None, "books": {}}
+        return self.state["sessions"][key]
+
+    def ordinal(self, number: int, recv_ns: int) -> int:
+        """Number of the current logon; one begins where the journal shows data without a logon."""
+        current = self.session(number)
+        if current["session"] is None:
+            self._begin(current, recv_ns, {})
+        return current["session"]
+
+    # ---- events of the feed ----
+
+    def event(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        """One event of the journal."""
+        self.state["last_ns"] = recv_ns
+        kind = str(event.get("type", ""))
+        handler = getattr(self, f"_on_{kind}", None)
+        if handler is None:
+            self.unknown_events += 1
+        else:
+            handler(number, recv_ns, position, event)
+        if kind not in ("book", "session", "released", "discarded"):
+            self._status(recv_ns, number, None, "feed", kind, event.get("cause"), event)
+
+    def _on_session(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        current = self.session(event.get("number", number))
+        for key in ("service", "level", "host", "port", "sender", "target"):
+            if event.get(key) is not None:
+                current[key] = event[key]
+
+    def _on_logged_on(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        current = self.session(number)
+        self._end(current, recv_ns, "logged on again")
+        self._begin(current, recv_ns, event)
+
+    def _begin(self, current: dict, recv_ns: int, event: dict) -> None:
+        current.update(session=self.state["next_session"], session_id=event.get("session_id"), started_ns=recv_ns,
+                       messages=0, rows=0, ignored=0, last_seq=None)  # fmt: skip
+        self.state["next_session"] += 1
+        self._session_row(current, None, None)
+
+    def _end(self, current: dict, ended_ns: int, reason: str) -> None:
+        if current["session"] is not None:
+            self._session_row(current, ended_ns, reason)
+            current["session"] = None
+
+    def _session_row(self, current: dict, ended_ns: int | None, reason: str | None) -> None:
+        keys = ("session", "session_id", "service", "level", "host", "port", "sender", "target", "started_ns",
+                "messages", "rows", "ignored", "last_seq")  # fmt: skip
+        self.rows["sessions"].append({k: current.get(k) for k in keys} | {"ended_ns": ended_ns, "reason": reason})
+
+    def _on_disconnected(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        current = self.session(number)
+        cause = str(event.get("cause") or "DISCONNECT").upper()
+        was_on = current["session"] is not None
+        waiting = [s for s, state in current["books"].items() if state != "INIT"]
+        if was_on or waiting:
+            self._open(position, number, recv_ns, cause, waiting, detail=event.get("reason"), healed="reconnect")
+        self._end(current, recv_ns, str(event.get("reason") or cause))
+
+    def _on_started(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        """A feed process began: whatever session was on died with the one before."""
+        self._feed_down(recv_ns, position, "the feed process was killed")
+
+    def _on_stopped(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        self.state["last_ns"] = recv_ns
+        self._feed_down(recv_ns, position, "the feed was stopped")
+
+    def _feed_down(self, recv_ns: int, position: int, reason: str) -> None:
+        for key, current in self.state["sessions"].items():
+            since = max(current.get("last_ns") or 0, current.get("started_ns") or 0) or recv_ns
+            waiting = [s for s, state in current["books"].items() if state != "INIT"]
+            if current["session"] is not None:
+                self._open(position + int(key), int(key), since, "RESTART", waiting, detail=reason, healed="reconnect")
+            self._end(current, since, reason)
+
+    def _on_gap_open(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        self._open(position, number, recv_ns, str(event.get("cause") or "LOST").upper(), [], event.get("first"),
+                   event.get("last"), feed_id=event.get("id"))  # fmt: skip
+
+    def _on_gap_close(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        for gap, row in list(self.state["gaps"].items()):
+            if row["number"] == number and row.get("feed_id") == event.get("id") and row.get("feed_id") is not None:
+                row["healed"] = event.get("healed") or "snapshot"
+                for key, name in (("first_seq", "first"), ("last_seq", "last")):
+                    row[key] = event.get(name, row[key])
+                self._close(gap, recv_ns)
+
+    def _on_book(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        symbol, state = event.get("symbol"), str(event.get("state", "")).upper()
+        cause = str(event.get("cause") or "NONE").upper()
+        current = self.session(number)
+        before = current["books"].get(symbol, "INIT")
+        current["books"][symbol] = state
+        if before != state or cause != "NONE":
+            self._status(recv_ns, number, symbol, "book", state, cause, event)
+        if state in GOOD:
+            self._back(number, symbol, recv_ns)
+        elif state == "INIT":  # unsubscribed
+            self._back(number, symbol, recv_ns)
+            current["books"].pop(symbol, None)
+        elif state in ("CRC_FAIL", "STALE") and not self._is_missing(number, symbol):
+            self._open(position, number, recv_ns, cause, [symbol], symbol=symbol)
+
+    def _is_missing(self, number: int, symbol: str) -> bool:
+        return any(row["number"] == number and symbol in row["waiting"] for row in self.state["gaps"].values())
+
+    def _back(self, number: int, symbol: str, recv_ns: int) -> None:
+        for gap, row in list(self.state["gaps"].items()):
+            if row["number"] == number and symbol in row["waiting"]:
+                row["waiting"].remove(symbol)
+                if not row["waiting"]:
+                    self._close(gap, recv_ns)
+
+    # what else a feed may say: recorded in status, no further meaning here
+    def _on_connected(self, *_: Any) -> None: ...
+
+    def _on_subscribed(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        self.session(number)["books"].setdefault(event.get("symbol"), "SYNCING")
+        for gap, row in list(self.state["gaps"].items()):  # a session that had no book yet is back with its first
+            if row["number"] == number and row["healed"] == "reconnect" and not row["waiting"]:
+                self._close(gap, recv_ns)
+
+    def _on_unsubscribed(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        self._back(number, str(event.get("symbol")), recv_ns)
+        self.session(number)["books"].pop(event.get("symbol"), None)
+
+    _on_rollover = _on_released = _on_discarded = _on_connected
+
+    # ---- the journal itself ----
+
+    def _on_journal_lost(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        self._open(position, number, event.get("first", recv_ns), "JOURNAL_LOST", [], lost=event.get("count"),
+                   detail=f"{event.get('count')} records were not stored: no room", session=None)  # fmt: skip
+        self._close(str(position), event.get("last", recv_ns))
+
+    def _on_journal_recovered(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        lost = (event.get("torn_bytes") or 0) + (event.get("damaged_bytes") or 0)
+        if lost:
+            self._open(position, number, self.state["last_ns"], "JOURNAL_DAMAGE", [], lost=lost, session=None,
+                       detail=f"{event.get('segment')}: {lost} bytes behind the last sound record")  # fmt: skip
+            self._close(str(position), recv_ns)
+
+    def damage(self, position: int, skipped: int, text: str) -> None:
+        """Bytes of the journal that cannot be read."""
+        now = self.state["last_ns"]
+        self._open(position, -1, now, "JOURNAL_DAMAGE", [], lost=skipped, detail=text, session=None)
+        self._close(str(position), now)
+
+    # ---- gaps ----
+
+    def _open(self, position: int, number: int, ns: int, cause: str, waiting: list, first: int | None = None,
+              last: int | None = None, *, symbol: str | None = None, feed_id: Any = None, lost: int | None = None,
+              detail: str | None = None, healed: str | None = None, session: int | None = -1) -> None:  # fmt: skip
+        current = self.session(number) if number >= 0 else {"service": None, "session": None}
+        row = {"number": number, "session": current["session"] if session == -1 else session,
+               "service": current["service"] if session == -1 else None, "symbol": symbol, "cause": cause,
+               "planned": cause == "ROLLOVER", "opened_ns": ns, "first_seq": first, "last_seq": last, "lost": lost,
+               "detail": detail, "waiting": list(waiting), "feed_id": feed_id, "healed": healed}  # fmt: skip
+        while str(position) in self.state["gaps"]:
+            position += 1  # records are 8 bytes apart at least: numbers in between are free
+        self.state["gaps"][str(position)] = row
+        self._gap_row(str(position), row, None)
+
+    def _close(self, gap: str, ns: int) -> None:
+        row = self.state["gaps"].pop(gap)
+        row["healed"] = row["healed"] or ("snapshot" if row["waiting"] or row["symbol"] else None)
+        self._gap_row(gap, row, ns)
+
+    def _gap_row(self, gap: str, row: dict, closed_ns: int | None) -> None:
+        shown = {k: v for k, v in row.items() if k not in ("number", "waiting", "feed_id")}
+        healed = row["healed"] if closed_ns is not None else None
+        self.rows["gaps"].append(shown | {"gap": int(gap), "closed_ns": closed_ns, "healed": healed})
+
+    # ---- messages ----
+
+    def instruments(self, number: int, recv_ns: int, groups: list[dict[int, str]], level: str | None) -> None:
+        """Instruments of a 35=y, each as tag to text: a row for each that is new or not as it was."""
+        ordinal = self.ordinal(number, recv_ns)
+        current = self.session(number)
+        known = current.setdefault("instruments", {})
+        for group in groups:
+            symbol, text = group[55], json.dumps(group)
+            if known.get(symbol) == text:
+                continue
+            status = group.get(5032)
+            before = json.loads(known[symbol]).get("5032") if symbol in known else None
+            known[symbol] = text
+            self.rows["instruments"].append(
+                {"recv_ns": recv_ns, "session": ordinal, "symbol": symbol, "level": level,
+                 "price_precision": int(group[2349]), "qty_precision": int(group[5010]), "fields": text,
+                 "status": INSTRUMENT_STATUS.get(status, status), **{n: group.get(t) for t, n in _GROUP.items()}}
+            )  # fmt: skip
+            if status != before:
+                self._status(recv_ns, number, symbol, "instrument", INSTRUMENT_STATUS.get(status, status), None, group)
+
+    def trading_status(self, number: int, recv_ns: int, fields: dict[int, str]) -> None:
+        """35=h TradingSessionStatus."""
+        state = fields.get(340)
+        self._status(recv_ns, number, None, "trading_session", TRADING_STATUS.get(state or "", state), None, fields)
+
+    def counted(self, number: int, messages: int, rows: int, ignored: int, last_seq: int, last_ns: int) -> None:
+        """What the decoder of a feed session has seen since it was asked last."""
+        current = self.session(number)
+        if not messages:
+            return
+        self.ordinal(number, last_ns)
+        current["messages"] += messages
+        current["rows"] += rows
+        current["ignored"] += ignored
+        current["last_seq"] = max(current["last_seq"] or 0, last_seq) or None
+        current["last_ns"] = last_ns
+        self.state["last_ns"] = max(self.state["last_ns"], last_ns)
+
+    def _status(self, recv_ns: int, number: int, symbol: str | None, kind: str, state: str | None,
+                cause: Any, detail: dict) -> None:  # fmt: skip
+        current = self.session(number)
+        self.rows["status"].append(
+            {"recv_ns": recv_ns, "session": current["session"], "service": current["service"], "symbol": symbol,
+             "kind": kind, "state": state, "cause": None if cause is None else str(cause), "detail": json.dumps(detail)}
+        )  # fmt: skip

@@ -1,0 +1,296 @@
+"""Hides how rows are typed, encoded and described in Parquet; docs/parquet.md says the same in words."""
+
+from enum import IntFlag
+
+import numpy as np
+import pyarrow as pa
+
+from kfix_md._entry import ENTRY_DTYPE, Action, IdKind, Side
+
+VERSION = "1"
+
+
+class Flags(IntFlag):
+    """ticks.flags: what is known of the message of a row, and of the row in it."""
+
+    SNAPSHOT = 1
+    POSSDUP = 2
+    HAS_CRC = 4
+    CRC_CHECKED = 8
+    CRC_OK = 16
+    MAYBE_BAD_BOOK = 32
+    DEFERRED = 64
+    IGNORED = 128
+    LAST = 256
+    TRADE = 512
+
+
+SIDES = ["bid", "offer", "trade"]
+ACTIONS = ["new", "update", "delete", "leave", "clear"]
+LEVELS = ["L2", "L3"]
+ID_KINDS = ["none", "uuid", "kraken", "text"]
+ORD_TYPES = ["market", "limit"]
+AGGRESSORS = ["buy", "sell"]
+
+
+def _dict() -> pa.DataType:
+    return pa.dictionary(pa.int32(), pa.string())
+
+
+def _small() -> pa.DataType:
+    return pa.dictionary(pa.int8(), pa.string())
+
+
+#: name, type, encoding ("dict" or Parquet's name), description; the order is that of the columns
+_TICKS = [
+    ("recv_ns", pa.int64(), "DELTA_BINARY_PACKED", "receive time of the read that completed the frame, ns since 1970 UTC"),
+    ("event_ns", pa.int64(), "DELTA_BINARY_PACKED", "exchange time: 5060, else 273 on the UTC day of 52; ns, null unknown"),
+    ("queue_ns", pa.int64(), "PLAIN", "L3: 5273 time that orders the queue at a price; ns, null unknown or L2"),
+    ("session", pa.int32(), "dict", "logon the message came in, see sessions.session"),
+    ("seq", pa.int64(), "DELTA_BINARY_PACKED", "34 MsgSeqNum; messages of a session were applied in its order"),
+    ("entry_no", pa.int32(), "dict", "place of the entry in its message, 0 first; a clear row has that of the entry behind it"),
+    ("symbol", _dict(), "dict", "55 Symbol"),
+    ("level", _small(), "dict", "L2 (price levels) or L3 (orders)"),
+    ("side", _small(), "dict", "269: bid, offer, trade; null for clear"),
+    ("action", _small(), "dict", "279: new, update (of quantity), delete; leave = left the subscribed depth only; "
+                                 "clear = the book is emptied, a snapshot follows"),
+    ("flags", pa.int32(), "dict", "bits: " + ", ".join(f"{int(f)} {f.name}" for f in Flags)),
+    ("price", pa.int64(), "dict", "270 * 10**price_scale, exact"),
+    ("qty", pa.int64(), "dict", "271 * 10**qty_scale, exact"),
+    ("price_scale", pa.int8(), "dict", "decimals of price (2349)"),
+    ("qty_scale", pa.int8(), "dict", "decimals of qty (5010)"),
+    ("order_id", pa.binary(16), "PLAIN", "278 in 128 bits, see id_kind; null where it is text or repeats the price (L2)"),
+    ("id_kind", _small(), "dict", "uuid: the 16 bytes of the UUID; kraken: OXXXXX-XXXXX-XXXXXX, 16 base-36 digits as two "
+                                  "big-endian integers; text: see order_text; none"),
+    ("order_text", pa.string(), "dict", "278 where it is of no known form"),
+    ("aggressor", _small(), "dict", "trades: 2446 buy or sell"),
+    ("ord_type", _small(), "dict", "trades: 40 market or limit"),
+    ("crc", pa.uint32(), "PLAIN", "5041 book CRC32, on the last row of a message that carries it"),
+]  # fmt: skip
+
+_GAPS = [
+    ("gap", pa.int64(), "PLAIN", "number of the gap; its row is written when it opens and again when it closes"),
+    ("session", pa.int32(), "dict", "see sessions.session"),
+    ("service", _dict(), "dict", "name of the feed's service"),
+    ("symbol", _dict(), "dict", "the one symbol it concerns; null: all of the session"),
+    ("cause", _dict(), "dict", "LOST CHECKSUM CRC CROSSED MALFORMED PRECISION DISCONNECT ROLLOVER RESTART OVERFLOW ..., "
+                               "JOURNAL_LOST (not stored), JOURNAL_DAMAGE (not readable)"),
+    ("planned", pa.bool_(), "PLAIN", "the 22:00 UTC rollover"),
+    ("opened_ns", pa.int64(), "PLAIN", "from when the books are not to be trusted, receive time in ns"),
+    ("closed_ns", pa.int64(), "PLAIN", "from when they are again; null: open"),
+    ("first_seq", pa.int64(), "PLAIN", "first MsgSeqNum missing, null unknown"),
+    ("last_seq", pa.int64(), "PLAIN", "last MsgSeqNum missing, null unknown"),
+    ("lost", pa.int64(), "PLAIN", "messages or bytes known to be gone for good, null unknown"),
+    ("healed", _dict(), "dict", "replay: nothing is missing after all; snapshot, reconnect: the book is right again, what "
+                                "happened in between is not known; null: open"),
+    ("detail", pa.string(), "PLAIN", "reason in words"),
+]  # fmt: skip
+
+_SESSIONS = [
+    ("session", pa.int32(), "PLAIN", "number of the logon in these captures; a row at its start and again at its end"),
+    ("session_id", pa.string(), "PLAIN", "the feed's unique name of the logon"),
+    ("service", _dict(), "dict", "name of the feed's service"),
+    ("level", _dict(), "dict", "L2 or L3"),
+    ("host", pa.string(), "PLAIN", ""),
+    ("port", pa.int32(), "PLAIN", ""),
+    ("sender", pa.string(), "PLAIN", "our SenderCompID"),
+    ("target", pa.string(), "PLAIN", "TargetCompID"),
+    ("started_ns", pa.int64(), "PLAIN", "logged on, receive time in ns"),
+    ("ended_ns", pa.int64(), "PLAIN", "disconnected; null: still on"),
+    ("messages", pa.int64(), "PLAIN", "frames received so far"),
+    ("rows", pa.int64(), "PLAIN", "rows in ticks so far, clear rows apart"),
+    ("ignored", pa.int64(), "PLAIN", "frames that were not applied (duplicates, old subscriptions)"),
+    ("last_seq", pa.int64(), "PLAIN", "highest MsgSeqNum applied"),
+    ("reason", pa.string(), "PLAIN", "why it ended"),
+]
+
+_INSTRUMENTS = [
+    ("recv_ns", pa.int64(), "PLAIN", "when this became known"),
+    ("session", pa.int32(), "dict", "see sessions.session"),
+    ("symbol", _dict(), "dict", "55"),
+    ("level", _dict(), "dict", "L2 or L3, of the session"),
+    ("price_precision", pa.int8(), "dict", "2349"),
+    ("qty_precision", pa.int8(), "dict", "5010"),
+    ("tick_size", pa.string(), "dict", "5022 as sent"),
+    ("min_trade_increment", pa.string(), "dict", "562 as sent"),
+    ("min_qty", pa.string(), "dict", "5011 as sent"),
+    ("max_qty", pa.string(), "dict", "5012 as sent"),
+    ("min_cost", pa.string(), "dict", "5013 as sent"),
+    ("status", _dict(), "dict", "5032 in words"),
+    ("fields", pa.string(), "PLAIN", "the whole group as JSON, tag to text"),
+]
+
+_STATUS = [
+    ("recv_ns", pa.int64(), "PLAIN", "receive time in ns"),
+    ("session", pa.int32(), "dict", "see sessions.session"),
+    ("service", _dict(), "dict", "name of the feed's service"),
+    ("symbol", _dict(), "dict", "null: the session or the feed"),
+    ("kind", _dict(), "dict", "book, instrument, trading_session, feed"),
+    ("state", _dict(), "dict", "book: INIT SYNCING LIVE EMPTY GAP CRC_FAIL STALE HALTED ROLLOVER DOWN; instrument: 5032; "
+                               "trading_session: 340; feed: the event's type"),
+    ("cause", _dict(), "dict", "why, for books"),
+    ("detail", pa.string(), "PLAIN", "the whole event as JSON"),
+]  # fmt: skip
+
+_CHECKPOINTS = [
+    ("recv_ns", pa.int64(), "dict", "receive time of the last message in this book"),
+    ("session", pa.int32(), "dict", "see sessions.session"),
+    ("seq", pa.int64(), "dict", "MsgSeqNum of the last message in this book"),
+    ("symbol", _dict(), "dict", "55"),
+    ("level", _small(), "dict", "L2 or L3"),
+    ("price_scale", pa.int8(), "dict", "decimals of price"),
+    ("qty_scale", pa.int8(), "dict", "decimals of qty"),
+    ("side", _small(), "dict", "bid, offer; null: the one row of an empty book"),
+    ("price", pa.int64(), "dict", "best first; L3: orders of a price in queue order"),
+    ("qty", pa.int64(), "dict", "of the level (L2) or the order (L3)"),
+    ("event_ns", pa.int64(), "PLAIN", "L3: last exchange time of the order"),
+    ("queue_ns", pa.int64(), "PLAIN", "L3: 5273 of the order"),
+    ("order_id", pa.binary(16), "PLAIN", "L3, as in ticks"),
+    ("id_kind", _small(), "dict", "L3, as in ticks"),
+]
+
+TABLES = {"ticks": _TICKS, "gaps": _GAPS, "sessions": _SESSIONS, "instruments": _INSTRUMENTS,
+          "status": _STATUS, "checkpoints": _CHECKPOINTS}  # fmt: skip
+
+SCHEMAS = {
+    name: pa.schema([pa.field(n, t, metadata={"description": text} if text else None) for n, t, _, text in columns])
+    for name, columns in TABLES.items()
+}
+
+
+def write_options(table: str, level: int = 3, row_group: int = 65536) -> dict:
+    """Keyword arguments of pq.ParquetWriter for one table."""
+    columns = TABLES[table]
+    return {
+        "compression": "zstd",
+        "compression_level": level,
+        "use_dictionary": [name for name, _, how, _ in columns if how == "dict"],
+        "column_encoding": {name: how for name, _, how, _ in columns if how != "dict"},
+        "write_page_index": True,
+        "data_page_size": 1 << 20,
+        "write_batch_size": min(row_group, 65536),
+        "version": "2.6",
+    }
+
+
+def _codes(values: np.ndarray, names: list[str], absent: np.ndarray | None = None) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(values.astype(np.int8), mask=absent), pa.array(names))
+
+
+def _nullable(values: np.ndarray, absent: np.ndarray) -> pa.Array:
+    return pa.array(values, mask=absent) if absent.any() else pa.array(values)
+
+
+def order_ids(rows: np.ndarray) -> tuple[pa.Array, pa.Array]:
+    """(order_id, id_kind) columns of rows with id_hi, id_lo, id_kind."""
+    n, kind = len(rows), rows["id_kind"]
+    if not kind.any():
+        return pa.nulls(n, pa.binary(16)), _codes(kind, ID_KINDS)
+    wide = np.empty((n, 2), ">u8")
+    wide[:, 0], wide[:, 1] = rows["id_hi"], rows["id_lo"]
+    packed = (kind == IdKind.UUID) | (kind == IdKind.KRAKEN)
+    valid = None if packed.all() else pa.py_buffer(np.packbits(packed, bitorder="little").tobytes())
+    ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), n, [valid, pa.py_buffer(wide.tobytes())])
+    return ids, _codes(np.minimum(kind, IdKind.TEXT), ID_KINDS)
+
+
+def symbol_column(instrument: np.ndarray, names: list[str]) -> pa.Array:
+    """Dictionary column of the symbols of `instrument` rows, only those that occur."""
+    used = np.flatnonzero(np.bincount(instrument, minlength=1))
+    place = np.zeros(len(names) + 1, np.int32)
+    place[used] = np.arange(len(used), dtype=np.int32)
+    return pa.DictionaryArray.from_arrays(pa.array(place[instrument]), pa.array([names[i] for i in used], pa.string()))
+
+
+def tick_columns(ticks: np.ndarray, instruments: list[tuple], session: int, level: int, texts) -> pa.RecordBatch:
+    """Rows of one session, TICK_DTYPE, as the ticks table.
+
+    `instruments` is (symbol, price precision, quantity precision) by row; `texts(rows)` gives the text of those
+    order ids that are not packed in 128 bits.
+    """
+    n = len(ticks)
+    scales = np.array([i[1:3] for i in instruments] or [(0, 0)], np.int8)
+    which = ticks["instrument"]
+    clear = ticks["action"] == Action.CLEAR
+    trade = ticks["side"] == Side.TRADE
+    last = (ticks["entry_flags"] & 2) != 0
+    flags = ticks["flags"].astype(np.int32) | np.where(last, Flags.LAST, 0) | np.where(trade, Flags.TRADE, 0)
+    ids, kinds = order_ids(ticks)
+    no_crc = ~last | ((ticks["flags"] & Flags.HAS_CRC) == 0)
+    columns = {
+        "recv_ns": pa.array(np.ascontiguousarray(ticks["recv_ns"])),
+        "event_ns": _nullable(ticks["event_ns"], ticks["event_ns"] == 0),
+        "queue_ns": _nullable(ticks["queue_ns"], ticks["queue_ns"] == 0),
+        "session": pa.array(np.full(n, session, np.int32)),
+        "seq": pa.array(ticks["seq"].astype(np.int64)),
+        "entry_no": pa.array(ticks["entry_no"].astype(np.int32)),
+        "symbol": symbol_column(which, [i[0] for i in instruments]),
+        "level": _codes(np.full(n, level - 2), LEVELS),
+        "side": _codes(ticks["side"], SIDES, clear if clear.any() else None),
+        "action": _codes(ticks["action"], ACTIONS),
+        "flags": pa.array(flags.astype(np.int32)),
+        "price": pa.array(np.ascontiguousarray(ticks["price"])),
+        "qty": pa.array(np.ascontiguousarray(ticks["qty"])),
+        "price_scale": pa.array(scales[which, 0]),
+        "qty_scale": pa.array(scales[which, 1]),
+        "order_id": ids,
+        "id_kind": kinds,
+        "order_text": _texts(ticks, texts),
+        "aggressor": _codes(ticks["aggressor"] - np.uint8(1), AGGRESSORS, ticks["aggressor"] == 0),
+        "ord_type": _codes(ticks["ord_type"] - np.uint8(1), ORD_TYPES, ticks["ord_type"] == 0),
+        "crc": _nullable(ticks["crc"], no_crc),
+    }
+    return pa.RecordBatch.from_arrays([columns[f.name] for f in SCHEMAS["ticks"]], schema=SCHEMAS["ticks"])
+
+
+def _texts(ticks: np.ndarray, texts) -> pa.Array:
+    rows = np.flatnonzero(ticks["id_kind"] >= IdKind.TEXT)
+    if not len(rows):
+        return pa.nulls(len(ticks), pa.string())
+    column: list[str | None] = [None] * len(ticks)
+    for row, text in zip(rows.tolist(), texts(ticks[rows]), strict=True):
+        column[row] = text
+    return pa.array(column, pa.string())
+
+
+def _indices(column: pa.ChunkedArray | pa.Array, names: list[str]) -> np.ndarray:
+    """Codes of a small dictionary column in the order of `names`; nulls become 0."""
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    table = np.array([names.index(v) for v in column.dictionary.to_pylist()] or [0], np.uint8)
+    return table[column.indices.fill_null(0).to_numpy(zero_copy_only=False)] if len(column) else np.zeros(0, np.uint8)
+
+
+def entries(table: pa.Table) -> np.ndarray:
+    """Rows of ticks (or checkpoints) as ENTRY_DTYPE, what books apply. instrument is 0."""
+    out = np.zeros(table.num_rows, ENTRY_DTYPE)
+    for name in ("price", "qty"):
+        out[name] = table[name].to_numpy()
+    for name in ("event_ns", "queue_ns"):
+        if name in table.column_names:
+            out[name] = table[name].fill_null(0).to_numpy()
+    out["side"] = _indices(table["side"], SIDES)
+    out["action"] = _indices(table["action"], ACTIONS) if "action" in table.column_names else Action.NEW
+    if "order_id" in table.column_names and table["order_id"].null_count < table.num_rows:
+        kinds = _indices(table["id_kind"], ID_KINDS)
+        column = table["order_id"].combine_chunks()
+        raw = np.frombuffer(column.buffers()[1], ">u8", 2 * len(column), 16 * column.offset).reshape(-1, 2)
+        packed = (kinds == IdKind.UUID) | (kinds == IdKind.KRAKEN)
+        out["id_hi"], out["id_lo"] = np.where(packed[:, None], raw, 0).T
+        out["id_kind"] = kinds
+    if "order_text" in table.column_names and table["order_text"].null_count < table.num_rows:
+        _text_ids(out, table["order_text"].to_pylist())
+    return out
+
+
+def _text_ids(out: np.ndarray, texts: list) -> None:
+    """Ids of no known form need only to be equal where they are equal: 16 bytes, else a digest of the text."""
+    import hashlib
+
+    for i, text in enumerate(texts):
+        if text is not None:
+            raw = text.encode()
+            raw = raw.ljust(16, b"\0") if len(raw) <= 16 else hashlib.blake2b(raw, digest_size=16).digest()
+            out["id_hi"][i], out["id_lo"][i] = int.from_bytes(raw[:8]), int.from_bytes(raw[8:])
+            out["id_kind"][i] = IdKind.TEXT if len(text.encode()) <= 16 else IdKind.TABLE
