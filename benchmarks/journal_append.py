@@ -1,4 +1,4 @@
-"""What one appended message costs the hot loop, and how fast the journal reads back. Run: python benchmarks/journal_append.py"""
+"""What one appended message costs the hot loop, and how fast the journal reads back."""
 
 import argparse
 import shutil
@@ -24,7 +24,7 @@ def main() -> None:
         spans.sort()
         names = [("median", 0.5), ("99 %", 0.99), ("99.9 %", 0.999), ("99.99 %", 0.9999), ("max", 1)]
         told = ", ".join(f"{n} {spans[min(len(spans) - 1, int(len(spans) * q))]} ns" for n, q in names)
-        print(f"append of {args.bytes} bytes: mean {spans.mean():.0f} ns, {told} (a clock reading of some 40 ns in each)")
+        print(f"append of {args.bytes} bytes: mean {spans.mean():.0f} ns, {told} (some 40 ns of each are the clock's)")
         print(f"segments {stats['segments']}, made late {stats['made_late']}, lost {stats['lost']}, "
               f"longest sync {stats['sync_max_ns'] / 1e6:.1f} ms")
         start = time.perf_counter_ns()

@@ -428,6 +428,8 @@ cdef class JournalReader:
         cdef int moved
         while True:
             if self.base == NULL or (self.end and self.offset >= self.end):
+                if self.hold_at_end and self.base != NULL:
+                    return 0
                 moved = self._advance()
                 if moved != 1:
                     return moved
@@ -524,6 +526,18 @@ cdef class JournalReader:
     def position(self) -> int:
         """Of the next record to be read; what `seek` and the constructor take."""
         return self.number << 32 | self.offset
+
+    @property
+    def at_end(self) -> bool:
+        """Whether everything in the segment being read, which is sealed, has been read."""
+        return self.base != NULL and self.end != 0 and self.offset >= self.end
+
+    def enter_next(self) -> bool:
+        """With `hold_at_end`, at the end of a segment: go to the start of the next one if it has begun."""
+        following = journal_files.following(self.directory, self.number) if self.at_end else 0
+        if following != self.number + 1:
+            return False
+        return self._enter(following, JSEG_HEADER) == 1
 
     @property
     def tail(self) -> dict:

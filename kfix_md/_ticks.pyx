@@ -130,6 +130,14 @@ cdef class SessionTicks:
             self.decode(r.data, r.length, r.recv_ns, r.flags)
         return 0
 
+    def add_record(self, position, int64_t recv_ns, uint16_t flags, bytes frame):
+        """Take one W or X that is not in a mapped segment."""
+        cdef Record r
+        cdef bytes padded = frame + b"\0" * 64
+        r.position, r.recv_ns, r.flags, r.kind = position, recv_ns, flags, REC_FRAME
+        r.data, r.length = <const char*>padded, len(frame)
+        self.add(&r)
+
     def hold(self, position, recv_ns, flags, bytes frame):
         """Keep a frame that arrived in an open gap, until it is released or discarded."""
         cdef Header h
@@ -296,6 +304,12 @@ cdef class SessionTicks:
     def checkpointed(self, int32_t row):
         """Count anew from here."""
         (<RowInfo*>self.info)[row].since = 0
+
+    def forget_books(self):
+        """A new session: what comes next starts with snapshots."""
+        self.books = [None] * len(self.names)
+        if self.row_array is not None:
+            self.row_array["since"] = 0
 
     def book(self, int32_t row):
         """Book of a row or None."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Flags", "open"]
 
 
-def open(captures: "str | os.PathLike") -> "Captures":  # noqa: A001 - recorder.open("captures") is the name users know
+def open(captures: "str | os.PathLike") -> "Captures":
     """Open a captures directory for reading; also while it is being written. UsageError when it is none."""
     from recorder.catalog import Captures
 

@@ -2,14 +2,13 @@
 
 import json
 from collections import defaultdict
+from dataclasses import asdict
 from typing import Any
 
-INSTRUMENT_STATUS = {"0": "hidden", "1": "online", "2": "maintenance", "3": "cancel_only", "4": "post_only",
-                     "5": "limit_only", "6": "delisted", "7": "reduce_only"}  # fmt: skip
+from kfix_md.instruments import Instrument
+
 TRADING_STATUS = {"0": "unknown", "1": "maintenance", "2": "online", "101": "cancel_only", "102": "post_only"}
 GOOD = ("LIVE", "EMPTY", "HALTED")
-BROKEN = ("GAP", "CRC_FAIL", "STALE", "ROLLOVER", "DOWN")
-_GROUP = {562: "min_trade_increment", 5022: "tick_size", 5011: "min_qty", 5012: "max_qty", 5013: "min_cost"}
 
 
 class Ledger:
@@ -67,6 +66,9 @@ class Ledger:
 
     def _on_logged_on(self, number: int, recv_ns: int, position: int, event: dict) -> None:
         current = self.session(number)
+        if current["session"] is not None and not current["last_seq"] and not current["session_id"]:
+            current["session_id"] = event.get("session_id")  # begun a moment ago, by a reset or by its own frames
+            return self._session_row(current, None, None)
         self._end(current, recv_ns, "logged on again")
         self._begin(current, recv_ns, event)
 
@@ -87,33 +89,40 @@ class Ledger:
         self.rows["sessions"].append({k: current.get(k) for k in keys} | {"ended_ns": ended_ns, "reason": reason})
 
     def _on_disconnected(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        """The feed opens the gap of a lost session itself."""
+        self._end(self.session(number), recv_ns, str(event.get("reason") or event.get("cause") or "disconnected"))
+
+    def _on_reset(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        """Numbers begin anew inside one connection: a session of its own."""
         current = self.session(number)
-        cause = str(event.get("cause") or "DISCONNECT").upper()
-        was_on = current["session"] is not None
-        waiting = [s for s, state in current["books"].items() if state != "INIT"]
-        if was_on or waiting:
-            self._open(position, number, recv_ns, cause, waiting, detail=event.get("reason"), healed="reconnect")
-        self._end(current, recv_ns, str(event.get("reason") or cause))
+        if current["session"] is not None and current["last_seq"]:
+            self._end(current, recv_ns, f"sequence reset ({event.get('form')})")
+            self._begin(current, recv_ns, {"session_id": current.get("session_id")})
 
     def _on_started(self, number: int, recv_ns: int, position: int, event: dict) -> None:
         """A feed process began: whatever session was on died with the one before."""
         self._feed_down(recv_ns, position, "the feed process was killed")
 
     def _on_stopped(self, number: int, recv_ns: int, position: int, event: dict) -> None:
-        self.state["last_ns"] = recv_ns
         self._feed_down(recv_ns, position, "the feed was stopped")
 
     def _feed_down(self, recv_ns: int, position: int, reason: str) -> None:
         for key, current in self.state["sessions"].items():
             since = max(current.get("last_ns") or 0, current.get("started_ns") or 0) or recv_ns
             waiting = [s for s, state in current["books"].items() if state != "INIT"]
+            for row in self.state["gaps"].values():  # what the dead process had open, the next one heals
+                if row["number"] == int(key) and not row["waiting"]:
+                    row["waiting"], row["healed"] = list(waiting), "reconnect"
             if current["session"] is not None:
                 self._open(position + int(key), int(key), since, "RESTART", waiting, detail=reason, healed="reconnect")
             self._end(current, since, reason)
+            current["books"] = {}
 
     def _on_gap_open(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+        symbols = event.get("symbols") or []
         self._open(position, number, recv_ns, str(event.get("cause") or "LOST").upper(), [], event.get("first"),
-                   event.get("last"), feed_id=event.get("id"))  # fmt: skip
+                   event.get("last"), feed_id=event.get("id"), detail=event.get("detail"),
+                   symbol=symbols[0] if len(symbols) == 1 else None)  # fmt: skip
 
     def _on_gap_close(self, number: int, recv_ns: int, position: int, event: dict) -> None:
         for gap, row in list(self.state["gaps"].items()):
@@ -136,11 +145,6 @@ class Ledger:
         elif state == "INIT":  # unsubscribed
             self._back(number, symbol, recv_ns)
             current["books"].pop(symbol, None)
-        elif state in ("CRC_FAIL", "STALE") and not self._is_missing(number, symbol):
-            self._open(position, number, recv_ns, cause, [symbol], symbol=symbol)
-
-    def _is_missing(self, number: int, symbol: str) -> bool:
-        return any(row["number"] == number and symbol in row["waiting"] for row in self.state["gaps"].values())
 
     def _back(self, number: int, symbol: str, recv_ns: int) -> None:
         for gap, row in list(self.state["gaps"].items()):
@@ -162,7 +166,8 @@ class Ledger:
         self._back(number, str(event.get("symbol")), recv_ns)
         self.session(number)["books"].pop(event.get("symbol"), None)
 
-    _on_rollover = _on_released = _on_discarded = _on_connected
+    _on_rollover = _on_released = _on_discarded = _on_checksum_rule = _on_refused = _on_connected
+    _on_trading_status = _on_garbled = _on_clock_warning = _on_connected
 
     # ---- the journal itself ----
 
@@ -211,25 +216,19 @@ class Ledger:
 
     # ---- messages ----
 
-    def instruments(self, number: int, recv_ns: int, groups: list[dict[int, str]], level: str | None) -> None:
-        """Instruments of a 35=y, each as tag to text: a row for each that is new or not as it was."""
+    def instruments(self, number: int, recv_ns: int, listed: list[Instrument], level: str | None) -> None:
+        """Instruments of a 35=y: a row for each that is new or not as it was."""
         ordinal = self.ordinal(number, recv_ns)
-        current = self.session(number)
-        known = current.setdefault("instruments", {})
-        for group in groups:
-            symbol, text = group[55], json.dumps(group)
-            if known.get(symbol) == text:
+        known = self.session(number).setdefault("instruments", {})
+        for one in listed:
+            row = asdict(one) | {"status": one.status.name.lower()}
+            symbol, before = row["symbol"], known.get(row["symbol"])
+            if before == row:
                 continue
-            status = group.get(5032)
-            before = json.loads(known[symbol]).get("5032") if symbol in known else None
-            known[symbol] = text
-            self.rows["instruments"].append(
-                {"recv_ns": recv_ns, "session": ordinal, "symbol": symbol, "level": level,
-                 "price_precision": int(group[2349]), "qty_precision": int(group[5010]), "fields": text,
-                 "status": INSTRUMENT_STATUS.get(status, status), **{n: group.get(t) for t, n in _GROUP.items()}}
-            )  # fmt: skip
-            if status != before:
-                self._status(recv_ns, number, symbol, "instrument", INSTRUMENT_STATUS.get(status, status), None, group)
+            known[symbol] = row
+            self.rows["instruments"].append(row | {"recv_ns": recv_ns, "session": ordinal, "level": level})
+            if before is None or before["status"] != row["status"]:
+                self._status(recv_ns, number, symbol, "instrument", row["status"], None, row)
 
     def trading_status(self, number: int, recv_ns: int, fields: dict[int, str]) -> None:
         """35=h TradingSessionStatus."""

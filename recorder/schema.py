@@ -4,7 +4,6 @@ from enum import IntFlag
 
 import numpy as np
 import pyarrow as pa
-
 from kfix_md._entry import ENTRY_DTYPE, Action, IdKind, Side
 
 VERSION = "1"
@@ -43,12 +42,12 @@ def _small() -> pa.DataType:
 
 #: name, type, encoding ("dict" or Parquet's name), description; the order is that of the columns
 _TICKS = [
-    ("recv_ns", pa.int64(), "DELTA_BINARY_PACKED", "receive time of the read that completed the frame, ns since 1970 UTC"),
-    ("event_ns", pa.int64(), "DELTA_BINARY_PACKED", "exchange time: 5060, else 273 on the UTC day of 52; ns, null unknown"),
+    ("recv_ns", pa.int64(), "DELTA_BINARY_PACKED", "receive time of the read that completed the frame, ns"),
+    ("event_ns", pa.int64(), "DELTA_BINARY_PACKED", "exchange time: 5060, else 273 on the day of 52; ns"),
     ("queue_ns", pa.int64(), "PLAIN", "L3: 5273 time that orders the queue at a price; ns, null unknown or L2"),
     ("session", pa.int32(), "dict", "logon the message came in, see sessions.session"),
     ("seq", pa.int64(), "DELTA_BINARY_PACKED", "34 MsgSeqNum; messages of a session were applied in its order"),
-    ("entry_no", pa.int32(), "dict", "place of the entry in its message, 0 first; a clear row has that of the entry behind it"),
+    ("entry_no", pa.int32(), "dict", "place of the entry in its message; a clear row has 0 too"),
     ("symbol", _dict(), "dict", "55 Symbol"),
     ("level", _small(), "dict", "L2 (price levels) or L3 (orders)"),
     ("side", _small(), "dict", "269: bid, offer, trade; null for clear"),
@@ -59,8 +58,8 @@ _TICKS = [
     ("qty", pa.int64(), "dict", "271 * 10**qty_scale, exact"),
     ("price_scale", pa.int8(), "dict", "decimals of price (2349)"),
     ("qty_scale", pa.int8(), "dict", "decimals of qty (5010)"),
-    ("order_id", pa.binary(16), "PLAIN", "278 in 128 bits, see id_kind; null where it is text or repeats the price (L2)"),
-    ("id_kind", _small(), "dict", "uuid: the 16 bytes of the UUID; kraken: OXXXXX-XXXXX-XXXXXX, 16 base-36 digits as two "
+    ("order_id", pa.binary(16), "PLAIN", "278 in 128 bits, see id_kind; null: text, or repeats the price (L2)"),
+    ("id_kind", _small(), "dict", "uuid: its 16 bytes; kraken: OXXXXX-XXXXX-XXXXXX, 16 base-36 digits as two "
                                   "big-endian integers; text: see order_text; none"),
     ("order_text", pa.string(), "dict", "278 where it is of no known form"),
     ("aggressor", _small(), "dict", "trades: 2446 buy or sell"),
@@ -69,11 +68,11 @@ _TICKS = [
 ]  # fmt: skip
 
 _GAPS = [
-    ("gap", pa.int64(), "PLAIN", "number of the gap; its row is written when it opens and again when it closes"),
+    ("gap", pa.int64(), "PLAIN", "number of the gap; a row when it opens, another when it closes"),
     ("session", pa.int32(), "dict", "see sessions.session"),
     ("service", _dict(), "dict", "name of the feed's service"),
     ("symbol", _dict(), "dict", "the one symbol it concerns; null: all of the session"),
-    ("cause", _dict(), "dict", "LOST CHECKSUM CRC CROSSED MALFORMED PRECISION DISCONNECT ROLLOVER RESTART OVERFLOW ..., "
+    ("cause", _dict(), "dict", "LOST CHECKSUM CRC CROSSED MALFORMED PRECISION DISCONNECT ROLLOVER RESTART OVERFLOW, "
                                "JOURNAL_LOST (not stored), JOURNAL_DAMAGE (not readable)"),
     ("planned", pa.bool_(), "PLAIN", "the 22:00 UTC rollover"),
     ("opened_ns", pa.int64(), "PLAIN", "from when the books are not to be trusted, receive time in ns"),
@@ -81,8 +80,8 @@ _GAPS = [
     ("first_seq", pa.int64(), "PLAIN", "first MsgSeqNum missing, null unknown"),
     ("last_seq", pa.int64(), "PLAIN", "last MsgSeqNum missing, null unknown"),
     ("lost", pa.int64(), "PLAIN", "messages or bytes known to be gone for good, null unknown"),
-    ("healed", _dict(), "dict", "replay: nothing is missing after all; snapshot, reconnect: the book is right again, what "
-                                "happened in between is not known; null: open"),
+    ("healed", _dict(), "dict", "replay: nothing is missing after all; snapshot, reconnect: the book is right again, "
+                                "what happened in between is not known; null: open"),
     ("detail", pa.string(), "PLAIN", "reason in words"),
 ]  # fmt: skip
 
@@ -112,12 +111,11 @@ _INSTRUMENTS = [
     ("price_precision", pa.int8(), "dict", "2349"),
     ("qty_precision", pa.int8(), "dict", "5010"),
     ("tick_size", pa.string(), "dict", "5022 as sent"),
-    ("min_trade_increment", pa.string(), "dict", "562 as sent"),
+    ("min_increment", pa.string(), "dict", "562 minimum trade increment as sent"),
     ("min_qty", pa.string(), "dict", "5011 as sent"),
     ("max_qty", pa.string(), "dict", "5012 as sent"),
     ("min_cost", pa.string(), "dict", "5013 as sent"),
     ("status", _dict(), "dict", "5032 in words"),
-    ("fields", pa.string(), "PLAIN", "the whole group as JSON, tag to text"),
 ]
 
 _STATUS = [
@@ -126,8 +124,8 @@ _STATUS = [
     ("service", _dict(), "dict", "name of the feed's service"),
     ("symbol", _dict(), "dict", "null: the session or the feed"),
     ("kind", _dict(), "dict", "book, instrument, trading_session, feed"),
-    ("state", _dict(), "dict", "book: INIT SYNCING LIVE EMPTY GAP CRC_FAIL STALE HALTED ROLLOVER DOWN; instrument: 5032; "
-                               "trading_session: 340; feed: the event's type"),
+    ("state", _dict(), "dict", "book: INIT SYNCING LIVE EMPTY GAP CRC_FAIL STALE HALTED ROLLOVER DOWN; "
+                               "instrument: 5032; trading_session: 340; feed: the event's type"),
     ("cause", _dict(), "dict", "why, for books"),
     ("detail", pa.string(), "PLAIN", "the whole event as JSON"),
 ]  # fmt: skip
@@ -156,6 +154,11 @@ SCHEMAS = {
     name: pa.schema([pa.field(n, t, metadata={"description": text} if text else None) for n, t, _, text in columns])
     for name, columns in TABLES.items()
 }
+
+
+def plain(columns: pa.Schema) -> pa.Schema:
+    """The same columns without dictionaries."""
+    return pa.schema([f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in columns])
 
 
 def write_options(table: str, level: int = 3, row_group: int = 65536) -> dict:
@@ -251,6 +254,28 @@ def _texts(ticks: np.ndarray, texts) -> pa.Array:
     for row, text in zip(rows.tolist(), texts(ticks[rows]), strict=True):
         column[row] = text
     return pa.array(column, pa.string())
+
+
+def checkpoint_table(rows: np.ndarray, recv_ns: int, session: int, seq: int, symbol: str, level: int,
+                     scales: tuple[int, int]) -> pa.Table:  # fmt: skip
+    """One whole book (ENTRY_DTYPE, see _ticks.book_rows) as rows of checkpoints; an empty book is one row of nulls."""
+    empty = not len(rows)
+    n = max(1, len(rows))
+    rows = np.zeros(1, ENTRY_DTYPE) if empty else rows
+    absent = np.full(n, empty)
+    ids, kinds = order_ids(rows)
+    one = np.zeros(n, np.int32)
+    columns = {
+        "recv_ns": np.full(n, recv_ns), "session": one + np.int32(session), "seq": np.full(n, seq),
+        "symbol": pa.DictionaryArray.from_arrays(one, [symbol]), "level": _codes(one + (level - 2), LEVELS),
+        "price_scale": np.full(n, scales[0], np.int8), "qty_scale": np.full(n, scales[1], np.int8),
+        "side": _codes(rows["side"], SIDES, absent if empty else None),
+        "price": pa.array(rows["price"].copy(), mask=absent), "qty": pa.array(rows["qty"].copy(), mask=absent),
+        "event_ns": _nullable(rows["event_ns"].copy(), rows["event_ns"] == 0),
+        "queue_ns": _nullable(rows["queue_ns"].copy(), rows["queue_ns"] == 0),
+        "order_id": ids, "id_kind": kinds,
+    }  # fmt: skip
+    return pa.table([columns[f.name] for f in SCHEMAS["checkpoints"]], schema=SCHEMAS["checkpoints"])
 
 
 def _indices(column: pa.ChunkedArray | pa.Array, names: list[str]) -> np.ndarray:

@@ -1,0 +1,248 @@
+"""What researchers hold: hides files, sessions and integer prices behind symbols and times."""
+
+import os
+from collections.abc import Iterator
+from datetime import date, datetime
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from kfix_md._book import Book
+
+from kfix_md.errors import NoSuchSymbol, UsageError
+from recorder import files, layout, rebuild, schema, shape
+from recorder.layout import Tree, to_date, to_ns
+from recorder.rebuild import BookAt, Rebuilder
+
+Moment = int | str | datetime | date | None
+Price = Literal["int", "float", "decimal"]
+
+
+class Captures:
+    """A captures directory, open for reading. Times are ns since 1970 UTC, ISO text (UTC) or datetimes.
+
+    Tables are pyarrow Tables: `.to_pandas()`, `polars.from_arrow(...)` are one call away. Errors: UsageError for
+    words that cannot be, NoSuchSymbol, CaptureError for a damaged file (its name in the message).
+    """
+
+    def __init__(self, root: str | os.PathLike):
+        self.tree = Tree(root)
+        self.tree.check()
+        self._files = files.Files(self.tree)
+        self._rebuild = Rebuilder(self._files)
+
+    def __repr__(self) -> str:
+        days = self.dates()
+        span = f", {days[0]} to {days[-1]}" if days else ""
+        return f"<captures {self.tree.root}: {len(days)} session dates{span}>"
+
+    # ---- what is there ----
+
+    def dates(self) -> list[date]:
+        """Session dates (days that end at 22:00 UTC) with ticks."""
+        return self.tree.dates("ticks")
+
+    def symbols(self, day: "date | str | None" = None) -> list[str]:
+        """Symbols with ticks on a session date, or ever."""
+        start, end = self._span(day)
+        found: set[str] = set()
+        for batch in self._batches("ticks", start, end, ["symbol"]):
+            found.update(pc.unique(batch["symbol"]).dictionary_decode().to_pylist())
+        return sorted(found)
+
+    def _span(self, day: "date | str | None") -> tuple[int | None, int | None]:
+        return (None, None) if day is None else layout.session_bounds(to_date(day))
+
+    # ---- ticks ----
+
+    def ticks(self, symbol: "str | list[str] | None" = None, start: Moment = None, end: Moment = None, *,
+              level: str | None = None, price: Price = "int", columns: list[str] | None = None,
+              ids: Literal["binary", "text"] = "binary") -> pa.Table:  # fmt: skip
+        """Rows received in [start, end), in arrival order of each symbol; see docs/parquet.md for the columns.
+
+        price: "int" (exact, with price_scale and qty_scale), "decimal" (exact) or "float". ids="text": order ids as
+        the venue writes them.
+        """
+        self._known(symbol)
+
+        def read() -> pa.Table:
+            found = list(self.tick_batches(symbol, start, end, level=level, price="int", columns=columns, ids=ids,
+                                           _extra=price != "int"))  # fmt: skip
+            whole = pa.Table.from_batches(found).unify_dictionaries() if found else shape.empty(columns, ids)
+            return shape.prices(whole, price, columns)
+
+        return files.attempt(read)
+
+    def tick_batches(self, symbol: "str | list[str] | None" = None, start: Moment = None, end: Moment = None, *,
+                     level: str | None = None, price: Price = "int", columns: list[str] | None = None,
+                     ids: Literal["binary", "text"] = "binary",
+                     _extra: bool = False) -> Iterator[pa.RecordBatch]:  # fmt: skip
+        """As `ticks`, a record batch at a time: for days larger than memory. Decimals have each batch's own scale."""
+        first, last = to_ns(start), to_ns(end)
+        where = self._where(symbol, first, last, level)
+        wanted = shape.wanted(columns, price != "int" or _extra, ids)
+        for batch in files.batches("ticks", self._files.of("ticks", first, last), wanted, where):
+            if batch.num_rows:
+                batch = shape.text_ids(batch) if ids == "text" else batch  # noqa: PLW2901
+                yield batch if price == "int" else shape.prices(batch, price, columns)
+
+    @staticmethod
+    def _where(symbol: Any, start: int | None, end: int | None, level: str | None) -> pc.Expression | None:
+        terms = []
+        if symbol is not None:
+            names = [symbol] if isinstance(symbol, str) else list(symbol)
+            terms.append(pc.field("symbol") == names[0] if len(names) == 1 else pc.field("symbol").isin(names))
+        if start is not None:
+            terms.append(pc.field("recv_ns") >= start)
+        if end is not None:
+            terms.append(pc.field("recv_ns") < end)
+        if level is not None:
+            if level not in schema.LEVELS:
+                raise UsageError(f'level is {level!r}: use "L2" or "L3"')
+            terms.append(pc.field("level") == level)
+        where = None
+        for term in terms:
+            where = term if where is None else where & term
+        return where
+
+    def _known(self, symbol: "str | list[str] | None") -> None:
+        """NoSuchSymbol unless the instruments tell of it."""
+        for name in [] if symbol is None else [symbol] if isinstance(symbol, str) else symbol:
+            listed = self._listed()
+            if listed and name not in listed:
+                import difflib
+
+                near = ", ".join(difflib.get_close_matches(name, listed, 3, 0.4))
+                raise NoSuchSymbol(f"no {name} in {self.tree.root}" + (f"; near: {near}" if near else ""))
+
+    def _listed(self) -> set[str]:
+        last = self.tree.dates("instruments")[-1:]
+        stamp = (last, len(self.tree.files("instruments", last[0])) if last else 0)
+        if getattr(self, "_listed_stamp", None) != stamp:
+            names = self._table("instruments", None, None, ["symbol"])["symbol"]
+            self._listed_names = set(pc.unique(names.cast(pa.string())).to_pylist())
+            self._listed_stamp = stamp
+        return self._listed_names
+
+    def _batches(self, name: str, start: int | None, end: int | None, columns: list[str] | None = None,
+                 where: pc.Expression | None = None) -> Iterator[pa.RecordBatch]:  # fmt: skip
+        return files.batches(name, self._files.of(name, start, end), columns, where)
+
+    def _table(self, name: str, start: int | None, end: int | None, columns: list[str] | None = None,
+               where: pc.Expression | None = None) -> pa.Table:  # fmt: skip
+        return files.attempt(lambda: files.table(name, self._files.of(name, start, end), columns, where))
+
+    # ---- what is missing, and what was said ----
+
+    def gaps(self, day: "date | str | None" = None, symbol: str | None = None) -> pa.Table:
+        """Gaps opened on a session date (all): one row each, as it stands now; see docs/parquet.md."""
+        start, end = self._span(day)
+        rows = shape.latest(self._table("gaps", start, end), "gap")
+        if symbol is not None:
+            rows = rows.filter(pc.or_kleene(pc.is_null(rows["symbol"]), pc.equal(rows["symbol"], symbol)))
+            number = self._sessions_of(symbol)
+            alike = pc.is_in(rows["session"], pa.array(number, pa.int32()))
+            rows = rows.filter(pc.or_kleene(alike, pc.is_null(rows["session"])))
+        return rows
+
+    def _sessions_of(self, symbol: str) -> list[int]:
+        found = self._table("ticks", None, None, ["session"], pc.field("symbol") == symbol)
+        return pc.unique(found["session"]).to_pylist()
+
+    def sessions(self, day: "date | str | None" = None) -> pa.Table:
+        """Logons begun on a session date (all): one row each, as it stands now."""
+        start, end = self._span(day)
+        return shape.latest(self._table("sessions", start, end), "session")
+
+    def instruments(self, day: "date | str | None" = None) -> pa.Table:
+        """Instruments as announced, with their history: what became known up to the end of a session date (ever)."""
+        _, end = self._span(day)
+        return self._table("instruments", None, end)
+
+    def status(self, day: "date | str | None" = None, symbol: str | None = None) -> pa.Table:
+        """States of books, instruments, trading sessions and the feed."""
+        start, end = self._span(day)
+        return self._table("status", start, end, None, None if symbol is None else pc.field("symbol") == symbol)
+
+    # ---- books ----
+
+    def book(self, symbol: str, at: Moment, depth: int = 10, *, level: str | None = None) -> BookAt:
+        """The book of a symbol behind the last message received at or before `at`.
+
+        `.trusted` and `.reason` say whether it is proven there: never across a gap that was not healed.
+        """
+        self._known(symbol)
+        moment = to_ns(at)
+        if moment is None:
+            raise UsageError("book needs a time: at=ns, ISO text or datetime")
+        book, told = files.attempt(lambda: self._rebuild.book(symbol, level, moment))
+        reason = self._doubt(symbol, moment, book, told)
+        return BookAt(symbol, told["level"], moment, told["recv_ns"], told["session"], told["seq"], not reason, reason,
+                      book, depth)  # fmt: skip
+
+    def _doubt(self, symbol: str, at: int, book: Book | None, told: dict) -> str:
+        if book is None:
+            what = "no snapshot" if told["seen"] else "nothing"
+            return f"{what} was received before this time"
+        start = layout.session_bounds(layout.session_date(at))[0] - 2 * layout.DAY_NS
+        rows = shape.latest(self._table("gaps", start, at + 1), "gap")
+        for row in rows.to_pylist():
+            if row["session"] not in (None, told["session"]) or row["symbol"] not in (None, symbol):
+                continue
+            if row["opened_ns"] <= at and (row["closed_ns"] is None or row["closed_ns"] > at):
+                return f"inside a gap ({row['cause']}), open since {row['opened_ns']}" + (
+                    f", healed by {row['healed']} at {row['closed_ns']}" if row["closed_ns"] else "")
+        for row in shape.latest(self._table("sessions", start, at + 1), "session").to_pylist():
+            if row["session"] == told["session"] and row["ended_ns"] is not None and row["ended_ns"] <= at:
+                return f"its session had ended at {row['ended_ns']} ({row['reason']})"
+        return rebuild.doubt(told["flags"])
+
+    def latest_book(self, symbol: str, level: int, session: int) -> Book | None:
+        """The live book object behind everything recorded of a session."""
+        day = (self.tree.dates("ticks") or [layout.session_date(0)])[-1]
+        return files.attempt(
+            lambda: self._rebuild.book(symbol, f"L{level}", layout.session_bounds(day)[1], session))[0]
+
+    # ---- derived ----
+
+    def bars(self, symbol: str, every: "str | int" = "1s", start: Moment = None, end: Moment = None, *,
+             price: Price = "float") -> pa.Table:  # fmt: skip
+        """Trades in bars of `every` ("1s", "5m", "1h", ns): time_ns (start), open, high, low, close, volume,
+        buy_volume, trades. Bars without a trade are not there. L3 services carry no trades."""
+        from recorder import derive
+
+        self._known(symbol)
+        first, last = to_ns(start), to_ns(end)
+        where = self._where(symbol, first, last, None) & (pc.field("side") == "trade")
+        rows = self._table("ticks", first, last, derive.TRADE_COLUMNS, where)
+        return derive.bars(rows, derive.duration(every), price)
+
+    def bbo(self, symbol: str, start: Moment = None, end: Moment = None, *, level: str | None = None,
+            price: Price = "float") -> pa.Table:  # fmt: skip
+        """Best bid and offer at every message that changed one: recv_ns, seq, bid, bid_qty, ask, ask_qty, trusted.
+
+        Starts with the book as it was at `start`. A missing side is null.
+        """
+        from recorder import derive
+
+        self._known(symbol)
+        return files.attempt(lambda: derive.bbo(self, symbol, to_ns(start), to_ns(end), level, price))
+
+    def replay(self, day: "date | str", speed: float | None = None, *, symbols: list[str] | None = None,
+               handler: Any = None):  # fmt: skip
+        """Messages of a session date in the order they were applied; see recorder.replay.Message.
+
+        speed: None as fast as they are taken, 1.0 as received, 10.0 ten times faster. With `handler` (a
+        kfix_md.Handler) each message goes through it before it is given: the same decoder and books as live.
+        """
+        from recorder.replay import replay
+
+        return replay(self, to_date(day), speed, symbols, handler)
+
+    def rows(self, day: "date | str | None" = None) -> int:
+        """Rows of ticks on a session date (ever), from the files' footers."""
+        start, end = self._span(day)
+        return sum(files.open_file(f).metadata.num_rows for f in self._files.of("ticks", start, None if day is None
+                                                                                else end - 1))  # fmt: skip
+
+

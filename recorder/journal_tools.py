@@ -1,0 +1,155 @@
+"""Hides how raw records are shown and exported: text, FIX log, pcap."""
+
+import re
+import struct
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kfix_md._journal import EVENT, FRAME, JournalReader
+
+from kfix_md import journal_files
+from kfix_md.errors import CaptureError, UsageError
+from recorder.layout import session_date, to_ns
+
+_POLL_S = 0.2
+_KINDS = {1: "in", 2: "event", 3: "out"}
+
+
+def listing(directory: Path) -> list[dict]:
+    """Segments in order, as JSON rows. bytes: up to the end of what is sealed, else what is reserved."""
+    _check(directory)
+    rows = []
+    for number, path in sorted(journal_files.segments(directory).items()):
+        head = journal_files.info(path)
+        if head.date == 0:
+            continue
+        state = f"sealed ({head.reason})" if head.sealed_end else "open"
+        rows.append({
+            "file": path.name, "number": number, "position": number << 32,
+            "date": session_date(head.date * 86_400_000_000_000).isoformat(),
+            "bytes": head.sealed_end or head.size, "on_disk": path.stat().st_blocks * 512,
+            "state": state + (", zstd" if head.compressed else "")})  # fmt: skip
+    return rows
+
+
+def _check(directory: Path) -> None:
+    if not directory.is_dir():
+        raise UsageError(f"no journal at {directory}")
+
+
+def records(directory: Path, *, session: int | None = None, start: str | None = None, end: str | None = None,
+            follow: bool = False) -> Iterator[tuple]:  # fmt: skip
+    """Records as of JournalReader, damage stepped over and given as (position, -1, 0, 0, 0, text)."""
+    _check(directory)
+    position = int(start, 16) if start and start.startswith("0x") else 0
+    first = to_ns(start) if start and not position else None
+    last = to_ns(end) if end else None
+    reader = JournalReader(directory, position)
+    while True:
+        try:
+            record = reader.read()
+        except CaptureError as error:
+            at = reader.position
+            if not reader.resync():
+                yield at, -1, 0, 0, 0, f"{error}; nothing sound behind it".encode()
+                return
+            yield at, -1, 0, 0, 0, str(error).encode()
+            continue
+        if record is None:
+            if not follow:
+                return
+            time.sleep(_POLL_S)
+            continue
+        if session is not None and record[2] != session:
+            continue
+        if (first is None or record[3] >= first) and (last is None or record[3] < last):
+            yield record
+
+
+def text(record: tuple) -> bytes:
+    """One record as a line: receive time, session, kind, flags, body with | for SOH."""
+    position, kind, session, recv_ns, flags, body = record
+    if kind == -1:
+        return b"# " + body + b"\n"
+    seconds, ns = divmod(recv_ns, 1_000_000_000)
+    stamp = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ns:09d}Z"
+    head = f"{position:#x} {stamp} {session} {_KINDS.get(kind, kind)} {flags:#06x} "
+    return head.encode() + body.replace(b"\x01", b"|").replace(b"\n", b"\\n") + b"\n"
+
+
+def lines(directory: Path, *, session: int | None = None, start: str | None = None, end: str | None = None,
+          raw: bool = False, follow: bool = False, pattern: str | None = None) -> Iterator[bytes]:  # fmt: skip
+    """Records as lines (or raw inbound frames); with `pattern` those that match it."""
+    try:
+        wanted = re.compile(pattern.encode()) if pattern else None
+    except re.error as error:
+        raise UsageError(f"{pattern!r} is no regular expression: {error}") from None
+    for record in records(directory, session=session, start=start, end=end, follow=follow):
+        if raw:
+            if record[1] == FRAME:
+                yield record[5]
+        elif wanted is None or wanted.search(record[5].replace(b"\x01", b"|")):
+            yield text(record)
+
+
+def export(directory: Path, output: Path, kind: str | None = None, *, session: int | None = None,
+           start: str | None = None, end: str | None = None) -> int:  # fmt: skip
+    """Write frames as "fix", "log" or "pcap" (by the file's name without `kind`); how many."""
+    kind = kind or output.suffix.lstrip(".")
+    if kind not in ("fix", "log", "pcap"):
+        raise UsageError(f"{output}: name it .fix, .log or .pcap, or give --format")
+    found = records(directory, session=session, start=start, end=end)
+    part = output.with_name(output.name + ".part")
+    try:
+        with open(part, "wb") as file:
+            n = _pcap(file, found) if kind == "pcap" else _plain(file, found, kind)
+        part.rename(output)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror}") from None
+    return n
+
+
+def _plain(file, found: Iterator[tuple], kind: str) -> int:
+    n = 0
+    for record in found:
+        if record[1] in (EVENT, -1) or (kind == "fix" and record[1] != FRAME):
+            continue
+        stamp = f"{record[3] // 1_000_000_000}.{record[3] % 1_000_000_000:09d} ".encode() if kind == "log" else b""
+        file.write(stamp + record[5] + (b"\n" if kind == "log" else b""))
+        n += 1
+    return n
+
+
+def _pcap(file, found: Iterator[tuple]) -> int:
+    """Nanosecond pcap, raw IPv4; each feed session is a TCP connection from 10.0.0.<session> port 4000 + session."""
+    file.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 1 << 18, 101))
+    sent: dict[tuple[int, int], int] = {}
+    n = 0
+    for _, kind, session, recv_ns, _, body in found:
+        if kind in (EVENT, -1):
+            continue
+        n += 1
+        outbound = kind != FRAME
+        for i in range(0, len(body), 60_000):
+            chunk = body[i : i + 60_000]
+            packet = _packet(session, outbound, sent, chunk)
+            seconds, ns = divmod(recv_ns, 1_000_000_000)
+            file.write(struct.pack("<IIII", seconds, ns, len(packet), len(packet)))
+            file.write(packet)
+    return n
+
+
+def _packet(session: int, outbound: bool, sent: dict, chunk: bytes) -> bytes:
+    venue = (bytes([10, 0, 0, 1 + session % 250]), 4000 + session % 60000)
+    us = (bytes([10, 0, 1, 1]), 50_000 + session % 10000)
+    (from_ip, from_port), (to_ip, to_port) = (us, venue) if outbound else (venue, us)
+    seq, ack = sent.get((session, outbound), 1), sent.get((session, not outbound), 1)
+    sent[session, outbound] = (seq + len(chunk)) & 0xFFFFFFFF
+    tcp = struct.pack(">HHIIBBHHH", from_port, to_port, seq, ack, 5 << 4, 0x18, 65535, 0, 0)
+    ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp) + len(chunk), 0, 0x4000, 64, 6, 0) + from_ip + to_ip
+    total = sum(struct.unpack(">10H", ip))
+    total = (total & 0xFFFF) + (total >> 16)
+    total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    return ip[:10] + struct.pack(">H", total) + ip[12:] + tcp + chunk

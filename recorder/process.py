@@ -1,0 +1,209 @@
+"""Hides the recorder's loop: when to read, when to flush, what to say, and what may be retired."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kfix_md import journal_files
+from kfix_md.errors import CaptureError, UsageError
+from recorder import retention
+from recorder.tail import Tail
+from recorder.writer import Writer
+
+log = logging.getLogger("kfix.record")
+RETENTIONS = ("keep", "zstd", "delete")
+_RETRY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the recorder is to do; the configuration file's [journal] and [recorder] say the same."""
+
+    journal: Path
+    captures: Path
+    flush_seconds: float = 30.0
+    flush_rows: int = 524_288
+    row_group: int = 65_536
+    checkpoint_rows: int = 20_000
+    compression_level: int = 3
+    retention: str = "keep"
+    compact: bool = True
+    poll_seconds: float = 0.2
+
+    @classmethod
+    def load(cls, path: str) -> "Settings":
+        """From a feed's configuration file; UsageError in one line when it cannot be."""
+        from kfix_md.config import load
+
+        config = load(path)
+        return cls(
+            journal=config.journal.directory, captures=config.recorder.directory,
+            flush_seconds=config.recorder.interval_s, row_group=config.recorder.row_group_rows,
+            retention=config.journal.retention, compact=config.recorder.compact,
+        )  # fmt: skip
+
+
+class Recorder:
+    """Journal in, Parquet out, from where the last commit stands. `now` and `sleep` may be a test's."""
+
+    def __init__(self, settings: Settings, *, now: Callable[[], float] = time.monotonic,
+                 progress: Callable[[dict], None] | None = None):  # fmt: skip
+        if settings.retention not in RETENTIONS:
+            raise UsageError(f"journal retention is {settings.retention!r}: use {', '.join(RETENTIONS)}")
+        if not settings.journal.is_dir():
+            raise UsageError(f"no journal at {settings.journal}: start `kfix feed` first, or correct [journal]")
+        self.settings, self._now, self._progress = settings, now, progress or (lambda told: None)
+        self.writer = Writer(settings.captures, row_group=settings.row_group,
+                             compression_level=settings.compression_level)  # fmt: skip
+        try:
+            self._open_tail()
+        except BaseException:
+            self.writer.close()
+            raise
+        self.flushes = self.rows = 0
+        self._due: float | None = None
+        self._torn = False
+
+    def _open_tail(self) -> None:
+        self.tail = Tail(str(self.settings.journal), self.writer.state, checkpoint_rows=self.settings.checkpoint_rows)
+        self.tail.reader.hold_at_end = True
+        self.committed = self.tail.reader.position
+        first = min(journal_files.segments(self.settings.journal), default=0)
+        if self.writer.state is None and first:
+            retention.save_start(self.writer.tree, first, {"position": first << 32})
+
+    # ---- one step ----
+
+    def step(self) -> str:
+        """Read what there is, flush what is due; what `Tail.read` said."""
+        said = self.tail.read(self.settings.flush_rows)
+        self.tail.reader.hold_at_end = True
+        self._tell_damage(said)
+        if said == "segment":
+            said = self._next_segment()
+        if self._due is None and self.tail.reader.position != self.committed:
+            self._due = self._now() + self.settings.flush_seconds
+        if said == "full" or (self._due is not None and self._now() >= self._due):
+            self.flush()
+        return said
+
+    def _next_segment(self) -> str:
+        """Flush at the end of a segment, so that it can be proven by itself, and go on in the next."""
+        reader = self.tail.reader
+        number = reader.position >> 32
+        following = journal_files.following(reader.directory, number)
+        if not following:
+            return "nothing"
+        self.flush()
+        if following == number + 1 and not reader.enter_next():
+            return "nothing"  # reserved, not begun
+        if following > number + 1:
+            reader.hold_at_end = False  # a hole, which the next `Tail.read` steps over and tells of
+            return "some"
+        retention.save_start(self.writer.tree, reader.position >> 32, self.tail.state())
+        return "some"
+
+    def flush(self) -> list[Path]:
+        """Make everything read so far part of the captures."""
+        tail = self.tail
+        if tail.reader.position == self.committed:
+            return []
+        tables = tail.take()
+        books, missing = tail.checkpoints()
+        if books is not None:
+            tables["checkpoints"] = books
+        state = tail.state()
+        files = self.writer.commit(self.committed, state, tables)
+        self.committed, self._due = state["position"], None
+        self.flushes += 1
+        self.rows += tables["ticks"].num_rows if "ticks" in tables else 0
+        self._restore_books(missing)
+        self._progress({"rows": self.rows, "flushes": self.flushes, **tail.reader.tail})
+        return files
+
+    def _restore_books(self, missing: list[tuple[int, int]]) -> None:
+        """Books a restart forgot, from the captures themselves: they hold everything decoded so far."""
+        from recorder.catalog import Captures
+
+        if not missing:
+            return
+        captures = Captures(self.settings.captures)
+        for number, row in missing:
+            decoder = self.tail.decoders[number]
+            symbol = decoder.instrument(row)[0]
+            session = self.tail.ledger.session(number)["session"]
+            with contextlib.suppress(CaptureError):
+                book = captures.latest_book(symbol, decoder.level or 2, session)
+                if book is not None:
+                    decoder.restore(row, book)
+
+    def _tell_damage(self, said: str) -> None:
+        for text in self.tail.damages:
+            log.error("%s; recorded as a gap", text)
+        self.tail.damages.clear()
+        if said == "torn" and not self._torn:
+            log.warning("%s: the journal's writer died inside a record; all before it is recorded",
+                        self.tail.reader.damage)  # fmt: skip
+        self._torn = said == "torn"
+
+    # ---- whole runs ----
+
+    def once(self) -> None:
+        """Record everything there is and end."""
+        while self.step() in ("full", "some"):
+            pass
+        self.flush()
+
+    def run(self, stop: Callable[[], bool], sleep: Callable[[float], None] = time.sleep) -> None:
+        """Record until `stop`; a full disk is waited for, nothing is lost: the journal holds it."""
+        housekeeping = self._now()
+        while not stop():
+            try:
+                said = self.step()
+                if said in ("nothing", "torn"):
+                    if self._now() >= housekeeping:
+                        self.housekeeping()
+                        housekeeping = self._now() + 60
+                    sleep(self.settings.poll_seconds)
+            except OSError as error:
+                log.error("captures cannot be written: %s; trying again", error)
+                self._open_tail()  # back to the last commit
+                sleep(_RETRY_S)
+        self.flush()
+
+    def housekeeping(self) -> None:
+        """Compact session dates that are over, retire journal segments whose Parquet is proven."""
+        from recorder import compact
+
+        date = self._journal_date()
+        if self.settings.compact and date is not None:
+            for day in compact.candidates(self.writer.tree, date):
+                told = compact.compact_day(self.writer.tree, day, row_group=self.settings.row_group)
+                log.info("compacted %s: %d files became %d", day, told["files_before"], told["files_after"])
+        if self.settings.retention != "keep":
+            retention.retire(self.settings.journal, self.writer.tree, self.committed_safe(), self.settings.retention)
+
+    def committed_safe(self) -> int:
+        """Journal position up to which nothing is needed any more: committed, and no frame of an open gap behind."""
+        state = self.writer.state
+        if state is None:
+            return 0
+        held = [position for d in state["decoders"].values() for position in d["held"]]
+        return min([state["position"], *held])
+
+    def _journal_date(self):
+        """Session date of the segment being read: dates before it are over."""
+        from recorder.layout import session_date
+
+        path = journal_files.find(self.settings.journal, self.tail.reader.position >> 32)
+        if path is None:
+            return None
+        days = journal_files.info(path).date
+        return session_date(days * 86_400_000_000_000) if days else None
+
+    def close(self) -> None:
+        """Give captures and journal up; what was not flushed is read again by the next recorder."""
+        self.writer.close()

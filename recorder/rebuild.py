@@ -1,0 +1,185 @@
+"""Hides how a book of the past is put together: a checkpoint or snapshot, then every message behind it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from kfix_md._book import Book, L2Book, L3Book
+from kfix_md._codec import id_key, id_text
+from kfix_md._ticks import book_rows
+
+from recorder import files, layout, schema
+from recorder.schema import Flags
+
+_COLUMNS = ["recv_ns", "event_ns", "queue_ns", "session", "seq", "level", "side", "action", "flags", "price", "qty",
+            "price_scale", "qty_scale", "order_id", "id_kind", "order_text"]  # fmt: skip
+_DAYS_BACK = 2  # sessions restart at every rollover; more only when one was kept through it
+
+
+def new_book(level: int, price_scale: int, qty_scale: int) -> Book:
+    """An empty book."""
+    return (L3Book if level == 3 else L2Book)(price_scale, qty_scale)
+
+
+@dataclass
+class BookAt:
+    """A book as it was at a time. `trusted` says whether it is proven, `reason` why it is not.
+
+    bids and asks: structured arrays price, qty, orders (as of live books), best first.
+    """
+
+    symbol: str
+    level: str
+    at_ns: int
+    recv_ns: int  # of the last message in it
+    session: int
+    seq: int
+    trusted: bool
+    reason: str
+    book: Book | None = field(repr=False)
+    depth: int = 10
+
+    @property
+    def bids(self) -> np.ndarray:
+        return self._side(0)
+
+    @property
+    def asks(self) -> np.ndarray:
+        return self._side(1)
+
+    def _side(self, side: int) -> np.ndarray:
+        book = self.book if self.book is not None else L2Book(0, 0)
+        return book.depth(self.depth)[side]
+
+    def top(self) -> tuple:
+        """(bid, bid quantity, ask, ask quantity) as exact ints in the book's scales; None for a missing side."""
+        return self.book.top() if self.book is not None else (None, None, None, None)
+
+    def orders(self) -> pa.Table:
+        """L3: every resting order, bids then asks, best first, in queue order: side, price, qty, order_id, ahead.
+
+        `ahead` is the quantity in front of the order at its price, as an int in the book's quantity scale.
+        """
+        rows = book_rows(self.book) if self.book is not None and self.book.level == 3 else np.zeros(0, "V64")
+        if not len(rows):
+            return pa.table({n: pa.array([], t) for n, t in (("side", pa.string()), ("price", pa.int64()),
+                             ("qty", pa.int64()), ("order_id", pa.string()), ("ahead", pa.int64()))})  # fmt: skip
+        total = np.cumsum(rows["qty"]) - rows["qty"]
+        starts = np.flatnonzero(np.r_[True, (np.diff(rows["price"]) != 0) | (np.diff(rows["side"].astype(int)) != 0)])
+        ahead = total - np.repeat(total[starts], np.diff(np.r_[starts, len(rows)]))
+        ids = [id_text(*key) for key in zip(rows["id_kind"].tolist(), rows["id_hi"].tolist(),
+                                            rows["id_lo"].tolist(), strict=True)]  # fmt: skip
+        return pa.table({"side": [schema.SIDES[s] for s in rows["side"]], "price": rows["price"], "qty": rows["qty"],
+                         "order_id": ids, "ahead": ahead})  # fmt: skip
+
+    def queue_position(self, order_id: str) -> tuple[int, int] | None:
+        """L3: (orders ahead, quantity ahead) of a resting order at its price; None when it does not rest."""
+        rows = book_rows(self.book) if self.book is not None else np.zeros(0, "V64")
+        kind, hi, lo = id_key(order_id)
+        if not len(rows):
+            return None
+        at = np.flatnonzero((rows["id_hi"] == hi) & (rows["id_lo"] == lo) & (rows["id_kind"] == kind))
+        if not len(at):
+            return None
+        one = rows[at[0]]
+        before = rows[: at[0]]
+        before = before[(before["price"] == one["price"]) & (before["side"] == one["side"])]
+        return len(before), int(before["qty"].sum())
+
+
+class Rebuilder:
+    """Finds and applies what makes a book; owned by a catalog."""
+
+    def __init__(self, found: files.Files):
+        self.files = found
+
+    def book(self, symbol: str, level: str | None, at: int, session: int | None = None) -> tuple[Book | None, dict]:
+        """The book behind the last message received up to `at`, and what is known of it:
+        recv_ns, session, seq, level, flags and the reason it is None."""
+        day = layout.session_date(at)
+        for back in range(_DAYS_BACK + 1):
+            start = layout.session_bounds(day)[0] - back * layout.DAY_NS
+            book, told = self._search(symbol, level, start, at, session)
+            if book is not None or (told["seen"] and session is None and back):
+                return book, told
+        return book, told
+
+    def _search(self, symbol: str, level: str | None, start: int, at: int, session: int | None) -> tuple:
+        point = self._checkpoint(symbol, level, start, at, session)
+        since = point["recv_ns"] if point else start
+        rows = self._rows(symbol, level, since, at, session)
+        told: dict[str, Any] = {"recv_ns": 0, "session": 0, "seq": 0, "level": level or "L2", "flags": 0, "seen": False}
+        if rows.num_rows:
+            final = rows.num_rows - 1
+            told |= {k: rows[k][final].as_py() for k in ("recv_ns", "session", "seq", "level", "flags")}
+            told["seen"] = True
+            rows = rows.filter(pc.equal(rows["session"], told["session"]))
+        elif point:
+            told |= {k: point[k] for k in ("recv_ns", "session", "seq", "level")} | {"seen": True}
+        if point and (point["session"] != told["session"] or point["level"] != told["level"]):
+            point = None
+        return self._apply(symbol, rows, point), told
+
+    def _rows(self, symbol: str, level: str | None, since: int, at: int, session: int | None) -> pa.Table:
+        where = (pc.field("symbol") == symbol) & (pc.field("recv_ns") >= since) & (pc.field("recv_ns") <= at)
+        where &= pc.field("side").is_null() | (pc.field("side") != "trade")
+        if level:
+            where &= pc.field("level") == level
+        if session is not None:
+            where &= pc.field("session") == session
+        return files.table("ticks", self.files.of("ticks", since, at + 1), _COLUMNS, where)
+
+    def _checkpoint(self, symbol: str, level: str | None, start: int, at: int, session: int | None) -> dict | None:
+        """The latest checkpoint in [start, at]: its key and the file it is in."""
+        where = (pc.field("symbol") == symbol) & (pc.field("recv_ns") >= start) & (pc.field("recv_ns") <= at)
+        if level:
+            where &= pc.field("level") == level
+        if session is not None:
+            where &= pc.field("session") == session
+        for path in reversed(self.files.of("checkpoints", start, at + 1)):
+            keys = files.table("checkpoints", [path], ["recv_ns", "session", "seq", "level"], where)
+            if keys.num_rows:
+                best = int(np.argmax(keys["recv_ns"].to_numpy()))
+                return {"path": path, "symbol": symbol} | {k: keys[k][best].as_py() for k in keys.column_names}
+        return None
+
+    def _apply(self, symbol: str, rows: pa.Table, point: dict | None) -> Book | None:
+        actions = rows["action"].combine_chunks() if rows.num_rows else None
+        clears = np.flatnonzero(pc.equal(actions.cast(pa.string()), "clear").to_numpy(False)) if rows.num_rows else []
+        if len(clears):
+            rows, point = rows.slice(int(clears[-1])), None
+        if point is None and not len(clears):
+            return None
+        if point is not None:
+            book = self._load(symbol, point)
+            rows = rows.filter(pc.greater(rows["seq"], point["seq"]))
+        else:
+            book = new_book(3 if rows["level"][0].as_py() == "L3" else 2,
+                            rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py())  # fmt: skip
+        if rows.num_rows:
+            book.apply(schema.entries(rows))
+        return book
+
+    def _load(self, symbol: str, point: dict) -> Book:
+        where = (pc.field("symbol") == symbol) & (pc.field("recv_ns") == point["recv_ns"])
+        where &= (pc.field("seq") == point["seq"]) & (pc.field("session") == point["session"])
+        path: Path = point["path"]
+        rows = files.table("checkpoints", [path], None, where)
+        scales = rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py()
+        book = new_book(3 if point["level"] == "L3" else 2, *scales)
+        rows = rows.filter(pc.is_valid(rows["side"]))
+        if rows.num_rows:
+            book.apply(schema.entries(rows))
+        return book
+
+
+def doubt(flags: int) -> str:
+    """Why the last message's flags leave the book unproven; "" when they do not."""
+    if flags & Flags.CRC_CHECKED and not flags & Flags.CRC_OK:
+        return "its last checksum (5041) did not match"
+    if flags & Flags.MAYBE_BAD_BOOK:
+        return "the feed did not trust it at its last message"
+    return ""

@@ -1,0 +1,95 @@
+"""Hides how rows are turned into what was asked: prices as float or decimal, ids as text, the latest row of a thing."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from kfix_md._codec import id_text
+
+from kfix_md.errors import UsageError
+from recorder import schema
+
+_SCALED = {"price": "price_scale", "qty": "qty_scale"}
+PRICES = ("int", "float", "decimal")
+_ID_COLUMNS = ["order_id", "id_kind", "order_text"]
+
+
+def wanted(columns: list[str] | None, scales: bool, ids: str) -> list[str] | None:
+    """Columns to read for the columns that were asked for."""
+    if columns is None:
+        return None
+    unknown = [c for c in columns if c not in schema.SCHEMAS["ticks"].names]
+    if unknown:
+        raise UsageError(f"no column {unknown[0]!r} in ticks: there are {', '.join(schema.SCHEMAS['ticks'].names)}")
+    more = [_SCALED[c] for c in columns if c in _SCALED and scales]
+    more += _ID_COLUMNS if ids == "text" and "order_id" in columns else []
+    return [*columns, *(c for c in dict.fromkeys(more) if c not in columns)]
+
+
+def empty(columns: list[str] | None, ids: str) -> pa.Table:
+    """No rows, in the form asked for."""
+    names = columns if columns is not None else schema.SCHEMAS["ticks"].names
+    names = [*names, *(s for s in _SCALED.values() if columns is not None and s not in names)]
+    whole = pa.schema([schema.SCHEMAS["ticks"].field(n) for n in names]).empty_table()
+    if ids == "text" and "order_id" in names:
+        whole = whole.set_column(names.index("order_id"), "order_id", pa.array([], pa.string()))
+    return whole
+
+
+def prices(rows, price: str, columns: list[str] | None = None):
+    """price and qty of a table or batch as floats or decimals; "int" leaves them."""
+    if price not in PRICES:
+        raise UsageError(f'price is {price!r}: use "int", "float" or "decimal"')
+    if price != "int":
+        for name, scale in _SCALED.items():
+            if name in rows.schema.names:
+                as_asked = scaled(rows[name], rows[scale], price)
+                rows = rows.set_column(rows.schema.get_field_index(name), name, as_asked)
+    if columns is not None:
+        return rows.select(columns)
+    return rows.drop_columns(list(_SCALED.values())) if price != "int" else rows
+
+
+def scaled(values, scales, price: str):
+    """Integers with their decimals as exact decimals (of the finest scale present) or the nearest floats."""
+    raw, decimals = values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy(), (
+        scales.to_numpy(zero_copy_only=False) if isinstance(scales, pa.Array) else scales.to_numpy())
+    if price == "float":
+        return pa.array(raw / 10.0 ** decimals.astype(float))
+    finest = int(decimals.max()) if len(decimals) else 0
+    high = np.zeros((len(raw), 2), np.int64)
+    factor = 10 ** (finest - decimals.astype(object))
+    if len(raw) and (decimals != finest).any():
+        import decimal
+
+        text = [decimal.Decimal(int(r) * int(f)).scaleb(-finest) for r, f in zip(raw, factor, strict=True)]
+        return pa.array(text, pa.decimal128(38, finest))
+    high[:, 0], high[:, 1] = raw, raw >> 63  # 128 bits, little endian
+    return pa.Array.from_buffers(pa.decimal128(38, finest), len(raw), [None, pa.py_buffer(high.tobytes())])
+
+
+def text_ids(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """order_id as the venue's text; id_kind and order_text stay."""
+    at = batch.schema.get_field_index("order_id")
+    if at < 0:
+        return batch
+    kinds = schema._indices(batch["id_kind"], schema.ID_KINDS).tolist()
+    texts = batch["order_text"].to_pylist()
+    out = [
+        text if raw is None else id_text(kind, int.from_bytes(raw[:8]), int.from_bytes(raw[8:]))
+        for kind, raw, text in zip(kinds, batch["order_id"].to_pylist(), texts, strict=True)
+    ]
+    return batch.set_column(at, "order_id", pa.array(out, pa.string()))
+
+
+def latest(rows: pa.Table, key: str) -> pa.Table:
+    """Of each key the last row: gaps and sessions are written when they begin and again when they end."""
+    if not rows.num_rows:
+        return rows
+    keys = rows[key].to_numpy()
+    _, back = np.unique(keys[::-1], return_index=True)
+    return rows.take(pa.array(np.sort(len(keys) - 1 - back)))
+
+
+def text(column) -> list:
+    """Values of a dictionary or plain column."""
+    return pc.cast(column, pa.string()).to_pylist() if pa.types.is_dictionary(column.type) else column.to_pylist()

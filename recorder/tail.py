@@ -1,0 +1,210 @@
+"""Hides how the journal becomes rows: each record once, in order, whatever stands between two flushes."""
+
+import json
+from typing import Any
+
+import pyarrow as pa
+from kfix_md._codec import fields
+from kfix_md._journal import EVENT, FRAME, JournalReader
+from kfix_md._ticks import SessionTicks, book_rows, message_type, route
+
+from kfix_md.errors import CaptureError, ProtocolError
+from kfix_md.instruments import parse_list
+from recorder import schema
+from recorder.ledger import Ledger
+
+
+class Tail:
+    """Reads a journal from a saved state on; `read` until it says so, then `take` the rows and save `state()`.
+
+    A session's ticks are cut into batches wherever what describes them changes (a new logon, an instrument's
+    precision), so that every batch has one session number and one table of instruments.
+    """
+
+    def __init__(self, journal: str, state: dict | None = None, *, checkpoint_rows: int = 20_000):
+        state = state or {}
+        self.ledger = Ledger(state.get("ledger"))
+        self.decoders: list[SessionTicks | None] = []
+        self.checkpoint_rows = checkpoint_rows
+        self.batches: list[pa.RecordBatch] = []
+        self.rows = 0
+        self.damages: list[str] = []
+        self.reader = JournalReader(journal, state.get("position", 0))
+        self._counted: dict[int, tuple[int, int, int]] = {}
+        for number, saved in state.get("decoders", {}).items():
+            self._restore(int(number), saved)
+        self._read_held(state.get("decoders", {}))
+
+    # ---- state ----
+
+    def state(self) -> dict[str, Any]:
+        """Everything a later process needs to go on behind what `take` gave, as JSON."""
+        decoders = {}
+        for number, decoder in enumerate(self.decoders):
+            if decoder is not None:
+                decoders[str(number)] = {
+                    "level": decoder.level, "instruments": decoder.instruments,
+                    "held": [held[1] for held in decoder.held]}  # fmt: skip
+        return {"position": self.reader.position, "decoders": decoders, "ledger": self.ledger.state}
+
+    def _restore(self, number: int, saved: dict) -> None:
+        decoder = self._decoder(number)
+        decoder.level = saved["level"]
+        for symbol, price_precision, qty_precision in saved["instruments"]:
+            decoder.define(symbol, price_precision, qty_precision)
+
+    def _read_held(self, saved: dict) -> None:
+        """Frames of an open gap stay where they are: in the journal."""
+        for number, decoder_state in saved.items():
+            for position in decoder_state["held"]:
+                record = JournalReader(self.reader.directory, position).read()
+                if record is None or record[0] != position:
+                    raise CaptureError(f"journal {self.reader.directory}: the record at {position:#x} is gone")
+                decoder = self._decoder(int(number))
+                decoder.hold(record[0], record[3], record[4], record[5])
+
+    def _decoder(self, number: int) -> SessionTicks:
+        while len(self.decoders) <= number:
+            self.decoders.append(None)
+        found = self.decoders[number]
+        if found is None:
+            level = self.ledger.session(number).get("level")
+            found = self.decoders[number] = SessionTicks(level, books=True)
+        return found
+
+    # ---- reading ----
+
+    def read(self, max_rows: int, max_records: int = 200_000) -> str:
+        """Read on: "full" when max_rows wait to be taken, "some" when there is more, "nothing" at the end for now,
+        "segment" at the end of a sealed one when the reader holds there, "torn" where a dead writer's last record
+        is not whole."""
+        records = 0
+        while self.rows_waiting() < max_rows:
+            what, record = route(self.reader, self.decoders, max_rows - self.rows_waiting(), 65_536)
+            records += 65_536 if what == "full" else 1
+            if what == "nothing":
+                return "segment" if self.reader.hold_at_end and self.reader.at_end else what
+            if what == "damaged":
+                text, position = self.reader.damage, self.reader.position
+                skipped = self.reader.resync()
+                if not skipped:
+                    return "torn"
+                self.damages.append(text)
+                self.ledger.damage(position, skipped, text)
+            elif record is not None:
+                self._control(record)
+            if records >= max_records:
+                return "some"
+        return "full"
+
+    def rows_waiting(self) -> int:
+        """Rows of ticks decoded and not yet taken."""
+        return self.rows + sum(len(d) for d in self.decoders if d is not None)
+
+    def _control(self, record: tuple) -> None:
+        position, kind, number, recv_ns, flags, body = record
+        if kind == EVENT:
+            self._event(number, recv_ns, position, body)
+        elif kind == FRAME:
+            self._frame(number, recv_ns, position, flags, body)
+
+    def _event(self, number: int, recv_ns: int, position: int, body: bytes) -> None:
+        try:
+            event = json.loads(body)
+            kind = event["type"]
+        except (ValueError, TypeError, KeyError):
+            return self.ledger.damage(position, len(body), "an event that is no JSON object with a type")
+        if kind == "released":
+            self._decoder(number).release(event["first"], event["last"])
+        elif kind == "discarded":
+            self._decoder(number).discard(event.get("first") or 0, event.get("last"))
+        elif kind in ("logged_on", "disconnected", "reset", "started", "stopped", "session"):
+            # these end a session, or change what its ticks are called
+            for each in range(len(self.decoders)) if kind in ("started", "stopped") else [number]:
+                self._cut(each)
+                self._over(each, kind)
+        self.ledger.event(number, recv_ns, position, event)
+        if kind == "session" and event.get("level"):
+            self._decoder(number).level = {"L2": 2, "L3": 3}.get(event["level"], 0)
+
+    def _over(self, number: int, kind: str) -> None:
+        """What a decoder holds of a session ends with the session; a reset keeps the connection and its queue."""
+        decoder = self.decoders[number] if number < len(self.decoders) else None
+        if decoder is not None and kind != "session":
+            decoder.forget_books()
+            if kind in ("disconnected", "started", "stopped"):
+                decoder.discard()
+
+    def _frame(self, number: int, recv_ns: int, position: int, flags: int, frame: bytes) -> None:
+        msg_type = message_type(frame)
+        decoder = self._decoder(number)
+        if msg_type in ("W", "X"):
+            # the first of a session that announced itself in no event: from now on `route` knows it
+            return decoder.add_record(position, recv_ns, flags, frame)
+        if msg_type not in ("y", "h"):
+            return None
+        try:
+            parsed = fields(frame)
+        except ProtocolError:
+            return None  # the feed did not understand it either
+        if msg_type == "h":
+            return self.ledger.trading_status(number, recv_ns, {t: v.decode("latin-1") for t, v in parsed})
+        listed = parse_list(parsed).instruments
+        if not all(decoder.knows(i.symbol, i.price_precision, i.qty_precision) for i in listed):
+            self._cut(number)
+        for one in listed:
+            decoder.define(one.symbol, one.price_precision, one.qty_precision)
+        self.ledger.instruments(number, recv_ns, listed, self._level(decoder))
+        return None
+
+    @staticmethod
+    def _level(decoder: SessionTicks) -> str | None:
+        return f"L{decoder.level}" if decoder.level else None
+
+    def _cut(self, number: int) -> None:
+        """Turn the ticks a decoder holds into a batch, under the names that hold until now."""
+        decoder = self.decoders[number] if number < len(self.decoders) else None
+        if decoder is None:
+            return
+        before = self._counted.get(number, (0, 0, 0))
+        now = (decoder.messages, decoder.rows_total, decoder.ignored + decoder.malformed)
+        self._counted[number] = now
+        counts = [a - b for a, b in zip(now, before, strict=True)]
+        self.ledger.counted(number, *counts, decoder.last_seq, decoder.last_recv_ns)
+        ticks = decoder.take()
+        if len(ticks):
+            session = self.ledger.ordinal(number, int(ticks["recv_ns"][0]))
+            self.batches.append(
+                schema.tick_columns(ticks, decoder.instruments, session, decoder.level or 2, decoder.texts))
+            self.rows += len(ticks)
+
+    # ---- giving ----
+
+    def take(self) -> dict[str, pa.Table]:
+        """Rows of all tables since the last call."""
+        for number in range(len(self.decoders)):
+            self._cut(number)
+        tables = {"ticks": pa.Table.from_batches(self.batches, schema.SCHEMAS["ticks"])} if self.batches else {}
+        self.batches, self.rows = [], 0
+        for name, rows in self.ledger.take().items():
+            tables[name] = pa.Table.from_pylist(rows, schema.SCHEMAS[name])
+        return tables
+
+    def checkpoints(self) -> tuple[pa.Table | None, list[tuple[int, int]]]:
+        """Whole books that are due, and (feed session, row) of those that cannot be given: never seen whole here."""
+        tables, missing = [], []
+        for number, decoder in enumerate(self.decoders):
+            if decoder is None or self.ledger.session(number)["session"] is None:
+                continue
+            for row in decoder.due(self.checkpoint_rows):
+                book = decoder.book(row)
+                decoder.checkpointed(row)
+                if book is None:
+                    missing.append((number, row))
+                    continue
+                recv_ns, seq = decoder.last(row)
+                symbol, *scales = decoder.instrument(row)
+                session = self.ledger.session(number)["session"]
+                tables.append(
+                    schema.checkpoint_table(book_rows(book), recv_ns, session, seq, symbol, book.level, scales))
+        return (pa.concat_tables(tables, promote_options="default") if tables else None), missing
