@@ -182,12 +182,13 @@ cdef class Codec:
         while p < end:
             value = p
             if kfix_digits(&value, &tag) < 1 or value[0] != c'=':
-                result = MD_NOT_NUMERIC
+                # behind a whole header it is the body's fault, and the message has its number
+                result = MD_OK if missing == 0 else MD_NOT_NUMERIC
                 break
             value += 1
             after = <const char*>memchr(value, SOH, end - value)
             if after == NULL:
-                result = MD_NOT_NUMERIC
+                result = MD_OK if missing == 0 else MD_NOT_NUMERIC
                 break
             if tag == 35:
                 h.msg_type = value[0] if after - value == 1 else 0
@@ -227,7 +228,7 @@ cdef class Codec:
                     break
             p = after + 1
         if h.body == NULL:
-            h.body = end
+            h.body = p
         if missing == 0:
             self.learn_header(h)
         return result

@@ -54,8 +54,8 @@ class L3Oracle:
 
 @pytest.fixture(scope="session")
 def l3_oracle(capture: Callable[[str], bytes]) -> L3Oracle:
-    """The L3 capture followed by the oracle to its end, every 5041 checked (some seconds, once)."""
+    """The L3 capture followed by the oracle to its end, one 5041 in ten checked (a few seconds, once)."""
     told: list[Message] = []
-    seen = Follower(lambda message, book: told.append(message) if book else None)
+    seen = Follower(lambda message, book: told.append(message) if book else None, verify_every=10)
     seen.feed(capture("derivatives-l3"))
     return L3Oracle(told, seen.books["PF_ESUSD"], seen)

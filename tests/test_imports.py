@@ -30,7 +30,10 @@ CORE = {
         *("errors", "fix", "follower", "instruments", "view"),
     },
 }
-FORBIDDEN_TO_SIMULATOR = {"_codec", "_frame", "_stream", "_ids", "_book_l3", "_book", "_handler", "_shm", "_journal", "_sequence", "_entry", "_crc"}
+FORBIDDEN_TO_SIMULATOR = {
+    *("_codec", "_frame", "_stream", "_ids", "_book", "_book_l3", "_handler", "_shm", "_journal", "_sequence"),
+    *("_entry", "_crc"),
+}
 HEAVY = ("pyarrow", "uvloop", "click", "rich", "pydantic", "prometheus_client", "aiofastnet", "cryptography",
          "simplefix", "zstandard", "asyncio", "recorder", "pandas", "polars")
 

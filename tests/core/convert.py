@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 
 import numpy as np
-from kfix_md._entry import ENTRY_DTYPE, Action, IdKind
+from kfix_md._entry import ENTRY_DTYPE, TICK_DTYPE, Action, IdKind
 
-from tests.oracle import BOOK_SIDES, Book, Entry
+from tests.oracle import BOOK_SIDES, Book, Entry, Follower, Message
 from tests.oracle.follow import names_its_price
 
 
@@ -60,3 +60,23 @@ def depth_units(book: Book, side: str, n: int = 1 << 30) -> list[tuple[int, int,
     """The oracle's levels as the core's integers, best first."""
     return [(units(price, book.price_precision), units(qty, book.qty_precision), orders)
             for price, qty, orders in book.depth(side, n)]
+
+
+def expected_ticks(follower: Follower, symbols: tuple[str, ...]) -> np.ndarray:
+    """What Handler.ticks() gives for a clean stream: entries, and a CLEAR before those of a snapshot.
+
+    Flags and receive times are left 0: they are not the oracle's to say.
+    """
+    rows = []
+    for told, at, entry in follower.entries:
+        offset = int(told.type == "W")
+        if told.type == "W" and at == 0:
+            rows.append(tick(told, 0, (0,) * 8 + (Action.CLEAR,) + (0,) * 6, symbols))
+        rows.append(tick(told, at + offset, record(entry, *follower.precisions[told.symbol]), symbols))
+    return np.array(rows, dtype=TICK_DTYPE)
+
+
+def tick(told: Message, entry_no: int, entry: tuple, symbols: tuple[str, ...]) -> tuple:
+    """One row of TICK_DTYPE."""
+    entry = (*entry[:6], symbols.index(told.symbol), *entry[7:])
+    return (*entry, 0, told.sending_ns, told.seq, entry_no, told.crc or 0, 0, 0, 0)

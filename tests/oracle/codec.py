@@ -11,9 +11,10 @@ from decimal import Decimal
 SOH = b"\x01"
 START = b"8=FIX.4.4\x019="
 BOOK_SIDES = ("0", "1")  # 269: bid, offer; "2" is a trade
+FRAME_HEAD = re.compile(re.escape(START) + rb"(\d{1,9})\x01")
 GROUP_TAGS = {279, 269, 278, 270, 271, 273, 5060, 5273, 40, 2446}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-NUMBER = re.compile(rb"-?\d+(\.\d+)?")
+NUMBER = re.compile(rb"-?(\d+\.?\d*|\.\d+)")
 CLOCK = re.compile(rb"(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?")
 SENDING = re.compile(rb"(\d{4})(\d\d)(\d\d)-(.+)")
 ISO = re.compile(rb"(\d{4})-(\d\d)-(\d\d)T(.+)Z")
@@ -53,6 +54,8 @@ class Message:
     crc: int | None = None
     entries: list[Entry] = field(default_factory=list)
     instruments: list[dict[int, bytes]] = field(default_factory=list)
+    fault: str = ""  # why the body of a W, X or y cannot be taken
+    unclear: bool = False  # a field stands twice where it may stand once: readers may differ
 
 
 def frames(data: bytes) -> Iterator[bytes]:
@@ -79,20 +82,63 @@ def check(frame: bytes) -> None:
         raise FixError("wrong checksum")
 
 
+def scan(data: bytes, max_frame: int = 1 << 26) -> tuple[list[bytes], int]:
+    """Every sound frame in any bytes, and how many bytes at the end may still become one.
+
+    What does not start a sound frame is skipped up to the next "8=FIX".
+    """
+    found, at = [], 0
+    while at < len(data):
+        length = FRAME_HEAD.match(data, at)
+        if not length:
+            if could_start(data[at:at + 30]):
+                break
+        elif (end := length.end() + int(length[1]) + 7) > len(data):
+            if int(length[1]) >= 5 and end - at <= max_frame:
+                break
+        elif int(length[1]) >= 5 and is_sound(data[at:end]):
+            found.append(data[at:end])
+            at = end
+            continue
+        at = next_start(data, at + 1)
+    return found, len(data) - at
+
+
+def could_start(head: bytes) -> bool:
+    """All there is looks like the start of a frame that is not complete."""
+    return START.startswith(head) or bool(re.fullmatch(re.escape(START) + rb"\d{0,9}", head))
+
+
+def is_sound(frame: bytes) -> bool:
+    """Length and checksum are right."""
+    try:
+        check(frame)
+    except FixError:
+        return False
+    return True
+
+
+def next_start(data: bytes, at: int) -> int:
+    """Where the next "8=FIX" stands, whole or cut by the end of the data."""
+    found = data.find(b"8=FIX", at)
+    if found >= 0:
+        return found
+    return next((i for i in range(max(at, len(data) - 4), len(data)) if b"8=FIX".startswith(data[i:])), len(data))
+
+
 def fields(frame: bytes) -> list[tuple[int, bytes]]:
-    """All tag=value pairs in order."""
+    """All tag=value pairs in order; what is none has tag 0."""
     pairs = []
     for part in frame.removesuffix(SOH).split(SOH):
         tag, eq, value = part.partition(b"=")
-        if not eq or not value or not tag.isdigit() or tag.startswith(b"0"):
-            raise FixError(f"not a field: {part!r}")
-        pairs.append((int(tag), value))
+        sound = eq and value and tag.isdigit() and int(tag) < 1 << 31
+        pairs.append((int(tag), value) if sound else (0, part))
     return pairs
 
 
 def number(text: bytes) -> Decimal:
-    """A FIX float: digits with at most one point, no exponent."""
-    if not NUMBER.fullmatch(text):
+    """A FIX float: at most 18 digits with at most one point, no exponent."""
+    if not NUMBER.fullmatch(text) or sum(chr(c).isdigit() for c in text) > 18:
         raise FixError(f"not a number: {text!r}")
     return Decimal(text.decode())
 
@@ -102,6 +148,13 @@ def whole(text: bytes) -> int:
     if not text.isdigit():
         raise FixError(f"not a whole number: {text!r}")
     return int(text)
+
+
+def one_digit(text: bytes) -> int:
+    """A code of one digit, such as 40."""
+    if len(text) != 1:
+        raise FixError(f"not a code: {text!r}")
+    return whole(text)
 
 
 def clock_ns(text: bytes) -> int:
@@ -118,6 +171,8 @@ def clock_ns(text: bytes) -> int:
 
 def day_ns(year: bytes, month: bytes, day: bytes) -> int:
     """Midnight of a UTC day as ns since the epoch."""
+    if not 1970 <= int(year) <= 2261:
+        raise FixError(f"not a year that 63 bits of ns reach: {year!r}")
     try:
         since = datetime(int(year), int(month), int(day), tzinfo=UTC) - EPOCH
     except ValueError as error:
@@ -149,16 +204,18 @@ def groups(pairs: list[tuple[int, bytes]], count_tag: int, tags: set[int] | None
     if at is None:
         raise FixError(f"required tag {count_tag} missing")
     found: list[dict[int, bytes]] = []
+    if tags is not None and any(tag in tags for tag, _ in pairs[:at]):
+        raise FixError(f"fields of a group before {count_tag}")
     rest = pairs[at + 1:]
     first = rest[0][0] if rest else 0
+    if tags is not None and whole(pairs[at][1]) == 0 and any(tag in tags for tag, _ in rest):
+        raise FixError("fields of a group, but 268=0")
     for tag, value in rest:
         if tags is not None and tag not in tags:
             continue
         if tag == first:
             found.append({})
         if found:
-            if tag in found[-1]:
-                raise FixError(f"tag {tag} twice in one group")
             found[-1][tag] = value
     if len(found) != whole(pairs[at][1]):
         raise FixError(f"{count_tag}={pairs[at][1]!r} but {len(found)} groups")
@@ -167,45 +224,82 @@ def groups(pairs: list[tuple[int, bytes]], count_tag: int, tags: set[int] | None
 
 def entry(group: dict[int, bytes], kind: str, sending_ns: int) -> Entry:
     """One group of a W or X."""
-    required = {269, 270, 271, 273} | ({279} if kind == "X" else set())
+    required = {269, 270, 271, 273, 278} | ({279} if kind == "X" else set())
     if missing := required - group.keys():
         raise FixError(f"required tags missing: {sorted(missing)}")
-    side, action = group[269].decode(), group.get(279, b"0").decode()
+    side, action = group[269].decode("latin-1"), group.get(279, b"0").decode("latin-1")
     if side not in ("0", "1", "2") or action not in ("0", "1", "2"):
         raise FixError(f"269={side} 279={action}")
-    event = stamp_ns(group[5060], ISO) if 5060 in group else entry_time_ns(group[273], sending_ns)
+    price, qty = number(group[270]), number(group[271])
+    if qty < 0 or (side == "2" and action != "2" and not qty):
+        raise FixError(f"271={qty}")
+    clock = entry_time_ns(group[273], sending_ns)
+    event = stamp_ns(group[5060], ISO) if 5060 in group else clock
     return Entry(
         side=side,
         action=action,
-        price=number(group[270]),
-        qty=number(group[271]),
-        id=group.get(278, b"").decode(),
+        price=price,
+        qty=qty,
+        id=group[278].decode("latin-1"),
         event_ns=event,
         queue_ns=stamp_ns(group[5273], ISO) if 5273 in group else 0,
-        ord_type=whole(group.get(40, b"0")),
-        aggressor=whole(group.get(2446, b"0")),
+        ord_type=one_digit(group.get(40, b"0")),
+        aggressor=one_digit(group.get(2446, b"0")),
     )
 
 
 def message(frame: bytes) -> Message:
-    """Everything this project needs of one frame; FixError when a required field is missing or wrong."""
+    """Everything this project needs of one frame; FixError when its header cannot be read.
+
+    A fault in the body is kept in `fault`: the message has its number all the same.
+    """
     pairs = fields(frame)
     if [tag for tag, _ in pairs[:3]] != [8, 9, 35]:
         raise FixError("8, 9, 35 are not the first three fields")
-    body: dict[int, bytes] = {}
+    header: dict[int, bytes] = {}
     for tag, value in pairs:
-        body.setdefault(tag, value)
+        header.setdefault(tag, value)
     for tag in (34, 49, 52, 56):
-        if tag not in body:
+        if tag not in header:
             raise FixError(f"required tag {tag} missing")
-    kind, sending_ns = body[35].decode(), stamp_ns(body[52], SENDING)
-    told = Message(kind, whole(body[34]), sending_ns, pairs, possdup=body.get(43) == b"Y")
-    if kind == "y":
-        told.instruments = groups(pairs[:-1], 146, None) if 146 in body else []
-    if kind in ("W", "X"):
-        if 55 not in body or 262 not in body:
-            raise FixError("required tag 55 or 262 missing")
-        told.symbol, told.md_req_id = body[55].decode(), body[262].decode()
-        told.entries = [entry(group, kind, sending_ns) for group in groups(pairs, 268, GROUP_TAGS)]
-        told.crc = whole(body[5041]) if 5041 in body else None
+    told = Message(header[35].decode("latin-1"), whole(header[34]), stamp_ns(header[52], SENDING), pairs)
+    told.possdup = header.get(43) == b"Y"
+    try:
+        if told.type == "y":
+            told.instruments = groups(pairs[:-1], 146, None) if 146 in header else []
+        if told.type in ("W", "X"):
+            market_data(told, dict(pairs))
+    except FixError as error:
+        told.fault = str(error)
     return told
+
+
+def is_unclear(pairs: list[tuple[int, bytes]]) -> bool:
+    """A field stands twice in one group, or outside the groups."""
+    seen: set[int] = set()
+    at = next((i for i, (tag, _) in enumerate(pairs) if tag == 268), len(pairs))
+    first = pairs[at + 1][0] if at + 1 < len(pairs) else 0
+    for tag, _ in pairs:
+        if tag == first:
+            seen -= GROUP_TAGS
+        if tag in seen:
+            return True
+        seen.add(tag)
+    return False
+
+
+def market_data(told: Message, body: dict[int, bytes]) -> None:
+    """55, 262, 268 and 5041 of a W or X, and its entries."""
+    told.unclear = is_unclear(told.fields)
+    if any(tag in (0, 8, 9, 10) for tag, _ in told.fields[2:-1]):
+        told.symbol = body.get(55, b"").decode("latin-1")
+        raise FixError("not a field of a body")
+    told.symbol = body.get(55, b"").decode("latin-1")
+    told.md_req_id = body.get(262, b"").decode("latin-1")
+    if not told.symbol or not told.md_req_id:
+        raise FixError("required tag 55 or 262 missing")
+    entries = [entry(group, told.type, told.sending_ns) for group in groups(told.fields, 268, GROUP_TAGS)]
+    told.crc = whole(body[5041]) if 5041 in body else None
+    if told.crc is not None and told.crc >= 1 << 32:
+        raise FixError(f"5041={told.crc}")
+    told.entries = entries

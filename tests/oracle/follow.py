@@ -12,16 +12,32 @@ RULES = ("order", "level")
 
 
 class Follower:
-    """Books of one clean stream; `on_message(message, book or None)` is called after each message."""
+    """Books of one stream that nobody can ask again; `on_message(message, book or None)` after each message.
 
-    def __init__(self, on_message: Callable[[Message, Book | None], None] | None = None) -> None:
-        self.on_message = on_message
+    A book is followed from a snapshot until something is wrong: a missing MsgSeqNum (GAP), a message that
+    cannot be taken whole (STALE), a wrong 5041 or a crossed book without one (CRC_FAIL). Then it waits for
+    the next snapshot. `verify_every`: look at one 5041 in so many only (the plain way is slow on L3).
+    """
+
+    def __init__(
+        self, on_message: Callable[[Message, Book | None], None] | None = None, verify_every: int = 1
+    ) -> None:
+        self.on_message, self.verify_every = on_message, verify_every
+        self.with_crc = 0
         self.expected: int | None = None
         self.precisions: dict[str, tuple[int, int]] = {}
         self.books: dict[str, Book] = {}
+        self.states: dict[str, str] = {}
         self.rules = set(RULES)
         self.entries: list[tuple[Message, int, Entry]] = []
-        self.messages = self.checked = self.ok = self.gaps = self.protocol_errors = 0
+        self.messages = self.checked = self.ok = 0
+        self.unclear = False  # the last message may be read in more than one way
+        self.gaps = self.lost = self.too_low = self.malformed = self.unknown = 0
+
+    @property
+    def protocol_errors(self) -> int:
+        """Everything the peer may not send."""
+        return self.malformed + self.unknown + self.too_low
 
     def feed(self, data: bytes) -> Follower:
         """All frames of a clean stream."""
@@ -35,55 +51,109 @@ class Follower:
         try:
             told = message(frame)
         except FixError:
-            self.protocol_errors += 1
-            if self.expected is not None:
-                self.expected += 1
+            self.malformed += 1
             return
-        if self.expected is not None and told.seq < self.expected:
+        self.unclear = told.unclear
+        if not self.in_order(told):
             return
-        self.gaps += self.expected is not None and told.seq > self.expected
-        self.expected = told.seq + 1
-        for group in told.instruments:
-            self.precisions[group[55].decode()] = int(group[2349]), int(group[5010])
-        book = self.apply(told) if told.type in ("W", "X") else None
+        if told.type == "y":
+            for group in told.instruments:
+                self.define(group[55].decode(), int(group[2349]), int(group[5010]))
+        book = self.market_data(told) if told.type in ("W", "X") else None
         if self.on_message:
             self.on_message(told, book)
 
-    def apply(self, told: Message) -> Book | None:
-        """Entries of a W or X in the order given, then the checksum."""
+    def in_order(self, told: Message) -> bool:
+        """Count what is missing before this message; False when it was there already."""
+        if self.expected is not None and told.seq < self.expected:
+            self.too_low += not told.possdup
+            return False
+        if self.expected is not None and told.seq > self.expected:
+            self.gaps += 1
+            self.lost += told.seq - self.expected
+            for symbol in self.followed():
+                self.states[symbol] = "GAP"
+        self.expected = told.seq + 1
+        return True
+
+    def followed(self) -> list[str]:
+        """Symbols whose books hold a snapshot and every message since."""
+        return [symbol for symbol, state in self.states.items() if state in ("LIVE", "EMPTY")]
+
+    def define(self, symbol: str, price_precision: int, qty_precision: int) -> None:
+        """An instrument of 35=y; other precisions than before make its book void."""
+        if self.precisions.get(symbol, (price_precision, qty_precision)) != (price_precision, qty_precision):
+            self.states[symbol] = "SYNCING"
+        self.precisions[symbol] = price_precision, qty_precision
+
+    def market_data(self, told: Message) -> Book | None:
+        """35=W, 35=X: the whole message or nothing of it."""
+        if told.fault and not told.symbol:
+            self.malformed += 1
+            for symbol in self.followed():  # one of them missed a message
+                self.states[symbol] = "STALE"
+            return None
+        if told.symbol not in self.precisions:
+            self.unknown += 1
+            self.malformed += bool(told.fault)
+            return None
+        if told.fault or not self.exact(told):
+            self.malformed += 1
+            self.states[told.symbol] = "STALE"
+            return None
         self.entries.extend((told, i, entry) for i, entry in enumerate(told.entries))
         book = self.books.get(told.symbol)
         if told.type == "W":
             l3 = is_l3(told.entries) if told.entries else isinstance(book, L3Book)
             book = self.books[told.symbol] = (L3Book if l3 else L2Book)(*self.precisions[told.symbol])
-        if book is None:
+            self.states[told.symbol] = "LIVE"
+        if book is None or told.symbol not in self.followed():
             return None
-        for entry in told.entries:
-            if entry.side in BOOK_SIDES:
-                book.apply(entry)
-        if told.crc is not None:
-            self.verify(book, told.crc)
+        self.apply(told, book)
         return book
 
-    def verify(self, book: Book, crc: int) -> None:
+    def exact(self, told: Message) -> bool:
+        """No number is finer than the instrument's precision, or larger than 18 digits of it."""
+        price_precision, qty_precision = self.precisions[told.symbol]
+        return all(fits(entry.price.scaleb(price_precision)) and fits(entry.qty.scaleb(qty_precision))
+                   for entry in told.entries)
+
+    def apply(self, told: Message, book: Book) -> None:
+        """Entries in the order given, then the checksum, then what the book is worth."""
+        on_book = [entry for entry in told.entries if entry.side in BOOK_SIDES]
+        for entry in on_book:
+            book.apply(entry)
+        right = True
+        if told.crc is not None and (on_book or told.type == "W"):
+            self.with_crc += 1
+            right = self.with_crc % self.verify_every != 0 or self.verify(book, told.crc)
+        elif book.crossed():
+            right = False
+        empty = not book.prices("0") and not book.prices("1")
+        self.states[told.symbol] = "CRC_FAIL" if not right else "EMPTY" if empty else "LIVE"
+
+    def verify(self, book: Book, crc: int) -> bool:
         """Every message keeps only the rules that explain it; which one holds shows in `rules`."""
         self.checked += 1
         held = {rule for rule in self.rules if book.checksum(rule) == crc}
         self.ok += bool(held)
         self.rules = held or self.rules
+        return bool(held)
+
+
+def fits(value: Decimal) -> bool:
+    """No digits behind the point, at most 18 before it."""
+    return value == value.to_integral_value() and abs(value) < 10**18
 
 
 def is_l3(entries: list[Entry]) -> bool:
     """Bids and offers named otherwise than by side letter and price are orders."""
-    book = [entry for entry in entries if entry.side in BOOK_SIDES]
-    return any(not names_its_price(entry) for entry in book)
+    return any(not names_its_price(entry) for entry in entries if entry.side in BOOK_SIDES)
 
 
 def names_its_price(entry: Entry) -> bool:
-    """278 on L2 is B or O and the price, or absent."""
-    if not entry.id:
-        return True
-    letter, text = entry.id[0], entry.id[1:]
+    """278 on L2 is B or O and the price."""
+    letter, text = entry.id[:1], entry.id[1:]
     try:
         return letter == "BO"[int(entry.side)] and Decimal(text) == entry.price
     except ArithmeticError:

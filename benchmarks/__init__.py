@@ -1,0 +1,1 @@
+"""Benchmarks: every speed this project states, measured beside its rivals (`python -m benchmarks`)."""

@@ -1,0 +1,64 @@
+"""Hides how what must be compiled for a comparison is compiled, when it is run, into build/bench."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "bench"
+NATIVE = Path(__file__).resolve().parent / "native"
+
+
+def newer(target: Path, *sources: Path) -> bool:
+    """The target is there and not older than its sources."""
+    return target.exists() and all(target.stat().st_mtime >= source.stat().st_mtime for source in sources)
+
+
+def run(command: list[str]) -> None:
+    """A compiler's run; its words in the error when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[:2])} failed:\n{done.stderr[-2000:]}")
+
+
+def library(name: str, *flags: str) -> ctypes.CDLL | None:
+    """native/<name>.cpp as a shared library; None where there is no C++ compiler."""
+    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        return None
+    source, target = NATIVE / f"{name}.cpp", BUILD / f"{name}.so"
+    if not newer(target, source):
+        BUILD.mkdir(parents=True, exist_ok=True)
+        run([compiler, "-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", *flags[:-1], str(source),
+             "-o", str(target), *flags[-1:]])
+    return ctypes.CDLL(str(target))
+
+
+def driver() -> ModuleType:
+    """driver.pyx, compiled against the core's own .pxd files."""
+    source = Path(__file__).resolve().parent / "driver.pyx"
+    target = BUILD / f"kfix_bench_driver{sysconfig.get_config_var('EXT_SUFFIX')}"
+    headers = [*(ROOT / "kfix_md").glob("*.pxd"), *(ROOT / "kfix_md").glob("*.h")]
+    if not newer(target, source, *headers):
+        BUILD.mkdir(parents=True, exist_ok=True)
+        generated = BUILD / "kfix_bench_driver.c"
+        include = ["-I", str(ROOT)]
+        directives = "boundscheck=False,wraparound=False,cdivision=True,initializedcheck=False"
+        run([sys.executable, "-m", "cython", "-3", *include, "-X", directives, "--module-name",
+             "kfix_bench_driver", str(source), "-o", str(generated)])
+        compiler = (sysconfig.get_config_var("CC") or "cc").split()
+        run([*compiler, "-O3", "-shared", "-fPIC", "-fno-strict-aliasing", "-I", sysconfig.get_path("include"),
+             "-I", str(ROOT / "kfix_md"), str(generated), "-o", str(target)])
+    spec = importlib.util.spec_from_file_location("kfix_bench_driver", target)
+    if spec is None or spec.loader is None:
+        raise RuntimeError(f"{target} cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

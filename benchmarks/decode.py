@@ -1,0 +1,179 @@
+"""Decoding: text to int64 entries with times and ids, against a field iterator in C++ and Python's FIX readers."""
+
+from __future__ import annotations
+
+import ctypes
+
+from . import build
+from .race import Race, Row, absent, compare
+from .workload import Workload
+
+REFERENCE = "plain C++ reader"
+OURS, GENERAL = "kfix-md template", "kfix-md general path"
+
+
+def frames_of(data: bytes, limit: int) -> list[bytes]:
+    """The first `limit` market data messages."""
+    parts = data.split(b"8=FIX.4.4\x01")[1:]
+    chosen = [part for part in parts if b"\x0135=X\x01" in part][:limit]
+    return [b"8=FIX.4.4\x01" + part for part in chosen]
+
+
+def reference_runner(data: bytes):
+    """The C++ reader over a whole stream, or None where there is no compiler."""
+    library = build.library("reference")
+    if library is None:
+        return None
+    out = (ctypes.c_int64 * 4)()
+
+    def run() -> list[int]:
+        library.reference_decode(data, ctypes.c_int64(len(data)), out)
+        return list(out)
+
+    return run
+
+
+def units(text: bytes) -> int:
+    """Digits of a decimal without the point."""
+    return int(text.replace(b".", b""))
+
+
+def clock_ns(text: bytes) -> int:
+    """HH:MM:SS.mmm as ns since midnight."""
+    hours, minutes, seconds = text.split(b":")
+    return (int(hours) * 60 + int(minutes)) * 60 * 10**9 + int(float(seconds) * 1000) * 10**6
+
+
+def entries_of(pairs) -> list[tuple]:
+    """The entries of one message from its (tag, value) pairs, as a careful script would make them."""
+    entries: list[tuple] = []
+    entry: dict[bytes, bytes] = {}
+    for tag, value in pairs:
+        if tag == b"279":
+            if b"279" in entry:
+                entries.append(finished(entry))
+            entry = {}
+        entry[tag] = value
+    entries.append(finished(entry))
+    return entries
+
+
+def finished(entry: dict[bytes, bytes]) -> tuple:
+    """One entry with numbers."""
+    return (entry[b"279"], entry[b"269"], entry[b"278"], units(entry[b"270"]), units(entry[b"271"]),
+            clock_ns(entry[b"273"]))
+
+
+def byte_split(frames: list[bytes]) -> int:
+    """What a script without a library does: split and convert; the checksum is summed too."""
+    found = 0
+    for frame in frames:
+        assert sum(frame[:-7]) % 256 == int(frame[-4:-1])
+        found += len(entries_of([part.split(b"=", 1) for part in frame.split(b"\x01")[:-1]]))
+    return found
+
+
+def simplefix_runner(frames: list[bytes]):
+    """simplefix's parser, then the same conversion."""
+    import simplefix
+
+    def run() -> int:
+        parser, found = simplefix.FixParser(), 0
+        for frame in frames:
+            parser.append_buffer(frame)
+            found += len(entries_of(parser.get_message().pairs))
+        return found
+
+    return run
+
+
+def quickfix_runner(frames: list[bytes]):
+    """QuickFIX from Python: length and checksum verified, groups by a data dictionary, numbers converted."""
+    import quickfix
+
+    texts = [frame.decode() for frame in frames]
+    dialect = quickfix.DataDictionary(str(build.NATIVE / "dialect.xml"))
+
+    def run() -> int:
+        found = 0
+        for text in texts:
+            message = quickfix.Message()
+            message.setString(text, True, dialect, dialect)
+            group = quickfix.Group(268, 279)
+            for i in range(1, int(message.getField(268)) + 1):
+                message.getGroup(i, group)
+                values = [group.getField(tag) for tag in (279, 269, 278, 270, 271, 273)]
+                found += bool((int(values[3].replace(".", "")), int(values[4].replace(".", ""))))
+        return found
+
+    return run
+
+
+def quickfix_cpp_runner(frames: list[bytes]):
+    """QuickFIX in C++, where its headers are installed (libquickfix-dev)."""
+    library = build.library("quickfix", "-std=c++14", "-w", "-lquickfix")
+    if library is None:
+        raise ImportError("no C++ compiler")
+    data, dialect = b"".join(frames), str(build.NATIVE / "dialect.xml").encode()
+
+    def run() -> int:
+        entries = ctypes.c_int64()
+        count = library.quickfix_decode(data, ctypes.c_int64(len(data)), dialect, ctypes.byref(entries))
+        assert count == len(frames)
+        return entries.value
+
+    return run
+
+
+RIVALS = {
+    "QuickFIX C++": (quickfix_cpp_runner, 2000, 20),
+    "QuickFIX from Python": (quickfix_runner, 500, 200),
+    "simplefix": (simplefix_runner, 300, 900),
+}
+
+
+def run(work: Workload, rounds: int) -> list[Row]:
+    """The rows of one stream: the whole of it in C, then some of its incrementals from Python too."""
+    return whole_stream(work, rounds) + incrementals(work, rounds)
+
+
+def whole_stream(work: Workload, rounds: int) -> list[Row]:
+    """Every message of the stream, snapshots included."""
+    group = f"decode, {work.name}"
+    race = Race(group, work.messages)
+    decoder = build.driver().Decoder
+    checked = decoder(work.precisions)
+    checked.run(work.padded)
+    assert checked.errors == 0 and checked.messages == work.messages
+    race.add(OURS, lambda: decoder(work.precisions).run(work.padded))
+    race.add(GENERAL, lambda: decoder(work.precisions, fast=False).run(work.padded))
+    reference = reference_runner(work.data)
+    if reference is not None:
+        told = reference()
+        assert told[0] == work.messages and told[2] == 0 and told[1] == checked.entries, told
+        race.add(REFERENCE, reference)
+    rows = race.rows(rounds)
+    compare(rows, OURS, REFERENCE, 0.25 if work.level == "L3" else 0.40, at_most=True)
+    compare(rows, GENERAL, REFERENCE, 0.75, at_most=True)
+    return rows if reference else [*rows, absent(group, REFERENCE, "no C++ compiler found")]
+
+
+def incrementals(work: Workload, rounds: int) -> list[Row]:
+    """The same 35=X messages for everybody; the slow ones take fewer of them."""
+    group, missing = f"decode X, {work.name}", []
+    frames = frames_of(work.data, 2000)
+    race = Race(group, len(frames))
+    decoder, padded = build.driver().Decoder, b"".join(frames) + bytes(64)
+    race.add(OURS, lambda: decoder(work.precisions).run(padded))
+    for name, (make, count, _) in RIVALS.items():
+        try:
+            runner = make(frames[:count])
+            assert runner() == sum(frame.count(b"\x01279=") for frame in frames[:count]), name
+            race.add(name, runner, min(count, len(frames)))
+        except (ImportError, RuntimeError, OSError) as error:
+            missing.append(absent(group, name, str(error).splitlines()[0]))
+    race.add("bytes.split in Python", lambda: byte_split(frames))
+    rows = race.rows(rounds)
+    for name, (_, _, times) in RIVALS.items():
+        compare(rows, OURS, name, times, at_most=False)
+    return rows + missing

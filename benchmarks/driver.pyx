@@ -1,0 +1,109 @@
+"""Loops over the core without Python inside, for timing: decoding a stream, and books message by message."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcmp, memcpy
+
+from kfix_md._book cimport RULE_LEVEL, RULE_ORDER, Book
+from kfix_md._codec cimport MD_OK, Codec, Header, MDMessage
+from kfix_md._entry cimport MDEntry
+from kfix_md._frame cimport FRAME_OK, next_frame
+
+import numpy as np
+
+from kfix_md._entry import ENTRY_DTYPE
+
+cdef enum:
+    SYMBOL_BYTES = 40
+
+cdef struct Known:
+    char symbol[SYMBOL_BYTES]
+    int32_t n, price_precision, qty_precision
+
+
+cdef class Decoder:
+    """Frame, checksum, header, entries and precision of every W and X of a clean stream; nothing is kept."""
+
+    cdef Codec codec
+    cdef Known known[1024]
+    cdef int32_t n_known, last
+    cdef readonly uint64_t messages, entries, errors, digest
+
+    def __init__(self, dict precisions, bint fast=True):
+        self.codec = Codec(allow_fast=fast)
+        for symbol, (price_precision, qty_precision) in precisions.items():
+            text = symbol.encode()
+            memcpy(self.known[self.n_known].symbol, <const char*>text, len(text))
+            self.known[self.n_known].n = len(text)
+            self.known[self.n_known].price_precision = price_precision
+            self.known[self.n_known].qty_precision = qty_precision
+            self.n_known += 1
+
+    cdef Known* find(self, const char* p, int32_t n) noexcept:
+        cdef int32_t i
+        cdef Known* k = &self.known[self.last]
+        if k.n == n and memcmp(k.symbol, p, n) == 0:
+            return k
+        for i in range(self.n_known):
+            k = &self.known[i]
+            if k.n == n and memcmp(k.symbol, p, n) == 0:
+                self.last = i
+                return k
+        return NULL
+
+    def run(self, bytes padded):
+        """Decode all of a stream that has at least 64 zero bytes behind its last frame."""
+        cdef const char* p = padded
+        cdef int64_t left = len(padded) - 64
+        cdef int64_t length
+        while left > 0 and next_frame(p, left, 1 << 26, &length) == FRAME_OK:
+            self.frame(p, length)
+            p += length
+            left -= length
+        assert left == 0, "the stream is not clean"
+
+    cdef void frame(self, const char* p, int64_t length) noexcept:
+        cdef Header h
+        cdef MDMessage m
+        cdef const char* body = p + 12
+        cdef const char* end = p + length - 7
+        cdef Known* k
+        cdef int32_t i
+        self.messages += 1
+        while body[0] != 1:
+            body += 1
+        if self.codec.read_header(body + 1, end, &h) != MD_OK:
+            self.errors += 1
+            return
+        if h.msg_type != c'X' and h.msg_type != c'W':
+            return
+        if self.codec.decode(&h, end, &m) != MD_OK:
+            self.errors += 1
+            return
+        k = self.find(m.symbol.p, m.symbol.n)
+        if k == NULL or self.codec.scale(&m, k.price_precision, k.qty_precision) != MD_OK:
+            self.errors += 1
+            return
+        self.entries += m.n
+        for i in range(m.n):
+            self.digest += self.codec.entries[i].price ^ self.codec.entries[i].qty ^ self.codec.entries[i].event_ns
+
+
+def run_book(Book book, entries, ends, bint with_crc):
+    """Apply `entries` (ENTRY_DTYPE) to a book message by message; `ends[m]` is one past message m's last entry.
+
+    Returns the sum of the CRCs after each message by the book's own rule, or, without CRC, of a best price.
+    """
+    assert entries.dtype == ENTRY_DTYPE and entries.flags.c_contiguous and ends.dtype == np.int64
+    cdef MDEntry* e = <MDEntry*><uintptr_t>entries.ctypes.data
+    cdef int64_t* stop = <int64_t*><uintptr_t>ends.ctypes.data
+    cdef int64_t messages = len(ends), m, at = 0
+    cdef int rule = RULE_ORDER if book.level == 3 else RULE_LEVEL
+    cdef uint64_t total = 0
+    for m in range(messages):
+        book.apply_entries(e + at, stop[m] - at)
+        at = stop[m]
+        if with_crc:
+            total += book.crc_by(rule)
+        elif book.sides[0].n:
+            total += <uint64_t>book.sides[0].price[book.sides[0].n - 1]
+    return total

@@ -1,0 +1,463 @@
+// A plain C++ FIX reader in the style of the fast field-iterator libraries, and plain C++ books.
+//
+// The reader walks the fields one by one: tag by atoi up to '=', value up to SOH, then the value is converted.
+// It assumes no field order. Nothing here is clever; it is what a good C++ programmer writes first, and what
+// the figures of this project are held against. Compiled at run time by `python -m benchmarks`.
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+namespace {
+
+struct Entry {  // the same 64 bytes as kfix_md's MDEntry
+    int64_t price, qty;
+    uint64_t id_hi, id_lo;
+    int64_t event_ns, queue_ns;
+    int32_t instrument;
+    uint8_t side, action, id_kind, flags, ord_type, aggressor;
+    uint16_t spare0;
+    uint32_t spare1;
+};
+static_assert(sizeof(Entry) == 64);
+
+constexpr char SOH = 1;
+
+struct Field {
+    int tag;
+    const char *begin, *end;
+};
+
+// one field at p; returns where the next one starts, or null
+inline const char *next_field(const char *p, const char *end, Field &f) {
+    int tag = 0;
+    for (; p < end && *p != '='; ++p) tag = tag * 10 + (*p - '0');
+    if (p >= end) return nullptr;
+    f.tag = tag;
+    f.begin = ++p;
+    while (p < end && *p != SOH) ++p;
+    if (p >= end) return nullptr;
+    f.end = p;
+    return p + 1;
+}
+
+inline int64_t as_int(const char *p, const char *end) {
+    int64_t v = 0;
+    for (; p < end; ++p) v = v * 10 + (*p - '0');
+    return v;
+}
+
+// decimal text to an integer with `precision` digits after the point
+inline int64_t as_fixed(const char *p, const char *end, int precision) {
+    int64_t mantissa = 0;
+    int decimals = 0;
+    bool negative = p < end && *p == '-', point = false;
+    for (p += negative; p < end; ++p) {
+        if (*p == '.') {
+            point = true;
+        } else {
+            mantissa = mantissa * 10 + (*p - '0');
+            decimals += point;
+        }
+    }
+    for (; decimals < precision; ++decimals) mantissa *= 10;
+    for (; decimals > precision; --decimals) mantissa /= 10;
+    return negative ? -mantissa : mantissa;
+}
+
+inline int two(const char *p) { return (p[0] - '0') * 10 + (p[1] - '0'); }
+
+// HH:MM:SS[.fraction]
+inline int64_t as_clock_ns(const char *p, const char *end) {
+    int64_t ns = ((two(p) * 60 + two(p + 3)) * 60ll + two(p + 6)) * 1000000000ll;
+    if (p + 8 < end && p[8] == '.') {
+        int64_t scale = 100000000;
+        for (p += 9; p < end; ++p, scale /= 10) ns += (*p - '0') * scale;
+    }
+    return ns;
+}
+
+inline int64_t days(int64_t y, int64_t m, int64_t d) {
+    y -= m <= 2;
+    int64_t era = y / 400, yoe = y - era * 400, doy = (153 * (m + (m > 2 ? -3 : 9)) + 2) / 5 + d - 1;
+    return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
+}
+
+constexpr int64_t DAY_NS = 86400000000000ll;
+
+inline int64_t as_stamp_ns(const char *p, const char *end) {  // YYYYMMDD-HH:MM:SS.mmm
+    return days(as_int(p, p + 4), two(p + 4), two(p + 6)) * DAY_NS + as_clock_ns(p + 9, end);
+}
+
+inline int64_t as_iso_ns(const char *p, const char *end) {  // YYYY-MM-DDTHH:MM:SS.nnnnnnnnnZ
+    return days(as_int(p, p + 4), two(p + 5), two(p + 8)) * DAY_NS + as_clock_ns(p + 11, end - 1);
+}
+
+inline void as_id(const char *p, const char *end, Entry &e) {
+    if (end - p == 36) {  // UUID
+        uint64_t word[2] = {0, 0};
+        int digits = 0;
+        for (; p < end; ++p) {
+            if (*p == '-') continue;
+            uint64_t v = *p <= '9' ? *p - '0' : *p - 'a' + 10;
+            uint64_t &w = word[digits++ >> 4 & 1];
+            w = w << 4 | v;
+        }
+        e.id_hi = word[0], e.id_lo = word[1], e.id_kind = 1;
+        return;
+    }
+    if (end - p == 19 && *p == 'O') {  // OXXXXX-XXXXX-XXXXXX
+        uint64_t word[2] = {0, 0};
+        int digits = 0;
+        for (++p; p < end; ++p) {
+            if (*p == '-') continue;
+            uint64_t v = *p <= '9' ? *p - '0' : *p - 'A' + 10;
+            uint64_t &w = word[digits++ >> 3 & 1];
+            w = w * 36 + v;
+        }
+        e.id_hi = word[0], e.id_lo = word[1], e.id_kind = 2;
+        return;
+    }
+    e.id_hi = e.id_lo = 0, e.id_kind = 0;
+}
+
+struct Precision {
+    int row, price, qty;
+};
+
+struct Decoder {
+    std::unordered_map<std::string, Precision> instruments;
+    std::string last_symbol;
+    Precision last{};
+    std::vector<Entry> entries = std::vector<Entry>(64);
+    int64_t messages = 0, n_entries = 0, bad = 0;
+    uint64_t digest = 0;
+
+    const Precision &precision(std::string_view symbol) {
+        if (symbol != last_symbol) {
+            last_symbol.assign(symbol);
+            auto found = instruments.find(last_symbol);
+            last = found == instruments.end() ? Precision{-1, 0, 0} : found->second;
+        }
+        return last;
+    }
+
+    void list(const char *p, const char *end) {  // 35=y
+        Field f;
+        std::string symbol;
+        Precision seen{};
+        while (p < end && (p = next_field(p, end, f))) {
+            if (f.tag == 55) symbol.assign(f.begin, f.end);
+            if (f.tag == 5010) seen.qty = as_int(f.begin, f.end);
+            if (f.tag == 2349) {
+                seen.price = as_int(f.begin, f.end);
+                seen.row = instruments.size();
+                instruments[symbol] = seen;
+            }
+        }
+    }
+
+    void market_data(const char *p, const char *end, bool snapshot) {  // 35=W, 35=X
+        Field f;
+        size_t n = 0;
+        Entry *e = nullptr;
+        Precision precisions{};
+        int64_t sending = 0, crc = 0;
+        const int starts = snapshot ? 269 : 279;
+        while (p < end && (p = next_field(p, end, f))) {
+            if (f.tag == starts) {
+                if (n == entries.size()) entries.resize(2 * n);
+                e = &entries[n++];
+                std::memset(e, 0, sizeof *e);
+                e->instrument = precisions.row;
+            }
+            switch (f.tag) {
+                case 52: sending = as_stamp_ns(f.begin, f.end); break;
+                case 55: precisions = precision({f.begin, size_t(f.end - f.begin)}); break;
+                case 279: e->action = *f.begin - '0'; break;
+                case 269: e->side = *f.begin - '0'; break;
+                case 278: as_id(f.begin, f.end, *e); break;
+                case 270: e->price = as_fixed(f.begin, f.end, precisions.price); break;
+                case 271: e->qty = as_fixed(f.begin, f.end, precisions.qty); break;
+                case 273: e->event_ns = sending - sending % DAY_NS + as_clock_ns(f.begin, f.end); break;
+                case 5060: e->event_ns = as_iso_ns(f.begin, f.end); break;
+                case 5273: e->queue_ns = as_iso_ns(f.begin, f.end); break;
+                case 40: e->ord_type = *f.begin - '0'; break;
+                case 2446: e->aggressor = *f.begin - '0'; break;
+                case 5041: crc = as_int(f.begin, f.end); break;
+                default: break;
+            }
+        }
+        n_entries += n;
+        for (size_t i = 0; i < n; ++i) digest += entries[i].price ^ entries[i].qty ^ entries[i].event_ns;
+        digest += crc;
+    }
+
+    void run(const char *p, int64_t n) {
+        const char *stop = p + n;
+        while (stop - p > 20 && !std::memcmp(p, "8=FIX.4.4\x01" "9=", 12)) {
+            const char *q = p + 12;
+            int64_t length = 0;
+            for (; *q != SOH; ++q) length = length * 10 + (*q - '0');
+            const char *body = q + 1, *tail = body + length;
+            if (tail + 7 > stop) break;
+            uint8_t sum = 0;
+            for (const char *c = p; c < tail; ++c) sum += uint8_t(*c);
+            bad += as_int(tail + 3, tail + 6) != sum;
+            ++messages;
+            if (body[3] == 'W' || body[3] == 'X') market_data(body, tail, body[3] == 'W');
+            if (body[3] == 'y') list(body, tail);
+            p = tail + 7;
+        }
+    }
+};
+
+// ---- books ----
+
+struct Level {
+    int64_t price, qty;
+};
+
+inline bool before(int side, int64_t a, int64_t b) { return side ? a > b : a < b; }  // worse prices first
+
+// scan from the best for a while, then a binary search
+template <class Levels>
+inline size_t place(const Levels &levels, int side, int64_t price) {
+    size_t i = levels.size(), near = i > 8 ? i - 8 : 0;
+    while (i > near && !before(side, levels[i - 1].price, price)) --i;
+    if (i > near || near == 0) return i;
+    size_t low = 0;
+    while (low < i) {
+        size_t mid = (low + i) / 2;
+        if (before(side, levels[mid].price, price)) low = mid + 1; else i = mid;
+    }
+    return i;
+}
+
+uint32_t crc_table[256];
+bool crc_ready = [] {
+    for (uint32_t i = 0; i < 256; ++i) {
+        uint32_t c = i;
+        for (int k = 0; k < 8; ++k) c = c & 1 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
+        crc_table[i] = c;
+    }
+    return true;
+}();
+
+inline uint32_t crc_number(uint32_t crc, int64_t v) {
+    char text[20];
+    int n = 0;
+    for (; v > 0; v /= 10) text[n++] = char('0' + v % 10);
+    while (n > 0) crc = crc_table[(crc ^ uint8_t(text[--n])) & 255] ^ (crc >> 8);
+    return crc;
+}
+
+struct FlatBook {  // L2
+    std::vector<Level> sides[2];
+    FlatBook() { sides[0].reserve(4096), sides[1].reserve(4096); }
+    void clear() { sides[0].clear(), sides[1].clear(); }
+    void apply(const Entry &e) {
+        if (e.side > 1) return;
+        auto &levels = sides[e.side];
+        size_t i = place(levels, e.side, e.price);
+        bool there = i < levels.size() && levels[i].price == e.price;
+        if (e.action >= 2 || e.qty == 0) {
+            if (there) levels.erase(levels.begin() + i);
+        } else if (there) {
+            levels[i].qty = e.qty;
+        } else {
+            levels.insert(levels.begin() + i, Level{e.price, e.qty});
+        }
+    }
+    uint32_t crc() const {
+        uint32_t c = 0xFFFFFFFFu;
+        for (int side : {1, 0}) {
+            const auto &levels = sides[side];
+            for (size_t k = 0; k < std::min<size_t>(10, levels.size()); ++k) {
+                const Level &level = levels[levels.size() - 1 - k];
+                c = crc_number(crc_number(c, level.price), level.qty);
+            }
+        }
+        return c ^ 0xFFFFFFFFu;
+    }
+    uint64_t digest() const {
+        return (sides[0].empty() ? 0 : sides[0].back().price) ^ (sides[1].empty() ? 0 : sides[1].back().qty);
+    }
+};
+
+struct Order {
+    int64_t price, qty, queue_ns;
+    uint64_t hi, lo;
+    int32_t prev, next;
+    uint8_t side;
+};
+
+struct Queue {
+    int64_t price, qty;
+    int32_t head, tail, count;
+};
+
+struct Key {
+    uint64_t hi, lo;
+    bool operator==(const Key &o) const { return hi == o.hi && lo == o.lo; }
+};
+
+struct OrderBook {  // L3: open addressing from id to slab row, flat levels, a linked queue per level
+    std::vector<Queue> sides[2];
+    std::vector<Order> slab;
+    std::vector<int32_t> free_rows, table = std::vector<int32_t>(1 << 16, -1);
+    size_t live = 0;
+
+    static uint64_t hash(uint64_t hi, uint64_t lo) { return (hi ^ lo * 0x9E3779B97F4A7C15ull) * 0xD6E8FEB86659FD93ull >> 32; }
+    size_t mask() const { return table.size() - 1; }
+    int32_t find(uint64_t hi, uint64_t lo, size_t &at) const {
+        for (at = hash(hi, lo) & mask(); table[at] >= 0; at = (at + 1) & mask())
+            if (slab[table[at]].hi == hi && slab[table[at]].lo == lo) return table[at];
+        return -1;
+    }
+    void clear() {
+        sides[0].clear(), sides[1].clear(), slab.clear(), free_rows.clear();
+        std::fill(table.begin(), table.end(), -1);
+        live = 0;
+    }
+    void grow() {
+        std::vector<int32_t> old = std::move(table);
+        table.assign(old.size() * 2, -1);
+        for (int32_t row : old) {
+            if (row < 0) continue;
+            size_t at = hash(slab[row].hi, slab[row].lo) & mask();
+            while (table[at] >= 0) at = (at + 1) & mask();
+            table[at] = row;
+        }
+    }
+    void unlink(size_t hole) {
+        for (size_t at = (hole + 1) & mask(); table[at] >= 0; at = (at + 1) & mask()) {
+            size_t home = hash(slab[table[at]].hi, slab[table[at]].lo) & mask();
+            if (((at - home) & mask()) >= ((at - hole) & mask())) table[hole] = table[at], hole = at;
+        }
+        table[hole] = -1;
+    }
+    void remove(int32_t row, size_t at) {
+        Order &o = slab[row];
+        auto &levels = sides[o.side];
+        size_t i = place(levels, o.side, o.price);
+        Queue &q = levels[i];
+        (o.prev >= 0 ? slab[o.prev].next : q.head) = o.next;
+        (o.next >= 0 ? slab[o.next].prev : q.tail) = o.prev;
+        q.qty -= o.qty;
+        unlink(at);
+        if (--q.count == 0) levels.erase(levels.begin() + i);
+        free_rows.push_back(row);
+        --live;
+    }
+    void add(const Entry &e) {
+        if (live * 2 >= table.size()) grow();
+        int32_t row;
+        if (free_rows.empty()) {
+            row = slab.size();
+            slab.emplace_back();
+        } else {
+            row = free_rows.back();
+            free_rows.pop_back();
+        }
+        auto &levels = sides[e.side];
+        size_t i = place(levels, e.side, e.price);
+        if (i == levels.size() || levels[i].price != e.price)
+            levels.insert(levels.begin() + i, Queue{e.price, 0, -1, -1, 0});
+        Queue &q = levels[i];
+        int32_t after = q.tail;
+        while (after >= 0 && slab[after].queue_ns > e.queue_ns) after = slab[after].prev;
+        int32_t next = after >= 0 ? slab[after].next : q.head;
+        slab[row] = Order{e.price, e.qty, e.queue_ns, e.id_hi, e.id_lo, after, next, e.side};
+        (after >= 0 ? slab[after].next : q.head) = row;
+        (next >= 0 ? slab[next].prev : q.tail) = row;
+        q.qty += e.qty;
+        ++q.count;
+        ++live;
+        size_t at = hash(e.id_hi, e.id_lo) & mask();
+        while (table[at] >= 0) at = (at + 1) & mask();
+        table[at] = row;
+    }
+    void apply(const Entry &e) {
+        if (e.side > 1) return;
+        size_t at;
+        int32_t row = find(e.id_hi, e.id_lo, at);
+        if (e.action >= 2 || e.qty == 0) {
+            if (row >= 0) remove(row, at);
+            return;
+        }
+        if (row >= 0 && slab[row].price == e.price && slab[row].side == e.side && slab[row].queue_ns == e.queue_ns) {
+            auto &levels = sides[e.side];
+            levels[place(levels, e.side, e.price)].qty += e.qty - slab[row].qty;
+            slab[row].qty = e.qty;
+            return;
+        }
+        if (row >= 0) remove(row, at);
+        add(e);
+    }
+    uint32_t crc() const {
+        uint32_t c = 0xFFFFFFFFu;
+        for (int side : {1, 0}) {
+            const auto &levels = sides[side];
+            for (size_t k = 0; k < std::min<size_t>(10, levels.size()); ++k) {
+                const Queue &q = levels[levels.size() - 1 - k];
+                for (int32_t row = q.head; row >= 0; row = slab[row].next)
+                    c = crc_number(crc_number(c, q.price), slab[row].qty);
+            }
+        }
+        return c ^ 0xFFFFFFFFu;
+    }
+    uint64_t digest() const {
+        return (sides[0].empty() ? 0 : sides[0].back().price) ^ (sides[1].empty() ? 0 : sides[1].back().qty);
+    }
+};
+
+FlatBook flat_book;
+OrderBook order_book;
+
+template <class Book>
+void open_book(Book &book, const Entry *entries, int64_t n) {
+    book.clear();
+    for (int64_t i = 0; i < n; ++i) book.apply(entries[i]);
+}
+
+template <class Book>
+uint64_t run_book(Book &book, const Entry *entries, const int64_t *ends, int64_t messages, int with_crc) {
+    uint64_t digest = 0;
+    int64_t at = 0;
+    for (int64_t m = 0; m < messages; ++m) {
+        for (; at < ends[m]; ++at) book.apply(entries[at]);
+        digest += with_crc ? book.crc() : book.digest();
+    }
+    return digest;
+}
+
+}  // namespace
+
+extern "C" {
+
+// decodes a clean stream; out: messages, entries, wrong checksums, digest
+void reference_decode(const char *data, int64_t n, int64_t *out) {
+    Decoder decoder;
+    decoder.run(data, n);
+    out[0] = decoder.messages, out[1] = decoder.n_entries, out[2] = decoder.bad, out[3] = int64_t(decoder.digest);
+}
+
+// a book that holds these entries and nothing else
+uint64_t reference_book_open(int level, const void *entries, int64_t n) {
+    auto e = static_cast<const Entry *>(entries);
+    level == 3 ? open_book(order_book, e, n) : open_book(flat_book, e, n);
+    return 0;
+}
+
+// applies entries message by message (ends[m]: one past the last entry of message m); the sum of the CRCs
+// after each message, or, without CRC, of something of the best levels
+uint64_t reference_book_run(int level, const void *entries, const int64_t *ends, int64_t messages, int with_crc) {
+    auto e = static_cast<const Entry *>(entries);
+    return level == 3 ? run_book(order_book, e, ends, messages, with_crc)
+                      : run_book(flat_book, e, ends, messages, with_crc);
+}
+}

@@ -1,0 +1,101 @@
+"""Hides how things are timed fairly: rounds that take every runner in turn, CPU time of the thread, medians."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+Runner = Callable[[], object]
+
+
+@dataclass
+class Row:
+    """One measured thing: `value` in `unit`, beside the time of what it is compared with."""
+
+    group: str
+    name: str
+    value: float | None
+    unit: str = "ns/message"
+    ratio: float | None = None  # ours / theirs for ours, theirs / ours for a rival
+    of: str = ""
+    goal: str = ""
+    met: bool | None = None
+    note: str = ""
+    spread: float | None = None  # of the middle half of the rounds, relative
+
+
+@dataclass
+class Race:
+    """Runners of one question. `add` them, then `run`; the first is ours unless said otherwise."""
+
+    group: str
+    per: int  # units of work in a run: messages, reads
+    unit: str = "ns/message"
+    runners: dict[str, tuple[Callable, int, Runner | None]] = field(default_factory=dict)
+    times: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, name: str, runner: Callable, count: int = 0, prepare: Runner | None = None) -> None:
+        """A runner, which does `count` units of work (default: `per`); a slow one does fewer.
+
+        `prepare` runs before each round, untimed, and what it returns is handed to the runner.
+        """
+        self.runners[name] = runner, count or self.per, prepare
+
+    def run(self, rounds: int) -> dict[str, float]:
+        """Medians in ns per unit; rounds are interleaved, the first (cold) one is dropped."""
+        self.times = {name: [] for name in self.runners}
+        for count in range(rounds + 1):
+            for name, (runner, units, prepare) in self.runners.items():
+                if units < self.per and count > max(rounds // 2, 3):
+                    continue
+                taken = timed(runner, prepare)
+                if count:
+                    self.times[name].append(taken / units)
+        return {name: statistics.median(times) for name, times in self.times.items()}
+
+    def rows(self, rounds: int, notes: dict[str, str] | None = None) -> list[Row]:
+        """A row for every runner."""
+        medians = self.run(rounds)
+        return [Row(self.group, name, value, self.unit, spread=self.spread(name), note=(notes or {}).get(name, ""))
+                for name, value in medians.items()]
+
+    def spread(self, name: str) -> float:
+        """Width of the middle half of the rounds, relative to their median."""
+        times = sorted(self.times[name])
+        quarter = len(times) // 4
+        return (times[-1 - quarter] - times[quarter]) / statistics.median(times)
+
+
+def timed(runner: Callable, prepare: Runner | None) -> int:
+    """CPU ns of this thread that one call takes, the garbage collector kept out."""
+    argument = prepare() if prepare else None
+    gc.collect()
+    gc.disable()
+    try:
+        start = time.thread_time_ns()
+        runner(argument) if prepare else runner()
+        return time.thread_time_ns() - start
+    finally:
+        gc.enable()
+
+
+def compare(rows: list[Row], ours: str, rival: str, goal: float, at_most: bool) -> None:
+    """Write the ratio and whether the goal is met: ours <= goal x rival, or rival >= goal x ours."""
+    by_name = {row.name: row for row in rows}
+    mine, theirs = by_name[ours], by_name.get(rival)
+    if theirs is None or theirs.value is None or mine.value is None:
+        return
+    if at_most:
+        mine.ratio, mine.of = mine.value / theirs.value, rival
+        mine.goal, mine.met = f"<= {goal:g} x", mine.ratio <= goal
+    else:
+        theirs.ratio, theirs.of = theirs.value / mine.value, ours
+        theirs.goal, theirs.met = f">= {goal:g} x", theirs.ratio >= goal
+
+
+def absent(group: str, name: str, why: str) -> Row:
+    """A rival that is not here, said."""
+    return Row(group, name, None, note=f"absent: {why}")
