@@ -34,8 +34,8 @@ class Backoff:
         """Seconds to wait; `retry` is the session's word: rollover, backoff or long."""
         self._failures += 1
         jitter = self._rng.uniform(0.75, 1.25)
-        if retry == "rollover":  # about every 2 s for as long as it takes, the first time sooner
-            return (0.3 if self._failures == 1 else 2.0) * jitter
+        if retry == "rollover":  # quickly at first, then about every 2 s for as long as it takes
+            return min(0.25 * 2.0 ** min(self._failures - 1, 10), 2.0) * jitter
         delay = min(0.2 * 2.0 ** min(self._failures - 1, 20), self._longest)
         return (max(delay, self._longest) if retry == "long" else delay) * jitter
 

@@ -52,9 +52,9 @@ def command(config: str, check: bool, as_json: bool, verbose: bool) -> None:
     refuses is tried again until it answers.
     """
     if check:
-        from .doctor import examine
+        from .doctor import report
 
-        raise SystemExit(examine(config, as_json))
+        raise SystemExit(report(config, as_json))
     set_up_logging(as_json, verbose)
     from kfix_md.feed import run
 

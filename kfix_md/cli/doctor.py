@@ -1,0 +1,43 @@
+"""`kfix doctor`: how the findings about a configuration are shown, and which exit status they mean."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+
+import click
+
+_COLOUR = {"ok": "green", "warn": "yellow", "FAIL": "red"}
+
+
+@click.command()
+@click.argument("config", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Findings as one JSON object.")
+@click.option("--timeout", type=click.FloatRange(min=0.5), default=8.0, show_default=True,
+              help="Seconds a service may take to log on.")
+def command(config: str, as_json: bool, timeout: float) -> None:
+    """Check CONFIG.toml against the world: directories, DNS, TLS, certificate, CompIDs, clock, symbols.
+
+    Each service is logged on to and asked for its instruments, unless a feed with these CompIDs is running.
+    Exit status 0: it will work (warnings included); 2: something has to be put right first.
+    """
+    raise SystemExit(report(config, as_json, timeout))
+
+
+def report(config: str, as_json: bool, timeout: float = 8.0) -> int:
+    """Print the findings; the exit status they mean."""
+    from kfix_md.doctor import FAIL, WARN, examine
+
+    logging.getLogger("kfix.feed").propagate = False  # the findings say it
+    findings = examine(config, timeout)
+    bad = sum(finding.status == FAIL for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"ok": not bad, "findings": [asdict(finding) for finding in findings]}, indent=1))
+        return 2 if bad else 0
+    for finding in findings:
+        click.echo(f"{click.style(f'{finding.status:<5}', fg=_COLOUR[finding.status])} {finding.about:<15} "
+                   f"{finding.text}")
+    warned = sum(finding.status == WARN for finding in findings)
+    click.echo(f"{bad} to put right, {warned} to look at, {len(findings) - bad - warned} in order")
+    return 2 if bad else 0

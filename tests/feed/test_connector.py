@@ -1,0 +1,94 @@
+"""Dialling and waiting: errors in plain words, every address tried, back-off that grows and forgives."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import ssl
+from itertools import pairwise
+
+import pytest
+
+from kfix_md.connector import Backoff
+from kfix_md.dial import DialError, Endpoint, choose_engine, dial, explain, resolve, tls_context
+from kfix_md.errors import UsageError
+
+
+def test_backoff_grows_to_its_limit_and_starts_again():
+    backoff = Backoff(30.0, random.Random(1))
+    waits = [backoff.next("backoff") for _ in range(14)]
+    assert waits[0] < 0.3 and 22 < waits[-1] < 38
+    assert all(b > a for a, b in pairwise(waits[:8]))
+    backoff.success()
+    assert backoff.next("backoff") < 0.3
+
+
+def test_backoff_at_the_rollover_is_quick_for_as_long_as_it_takes():
+    backoff = Backoff(30.0, random.Random(1))
+    waits = [backoff.next("rollover") for _ in range(100)]
+    assert waits[0] < 0.4 and max(waits) <= 2.5 and min(waits[5:]) >= 1.5
+
+
+def test_credentials_that_are_refused_are_not_hurried():
+    assert Backoff(30.0, random.Random(1)).next("long") > 20
+
+
+@pytest.mark.parametrize(("error", "kind", "words"), [
+    (ConnectionRefusedError(), "refused", "refused"),
+    (TimeoutError(), "timeout", "no answer"),
+    (socket.gaierror(-2, "Name or service not known"), "dns", "does not resolve"),
+    (ConnectionResetError(), "tls", "during the TLS handshake"),
+    (ssl.SSLError(1, "wrong version"), "tls", "TLS 1.3"),
+    (OSError(113, "No route to host"), "unreachable", "No route"),
+])
+def test_errors_of_dialling_are_sorted_and_told(error, kind, words):
+    found = explain(error, Endpoint("venue.example", 4000))
+    assert found.kind == kind and words in str(found) and "venue.example:4000" in str(found)
+
+
+def test_only_tls_1_3_with_names_checked(tmp_path):
+    context = tls_context(Endpoint("x", 1))
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_3 and context.check_hostname
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    loose = tls_context(Endpoint("x", 1, verify=False))
+    assert loose.verify_mode == ssl.CERT_NONE and loose.minimum_version == ssl.TLSVersion.TLSv1_3
+    with pytest.raises(UsageError, match="no such file"):
+        tls_context(Endpoint("x", 1, ca=tmp_path / "none"))
+    (tmp_path / "text").write_text("not PEM")
+    with pytest.raises(UsageError, match="not a PEM"):
+        tls_context(Endpoint("x", 1, ca=tmp_path / "text"))
+
+
+def fake_dns(monkeypatch, loop, addresses):
+    async def getaddrinfo(host, port, **_):
+        return [(family, socket.SOCK_STREAM, 6, "", (address, port)) for family, address in addresses]
+    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+
+
+def test_families_are_interleaved(monkeypatch):
+    async def main():
+        four, six = socket.AF_INET, socket.AF_INET6
+        fake_dns(monkeypatch, asyncio.get_running_loop(), [(six, "a"), (six, "b"), (four, "c"), (six, "a")])
+        assert [address[0] for _, address in await resolve(Endpoint("x", 1))] == ["a", "c", "b"]
+    asyncio.run(main())
+
+
+def test_every_address_is_tried(monkeypatch):
+    """The first two addresses refuse, the third answers; without it the fault of the last is told."""
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.3", 0)
+        port = server.sockets[0].getsockname()[1]
+        addresses = [(socket.AF_INET, f"127.0.0.{n}") for n in (1, 2, 3)]
+        fake_dns(monkeypatch, loop, addresses)
+        end = Endpoint("venue.example", port, tls=False)
+        transport, known = await dial(end, asyncio.Protocol, None, choose_engine("uvloop"))
+        assert known.address == f"127.0.0.3:{port}" and known.resolved == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+        transport.abort()
+        fake_dns(monkeypatch, loop, addresses[:2])
+        with pytest.raises(DialError) as caught:
+            await dial(end, asyncio.Protocol, None, choose_engine("uvloop"))
+        assert caught.value.kind == "refused"
+        server.close()
+    asyncio.run(main())

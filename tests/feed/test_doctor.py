@@ -1,0 +1,86 @@
+"""The doctor's findings: a good configuration, and each thing that can be wrong with one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from kfix_md import doctor
+from kfix_md.cli.doctor import command
+from kfix_md.dial import Connected
+
+from .rig import SERVICES, Venue
+
+
+@pytest.fixture(scope="module")
+def venue(tmp_path_factory):
+    venue = Venue(tmp_path_factory.mktemp("venue"), "--symbols", "2", "--rate", "20")
+    yield venue
+    venue.close()
+
+
+def examine(tmp_path, text, **options):
+    path = tmp_path / "feed.toml"
+    path.write_text(text)
+    return doctor.examine(str(path), **options)
+
+
+def test_all_in_order(venue, tmp_path):
+    findings = examine(tmp_path, venue.toml(tmp_path, "t-doc"))
+    assert not [finding for finding in findings if finding.status == doctor.FAIL]
+    for service in SERVICES:
+        text = " ".join(finding.text for finding in findings if finding.about == service)
+        assert "TLSv1.3" in text and "days left" in text and "logged on as" in text
+        assert "2 of 2 instruments wanted" in text and "clock" in text
+    assert not (tmp_path / "captures").exists()
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (("tls_ca", "#tls_ca"), "not signed by the system's"),
+    (('host = "localhost"', 'host = "localhost"\ntls_name = "other.example"'), "not for 'other.example'"),
+    (('host = "localhost"', 'host = "no.such.host.invalid"'), "does not resolve"),
+    (('symbols = ["*"]', 'symbols = ["BTC/USB"]'), "near: BTC/USD"),
+])
+def test_what_is_wrong_is_found(venue, tmp_path, change, words):
+    findings = examine(tmp_path, venue.toml(tmp_path, "t-doc", ("spot-l2",)).replace(*change))
+    bad = [finding for finding in findings if finding.status == doctor.FAIL]
+    assert bad and any(words in finding.text for finding in bad)
+    assert all("\n" not in finding.text for finding in findings)
+
+
+def test_a_refused_port_and_the_command_line(venue, tmp_path):
+    text = venue.toml(tmp_path, "t-doc", ("spot-l2",)).replace(str(venue.ports["spot-l2"]), "1")
+    (tmp_path / "feed.toml").write_text(text)
+    ran = CliRunner().invoke(command, [str(tmp_path / "feed.toml"), "--json"])
+    assert ran.exit_code == 2
+    told = json.loads(ran.output)
+    assert not told["ok"] and any(finding["status"] == "FAIL" for finding in told["findings"])
+    good = (tmp_path / "feed.toml")
+    good.write_text(venue.toml(tmp_path, "t-doc", ("spot-l2",)))
+    ran = CliRunner().invoke(command, [str(good)])
+    assert ran.exit_code == 0 and "0 to put right" in ran.output
+
+
+def test_comp_ids_ports_clock_and_certificate(venue, tmp_path):
+    section = examine_section(tmp_path, venue.toml(tmp_path, "X-DRV", ("spot-l2",)))
+    assert [finding.status for finding in doctor.comp_ids(section)] == [doctor.WARN]
+    ordering = section.model_copy(update={"port": 4001, "sender_comp_id": "X"})
+    assert [finding.status for finding in doctor.comp_ids(ordering)] == [doctor.FAIL]
+    assert doctor.clock("x", 0.01).status == doctor.OK and doctor.clock("x", -3).status == doctor.WARN
+    old = Connected("a", ["a"], 0.1, "TLSv1.3", "X", {"notAfter": "Jan  1 00:00:00 2020 GMT"})
+    assert doctor.connection("x", old)[-1].status == doctor.WARN
+
+
+def examine_section(tmp_path, text):
+    from .rig import load
+
+    return load(tmp_path, text).service[0]
+
+
+def test_a_directory_that_takes_nothing(venue, tmp_path):
+    (tmp_path / "file").write_text("")
+    text = venue.toml(tmp_path, "t-doc", ("spot-l2",)).replace('"journal"', '"file/journal"')
+    bad = [finding for finding in examine(tmp_path, text) if finding.status == doctor.FAIL]
+    assert [finding.about for finding in bad] == ["journal"]
