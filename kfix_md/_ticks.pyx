@@ -8,7 +8,8 @@ from kfix_md.errors import CaptureError
 from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memchr, memcmp, memset
 
-from kfix_md._book cimport Book, L2Book, L3Book
+from kfix_md._book cimport Book, L2Book
+from kfix_md._book_l3 cimport L3Book
 from kfix_md._codec cimport Codec, Header, MD_OK, MDMessage
 from kfix_md._entry cimport (ACTION_CLEAR, ACTION_NEW, BookSide, ENTRY_LAST, ENTRY_SNAPSHOT, ID_NONE, MDEntry,
                              MSG_BAD_BOOK, MSG_CRC_CHECKED, MSG_CRC_OK, MSG_DEFERRED, MSG_HAS_CRC, MSG_IGNORED,
