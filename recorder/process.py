@@ -72,7 +72,7 @@ class Recorder:
         self.tail.reader.hold_at_end = True
         self.committed = self.tail.reader.position
         first = min(journal_files.segments(self.settings.journal), default=0)
-        if self.writer.state is None and first:
+        if self.writer.state["position"] == 0 and first:
             retention.save_start(self.writer.tree, first, {"position": first << 32})
 
     # ---- one step ----
@@ -189,8 +189,6 @@ class Recorder:
     def committed_safe(self) -> int:
         """Journal position up to which nothing is needed any more: committed, and no frame of an open gap behind."""
         state = self.writer.state
-        if state is None:
-            return 0
         held = [position for d in state["decoders"].values() for position in d["held"]]
         return min([state["position"], *held])
 

@@ -27,7 +27,7 @@ _TIME = {"ticks": "recv_ns", "gaps": "opened_ns", "sessions": "started_ns", "ins
 class Writer:
     """Owner of a captures directory while it is recorded; CaptureError when another process is.
 
-    `state` is what the last commit saved, None for new captures.
+    `state` is what the last commit saved; of new captures {"position": 0}.
     """
 
     def __init__(self, captures: "str | Path", *, row_group: int = 65_536, compression_level: int = 3):
@@ -44,12 +44,14 @@ class Writer:
             self._lock.close()
             raise
 
-    def _load(self) -> dict[str, Any] | None:
+    def _load(self) -> dict[str, Any]:
         if not self._commit.exists():
             if any(self.tree.dates(table) for table in layout.TABLES):
                 raise CaptureError(f"{self.tree.root} holds files but {self._commit} is missing: restore it, or "
                                    "record into a new directory (the journal still holds what it holds)")  # fmt: skip
-            return None
+            begin = {"position": 0, "decoders": {}, "ledger": None}
+            layout.write_atomically(self._commit, json.dumps(begin).encode(), self.tree.state)
+            return begin
         try:
             return json.loads(self._commit.read_bytes())
         except ValueError as error:
@@ -59,7 +61,7 @@ class Writer:
         self.removed = 0
         with self.tree.changing():
             self.tree.clear_work()
-            for path in list(self.tree.orphans(self.state["position"] if self.state else 0)):
+            for path in list(self.tree.orphans(self.state["position"])):
                 path.unlink()
                 self.removed += 1
 

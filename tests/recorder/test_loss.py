@@ -1,0 +1,336 @@
+"""Whatever is killed, damaged or swapped at whatever moment: every journaled message is in Parquet exactly once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from kfix_md._journal import FRAME, JournalReader, JournalWriter
+
+import recorder
+from kfix_md import journal_files
+from kfix_md.errors import CaptureError, UsageError
+from recorder import compact, layout, retention, schema
+from recorder.process import Recorder
+from recorder.verify import verify
+from tests.recorder import build
+from tests.streams import generate
+
+ROOT = Path(__file__).resolve().parents[2]
+ROUNDS = int(os.environ.get("KFIX_CRASHES", "8"))
+
+#: appends the frames of a stream file, each as a feed would, from the frame behind the last one in the journal
+_FEED = """
+import sys, time
+from kfix_md import Handler
+from kfix_md._journal import JournalReader, JournalWriter, FRAME
+from tests.recorder.build import announce, START_NS
+path, stream = sys.argv[1:3]
+frames = [f + b"\\x01" for f in open(stream, "rb").read().split(b"\\x00") if f]
+with JournalWriter(path, segment_bytes=1 << 16) as journal:
+    done = sum(r[1] == FRAME for r in JournalReader(path))
+    handler = Handler(level="L2")
+    for frame in frames[:done]:
+        handler.on_bytes(frame, 1)
+    if not done:
+        announce(journal, 0, "spot-l2", START_NS)
+        journal.event(0, START_NS, {"type": "logged_on", "session_id": "one"})
+    live = Handler(level="L2", journal=journal)
+    for i in range(done, len(frames)):
+        journal.frame(0, START_NS + i, frames[i], 0)
+        if i % 16 == 0:
+            time.sleep(0.001)
+print("done")
+"""
+
+_RECORD = """
+import sys
+from pathlib import Path
+from recorder.process import Recorder, Settings
+one = Recorder(Settings(Path(sys.argv[1]), Path(sys.argv[2]), flush_seconds=0, flush_rows=200, poll_seconds=0.005))
+print("up", flush=True)
+one.run(lambda: False)
+"""
+
+
+def start(code: str, *args) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, env=environment,
+                            cwd=ROOT)  # fmt: skip
+
+
+def kill(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def test_feed_and_recorder_killed_at_random_points(tmp_path):
+    rng = random.Random(11)
+    stream = generate("spot-l2", messages=4000, symbols=6, seed=8)
+    (tmp_path / "stream").write_bytes(b"\x00".join(f[:-1] for f in stream.frames))
+    journal, captures = tmp_path / "journal", tmp_path / "captures"
+    (tmp_path / "journal").mkdir()
+    feed = start(_FEED, journal, tmp_path / "stream")
+    one = start(_RECORD, journal, captures)
+    finished = False
+    for _ in range(ROUNDS):
+        time.sleep(rng.uniform(0.05, 0.45))
+        if rng.random() < 0.5 and feed.poll() is None:
+            kill(feed)
+            feed = start(_FEED, journal, tmp_path / "stream")
+        kill(one)
+        one = start(_RECORD, journal, captures)
+    finished = feed.wait(60) == 0
+    feed.stdout.close()
+    kill(one)
+    assert finished
+    build.record(tmp_path)
+    frames = [r[5] for r in JournalReader(journal) if r[1] == FRAME]
+    assert frames == stream.frames
+    cap = recorder.open(captures)
+    rows = cap.ticks()
+    assert len(set(build.keys(rows))) == rows.num_rows
+    clears = pc.sum(pc.equal(rows["action"].cast(pa.string()), "clear")).as_py()
+    assert rows.num_rows - clears == stream.entries
+    assert (np.diff(rows["seq"].to_numpy()) >= 0).all()
+    assert cap.sessions().num_rows == 1
+
+
+@pytest.mark.parametrize("stop", range(12))
+def test_killed_between_any_two_steps_of_a_flush(tmp_path, monkeypatch, stop):
+    """Each step of a commit in turn is the last one that happens."""
+    build.journal_of(tmp_path / "journal", ("derivatives-l2",), messages=80)
+    whole = tmp_path / "whole"
+    one = Recorder(build.Settings(tmp_path / "journal", whole))
+    one.once()
+    one.close()
+
+    class Killed(BaseException):
+        pass
+
+    left = [stop]
+    real_rename, real_write = Path.rename, layout.write_atomically
+
+    def rename(self, target):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return real_rename(self, target)
+
+    one = Recorder(build.settings(tmp_path, flush_rows=100))
+    monkeypatch.setattr(Path, "rename", rename)
+    try:
+        one.once()
+    except Killed:
+        pass
+    else:
+        assert stop > 10
+    monkeypatch.undo()
+    assert layout.write_atomically is real_write
+    one.close()
+    build.record(tmp_path)
+    assert recorder.open(tmp_path / "captures").ticks().equals(recorder.open(whole).ticks())
+    for name in ("sessions", "instruments", "status"):
+        for cap in (tmp_path / "captures", whole):
+            table = getattr(recorder.open(cap), name)()
+            assert len({json.dumps(r, default=str) for r in table.to_pylist()}) == table.num_rows
+
+
+def test_damage_in_the_journal_becomes_a_gap(tmp_path):
+    stream = generate("spot-l2", messages=200, seed=8)
+    with JournalWriter(tmp_path / "journal") as journal:
+        build.write_session(journal, 0, "spot-l2", stream.frames, build.START_NS)
+    [path] = journal_files.segments(tmp_path / "journal").values()
+    position = [r[0] for r in JournalReader(tmp_path / "journal")][100] & 0xFFFFFFFF
+    with open(path, "r+b") as file:
+        file.seek(position + 50)
+        file.write(b"\xff\xff")
+    build.record(tmp_path)
+    cap = recorder.open(tmp_path / "captures")
+    [gap] = [g for g in cap.gaps().to_pylist() if g["cause"] == "JOURNAL_DAMAGE"]
+    assert gap["lost"] > 0 and f"offset {position}" in gap["detail"]
+    assert cap.ticks().num_rows > 500
+
+
+def test_records_that_found_no_room_become_a_gap(tmp_path):
+    t0 = build.START_NS
+    with JournalWriter(tmp_path / "journal") as journal:
+        build.announce(journal, 0, "spot-l2", t0)
+        journal.event(0, t0, {"type": "logged_on", "session_id": "one"})
+        journal.event(0, t0 + 9, {"type": "journal_lost", "count": 17, "first": t0 + 3, "last": t0 + 8})
+    build.record(tmp_path)
+    [gap] = recorder.open(tmp_path / "captures").gaps().to_pylist()
+    assert (gap["cause"], gap["lost"], gap["opened_ns"], gap["closed_ns"]) == ("JOURNAL_LOST", 17, t0 + 3, t0 + 8)
+
+
+def test_a_killed_feed_is_a_gap_until_its_books_are_back(tmp_path):
+    t0 = build.START_NS
+    with JournalWriter(tmp_path / "journal") as journal:
+        build.announce(journal, 0, "spot-l2", t0)
+        journal.event(0, t0 + 1, {"type": "logged_on", "session_id": "one"})
+        journal.event(0, t0 + 2, {"type": "book", "symbol": "BTC/USD", "state": "LIVE", "cause": "NONE"})
+        journal.frame(0, t0 + 5, generate("spot-l2", messages=1).frames[3])
+        journal.event(0, t0 + 100, {"type": "started"})
+        journal.event(0, t0 + 110, {"type": "logged_on", "session_id": "two"})
+        build.record(tmp_path)
+        cap = recorder.open(tmp_path / "captures")
+        [gap] = cap.gaps().to_pylist()
+        assert (gap["cause"], gap["closed_ns"], gap["healed"], gap["opened_ns"]) == ("RESTART", None, None, t0 + 5)
+        journal.event(0, t0 + 120, {"type": "book", "symbol": "BTC/USD", "state": "LIVE", "cause": "NONE"})
+    build.record(tmp_path)
+    [gap] = cap.gaps().to_pylist()
+    assert (gap["closed_ns"], gap["healed"]) == (t0 + 120, "reconnect")
+    assert cap.sessions()["session_id"].to_pylist() == ["one", "two"]
+    assert cap.sessions()["ended_ns"].to_pylist() == [t0 + 5, None]
+
+
+def two_days(tmp_path) -> None:
+    day = 86_400_000_000_000
+    with JournalWriter(tmp_path / "journal", segment_bytes=1 << 17) as journal:
+        for i in range(2):
+            for number, service in enumerate(("spot-l2", "spot-l3")):
+                frames = generate(service, messages=150, seed=20 + i).frames
+                build.write_session(journal, number, service, frames, build.START_NS + i * day + number * 10**9)
+
+
+def same(a: pa.Table, b: pa.Table) -> bool:
+    """Equal values, whatever the dictionaries behind them."""
+    return a.cast(schema.plain(a.schema)).equals(b.cast(schema.plain(b.schema)))
+
+
+def test_compaction_keeps_every_row_and_is_clustered(tmp_path):
+    two_days(tmp_path)
+    build.record(tmp_path, flush_rows=300)
+    cap = recorder.open(tmp_path / "captures")
+    first, second = cap.dates()
+    before = {s: cap.ticks(s) for s in cap.symbols()}
+    gaps, proof = cap.gaps(), verify(cap).summary()
+    assert compact.candidates(cap.tree, None) == [first]
+    told = compact.compact_day(cap.tree, first, row_group=256)
+    assert told["files_before"] > told["files_after"]
+    cap = recorder.open(tmp_path / "captures")
+    assert compact.candidates(cap.tree, None) == []
+    [path] = cap.tree.files("ticks", first)
+    meta = compact.pq.ParquetFile(path).metadata
+    spans = [(meta.row_group(i).column(6).statistics.min, meta.row_group(i).column(6).statistics.max)
+             for i in range(meta.num_row_groups)]  # fmt: skip
+    assert spans == sorted(spans) and any(a == b for a, b in spans)
+    for symbol, rows in before.items():
+        assert same(cap.ticks(symbol), rows)
+    assert cap.gaps().equals(gaps) and verify(cap).summary() == proof
+    assert len(cap.tree.files("ticks", second)) > 1
+    assert not list(cap.tree.work.iterdir())
+
+
+def test_compaction_in_buckets_on_disk_gives_the_same(tmp_path, monkeypatch):
+    two_days(tmp_path)
+    build.record(tmp_path, flush_rows=300)
+    monkeypatch.setattr(compact, "_BUCKET_ROWS", 200)
+    cap = recorder.open(tmp_path / "captures")
+    before = {s: cap.ticks(s) for s in cap.symbols()}
+    compact.compact_day(cap.tree, cap.dates()[0], row_group=128)
+    assert all(same(recorder.open(cap.tree.root).ticks(s), rows) for s, rows in before.items())
+    assert verify(recorder.open(cap.tree.root)).holds
+
+
+def test_compaction_that_would_lose_a_row_changes_nothing(tmp_path, monkeypatch):
+    two_days(tmp_path)
+    build.record(tmp_path, flush_rows=300)
+    cap = recorder.open(tmp_path / "captures")
+    day = cap.dates()[0]
+    before = cap.tree.files("ticks", day)
+    real = compact._by_symbol
+    monkeypatch.setattr(compact, "_by_symbol", lambda rows: real(rows).slice(1) if rows.num_rows > 500 else real(rows))
+    with pytest.raises(CaptureError, match="nothing was changed"):
+        compact.compact_day(cap.tree, day)
+    assert cap.tree.files("ticks", day) == before
+    monkeypatch.undo()
+    held = cap.tree.lock("compact")
+    with pytest.raises(CaptureError, match="already have a compaction"):
+        compact.compact_day(cap.tree, day)
+    held.close()
+
+
+def test_a_late_file_stays_through_the_swap(tmp_path, monkeypatch):
+    two_days(tmp_path)
+    build.record(tmp_path, flush_rows=300)
+    cap = recorder.open(tmp_path / "captures")
+    day = cap.dates()[0]
+    last = cap.tree.files("ticks", day)[-1]
+    late = layout.file_name(1 << 61, (1 << 61) + 1)
+    real = compact._compare
+
+    def compare(table, before, after):
+        if table == "ticks":
+            (last.parent / late).write_bytes(last.read_bytes())
+        real(table, before, after)
+
+    monkeypatch.setattr(compact, "_compare", compare)
+    compact.compact_day(cap.tree, day)
+    assert late in {p.name for p in cap.tree.files("ticks", day)}
+
+
+def test_segments_are_retired_only_when_their_parquet_is_proven(tmp_path):
+    two_days(tmp_path)
+    one = Recorder(build.settings(tmp_path, flush_rows=500, retention="zstd"))
+    journal, tree = tmp_path / "journal", one.writer.tree
+    assert retention.retire(journal, tree, one.committed_safe(), "zstd") == []  # nothing is committed
+    one.once()
+    before = [r[1:] for r in JournalReader(journal)]
+    damaged = tree.files("ticks", tree.dates()[0])[0]
+    aside = damaged.read_bytes()
+    damaged.unlink()
+    with pytest.raises(CaptureError, match="not the same"):
+        retention.retire(journal, tree, one.committed_safe(), "delete")
+    damaged.write_bytes(aside)
+    done = retention.retire(journal, tree, one.committed_safe(), "zstd")
+    assert len(done) == len(journal_files.segments(journal)) - 1
+    assert [r[1:] for r in JournalReader(journal)] == before
+    compact.compact_day(tree, tree.dates()[0])  # proven just the same when rows lie elsewhere
+    assert len(retention.retire(journal, tree, one.committed_safe(), "delete")) == len(done)
+    assert len(journal_files.segments(journal)) == 1
+    one.close()
+    with JournalWriter(journal) as more:
+        more.event(0, build.START_NS, {"type": "started"})
+    assert build.record(tmp_path) == 0  # goes on behind what is gone
+
+
+def test_a_position_the_journal_no_longer_has_is_said(tmp_path):
+    two_days(tmp_path)
+    one = Recorder(build.settings(tmp_path))
+    one.flush()
+    one.tail.read(100)
+    one.flush()
+    one.close()
+    found = journal_files.segments(tmp_path / "journal")
+    found[min(found)].unlink()
+    with pytest.raises(CaptureError, match="is gone"):
+        Recorder(build.settings(tmp_path))
+    with pytest.raises(UsageError, match="retention"):
+        Recorder(build.settings(tmp_path, retention="burn"))
+
+
+def test_a_clock_set_back_loses_nothing(tmp_path):
+    t0, hour = build.START_NS, 3_600_000_000_000
+    frames = generate("spot-l2", messages=40, seed=9).frames
+    with JournalWriter(tmp_path / "journal") as journal:
+        build.announce(journal, 0, "spot-l2", t0)
+        journal.event(0, t0, {"type": "logged_on", "session_id": "one"})
+        for i, frame in enumerate(frames):
+            journal.frame(0, t0 + (13 * hour if i < 20 else 11 * hour) + i, frame)  # over 22:00 and back
+    build.record(tmp_path)
+    cap = recorder.open(tmp_path / "captures")
+    assert [str(d) for d in cap.dates()] == ["2024-02-29", "2024-03-01"]
+    assert cap.ticks().num_rows == len(set(build.keys(cap.ticks())))
+    assert set(cap.ticks()["seq"].to_pylist()) >= set(range(4, 45))
