@@ -2,7 +2,7 @@
 
 Each edit takes (session, MsgSeqNum, type, frame, options) and returns the bytes to put on the wire instead.
 HARM says what it costs: `lost` (the message does not arrive: a gap), `content` (it arrives and cannot be
-applied), `session` (FIX wants the connection ended), `none`.
+applied), `hidden` (it is lost and nothing shows it), `session` (FIX wants the connection ended), `none`.
 """
 
 from collections.abc import Callable
@@ -238,7 +238,7 @@ def _tag_number(_session, _seq, _kind, frame, options):
     return [wire.finish(body)]
 
 
-@_edit("type", "content")
+@_edit("type", "hidden")
 def _type(_session, _seq, _kind, frame, options):
     return [_replaced(frame, 35, str(options.get("value", "*")).encode())]
 
