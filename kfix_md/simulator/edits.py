@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Edit = Callable[["Acceptor", int, bytes, bytes, dict], list[bytes]]
 EDITS: dict[str, Edit] = {}
 HARM: dict[str, str] = {}
+SWALLOWS = {"cut", "body_long"}     # a reader that believes 9= loses the next message as well
 
 
 def _edit(name: str, harm: str) -> Callable[[Edit], Edit]:

@@ -5,7 +5,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from kfix_md.simulator import wire
-from kfix_md.simulator.edits import EDITS, HARM
+from kfix_md.simulator.edits import EDITS, HARM, SWALLOWS
 
 if TYPE_CHECKING:
     from kfix_md.simulator.acceptor import Acceptor
@@ -127,7 +127,8 @@ class Faults:
     def _note(self, kind: str, harm: str, seqs: list[int], symbols: list[str | None]) -> None:
         self.session.venue.fault(kind, harm=harm, session=self.session.id, sender=self.session.peer.sender,
                                  service=self.session.service.name, first=seqs[0], last=seqs[-1], seqs=seqs,
-                                 symbols=[symbol for symbol in symbols if symbol])
+                                 symbols=[symbol for symbol in symbols if symbol],
+                                 may_take_next=kind in SWALLOWS)
 
     # the reply to a Logon --------------------------------------------------------------------------------
 
