@@ -256,7 +256,7 @@ cdef class Segment:
         n = len(out)
         bid, bid_qty, ask, ask_qty = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
         recv, gap, age = np.empty(n, "i8"), np.empty(n, "i8"), np.empty(n, "i8")
-        count_columns, code_columns = np.empty((7, n), "u8"), np.empty((4, n), "u1")
+        count_columns, code_columns = np.empty((7, n), "u8"), np.empty((6, n), "u1")
         counts, codes = count_columns, code_columns
         cdef int64_t[::1] recvs = recv, gaps = gap, ages = age
         for i in range(n):
@@ -267,13 +267,15 @@ cdef class Segment:
             recvs[i], gaps[i] = t.recv_ns, t.gap_ns
             ages[i] = now - t.recv_ns if t.recv_ns else NEVER_NS
             codes[0, i], codes[1, i], codes[2, i], codes[3, i] = t.state, t.cause, t.gap_state, t.gap_cause
+            codes[4, i], codes[5, i] = t.price_precision, t.qty_precision
             counts[0, i], counts[1, i], counts[2, i] = t.seq, t.updates, t.crc_checked
             counts[3, i], counts[4, i], counts[5, i], counts[6, i] = t.crc_failed, t.gaps, t.n_bids, t.n_asks
         columns = {
             "bid": bid, "bid_qty": bid_qty, "ask": ask, "ask_qty": ask_qty, "recv_ns": recv, "age_ns": age,
             "gap_ns": gap,
         }
-        columns |= zip(("state", "cause", "gap_state", "gap_cause"), code_columns, strict=True)
+        code_names = "state", "cause", "gap_state", "gap_cause", "price_precision", "qty_precision"
+        columns |= zip(code_names, code_columns, strict=True)
         columns |= zip(("seq", "updates", "crc_checked", "crc_failed", "gaps", "bids", "asks"), count_columns,
                        strict=True)
         for name, column in columns.items():

@@ -254,12 +254,16 @@ KFIX_SIZE(kfix_trade, 64);
 
 /* ---- atomics: 64-bit words relaxed, ordered by fences; plain moves on x86-64 ---- */
 
-static inline uint64_t kfix_load(const void *p) { return __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED); }
-static inline uint64_t kfix_load_acquire(const void *p) { return __atomic_load_n((const uint64_t *)p, __ATOMIC_ACQUIRE); }
-static inline uint32_t kfix_load32(const void *p) { return __atomic_load_n((const uint32_t *)p, __ATOMIC_ACQUIRE); }
-static inline void kfix_store(void *p, uint64_t v) { __atomic_store_n((uint64_t *)p, v, __ATOMIC_RELAXED); }
-static inline void kfix_store_release(void *p, uint64_t v) { __atomic_store_n((uint64_t *)p, v, __ATOMIC_RELEASE); }
-static inline void kfix_store32(void *p, uint32_t v) { __atomic_store_n((uint32_t *)p, v, __ATOMIC_RELEASE); }
+/* words of any of the structs above: without this the compiler may think that a copied struct was never written */
+typedef uint64_t __attribute__((__may_alias__)) kfix_word;
+typedef uint32_t __attribute__((__may_alias__)) kfix_half;
+
+static inline uint64_t kfix_load(const void *p) { return __atomic_load_n((const kfix_word *)p, __ATOMIC_RELAXED); }
+static inline uint64_t kfix_load_acquire(const void *p) { return __atomic_load_n((const kfix_word *)p, __ATOMIC_ACQUIRE); }
+static inline uint32_t kfix_load32(const void *p) { return __atomic_load_n((const kfix_half *)p, __ATOMIC_ACQUIRE); }
+static inline void kfix_store(void *p, uint64_t v) { __atomic_store_n((kfix_word *)p, v, __ATOMIC_RELAXED); }
+static inline void kfix_store_release(void *p, uint64_t v) { __atomic_store_n((kfix_word *)p, v, __ATOMIC_RELEASE); }
+static inline void kfix_store32(void *p, uint32_t v) { __atomic_store_n((kfix_half *)p, v, __ATOMIC_RELEASE); }
 
 static inline void kfix_pause(void)
 {
@@ -273,15 +277,15 @@ static inline void kfix_pause(void)
 /* Words out of, or into, shared memory; bytes is a multiple of 8. */
 static inline void kfix_get(void *to, const void *from, size_t bytes)
 {
-    uint64_t *t = (uint64_t *)to;
-    const uint64_t *f = (const uint64_t *)from;
+    kfix_word *t = (kfix_word *)to;
+    const kfix_word *f = (const kfix_word *)from;
     for (size_t i = 0; i < bytes / 8; i++) t[i] = kfix_load(f + i);
 }
 
 static inline void kfix_put(void *to, const void *from, size_t bytes)
 {
-    uint64_t *t = (uint64_t *)to;
-    const uint64_t *f = (const uint64_t *)from;
+    kfix_word *t = (kfix_word *)to;
+    const kfix_word *f = (const kfix_word *)from;
     for (size_t i = 0; i < bytes / 8; i++) kfix_store(t + i, f[i]);
 }
 

@@ -42,6 +42,7 @@ class Reading:
         sums["gaps_open"] = sum(one["gaps_open"] for one in self.services)
         sums["reconnects"] = sum(one["reconnects"] for one in self.services)
         sums["journal_records"] = int(self.journal.get("records", 0))
+        sums["journal_position"] = int(self.journal.get("position", 0))
         sums["journal_lost"] = int(self.journal.get("lost", 0))
         return sums
 

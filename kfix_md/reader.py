@@ -86,6 +86,7 @@ def snapshot_dtype(symbol_chars: int) -> np.dtype:
         ("recv_ns", "i8"), ("age_ns", "i8"), ("seq", "u8"), ("updates", "u8"), ("bids", "u4"), ("asks", "u4"),
         ("crc_checked", "u4"), ("crc_failed", "u4"),
         ("gaps", "u4"), ("gap_state", "u1"), ("gap_cause", "u1"), ("gap_ns", "i8"),
+        ("price_precision", "u1"), ("qty_precision", "u1"),
     ], align=True)  # fmt: skip
 
 

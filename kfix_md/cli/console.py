@@ -1,0 +1,231 @@
+"""What the consoles share: readings turned into rows, how numbers are written, colours, keys of a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kfix_md._entry import Cause, State
+from kfix_md.errors import FeedDead
+from kfix_md.reader import Feed
+
+NEVER_NS = (1 << 63) - 1
+SEGMENT_SHIFT = 32  # a journal position is segment number << 32 | offset
+
+STYLES = {
+    "LIVE": "green", "EMPTY": "cyan", "INIT": "dim", "SYNCING": "yellow", "GAP": "bold yellow", "STALE": "magenta",
+    "CRC_FAIL": "bold red", "HALTED": "blue", "ROLLOVER": "blue", "DOWN": "bold red", "ON": "green",
+}  # fmt: skip
+
+
+@dataclass
+class Reading:
+    """One look at a feed: `rows` as `Feed.snapshot` gives them (last values), rates and spreads beside them."""
+
+    now_ns: int
+    fault: str  # why the feed is not alive, "" when it is
+    info: dict[str, Any]
+    sessions: list[dict[str, Any]]
+    counters: dict[str, int]
+    rows: np.ndarray
+    rate: np.ndarray  # messages a second of each row
+    session_rate: dict[int, float] = field(default_factory=dict)
+    recorder: dict[str, Any] | None = None
+
+    @property
+    def rollover_s(self) -> float | None:
+        """Seconds to the next planned rollover of any session."""
+        known = [each["rollover_ns"] for each in self.sessions if each["rollover_ns"]]
+        return (min(known) - self.now_ns) / 1e9 if known else None
+
+
+class Watch:
+    """Looks at a feed again and again; rates are smoothed over the last readings."""
+
+    def __init__(self, feed: Feed, captures: Path | None = None) -> None:
+        self.feed, self.captures = feed, captures
+        self._before: tuple[int, np.ndarray, dict[int, int]] | None = None
+        self._rate = np.zeros(0)
+        self._session_rate: dict[int, float] = {}
+
+    def look(self) -> Reading:
+        """One reading; a feed that is gone shows its last values, all DOWN."""
+        now_ns, fault = time.time_ns(), ""
+        try:
+            self.feed.check()
+        except FeedDead as error:
+            fault = str(error)
+        rows = self.feed.snapshot(allow_stale=True)
+        if fault:
+            rows["state"], rows["cause"] = State.DOWN, Cause.RESTART
+        sessions = self.feed.sessions
+        self._rates(now_ns, rows["updates"].astype("i8"), {each["number"]: each["messages"] for each in sessions})
+        reading = Reading(now_ns, fault, self.feed.info, sessions, self.feed.counters, rows, self._rate,
+                          dict(self._session_rate))  # fmt: skip
+        reading.recorder = self._recorder(reading)
+        return reading
+
+    def _rates(self, now_ns: int, updates: np.ndarray, messages: dict[int, int]) -> None:
+        if self._before is None:
+            self._rate = np.zeros(len(updates))
+        else:
+            then_ns, old, old_messages = self._before
+            seconds = max(now_ns - then_ns, 1) / 1e9
+            fresh = np.zeros(len(updates))
+            n = min(len(old), len(updates))
+            fresh[:n] = np.maximum(updates[:n] - old[:n], 0) / seconds
+            weight = min(1.0, seconds / 2) if self._rate.any() else 1.0
+            held = np.zeros(len(updates))
+            held[: len(self._rate)] = self._rate[: len(updates)]
+            self._rate = held + weight * (fresh - held)
+            for number, count in messages.items():
+                one = max(0, count - old_messages.get(number, count)) / seconds
+                last = self._session_rate.get(number, one)
+                self._session_rate[number] = last + weight * (one - last)
+        self._before = now_ns, updates, messages
+
+    def _recorder(self, reading: Reading) -> dict[str, Any] | None:
+        """How far the recorder's last commit is behind the journal; None when nothing is known of one."""
+        if self.captures is None:
+            return None
+        path = self.captures / "state" / "commit.json"
+        try:
+            committed, written = int(json.loads(path.read_bytes())["position"]), path.stat().st_mtime
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        end = reading.counters.get("journal_position", 0)
+        segments = max(0, (end >> SEGMENT_SHIFT) - (committed >> SEGMENT_SHIFT))
+        mask = (1 << SEGMENT_SHIFT) - 1
+        behind = max(0, (end & mask) - (committed & mask)) if not segments else None
+        return {"committed": committed, "behind_bytes": behind, "behind_segments": segments,
+                "commit_age_s": max(0.0, time.time() - written)}  # fmt: skip
+
+
+def as_dicts(reading: Reading) -> list[dict[str, Any]]:
+    """The rows for machines: prices and quantities as exact decimal text, None for a missing side."""
+    return [{**row_dict(row, reading.now_ns), "rate": round(float(rate), 1)}
+            for row, rate in zip(reading.rows, reading.rate, strict=True)]  # fmt: skip
+
+
+def row_dict(row: np.void, now_ns: int) -> dict[str, Any]:
+    pp, qp = int(row["price_precision"]), int(row["qty_precision"])
+    gaps, age = int(row["gaps"]), int(row["age_ns"])
+    return {
+        "symbol": str(row["symbol"]), "level": f"L{row['level']}",
+        "state": name_of(State, row["state"]), "cause": name_of(Cause, row["cause"]),
+        "bid": decimal(row["bid"], pp), "bid_qty": None if math.isnan(row["bid"]) else decimal(row["bid_qty"], qp),
+        "ask": decimal(row["ask"], pp), "ask_qty": None if math.isnan(row["ask"]) else decimal(row["ask_qty"], qp),
+        "spread": decimal(row["ask"] - row["bid"], pp), "age_s": None if age == NEVER_NS else age / 1e9,
+        "seq": int(row["seq"]), "updates": int(row["updates"]), "levels": [int(row["bids"]), int(row["asks"])],
+        "crc_ok": int(row["crc_checked"]) - int(row["crc_failed"]), "crc_failed": int(row["crc_failed"]),
+        "gaps": gaps,
+        "last_gap": {"state": name_of(State, row["gap_state"]), "cause": name_of(Cause, row["gap_cause"]),
+                     "age_s": (now_ns - int(row["gap_ns"])) / 1e9} if gaps else None,
+    }  # fmt: skip
+
+
+def name_of(kind: type[State] | type[Cause], code: int) -> str:
+    try:
+        return kind(int(code)).name
+    except ValueError:
+        return f"code {int(code)}"
+
+
+def decimal(value: float, precision: int) -> str | None:
+    """A value at its instrument's precision, exact again; None for NaN."""
+    return None if math.isnan(value) else f"{value:.{precision}f}"
+
+
+def short(count: float) -> str:
+    """A count in at most five characters: 812, 12.3k, 1.20M."""
+    for size, mark in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            scaled = count / size
+            return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f}{mark}"
+    return f"{count:.0f}" if count >= 10 or count == int(count) else f"{count:.1f}"
+
+
+def span(seconds: float | None) -> str:
+    """A duration in at most six characters: 12ms, 3.2s, 4m05s, 2h13m, 3d04h."""
+    if seconds is None or seconds > 1e9:
+        return "-"
+    if seconds < 0:
+        return f"-{span(-seconds)}"
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f}ms"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    whole = int(seconds)
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+
+
+def colourless() -> bool:
+    """NO_COLOR is set, as https://no-color.org asks, or the terminal has none."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+
+
+KEYS = {"\x1b[A": "up", "\x1b[B": "down", "\x1b[5~": "page up", "\x1b[6~": "page down", "\x1b[H": "home",
+        "\x1b[F": "end", "\x1bOA": "up", "\x1bOB": "down", "\r": "enter", "\n": "enter", "\x1b": "escape",
+        "\x7f": "backspace", "\x08": "backspace", "\x03": "q"}  # fmt: skip
+
+
+class Keys:
+    """Keys as they are pressed, without echo; as a context manager it puts the terminal back."""
+
+    def __init__(self) -> None:
+        self.fd = sys.stdin.fileno() if sys.stdin and sys.stdin.isatty() else -1
+
+    def __enter__(self) -> Keys:
+        if self.fd >= 0:
+            self._before = termios.tcgetattr(self.fd)
+            tty.setcbreak(self.fd)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.fd >= 0:
+            termios.tcsetattr(self.fd, termios.TCSADRAIN, self._before)
+
+    def wait(self, seconds: float) -> list[str]:
+        """The keys pressed within `seconds` (returns at the first)."""
+        if self.fd < 0:
+            time.sleep(seconds)
+            return []
+        if not select.select([self.fd], [], [], max(0.0, seconds))[0]:
+            return []
+        return list(split_keys(os.read(self.fd, 1024).decode(errors="ignore")))
+
+
+def split_keys(text: str) -> Iterator[str]:
+    """Names of special keys, other characters as they are."""
+    while text:
+        known = next((sequence for sequence in sorted(KEYS, key=len, reverse=True) if text.startswith(sequence)), None)
+        yield KEYS[known] if known else text[0]
+        text = text[len(known or text[0]) :]
+
+
+@contextlib.contextmanager
+def screen() -> Iterator[tuple[Any, Keys]]:
+    """(rich Live on the whole terminal, Keys): entered by the interactive consoles."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(no_color=colourless() or None, highlight=False)
+    with Keys() as keys, Live(console=console, screen=True, auto_refresh=False, transient=True) as live:
+        yield live, keys

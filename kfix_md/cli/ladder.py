@@ -1,0 +1,169 @@
+"""`kfix ladder`: the book of one symbol on a terminal, sizes as bars around the spread."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kfix_md.cli.console import STYLES, colourless, decimal, screen, short, span
+from kfix_md.errors import FeedDead, FeedError
+from kfix_md.reader import Book, Feed, attach
+
+SIDES = {1: "buy", 2: "sell"}  # 2446, the aggressor
+
+
+def picture(book: Book, n: int) -> dict[str, Any]:
+    """One reading of a book for people and machines: prices and quantities as exact decimal text, best first."""
+    bids, asks = book.depth(n, allow_stale=True)
+    info, (pp, qp) = book.info(), book.precision
+    trades = book.trades(5)
+
+    def levels(side: Any) -> list[dict[str, Any]]:
+        return [{"price": decimal(price, pp), "qty": decimal(qty, qp), **({"orders": orders} if orders else {})}
+                for price, qty, orders in side.tolist()]  # fmt: skip
+
+    return {
+        "symbol": book.symbol, "level": book.level, "state": book.state.name, "cause": book.cause.name,
+        "seq": info["seq"], "recv_ns": info["recv_ns"],
+        "age_s": book.age_ns / 1e9 if info["recv_ns"] else None,
+        "crc_ok": info["crc_checked"] - info["crc_failed"], "crc_failed": info["crc_failed"], "gaps": info["gaps"],
+        "levels": [info["bids"], info["asks"]], "bids": levels(bids), "asks": levels(asks),
+        "trades": [{"price": decimal(each["price"], pp), "qty": decimal(each["qty"], qp),
+                    "side": SIDES.get(int(each["aggressor"]), ""), "recv_ns": int(each["recv_ns"])}
+                   for each in trades],
+    }  # fmt: skip
+
+
+def draw(told: dict[str, Any], width: int, plain: bool = False) -> Any:
+    """The picture as a rich renderable, asks above bids, fitting `width`."""
+    from rich.console import Group
+    from rich.text import Text
+
+    style = STYLES.get(told["state"], "")
+    head = Text(no_wrap=True, overflow="ellipsis")
+    head.append(f"{told['symbol']} {told['level']}  ", "bold")
+    head.append(told["state"], style)
+    if told["cause"] != "NONE":
+        head.append(f" ({told['cause']})", style)
+    facts = f"  age {span(told['age_s'])}  seq {told['seq']}  levels {told['levels'][0]}/{told['levels'][1]}  " \
+            f"CRC ok {short(told['crc_ok'])} failed {told['crc_failed']}  gaps {told['gaps']}"
+    head.append(facts)
+    sides = [*told["asks"], *told["bids"]]
+    price_width = max([len(level["price"]) for level in sides] + [5])
+    qty_width = max([len(level["qty"]) for level in sides] + [3])
+    most = max([float(level["qty"]) for level in sides] + [0.0]) or 1.0
+    with_orders = any("orders" in level for level in sides) and width >= 40
+    room = max(0, min(60, width - price_width - qty_width - 5 - (7 if with_orders else 0)))
+
+    def line(level: dict[str, Any], colour: str) -> Text:
+        text = Text(no_wrap=True, overflow="crop")
+        text.append(f"{level['price']:>{price_width}} ", "bold " + colour)
+        text.append(f"{level['qty']:>{qty_width}} ")
+        if with_orders:
+            text.append(f"{level.get('orders', ''):>5}  ", "dim")
+        text.append(("#" if plain else "█") * round(float(level["qty"]) / most * room), colour)
+        return text
+
+    lines = [line(level, "red") for level in reversed(told["asks"])]
+    lines.append(_middle(told, price_width))
+    lines += [line(level, "green") for level in told["bids"]]
+    lines += _trades(told["trades"])
+    return Group(head, Text(""), *lines)
+
+
+def _middle(told: dict[str, Any], price_width: int) -> Any:
+    from rich.text import Text
+
+    if not (told["bids"] and told["asks"]):
+        return Text("-- no price --".rjust(price_width + 6), "dim")
+    bid, ask = told["bids"][0]["price"], told["asks"][0]["price"]
+    places = len(bid.partition(".")[2])
+    spread, mid = float(ask) - float(bid), (float(ask) + float(bid)) / 2
+    basis = f"  {spread / mid * 1e4:.2f} bp" if mid > 0 else ""
+    return Text(f"{'spread':>{price_width}} {spread:.{places}f}{basis}", "dim")
+
+
+def _trades(trades: list[dict[str, Any]]) -> list[Any]:
+    from rich.text import Text
+
+    lines = [Text(""), Text("last trades", "dim")] if trades else []
+    for each in reversed(trades):
+        clock = time.strftime("%H:%M:%S", time.gmtime(each["recv_ns"] / 1e9)) if each["recv_ns"] else "-"
+        colour = {"buy": "green", "sell": "red"}.get(each["side"], "")
+        lines.append(Text(f"{clock} {each['side']:<4} {each['qty']} @ {each['price']}", colour))
+    return lines
+
+
+def faults(feed: Feed) -> str:
+    """Why the feed is not alive, "" when it is."""
+    try:
+        feed.check()
+    except FeedDead as error:
+        return str(error)
+    return ""
+
+
+def show(live: Any, keys: Any, feed: Feed, book: Book, n: int, interval: float) -> str:
+    """Draw a ladder until a key ends it; returns that key ("q" or "escape")."""
+    from rich.console import Group
+    from rich.text import Text
+
+    while True:
+        height = live.console.size.height
+        depth = max(1, min(n, (height - 11) // 2))
+        fault = faults(feed)
+        parts = [Text(fault, "bold red")] if fault else []
+        try:
+            parts.append(draw(picture(book, depth), live.console.size.width))
+        except FeedError as error:  # killed inside a write: nothing whole to show
+            parts.append(Text(str(error), "bold red"))
+        foot = Text("q quit   esc back   + - levels", "dim", no_wrap=True)
+        live.update(Group(*parts, Text(""), foot), refresh=True)
+        for key in keys.wait(interval):
+            if key in ("q", "escape", "backspace"):
+                return "q" if key == "q" else "escape"
+            n = max(1, min(500, n + {"+": 1, "=": 1, "-": -1}.get(key, 0)))
+
+
+@click.command()
+@click.argument("symbol")
+@click.option("-n", "levels", default=10, show_default=True, type=click.IntRange(1, 1000), help="Levels a side.")
+@click.option("--level", type=click.Choice(["L2", "L3"]), help="Which book, when the feed has both.")
+@click.option("--feed", "name", help="Name of the feed (the only one there is, else 'default').")
+@click.option("--directory", type=click.Path(path_type=Path), help="Where feeds put their shared memory.")
+@click.option("--once", is_flag=True, help="Print one reading and end.")
+@click.option("--json", "as_json", is_flag=True, help="One reading as a JSON object.")
+@click.option("--interval", default=0.2, show_default=True, type=click.FloatRange(0.05, 60), help="Seconds a frame.")
+def command(
+    symbol: str, levels: int, level: str | None, name: str | None, directory: Path | None, once: bool, as_json: bool,
+    interval: float,
+) -> int:  # fmt: skip
+    """The book of SYMBOL, live, read from shared memory; exit status 1 when it is not to be trusted."""
+    feed = attach(name, directory=directory, reconnect=True)
+    book = feed[(symbol, level) if level else symbol]
+    if as_json or once or not sys.stdout.isatty():
+        told = picture(book, levels)
+        if as_json:
+            click.echo(json.dumps(told))
+        else:
+            print_once(told, faults(feed))
+        return 0 if told["state"] in ("LIVE", "EMPTY") else 1
+    with screen() as (live, keys):
+        show(live, keys, feed, book, levels, interval)
+    return 0
+
+
+def print_once(told: dict[str, Any], fault: str) -> None:
+    """One picture to stdout; what is wrong to stderr."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    console = Console(no_color=colourless() or None, highlight=False, width=None if terminal else 100)
+    if fault:
+        click.echo(fault, err=True)
+    console.print(draw(told, console.size.width, plain=not terminal))

@@ -1,0 +1,295 @@
+"""`kfix top`: every book of a running feed on a terminal, one row each, and what stands behind them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from kfix_md._entry import State
+from kfix_md.cli import ladder
+from kfix_md.cli.console import STYLES, Reading, Watch, as_dicts, colourless, row_dict, screen, short, span
+from kfix_md.errors import NoSuchSymbol
+from kfix_md.reader import attach
+
+#: (title, how dear it is: the highest numbers go first when the terminal is narrow, to the right)
+COLUMNS = [
+    ("symbol", 0, False), ("lv", 4, False), ("state", 0, False), ("bid qty", 9, True), ("bid", 1, True),
+    ("ask", 1, True), ("ask qty", 9, True), ("spread", 7, True), ("rate/s", 6, True), ("age", 2, True),
+    ("CRC ok", 8, True), ("failed", 3, True), ("last gap", 5, False), ("levels", 10, True),
+]  # fmt: skip
+SORTS = ["symbol", "rate/s", "age", "spread", "failed", "state", "gaps"]
+HELP = "q quit  s sort  r reverse  / filter  ↑↓ choose  enter ladder  esc all"
+
+
+@dataclass
+class View:
+    """What the user chose to see."""
+
+    sort: str = "symbol"
+    reverse: bool = False
+    filter: str = ""
+    typing: bool = False
+    chosen: int = 0
+
+    def order(self, reading: Reading) -> list[int]:
+        """Row numbers to be shown, in order."""
+        rows, text = reading.rows, self.filter.upper()
+        shown = [i for i in range(len(rows)) if text in str(rows["symbol"][i]).upper()
+                 or text in State(int(rows["state"][i])).name]  # fmt: skip
+        keys = {
+            "rate/s": -reading.rate, "age": -rows["age_ns"].astype("f8"), "spread": -spread_bp(rows),
+            "failed": -rows["crc_failed"].astype("i8"), "state": -_worry(rows["state"]),
+            "gaps": -rows["gaps"].astype("i8"),
+        }  # fmt: skip
+        name = [(str(symbol), int(level)) for symbol, level in zip(rows["symbol"], rows["level"], strict=True)]
+        column = keys.get(self.sort)
+        shown.sort(key=lambda i: name[i] if column is None else (column[i], name[i]), reverse=self.reverse)
+        return shown
+
+    def press(self, key: str, n: int, page: int) -> None:
+        """One key that changes the view."""
+        if self.typing:
+            self._type(key)
+            return
+        step = {"up": -1, "k": -1, "down": 1, "j": 1, "page up": -page, "page down": page, "home": -n, "end": n}
+        if key in step:
+            self.chosen += step[key]
+        elif key == "s":
+            self.sort = SORTS[(SORTS.index(self.sort) + 1) % len(SORTS)]
+        elif key == "r":
+            self.reverse = not self.reverse
+        elif key == "/":
+            self.typing, self.filter = True, ""
+        elif key == "escape":
+            self.filter = ""
+        self.chosen = max(0, min(self.chosen, n - 1))
+
+    def _type(self, key: str) -> None:
+        if key in ("enter", "escape"):
+            self.typing = False
+            self.filter = self.filter if key == "enter" else ""
+        elif key == "backspace":
+            self.filter = self.filter[:-1]
+        elif len(key) == 1 and key.isprintable():
+            self.filter += key
+        self.chosen = 0
+
+
+def spread_bp(rows: np.ndarray) -> np.ndarray:
+    """Spread in basis points of the middle, -1 where a side is missing."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = (rows["ask"] - rows["bid"]) / (rows["ask"] + rows["bid"]) * 2e4
+    return np.where(np.isfinite(value), value, -1.0)
+
+
+def _worry(states: np.ndarray) -> np.ndarray:
+    calm = [State.EMPTY, State.LIVE, State.INIT, State.HALTED, State.SYNCING, State.ROLLOVER, State.STALE, State.GAP,
+            State.CRC_FAIL, State.DOWN]  # fmt: skip
+    rank = np.zeros(256, "i8")
+    rank[calm] = range(len(calm))
+    return rank[states]
+
+
+def cells(reading: Reading, i: int) -> dict[str, str]:
+    """The text of every column of one row."""
+    row = row_dict(reading.rows[i], reading.now_ns)
+    gap = row["last_gap"]
+    return {
+        "symbol": row["symbol"], "lv": row["level"], "state": row["state"],
+        "bid qty": row["bid_qty"] or "-", "bid": row["bid"] or "-", "ask": row["ask"] or "-",
+        "ask qty": row["ask_qty"] or "-", "spread": row["spread"] or "-", "rate/s": short(float(reading.rate[i])),
+        "age": span(row["age_s"]), "CRC ok": short(row["crc_ok"]), "failed": short(row["crc_failed"]),
+        "last gap": f"{gap['cause'] if gap['cause'] != 'NONE' else gap['state']} {span(gap['age_s'])}" if gap else "-",
+        "levels": f"{row['levels'][0]}/{row['levels'][1]}",
+    }  # fmt: skip
+
+
+def fit(texts: list[dict[str, str]], width: int) -> dict[str, int]:
+    """The columns that fit, with their widths."""
+    widths = {name: max([len(name), *(len(text[name]) for text in texts)]) for name, *_ in COLUMNS}
+    kept = [(name, dear) for name, dear, _ in COLUMNS]
+    while sum(widths[name] + 2 for name, _ in kept) - 2 > width and len(kept) > 2:
+        kept.remove(max(kept, key=lambda column: column[1]))
+    return {name: widths[name] for name, _ in kept}
+
+
+def draw(reading: Reading, view: View, width: int, height: int | None = None) -> tuple[Any, list[int]]:
+    """(renderable, the row numbers in order); `height` None: every row, no marks of a screen."""
+    from rich.console import Group
+
+    order = view.order(reading)
+    head = header(reading, width)
+    room = len(order) if height is None else max(1, height - len(head) - 3)
+    view.chosen = max(0, min(view.chosen, len(order) - 1))
+    first = max(0, min(view.chosen - room // 2, len(order) - room))
+    visible = order[first : first + room]
+    lines = table(reading, visible, width, None if height is None else view.chosen - first)
+    foot = [] if height is None else [footer(view, len(order), len(reading.rows))]
+    return Group(*head, *lines, *foot), order
+
+
+def table(reading: Reading, visible: list[int], width: int, chosen: int | None) -> list[Any]:
+    """The title and one line for each visible row; `chosen` is marked."""
+    from rich.text import Text
+
+    texts = [cells(reading, i) for i in visible]
+    widths = fit(texts, width)
+    to_right = {name for name, _, right in COLUMNS if right}
+
+    def padded(name: str, text: str) -> str:
+        return text.rjust(widths[name]) if name in to_right else text.ljust(widths[name])
+
+    lines = [Text("  ".join(padded(name, name) for name in widths).rstrip(), "bold", no_wrap=True, overflow="crop")]
+    for at, text in enumerate(texts):
+        line = Text(no_wrap=True, overflow="crop", style="reverse" if at == chosen else "")
+        for name in widths:
+            style = STYLES.get(text["state"], "") if name == "state" else ""
+            if name == "failed" and text[name] != "0":
+                style = "bold red"
+            line.append(padded(name, text[name]) + "  ", style)
+        line.rstrip()
+        lines.append(line)
+    return lines
+
+
+def header(reading: Reading, width: int) -> list[Any]:
+    """Feed, states, rollover and recorder; then a line for each session."""
+    from rich.text import Text
+
+    info = reading.info
+    first = Text(no_wrap=True, overflow="ellipsis")
+    first.append(f"kfix top  {info['name']}  ", "bold")
+    counts = np.bincount(reading.rows["state"], minlength=len(State))
+    for state in State:
+        if counts[state]:
+            first.append(f"{counts[state]} {state.name}  ", STYLES[state.name])
+    first.append(f"pid {info['pid']}  up {span((reading.now_ns - info['start_ns']) / 1e9)}", "dim")
+    second = Text(no_wrap=True, overflow="ellipsis")
+    second.append(f"rollover in {span(reading.rollover_s)}   recorder {recorder_text(reading)}")
+    lines = [first, second]
+    if reading.fault:
+        lines.append(Text(reading.fault, "bold red"))
+    lines += [session_line(each, reading) for each in reading.sessions]
+    return [*lines, Text("")]
+
+
+def recorder_text(reading: Reading) -> str:
+    told = reading.recorder
+    if told is None:
+        return "-"
+    size = f"{told['behind_segments']} segments" if told["behind_segments"] else f"{short(told['behind_bytes'])}B"
+    return f"{size} behind, committed {span(told['commit_age_s'])} ago"
+
+
+def session_line(each: dict[str, Any], reading: Reading) -> Any:
+    from rich.text import Text
+
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(f"  {each['service']:<16} ")
+    text.append(f"{each['state']:<9}", STYLES.get(each["state"], "bold yellow"))
+    silent = (reading.now_ns - each["last_recv_ns"]) / 1e9 if each["last_recv_ns"] else None
+    rate = reading.session_rate.get(each["number"], 0.0)
+    text.append(f"{short(rate):>6}/s  silent {span(silent):<6} gaps {each['gaps']:<3} reconnects ")
+    text.append(f"{each['reconnects']:<3} {short(each['messages'])} messages  {each['host']}:{each['port']}")
+    return text
+
+
+def footer(view: View, shown: int, held: int) -> Any:
+    from rich.text import Text
+
+    if view.typing:
+        return Text(f"filter: {view.filter}_   (enter keeps, esc drops)", "bold")
+    some = f"{shown} of {held} '{view.filter}'  " if view.filter else f"{held} books  "
+    sort = f"sort {view.sort}{' reversed' if view.reverse else ''}  "
+    return Text(some + sort + HELP, "dim", no_wrap=True, overflow="ellipsis")
+
+
+def as_json(reading: Reading) -> dict[str, Any]:
+    """The reading for machines."""
+    return {
+        "feed": reading.info["name"], "alive": not reading.fault, "fault": reading.fault or None,
+        "time_ns": reading.now_ns, "pid": reading.info["pid"], "start_ns": reading.info["start_ns"],
+        "software": reading.info["software"], "rollover_s": reading.rollover_s, "recorder": reading.recorder,
+        "sessions": [{**each, "rate": round(reading.session_rate.get(each["number"], 0.0), 1)}
+                     for each in reading.sessions],
+        "counters": reading.counters, "symbols": as_dicts(reading),
+    }  # fmt: skip
+
+
+@click.command()
+@click.argument("filter", default="")
+@click.option("--feed", "name", help="Name of the feed (the only one there is, else 'default').")
+@click.option("--directory", type=click.Path(path_type=Path), help="Where feeds put their shared memory.")
+@click.option("--captures", type=click.Path(path_type=Path), default="captures", show_default=True,
+              help="The recorder's directory, for its backlog.")  # fmt: skip
+@click.option("--sort", type=click.Choice(SORTS), default="symbol", show_default=True)
+@click.option("--once", is_flag=True, help="Print one reading and end.")
+@click.option("--json", "json_wanted", is_flag=True, help="One reading as a JSON object.")
+@click.option("--sample", default=0.5, show_default=True, type=click.FloatRange(0, 60),
+              help="With --once, --json: seconds over which rates are measured.")  # fmt: skip
+@click.option("--interval", default=0.2, show_default=True, type=click.FloatRange(0.05, 60), help="Seconds a frame.")
+def command(
+    filter: str, name: str | None, directory: Path | None, captures: Path, sort: str, once: bool, json_wanted: bool,
+    sample: float, interval: float,
+) -> int:  # fmt: skip
+    """One row for every book of the running feed (whose symbol or state holds FILTER).
+
+    Read-only, from shared memory: any number of these do not disturb the feed. Exit status 1: the feed is not alive.
+    """
+    feed = attach(name, directory=directory, reconnect=True)
+    watch, view = Watch(feed, captures), View(sort=sort, filter=filter)
+    if json_wanted or once or not sys.stdout.isatty():
+        reading = watch.look()
+        if sample:
+            time.sleep(sample)
+            reading = watch.look()
+        if json_wanted:
+            click.echo(json.dumps(as_json(reading)))
+        else:
+            print_once(reading, view)
+        return 1 if reading.fault else 0
+    run(watch, view, interval)
+    return 0
+
+
+def print_once(reading: Reading, view: View) -> None:
+    """One reading to stdout, every row; to a pipe without colours and as wide as it needs."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    console = Console(no_color=colourless() or None, highlight=False, width=None if terminal else 200)
+    console.print(draw(reading, view, console.size.width)[0])
+
+
+def run(watch: Watch, view: View, interval: float) -> None:
+    """The live screen, until q."""
+    with screen() as (live, keys):
+        while True:
+            size = live.console.size
+            reading = watch.look()
+            shown, order = draw(reading, view, size.width, size.height)
+            live.update(shown, refresh=True)
+            for key in keys.wait(interval):
+                if key == "q" and not view.typing:
+                    return
+                if key == "enter" and not view.typing and order:
+                    if _ladder(live, keys, watch, reading, order[view.chosen], interval) == "q":
+                        return
+                else:
+                    view.press(key, len(order), max(1, size.height - 8))
+
+
+def _ladder(live: Any, keys: Any, watch: Watch, reading: Reading, i: int, interval: float) -> str:
+    row = reading.rows[i]
+    try:
+        book = watch.feed[str(row["symbol"]), int(row["level"])]
+    except NoSuchSymbol:  # a new feed without it
+        return "escape"
+    return ladder.show(live, keys, watch.feed, book, 40, interval)
