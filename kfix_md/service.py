@@ -63,7 +63,7 @@ class Service(Application):
             journal=journal, publisher=publisher, listener=self)
         self.session.bind(self.handler)
         self.subs = Subscriptions(
-            wish_of(section), self.handler, self.session.send,
+            wish_of(section), self.handler, self._send,
             pace=Pace(burst=section.batch, per_second=section.requests_per_s), emit=self.event,
             on_refused=self.unknown.extend, first_id=max(1, start_ns // SECOND), log=self.log)
 
@@ -259,6 +259,12 @@ class Service(Application):
             self.states[before] -= 1
         self._state_of[symbol] = state
         self.states[state] += 1
+
+    def _send(self, msg_type: str, body: Any, now_ns: int) -> int:
+        """A request goes out; one that comes too late, in a session that is ending, goes nowhere."""
+        if self.session.state != SessionState.ON:
+            return 0
+        return self.session.send(msg_type, body, now_ns)
 
     # ---- records ----------------------------------------------------------------------------------
 

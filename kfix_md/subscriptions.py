@@ -11,7 +11,6 @@ import heapq
 import itertools
 import logging
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from ._entry import Cause, State
 from .errors import KfixError
 from .instruments import RESULTS, Instrument, InstrumentList, ListChange, parse_list
 from .pacing import SECOND, Bucket, Counters, Pace, Phase, Subscription, Wish
+from .requests import Fields, Requests, text_of
 from .symbols import select
 
 #: causes for which a book asks to be subscribed to again
@@ -27,7 +27,6 @@ FAULTS = frozenset({Cause.CRC, Cause.CROSSED, Cause.MALFORMED, Cause.PRECISION})
 #: 340 TradSesStatus in words
 TRADING = {b"0": "unknown", b"1": "maintenance", b"2": "online", b"101": "cancel only", b"102": "post only"}
 
-Fields = Sequence[tuple[int, bytes]]
 
 
 class Books(Protocol):
@@ -68,9 +67,7 @@ class Subscriptions:
         self._books, self._send, self._emit, self._on_refused = books, send, emit, on_refused
         self._log = log or logging.getLogger("kfix.subscriptions")
         self._rng = rng or random.Random()
-        self._ids, self._order = itertools.count(first_id), itertools.count()
-        self._by_id: dict[str, Subscription] = {}
-        self._by_seq: OrderedDict[int, Subscription | str] = OrderedDict()
+        self._requests, self._order = Requests(first_id), itertools.count()
         self._due: list[tuple[int, int, Subscription]] = []
         self._bucket = Bucket(self.pace.burst, self.pace.per_second)
         self._ready = False
@@ -88,15 +85,14 @@ class Subscriptions:
         self._bucket.tokens, self._bucket.at_ns = float(self.pace.burst), now_ns
         self._ask_list(now_ns)
         if self.wish.spot:
-            body = fix.trading_session_status_request(self._new_id())
-            self._remember(self._send("g", body, now_ns), "trading session status")
+            body = fix.trading_session_status_request(self._requests.new_id())
+            self._requests.sent(self._send("g", body, now_ns), "trading session status")
 
     def lost(self) -> None:
         """The connection is gone and every subscription with it. (The books' states are the session's.)"""
         self._ready = False
         self._list_due_ns = 0
-        self._by_id.clear()
-        self._by_seq.clear()
+        self._requests.clear()
         self._due.clear()
         for sub in self.all.values():
             sub.phase, sub.md_req_id, sub.due_ns = Phase.WAITING, "", 0
@@ -113,7 +109,7 @@ class Subscriptions:
     def requests_lost(self, requests: Iterable[tuple[str, str]], now_ns: int) -> None:
         """The venue never saw these (MsgType, request id): make those that still matter again."""
         for msg_type, request_id in requests:
-            sub = self._by_id.get(request_id)
+            sub = self._requests.of_id(request_id)
             if msg_type == "V" and sub is not None:
                 self._plan(sub, now_ns)
             elif msg_type == "x" and self._list_due_ns:
@@ -124,12 +120,10 @@ class Subscriptions:
         """An admin or application message that concerns requests: 35=y, Y, h, 3, j."""
         if msg_type == "y":
             self._on_list(fields, now_ns)
-        elif msg_type == "Y":
-            self._on_md_reject(fields, now_ns)
         elif msg_type == "h":
             self._on_trading_status(fields, now_ns)
-        elif msg_type in ("3", "j"):
-            self._on_reject(fields, now_ns)
+        elif msg_type in ("Y", "3", "j"):
+            self._on_refusal(msg_type, fields, now_ns)
         self.pump(now_ns)
 
     def on_book(self, symbol: str, state: State, cause: Cause, now_ns: int) -> None:
@@ -184,19 +178,11 @@ class Subscriptions:
 
     # ---- requests ---------------------------------------------------------------------------------
 
-    def _new_id(self) -> str:
-        return str(next(self._ids))
-
-    def _remember(self, seq: int, what: Subscription | str) -> None:
-        self._by_seq[seq] = what
-        while len(self._by_seq) > 4096 + len(self.all):
-            self._by_seq.popitem(last=False)
-
     def _ask_list(self, now_ns: int) -> None:
-        request_id = self._new_id()
+        request_id = self._requests.new_id()
         self.instruments.expect(request_id)
         self._list_due_ns = now_ns + self.pace.patience(self._rng, self._list_failures) + self.pace.answer_ns
-        self._remember(self._send("x", fix.instrument_list_request(request_id, updates=1), now_ns), "list")
+        self._requests.sent(self._send("x", fix.instrument_list_request(request_id, updates=1), now_ns), "list")
 
     def _plan(self, sub: Subscription, due_ns: int) -> None:
         sub.phase, sub.due_ns = Phase.WAITING, due_ns
@@ -234,16 +220,16 @@ class Subscriptions:
     def _close(self, sub: Subscription, now_ns: int) -> None:
         """End what is open at the venue; late messages under its 262 are ignored by the handler."""
         if sub.md_req_id:
-            self._remember(self._request(sub, now_ns, end=True), "unsubscribe")
-            self._by_id.pop(sub.md_req_id, None)
+            self._requests.sent(self._request(sub, now_ns, end=True), "unsubscribe")
+            self._requests.closed(sub)
             sub.md_req_id = ""
 
     def _subscribe(self, sub: Subscription, now_ns: int) -> None:
         self._close(sub, now_ns)
-        sub.md_req_id = self._new_id()
-        self._by_id[sub.md_req_id] = sub
+        sub.md_req_id = self._requests.new_id()
+        self._requests.opened(sub)
         self._books.subscribe(sub.symbol, sub.md_req_id, self.wish.depth)
-        self._remember(self._request(sub, now_ns), sub)
+        self._requests.sent(self._request(sub, now_ns), sub)
         sub.asked_ns = now_ns
         self.counters.subscribed += 1
         self._emit({"type": "subscribed", "symbol": sub.symbol, "md_req_id": sub.md_req_id})
@@ -275,7 +261,7 @@ class Subscriptions:
     def _refuse(self, sub: Subscription, why: str, now_ns: int, at_once: bool = False) -> None:
         self.counters.rejected += 1
         sub.failures += 1
-        self._by_id.pop(sub.md_req_id, None)
+        self._requests.closed(sub)
         sub.md_req_id, sub.live_ns = "", 0
         # a refusal is rarely cured by haste: four steps of patience more than a fault
         delay = 0 if at_once and sub.failures < 3 else self.pace.patience(self._rng, sub.failures + 4)
@@ -285,31 +271,16 @@ class Subscriptions:
         self._emit({"type": "refused", "symbol": sub.symbol, "why": why})
         self._plan(sub, now_ns + delay)
 
-    def _on_md_reject(self, fields: Fields, now_ns: int) -> None:
-        found = dict(fields)
-        sub = self._by_id.get(_text(found.get(262)))
-        if sub is None:
-            return  # of an unsubscription, or an old one
-        code = found.get(281, b"")
-        reason = fix.MD_REJECT_REASONS.get(_text(code), f"281={_text(code)}")
-        why = ", ".join(filter(None, [reason, _text(found.get(58))]))
-        self._refuse(sub, why, now_ns, at_once=code == b"1")
-
-    def _on_reject(self, fields: Fields, now_ns: int) -> None:
-        """35=3 or 35=j: belongs to the request with MsgSeqNum 45, else to the 262 in 379."""
-        found = dict(fields)
-        seq = found.get(45, b"")
-        what = self._by_seq.get(int(seq)) if seq.isdigit() else None
-        what = what or self._by_id.get(_text(found.get(379)))
-        code = ", ".join(f"{tag}={_text(found[tag])}" for tag in (371, 372, 373, 379, 380) if tag in found)
-        why = ", ".join(filter(None, [code, _text(found.get(58))]))
+    def _on_refusal(self, msg_type: str, fields: Fields, now_ns: int) -> None:
+        refusal = self._requests.refusal(msg_type, fields)
+        what = refusal.what
         if isinstance(what, Subscription):
             if what.phase is Phase.REQUESTED:
-                self._refuse(what, why, now_ns)
+                self._refuse(what, refusal.why, now_ns, at_once=refusal.duplicate)
         elif what == "list":
-            self._retry_list(f"rejected: {why}", now_ns)
-        else:
-            self._log.warning("the venue rejected %s (%s)", what or f"our message {_text(seq)}", why)
+            self._retry_list(f"rejected: {refusal.why}", now_ns)
+        elif msg_type != "Y":  # a Y that belongs to nothing is of a subscription ended long ago
+            self._log.warning("the venue rejected %s (%s)", what or "a message of ours", refusal.why)
 
     # ---- instruments ------------------------------------------------------------------------------
 
@@ -416,10 +387,10 @@ class Subscriptions:
     def _on_trading_status(self, fields: Fields, now_ns: int) -> None:
         found = dict(fields)
         if 567 in found:
-            self._log.warning("trading session status refused: 567=%s", _text(found[567]))
+            self._log.warning("trading session status refused: 567=%s", text_of(found[567]))
             return
         code = found.get(340, b"0")
-        word, before = TRADING.get(code, f"340={_text(code)}"), self.trading_status
+        word, before = TRADING.get(code, f"340={text_of(code)}"), self.trading_status
         self.trading_status = word
         if word == before:
             return
@@ -434,7 +405,3 @@ class Subscriptions:
             for symbol in halted:
                 self._books.mark(symbol, State.LIVE, Cause.NONE)
             self.resync(now_ns, Cause.STATUS, halted)
-
-
-def _text(value: bytes | None) -> str:
-    return value.decode("ascii", "replace") if value else ""
