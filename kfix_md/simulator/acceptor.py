@@ -84,10 +84,10 @@ class Acceptor(Sender, asyncio.Protocol):
         for frame in self.reader.feed(data):
             try:
                 fields = wire.split(frame)
-            except ValueError:
+                self._received(fields[2][1], fields)
+            except (ValueError, IndexError) as error:       # a client may say anything
                 self.reader.garbled += 1
-                continue
-            self._received(fields[2][1], fields)
+                self.venue.log("not understood", session=self.id, error=str(error)[:200])
             if self.ended:
                 return
 

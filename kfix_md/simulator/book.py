@@ -36,7 +36,7 @@ class Entry(NamedTuple):
 
 
 class Order(NamedTuple):
-    """A resting order. `rank` settles equal queue times by arrival."""
+    """A resting order. `rank` settles equal queue times by arrival; `text` is what it adds to 5041."""
 
     ident: str
     side: int
@@ -45,6 +45,7 @@ class Order(NamedTuple):
     queue_ns: int
     event_ns: int
     rank: int
+    text: str
 
 
 _QUEUE = attrgetter("queue_ns", "rank")
@@ -162,7 +163,8 @@ class L3Book:
                 self._rank += 1
                 keeps = held and held.queue_ns == entry.queue_ns
                 self._put(Order(entry.ident, entry.side, entry.price, entry.qty, entry.queue_ns,
-                                entry.event_ns, held.rank if keeps else self._rank))
+                                entry.event_ns, held.rank if keeps else self._rank,
+                                f"{entry.price}{entry.qty}"))
         return undo
 
     def revert(self, undo: list) -> None:
@@ -208,7 +210,7 @@ class L3Book:
                 if rule == "level":
                     text.append(f"{price}{sum(order.qty for order in queue)}")
                 else:
-                    text += [f"{price}{order.qty}" for order in queue]
+                    text += [order.text for order in queue]
         return crc32("".join(text).encode())
 
     def copy(self) -> "L3Book":

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from zlib import adler32
 
 import numpy as np
@@ -122,17 +123,26 @@ def sending_time(now_ns: int) -> bytes:
     return b"%04d%02d%02d-%02d:%02d:%02d.%03d" % (*day[:6], rest // 1_000_000)
 
 
+@lru_cache(1 << 14)
+def _clock(seconds: int) -> str:
+    return f"{seconds // 3600 % 24:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+@lru_cache(1 << 10)
+def _day(days: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(days * 86_400))
+
+
 def time_of_day(now_ns: int) -> str:
     """`HH:MM:SS.mmm` of tag 273."""
-    seconds, rest = divmod(now_ns // 1_000_000, 1000)
-    return f"{seconds // 3600 % 24:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{rest:03d}"
+    milliseconds = now_ns // 1_000_000 % 86_400_000
+    return f"{_clock(milliseconds // 1000)}.{milliseconds % 1000:03d}"
 
 
 def iso_time(now_ns: int) -> str:
     """ISO 8601 with nanoseconds and `Z`, of tags 5060 and 5273."""
-    seconds, rest = divmod(now_ns, 1_000_000_000)
-    day = time.gmtime(seconds)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', day)}.{rest:09d}Z"
+    days, rest = divmod(now_ns, 86_400_000_000_000)
+    return f"{_day(days)}T{_clock(rest // 1_000_000_000)}.{rest % 1_000_000_000:09d}Z"
 
 
 def iso_ns(text: str) -> int:

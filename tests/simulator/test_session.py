@@ -118,6 +118,25 @@ def test_client_gaps_duplicates_and_garbage(client):
     assert "too low" in value(client.message(), 58)
 
 
+def test_nonsense_harms_nobody(client, quiet):
+    """Whatever a client says, the venue and the other clients go on."""
+    other = Client(quiet, "spot-l2", "WITNESS")
+    other.logon()
+    for kind, fields in [("V", [(262, "A"), (263, 1), (264, "ten"), (267, 1), (269, 0)]), ("2", [(7, "x"), (16, "y")]),
+                         ("x", [(320, "\xff"), (559, 0), (55, "\xfe")]), ("4", [(123, "Y"), (36, "z")]), ("*", []),
+                         ("g", [(335, ""), (263, "")]), ("1", []),
+                         ("V", [(262, "B"), (263, 1), (264, 0), (267, 0), (269, 0)])]:
+        client.send(kind, fields)
+    client.send("0", seq="nine")
+    other.send("1", [(112, "STILL")])
+    assert value(other.message(), 112) == "STILL"
+    other.close()
+    again = Client(quiet, "spot-l2", "AFTER")
+    again.send("A", [(98, 0), (108, "often"), (141, "Y")])
+    assert again.message(timeout=0.2) is None
+    again.close()
+
+
 def test_heartbeats_and_silence(quiet):
     client = Client(quiet, "spot-l2", "H1")
     assert value(client.logon(heartbeat=1), 108) == "1"
