@@ -1,0 +1,122 @@
+"""`kfix inspect` says of every capture what is known of it, and of a spoiled one what is wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from kfix_md.cli.inspect import command
+from tests.oracle import frames
+from tests.streams import generate
+from tests.streams.wire import body_of, example, seal
+
+SMALL = {"symbols": 2, "messages": 80, "depth": 12}
+
+
+def inspect(path: Path, *options: str) -> tuple[int, Any]:
+    """Exit status and the JSON object of `kfix inspect FILE --json`."""
+    done = CliRunner().invoke(command, [str(path), "--json", *options])
+    return done.exit_code, json.loads(done.output) if done.output.startswith("{") else done.output
+
+
+def saved(folder: Path, data: bytes, name: str = "stream.fix") -> Path:
+    """The bytes as a file, compressed when the name says so."""
+    path = folder / name
+    path.write_bytes(gzip.compress(data, 1) if name.endswith(".gz") else data)
+    return path
+
+
+def same(level: list[str], known: list) -> bool:
+    """Price and quantity are the same numbers; a known whole-book level count stands for no quantity."""
+    return [Decimal(text) for text in level] == [Decimal(text) for text in known]
+
+
+@pytest.mark.parametrize("name", ["spot-l2", "derivatives-l2"])
+def test_real_l2_captures_end_as_known(name, captures):
+    status, told = inspect(captures / f"{name}.fix.gz")
+    known = json.loads((captures / f"{name}.fix.gz.json").read_text())
+    assert (status, told["protocol_errors"], told["gaps"]) == (0, 0, 0)
+    assert told["messages"] == known["messages"]
+    crc = told["checksum"]
+    assert crc["checked"] == crc["ok"] == known.get("exchange_crc_matched", crc["checked"]) > 2000
+    assert told["symbols"].keys() == known["symbols"].keys()
+    for symbol, want in known["symbols"].items():
+        book = told["symbols"][symbol]
+        assert book["state"] == "LIVE"
+        assert same(book["bid"], want["best_bid"])
+        assert same(book["ask"], want["best_offer"])
+        assert book["levels"] == want["levels"]
+        assert book["orders"] is None
+
+
+def test_real_l3_capture_ends_as_known(captures):
+    status, told = inspect(captures / "derivatives-l3.fix.gz")
+    known = json.loads((captures / "derivatives-l3.fix.gz.json").read_text())
+    assert (status, told["protocol_errors"], told["gaps"], told["checksum"]["failed"]) == (0, 0, 0, 0)
+    assert told["messages"] == known["messages"]
+    assert told["checksum"]["ok"] == known["updates"]
+    assert told["checksum"]["rule"] == "order"
+    (book,) = told["symbols"].values()
+    assert sum(book["orders"]) == known["orders_left"]
+    for side, (price, levels) in zip(("bid", "ask"), known["best"].values(), strict=True):
+        assert Decimal(book[side][0]) == Decimal(price)
+        assert book["levels"][side == "ask"] == levels
+
+
+def test_the_worked_example(tmp_path):
+    status, told = inspect(saved(tmp_path, example()))
+    assert status == 0
+    assert told["checksum"]["checked"] == told["checksum"]["ok"] == 1
+    assert told["symbols"]["BTC/USD"]["ask"] == ["28013.0", "0.00096506"]
+    assert told["symbols"]["BTC/USD"]["bid"] == ["28003.0", "0.001"]
+    assert told["symbols"]["BTC/USD"]["levels"] == [10, 10]
+
+
+@pytest.mark.parametrize("name", ["plain.fix", "packed.fix.gz"])
+@pytest.mark.parametrize("service", ["spot-l2", "spot-l3"])
+def test_our_own_streams(service, name, tmp_path):
+    stream = generate(service, **SMALL)
+    status, told = inspect(saved(tmp_path, stream.data, name))
+    assert status == 0
+    assert (told["messages"], told["entries"]) == (len(stream.frames), stream.entries)
+    assert told["checksum"]["ok"] == stream.checksums
+    for symbol, market in stream.markets.items():
+        assert told["symbols"][symbol]["levels"] == [len(prices) for prices in market.prices]
+        bid = Decimal(market.prices[0][-1]).scaleb(-market.instrument.price_precision)
+        assert Decimal(told["symbols"][symbol]["bid"][0]) == bid
+
+
+def test_a_missing_message_is_a_gap_and_exit_1(tmp_path):
+    frames = generate("spot-l2", empties=False, **SMALL).frames
+    status, told = inspect(saved(tmp_path, b"".join(frames[:20] + frames[23:])))
+    assert (status, told["gaps"]) == (1, 1)
+    assert {book["state"] for book in told["symbols"].values()} == {"GAP"}
+
+
+def test_a_wrong_checksum_of_the_book_is_exit_1(tmp_path):
+    *before, last = frames(example())
+    wrong = seal(body_of(last).replace(b"3341325816", b"3341325817"))
+    status, told = inspect(saved(tmp_path, b"".join(before) + wrong))
+    assert status == 1
+    assert told["checksum"]["failed"] == 1
+    assert told["symbols"]["BTC/USD"]["state"] == "CRC_FAIL"
+    status, told = inspect(saved(tmp_path, example()), "--checksum", "off")
+    assert (status, told["checksum"]["checked"]) == (0, 0)
+
+
+def test_a_file_that_ends_inside_a_message(tmp_path):
+    status, told = inspect(saved(tmp_path, generate("spot-l2", **SMALL).data[:-5]))
+    assert status == 1
+    assert told["protocol_errors"] == 1
+
+
+def test_no_fix_at_all(tmp_path):
+    status, told = inspect(saved(tmp_path, b"hello world\n" * 50))
+    assert status == 1
+    assert told["messages"] == 0
