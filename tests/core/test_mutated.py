@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kfix_md import Handler
-from tests.core.mutate import damaged, edited, runs
+from tests.core.mutate import damaged, edited, join, runs, split
 from tests.oracle import Follower, scan
 from tests.streams import SERVICES, generate
 
@@ -106,7 +106,8 @@ def test_damage_gives_the_same_in_any_split(service):
         accounted(parts, data, scan(data)[1])
 
 
-SOUND = generate("spot-l2", symbols=1, messages=3, depth=3).data
+SOUND_FRAMES = generate("spot-l2", symbols=1, messages=3, depth=3).frames
+SOUND = b"".join(SOUND_FRAMES)
 
 
 @settings(max_examples=300, deadline=None)
@@ -131,3 +132,15 @@ def test_an_endless_message_is_bounded():
     handler.on_bytes(b"8=FIX.4.4\x019=2000\x0135=X\x01" + b"58=x\x01" * 1000)
     assert handler.stats["bad_length"] == 1
     assert handler.on_bytes(SOUND) > 0
+
+
+@pytest.mark.parametrize("count", [2**31, 2**32 + 1, 2**58 + 1, 2**59, 2**59 + 1, 10**18 - 1])
+def test_a_count_of_entries_that_overflows(count):
+    """268 times the size of an entry must not wrap to something that memory can be had for."""
+    listed, *rest = [whole for whole in SOUND_FRAMES if b"\x0135=A" not in whole]
+    snapshot = next(whole for whole in rest if b"\x0135=W" in whole)
+    wrong = join([[tag, b"%d" % count if tag == b"268" else value] for tag, value in split(snapshot)])
+    handler = fed(listed + wrong + snapshot)
+    assert handler.stats["malformed"] == 1
+    assert handler.stats["entries"] == 0  # the second snapshot repeats a number
+    assert fed(listed + snapshot).stats["entries"] == 6
