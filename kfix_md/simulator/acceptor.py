@@ -10,7 +10,7 @@ from kfix_md.simulator.lines import Subscription
 from kfix_md.simulator.sender import Peer, Sender, Sent
 
 if TYPE_CHECKING:
-    from kfix_md.simulator.venue import Service
+    from kfix_md.simulator.service import Service
 
 LOGOUT_WAIT_NS = 2_000_000_000
 SECOND = 1_000_000_000

@@ -12,7 +12,8 @@ from kfix_md.simulator import wire
 from kfix_md.simulator.acceptor import Acceptor
 from kfix_md.simulator.book import BID, OFFER, Book, L3Book
 from kfix_md.simulator.lines import Line
-from kfix_md.simulator.venue import Service, Venue
+from kfix_md.simulator.service import Service
+from kfix_md.simulator.venue import Venue
 
 COMMANDS: dict[str, Callable[["Commands", dict], Any]] = {}
 

@@ -90,7 +90,7 @@ def logout(commands: Commands, request: dict) -> None:
 
 @command
 def refuse(commands: Commands, request: dict) -> None:
-    """Refuse logons for `seconds`: `how` close, logout or tcp."""
+    """Refuse logons for `seconds`: `how` close, logout, tcp or port."""
     for service in commands.services(request):
         service.refuse(float(request.get("seconds", 5)), request.get("how", "close"))
 

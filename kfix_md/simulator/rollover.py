@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kfix_md.simulator.acceptor import Acceptor
-    from kfix_md.simulator.venue import Service, Venue
+    from kfix_md.simulator.service import Service
+from kfix_md.simulator.venue import Venue
 
 FORMS = ("logout", "fin", "rst", "seqreset", "inlogon", "restart0", "restart1", "silent")
 

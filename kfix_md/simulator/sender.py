@@ -9,7 +9,7 @@ from kfix_md.simulator.lines import Sightings, Subscription
 
 if TYPE_CHECKING:
     from kfix_md.simulator.acceptor import Acceptor
-    from kfix_md.simulator.venue import Service
+    from kfix_md.simulator.service import Service
 
 TRAILERS = [b"10=%03d\x01" % value for value in range(256)]
 ADMIN = frozenset((b"0", b"1", b"2", b"3", b"4", b"5", b"A"))

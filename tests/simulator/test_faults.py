@@ -288,6 +288,21 @@ def test_drop_refuse_and_duplicate_identity(quiet, live):
     assert noted(quiet, live, "drop")["how"] == "rst"
 
 
+def test_nobody_listens_for_a_while(quiet):
+    quiet.control("refuse", service="derivatives-l2", seconds=0.2, how="port")
+    with pytest.raises(ConnectionRefusedError):
+        Client(quiet, "derivatives-l2", "P")
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            client = Client(quiet, "derivatives-l2", "P")
+        except ConnectionRefusedError:
+            continue
+        assert value(client.logon(), 35) == "A"
+        return
+    raise AssertionError("the port stayed closed")
+
+
 def test_mute_delay_and_small_writes(quiet, live):
     quiet.control("mute", sender=live.sender, seconds=0.15)
     live.send("1", [(112, "LOST")])
