@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Edit = Callable[["Acceptor", int, bytes, bytes, dict], list[bytes]]
 EDITS: dict[str, Edit] = {}
 HARM: dict[str, str] = {}
+HEADER = {8, 9, 35, 34, 43, 49, 52, 56, 97, 122}
 SWALLOWS = {"cut", "body_long"}     # a reader that believes 9= loses the next message as well
 
 
@@ -250,3 +251,20 @@ def _order(_session, _seq, _kind, frame, _options):
     fields = _fields(frame)
     head = [pair for pair in fields[1:5] if pair[0] != 34]
     return [wire.message([fields[0], *head, *[p for p in fields[1:5] if p[0] == 34], *fields[5:]])]
+
+
+@_edit("body_order", "none")
+def _body_order(_session, _seq, _kind, frame, _options):
+    """The first two fields of the body change places (262 before 55, 322 before 320)."""
+    fields = _fields(frame)
+    start = next((i for i, pair in enumerate(fields) if pair[0] not in HEADER), len(fields))
+    fields[start:start + 2] = fields[start:start + 2][::-1]
+    return [wire.message(fields)]
+
+
+@_edit("header_late", "none")
+def _header_late(_session, _seq, _kind, frame, _options):
+    """56 comes at the end of the message."""
+    fields = _fields(frame)
+    late = [pair for pair in fields if pair[0] == 56]
+    return [wire.message([*(pair for pair in fields if pair[0] != 56), *late])]

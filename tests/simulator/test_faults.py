@@ -160,6 +160,8 @@ RAW = {  # what the spoiled bytes must look like
     "duplicate_tag": lambda f: f.count(b"262=M\x01") == 2 and sound(f),
     "tag_number": lambda f: b"\x01-1=" in f and sound(f),
     "type": lambda f: b"\x0135=*\x01" in f and sound(f),
+    "body_order": lambda f: f.index(b"\x01262=") < f.index(b"\x0155=") and sound(f),
+    "header_late": lambda f: f.index(b"\x0156=") > f.index(b"\x015041=") and sound(f),
     "order": lambda f: f.index(b"\x0134=") > f.index(b"\x0156=") and sound(f),
 }
 
