@@ -28,7 +28,7 @@ class Settings:
     flush_rows: int = 524_288
     row_group: int = 65_536
     checkpoint_rows: int = 20_000
-    compression_level: int = 3
+    compression_level: int = 1  # of live files; compaction writes them again with 3
     retention: str = "keep"
     compact: bool = True
     poll_seconds: float = 0.2

@@ -4,7 +4,8 @@ from enum import IntFlag
 
 import numpy as np
 import pyarrow as pa
-from kfix_md._entry import ENTRY_DTYPE, Action, IdKind, Side
+from kfix_md._columns import columns
+from kfix_md._entry import ENTRY_DTYPE, Action, IdKind
 
 VERSION = "1"
 
@@ -161,15 +162,20 @@ def plain(columns: pa.Schema) -> pa.Schema:
     return pa.schema([f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in columns])
 
 
-def write_options(table: str, level: int = 3, row_group: int = 65536) -> dict:
-    """Keyword arguments of pq.ParquetWriter for one table."""
+#: columns whose lowest and highest value in a row group let readers skip it
+_PRUNES = ("recv_ns", "session", "seq", "symbol", "level", "side", "opened_ns", "started_ns")
+
+
+def write_options(table: str, level: int = 3, row_group: int = 65536, *, index: bool = True) -> dict:
+    """Keyword arguments of pq.ParquetWriter for one table; `index`: with minima and maxima of pages too."""
     columns = TABLES[table]
     return {
         "compression": "zstd",
         "compression_level": level,
         "use_dictionary": [name for name, _, how, _ in columns if how == "dict"],
         "column_encoding": {name: how for name, _, how, _ in columns if how != "dict"},
-        "write_page_index": True,
+        "write_page_index": index,
+        "write_statistics": [name for name, *_ in columns if name in _PRUNES],
         "data_page_size": 1 << 20,
         "write_batch_size": min(row_group, 65536),
         "version": "2.6",
@@ -177,7 +183,11 @@ def write_options(table: str, level: int = 3, row_group: int = 65536) -> dict:
 
 
 def _codes(values: np.ndarray, names: list[str], absent: np.ndarray | None = None) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(values.astype(np.int8), mask=absent), pa.array(names))
+    if absent is not None and absent.all():
+        values = np.zeros(len(values), np.int8)
+    mask = absent if absent is not None and absent.any() else None
+    return pa.DictionaryArray.from_arrays(pa.array(values.astype(np.int8, copy=False), mask=mask), pa.array(names),
+                                          safe=False)  # fmt: skip
 
 
 def _nullable(values: np.ndarray, absent: np.ndarray) -> pa.Array:
@@ -186,15 +196,11 @@ def _nullable(values: np.ndarray, absent: np.ndarray) -> pa.Array:
 
 def order_ids(rows: np.ndarray) -> tuple[pa.Array, pa.Array]:
     """(order_id, id_kind) columns of rows with id_hi, id_lo, id_kind."""
-    n, kind = len(rows), rows["id_kind"]
-    if not kind.any():
-        return pa.nulls(n, pa.binary(16)), _codes(kind, ID_KINDS)
-    wide = np.empty((n, 2), ">u8")
+    kind = rows["id_kind"]
+    wide = np.empty((len(rows), 2), ">u8")
     wide[:, 0], wide[:, 1] = rows["id_hi"], rows["id_lo"]
-    packed = (kind == IdKind.UUID) | (kind == IdKind.KRAKEN)
-    valid = None if packed.all() else pa.py_buffer(np.packbits(packed, bitorder="little").tobytes())
-    ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), n, [valid, pa.py_buffer(wide.tobytes())])
-    return ids, _codes(np.minimum(kind, IdKind.TEXT), ID_KINDS)
+    absent = (kind != IdKind.UUID) & (kind != IdKind.KRAKEN)
+    return _fixed(wide, absent), _codes(np.minimum(kind, IdKind.TEXT), ID_KINDS)
 
 
 def symbol_column(instrument: np.ndarray, names: list[str]) -> pa.Array:
@@ -212,38 +218,40 @@ def tick_columns(ticks: np.ndarray, instruments: list[tuple], session: int, leve
     order ids that are not packed in 128 bits.
     """
     n = len(ticks)
-    scales = np.array([i[1:3] for i in instruments] or [(0, 0)], np.int8)
-    which = ticks["instrument"]
-    clear = ticks["action"] == Action.CLEAR
-    trade = ticks["side"] == Side.TRADE
-    last = (ticks["entry_flags"] & 2) != 0
-    flags = ticks["flags"].astype(np.int32) | np.where(last, Flags.LAST, 0) | np.where(trade, Flags.TRADE, 0)
-    ids, kinds = order_ids(ticks)
-    no_crc = ~last | ((ticks["flags"] & Flags.HAS_CRC) == 0)
-    columns = {
-        "recv_ns": pa.array(np.ascontiguousarray(ticks["recv_ns"])),
-        "event_ns": _nullable(ticks["event_ns"], ticks["event_ns"] == 0),
-        "queue_ns": _nullable(ticks["queue_ns"], ticks["queue_ns"] == 0),
+    c = columns(ticks, np.array([i[1:3] for i in instruments] or [(0, 0)], np.int8))
+    made = {
+        "recv_ns": pa.array(c["recv_ns"]),
+        "event_ns": _nullable(c["event_ns"], c["event_absent"]),
+        "queue_ns": _nullable(c["queue_ns"], c["queue_absent"]),
         "session": pa.array(np.full(n, session, np.int32)),
-        "seq": pa.array(ticks["seq"].astype(np.int64)),
-        "entry_no": pa.array(ticks["entry_no"].astype(np.int32)),
-        "symbol": symbol_column(which, [i[0] for i in instruments]),
-        "level": _codes(np.full(n, level - 2), LEVELS),
-        "side": _codes(ticks["side"], SIDES, clear if clear.any() else None),
-        "action": _codes(ticks["action"], ACTIONS),
-        "flags": pa.array(flags.astype(np.int32)),
-        "price": pa.array(np.ascontiguousarray(ticks["price"])),
-        "qty": pa.array(np.ascontiguousarray(ticks["qty"])),
-        "price_scale": pa.array(scales[which, 0]),
-        "qty_scale": pa.array(scales[which, 1]),
-        "order_id": ids,
-        "id_kind": kinds,
-        "order_text": _texts(ticks, texts),
-        "aggressor": _codes(ticks["aggressor"] - np.uint8(1), AGGRESSORS, ticks["aggressor"] == 0),
-        "ord_type": _codes(ticks["ord_type"] - np.uint8(1), ORD_TYPES, ticks["ord_type"] == 0),
-        "crc": _nullable(ticks["crc"], no_crc),
+        "seq": pa.array(c["seq"]),
+        "entry_no": pa.array(c["entry_no"]),
+        "symbol": symbol_column(c["symbol"], [i[0] for i in instruments]),
+        "level": _codes(np.full(n, level - 2, np.int8), LEVELS),
+        "side": _codes(c["side"], SIDES, c["side_absent"]),
+        "action": _codes(c["action"], ACTIONS),
+        "flags": pa.array(c["flags"]),
+        "price": pa.array(c["price"]),
+        "qty": pa.array(c["qty"]),
+        "price_scale": pa.array(c["price_scale"]),
+        "qty_scale": pa.array(c["qty_scale"]),
+        "order_id": _fixed(c["id"], c["id_absent"]),
+        "id_kind": _codes(c["id_kind"], ID_KINDS),
+        "order_text": _texts(ticks, texts) if (c["id_kind"] == IdKind.TEXT).any() else pa.nulls(n, pa.string()),
+        "aggressor": _codes(c["aggressor"], AGGRESSORS, c["aggressor_absent"]),
+        "ord_type": _codes(c["ord_type"], ORD_TYPES, c["ord_type_absent"]),
+        "crc": _nullable(c["crc"], c["crc_absent"]),
     }
-    return pa.RecordBatch.from_arrays([columns[f.name] for f in SCHEMAS["ticks"]], schema=SCHEMAS["ticks"])
+    return pa.RecordBatch.from_arrays([made[f.name] for f in SCHEMAS["ticks"]], schema=SCHEMAS["ticks"])
+
+
+def _fixed(wide: np.ndarray, absent: np.ndarray) -> pa.Array:
+    """16-byte values of an (n, 2) array of eight bytes each, null where absent."""
+    n, any_absent = len(absent), absent.any()
+    if any_absent and absent.all():
+        return pa.nulls(n, pa.binary(16))
+    valid = pa.py_buffer(np.packbits(~absent, bitorder="little")) if any_absent else None
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), n, [valid, pa.py_buffer(wide)])
 
 
 def _texts(ticks: np.ndarray, texts) -> pa.Array:

@@ -7,6 +7,8 @@ that was not committed: the next recorder removes them and writes their rows aga
 """
 
 import json
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ class Writer:
     `state` is what the last commit saved; of new captures {"position": 0}.
     """
 
-    def __init__(self, captures: "str | Path", *, row_group: int = 65_536, compression_level: int = 3):
+    def __init__(self, captures: "str | Path", *, row_group: int = 65_536, compression_level: int = 1):
         self.tree = Tree(captures)
         self.tree.create()
         self._lock = self.tree.lock("recorder")
@@ -40,6 +42,7 @@ class Writer:
         try:
             self.state = self._load()
             self._repair()
+            self._bare = {t for t in layout.TABLES if not any(self.tree.files(t, d) for d in self.tree.dates(t))}
         except BaseException:
             self._lock.close()
             raise
@@ -74,12 +77,11 @@ class Writer:
         name = layout.file_name(start, state["position"])
         parts: list[tuple[Path, Path]] = []
         try:
-            for table, rows in tables.items():
-                for day, part in split_by_date(rows, _TIME[table]):
-                    target = self.tree.partition(table, day) / name
-                    work = self.tree.work / f"{table}-{day}-{name}"
-                    self._write(table, part, work, start, state["position"])
-                    parts.append((work, target))
+            for table, day, part in self._parts(tables):
+                target = self.tree.partition(table, day) / name
+                work = self.tree.work / f"{table}-{day}-{name}"
+                self._write(table, part, work, start, state["position"])
+                parts.append((work, target))
         except (OSError, pa.ArrowException):
             self.tree.clear_work()
             raise
@@ -92,7 +94,19 @@ class Writer:
                 layout.sync_file(directory.parent)
             layout.write_atomically(self._commit, json.dumps(state).encode(), self.tree.state)
         self.state = state
+        self._bare -= {target.parent.parent.name for _, target in parts}
         return [target for _, target in parts]
+
+    def _parts(self, tables: dict[str, pa.Table]) -> Iterator[tuple[str, date, pa.Table]]:
+        """(table, session date, rows) of a flush. The first flush gives every table a file, of no rows where there are
+        none: tools that scan a directory want one to see the columns in."""
+        days = set()
+        for table, rows in tables.items():
+            for day, part in split_by_date(rows, _TIME[table]):
+                days.add(day)
+                yield table, day, part
+        for table in self._bare - {t for t, rows in tables.items() if rows.num_rows} if days else ():
+            yield table, min(days), schema.SCHEMAS[table].empty_table()
 
     def _write(self, table: str, rows: pa.Table, path: Path, start: int, end: int) -> None:
         more = {"start": f"{start:x}", "end": f"{end:x}"}
@@ -114,7 +128,8 @@ def metadata(table: str, more: dict[str, str]) -> dict[str, str]:
 def write_file(path: Path, table: str, rows: pa.Table, more: dict[str, str], row_group: int, level: int) -> None:
     """Write one finished Parquet file and put it on disk."""
     described = rows.replace_schema_metadata(metadata(table, more))
-    with pq.ParquetWriter(path, described.schema, **schema.write_options(table, level, row_group)) as writer:
+    options = schema.write_options(table, level, row_group, index=False)
+    with pq.ParquetWriter(path, described.schema, **options) as writer:
         writer.write_table(described, row_group_size=row_group)
     layout.sync_file(path)
 

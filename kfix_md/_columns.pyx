@@ -1,0 +1,75 @@
+"""Ticks as columns: hides the one pass that takes rows of a hundred bytes apart into arrays, one a column."""
+
+import numpy as np
+
+from kfix_md._entry import TICK_DTYPE
+
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+
+from kfix_md._entry cimport ACTION_CLEAR, ENTRY_LAST, ID_TEXT, MSG_HAS_CRC, SIDE_TRADE, Tick
+
+cdef enum:
+    ROW_LAST = 256      # recorder.schema.Flags
+    ROW_TRADE = 512
+
+#: column -> dtype; those that end in _absent are true where the column before them has no value
+COLUMNS = {
+    "recv_ns": "i8", "event_ns": "i8", "event_absent": "?", "queue_ns": "i8", "queue_absent": "?", "seq": "i8",
+    "entry_no": "i4", "symbol": "i4", "side": "i1", "side_absent": "?", "action": "i1", "flags": "i4", "price": "i8",
+    "qty": "i8", "price_scale": "i1", "qty_scale": "i1", "id": "u8", "id_kind": "i1", "id_absent": "?",
+    "aggressor": "i1", "aggressor_absent": "?", "ord_type": "i1", "ord_type_absent": "?", "crc": "u4",
+    "crc_absent": "?",
+}
+
+
+cdef inline uint64_t _big_endian(uint64_t x) noexcept nogil:
+    x = (x & <uint64_t>0x00FF00FF00FF00FF) << 8 | (x >> 8) & <uint64_t>0x00FF00FF00FF00FF
+    x = (x & <uint64_t>0x0000FFFF0000FFFF) << 16 | (x >> 16) & <uint64_t>0x0000FFFF0000FFFF
+    return x << 32 | x >> 32
+
+
+def columns(ticks, scales) -> dict:
+    """Arrays by name (COLUMNS; "id" is (n, 2): 16 bytes, big endian) of ticks (TICK_DTYPE).
+
+    scales: i1 array (price, quantity decimals) by instrument row.
+    """
+    if ticks.dtype != TICK_DTYPE or not ticks.flags.c_contiguous:
+        raise ValueError("ticks must be a contiguous array of TICK_DTYPE")
+    cdef Py_ssize_t i, n = len(ticks)
+    cdef const Tick* t = <const Tick*><uintptr_t>ticks.ctypes.data
+    cdef const int8_t[:, ::1] digits = np.ascontiguousarray(scales, np.int8).reshape(-1, 2)
+    out = {name: np.empty(n, dtype) for name, dtype in COLUMNS.items()}
+    out["id"] = np.empty((n, 2), COLUMNS["id"])
+    cdef int64_t[::1] recv = out["recv_ns"], event = out["event_ns"], queue = out["queue_ns"], seq = out["seq"]
+    cdef int64_t[::1] price = out["price"], qty = out["qty"]
+    cdef int32_t[::1] entry_no = out["entry_no"], symbol = out["symbol"], flags = out["flags"]
+    cdef int8_t[::1] side = out["side"], action = out["action"], kind = out["id_kind"]
+    cdef int8_t[::1] price_scale = out["price_scale"], qty_scale = out["qty_scale"]
+    cdef int8_t[::1] aggressor = out["aggressor"], ord_type = out["ord_type"]
+    cdef uint32_t[::1] crc = out["crc"]
+    cdef uint64_t[:, ::1] ids = out["id"]
+    cdef uint8_t[::1] no_event = out["event_absent"].view("u1"), no_queue = out["queue_absent"].view("u1")
+    cdef uint8_t[::1] no_side = out["side_absent"].view("u1"), no_id = out["id_absent"].view("u1")
+    cdef uint8_t[::1] no_crc = out["crc_absent"].view("u1"), no_type = out["ord_type_absent"].view("u1")
+    cdef uint8_t[::1] no_aggressor = out["aggressor_absent"].view("u1")
+    for i in range(n):
+        if not 0 <= t.entry.instrument < digits.shape[0]:
+            raise ValueError(f"tick {i} is of instrument {t.entry.instrument}, which has no scales")
+        recv[i], event[i], queue[i], seq[i] = t.recv_ns, t.entry.event_ns, t.entry.queue_ns, t.seq
+        no_event[i], no_queue[i] = t.entry.event_ns == 0, t.entry.queue_ns == 0
+        entry_no[i], symbol[i] = t.entry_no, t.entry.instrument
+        side[i], action[i] = t.entry.side, t.entry.action
+        no_side[i] = t.entry.action == ACTION_CLEAR
+        flags[i] = (t.flags | (ROW_LAST if t.entry.flags & ENTRY_LAST else 0)
+                    | (ROW_TRADE if t.entry.side == SIDE_TRADE else 0))
+        price[i], qty[i] = t.entry.price, t.entry.qty
+        price_scale[i], qty_scale[i] = digits[t.entry.instrument, 0], digits[t.entry.instrument, 1]
+        ids[i, 0], ids[i, 1] = _big_endian(t.entry.id_hi), _big_endian(t.entry.id_lo)
+        kind[i] = t.entry.id_kind if t.entry.id_kind < ID_TEXT else ID_TEXT
+        no_id[i] = t.entry.id_kind == 0 or t.entry.id_kind >= ID_TEXT
+        aggressor[i], ord_type[i] = <int8_t>(t.entry.aggressor - 1), <int8_t>(t.entry.ord_type - 1)
+        no_aggressor[i], no_type[i] = t.entry.aggressor == 0, t.entry.ord_type == 0
+        crc[i] = t.crc
+        no_crc[i] = not (t.entry.flags & ENTRY_LAST and t.flags & MSG_HAS_CRC)
+        t += 1
+    return out

@@ -1,0 +1,242 @@
+"""What users type: the five one-liners at any moment, the journal tools, the commands and their errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow.dataset as ds
+import pytest
+from click.testing import CliRunner
+from kfix_md._journal import EVENT, JournalReader, JournalWriter
+
+import recorder
+from kfix_md.errors import UsageError
+from recorder import cli, compact
+from recorder.process import Recorder
+from tests.recorder import build
+from tests.recorder.test_loss import _RECORD, kill, start
+from tests.streams import generate
+
+
+def one_liners(captures) -> dict[str, int]:
+    """Rows of ticks as each tool sees them."""
+    return {
+        "polars": pl.scan_parquet(f"{captures}/ticks").select(pl.len()).collect().item(),
+        "duckdb": duckdb.sql(f"SELECT count(*) FROM '{captures}/ticks/**/*.parquet'").fetchall()[0][0],
+        "pandas": len(pd.read_parquet(f"{captures}/ticks", columns=["seq"])),
+        "pyarrow": ds.dataset(f"{captures}/ticks", partitioning="hive").count_rows(),
+        "recorder": recorder.open(captures).ticks(columns=["seq"]).num_rows,
+    }
+
+
+def test_every_table_opens_in_every_tool(tmp_path):
+    told = build.journal_of(tmp_path / "journal", ("spot-l2", "derivatives-l3"), messages=80)
+    build.record(tmp_path, flush_rows=100)
+    captures = tmp_path / "captures"
+    rows = sum(s.entries + sum(b"\x0135=W\x01" in f for f in s.frames) for s, _ in told.values())
+    assert set(one_liners(captures).values()) == {rows}
+    for table in ("ticks", "gaps", "sessions", "instruments", "status", "checkpoints"):
+        frame = pl.scan_parquet(captures / table).collect()
+        assert "session_date" in frame.columns
+        assert len(pd.read_parquet(captures / table)) == len(frame)
+    best = pl.scan_parquet(captures / "ticks").filter(pl.col("symbol") == "BTC/USD", pl.col("side") == "bid")
+    exact = best.select(pl.col("price") / 10 ** pl.col("price_scale")).collect()
+    assert len(exact) > 20
+
+
+def test_tools_read_while_recording_kills_and_compaction_go_on(tmp_path):
+    """Rows only grow; a reader may be told that a file went away under it (compaction's swap), never anything else."""
+    rng = random.Random(3)
+    frames = generate("spot-l2", messages=3000, seed=31).frames
+    journal, captures = tmp_path / "journal", tmp_path / "captures"
+    allowed = threading.Semaphore(1)  # each round of readers lets some more frames in
+    day = 86_400_000_000_000
+
+    def feed() -> None:
+        with JournalWriter(journal, segment_bytes=1 << 17) as w:
+            build.announce(w, 0, "spot-l2", build.START_NS)
+            w.event(0, build.START_NS, {"type": "logged_on", "session_id": "one"})
+            for i, frame in enumerate(frames):  # the first half on one date, the second on the next
+                w.frame(0, build.START_NS + i + (day if i > len(frames) // 2 else 0), frame)
+                if i % 250 == 0:
+                    allowed.acquire(timeout=20)
+
+    journal.mkdir()
+    thread = threading.Thread(target=feed)
+    thread.start()
+    one = start(_RECORD, journal, captures)
+    one.stdout.readline()
+    seen: dict[str, int] = {}
+    rounds = went_away = 0
+    while thread.is_alive():
+        if rng.random() < 0.3:
+            kill(one)
+            one = start(_RECORD, journal, captures)
+            one.stdout.readline()
+        if not any(captures.glob("ticks/*/*.parquet")):
+            time.sleep(0.02)
+        else:
+            allowed.release()
+            try:
+                now = one_liners(captures)
+            except (FileNotFoundError, duckdb.IOException, pl.exceptions.ComputeError) as error:
+                assert "No such file" in str(error) or "no such file" in str(error).lower(), error
+                went_away += 1
+                continue
+            assert all(now[tool] >= seen.get(tool, 0) for tool in now), (seen, now)
+            seen, rounds = now, rounds + 1
+            tree = recorder.open(captures).tree
+            for finished in compact.candidates(tree, None):
+                compact.compact_day(tree, finished)
+    thread.join()
+    kill(one)
+    build.record(tmp_path)
+    assert rounds >= 3
+    entries = generate("spot-l2", messages=3000, seed=31)
+    assert set(one_liners(captures).values()) == {
+        entries.entries + sum(b"\x0135=W\x01" in f for f in frames)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tools") / "journal"
+    return path, build.journal_of(path, ("spot-l2", "derivatives-l2"), messages=40)
+
+
+def run(command, *args, status=0):
+    done = CliRunner().invoke(command, [str(a) for a in args])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == status, done.output
+    return done.output
+
+
+def test_journal_ls_cat_grep(journal):
+    path, told = journal
+    rows = json.loads(run(cli.journal, "ls", path, "--json"))
+    assert [r["date"] for r in rows] == ["2024-02-29"] * len(rows)
+    assert rows[-1]["state"] == "sealed (closed)"
+    lines = run(cli.journal, "cat", path).splitlines()
+    assert len(lines) == len(list(JournalReader(path)))
+    frames = told["derivatives-l2"][0].frames
+    only = run(cli.journal, "cat", path, "--session", 1, "--raw").encode()
+    assert only == b"".join(frames)
+    found = run(cli.journal, "grep", path, r"35=y\|").splitlines()
+    assert len(found) == 2 and all("|146=" in line for line in found)
+    assert run(cli.journal, "grep", path, "35=Q", status=1) == ""
+    late = run(cli.journal, "cat", path, "--start", "2024-02-29T10:00:00.050").splitlines()
+    assert 0 < len(late) < len(lines) and late == [x for x in lines if x.split()[1] >= "2024-02-29T10:00:00.05"]
+    with pytest.raises(UsageError, match="no regular expression"):
+        run(cli.journal, "grep", path, "(")
+    with pytest.raises(UsageError, match="no journal at"):
+        run(cli.journal, "ls", path / "none")
+
+
+def test_journal_export(journal, tmp_path):
+    path, told = journal
+    run(cli.journal, "export", path, tmp_path / "one.fix", "--session", 0)
+    assert (tmp_path / "one.fix").read_bytes() == told["spot-l2"][0].data
+    run(cli.journal, "export", path, tmp_path / "all.log")
+    log = (tmp_path / "all.log").read_bytes().splitlines()
+    assert len(log) == sum(len(s.frames) for s, _ in told.values())
+    assert log[0].startswith(b"1709200800.001000000 8=FIX.4.4\x01")
+    run(cli.journal, "export", path, tmp_path / "all.pcap")
+    data, at, payload, streams = (tmp_path / "all.pcap").read_bytes(), 24, b"", {}
+    assert struct.unpack_from("<I", data)[0] == 0xA1B23C4D  # nanosecond pcap
+    while at < len(data):
+        _, _, n, whole = struct.unpack_from("<IIII", data, at)
+        packet = data[at + 16 : at + 16 + n]
+        assert n == whole == struct.unpack(">H", packet[2:4])[0]
+        words = struct.unpack(">10H", packet[:20])
+        total = sum(words)
+        assert (total & 0xFFFF) + (total >> 16) == 0xFFFF  # the header's own checksum
+        port = struct.unpack(">H", packet[20:22])[0]
+        seq = struct.unpack(">I", packet[24:28])[0]
+        payload = streams.setdefault(port, b"")
+        assert seq == len(payload) + 1
+        streams[port] = payload + packet[40:]
+        at += 16 + n
+    assert streams == {4000: told["spot-l2"][0].data, 4001: told["derivatives-l2"][0].data}
+    with pytest.raises(UsageError, match=r"name it \.fix"):
+        run(cli.journal, "export", path, tmp_path / "all.txt")
+    with pytest.raises(UsageError, match="cannot be written"):
+        run(cli.journal, "export", path, tmp_path / "none" / "all.fix")
+
+
+CONFIG = """
+[[service]]
+name = "spot-l2"
+sender_comp_id = "ME"
+symbols = ["*"]
+[journal]
+directory = "journal"
+[recorder]
+directory = "captures"
+"""
+
+
+def test_record_verify_compact_commands(tmp_path):
+    told = build.journal_of(tmp_path / "journal", ("spot-l2",), messages=60)
+    (tmp_path / "feed.toml").write_text(CONFIG)
+    out = json.loads(run(cli.record, tmp_path / "feed.toml", "--once", "--json").splitlines()[-1])
+    stream = told["spot-l2"][0]
+    assert out["rows"] == stream.entries + sum(b"\x0135=W\x01" in f for f in stream.frames)
+    assert json.loads(run(cli.record, tmp_path / "feed.toml", "--once", "--json").splitlines()[-1])["rows"] == 0
+    proof = json.loads(run(cli.verify, tmp_path / "captures", "--json"))
+    assert proof["holds"] and proof["ok"] == proof["checked"] == stream.checksums
+    assert proof["messages"] == sum(b"\x0135=W\x01" in f or b"\x0135=X\x01" in f for f in stream.frames)
+    assert "the proof holds" in run(cli.verify, tmp_path / "captures", "--date", "2024-02-29")
+    assert "files -> " in run(cli.compact, tmp_path / "captures", "--date", "2024-02-29")
+    assert json.loads(run(cli.verify, tmp_path / "captures", "--json"))["ok"] == stream.checksums
+    with pytest.raises(UsageError, match="no session date 2020-01-01"):
+        run(cli.verify, tmp_path / "captures", "--date", "2020-01-01")
+    with pytest.raises(UsageError, match="holds no captures"):
+        run(cli.verify, tmp_path)
+
+
+def test_verify_fails_when_a_quantity_is_changed(tmp_path):
+    build.journal_of(tmp_path / "journal", ("spot-l2",), messages=60)
+    one = Recorder(build.settings(tmp_path))
+    one.tail.read(10**9)
+    tables = one.tail.take()
+    at = tables["ticks"].schema.get_field_index("qty")
+    qty = tables["ticks"]["qty"].to_pylist()
+    best = next(i for i, (n, a) in enumerate(zip(tables["ticks"]["entry_no"].to_pylist(),
+                tables["ticks"]["action"].to_pylist(), strict=True)) if n == 1 and a == "new")  # fmt: skip
+    qty[best] += 1
+    tables["ticks"] = tables["ticks"].set_column(at, tables["ticks"].schema.field(at), [qty])
+    one.writer.commit(0, one.tail.state(), tables)
+    one.close()
+    out = json.loads(run(cli.verify, tmp_path / "captures", "--json", status=1))
+    assert not out["holds"] and out["failed"] > 0
+    run(cli.verify, tmp_path / "captures", status=1)
+
+
+def test_a_recorder_that_is_told_to_stop_flushes_first(tmp_path):
+    told = build.journal_of(tmp_path / "journal", ("spot-l2",), messages=60)
+    (tmp_path / "feed.toml").write_text(CONFIG.replace("[recorder]", "[recorder]\ninterval_s = 3600"))
+    process = subprocess.Popen([sys.executable, "-m", "kfix_md", "record", str(tmp_path / "feed.toml")],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=os.environ | {"PYTHONPATH": str(build.Path.cwd())})  # fmt: skip
+    assert "recording" in process.stderr.readline()
+    process.terminate()
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0 and "rows in" in out
+    rows = recorder.open(tmp_path / "captures").ticks()
+    clears = sum(a == "clear" for a in rows["action"].to_pylist())
+    assert rows.num_rows - clears == told["spot-l2"][0].entries
+
+
+def test_events_of_the_journal_are_json(journal):
+    path, _ = journal
+    assert all(json.loads(r[5])["type"] for r in JournalReader(path) if r[1] == EVENT)
