@@ -160,10 +160,12 @@ class Recorder:
     def run(self, stop: Callable[[], bool], sleep: Callable[[float], None] = time.sleep) -> None:
         """Record until `stop`; a full disk is waited for, nothing is lost: the journal holds it."""
         housekeeping = self._now()
-        while not stop():
+        stopping = False
+        while not stopping:
+            stopping = stop()  # what has come until then is still read
             try:
                 said = self.step()
-                if said in ("nothing", "torn"):
+                if said in ("nothing", "torn") and not stopping:
                     if self._now() >= housekeeping:
                         self.housekeeping()
                         housekeeping = self._now() + 60
