@@ -108,6 +108,7 @@ class Line:
         self.corrupt_next = 0
         self.on_corrupt: Callable[[Subscription, int], None] | None = None
         self._clock = clock
+        self._snapshots: dict[int, tuple[int, int, bytes]] = {}
         self._undo: deque[list] = deque(maxlen=history)
         self._listeners: dict[int, list[Subscription]] = {}
         self._trade_listeners: list[Subscription] = []
@@ -150,8 +151,13 @@ class Line:
         return depth or (1000 if isinstance(self.book, L2Book) else 0)
 
     def snapshot(self, depth: int) -> bytes:
-        """268 and the entries of a W at a depth."""
-        return self.renderer.snapshot(self.current(), self._levels(depth), self._clock())
+        """268 and the entries of a W at a depth; one that still holds is given again for a minute."""
+        now = self._clock()
+        version, made, rest = self._snapshots.get(depth, (-1, 0, b""))
+        if version != self.version or now - made > 60_000_000_000:
+            rest = self.renderer.snapshot(self.current(), self._levels(depth), now)
+            self._snapshots[depth] = (self.version, now, rest)
+        return rest
 
     # what changes ----------------------------------------------------------------------------------------
 
