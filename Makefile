@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(wildcard kfix_md/*.pyx kfix_md/*.pxd kfix_md/*.h) setup.py
 
-.PHONY: all build demo test lint sanitize clean
+.PHONY: all build demo test lint sanitize chaos clean
 
 all: build
 
@@ -43,6 +43,12 @@ sanitize: $(VENV)/.ready
 
 demo: build
 	$(PY) -m kfix_md.demo
+
+# four services, faults several times a second, a rollover every 20 s; every LIVE book against the venue's truth
+CHAOS_SECONDS ?= 180
+CHAOS_SEED ?= 1
+chaos: build
+	$(PY) -m tests.chaos.run --seconds $(CHAOS_SECONDS) --symbols 100 --rate 300 --faults 5 --rollover 20 --seed $(CHAOS_SEED)
 
 clean:
 	rm -rf build .venv dist *.egg-info kfix_md/*.so

@@ -139,7 +139,7 @@ cdef class Handler(Stream):
         while body[0] != 1:
             body += 1
         if memcmp(body, <const char*>b"\x0135=", 4) != 0:  # 35 is the third field, or this is no message
-            return self.garbled(n, recv_ns)
+            return self.garbled(p, n, recv_ns)
         if self.codec.read_header(body + 1, end, &h) != MD_OK:
             return self.controlled(&h, p, n, recv_ns)
         self.last_recv_ns = recv_ns
@@ -173,7 +173,7 @@ cdef class Handler(Stream):
         try:
             parsed = fields(frame)
         except ProtocolError:
-            return self.garbled(n, recv_ns)
+            return self.garbled(p, n, recv_ns)
         verdict = self.session.receive(frame, parsed, recv_ns)
         if self.journal is not None:
             self.journal.put(REC_FRAME, self.session_number, recv_ns, p, n)
@@ -189,10 +189,14 @@ cdef class Handler(Stream):
         self.release(recv_ns)
         return 0
 
-    cdef int garbled(self, int64_t n, int64_t recv_ns) except -1:
-        # a frame that is no message: no number is used, so that it comes again by a resend
+    cdef int garbled(self, const char* p, int64_t n, int64_t recv_ns) except -1:
+        # a frame that is no message: no number is used, so that it comes again by a resend. Journaled all the same
+        # (p NULL: it is already)
         self.counters.malformed += 1
         self.session.garbled("field", n, recv_ns)
+        if self.journal is not None and p != NULL:
+            self.journal.put(REC_FRAME, self.session_number, recv_ns, p, n)
+            self.journal.commit(MSG_IGNORED)
         return 0
 
     def release(self, int64_t recv_ns):
@@ -239,7 +243,7 @@ cdef class Handler(Stream):
         self.counters.market_data += 1
         if error == MD_NOT_NUMERIC and not self.following and h.seq == self.sequence.expected - 1:
             self.sequence.expected = h.seq
-            self.garbled(end - h.sender.p, recv_ns)
+            self.garbled(NULL, end - h.sender.p, recv_ns)
             return flags | MSG_IGNORED
         if error != MD_OK and m.symbol.n == 0:
             find_symbol(h.body, end, &m.symbol)

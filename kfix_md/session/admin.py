@@ -256,6 +256,7 @@ def unhandled(session: "Session", m: Message) -> int:
     """A MsgType we have no use for, or none at all."""
     if not m.valid_type:
         session.reject(m.seq, "", fix.INVALID_MSG_TYPE, None, "Invalid MsgType", m.recv_ns)
+        session.lose(m.seq, m.seq, m.recv_ns, "malformed")  # it may have been a W or X
     session.count("unhandled")
     return 0
 

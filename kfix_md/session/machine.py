@@ -201,6 +201,8 @@ class Session(Recovery):
             self.rollover_began(form, now_ns)
         self._enter(OFF, now_ns)
         cause = "rollover" if planned else "overflow" if left and left.kind == "overflow" else "disconnect"
+        if self.retry == "never":  # we left: it ends when somebody starts us again
+            cause = "restart"
         why = left.text if left else self._leave_text or reason
         self.event(now_ns, "disconnected", reason=why, cause=cause, planned=planned, logged_on=was_on)
         self.drop_queue(now_ns)

@@ -74,6 +74,7 @@ def test_row_64_invalid_msg_type_is_rejected_and_advances(kind):
     (reject,) = rig.take()
     assert (reject["type"], reject[373], reject[45]) == ("3", "11", "2")
     assert rig.expected == 3 and rig.data() == 1
+    assert rig.app.named("lost") == [("lost", 2, 2, "malformed")], "it may have been market data"
 
 
 @pytest.mark.parametrize("kind", ["8", "D", "AE", "B", "U1"])

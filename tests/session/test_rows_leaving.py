@@ -53,6 +53,7 @@ def test_row_79_our_logout_keeps_processing_until_confirmed():
     assert rig.closed.retry == "never"
     rig.session.disconnected(rig.now, "fin")
     assert rig.session.retry == "never"
+    assert rig.events("gap_open")[-1]["cause"] == "restart"
 
 
 def test_row_79_unanswered_logout_closes_after_the_timeout():

@@ -1,0 +1,215 @@
+"""A chaos run: a venue with faults at random, a feed, and a judge who compares every book that says LIVE.
+
+`python -m tests.chaos.run --seconds 120 --symbols 200 --seed 7` (see `--help`); exit status 1 when a LIVE book
+was wrong, a book did not recover, a loss has no name in the journal or a name stands for no loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from kfix_md._entry import State
+
+from kfix_md import attach
+from kfix_md.feed import Feed
+from kfix_md.pacing import SECOND
+from kfix_md.service import Service
+from kfix_md.session import Rollover
+from kfix_md.simulator.control import ControlError
+from tests.chaos.accounts import audit
+from tests.chaos.faults import FORMS, draw
+from tests.feed.rig import SERVICES, Venue, drive, equal_to_truth, good, until
+
+GOOD = (State.LIVE, State.EMPTY)
+SERVICE = """symbols = ["*"]
+heartbeat_s = 2
+logon_timeout_s = 2
+gap_timeout_s = 1
+retry_max_s = 0.5
+batch = 1000
+requests_per_s = 20000"""
+
+
+@dataclasses.dataclass
+class Plan:
+    """What is to happen."""
+
+    seconds: float = 12.0
+    symbols: int = 8  # on each of the two venues
+    rate: float = 200.0  # book changes a second and service
+    faults: float = 6.0  # a second
+    rollover: int = 4  # seconds
+    seed: int = 1
+
+
+class Judge:
+    """Samples books that say LIVE and holds them against the venue's own at that MsgSeqNum."""
+
+    def __init__(self, feed: Feed, venue: Venue, rng: random.Random) -> None:
+        self.feed, self.venue, self.rng = feed, venue, rng
+        self.counts: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self.readers = attach(path=feed.segment.path)
+        self._runs: dict[Any, str] = {}  # our numbering -> the venue's name of it
+
+    def numbering(self, service: Service) -> tuple[Any, ...]:
+        """Names the present run of MsgSeqNums of a service."""
+        return (service.name, service.connects, service.session.session_id, service.session.stats["resets"])
+
+    async def sample(self) -> None:
+        """Judge one book."""
+        service = self.rng.choice(self.feed.services)
+        if not service.subs.all:
+            return
+        symbol = self.rng.choice(list(service.subs.all))
+        book, run = service.handler[symbol], self.numbering(service)
+        if book.state not in GOOD:
+            self.counts[book.state.name] += 1
+            return
+        ours = [[(int(p), int(q)) for p, q in zip(side["price"], side["qty"], strict=True)]
+                for side in book.depth(None, "int")]
+        self._judge_reader(symbol, service, book.state)
+        seq = service.session.sequence.expected - 1
+        try:
+            truth = self.venue.control.truth(
+                symbol, service.section.level, service=service.name, sender=service.section.sender_comp_id, seq=seq)
+        except ControlError:  # the venue has ended this numbering and we have not read so far yet
+            self.counts["venue is ahead"] += 1
+            return
+        theirs = [[(p, q) for p, q, _ in truth["ints"][side]] for side in ("bids", "offers")]
+        if ours == theirs:
+            self._runs.setdefault(run, truth["session"])
+            self.counts["equal"] += 1
+            return
+        if self._runs.get(run, truth["session"]) != truth["session"]:
+            self.counts["venue is ahead"] += 1
+            return
+        await self._condemn(service, symbol, seq, run, ours, theirs)
+
+    def _judge_reader(self, symbol: str, service: Service, state: State) -> None:
+        """What a polling script sees at this moment is in the same state."""
+        seen = self.readers[symbol, service.section.level].state
+        if seen is not state:
+            self.wrong.append(f"{service.name} {symbol}: {state.name} here, {seen.name} in shared memory")
+
+    async def _condemn(self, service: Service, symbol: str, seq: int, run: Any, ours: Any, theirs: Any) -> None:
+        if run not in self._runs:  # perhaps another numbering of the venue's that we are about to learn of
+            await asyncio.sleep(0.5)
+            if self.numbering(service) != run:
+                self.counts["venue is ahead"] += 1
+                return
+        differ = [(a, b) for side in (0, 1) for a, b in zip(ours[side], theirs[side], strict=False) if a != b][:3]
+        sizes = [(len(ours[side]), len(theirs[side])) for side in (0, 1)]
+        self.wrong.append(f"{service.name} {symbol} at {seq}: sizes {sizes}, first differences {differ}")
+
+
+async def turn(feed: Feed, venue: Venue, plan: Plan, counts: Counter[str], rng: random.Random) -> None:
+    """A rollover at every planned instant, in every form in turn."""
+    for number in range(10**6):
+        now_ns = time.time_ns()
+        await asyncio.sleep((feed.services[0].session.rollover.next_instant(now_ns) - now_ns) / SECOND)
+        form = FORMS[(number + plan.seed) % len(FORMS)]
+        counts[f"rollover {form}"] += 1
+        venue("rollover", form=form, refuse=rng.choice([0.2, 0.6]), how=rng.choice(["close", "logout", "tcp"]))
+        await asyncio.sleep(0.5)
+
+
+async def throw(feed: Feed, venue: Venue, plan: Plan, counts: Counter[str], rng: random.Random) -> None:
+    """Faults at random moments."""
+    symbols = {service.name: sorted(service.subs.all) for service in feed.services}
+    while True:
+        await asyncio.sleep(rng.expovariate(plan.faults))
+        command, arguments = draw(rng, symbols)
+        try:
+            venue(command, **arguments)
+        except ControlError:  # nobody is logged on there just now
+            counts["no session"] += 1
+        else:
+            counts[command] += 1
+
+
+def hurry(feed: Feed, plan: Plan) -> None:
+    """A rollover every few seconds, and patience to match."""
+    for service in feed.services:
+        config = service.session.config
+        config.rollover_every, config.rollover_at, config.rollover_silence = plan.rollover, 0, 0.4
+        config.rollover_lead, config.rollover_patience = 0.3, 1.5
+        service.session.rollover = Rollover(config)
+        service.subs.pace = dataclasses.replace(
+            service.subs.pace, first_retry_ns=SECOND // 10, longest_retry_ns=SECOND // 2, answer_ns=2 * SECOND)
+
+
+def run(plan: Plan, folder: Path) -> dict[str, Any]:
+    """One run; the report, whose "wrong" is empty when all is well."""
+    rng = random.Random(plan.seed)
+    venue = Venue(folder, "--symbols", str(plan.symbols), "--rate", str(plan.rate), "--seed", str(plan.seed))
+    injected: Counter[str] = Counter()
+    report: dict[str, Any] = {"plan": dataclasses.asdict(plan), "injected": injected}
+
+    async def script(feed: Feed) -> None:
+        hurry(feed, plan)
+        await until(lambda: all(good(service) for service in feed.services), 30)
+        judge = Judge(feed, venue, random.Random(plan.seed))
+        tasks = [asyncio.create_task(throw(feed, venue, plan, injected, rng)),
+                 asyncio.create_task(turn(feed, venue, plan, injected, random.Random(plan.seed + 1)))]
+        end = time.monotonic() + plan.seconds
+        while time.monotonic() < end:
+            await judge.sample()
+            await asyncio.sleep(0.004)
+        for task in tasks:
+            task.cancel()
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
+        for service in feed.services:
+            service.session.rollover = Rollover(dataclasses.replace(service.session.config, rollover_every=86400))
+        began = time.monotonic()
+        await until(lambda: all(good(service) for service in feed.services), 60)
+        await asyncio.sleep(1)
+        await until(lambda: all(good(service) for service in feed.services), 60)
+        report["recovered_s"] = round(time.monotonic() - began, 2)
+        report["compared_at_the_end"] = await equal_to_truth(feed, venue)
+        report["samples"], report["wrong"] = judge.counts, judge.wrong
+        report["faults"] = venue("stats")["faults"]
+        report["messages"] = {service.number: service.handler.stats["messages"] for service in feed.services}
+
+    try:
+        name = f"chaos-{folder.name}"
+        text = venue.toml(folder, name, SERVICES, service=SERVICE)
+        feed = drive(folder, text, script)
+    finally:
+        venue.close()
+    report["stats"] = {service.name: dict(service.session.stats) for service in feed.services}
+    report["wrong"] += audit(folder / "journal", SERVICES, report["faults"], report)
+    return report
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for field in dataclasses.fields(Plan):
+        parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
+    parser.add_argument("--keep", type=Path, help="keep journal and configuration in this folder")
+    options = vars(parser.parse_args())
+    keep = options.pop("keep")
+    with tempfile.TemporaryDirectory() as folder:
+        where = keep or Path(folder)
+        where.mkdir(parents=True, exist_ok=True)
+        report = run(Plan(**options), where)
+    report["faults"] = len(report["faults"])
+    print(json.dumps(report, indent=1, default=dict))
+    return 1 if report["wrong"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
