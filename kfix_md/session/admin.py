@@ -48,7 +48,7 @@ def _bad_sending_time(session: "Session", m: Message) -> None:
     if m.seq == session.sequence.expected:
         session.advance(m.seq + 1)
         if m.is_market_data:
-            session.lose(m.seq, m.seq, m.recv_ns, "malformed")
+            session.lose(m.seq, m.seq, m.recv_ns)
         session.drain(m.recv_ns)
 
 
@@ -256,7 +256,7 @@ def unhandled(session: "Session", m: Message) -> int:
     """A MsgType we have no use for, or none at all."""
     if not m.valid_type:
         session.reject(m.seq, "", fix.INVALID_MSG_TYPE, None, "Invalid MsgType", m.recv_ns)
-        session.lose(m.seq, m.seq, m.recv_ns, "malformed")  # it may have been a W or X
+        session.lose(m.seq, m.seq, m.recv_ns)  # it may have been a W or X
     session.count("unhandled")
     return 0
 

@@ -197,11 +197,11 @@ class Recovery:
 
     # ------------------------------------------------------------ loss
 
-    def lose(self, first: int, last: int, now_ns: int, cause: str = "lost") -> None:
+    def lose(self, first: int, last: int, now_ns: int) -> None:
         """Numbers first..last will never come: the application subscribes again."""
         hole = self.gap.mark_lost(first, last)
         if hole is None:
-            hole = self._open_hole(first, last, cause, now_ns)
+            hole = self._open_hole(first, last, "lost", now_ns)
             self._to_heal(hole, "snapshot")
         self._lossy = bool(self.gap)
         self.count("messages_lost", last - first + 1)

@@ -44,7 +44,7 @@ def test_row_62_missing_sending_time_is_rejected_and_advances():
     (reject,) = rig.take()
     assert (reject["type"], reject[373], reject[371]) == ("3", "1", "52")
     assert rig.expected == 3
-    assert rig.app.named("lost") == [("lost", 2, 2, "malformed")], "what it brought is not known"
+    assert rig.app.named("lost") == [("lost", 2, 2, "lost")], "what it brought is not known"
 
 
 @pytest.mark.parametrize("text", [
@@ -74,7 +74,7 @@ def test_row_64_invalid_msg_type_is_rejected_and_advances(kind):
     (reject,) = rig.take()
     assert (reject["type"], reject[373], reject[45]) == ("3", "11", "2")
     assert rig.expected == 3 and rig.data() == 1
-    assert rig.app.named("lost") == [("lost", 2, 2, "malformed")], "it may have been market data"
+    assert rig.app.named("lost") == [("lost", 2, 2, "lost")], "it may have been market data"
 
 
 @pytest.mark.parametrize("kind", ["8", "D", "AE", "B", "U1"])
