@@ -27,11 +27,12 @@ def rate(commands: Commands, request: dict) -> None:
 @command
 def step(commands: Commands, request: dict) -> None:
     """`count` orders of the generated market of `symbol`, now."""
-    row = next((row for row in commands.venue.markets if row[0].instrument.symbol == request["symbol"]), None)
-    if row is None or commands.venue.config.rendered:
-        raise ValueError(f"no generated live market for {request['symbol']}")
+    venue = commands.venue
+    row = next((row for row in venue.markets if row[0].instrument.symbol == request["symbol"]), None)
+    if row is None:
+        raise ValueError(f"no generated market for {request['symbol']}")
     for _ in range(int(request.get("count", 1))):
-        commands.venue._step(row, commands.venue.now())
+        venue.step(row)
 
 
 @command

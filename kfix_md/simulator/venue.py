@@ -235,6 +235,14 @@ class Venue:
             level3.advance()
         self._turn = (self._turn + due) % count
 
+    def step(self, row: tuple[Market, Line, Line]) -> None:
+        """The next order of one symbol, now."""
+        if self.config.rendered:
+            row[1].advance()
+            row[2].advance()
+        else:
+            self._step(row, self.now())
+
     def _step(self, row: tuple[Market, Line, Line], now_ns: int) -> None:
         """One order arrives: trades, then the levels, then the orders they leave."""
         market, level2, level3 = row
