@@ -33,10 +33,9 @@ lint: $(VENV)/.ready
 SANITIZED := build/sanitize
 sanitize: $(VENV)/.ready
 	mkdir -p $(SANITIZED)
-	cp -Rpu kfix_md recorder tests setup.py pyproject.toml README.md $(SANITIZED)/
-	find $(SANITIZED)/kfix_md -name '*.so' ! -newer $(SANITIZED)/.built -delete 2>/dev/null || rm -f $(SANITIZED)/kfix_md/*.so
+	tar -cf - --exclude='*.so' --exclude=__pycache__ kfix_md recorder tests setup.py pyproject.toml README.md \
+	  | tar -xf - -C $(SANITIZED)
 	cd $(SANITIZED) && KFIX_SANITIZE=1 "$(CURDIR)/$(PY)" setup.py -q build_ext --inplace --parallel 2
-	touch $(SANITIZED)/.built
 	cd $(SANITIZED) && LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 	  "$(CURDIR)/$(PY)" -m pytest -p no:cacheprovider tests/core
