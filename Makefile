@@ -33,7 +33,7 @@ lint: $(VENV)/.ready
 SANITIZED := build/sanitize
 sanitize: $(VENV)/.ready
 	mkdir -p $(SANITIZED)
-	tar -cf - --exclude='*.so' --exclude=__pycache__ kfix_md recorder tests setup.py pyproject.toml README.md \
+	tar -cf - --exclude='*.so' --exclude=__pycache__ kfix_md recorder tests benchmarks setup.py pyproject.toml README.md \
 	  | tar -xf - -C $(SANITIZED)
 	cd $(SANITIZED) && KFIX_SANITIZE=1 "$(CURDIR)/$(PY)" setup.py -q build_ext --inplace --parallel 2
 	cd $(SANITIZED) && LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \

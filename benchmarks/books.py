@@ -163,6 +163,9 @@ def sorted_dict(seen: Flow, with_crc: bool) -> tuple[Callable, Callable]:
             apply(*state, rows)
             if with_crc:
                 total += crc(state[0])
+            else:
+                bids, offers = state[0]
+                total += (bids.keys()[0] if bids else 0) + (offers.keys()[0] if offers else 0)
         return total
 
     return prepare, run
@@ -226,6 +229,9 @@ def order_book(seen: Flow, with_crc: bool) -> tuple[Callable, Callable]:
             apply(*state, rows)
             if with_crc:
                 total += crc_l3(state[0]) if l3 else state[0].checksum()
+            else:
+                book = state[0]
+                total += (len(book.bids) and book.bids.index(0)[0]) + (len(book.asks) and book.asks.index(0)[0])
         return total
 
     return prepare, run
@@ -264,6 +270,8 @@ def nautilus(seen: Flow, with_crc: bool) -> tuple[Callable, Callable]:
     def run(book) -> None:
         for message in messages:
             book.apply_deltas(message)
+            book.best_bid_price()
+            book.best_ask_price()
 
     return prepare, run
 

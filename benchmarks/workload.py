@@ -44,6 +44,11 @@ class Workload:
         """(price, quantity) precision by symbol."""
         return {symbol: self.handler.precisions(symbol) for symbol in self.handler.symbols}
 
+    def halves(self) -> tuple[bytes, bytes]:
+        """What opens the books (to the last snapshot), and the incrementals behind it."""
+        at = self.data.index(b"8=FIX.4.4\x019=", self.data.rindex(b"\x0135=W\x01"))
+        return self.data[:at], self.data[at:]
+
     @property
     def messages(self) -> int:
         """Messages in the stream."""

@@ -1,0 +1,116 @@
+"""The whole path: frame, checksum, sequence, journal, decode, book, 5041 and shared memory, per message."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kfix_md._journal import JournalWriter
+from kfix_md._shm import SegmentWriter
+
+from kfix_md import Handler
+
+from .decode import REFERENCE, reference_runner
+from .race import Race, Row, absent, compare
+from .workload import Workload
+
+WHOLE, BARE = "kfix-md, all eight steps", "kfix-md without journal and shared memory"
+PUBLISHED, JOURNALED = "kfix-md without journal", "kfix-md without shared memory"
+READ_BYTES = 65_536
+
+
+def run_handler(handler: Handler, data: bytes) -> None:
+    """A stream in reads of 64 KiB."""
+    for at in range(0, len(data), READ_BYTES):
+        handler.on_bytes(data[at:at + READ_BYTES], 1)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder in shared memory where there is one, removed afterwards."""
+    there = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="kfix-bench-", dir=there))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Plumbing:
+    """Journal and segment for one round; those of the round before are closed."""
+
+    def __init__(self, folder: Path, journal: bool, publisher: bool, opening: bytes = b"") -> None:
+        self.folder, self.wanted, self.open, self.count = folder, (journal, publisher), [], 0
+        self.opening = opening
+
+    def __call__(self) -> Handler:
+        self.close()
+        self.count += 1
+        where = self.folder / f"{self.count}-{self.wanted}"
+        where.mkdir()
+        journal = JournalWriter(where / "journal") if self.wanted[0] else None
+        publisher = SegmentWriter("bench", where, capacity=32) if self.wanted[1] else None
+        self.open = [(part, where) for part in (journal, publisher) if part is not None]
+        handler = Handler(journal=journal, publisher=publisher)
+        handler.on_bytes(self.opening, 1)
+        return handler
+
+    def close(self) -> None:
+        """End what the last round used."""
+        for part, where in self.open:
+            part.close()
+            shutil.rmtree(where, ignore_errors=True)
+        self.open = []
+
+
+def run(work: Workload, rounds: int) -> list[Row]:
+    """The rows of one stream: the whole of it, then what single steps cost once the books are open."""
+    return whole_stream(work, rounds) + steps(work, rounds)
+
+
+def whole_stream(work: Workload, rounds: int) -> list[Row]:
+    """Every message, snapshots and the first touch of the memory included."""
+    group = f"whole path, {work.name}"
+    race, data = Race(group, work.messages), work.data
+    with scratch() as folder:
+        plumbing = {WHOLE: Plumbing(folder, True, True), BARE: Plumbing(folder, False, False)}
+        for name, prepare in plumbing.items():
+            race.add(name, lambda handler: run_handler(handler, data), prepare=prepare)
+        reference = reference_runner(data)
+        if reference is not None:
+            race.add(REFERENCE, reference)
+        rows = race.rows(rounds)
+        for prepare in plumbing.values():
+            prepare.close()
+    compare(rows, WHOLE, REFERENCE, 1.0, at_most=True)
+    return rows if reference else [*rows, absent(group, REFERENCE, "no C++ compiler found")]
+
+
+def steps(work: Workload, rounds: int) -> list[Row]:
+    """Incrementals behind the snapshots: all steps, and what journal and shared memory add."""
+    opening, updates = work.halves()
+    messages = updates.count(b"8=FIX.4.4\x019=")
+    group = f"steps, X of {work.name}"
+    race = Race(group, messages)
+    kinds = {WHOLE: (True, True), PUBLISHED: (False, True), JOURNALED: (True, False), BARE: (False, False)}
+    with scratch() as folder:
+        plumbing = {name: Plumbing(folder, *kind, opening) for name, kind in kinds.items()}
+        for name, prepare in plumbing.items():
+            race.add(name, lambda handler: run_handler(handler, updates), prepare=prepare)
+        rows = race.rows(rounds)
+        for prepare in plumbing.values():
+            prepare.close()
+    by_name = {row.name: row.value for row in rows}
+    return [*rows, cost(group, "publish to shared memory", by_name[PUBLISHED], by_name[BARE], 20),
+            cost(group, "append to the journal", by_name[JOURNALED], by_name[BARE], 200)]
+
+
+def cost(group: str, name: str, with_it: float | None, without: float | None, goal: int) -> Row:
+    """What one step adds to a message: the difference of two medians."""
+    assert with_it is not None and without is not None
+    value = with_it - without
+    return Row(group, name, value, goal=f"<= {goal} ns", met=value <= goal, note="difference of two runs above")

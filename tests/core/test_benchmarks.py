@@ -1,0 +1,65 @@
+"""What the benchmarks print is what was timed: rounds, medians, ratios and goals; their streams are sound."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import race
+from benchmarks.__main__ import columns, line, told_lines
+from benchmarks.decode import byte_split, entries_of, frames_of, simplefix_runner
+from benchmarks.race import Race, Row, compare
+from benchmarks.workload import Workload
+from tests.streams import generate
+
+SMALL = generate("derivatives-l3", symbols=1, messages=60, depth=8, empties=False)
+
+
+def test_rounds_are_interleaved_and_the_first_is_dropped(monkeypatch):
+    order, clock = [], iter([100, 1000] + [10, 30] * 3)
+    monkeypatch.setattr(race, "timed", lambda runner, prepare: (runner(), next(clock))[1])
+    turns = Race("group", 10)
+    turns.add("a", lambda: order.append("a"))
+    turns.add("b", lambda: order.append("b"))
+    assert turns.run(3) == {"a": 1.0, "b": 3.0}
+    assert order == ["a", "b"] * 4
+
+
+def test_what_is_prepared_is_not_timed_and_is_handed_over():
+    seen = []
+    turns = Race("group", 1)
+    turns.add("a", seen.append, prepare=lambda: "book")
+    assert turns.run(2)["a"] > 0
+    assert seen == ["book"] * 3
+
+
+@pytest.mark.parametrize(("ours", "met"), [(50.0, True), (51.0, False)])
+def test_goals(ours, met):
+    rows = [Row("g", "ours", ours), Row("g", "theirs", 100.0), Row("g", "gone", None)]
+    compare(rows, "ours", "theirs", 0.5, at_most=True)
+    compare(rows, "ours", "gone", 0.5, at_most=True)
+    assert (rows[0].ratio, rows[0].met) == (ours / 100, met)
+    compare(rows, "ours", "theirs", 2, at_most=False)
+    assert rows[1].met is met
+    assert ("met" if met else "missed") in line(rows[0])
+    assert columns(rows[2])[1] == "-"
+    assert told_lines(rows[0], None, markdown=True)[1] == "**g**"
+
+
+def test_rivals_are_given_the_same_entries():
+    frames = frames_of(SMALL.data, 30)
+    wanted = sum(frame.count(b"\x01279=") for frame in frames)
+    assert len(frames) == 30
+    assert byte_split(frames) == wanted
+    pairs = [part.split(b"=", 1) for part in frames[0].split(b"\x01")[:-1]]
+    assert len(entries_of(pairs)) == frames[0].count(b"\x01279=")
+    assert simplefix_runner(frames)() == wanted
+
+
+def test_a_workload_knows_its_stream():
+    work = Workload("small", SMALL.data)
+    opening, updates = work.halves()
+    assert opening + updates == SMALL.data
+    assert b"\x0135=W\x01" in opening
+    assert b"\x0135=W\x01" not in updates
+    assert (work.level, work.messages) == ("L3", len(SMALL.frames))
+    assert work.precisions.keys() == SMALL.markets.keys()
