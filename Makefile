@@ -51,3 +51,9 @@ chaos: build
 
 clean:
 	rm -rf build .venv dist *.egg-info kfix_md/*.so
+
+.PHONY: torn
+# torn readings of shared memory: 10^8 against a writer at a million a second, and flat out; then what reading costs
+torn: build
+	$(PY) benchmarks/shm_torn.py
+	$(PY) benchmarks/shm_read.py

@@ -16,7 +16,7 @@ cdef class Book(TopReader):
     cdef kfix_trade* trade_rows
     cdef uint32_t depth_capacity, orders_capacity, trades_capacity
 
-    cdef int copy_ten(self, kfix_level* to, uint32_t most, kfix_depth* head) except -1
-    cdef int copy_deep(self, kfix_level* to, uint32_t most, kfix_depth* head) except -1
+    cdef object copy_ten(self, uint32_t most, kfix_depth* head)
+    cdef object copy_deep(self, uint32_t most, kfix_depth* head)
     cdef int find_order(self, int kind, uint64_t hi, uint64_t lo, kfix_order* found) except -1
     cdef int32_t copy_queue(self, int64_t price, kfix_order** rows, kfix_depth* head) except -1

@@ -13,8 +13,8 @@ from libc.string cimport memcpy
 from kfix_md._reader cimport wants_int
 from kfix_md._segment cimport TEN, trusted
 from kfix_md._shm cimport (
-    KFIX_LEVELS_CUT, KFIX_ORDERS_CUT, kfix_get, kfix_load, kfix_load32, kfix_load_acquire, kfix_read_begin,
-    kfix_read_end,
+    KFIX_LEVELS_CUT, KFIX_ORDERS_CUT, kfix_get, kfix_get_many, kfix_load, kfix_load32, kfix_load_acquire,
+    kfix_read_begin, kfix_read_end,
 )
 
 #: levels of `depth()`: price and quantity as floats, orders 0 on L2 where the venue does not tell
@@ -34,17 +34,13 @@ ORDER_DTYPE = np.dtype([
 QueuePosition = namedtuple("QueuePosition", "side price qty ahead qty_ahead orders level_qty")
 QueuePosition.__doc__ = """Where an order stands: `ahead` orders with `qty_ahead` in total are filled before it."""
 
-cdef struct Level:
+cdef struct Level:                  # kfix_level with floats
     double price
     double qty
     uint32_t orders
+    int32_t head
 
-cdef struct LevelInt:
-    int64_t price
-    int64_t qty
-    uint32_t orders
-
-assert LEVEL_DTYPE.itemsize == sizeof(Level) == sizeof(LevelInt) == LEVEL_INT_DTYPE.itemsize
+assert LEVEL_DTYPE.itemsize == LEVEL_INT_DTYPE.itemsize == sizeof(Level) == sizeof(kfix_level)
 
 
 cdef class Book(TopReader):
@@ -75,29 +71,27 @@ cdef class Book(TopReader):
         cdef uint64_t version
         cdef kfix_depth head
         cdef uint32_t most = self.depth_capacity if n is None else max(0, min(int(n), self.depth_capacity))
-        cdef kfix_level* levels = <kfix_level*> malloc(2 * (most + 1) * sizeof(kfix_level))
-        if levels == NULL:
-            raise MemoryError
-        try:
-            while True:
-                version = kfix_load_acquire(&self.best_of.version)
-                if most <= 10:
-                    self.copy_ten(levels, most, &head)
-                else:
-                    self.copy_deep(levels, most, &head)
-                if allow_stale or (trusted(head.state) and self.segment.fresh()) or self.judge(head.state, head.cause):
-                    break
-            self.seen = version
-            return (level_array(levels, head.n_bids, &head, exact),
-                    level_array(levels + most, head.n_asks, &head, exact))
-        finally:
-            free(levels)
+        while True:
+            version = kfix_load_acquire(&self.best_of.version)
+            out = self.copy_ten(most, &head) if most <= 10 else self.copy_deep(most, &head)
+            if allow_stale or (trusted(head.state) and self.segment.fresh()) or self.judge(head.state, head.cause):
+                break
+        self.seen = version
+        if not exact:
+            to_floats(<kfix_level*> data_of(out), head.n_bids + head.n_asks, &head)
+            out = out.view(LEVEL_DTYPE)
+        if most <= 10:
+            return out[:head.n_bids], out[head.n_bids:]
+        # the block has the best last: two views from the end
+        return (out[head.n_bids - 1::-1] if head.n_bids else out[:0],
+                out[:head.n_bids - 1:-1] if head.n_bids else out[::-1])
 
-    cdef int copy_ten(self, kfix_level* to, uint32_t most, kfix_depth* head) except -1:
-        """Up to ten levels a side out of their own block, best first: bids at 0, asks at `most`."""
+    cdef object copy_ten(self, uint32_t most, kfix_depth* head):
+        """Up to ten levels a side out of their own block, best first, bids before asks."""
         cdef kfix_best ten
         cdef uint32_t tries = 0
         cdef uint64_t begun
+        cdef kfix_level* to
         while True:
             begun = kfix_read_begin(&self.ten.version)
             if not begun & 1:
@@ -108,28 +102,33 @@ cdef class Book(TopReader):
         head.n_bids, head.n_asks = min(ten.n_bids, most), min(ten.n_asks, most)
         head.state, head.cause = ten.state, ten.cause
         head.price_precision, head.qty_precision = ten.price_precision, ten.qty_precision
+        out = np.empty(head.n_bids + head.n_asks, LEVEL_INT_DTYPE)
+        to = <kfix_level*> data_of(out)
         memcpy(to, ten.bids, head.n_bids * sizeof(kfix_level))
-        memcpy(to + most, ten.asks, head.n_asks * sizeof(kfix_level))
-        return 0
+        memcpy(to + head.n_bids, ten.asks, head.n_asks * sizeof(kfix_level))
+        return out
 
-    cdef int copy_deep(self, kfix_level* to, uint32_t most, kfix_depth* head) except -1:
-        """Up to `most` levels a side out of the full book, best last: bids at 0, asks at `most`."""
-        cdef uint32_t tries = 0, b, a
+    cdef object copy_deep(self, uint32_t most, kfix_depth* head):
+        """Up to `most` levels a side out of the full book, best last, bids before asks."""
+        cdef uint32_t tries = 0, b, a, room = 0
         cdef uint64_t begun
+        cdef kfix_level* to = NULL
+        out = None
         while True:
             begun = kfix_read_begin(&self.deep.version)
             if not begun & 1:
                 kfix_get(head, self.deep, sizeof(kfix_depth))
                 b, a = min(head.n_bids, self.depth_capacity), min(head.n_asks, self.depth_capacity)
                 head.n_bids, head.n_asks = min(b, most), min(a, most)
-                kfix_get(to, self.bids + (b - head.n_bids), head.n_bids * sizeof(kfix_level))
-                kfix_get(to + most, self.asks + (a - head.n_asks), head.n_asks * sizeof(kfix_level))
+                if out is None or room != head.n_bids + head.n_asks:
+                    room = head.n_bids + head.n_asks
+                    out = np.empty(room, LEVEL_INT_DTYPE)
+                    to = <kfix_level*> data_of(out)
+                kfix_get_many(to, self.bids + (b - head.n_bids), head.n_bids * sizeof(kfix_level))
+                kfix_get_many(to + head.n_bids, self.asks + (a - head.n_asks), head.n_asks * sizeof(kfix_level))
                 if kfix_read_end(&self.deep.version, begun):
-                    break
+                    return out
             tries = self.again(tries)
-        reverse(to, head.n_bids)
-        reverse(to + most, head.n_asks)
-        return 0
 
     # ---- orders (L3) ----
 
@@ -333,15 +332,6 @@ cdef queue_position(const kfix_order* rows, int32_t n, int32_t at, const kfix_de
                          rows[at].qty / q, at, ahead / q, n, total / q)
 
 
-cdef void reverse(kfix_level* levels, uint32_t n) noexcept nogil:
-    cdef uint32_t i
-    cdef kfix_level kept
-    for i in range(n // 2):
-        kept = levels[i]
-        levels[i] = levels[n - 1 - i]
-        levels[n - 1 - i] = kept
-
-
 cdef void* data_of(out) except? NULL:
     """Where the data of a fresh contiguous array is; the caller keeps the array."""
     cdef Py_buffer view
@@ -351,19 +341,11 @@ cdef void* data_of(out) except? NULL:
     return data
 
 
-cdef level_array(const kfix_level* levels, uint32_t n, const kfix_depth* head, bint exact):
+cdef void to_floats(kfix_level* levels, uint32_t n, const kfix_depth* head) noexcept nogil:
+    """Integers to the nearest doubles, in place."""
     cdef double p = TEN[head.price_precision if 0 <= head.price_precision <= 18 else 0]
     cdef double q = TEN[head.qty_precision if 0 <= head.qty_precision <= 18 else 0]
-    out = np.empty(n, LEVEL_INT_DTYPE if exact else LEVEL_DTYPE)
-    cdef Level* to = <Level*> data_of(out)
-    cdef LevelInt* exact_to = <LevelInt*> to
+    cdef Level* to = <Level*> levels
     cdef uint32_t i
-    if exact:
-        for i in range(n):
-            exact_to[i].price, exact_to[i].qty = levels[i].price, levels[i].qty
-            exact_to[i].orders = levels[i].orders
-    else:
-        for i in range(n):
-            to[i].price, to[i].qty = levels[i].price / p, levels[i].qty / q
-            to[i].orders = levels[i].orders
-    return out
+    for i in range(n):
+        to[i].price, to[i].qty = levels[i].price / p, levels[i].qty / q

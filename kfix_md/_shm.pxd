@@ -122,6 +122,7 @@ cdef extern from "kfix_shm.h" nogil:
     void kfix_store32(void* p, uint32_t v)
     void kfix_pause()
     void kfix_get(void* to, const void* source, size_t n)
+    void kfix_get_many(void* to, const void* source, size_t n)
     void kfix_put(void* to, const void* source, size_t n)
     void kfix_write_begin(uint64_t* version)
     void kfix_write_end(uint64_t* version)

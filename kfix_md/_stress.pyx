@@ -132,11 +132,12 @@ cdef class ManualBook:
             raise IndexError(i)
         return 0
 
-    def storm(self, double seconds, double rate=0, int32_t levels=1, bint beat=True):
+    def storm(self, double seconds, double rate=0, int32_t levels=1, bint stamp=False):
         """Publish for `seconds`, `rate` times a second (0: flat out), from C without the GIL; returns the number.
 
         Every publication changes the best `levels` of both sides, all fields from one counter k, so that a reading
-        proves itself whole: bid = k, bid_qty = k + 1, ask = k + 2, ask_qty = k + 3 (deeper levels: see `check_*`).
+        proves itself whole: bid = k, bid_qty = k + 1, ask = k + 2, ask_qty = k + 3 (deeper levels: see `check_levels`).
+        recv_ns is k, too, or with `stamp` the time of publication.
         """
         cdef int64_t k = self.top.updates, first = k, now, start, end, step = <int64_t> (1e9 / rate) if rate > 0 else 0
         if levels > self.sides[0].n or levels > self.sides[1].n:
@@ -149,6 +150,8 @@ cdef class ManualBook:
                 k += 1
                 self._mark(k, levels)
                 self.top.state, self.top.recv_ns, self.top.seq, self.top.updates = 2, k, k, k
+                if stamp:
+                    self.top.recv_ns = kfix_now()
                 self.writer.publish(self.slot, &self.sides[0], &self.sides[1], NULL, &self.top)
                 if step:
                     while now < start + (k - first) * step:
@@ -156,8 +159,7 @@ cdef class ManualBook:
                         now = kfix_clock(CLOCK_MONOTONIC)
                 if k & 1023 == 0:
                     now = kfix_clock(CLOCK_MONOTONIC)
-                    if beat and k & 0xfffff == 0 or step:
-                        self.writer.beat(kfix_now())
+                    self.writer.beat(kfix_now())
         return k - first
 
     cdef void _mark(self, int64_t k, int32_t levels) noexcept nogil:
@@ -211,3 +213,21 @@ def check_levels(bids, asks):
             and bids["qty"].tolist() == [k - 4 * i + 1 for i in steps]
             and asks["price"].tolist() == [k + 4 * i + 2 for i in steps]
             and asks["qty"].tolist() == [k + 4 * i + 3 for i in steps])
+
+
+def spin_latency(Book book, int64_t most, double seconds):
+    """Nanoseconds from publication (`storm(stamp=True)`) to a C loop that does nothing but look: a list of at most
+    `most`, within `seconds`."""
+    cdef kfix_top t
+    cdef uint64_t seen = kfix_load(&book.best_of.version)
+    cdef int64_t end = kfix_clock(CLOCK_MONOTONIC) + <int64_t> (seconds * 1e9), i = 0
+    out = []
+    while i < most and kfix_clock(CLOCK_MONOTONIC) < end:
+        if kfix_load(&book.best_of.version) == seen:
+            kfix_pause()
+            continue
+        book.quote(&t, True)
+        out.append(kfix_now() - t.recv_ns)
+        seen = book.seen
+        i += 1
+    return out

@@ -282,6 +282,14 @@ static inline void kfix_get(void *to, const void *from, size_t bytes)
     for (size_t i = 0; i < bytes / 8; i++) t[i] = kfix_load(f + i);
 }
 
+/* The same for many levels at once: whole cache lines in no order of words, which the fence of kfix_read_end allows. */
+static inline void kfix_get_many(void *to, const void *from, size_t bytes)
+{
+    __asm__ __volatile__("" ::: "memory");
+    memcpy(to, from, bytes);
+    __asm__ __volatile__("" ::: "memory");
+}
+
 static inline void kfix_put(void *to, const void *from, size_t bytes)
 {
     kfix_word *t = (kfix_word *)to;
