@@ -119,10 +119,17 @@ class Captures:
         last = self.tree.dates("instruments")[-1:]
         stamp = (last, len(self.tree.files("instruments", last[0])) if last else 0)
         if getattr(self, "_listed_stamp", None) != stamp:
-            names = self._table("instruments", None, None, ["symbol"])["symbol"]
-            self._listed_names = set(pc.unique(names.cast(pa.string())).to_pylist())
+            rows = self._table("instruments", None, None, ["symbol", "level"])
+            self._levels: dict[str, set[str]] = {}
+            for symbol, level in zip(rows["symbol"].to_pylist(), rows["level"].to_pylist(), strict=True):
+                self._levels.setdefault(symbol, set()).update([level] if level else [])
             self._listed_stamp = stamp
-        return self._listed_names
+        return set(self._levels)
+
+    def _level(self, symbol: str) -> str | None:
+        """L2 where it was recorded, else the level that was."""
+        self._listed()
+        return min(self._levels.get(symbol, set()), default=None)
 
     def _batches(self, name: str, start: int | None, end: int | None, columns: list[str] | None = None,
                  where: pc.Expression | None = None) -> Iterator[pa.RecordBatch]:  # fmt: skip
@@ -169,9 +176,11 @@ class Captures:
     def book(self, symbol: str, at: Moment, depth: int = 10, *, level: str | None = None) -> BookAt:
         """The book of a symbol behind the last message received at or before `at`.
 
+        level: "L2" (the default where it was recorded) or "L3".
         `.trusted` and `.reason` say whether it is proven there: never across a gap that was not healed.
         """
         self._known(symbol)
+        level = level or self._level(symbol)
         moment = to_ns(at)
         if moment is None:
             raise UsageError("book needs a time: at=ns, ISO text or datetime")
@@ -226,6 +235,7 @@ class Captures:
         from recorder import derive
 
         self._known(symbol)
+        level = level or self._level(symbol)
         return files.attempt(lambda: derive.bbo(self, symbol, to_ns(start), to_ns(end), level, price))
 
     def replay(self, day: "date | str", speed: float | None = None, *, symbols: list[str] | None = None,

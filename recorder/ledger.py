@@ -81,7 +81,7 @@ class Ledger:
     def _end(self, current: dict, ended_ns: int, reason: str) -> None:
         if current["session"] is not None:
             self._session_row(current, ended_ns, reason)
-            current["session"] = None
+            current["last_session"], current["session"] = current["session"], None
 
     def _session_row(self, current: dict, ended_ns: int | None, reason: str | None) -> None:
         keys = ("session", "session_id", "service", "level", "host", "port", "sender", "target", "started_ns",
@@ -195,8 +195,10 @@ class Ledger:
               last: int | None = None, *, symbol: str | None = None, feed_id: Any = None, lost: int | None = None,
               detail: str | None = None, healed: str | None = None, session: int | None = -1) -> None:  # fmt: skip
         current = self.session(number) if number >= 0 else {"service": None, "session": None}
-        row = {"number": number, "session": current["session"] if session == -1 else session,
-               "service": current["service"] if session == -1 else None, "symbol": symbol, "cause": cause,
+        if session == -1:  # the feed tells of a lost session's gap right behind its end
+            session = current["session"] if current["session"] is not None else current.get("last_session")
+        row = {"number": number, "session": session,
+               "service": current["service"], "symbol": symbol, "cause": cause,
                "planned": cause == "ROLLOVER", "opened_ns": ns, "first_seq": first, "last_seq": last, "lost": lost,
                "detail": detail, "waiting": list(waiting), "feed_id": feed_id, "healed": healed}  # fmt: skip
         while str(position) in self.state["gaps"]:

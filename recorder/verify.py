@@ -53,6 +53,7 @@ class Proof:
     gaps: pa.Table
     uncovered: dict[str, float]  # seconds by symbol
     faults: list[str]
+    services: set[str] = field(default_factory=set)
 
     @property
     def holds(self) -> bool:
@@ -107,7 +108,9 @@ def verify(captures: Captures, day: date | None = None, progress: Callable[[int]
     cut = [s for s in found if s.pending is not None]
     faults = [f"{s.symbol}: the last message of session {s.session} is not whole" for s in cut]
     faults += _row_faults(captures, found, day)
-    return Proof(found, gaps, uncovered(captures, found, gaps), faults)
+    named = {r["session"]: r["service"] for r in captures.sessions().to_pylist()}
+    services = {str(named.get(s.session)) for s in found}
+    return Proof(found, gaps, uncovered(captures, found, gaps), faults, services)
 
 
 def _seed(captures: Captures, stream: Stream, start: int) -> None:
