@@ -291,13 +291,13 @@ def _suggestion(loc: tuple[Any, ...]) -> str:
     model: type[BaseModel] = Config
     for part in loc[:-1]:
         if isinstance(part, str):
-            model = _SECTIONS[part]
+            model = SECTIONS[part]
     known = list(model.model_fields)
     near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else f"; known here: {', '.join(known)}"
 
 
-_SECTIONS: dict[str, type[BaseModel]] = {
+SECTIONS: dict[str, type[BaseModel]] = {
     "feed": FeedSection,
     "service": ServiceSection,
     "journal": JournalSection,

@@ -260,9 +260,8 @@ class Demo:
                     mine = list(zip(ours["price"].tolist(), ours["qty"].tolist(), strict=True))
                     if mine != [(price, qty) for price, qty, *_ in theirs]:
                         raise Broken(f"{symbol} {level}: the polled book is not the venue's")
-                self.tops.append((symbol, level, _side(self.feed[symbol, level].top()),
-                                  f"{truth['bids'][0][0]} x {truth['bids'][0][1]} / "
-                                  f"{truth['offers'][0][0]} x {truth['offers'][0][1]}"))
+                self.tops.append((symbol, level, _polled(self.feed[symbol, level].top()),
+                                  f"{_best(truth['bids'])} / {_best(truth['offers'])}"))
         if len(self.tops) != len(SERVICES) * self.symbols:
             raise Broken(f"{len(self.tops)} books were compared, {len(SERVICES) * self.symbols} are there")
 
@@ -355,9 +354,14 @@ def _goodbye(gap: Gap, story: Story) -> bool:
     return gap is mine[-1] and gap.cause == "disconnect" and gap.last is None and not gap.healed
 
 
-def _side(top: tuple[float, float, float, float]) -> str:
+def _polled(top: tuple[float, float, float, float]) -> str:
     bid, bid_qty, ask, ask_qty = top
-    return f"{bid:.10g} x {bid_qty:.10g} / {ask:.10g} x {ask_qty:.10g}"
+    return " / ".join(f"{price:.10g} x {qty:.10g}" if qty else "nothing" for price, qty in
+                      ((bid, bid_qty), (ask, ask_qty)))
+
+
+def _best(side: list[list[Any]]) -> str:
+    return f"{side[0][0]} x {side[0][1]}" if side else "nothing"
 
 
 def say(text: str) -> None:
