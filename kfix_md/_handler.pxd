@@ -27,6 +27,7 @@ cdef struct Slot:               # one symbol of this stream
     uint8_t halted              # the instrument's status does not trade
     uint8_t verifiable          # 5041 can be checked: the subscribed depth covers ten levels
     uint8_t level               # 2, 3, or 0 while it is not known
+    uint8_t silent              # another handler's copy is the published one
     TopOfBook top
 
 
@@ -42,6 +43,7 @@ cdef class Handler(Stream):
     cdef public object session, listener
     cdef JournalWriter journal
     cdef SegmentWriter publisher
+    cdef int standby_for            # session number of the handler whose slots we share, -1: none
     cdef public bint fast           # W and X in order need no word of the session
     cdef public int64_t last_recv_ns
     cdef public int64_t last_sending_ns     # 52 of the last message, for the clock offset

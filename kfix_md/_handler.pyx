@@ -81,11 +81,13 @@ cdef class Handler(Stream):
     listener: object with on_book(symbol, state, cause, seq, recv_ns) for every change of a book's state.
     collect: keep every entry as a Tick, to be taken with ticks().
     max_frame: bytes; a longer frame is a protocol error.
+    standby_for: session number of another handler with the same publisher and symbols; nothing is published
+        until serve() says so.
     """
 
     def __cinit__(self, *, checksum="auto", level="auto", session=None, int session_number=0,
                   JournalWriter journal=None, SegmentWriter publisher=None, listener=None, bint collect=False,
-                  int64_t max_frame=1 << 26, bint allow_fast=True):
+                  int64_t max_frame=1 << 26, bint allow_fast=True, int standby_for=-1):
         if checksum not in RULES:
             raise ValueError(f"checksum must be one of {', '.join(RULES)}, not {checksum!r}")
         if level not in _LEVELS:
@@ -96,6 +98,7 @@ cdef class Handler(Stream):
         self.listener = listener
         self.journal = journal
         self.publisher = publisher
+        self.standby_for = standby_for
         self.session_number = session_number
         self.rule = RULES[checksum]
         self.level = _LEVELS[level]
@@ -297,7 +300,7 @@ cdef class Handler(Stream):
         while e < last:
             if e.side == SIDE_TRADE:
                 trades += 1
-                if self.publisher is not None and s.shm_slot >= 0:
+                if s.shm_slot >= 0 and not s.silent:
                     self.publisher.publish_trade(s.shm_slot, e, recv_ns, h.seq)
             e += 1
         self.counters.entries += m.n
@@ -379,7 +382,7 @@ cdef class Handler(Stream):
 
     cdef void publish_slot(self, Slot* s, Book book) noexcept:
         s.top.crc_rule = self.rule
-        if self.publisher is not None and s.shm_slot >= 0:
+        if s.shm_slot >= 0 and not s.silent:
             self.publisher.publish(s.shm_slot, &book.sides[0], &book.sides[1], book.slab_or_null(), &s.top)
 
     cdef int collect_ticks(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1:
@@ -505,6 +508,7 @@ cdef class Handler(Stream):
         s.price_precision = price_precision
         s.qty_precision = qty_precision
         s.verifiable = 1
+        s.silent = self.standby_for >= 0
         s.level = self.level
         self.n_slots += 1
         self.books.append(None)
@@ -544,7 +548,26 @@ cdef class Handler(Stream):
         s.level = level if level == 3 or entries or self.level else 0
         if self.publisher is not None:
             s.shm_slot = self.publisher.add_symbol(
-                self.names[row], f"L{level}", s.price_precision, s.qty_precision, self.session_number)
+                self.names[row], f"L{level}", s.price_precision, s.qty_precision,
+                self.session_number if self.standby_for < 0 else self.standby_for)
+
+    def serve(self, symbol, bint on):
+        """Whether our copy of a book is the published one, for handlers that share slots (see standby_for).
+
+        When it becomes so, the whole of it goes out at once. Raises NoSuchSymbol.
+        """
+        cdef int32_t row = self.row_of(symbol), side
+        cdef Slot* s = &self.slots[row]
+        cdef Book book = self.books[row]
+        s.silent = not on
+        if not on or book is None:
+            return
+        for side in range(2):
+            book.sides[side].dirty_lo = 0
+            book.sides[side].dirty_hi = book.sides[side].n
+        if book.slab_or_null() != NULL:
+            book.slab_or_null().n_dirty = -1
+        self.publish_slot(s, book)
 
     def subscribe(self, symbol, md_req_id, int depth=0):
         """From now on only entries with this 262 are applied to the symbol's book, which is SYNCING until its

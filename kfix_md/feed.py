@@ -18,6 +18,7 @@ from .connector import Connector
 from .dial import choose_engine
 from .errors import UsageError
 from .metrics import Metrics, gather
+from .pair import Pair
 from .service import Service
 from .session import SessionState
 from .store import SequenceStore
@@ -38,6 +39,7 @@ class Feed:
         self.fault = ""  # why the process has to end with status 2
         self.services: list[Service] = []
         self.connectors: list[Connector] = []
+        self.pairs: list[Pair] = []
         self.segment: Any = None
         self.journal: Any = None
         self._metrics: Metrics | None = None
@@ -68,7 +70,7 @@ class Feed:
             self.journal = JournalWriter(
                 config.journal.directory, segment_bytes=config.journal.segment_mb << 20,
                 sync_ms=config.journal.sync_ms)
-        first: set[str] = set()
+        first: dict[str, int] = {}
         for number, section in enumerate(config.service):
             store = None
             if not section.reset_seq_num:
@@ -76,10 +78,12 @@ class Feed:
                                       str(section.target_comp_id), int(section.port or 0))
             service = Service(
                 section, number, rollover_s=feed.rollover, journal=self.journal, store=store, start_ns=now_ns,
-                publisher=self.segment if section.name not in first else None)
-            first.add(section.name)
+                publisher=self.segment, standby_for=first.get(section.name, -1))
+            first.setdefault(section.name, number)
             self.services.append(service)
             self.connectors.append(Connector(service, create, on_fatal=self._fatal))
+        twins = [[s for s in self.services if s.name == name] for name in first]
+        self.pairs = [Pair(services) for services in twins if len(services) > 1]
         if config.metrics.port:
             self._metrics = Metrics(config.metrics.host, config.metrics.port, lambda: gather(self))
 
@@ -161,6 +165,8 @@ class Feed:
         while True:
             self.segment.heartbeat(time.time_ns())
             self._publish_sessions()
+            for pair in self.pairs:
+                pair.tick(time.time_ns())
             alarm = self._journal_alarm(alarm)
             for service in self.services:
                 if service.unknown:

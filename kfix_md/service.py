@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from ._entry import Cause, State
@@ -37,7 +38,7 @@ class Service(Application):
 
     def __init__(
         self, section: ServiceSection, number: int, *, rollover_s: int = 22 * 3600, journal: Any = None,
-        publisher: Any = None, store: SequenceStore | None = None, start_ns: int = 0,
+        publisher: Any = None, store: SequenceStore | None = None, start_ns: int = 0, standby_for: int = -1,
     ) -> None:
         self.section, self.number = section, number
         self.name = section.name
@@ -47,6 +48,7 @@ class Service(Application):
         self.unknown: list[str] = []  # names that the first instrument list does not settle
         self.gaps: Counter[str] = Counter()
         self.healed: list[tuple[str, str, float]] = []  # (cause, how, seconds), for the demo and metrics
+        self.on_state: Callable[[Service, str, State], None] | None = None  # a hot pair listens
         self.connects = 0
         self.leaving = False
         self.since_ns = start_ns  # of the present session state
@@ -60,7 +62,7 @@ class Service(Application):
         self.session = Session(session_config(section, rollover_s), self, store=store)
         self.handler = Handler(
             checksum=section.checksum, level=section.level, session=self.session, session_number=number,
-            journal=journal, publisher=publisher, listener=self)
+            journal=journal, publisher=publisher, listener=self, standby_for=standby_for)
         self.session.bind(self.handler)
         self.subs = Subscriptions(
             wish_of(section), self.handler, self._send,
@@ -247,11 +249,17 @@ class Service(Application):
             self._heal(gap, "snapshot", now_ns)
             self.event({"type": "gap_close", "id": gap, "healed": "snapshot"}, now_ns)
         self.subs.on_book(symbol, state, cause, now_ns)
+        if self.on_state is not None:
+            self.on_state(self, symbol, state)
 
     def on_checksum_rule(self, rule: str) -> None:
         """The stream has shown which checksum rule holds."""
         self.log.info("checksum rule found: %s", rule)
         self.event({"type": "checksum_rule", "rule": rule})
+
+    def state_of(self, symbol: str) -> State:
+        """The state of our copy of a book; INIT when there is none."""
+        return self._state_of.get(symbol, State.INIT)
 
     def _count_state(self, symbol: str, state: State) -> None:
         before = self._state_of.get(symbol)

@@ -182,3 +182,36 @@ def test_a_refused_port_is_tried_again_until_it_answers(venue, tmp_path):
 
     venue("refuse", service="spot-l2", seconds=60, how="tcp")
     drive(tmp_path, venue.toml(tmp_path, "t-refused", ("spot-l2",)), script)
+
+
+def test_a_hot_pair_loses_nothing_when_one_session_does(venue, tmp_path):
+    import kfix_md
+
+    seen = []
+
+    async def script(feed):
+        first, second = feed.services
+        await all_good(feed)
+        books = kfix_md.attach("t-pair", directory=tmp_path)
+        assert len(books.books()) == 4
+        venue("refuse", service="spot-l2", seconds=0.5, how="close")
+        venue("drop", service="spot-l2", sender=first.section.sender_comp_id, how="rst")
+        for _ in range(40):
+            seen.extend(book.state for book in books.books())
+            await asyncio.sleep(0.01)
+        assert feed.pairs[0].switches == 4 and feed.pairs[0].served("BTC/USD") is second
+        venue("crc", symbol="BTC/USD", level="L2")  # the line of both sessions: both fail, both heal
+        await all_good(feed)
+        await equal_to_truth(feed, venue)
+        venue("pause")
+        await asyncio.sleep(0.1)
+        for symbol in books:
+            truth = venue.control.truth(symbol, "L2")["ints"]
+            bids, asks = books[symbol].depth(None, price="int")
+            assert [(int(p), int(q)) for p, q, _ in bids.tolist()] == [(p, q) for p, q, _ in truth["bids"]]
+            assert [(int(p), int(q)) for p, q, _ in asks.tolist()] == [(p, q) for p, q, _ in truth["offers"]]
+        venue("resume")
+
+    config = venue.toml(tmp_path, "t-pair", ("spot-l2", "spot-l2"))
+    drive(tmp_path, config, script)
+    assert set(seen) <= {State.LIVE, State.EMPTY}
