@@ -81,8 +81,7 @@ cdef class Handler(Stream):
     listener: object with on_book(symbol, state, cause, seq, recv_ns) for every change of a book's state.
     collect: keep every entry as a Tick, to be taken with ticks().
     max_frame: bytes; a longer frame is a protocol error.
-    standby_for: session number of another handler with the same publisher and symbols; nothing is published
-        until serve() says so.
+    standby_for: session number under which handlers share their slots; nothing is published until serve() says so.
     """
 
     def __cinit__(self, *, checksum="auto", level="auto", session=None, int session_number=0,

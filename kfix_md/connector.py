@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from .session import SessionState
 
 TICK_S = 0.02
 LOGOUT_PATIENCE_S = 3.0
+_TCP_CLOSE = 7  # tcp_info.tcpi_state
 MAX_UNSENT = 8 << 20  # a venue that does not read what we send is as good as gone
 
 
@@ -69,6 +71,24 @@ class _Protocol(asyncio.BufferedProtocol):
             transport.abort()
         elif self.service.close_reason is not None:
             transport.close()
+
+    def notice_reset(self) -> None:
+        """Find a connection that was reset without our being told.
+
+        libuv answers a reset seen by a reader (which aiofastnet is under uvloop) by no longer polling the socket,
+        and nobody hears of it. The kernel knows.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        raw = transport.get_extra_info("socket")
+        if raw is None or raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
+            return
+        read = getattr(transport, "_read_ready", None)
+        if read is not None:  # what had arrived before the reset
+            read()
+        if not transport.is_closing():
+            transport.abort()
 
     def eof_received(self) -> bool:
         return False
@@ -179,6 +199,7 @@ class Connector:
             elif on and now_ns - self.service.since_ns > 5 * SECOND:
                 self.backoff.success()
             protocol.flush()
+            protocol.notice_reset()
 
     async def _sleep(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -70,7 +70,7 @@ class Feed:
             self.journal = JournalWriter(
                 config.journal.directory, segment_bytes=config.journal.segment_mb << 20,
                 sync_ms=config.journal.sync_ms)
-        first: dict[str, int] = {}
+        names = [section.name for section in config.service]
         for number, section in enumerate(config.service):
             store = None
             if not section.reset_seq_num:
@@ -78,11 +78,11 @@ class Feed:
                                       str(section.target_comp_id), int(section.port or 0))
             service = Service(
                 section, number, rollover_s=feed.rollover, journal=self.journal, store=store, start_ns=now_ns,
-                publisher=self.segment, standby_for=first.get(section.name, -1))
-            first.setdefault(section.name, number)
+                publisher=self.segment,
+                standby_for=names.index(section.name) if names.count(section.name) > 1 else -1)
             self.services.append(service)
             self.connectors.append(Connector(service, create, on_fatal=self._fatal))
-        twins = [[s for s in self.services if s.name == name] for name in first]
+        twins = [[s for s in self.services if s.name == name] for name in dict.fromkeys(names)]
         self.pairs = [Pair(services) for services in twins if len(services) > 1]
         if config.metrics.port:
             self._metrics = Metrics(config.metrics.host, config.metrics.port, lambda: gather(self))

@@ -25,11 +25,14 @@ class Pair:
             service.on_state = self.on_state
 
     def served(self, symbol: str) -> Service:
-        """The service whose copy of a symbol is published."""
-        return self._served.get(symbol, self.services[0])
+        """The service whose copy of a symbol is published; at first the one that knew the symbol first."""
+        return self._served[symbol]
 
     def on_state(self, service: Service, symbol: str, state: State) -> None:
         """A copy changed its state (told by its service)."""
+        if symbol not in self._served:
+            self._served[symbol] = service
+            service.handler.serve(symbol, True)
         serving = self.served(symbol)
         if service is serving and state not in GOOD:
             good = (other for other in self.services if other.state_of(symbol) in GOOD)
@@ -43,8 +46,7 @@ class Pair:
         best = max(self.services, key=lambda service: heard[id(service)])
         if now_ns - heard[id(best)] > MUTE_NS:
             return
-        for symbol in best.subs.all:
-            serving = self.served(symbol)
+        for symbol, serving in list(self._served.items()):
             if heard[id(best)] - heard[id(serving)] > MUTE_NS and best.state_of(symbol) in GOOD:
                 self._switch(symbol, best)
 

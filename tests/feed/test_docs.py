@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from kfix_md._entry import State
 
 from kfix_md import config
-from kfix_md._entry import State
 from kfix_md.metrics import COUNTERS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -20,7 +20,8 @@ def test_examples_are_good_configurations(path):
 
 @pytest.mark.parametrize("section", ["feed", "service", "journal", "recorder", "metrics"])
 def test_every_key_is_documented_with_its_default(section):
-    text = CONFIGURATION.partition(f"## [{section}]" if section != "service" else "## [[service]]")[2].partition("\n## ")[0]
+    heading = "## [[service]]" if section == "service" else f"## [{section}]"
+    text = CONFIGURATION.partition(heading)[2].partition("\n## ")[0]
     for key, known in config.SECTIONS[section].model_fields.items():
         row = next((line for line in text.splitlines() if line.startswith("|") and f"`{key}`" in line), "")
         assert row, key
