@@ -83,7 +83,8 @@ class LoopLine(Line):
         self._start = line.book.copy()
         self._steps = steps
         self._at = 0
-        self._rendered: dict[int, list[tuple[bytes, int] | None]] = {}
+        self._deepest = 0
+        self._rendered = {0: self._render(0)}
         self._trades = [self._trade_text(trades) for _, trades in steps]
 
     def _trade_text(self, trades: list[Trade]) -> tuple[bytes, int] | None:
@@ -94,7 +95,8 @@ class LoopLine(Line):
 
     def join(self, subscription: Subscription) -> None:
         if subscription.book and subscription.depth not in self._rendered:
-            self._rendered[subscription.depth] = self._render(subscription.depth)
+            whole = subscription.depth >= self._deepest
+            self._rendered[subscription.depth] = self._rendered[0] if whole else self._render(subscription.depth)
         super().join(subscription)
 
     def _render(self, depth: int) -> list[tuple[bytes, int] | None]:
@@ -106,6 +108,7 @@ class LoopLine(Line):
             sink.rest = None
             if entries:
                 line.publish(entries)
+            self._deepest = max(self._deepest, *(len(side.prices) for side in line.book.sides))
             texts.append((sink.rest, wire.byte_sum(sink.rest)) if sink.rest else None)
         return texts
 
