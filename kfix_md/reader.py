@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from kfix_md._deep import LEVEL_DTYPE, LEVEL_INT_DTYPE, ORDER_DTYPE, TRADE_DTYPE
 from kfix_md._reader import Quote
 from kfix_md._segment import Segment
 from kfix_md.errors import FeedDead, FeedError, NoSuchSymbol, NotLive
+
+if TYPE_CHECKING:
+    from datetime import date
 
 __all__ = [
     "LEVEL_DTYPE",
@@ -53,13 +57,23 @@ def attach(
     path: str | os.PathLike | None = None,
     directory: str | os.PathLike | None = None,
     reconnect: bool = False,
+    replay: str | os.PathLike | None = None,
+    date: "date | str | None" = None,
+    speed: float | None = 1.0,
 ) -> "Feed":
     """The books of a running feed, read-only.
 
     Without a name: the only feed there is, else the one named "default". With `reconnect` the books move by themselves
     to the segment of a feed that was started again. FeedError when there is no such feed (with the names of those
     there are), no permission, or another layout version; FeedDead when its process is gone.
+
+    `replay="captures"` plays a recorded session date (the last one, unless given) instead, `speed` times as fast as
+    it was (None: as fast as possible), see kfix_md.replay.ReplayFeed; UsageError when nothing is recorded for it.
     """
+    if replay is not None:
+        from kfix_md.replay import ReplayFeed
+
+        return ReplayFeed(Path(replay), date, speed)
     if path is None:
         where = default_directory() if directory is None else Path(directory)
         if name is None:
@@ -282,6 +296,15 @@ class Feed:
     def counters(self) -> dict[str, int]:
         """Named counts the feed keeps."""
         return self._segment.counters()
+
+    def close(self) -> None:
+        """Nothing has to be closed: the mapping goes with the last object that reads it. A replay ends here."""
+
+    def __enter__(self) -> "Feed":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         return f"Feed({str(self.path)!r}, {len(self._rows)} books{'' if self.alive else ', not alive'})"
