@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(wildcard kfix_md/*.pyx kfix_md/*.pxd kfix_md/*.h) setup.py
 
-.PHONY: all build demo test lint sanitize chaos clean
+.PHONY: all build demo test lint sanitize chaos soak clean
 
 all: build
 
@@ -48,6 +48,11 @@ CHAOS_SECONDS ?= 180
 CHAOS_SEED ?= 1
 chaos: build
 	$(PY) -m tests.chaos.run --seconds $(CHAOS_SECONDS) --symbols 100 --rate 300 --faults 5 --rollover 20 --seed $(CHAOS_SEED)
+
+# 10^8 messages and a rollover every 20 s through one feed: memory, files, tasks and lag must stay flat
+SOAK_MESSAGES ?= 1e8
+soak: build
+	$(PY) -m tests.chaos.soak --messages $(SOAK_MESSAGES)
 
 clean:
 	rm -rf build .venv dist *.egg-info kfix_md/*.so

@@ -228,6 +228,8 @@ class Acceptor(Sender, asyncio.Protocol):
             return
         if self.faults.awaits_logon:            # the client's answer to our Logon 141=Y
             self.faults.awaits_logon = False
+            self._pending.clear()               # what was on its way has the old numbers
+            self._asked = False
             self.peer.expected = seq + 1
             return
         self.restart_numbers(drop=True)
