@@ -185,7 +185,7 @@ cdef class Book(TopReader):
         """A price in the instrument's units; ValueError when it has more decimals, or the book no orders."""
         if self.rows == NULL:
             raise ValueError(f"{self.symbol} is an L2 book: orders are known on L3 only")
-        exact = Decimal(repr(price) if isinstance(price, float) else str(price)).scaleb(self.precision[0])
+        exact = Decimal(repr(float(price)) if isinstance(price, float) else str(price)).scaleb(self.precision[0])
         if exact != int(exact):
             raise ValueError(f"{price} has more decimals than the {self.precision[0]} of {self.symbol}")
         return int(exact)

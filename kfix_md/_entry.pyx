@@ -5,7 +5,14 @@ from enum import IntEnum, IntFlag
 import numpy as np
 
 
-class State(IntEnum):
+class Named(IntEnum):
+    """Written by its name; a number everywhere else."""
+
+    def __str__(self):
+        return self.name
+
+
+class State(Named):
     """What a book is worth; the same on every surface. Only LIVE and EMPTY are to be trusted."""
 
     INIT = STATE_INIT
@@ -20,7 +27,7 @@ class State(IntEnum):
     DOWN = STATE_DOWN
 
 
-class Cause(IntEnum):
+class Cause(Named):
     """Why a book left LIVE, and why a gap was opened."""
 
     NONE = CAUSE_NONE

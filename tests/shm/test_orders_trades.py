@@ -37,6 +37,7 @@ def test_orders_of_a_level_in_queue_order(desk, eth):
     assert queue["qty"].tolist() == [1.0, 0.25, 0.5] and queue["queue_ns"].tolist() == [1000, 1002, 1001]
     assert (int(queue["id_kind"][1]), int(queue["id_hi"][1]), int(queue["id_lo"][1])) == id_key(IDS[2])
     assert book.orders("2045.0")["qty"].tolist() == [0.007]
+    assert len(book.orders(book.depth(1)[0]["price"][0])) == 3
     assert len(book.orders(2046)) == 0
     assert book.depth(1)[0]["orders"].tolist() == [3]
     with pytest.raises(ValueError, match="more decimals"):
