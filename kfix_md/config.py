@@ -141,7 +141,7 @@ class ServiceSection(_Section):
     logon_timeout_s: float = Field(10.0, ge=0.2, le=120)
     gap_timeout_s: float = Field(5.0, ge=0.1, le=300)
     sending_time_limit_s: float = Field(120.0, ge=1)
-    batch: int = Field(100, ge=1, le=10_000)
+    batch: int = Field(1000, ge=1, le=10_000)
     requests_per_s: float = Field(1000.0, gt=0, le=100_000)
     retry_max_s: float = Field(30.0, ge=0.1, le=600)
 
