@@ -38,7 +38,7 @@ class Backoff:
         jitter = self._rng.uniform(0.75, 1.25)
         if retry == "rollover":  # quickly at first, then about every 2 s for as long as it takes
             return min(0.25 * 2.0 ** min(self._failures - 1, 10), 2.0) * jitter
-        delay = min(0.2 * 2.0 ** min(self._failures - 1, 20), self._longest)
+        delay = 0.05 if self._failures == 1 else min(0.2 * 2.0 ** min(self._failures - 2, 20), self._longest)
         return (max(delay, self._longest) if retry == "long" else delay) * jitter
 
 

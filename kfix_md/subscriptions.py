@@ -350,7 +350,7 @@ class Subscriptions:
     def _follow(self, now_ns: int) -> list[str]:
         """Make the subscriptions those that the patterns ask for, given the instruments there are."""
         wanted, complaints = select(self.wish.patterns, self.instruments.listed())
-        for symbol in [s for s in self.all if s not in set(wanted)]:
+        for symbol in self.all.keys() - set(wanted):
             self._drop(symbol, now_ns)
         for symbol in wanted:
             row = self.instruments.known[symbol]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 # Kraken's old names of assets; either spelling is understood wherever an asset appears
 _RENAMED = {"BTC": "XBT", "DOGE": "XDG"}
@@ -57,10 +58,15 @@ class SymbolTable:
     def __init__(self, symbols: Iterable[str]) -> None:
         self.symbols = sorted(set(symbols))
         self._exact = set(self.symbols)
-        self._by_spelling: dict[str, list[str]] = {}
+
+    @cached_property
+    def _by_spelling(self) -> dict[str, list[str]]:
+        # patterns and exact names do without it
+        found: dict[str, list[str]] = {}
         for symbol in self.symbols:
             for text in spellings(symbol):
-                self._by_spelling.setdefault(text, []).append(symbol)
+                found.setdefault(text, []).append(symbol)
+        return found
 
     def resolve(self, text: str) -> list[str]:
         """The symbols that `text` (a name, another spelling, or a pattern) means; raises LookupError with

@@ -18,10 +18,10 @@ from kfix_md.errors import UsageError
 def test_backoff_grows_to_its_limit_and_starts_again():
     backoff = Backoff(30.0, random.Random(1))
     waits = [backoff.next("backoff") for _ in range(14)]
-    assert waits[0] < 0.3 and 22 < waits[-1] < 38
-    assert all(b > a for a, b in pairwise(waits[:8]))
+    assert waits[0] < 0.1 and 22 < waits[-1] < 38
+    assert all(b > a for a, b in pairwise(waits[:9]))
     backoff.success()
-    assert backoff.next("backoff") < 0.3
+    assert backoff.next("backoff") < 0.1
 
 
 def test_backoff_at_the_rollover_is_quick_for_as_long_as_it_takes():
