@@ -39,6 +39,7 @@ cdef class Book:
     cdef readonly uint64_t repeated  # 279=0 for what the book already holds
     cdef int rule                   # which text the cached level CRCs are of
     cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept
+    cdef int open_levels(self, MDEntry* entries, Py_ssize_t n) noexcept
     cdef void clear_book(self) noexcept
     cdef void set_rule(self, int rule) noexcept
     cdef uint32_t crc_by(self, int rule) noexcept

@@ -7,7 +7,9 @@ happen near the best, so a short scan finds the level and an insertion moves lit
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
-from kfix_md._entry cimport ACTION_CLEAR, ACTION_DELETE, ACTION_UPDATE, SIDE_TRADE, BookSide, MDEntry, OrderSlab
+from kfix_md._entry cimport (
+    ACTION_CLEAR, ACTION_DELETE, ACTION_NEW, ACTION_UPDATE, SIDE_BID, SIDE_TRADE, BookSide, MDEntry, OrderSlab,
+)
 
 import os
 
@@ -122,6 +124,55 @@ cdef class Book:
 
     cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept:
         return BOOK_OK
+
+    cdef int open_levels(self, MDEntry* entries, Py_ssize_t n) noexcept:
+        # A snapshot tells each side from the best on: its levels are laid down at once, where one by one every
+        # level would move all those before it. Returns 1, or 0 when the entries stand in another order. On L3
+        # the levels are left empty for the orders, which follow.
+        cdef MDEntry* e = entries
+        cdef MDEntry* end = entries + n
+        cdef BookSide* s
+        cdef int32_t* at
+        cdef int32_t counts[2]
+        cdef int64_t worst[2]
+        cdef int side
+        counts[0] = counts[1] = 0
+        worst[0] = worst[1] = 0
+        while e < end:
+            side = e.side
+            if side == SIDE_TRADE or e.action != ACTION_NEW or e.qty <= 0:
+                return 0
+            if counts[side] == 0 or (e.price < worst[side] if side == SIDE_BID else e.price > worst[side]):
+                counts[side] += 1
+                worst[side] = e.price
+            elif self.level == 2 or e.price != worst[side]:
+                return 0
+            e += 1
+        for side in range(2):
+            s = &self.sides[side]
+            if counts[side] > s.capacity:
+                if self.reserve_levels(side, max(counts[side], 2 * s.capacity)) != BOOK_OK:
+                    return 0
+        for side in range(2):
+            self.sides[side].n = counts[side]
+            if counts[side]:
+                mark_dirty(self, side, 0, counts[side])
+        e = entries
+        while e < end:
+            side = e.side
+            s = &self.sides[side]
+            at = &counts[side]
+            if at[0] == s.n or s.price[at[0]] != e.price:
+                at[0] -= 1
+                s.price[at[0]] = e.price
+                s.qty[at[0]] = e.qty if self.level == 2 else 0
+                s.orders[at[0]] = 0
+                self.aux[side][at[0]].length = 0
+                if s.head != NULL:
+                    s.head[at[0]] = -1
+                    self.aux[side][at[0]].tail = -1
+            e += 1
+        return 1
 
     cdef OrderSlab* slab_or_null(self) noexcept:
         return NULL
@@ -263,6 +314,8 @@ cdef class L2Book(Book):
         cdef BookSide* s
         cdef int32_t i
         cdef int side
+        if self.sides[0].n == 0 and self.sides[1].n == 0 and self.open_levels(entries, n):
+            return BOOK_OK
         while e < end:
             side = e.side
             if e.action == ACTION_CLEAR:

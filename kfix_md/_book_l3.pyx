@@ -280,6 +280,8 @@ cdef class L3Book(Book):
         cdef MDEntry* end = entries + n
         cdef Order* o
         cdef int32_t row
+        if self.sides[0].n == 0 and self.sides[1].n == 0:
+            self.open_levels(entries, n)
         while e < end:
             if e.action == ACTION_CLEAR:
                 self.clear_book()

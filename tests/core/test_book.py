@@ -195,3 +195,35 @@ def test_both_ways_of_computing_the_checksum():
                           env={**os.environ, "KFIX_SIMD": "scalar"}, check=False)
     assert done.stdout.strip() == "equal", done.stderr
     assert isinstance(crc_uses_clmul(), bool)
+
+
+@pytest.mark.parametrize("level", ["L2", "L3"])
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_snapshot_in_any_order_opens_the_oracles_book(level, data):
+    """Best first, as snapshots come, or with some entries out of place, repeated, or without quantity."""
+    entries = data.draw(st.lists(entry_strategy(level == "L3"), max_size=60))
+    for i, entry in enumerate(entries):
+        entry.action, entry.id = "0", entry.id and f"{i:08x}-0000-0000-0000-{i:012x}"
+        entry.qty = entry.qty or Decimal(1)
+    if level == "L2":
+        entries = list({(entry.side, entry.price): entry for entry in entries}.values())
+    entries.sort(key=lambda entry: entry.price * (1 if entry.side == "1" else -1))
+    for a, b in data.draw(st.lists(st.tuples(st.integers(0, 59), st.integers(0, 59)), max_size=2)):
+        if max(a, b) < len(entries):
+            entries[a], entries[b] = entries[b], entries[a]
+    if entries and data.draw(st.booleans()):
+        entries.append(Entry("0", "0", Decimal(7), Decimal(0), entries[0].id, 0, 0, 0, 0))
+    plain = (PlainL3 if level == "L3" else PlainL2)(0, 3)
+    core = CORE[level](0, 3, levels=data.draw(st.sampled_from([16, 64])))
+    for again in range(2):
+        plain.clear()
+        core.clear()
+        for entry in entries:
+            plain.apply(entry)
+        core.apply(records(entries, plain))
+        same_levels(core, plain)
+        assert core.crc("level") == plain.checksum("level"), again
+        if level == "L3":
+            same_queues(core, plain, levels=99)
+            assert core.crc("order") == plain.checksum("order")
