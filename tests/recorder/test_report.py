@@ -9,7 +9,7 @@ import pytest
 
 import recorder
 from kfix_md.errors import UsageError
-from recorder import cli
+from recorder import cli, schema
 from recorder.report import page
 from tests.recorder import build
 from tests.recorder.test_tools import run
@@ -55,3 +55,10 @@ def test_the_page(tmp_path):
         run(cli.report, tmp_path / "captures", "2020-01-01")
     with pytest.raises(UsageError, match="cannot be written"):
         run(cli.report, tmp_path / "captures", "-o", tmp_path / "none" / "x.html")
+
+
+def test_the_documentation_lists_every_column():
+    text = (build.Path(__file__).parents[2] / "docs" / "parquet.md").read_text()
+    for columns in schema.TABLES.values():
+        for name, _, _, description in columns:
+            assert f"| {name} | " in text and description in text, name
