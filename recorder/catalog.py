@@ -81,7 +81,10 @@ class Captures:
         first, last = to_ns(start), to_ns(end)
         where = self._where(symbol, first, last, level)
         wanted = shape.wanted(columns, price != "int" or _extra, ids)
-        for batch in files.batches("ticks", self._files.of("ticks", first, last), wanted, where):
+        names = [symbol] if isinstance(symbol, str) else symbol
+        found = files.batches("ticks", self._files.of("ticks", first, last), wanted, where, symbols=names, start=first,
+                              end=last)  # fmt: skip
+        for batch in found:
             if batch.num_rows:
                 batch = shape.text_ids(batch) if ids == "text" else batch  # noqa: PLW2901
                 yield batch if price == "int" else shape.prices(batch, price, columns)
@@ -136,8 +139,9 @@ class Captures:
         return files.batches(name, self._files.of(name, start, end), columns, where)
 
     def _table(self, name: str, start: int | None, end: int | None, columns: list[str] | None = None,
-               where: pc.Expression | None = None) -> pa.Table:  # fmt: skip
-        return files.attempt(lambda: files.table(name, self._files.of(name, start, end), columns, where))
+               where: pc.Expression | None = None, symbols: list[str] | None = None) -> pa.Table:  # fmt: skip
+        return files.attempt(lambda: files.table(name, self._files.of(name, start, end), columns, where,
+                                                 symbols=symbols, start=start, end=end))  # fmt: skip
 
     # ---- what is missing, and what was said ----
 
@@ -153,7 +157,7 @@ class Captures:
         return rows
 
     def _sessions_of(self, symbol: str) -> list[int]:
-        found = self._table("ticks", None, None, ["session"], pc.field("symbol") == symbol)
+        found = self._table("ticks", None, None, ["session"], pc.field("symbol") == symbol, symbols=[symbol])
         return pc.unique(found["session"]).to_pylist()
 
     def sessions(self, day: "date | str | None" = None) -> pa.Table:
@@ -223,7 +227,7 @@ class Captures:
         self._known(symbol)
         first, last = to_ns(start), to_ns(end)
         where = self._where(symbol, first, last, None) & (pc.field("side") == "trade")
-        rows = self._table("ticks", first, last, derive.TRADE_COLUMNS, where)
+        rows = self._table("ticks", first, last, derive.TRADE_COLUMNS, where, symbols=[symbol])
         return derive.bars(rows, derive.duration(every), price)
 
     def bbo(self, symbol: str, start: Moment = None, end: Moment = None, *, level: str | None = None,

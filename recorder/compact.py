@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kfix_md.errors import CaptureError
@@ -81,8 +81,9 @@ def _clustered(table: str, paths: list[Path], work: Path) -> Iterator[pa.Table]:
         return
     counts: dict[str, int] = {}
     for batch in files.batches(table, paths, ["symbol"]):
-        for one in pc.value_counts(batch["symbol"].dictionary_decode()).to_pylist():
-            counts[one["values"]] = counts.get(one["values"], 0) + one["counts"]
+        names = batch["symbol"].dictionary.to_pylist()
+        for name, n in zip(names, np.bincount(batch["symbol"].indices.to_numpy(), minlength=len(names)), strict=True):
+            counts[name] = counts.get(name, 0) + int(n)
     buckets = _buckets(counts)
     if len(buckets) == 1:
         yield _by_symbol(files.table(table, paths))
@@ -91,18 +92,15 @@ def _clustered(table: str, paths: list[Path], work: Path) -> Iterator[pa.Table]:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     of = {symbol: i for i, names in enumerate(buckets) for symbol in names}
-    wanted = schema.SCHEMAS[table]
-    plain = schema.plain(wanted)
-    sinks = [pa.ipc.new_stream(str(work / f"{i}.arrow"), plain) for i in range(len(buckets))]
+    sinks = [pa.ipc.new_stream(str(work / f"{i}.arrow"), schema.SCHEMAS[table]) for i in range(len(buckets))]
     for batch in files.batches(table, paths):
-        decoded = pa.Table.from_batches([batch]).cast(plain)
         which = np.array([of[s] for s in batch["symbol"].dictionary.to_pylist()])[batch["symbol"].indices.to_numpy()]
         for i in np.unique(which).tolist():
-            sinks[i].write_table(decoded.filter(pa.array(which == i)))
+            sinks[i].write_batch(batch.filter(pa.array(which == i)))
     for i, sink in enumerate(sinks):
         sink.close()
         with pa.ipc.open_stream(str(work / f"{i}.arrow")) as source:
-            yield _by_symbol(source.read_all().cast(wanted))
+            yield _by_symbol(source.read_all())
     shutil.rmtree(work)
 
 
@@ -203,43 +201,38 @@ def _compare(table: str, before: list[Path], after: list[Path]) -> None:
 
 
 def _digests(table: str, paths: list[Path]) -> dict[str, tuple[int, str]]:
-    found: dict[str, tuple[int, hashlib._Hash]] = {}
+    """Rows and digest of each symbol, over its rows in their order; they do not depend on batch borders."""
+    found: dict[str, tuple[int, Any]] = {}
     for batch in files.batches(table, paths):
-        rows = pa.Table.from_batches([batch])
+        if not batch.num_rows:
+            continue
+        hashes = _row_hashes(batch)
         if table in _SMALL:
-            groups = [("", rows)] if rows.num_rows else []
+            parts = [("", hashes)]
         else:
-            rows = _by_symbol(rows)
-            groups = list(_by_name(rows))
-        for name, part in groups:
-            n, digest = found.get(name, (0, hashlib.blake2b(digest_size=16)))
-            for line in _canonical(part):
-                digest.update(line)
-            found[name] = (n + part.num_rows, digest)
+            codes = batch["symbol"].indices.to_numpy()
+            order = np.argsort(codes, kind="stable")
+            edges = np.flatnonzero(np.diff(codes[order])) + 1
+            names = batch["symbol"].dictionary.to_pylist()
+            parts = [(names[codes[rows[0]]], hashes[rows]) for rows in np.split(order, edges)]
+        for name, part in parts:
+            n, digest = found.get(name) or (0, hashlib.blake2b(digest_size=16))
+            digest.update(part.tobytes())
+            found[name] = (n + len(part), digest)
     return {name: (n, digest.hexdigest()) for name, (n, digest) in found.items()}
 
 
-def _by_name(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    column = rows["symbol"].combine_chunks()
-    codes = column.indices.to_numpy()
-    edges = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist(), len(codes)]
-    for a, b in pairwise(edges):
-        if b > a:
-            yield column.dictionary[int(codes[a])].as_py(), rows.slice(a, b - a)
-
-
-def _canonical(rows: pa.Table) -> Iterator[bytes]:
-    """A digest for each row that does not depend on batch borders: columns hashed side by side, row by row."""
+def _row_hashes(rows: pa.RecordBatch) -> np.ndarray:
+    """One number for each row, of all its columns."""
     mixed = np.zeros(rows.num_rows, np.uint64)
-    for name in rows.column_names:
+    for name in rows.schema.names:
         mixed = (mixed ^ _numbers(rows[name])) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
-    yield mixed.tobytes()
+    return mixed
 
 
-def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+def _numbers(array: pa.Array) -> np.ndarray:
     """One 64-bit number for each value: equal for equal values, nulls apart."""
-    array = column.combine_chunks()
     if pa.types.is_dictionary(array.type):
         table = _hashes(array.dictionary)
         values = table[array.indices.fill_null(0).to_numpy(zero_copy_only=False)] if len(table) else np.zeros(

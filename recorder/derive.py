@@ -96,7 +96,8 @@ def segments(rows: pa.Table):
 def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level: str | None, price: str) -> pa.Table:
     """See Captures.bbo."""
     where = cap._where(symbol, start, end, level)
-    rows = files.table("ticks", cap._files.of("ticks", start, end), BOOK_COLUMNS, where)
+    rows = files.table("ticks", cap._files.of("ticks", start, end), BOOK_COLUMNS, where, symbols=[symbol], start=start,
+                       end=end)  # fmt: skip
     seed = None
     if start is not None and rows.num_rows:
         first = rows["session"][0].as_py()

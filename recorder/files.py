@@ -1,13 +1,14 @@
 """Hides which files answer a question, and what a damaged or vanishing file means."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from kfix_md.errors import CaptureError
@@ -15,6 +16,7 @@ from recorder import layout, schema
 from recorder.layout import Tree
 
 T = TypeVar("T")
+_SELECTS = {"symbol", "recv_ns", "level", "session", "seq", "side"}  # columns that `where` may speak of
 _LINEAR = 32  # up to so many files are all asked
 _ATTEMPTS = 5
 
@@ -34,11 +36,10 @@ def attempt(read: Callable[[], T]) -> T:
 
 
 class Files:
-    """The finished files of one captures directory; footers are read once."""
+    """The finished files of one captures directory."""
 
     def __init__(self, tree: Tree):
         self.tree = tree
-        self._spans: dict[Path, tuple[int, int] | None] = {}
 
     def of(self, table: str, start: int | None = None, end: int | None = None) -> list[Path]:
         """Files that may hold rows received in [start, end), by session date and arrival."""
@@ -67,9 +68,7 @@ class Files:
 
     def span(self, path: Path) -> tuple[int, int]:
         """Lowest and highest recv_ns in a file."""
-        if path not in self._spans:
-            self._spans[path] = _span(path)
-        return self._spans[path] or (0, 0)
+        return _span(path) or (0, 0)
 
 
 def _bisect(n: int, before: Callable[[int], bool]) -> int:
@@ -80,45 +79,98 @@ def _bisect(n: int, before: Callable[[int], bool]) -> int:
     return low
 
 
-def _span(path: Path) -> tuple[int, int] | None:
+@dataclass(frozen=True)
+class Footer:
+    """What a finished file says of itself, read once. Limits of row groups: symbol text, receive time; None unknown."""
+
+    meta: pq.FileMetaData
+    symbols: list[tuple[str, str] | None]
+    times: list[tuple[int, int] | None]
+
+    def groups(self, symbols: Collection[str] | None, start: int | None, end: int | None) -> list[int]:
+        """Row groups that may hold rows of these symbols received in [start, end)."""
+        found = []
+        for i, (name, time) in enumerate(zip(self.symbols, self.times, strict=True)):
+            if name is not None and symbols is not None and not any(name[0] <= s <= name[1] for s in symbols):
+                continue
+            if time is None or ((start is None or time[1] >= start) and (end is None or time[0] < end)):
+                found.append(i)
+        return found
+
+
+def footer(path: Path) -> Footer:
+    """The footer of a finished file; CaptureError that names it when it is damaged."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        raise Vanished(path) from None
+    return _footer(path, stat.st_ino, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _footer(path: Path, _inode: int, _changed: int) -> Footer:
     meta = open_file(path).metadata
-    at = meta.schema.to_arrow_schema().get_field_index("recv_ns")
-    stats = [meta.row_group(i).column(at).statistics for i in range(meta.num_row_groups)]
-    known = [(s.min, s.max) for s in stats if s is not None and s.has_min_max]
+    return Footer(meta, _limits(meta, "symbol"), _limits(meta, "recv_ns"))
+
+
+def _limits(meta: pq.FileMetaData, name: str) -> list:
+    names = [meta.schema.column(i).name for i in range(meta.num_columns)]
+    if name not in names:
+        return [None] * meta.num_row_groups
+    stats = [meta.row_group(i).column(names.index(name)).statistics for i in range(meta.num_row_groups)]
+    return [(s.min, s.max) if s is not None and s.has_min_max else None for s in stats]
+
+
+def _span(path: Path) -> tuple[int, int] | None:
+    known = [t for t in footer(path).times if t is not None]
     return (min(k[0] for k in known), max(k[1] for k in known)) if known else None
 
 
-def open_file(path: Path) -> pq.ParquetFile:
+def open_file(path: Path, meta: pq.FileMetaData | None = None) -> pq.ParquetFile:
     """A finished file; CaptureError that names it when it is damaged."""
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, metadata=meta)
     except FileNotFoundError:
         raise Vanished(path) from None
     except (pa.ArrowException, OSError) as error:
-        raise CaptureError(f"{path} is damaged ({_line(error)}): restore it, or record it again from the journal"
-                           ) from None  # fmt: skip
+        raise _damaged(path, error) from None
 
 
-def batches(table: str, paths: list[Path], columns: list[str] | None = None,
-            where: pc.Expression | None = None, rows: int = 131_072) -> Iterator[pa.RecordBatch]:  # fmt: skip
-    """Rows of `paths` in order, a batch at a time; row groups that cannot match are not read."""
+def _damaged(path: Path, error: BaseException) -> CaptureError:
+    return CaptureError(f"{path} is damaged ({_line(error)}): restore it, or record it again from the journal")
+
+
+def batches(table: str, paths: list[Path], columns: list[str] | None = None, where: pc.Expression | None = None,
+            *, symbols: Collection[str] | None = None, start: int | None = None, end: int | None = None,
+            rows: int = 131_072) -> Iterator[pa.RecordBatch]:  # fmt: skip
+    """Rows of `paths` in order, a batch at a time. Row groups that hold nothing of `symbols` received in [start, end)
+    are not read; rows are selected by `where` alone."""
     wanted = schema.SCHEMAS[table]
+    names = list(columns) if columns is not None else wanted.names
     for path in paths:
         try:
-            source = ds.dataset(path, schema=wanted, format="parquet", partitioning=None)
-            yield from source.to_batches(columns=columns, filter=where, batch_size=rows, use_threads=False,
-                                         batch_readahead=0, fragment_readahead=0)  # fmt: skip
+            seen = footer(path)
+            groups = seen.groups(symbols, start, end)
+            if not groups:
+                continue
+            needed = names if where is None else list(dict.fromkeys([*names, *_SELECTS.intersection(wanted.names)]))
+            with open_file(path, seen.meta) as file:
+                for batch in file.iter_batches(rows, groups, needed, use_threads=False):
+                    if where is None:
+                        yield batch.select(names)
+                    else:
+                        kept = pa.Table.from_batches([batch]).filter(where).select(names)
+                        yield from kept.combine_chunks().to_batches()
         except FileNotFoundError:
             raise Vanished(path) from None
         except (pa.ArrowException, OSError) as error:
-            raise CaptureError(f"{path} is damaged ({_line(error)}): restore it, or record it again from the journal"
-                               ) from None  # fmt: skip
+            raise _damaged(path, error) from None
 
 
-def table(name: str, paths: list[Path], columns: list[str] | None = None,
-          where: pc.Expression | None = None) -> pa.Table:  # fmt: skip
-    """Rows of `paths` in order as one table."""
-    found = list(batches(name, paths, columns, where))
+def table(name: str, paths: list[Path], columns: list[str] | None = None, where: pc.Expression | None = None,
+          **limits: Any) -> pa.Table:  # fmt: skip
+    """Rows of `paths` in order as one table; `limits` as of `batches`."""
+    found = list(batches(name, paths, columns, where, **limits))
     wanted = schema.SCHEMAS[name]
     if columns is not None:
         wanted = pa.schema([wanted.field(c) for c in columns])

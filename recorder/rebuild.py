@@ -131,7 +131,8 @@ class Rebuilder:
             where &= pc.field("level") == level
         if session is not None:
             where &= pc.field("session") == session
-        return files.table("ticks", self.files.of("ticks", since, at + 1), _COLUMNS, where)
+        return files.table("ticks", self.files.of("ticks", since, at + 1), _COLUMNS, where, symbols=[symbol],
+                           start=since, end=at + 1)  # fmt: skip
 
     def _checkpoint(self, symbol: str, level: str | None, start: int, at: int, session: int | None) -> dict | None:
         """The latest checkpoint in [start, at]: its key and the file it is in."""
@@ -141,7 +142,8 @@ class Rebuilder:
         if session is not None:
             where &= pc.field("session") == session
         for path in reversed(self.files.of("checkpoints", start, at + 1)):
-            keys = files.table("checkpoints", [path], ["recv_ns", "session", "seq", "level"], where)
+            keys = files.table("checkpoints", [path], ["recv_ns", "session", "seq", "level"], where, symbols=[symbol],
+                               start=start, end=at + 1)  # fmt: skip
             if keys.num_rows:
                 best = int(np.argmax(keys["recv_ns"].to_numpy()))
                 return {"path": path, "symbol": symbol} | {k: keys[k][best].as_py() for k in keys.column_names}
@@ -168,7 +170,8 @@ class Rebuilder:
         where = (pc.field("symbol") == symbol) & (pc.field("recv_ns") == point["recv_ns"])
         where &= (pc.field("seq") == point["seq"]) & (pc.field("session") == point["session"])
         path: Path = point["path"]
-        rows = files.table("checkpoints", [path], None, where)
+        rows = files.table("checkpoints", [path], None, where, symbols=[symbol], start=point["recv_ns"],
+                           end=point["recv_ns"] + 1)  # fmt: skip
         scales = rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py()
         book = new_book(3 if point["level"] == "L3" else 2, *scales)
         rows = rows.filter(pc.is_valid(rows["side"]))

@@ -127,7 +127,7 @@ def _messages(captures: "Captures", day: date, symbols: list[str] | None) -> Ite
         where = captures._where(symbols, start, end, None)
 
         def read(a: int = start, b: int = end, w: pc.Expression = where) -> pa.Table:
-            return files.table("ticks", captures._files.of("ticks", a, b), _COLUMNS, w)
+            return files.table("ticks", captures._files.of("ticks", a, b), _COLUMNS, w, symbols=symbols, start=a, end=b)
 
         rows = files.attempt(read)
         if carried is not None:

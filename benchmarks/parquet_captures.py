@@ -1,0 +1,248 @@
+"""Captures against DBN.zst, csv.gz and row-at-a-time writers: bytes a row, rows a second, on one stream.
+
+Run: python benchmarks/parquet_captures.py STREAM.fix[.gz] ...   (a generated L3 stream without arguments)
+Needs databento-dbn and zstandard for the comparison with DBN; without them that part is left out.
+"""
+
+import argparse
+import gzip
+import io
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pcsv
+import pyarrow.parquet as pq
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from kfix_md._journal import JournalWriter
+
+import recorder
+from kfix_md import Handler
+from recorder import compact, schema
+from recorder.process import Recorder, Settings
+
+START_NS = 1_790_000_000_000_000_000
+BESIDE_DBN = ["recv_ns", "event_ns", "seq", "symbol", "side", "action", "flags", "price", "qty", "level"]
+
+
+def frames(data: bytes) -> list[bytes]:
+    """Frames of a clean stream."""
+    return [b"8=FIX.4.4\x01" + f for f in data.split(b"8=FIX.4.4\x01")[1:]]
+
+
+def make_journal(path: Path, data: bytes, level: str, repeat: int) -> int:
+    """Journal the stream `repeat` times over, each time as a session of its own; messages."""
+    rng = np.random.default_rng(1)
+    now, n = START_NS, 0
+    with JournalWriter(path, segment_bytes=256 << 20) as journal:
+        journal.event(0, now, {"type": "session", "number": 0, "service": "bench", "level": level})
+        for i in range(repeat):
+            journal.event(0, now, {"type": "logged_on", "session_id": str(i)})
+            handler = Handler(level=level, journal=journal)
+            for frame in frames(data):
+                now += int(rng.integers(20_000, 400_000))
+                handler.on_bytes(frame, now)
+                n += 1
+    return n
+
+
+def best(run: Callable[[], object], times: int = 3) -> float:
+    """Least CPU seconds of a few runs."""
+    spans = []
+    for _ in range(times):
+        start = time.process_time()
+        run()
+        spans.append(time.process_time() - start)
+    return min(spans)
+
+
+def column_bytes(path: Path) -> dict[str, float]:
+    """Compressed bytes a row of each column."""
+    meta = pq.ParquetFile(path).metadata
+    out: dict[str, float] = {}
+    for group in range(meta.num_row_groups):
+        for i in range(meta.num_columns):
+            column = meta.row_group(group).column(i)
+            name, size = column.path_in_schema, column.total_compressed_size
+            out[name] = out.get(name, 0) + size / meta.num_rows
+    return out
+
+
+def dbn_records(rows: pa.Table) -> np.ndarray:
+    """The rows as DBN MBO records (56 bytes). Order ids: the first eight bytes of ours, all that DBN has room for."""
+    layout = np.dtype([("length", "u1"), ("rtype", "u1"), ("publisher", "<u2"), ("instrument", "<u4"),
+                       ("ts_event", "<u8"), ("order_id", "<u8"), ("price", "<i8"), ("size", "<u4"), ("flags", "u1"),
+                       ("channel", "u1"), ("action", "S1"), ("side", "S1"), ("ts_recv", "<u8"),
+                       ("ts_in_delta", "<i4"), ("sequence", "<u4")])  # fmt: skip
+    entries = schema.entries(rows)
+    out = np.zeros(rows.num_rows, layout)
+    out["length"], out["rtype"], out["publisher"] = 14, 160, 1
+    out["instrument"] = rows["symbol"].combine_chunks().indices.to_numpy()
+    out["ts_event"] = rows["event_ns"].fill_null(0).to_numpy()
+    out["order_id"] = entries["id_hi"]
+    out["price"] = entries["price"] * 10 ** (9 - rows["price_scale"].to_numpy().astype(int))
+    out["size"], out["sequence"] = entries["qty"] & 0xFFFFFFFF, rows["seq"].to_numpy()
+    out["action"] = np.array([b"A", b"M", b"C", b"C", b"R"])[entries["action"]]
+    out["side"] = np.array([b"B", b"A", b"N"])[entries["side"]]
+    out["flags"] = np.where(rows["flags"].to_numpy() & schema.Flags.LAST, 128, 0)
+    out["ts_recv"] = rows["recv_ns"].to_numpy()
+    out["ts_in_delta"] = 0
+    return out
+
+
+def against_dbn(rows: pa.Table, path: Path) -> None:
+    """Sizes and reading speed beside DBN.zst of the same rows; reading, of ten times as many."""
+    try:
+        import databento_dbn
+        import zstandard
+    except ImportError:
+        print("  DBN: databento-dbn or zstandard is not installed, left out")
+        return
+    records = dbn_records(rows)
+    metadata = databento_dbn.Metadata("X", START_NS, databento_dbn.SType.RAW_SYMBOL, databento_dbn.SType.INSTRUMENT_ID,
+                                      databento_dbn.Schema.MBO, ["X"], [], [], [])  # fmt: skip
+    plain = bytes(metadata.encode()) + records.tobytes()
+    packed = zstandard.ZstdCompressor(level=3).compress(plain)
+    head = len(plain) - records.nbytes
+
+    def decode() -> np.ndarray:
+        raw = zstandard.ZstdDecompressor().decompress(packed, len(plain))
+        return np.frombuffer(raw, records.dtype, offset=head).copy()
+
+    ours = column_bytes(path)
+    n = len(records)
+    dbn = len(packed) / n
+    without = records.copy()
+    without["order_id"] = 0
+    bare = len(zstandard.ZstdCompressor(level=3).compress(without.tobytes())) / n
+    mine, ids = sum(ours[c] for c in BESIDE_DBN), ours["order_id"] + ours["id_kind"]
+    print(f"  DBN.zst {dbn:.2f} B/row (without ids {bare:.2f}); ours, same columns: without ids {mine:.2f} "
+          f"({mine / dbn:.2f} x), with 16-byte ids {mine + ids:.2f} ({(mine + ids) / dbn:.2f} x), "
+          f"everything (queue time, CRC, ...) {sum(ours.values()):.2f}")
+    records = np.tile(records, 10)
+    plain = plain[:head] + records.tobytes()
+    packed = zstandard.ZstdCompressor(level=3).compress(plain)
+    n = len(records)
+    big = path.with_name("big.parquet")
+    with pq.ParquetWriter(big, rows.schema, **schema.write_options("ticks")) as writer:
+        writer.write_table(pa.concat_tables([rows] * 10), row_group_size=65_536)
+    same = [c for c in [*BESIDE_DBN, "order_id"] if c != "level"]
+    whole = best(decode)
+
+    def objects() -> int:
+        decoder = databento_dbn.DBNDecoder()
+        decoder.write(plain)
+        return len(decoder.decode())
+
+    slow = best(objects, 1)
+    full = best(lambda: pq.read_table(big, use_threads=False))
+    alike = best(lambda: pq.read_table(big, columns=same, use_threads=False))
+    four = best(lambda: pq.read_table(big, columns=["recv_ns", "side", "price", "qty"], use_threads=False))
+    print(f"  read, M rows/s: DBN.zst into an array {n / whole / 1e6:.1f}, into objects {n / slow / 1e6:.1f}; ours "
+          f"with DBN's columns {n / alike / 1e6:.1f} ({whole / alike:.2f} x array), all columns {n / full / 1e6:.1f} "
+          f"({whole / full:.2f} x), four columns {n / four / 1e6:.1f} ({whole / four:.2f} x)")
+
+
+def against_csv(rows: pa.Table, path: Path) -> None:
+    """Size beside csv.gz of the same columns."""
+    names = ["recv_ns", "event_ns", "seq", "symbol", "side", "action", "price", "qty"]
+    sink = io.BytesIO()
+    pcsv.write_csv(rows.select(names).cast(schema.plain(rows.select(names).schema)), sink)
+    packed = len(gzip.compress(sink.getvalue(), 6)) / rows.num_rows
+    ours = sum(v for k, v in column_bytes(path).items() if k in names)
+    print(f"  csv.gz {packed:.2f} B/row, ours {ours:.2f} ({ours / packed:.2f} x)")
+    told = {k: round(v, 2) for k, v in column_bytes(path).items() if v >= 0.05}
+    print(f"  by column: {told}")
+
+
+def row_at_a_time(data: bytes, most: int) -> float:
+    """ns a row of the usual capture tool: frames split in Python, a dict of floats a row, then one table."""
+    rows: list[dict] = []
+
+    def write() -> None:
+        for frame in frames(data):
+            head: dict[bytes, bytes] = {}
+            entry: dict[bytes, bytes] | None = None
+            for part in frame.split(b"\x01"):
+                tag, _, value = part.partition(b"=")
+                if tag in (b"279", b"269") and (entry is None or tag in entry):
+                    entry = {}
+                    rows.append({"symbol": head.get(b"55", b"").decode(), "entry": entry})
+                if entry is None:
+                    head[tag] = value
+                else:
+                    entry[tag] = value
+            if len(rows) > most:
+                break
+        for row in rows:
+            fields = row.pop("entry")
+            row |= {"side": fields[b"269"].decode(), "id": fields[b"278"].decode(), "price": float(fields[b"270"]),
+                    "qty": float(fields[b"271"]), "action": fields.get(b"279", b"0").decode(),
+                    "time": fields[b"273"].decode(), "recv": time.time()}  # fmt: skip
+        pq.write_table(pa.Table.from_pylist(rows), io.BytesIO())
+
+    return best(write, 1) / len(rows) * 1e9
+
+
+def measure(name: str, data: bytes, repeat: int) -> None:
+    """Everything about one stream."""
+    level = "L3" if b"\x015273=" in data[:200_000] else "L2"
+    work = Path(tempfile.mkdtemp())
+    try:
+        messages = make_journal(work / "journal", data, level, repeat)
+        make_journal(work / "once", data, level, 1)
+        rows = 0
+
+        def record() -> None:
+            nonlocal rows
+            shutil.rmtree(work / "captures", ignore_errors=True)
+            one = Recorder(Settings(work / "journal", work / "captures"))
+            one.once()
+            one.close()
+            rows = one.rows
+
+        spent = best(record)
+        print(f"{name} ({level}): {messages:,} messages, {rows:,} rows")
+        print(f"  journal to closed Parquet, one core: {rows / spent / 1e6:.2f} M rows/s, "
+              f"{messages / spent / 20_000:.0f} x real time at 20,000 messages a second")
+        one = Recorder(Settings(work / "once", work / "small"))
+        one.once()
+        one.close()
+        cap = recorder.open(work / "small")
+        compact.compact_day(cap.tree, cap.dates()[0])
+        [path] = cap.tree.files("ticks", cap.dates()[0])
+        table = cap.ticks()
+        slow = row_at_a_time(data, 20_000)
+        print(f"  the usual row-at-a-time writer: {1e3 / slow:.3f} M rows/s, ours {slow / (spent / rows * 1e9):.0f} x")
+        if level == "L3":
+            against_dbn(table, path)
+        else:
+            against_csv(table, path)
+    finally:
+        shutil.rmtree(work)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("streams", nargs="*", type=Path)
+    parser.add_argument("--rows", type=int, default=500_000, help="about so many entries for the speed of writing")
+    args = parser.parse_args()
+    named = [(p.name, gzip.decompress(p.read_bytes()) if p.suffix == ".gz" else p.read_bytes()) for p in args.streams]
+    if not named:
+        from tests.streams import generate
+
+        named = [("generated", generate("derivatives-l3", messages=20_000, empties=False).data)]
+    for name, data in named:
+        entries = max(1, data.count(b"\x01270="))
+        measure(name, data, max(1, args.rows // entries))
+
+
+if __name__ == "__main__":
+    main()

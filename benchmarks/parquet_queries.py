@@ -1,0 +1,134 @@
+"""How long a researcher waits: opening captures, one symbol's minute of a day of many symbols, a book at a time.
+
+Run: python benchmarks/parquet_queries.py [--symbols 500] [--rows 5000000]
+"""
+
+import argparse
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from kfix_md._entry import TICK_DTYPE
+from kfix_md._journal import JournalWriter
+
+import recorder
+from recorder import compact, layout, schema
+from recorder.catalog import Captures
+from recorder.process import Recorder, Settings
+from recorder.writer import Writer
+
+DAY = layout.to_date("2026-03-01")
+HOUR = 3_600_000_000_000
+
+
+def one_day(path: Path, symbols: int, rows: int) -> list[str]:
+    """A session date of L2 updates, as live files; its symbols."""
+    rng = np.random.default_rng(1)
+    names = [f"S{i:03d}/USD" for i in range(symbols)]
+    weight = 1 / np.arange(1, symbols + 1)  # a few are busy, most are not
+    start, end = layout.session_bounds(DAY)
+    writer = Writer(path)
+    files = 100
+    for i in range(files):
+        n = rows // files
+        ticks = np.zeros(n, TICK_DTYPE)
+        ticks["instrument"] = rng.choice(symbols, n, p=weight / weight.sum())
+        span = (end - start) // files
+        ticks["recv_ns"] = np.sort(rng.integers(start + span * i, start + span * (i + 1), n))
+        ticks["event_ns"] = ticks["recv_ns"] - rng.integers(1_000_000, 9_000_000, n)
+        ticks["seq"] = np.arange(i * n + 1, (i + 1) * n + 1)
+        ticks["price"], ticks["qty"] = rng.integers(10_000, 10_400, n), rng.integers(1, 10**6, n)
+        ticks["side"], ticks["action"] = rng.integers(0, 2, n), rng.integers(0, 3, n)
+        ticks["entry_flags"] = 2
+        batch = schema.tick_columns(ticks, [(s, 2, 8) for s in names], 1, 2, lambda rows: [])
+        writer.commit(8 * i, {"position": 8 * i + 8, "decoders": {}, "ledger": None},
+                      {"ticks": pa.Table.from_batches([batch])})  # fmt: skip
+    writer.close()
+    return names
+
+
+def wait(run: Callable[[], object], times: int) -> str:
+    """Median and worst wall time."""
+    spans = []
+    for _ in range(times):
+        start = time.perf_counter()
+        run()
+        spans.append((time.perf_counter() - start) * 1e3)
+    return f"median {statistics.median(spans):.1f} ms, worst {max(spans):.1f} ms"
+
+
+def minutes(cap: Captures, names: list[str], rng: np.random.Generator) -> None:
+    """One symbol, one minute, at a random time."""
+    start = layout.session_bounds(DAY)[0] + int(rng.integers(0, 23 * HOUR))
+    cap.ticks(str(rng.choice(names)), start, start + HOUR // 60)
+
+
+def books(path: Path, messages: int) -> None:
+    """book(symbol, at) on generated L2 and L3 streams with checkpoints."""
+    from kfix_md import Handler
+    from tests.streams import generate
+
+    now = layout.session_bounds(DAY)[0] + HOUR
+    begin = now
+    streams = {"spot-l2": generate("spot-l2", messages=messages, depth=500, empties=False),
+               "derivatives-l3": generate("derivatives-l3", messages=messages, depth=300, empties=False)}  # fmt: skip
+    with JournalWriter(path / "journal") as journal:
+        for number, (service, stream) in enumerate(streams.items()):
+            journal.event(number, now, {"type": "session", "number": number, "service": service,
+                                        "level": service[-2:].upper()})  # fmt: skip
+            journal.event(number, now, {"type": "logged_on", "session_id": service})
+            handler = Handler(level=service[-2:].upper(), session_number=number, journal=journal)
+            for frame in stream.frames:
+                now += 1_000_000
+                handler.on_bytes(frame, now)
+    one = Recorder(Settings(path / "journal", path / "captures", flush_rows=20_000))
+    one.once()
+    one.close()
+    cap = recorder.open(path / "captures")
+    rng = np.random.default_rng(2)
+    for kind in ("live files", "compacted"):
+        for level, symbol in (("L2", "BTC/USD"), ("L3", "PF_BTCUSD")):
+            at = rng.integers(begin + (now - begin) // 2 * (level == "L3"), now, 40).tolist()
+            moments = iter(at)
+            told = wait(lambda c=cap, m=moments, s=symbol, v=level: c.book(s, next(m), level=v), len(at))
+            print(f"book({symbol}, at) {level}, {kind}: {told}")
+        compact.compact_day(cap.tree, DAY)
+        cap = recorder.open(path / "captures")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--symbols", type=int, default=500)
+    parser.add_argument("--rows", type=int, default=5_000_000)
+    parser.add_argument("--messages", type=int, default=30_000)
+    args = parser.parse_args()
+    work = Path(tempfile.mkdtemp())
+    try:
+        names = one_day(work / "captures", args.symbols, args.rows)
+        rng = np.random.default_rng(3)
+        cap = recorder.open(work / "captures")
+        print("opening:", wait(lambda: recorder.open(work / "captures").dates(), 20))
+        print("one symbol, one minute, live files:", wait(lambda: minutes(cap, names, rng), 20))
+        start = time.perf_counter()
+        told = compact.compact_day(cap.tree, DAY)
+        spent = time.perf_counter() - start
+        print(f"compaction: {told['rows']:,} rows in {spent:.1f} s, {told['files_before']} files to "
+              f"{told['files_after']}, {told['bytes_before']:,} bytes to {told['bytes_after']:,}")  # fmt: skip
+        cap = recorder.open(work / "captures")
+        print("one symbol, one minute, compacted:", wait(lambda: minutes(cap, names, rng), 50))
+        books(work / "books", args.messages)
+    finally:
+        shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()
