@@ -177,7 +177,7 @@ class JournalSection(_Section):
 
     directory: Path = Path("journal")
     enabled: bool = True
-    segment_mb: int = Field(256, ge=1, le=65536)
+    segment_mb: int = Field(64, ge=1, le=65536)
     sync_ms: int = Field(100, ge=1, le=60_000)
     retention: Literal["keep", "zstd", "delete"] = "keep"
 
