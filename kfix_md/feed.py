@@ -126,8 +126,8 @@ class Feed:
         feed = self.config.feed
         if self.journal is not None:
             event = {"type": "started", "version": __version__, "pid": os.getpid(), "feed": feed.name}
-            self.journal.event(0, now_ns, event)
             found = self.journal.recovered
+            self.journal.event(0, now_ns, event | ({"recovered": found} if found else {}))
             if found:
                 log.warning("journal: the last feed died; %s records are sound, %s bytes were torn",
                             found.get("records"), found.get("torn_bytes"))

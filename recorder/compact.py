@@ -242,8 +242,10 @@ def _numbers(array: pa.Array) -> np.ndarray:
     elif pa.types.is_fixed_size_binary(array.type):
         raw = np.frombuffer(array.buffers()[1], "<u8", 2 * len(array), 16 * array.offset).reshape(-1, 2)
         values = raw[:, 0] ^ (raw[:, 1] * np.uint64(0xD6E8FEB86659FD93))
+    elif array.null_count == len(array):
+        values = np.zeros(len(array), np.uint64)
     else:
-        values = _hashes(array)
+        return _numbers(array.dictionary_encode())
     valid = array.is_valid().to_numpy(zero_copy_only=False)
     return np.where(valid, values, np.uint64(0xA5A5A5A5)) ^ (valid.astype(np.uint64) << np.uint64(63))
 

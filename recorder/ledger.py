@@ -101,7 +101,10 @@ class Ledger:
 
     def _on_started(self, number: int, recv_ns: int, position: int, event: dict) -> None:
         """A feed process began: whatever session was on died with the one before."""
-        self._feed_down(recv_ns, position, "the feed process was killed")
+        found = event.get("recovered") or {}
+        lost = (found.get("torn_bytes") or 0) + (found.get("damaged_bytes") or 0)
+        torn = f"; {lost} bytes of the journal behind its last sound record were lost" if lost else ""
+        self._feed_down(recv_ns, position, f"the feed process was killed{torn}")
 
     def _on_stopped(self, number: int, recv_ns: int, position: int, event: dict) -> None:
         self._feed_down(recv_ns, position, "the feed was stopped")
@@ -175,13 +178,6 @@ class Ledger:
         self._open(position, number, event.get("first", recv_ns), "JOURNAL_LOST", [], lost=event.get("count"),
                    detail=f"{event.get('count')} records were not stored: no room", session=None)  # fmt: skip
         self._close(str(position), event.get("last", recv_ns))
-
-    def _on_journal_recovered(self, number: int, recv_ns: int, position: int, event: dict) -> None:
-        lost = (event.get("torn_bytes") or 0) + (event.get("damaged_bytes") or 0)
-        if lost:
-            self._open(position, number, self.state["last_ns"], "JOURNAL_DAMAGE", [], lost=lost, session=None,
-                       detail=f"{event.get('segment')}: {lost} bytes behind the last sound record")  # fmt: skip
-            self._close(str(position), recv_ns)
 
     def damage(self, position: int, skipped: int, text: str) -> None:
         """Bytes of the journal that cannot be read."""
