@@ -49,6 +49,7 @@ def draw(rng: random.Random, symbols: dict[str, list[str]]) -> Fault:
         (6, ("resendrequest", {**where, "first": rng.randrange(1, 5)})),
         (3, ("resnapshot", {**where, "symbol": symbol})),
         (2, ("clear", {"symbol": symbol})),  # on both services: they are views of one market
+        (2, ("precision", {"symbol": symbol, "price_precision": rng.randrange(1, 6)})),  # coarser ones are refused
         (3, ("reject", {**where, "symbol": symbol, "reason": rng.choice([0, 1, 5])})),
         (2, ("answer", {**where, "with": rng.choice(["j", "3"]), "type": "V"})),
         (2, ("sequence_reset", {**where, "gap_fill": True})),
