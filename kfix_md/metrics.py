@@ -60,7 +60,7 @@ def gather(feed: Feed) -> Reading:
             "gaps": dict(service.gaps), "gaps_open": service.open_gaps(),
             "reconnects": max(0, service.connects - 1), "up": int(session.ready),
             "silence_s": max(0, now_ns - session.last_recv_ns) / 1e9,
-            "clock_lag_s": session.clock_lag_ns / 1e9,
+            "clock_lag_s": _clock_lag(service) / 1e9,
             "rollover_s": max(0, session.rollover.next_instant(now_ns) - now_ns) / 1e9,
             "rollover_took_s": _took(session.rollover), "rejected": service.subs.counters.rejected,
             "resubscribed": dict(service.subs.counters.faults),
@@ -68,6 +68,14 @@ def gather(feed: Feed) -> Reading:
     if feed.journal is not None:
         reading.journal = feed.journal.stats()
     return reading
+
+
+def _clock_lag(service: Any) -> int:
+    """Our receive time minus SendingTime of the last market data message, else of the last session message; ns."""
+    handler = service.handler
+    if handler.last_sending_ns and handler.last_recv_ns:
+        return int(handler.last_recv_ns - handler.last_sending_ns)
+    return int(service.session.clock_lag_ns)
 
 
 def _took(rollover: Any) -> float:
@@ -136,7 +144,7 @@ _GAUGES = {
     "gaps_open": "gaps not healed yet",
     "reconnects": "connections made after the first",
     "silence_s": "seconds since anything was received",
-    "clock_lag_s": "our clock minus the venue's SendingTime, of the last session message",
+    "clock_lag_s": "our clock minus SendingTime of the last message",
     "rollover_s": "seconds to the next rollover",
     "rollover_took_s": "seconds the last rollover took until the last book was verified",
     "rejected": "subscriptions the venue refused",

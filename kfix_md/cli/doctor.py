@@ -29,8 +29,12 @@ def report(config: str, as_json: bool, timeout: float = 8.0) -> int:
     """Print the findings; the exit status they mean."""
     from kfix_md.doctor import FAIL, WARN, examine
 
-    logging.getLogger("kfix.feed").propagate = False  # the findings say it
-    findings = examine(config, timeout)
+    log = logging.getLogger("kfix.feed")
+    log.propagate = False  # the findings say it
+    try:
+        findings = examine(config, timeout)
+    finally:
+        log.propagate = True
     bad = sum(finding.status == FAIL for finding in findings)
     if as_json:
         click.echo(json.dumps({"ok": not bad, "findings": [asdict(finding) for finding in findings]}, indent=1))
