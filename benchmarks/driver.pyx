@@ -1,6 +1,6 @@
 """Loops over the core without Python inside, for timing: decoding a stream, and books message by message."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy
 
 from kfix_md._book cimport RULE_LEVEL, RULE_ORDER, Book
