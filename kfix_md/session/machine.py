@@ -7,8 +7,8 @@ from kfix_md import fix
 from kfix_md._sequence import Sequence
 from kfix_md.session import admin
 from kfix_md.session.gap import GapQueue
+from kfix_md.session.liveness import Liveness
 from kfix_md.session.message import Message
-from kfix_md.session.recovery import Recovery
 from kfix_md.session.words import (
     SECOND,
     Application,
@@ -48,7 +48,7 @@ class _Handler(Protocol):
     def expect_comp_ids(self, sender: bytes, target: bytes) -> None: ...
 
 
-class Session(Recovery):
+class Session(Liveness):
     """One FIX session of the initiator.
 
     Inputs: connected, receive, garbled, tick, disconnected, logout, send; times are int ns since the epoch.
@@ -76,19 +76,12 @@ class Session(Recovery):
         self.retry = "backoff"  # when to connect again: rollover (every 2 s), backoff, long or never
         self.session_id = ""
         self.heartbeat_s = config.heartbeat
-        self.last_recv_ns = 0  # of a bound handler the fast path counts as well, at each tick
-        self.last_sent_ns = 0
         self.clock_lag_ns = 0  # our receive time minus the peer's SendingTime, of the last message seen here
         self.asked_reset = True
         self.force_reset = False
         self._handler: _Handler | None = None
-        self._now_ns = 0  # of the last tick
-        self._since_ns = 0  # when the present state began
-        self._probe_ns = 0  # TestRequest sent and nothing heard since
-        self._probes = 0
         self._warned_ns = 0
         self._reject_second = self._rejects = 0
-        self._leave_text = ""
         self._was_on = False
         self._requests: dict[int, tuple[str, str]] = {}
         self._resume()
@@ -143,7 +136,7 @@ class Session(Recovery):
         self._requests.clear()
         self.close_reason, self._leave_text, self._was_on = None, "", False
         self.heartbeat_s = config.heartbeat
-        self.last_recv_ns, self._probe_ns, self._probes = now_ns, 0, 0
+        self.last_recv_ns, self._probe_ns = now_ns, 0
         self._enter(LOGON_SENT, now_ns)
         seq = sequence.outgoing
         next_expected = sequence.expected if config.next_expected else None
@@ -159,7 +152,7 @@ class Session(Recovery):
             return self.ignore("after_close")
         m = Message.parse(frame, fields, recv_ns)
         self.last_recv_ns = max(self.last_recv_ns, recv_ns)
-        self._probe_ns = self._probes = 0
+        self._probe_ns = 0
         if m.repeated:
             self.count("repeated_header_tag")
         if admin.header_fault(self, m):
@@ -244,71 +237,6 @@ class Session(Recovery):
     def request_of(self, seq: int) -> tuple[str, str] | None:
         """(msg_type, request id) of the application message we sent as `seq`: what a 45 RefSeqNum means."""
         return self._requests.get(seq)
-
-    # ------------------------------------------------------------ timers
-
-    def tick(self, now_ns: int) -> None:
-        """Everything that time alone brings; call it at `next_timeout` or a few times a second."""
-        self._now_ns = now_ns
-        if self._handler is not None:  # what came by the fast path counts as heard
-            self.last_recv_ns = max(self.last_recv_ns, self._handler.last_recv_ns)
-        self.last_recv_ns = min(self.last_recv_ns, now_ns)  # a clock set back must not look like silence
-        self.last_sent_ns = min(self.last_sent_ns, now_ns)
-        self._since_ns = min(self._since_ns, now_ns)
-        self.rollover_tick(now_ns)
-        age = now_ns - self._since_ns
-        if self.state == LOGON_SENT and age >= self.config.logon_timeout * SECOND:
-            self.close("logon_timeout", "no Logon reply in time", now_ns)
-        elif self.state == LOGGED_OUT and age >= self.config.logout_timeout * SECOND:
-            self.close("logout_received", f"logged out by the venue: {self._leave_text or 'no text'}", now_ns)
-        elif self.state == LOGOUT_SENT and age >= self.config.logout_timeout * SECOND:
-            self.close("logout", "our Logout was not answered in time", now_ns, "never")
-        if self.state in (ON, LOGOUT_SENT):
-            self._check_silence(now_ns)
-        if self.state in (ON, LOGOUT_SENT):
-            self.check_gap(now_ns)
-        if self.state in (ON, LOGOUT_SENT) and now_ns - self.last_sent_ns >= self._beat_ns():
-            self.transmit("0", fix.heartbeat(), now_ns)
-        self._save(now_ns)
-
-    def _beat_ns(self) -> int:
-        return int(self.heartbeat_s * 0.8 * SECOND)
-
-    def _silence_ns(self, now_ns: int) -> tuple[int, int]:
-        """When to send a TestRequest and when to give up; much sooner after the rollover instant."""
-        patience = self.heartbeat_s
-        if self.rollover_pending(now_ns):
-            patience = min(patience, self.config.rollover_silence)
-        return int(1.2 * patience * SECOND), int(2.4 * patience * SECOND)
-
-    def _check_silence(self, now_ns: int) -> None:
-        probe, drop = self._silence_ns(now_ns)
-        silent = now_ns - self.last_recv_ns
-        if self._probe_ns and self.last_recv_ns >= self._probe_ns:
-            self._probe_ns = 0
-        if silent >= probe and not self._probe_ns:
-            self._probe_ns = now_ns
-            self._probes += 1
-            self.count("test_requests")
-            self.transmit("1", fix.test_request(f"TEST{now_ns}"), now_ns)
-        elif silent >= drop and now_ns - self._probe_ns >= (drop - probe) // 2:
-            self.close("silent", f"nothing received for {silent / SECOND:.1f} s", now_ns)
-
-    @property
-    def next_timeout(self) -> int:
-        """When tick() has something to do next (int ns)."""
-        now_ns = max(self._now_ns, self._since_ns, self.last_sent_ns)
-        config, times = self.config, [self.rollover_timeout(now_ns)]
-        if self.state == LOGON_SENT:
-            times.append(self._since_ns + int(config.logon_timeout * SECOND))
-        elif self.state in (LOGGED_OUT, LOGOUT_SENT):
-            times.append(self._since_ns + int(config.logout_timeout * SECOND))
-        if self.state in (ON, LOGOUT_SENT):
-            probe, drop = self._silence_ns(now_ns)
-            times.append(self.last_recv_ns + (drop if self._probe_ns else probe))
-            times.append(self.last_sent_ns + self._beat_ns())
-            times.append(self.gap_deadline())
-        return min(time for time in times if time)
 
     # ------------------------------------------------------------ for admin.py and recovery.py
 
