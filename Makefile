@@ -38,7 +38,8 @@ sanitize: $(VENV)/.ready
 	cd $(SANITIZED) && KFIX_SANITIZE=1 "$(CURDIR)/$(PY)" setup.py -q build_ext --inplace --parallel 2
 	cd $(SANITIZED) && LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
-	  "$(CURDIR)/$(PY)" -m pytest -p no:cacheprovider tests/core
+	  "$(CURDIR)/$(PY)" -m pytest -p no:cacheprovider tests/core \
+	  tests/shm/test_books.py tests/shm/test_orders_trades.py tests/shm/test_torn.py
 
 demo: build
 	$(PY) -m kfix_md.demo
