@@ -101,7 +101,8 @@ cdef class JournalWriter:
     there is room again.
 
     `recovered` tells what a dead writer left: None, or {"segment", "end", "records", "torn_bytes" behind the last
-    sound record, "damaged_bytes" in front of it}. Raises CaptureError when another process writes here, UsageError when the directory cannot be.
+    sound record, "damaged_bytes" in front of it}. Raises CaptureError when another process writes here,
+    UsageError when the directory cannot be used.
     """
 
     def __init__(self, directory, *, segment_bytes=64 << 20, sync_ms=100, first_number=None):

@@ -33,9 +33,10 @@ cdef struct RowInfo:
     int64_t since           # rows decoded since the last checkpoint
     int64_t recv_ns         # of the last message
     int64_t seq
+    int64_t checkpoint_ns   # receive time of the last checkpoint, or of the first tick
 
 _ROW_DTYPE = np.dtype([("price_precision", "i1"), ("qty_precision", "i1"), ("spare", "i1", 6),
-                       ("since", "i8"), ("recv_ns", "i8"), ("seq", "i8")])
+                       ("since", "i8"), ("recv_ns", "i8"), ("seq", "i8"), ("checkpoint_ns", "i8")])
 assert _ROW_DTYPE.itemsize == sizeof(RowInfo)
 
 
@@ -237,6 +238,8 @@ cdef class SessionTicks:
             t.crc, t.flags = <uint32_t>crc, flags
             t.session, t.spare = 0, 0
         self.n += n + clear
+        if (<RowInfo*>self.info)[row].checkpoint_ns == 0:
+            (<RowInfo*>self.info)[row].checkpoint_ns = recv_ns
         (<RowInfo*>self.info)[row].since += n + clear
         (<RowInfo*>self.info)[row].recv_ns = recv_ns
         (<RowInfo*>self.info)[row].seq = seq
@@ -285,12 +288,20 @@ cdef class SessionTicks:
             self.books[row] = None      # known to be wrong: nothing to write down
         return 0
 
-    def due(self, rows) -> list:
-        """Rows whose book, or whose missing book, has `rows` ticks (or four times its size) since its checkpoint."""
+    def due(self, rows, span_ns) -> list:
+        """Rows whose book, or whose missing book, had `rows` ticks (and four times its size) since its checkpoint,
+        or is `span_ns` away from it (and had an eighth of its size)."""
         if self.row_array is None:
             return []
-        since = self.row_array["since"][:len(self.names)]
-        return [int(r) for r in np.flatnonzero(since >= rows) if since[r] >= 4 * self._size(self.books[r])]
+        held = self.row_array[:len(self.names)]
+        since = held["since"]
+        late = (since > 0) & (held["recv_ns"] - held["checkpoint_ns"] >= span_ns)
+        found = []
+        for row in np.flatnonzero((since >= rows) | late).tolist():
+            size = self._size(self.books[row])
+            if (since[row] >= rows and since[row] >= 4 * size) or (late[row] and 8 * since[row] >= size):
+                found.append(row)
+        return found
 
     def _size(self, book):
         if book is None:
@@ -305,12 +316,14 @@ cdef class SessionTicks:
     def checkpointed(self, int32_t row):
         """Count anew from here."""
         (<RowInfo*>self.info)[row].since = 0
+        (<RowInfo*>self.info)[row].checkpoint_ns = (<RowInfo*>self.info)[row].recv_ns
 
     def forget_books(self):
         """A new session: what comes next starts with snapshots."""
         self.books = [None] * len(self.names)
         if self.row_array is not None:
             self.row_array["since"] = 0
+            self.row_array["checkpoint_ns"] = 0
 
     def book(self, int32_t row):
         """Book of a row or None."""

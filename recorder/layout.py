@@ -147,12 +147,18 @@ class Tree:
                         yield path
 
     def clear_work(self) -> None:
-        """Remove what killed writers left unfinished."""
+        """Remove what killed writers left unfinished; a compaction that is at work keeps its directories."""
+        try:
+            held = self.lock("compact", who="compaction")
+        except CaptureError:
+            held = None
         for path in self.work.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
+            if not path.is_dir():
                 path.unlink()
+            elif held is not None:
+                shutil.rmtree(path)
+        if held is not None:
+            held.close()
 
     def lock(self, name: str, *, wait: bool = False, who: str = "recorder"):
         """Take state/<name>.lock for the life of the returned file; CaptureError when someone holds it."""

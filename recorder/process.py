@@ -2,9 +2,12 @@
 
 import contextlib
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from kfix_md import journal_files
@@ -27,7 +30,8 @@ class Settings:
     flush_seconds: float = 30.0
     flush_rows: int = 524_288
     row_group: int = 65_536
-    checkpoint_rows: int = 20_000
+    checkpoint_rows: int = 20_000  # of a symbol between two of its checkpoints, or
+    checkpoint_seconds: float = 300.0
     compression_level: int = 1  # of live files; compaction writes them again with 3
     retention: str = "keep"
     compact: bool = True
@@ -43,6 +47,7 @@ class Settings:
             journal=config.journal.directory, captures=config.recorder.directory,
             flush_seconds=config.recorder.interval_s, row_group=config.recorder.row_group_rows,
             retention=config.journal.retention, compact=config.recorder.compact,
+            checkpoint_seconds=config.recorder.checkpoint_s,
         )  # fmt: skip
 
 
@@ -64,11 +69,14 @@ class Recorder:
             self.writer.close()
             raise
         self.flushes = self.rows = 0
+        self._compaction: subprocess.Popen | None = None
+        self._uncompacted: set[date] = set()
         self._due: float | None = None
         self._torn = False
 
     def _open_tail(self) -> None:
-        self.tail = Tail(str(self.settings.journal), self.writer.state, checkpoint_rows=self.settings.checkpoint_rows)
+        self.tail = Tail(str(self.settings.journal), self.writer.state, checkpoint_rows=self.settings.checkpoint_rows,
+                         checkpoint_ns=int(self.settings.checkpoint_seconds * 1e9))  # fmt: skip
         self.tail.reader.hold_at_end = True
         self.committed = self.tail.reader.position
         first = min(journal_files.segments(self.settings.journal), default=0)
@@ -178,15 +186,29 @@ class Recorder:
 
     def housekeeping(self) -> None:
         """Compact session dates that are over, retire journal segments whose Parquet is proven."""
-        from recorder import compact
-
         date = self._journal_date()
         if self.settings.compact and date is not None:
-            for day in compact.candidates(self.writer.tree, date):
-                told = compact.compact_day(self.writer.tree, day, row_group=self.settings.row_group)
-                log.info("compacted %s: %d files became %d", day, told["files_before"], told["files_after"])
+            self._compact(date)
         if self.settings.retention != "keep":
             retention.retire(self.settings.journal, self.writer.tree, self.committed_safe(), self.settings.retention)
+
+    def _compact(self, before: date) -> None:
+        """A process of its own does it: recording goes on."""
+        from recorder import compact
+
+        if self._compaction is not None:
+            status = self._compaction.poll()
+            if status is None:
+                return
+            if status:
+                log.error("compaction failed with status %d; see above, live files stay as they are", status)
+                self._uncompacted.update(compact.candidates(self.writer.tree, before))
+            self._compaction = None
+        days = [d for d in compact.candidates(self.writer.tree, before) if d not in self._uncompacted]
+        if days:
+            command = [sys.executable, "-m", "kfix_md", "compact", str(self.settings.captures), "--date", str(days[0])]
+            self._compaction = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            log.info("compacting %s", days[0])
 
     def committed_safe(self) -> int:
         """Journal position up to which nothing is needed any more: committed, and no frame of an open gap behind."""
@@ -206,4 +228,7 @@ class Recorder:
 
     def close(self) -> None:
         """Give captures and journal up; what was not flushed is read again by the next recorder."""
+        if self._compaction is not None:
+            self._compaction.terminate()  # changes nothing unless it was finished
+            self._compaction.wait()
         self.writer.close()

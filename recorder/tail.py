@@ -21,11 +21,12 @@ class Tail:
     precision), so that every batch has one session number and one table of instruments.
     """
 
-    def __init__(self, journal: str, state: dict | None = None, *, checkpoint_rows: int = 20_000):
+    def __init__(self, journal: str, state: dict | None = None, *, checkpoint_rows: int = 20_000,
+                 checkpoint_ns: int = 300_000_000_000):  # fmt: skip
         state = state or {}
         self.ledger = Ledger(state.get("ledger"))
         self.decoders: list[SessionTicks | None] = []
-        self.checkpoint_rows = checkpoint_rows
+        self.checkpoint_rows, self.checkpoint_ns = checkpoint_rows, checkpoint_ns
         self.batches: list[pa.RecordBatch] = []
         self.rows = 0
         self.damages: list[str] = []
@@ -196,7 +197,7 @@ class Tail:
         for number, decoder in enumerate(self.decoders):
             if decoder is None or self.ledger.session(number)["session"] is None:
                 continue
-            for row in decoder.due(self.checkpoint_rows):
+            for row in decoder.due(self.checkpoint_rows, self.checkpoint_ns):
                 book = decoder.book(row)
                 decoder.checkpointed(row)
                 if book is None:

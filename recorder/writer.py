@@ -83,7 +83,8 @@ class Writer:
                 self._write(table, part, work, start, state["position"])
                 parts.append((work, target))
         except (OSError, pa.ArrowException):
-            self.tree.clear_work()
+            for part in self.tree.work.glob(f"*-{name}"):
+                part.unlink()
             raise
         with self.tree.changing():
             for work, target in parts:

@@ -372,3 +372,30 @@ def test_a_year_of_files_opens_and_prunes_by_date(tmp_path, monkeypatch):
     assert rows.num_rows > 0 and time.perf_counter() - begin < 5
     assert sum("ticks/session_date" in str(p) for p in listed) == 1
     assert sum("/ticks/" in str(p) for p in opened) <= 2
+
+
+def test_a_running_recorder_compacts_dates_that_are_over(tmp_path):
+    two_days(tmp_path)
+    one = Recorder(build.settings(tmp_path, flush_rows=300))
+    one.once()
+    first = one.writer.tree.dates()[0]
+    deadline = time.monotonic() + 60
+    while not all(layout.is_compacted(f.name) for f in one.writer.tree.files("ticks", first)):
+        one.housekeeping()
+        time.sleep(0.05)
+        assert time.monotonic() < deadline
+    one.close()
+    assert verify(recorder.open(tmp_path / "captures")).holds
+
+
+def test_a_starting_recorder_leaves_a_compaction_at_work_alone(tmp_path):
+    two_days(tmp_path)
+    build.record(tmp_path)
+    tree = recorder.open(tmp_path / "captures").tree
+    (tree.work / "compact-ticks-2024-02-29").mkdir()
+    held = tree.lock("compact")
+    build.record(tmp_path)
+    assert [p.name for p in tree.work.iterdir()] == ["compact-ticks-2024-02-29"]
+    held.close()
+    build.record(tmp_path)
+    assert not list(tree.work.iterdir())
