@@ -342,8 +342,6 @@ def read_story(journal: Path) -> Story:
             gap.healed, gap.closed_ns = event["healed"], recv_ns
         elif what == "rollover" and event.get("phase") == "verified":
             story.rollovers[names[session]] = event
-        elif what == "disconnected" and event.get("reason") == "logged out":
-            story.gaps = [gap for gap in story.gaps if gap.healed or gap.opened_ns < recv_ns]
     story.gaps = [gap for gap in story.gaps if not _goodbye(gap, story)]
     return story
 
@@ -351,7 +349,7 @@ def read_story(journal: Path) -> Story:
 def _goodbye(gap: Gap, story: Story) -> bool:
     """The last, open end of a session that logged out by itself: the end of the run."""
     mine = [other for other in story.gaps if other.service == gap.service]
-    return gap is mine[-1] and gap.cause == "disconnect" and gap.last is None and not gap.healed
+    return gap is mine[-1] and gap.last is None and not gap.healed
 
 
 def _polled(top: tuple[float, float, float, float]) -> str:

@@ -7,6 +7,7 @@ come out. The connector owns the socket, the feed owns the shared memory and the
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -329,8 +330,7 @@ def tell(log: Any, event: dict[str, Any], leaving: bool = False) -> None:
         level = logging.INFO if event["cause"] in ("rollover", "restart") else logging.WARNING
         log.log(level, "gap: MsgSeqNum %s to %s missing (%s)", event["first"], last, event["cause"])
     elif kind == "rollover":
-        rest = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("type", "phase"))
-        log.info("rollover %s%s", event["phase"], f" ({rest})" if rest else "")
+        log.info("rollover %s", _rollover_words(event))
     elif kind == "rejected":
         why = event["text"] or event["reason"]
         log.warning("the venue rejected our message %s: %s", event["ref_seq"], why)
@@ -341,3 +341,14 @@ def tell(log: Any, event: dict[str, Any], leaving: bool = False) -> None:
     elif kind == "reset":
         log.info("the venue began a new numbering (%s)", event["form"])
 
+
+def _rollover_words(event: dict[str, Any]) -> str:
+    phase = event["phase"]
+    if phase == "armed":
+        return f"expected at {time.strftime('%H:%M:%S', time.gmtime(event['at'] // SECOND))} UTC"
+    if phase == "began":
+        return f"began ({event['form']}, {event['seconds_after']:+.1f} s from its time)"
+    if phase == "date":
+        return f"passed: session date {event['date']}"
+    word = "logged on" if phase == "logged_on" else "over, every book good"
+    return f"{word} after {event['seconds']:.2f} s"
