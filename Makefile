@@ -13,7 +13,7 @@ all: build
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q --disable-pip-version-check --upgrade 'setuptools>=70' 'Cython>=3.1,<3.4'
-	$(PY) -m pip install -q --disable-pip-version-check --no-build-isolation --editable '.[operator,simulator,test]'
+	KFIX_NO_EXTENSIONS=1 $(PY) -m pip install -q --disable-pip-version-check --no-build-isolation --editable '.[operator,simulator,test]'
 	touch $@
 
 build/.built: $(VENV)/.ready $(SOURCES)

@@ -1,6 +1,7 @@
 """Build of the Cython modules; metadata is in pyproject.toml.
 
 KFIX_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer (see `make sanitize`).
+KFIX_NO_EXTENSIONS=1 leaves the modules out: `make` installs the package first and builds them in place, once.
 """
 
 import os
@@ -31,6 +32,9 @@ extensions = [
     )
     for source in sorted(Path("kfix_md").glob("_*.pyx"))
 ]
+
+if os.environ.get("KFIX_NO_EXTENSIONS") == "1":
+    extensions = []
 
 setup(
     ext_modules=cythonize(
