@@ -25,9 +25,8 @@ PARTS = ("decode", "books", "path", "growth", "start")
 
 def machine() -> dict[str, str]:
     """What the figures were measured on."""
-    from kfix_md._codec import SIMD
-
     from kfix_md import __version__
+    from kfix_md._codec import SIMD
 
     cpu = next((line.split(":", 1)[1].strip() for line in read("/proc/cpuinfo") if line.startswith("model name")),
                platform.processor())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 import numpy as np
+
 from kfix_md._book import L2Book
 from kfix_md._book_l3 import L3Book
 from kfix_md._entry import ENTRY_DTYPE, Action

@@ -5,10 +5,10 @@ from __future__ import annotations
 import tracemalloc
 
 import numpy as np
-from kfix_md._book_l3 import L3Book
-from kfix_md._entry import ENTRY_DTYPE, Action, IdKind
 
 from kfix_md import Handler
+from kfix_md._book_l3 import L3Book
+from kfix_md._entry import ENTRY_DTYPE, Action, IdKind
 from tests.streams import generate
 
 from . import books, build

@@ -21,10 +21,9 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from kfix_md._journal import JournalWriter
-
 import recorder
 from kfix_md import Handler
+from kfix_md._journal import JournalWriter
 from recorder import compact, schema
 from recorder.process import Recorder, Settings
 

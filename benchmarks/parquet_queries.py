@@ -17,10 +17,9 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import recorder
 from kfix_md._entry import TICK_DTYPE
 from kfix_md._journal import JournalWriter
-
-import recorder
 from recorder import compact, layout, schema
 from recorder.catalog import Captures
 from recorder.process import Recorder, Settings

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kfix_md import Handler
 from kfix_md._journal import JournalWriter
 from kfix_md._shm import SegmentWriter
-
-from kfix_md import Handler
 
 from .decode import REFERENCE, reference_runner
 from .race import Race, Row, absent, compare

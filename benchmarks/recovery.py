@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+
+from kfix_md import config
 from kfix_md._entry import State
 from kfix_md._handler import Handler
 from kfix_md._journal import JournalReader
-
-from kfix_md import config
 from kfix_md.feed import Feed
 from kfix_md.simulator.control import Control
 

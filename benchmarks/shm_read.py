@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from kfix_md._shm import SegmentWriter
 from kfix_md._stress import ManualBook, spin_latency
-
 from kfix_md.reader import LEVEL_INT_DTYPE, attach
 from kfix_md.shm_layout import dtype
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from kfix_md._shm import SegmentWriter
 from kfix_md._stress import ManualBook, check_levels, torn_tops
-
 from kfix_md.errors import FeedError
 from kfix_md.reader import attach
 

@@ -8,9 +8,8 @@ import subprocess
 import sys
 import time
 
-from kfix_md._shm import SegmentWriter
-
 import kfix_md
+from kfix_md._shm import SegmentWriter
 
 from .build import ROOT
 from .path import scratch

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from kfix_md._book import Book
 
+from kfix_md._book import Book
 from kfix_md.errors import NoSuchSymbol, UsageError
 from recorder import files, layout, rebuild, schema, shape
 from recorder.layout import Tree, to_date, to_ns

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kfix_md._journal import EVENT, FRAME, JournalReader
-
 from kfix_md import journal_files
+from kfix_md._journal import EVENT, FRAME, JournalReader
 from kfix_md.errors import CaptureError, UsageError
 from recorder.layout import session_date, to_ns
 

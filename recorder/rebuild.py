@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from kfix_md._book import Book, L2Book
 from kfix_md._book_l3 import L3Book
 from kfix_md._codec import id_key, id_text
 from kfix_md._ticks import book_rows
-
 from recorder import files, layout, schema
 from recorder.schema import Flags
 

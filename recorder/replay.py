@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from kfix_md._codec import id_text
 
+from kfix_md._codec import id_text
 from recorder import derive, files, layout, schema
 from recorder.schema import Flags
 

@@ -4,6 +4,7 @@ from enum import IntFlag
 
 import numpy as np
 import pyarrow as pa
+
 from kfix_md._columns import columns
 from kfix_md._entry import ENTRY_DTYPE, Action, IdKind
 

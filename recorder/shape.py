@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from kfix_md._codec import id_text
 
+from kfix_md._codec import id_text
 from kfix_md.errors import UsageError
 from recorder import schema
 

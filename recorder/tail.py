@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 import pyarrow as pa
+
 from kfix_md._codec import fields
 from kfix_md._journal import EVENT, FRAME, JournalReader
 from kfix_md._ticks import SessionTicks, book_rows, message_type, route
-
 from kfix_md.errors import CaptureError, ProtocolError
 from kfix_md.instruments import parse_list
 from recorder import schema

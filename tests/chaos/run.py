@@ -18,9 +18,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from kfix_md._entry import State
-
 from kfix_md import attach
+from kfix_md._entry import State
 from kfix_md.feed import Feed
 from kfix_md.pacing import SECOND
 from kfix_md.service import Service

@@ -5,8 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 import numpy as np
-from kfix_md._entry import ENTRY_DTYPE, TICK_DTYPE, Action, IdKind
 
+from kfix_md._entry import ENTRY_DTYPE, TICK_DTYPE, Action, IdKind
 from tests.oracle import BOOK_SIDES, Book, Entry, Follower, Message
 from tests.oracle.follow import names_its_price
 

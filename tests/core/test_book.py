@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kfix_md._book import L2Book, crc_uses_clmul
 from kfix_md._book_l3 import L3Book
-
 from tests.conftest import ROOT
 from tests.core.convert import depth_units, id_bits, records, units
 from tests.oracle import BOOK_SIDES, Entry, Follower

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kfix_md._codec import id_text
-from kfix_md._entry import Flags
 
 from kfix_md import Handler, NotLive, State
+from kfix_md._codec import id_text
+from kfix_md._entry import Flags
 from tests.core.convert import depth_units, expected_ticks
 from tests.oracle import Follower, frames
 from tests.streams import SERVICES, generate

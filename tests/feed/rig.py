@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from kfix_md._entry import State
 
 from kfix_md import config
+from kfix_md._entry import State
 from kfix_md.feed import Feed
 from kfix_md.service import Service
 from kfix_md.simulator.control import Control

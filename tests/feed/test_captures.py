@@ -7,9 +7,9 @@ from decimal import Decimal
 
 import pytest
 from click.testing import CliRunner
-from kfix_md._handler import Handler
 
 import kfix_md
+from kfix_md._handler import Handler
 
 from .rig import Venue, drive, until
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from kfix_md._entry import State
 
 from kfix_md import config
+from kfix_md._entry import State
 from kfix_md.metrics import COUNTERS
 
 ROOT = Path(__file__).resolve().parent.parent.parent

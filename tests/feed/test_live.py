@@ -8,9 +8,9 @@ import time
 import urllib.request
 
 import pytest
+
 from kfix_md._entry import Cause, State
 from kfix_md._journal import JournalReader
-
 from kfix_md.errors import UsageError
 from kfix_md.session import SessionState
 

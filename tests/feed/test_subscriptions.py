@@ -5,8 +5,8 @@ import logging
 import random
 
 import pytest
-from kfix_md._entry import Cause, State
 
+from kfix_md._entry import Cause, State
 from kfix_md.pacing import SECOND, Pace, Phase, Wish
 from kfix_md.subscriptions import Subscriptions
 

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from kfix_md._journal import EVENT, FRAME, JournalReader, JournalWriter, crc32c
 
 from kfix_md import _journal, journal_files
+from kfix_md._journal import EVENT, FRAME, JournalReader, JournalWriter, crc32c
 from kfix_md.errors import CaptureError, UsageError
 
 NOON = 1_700_049_600_000_000_000  # 2023-11-15 12:00 UTC

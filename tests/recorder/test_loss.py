@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from kfix_md._journal import FRAME, JournalReader, JournalWriter
 
 import recorder
 from kfix_md import journal_files
+from kfix_md._journal import FRAME, JournalReader, JournalWriter
 from kfix_md.errors import CaptureError, UsageError
 from recorder import compact, files, layout, retention, schema
 from recorder.process import Recorder

@@ -8,9 +8,9 @@ from decimal import Decimal
 import numpy as np
 import pyarrow as pa
 import pytest
-from kfix_md._journal import JournalWriter
 
 import recorder
+from kfix_md._journal import JournalWriter
 from kfix_md.errors import CaptureError, NoSuchSymbol, UsageError
 from recorder.process import Recorder
 from recorder.schema import Flags

@@ -17,9 +17,9 @@ import polars as pl
 import pyarrow.dataset as ds
 import pytest
 from click.testing import CliRunner
-from kfix_md._journal import EVENT, JournalReader, JournalWriter
 
 import recorder
+from kfix_md._journal import EVENT, JournalReader, JournalWriter
 from kfix_md.errors import UsageError
 from recorder import cli, compact
 from recorder.process import Recorder

@@ -6,9 +6,9 @@ Here the session works behind the real hot loop, on the bytes of a TLS stream's 
 import random
 
 import pytest
-from kfix_md._entry import Cause, State
 
 from kfix_md import Handler
+from kfix_md._entry import Cause, State
 from kfix_md.session import Session, SessionConfig
 from tests.session.peer import NOON, SECOND, SENDER, TARGET, Recorder, Rig, frame, parse, stamp
 

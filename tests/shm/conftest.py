@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from kfix_md._shm import SegmentWriter
 from kfix_md._stress import ManualBook
-
 from kfix_md.reader import Feed, attach
 
 BIDS = [(280030, 100000), (279999, 96375), (279699, 73860423)]

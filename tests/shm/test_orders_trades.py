@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kfix_md._codec import id_key
 
 from kfix_md import NotLive, State
+from kfix_md._codec import id_key
 from kfix_md.reader import QueuePosition
 from tests.shm.conftest import Desk
 

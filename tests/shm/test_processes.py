@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kfix_md._shm import SegmentWriter
-from kfix_md._stress import check_levels
 
 import kfix_md
 from kfix_md import Cause, FeedDead, FeedError, State, UsageError, attach
+from kfix_md._shm import SegmentWriter
+from kfix_md._stress import check_levels
 from tests.shm.conftest import Desk
 
 VICTIM = Path(__file__).with_name("victim.py")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from kfix_md._stress import check_levels, torn_tops
 
+from kfix_md._stress import check_levels, torn_tops
 from tests.shm.conftest import Desk
 
 ROUNDS, SECONDS = 12, 0.5
