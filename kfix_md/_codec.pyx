@@ -276,7 +276,9 @@ cdef class Codec:
         if m.symbol.n == 0 or m.req_id.n == 0 or kfix_load4(q + 1) != 0x3D383632:   # "268="
             return MD_BAD_VALUE
         p = q + 5
-        if kfix_digits(&p, &number) < 1 or p[0] != SOH or number > <uint64_t>(end - p) // 16 or self.reserve(number) != 0:
+        if kfix_digits(&p, &number) < 1 or p[0] != SOH or number > <uint64_t>(end - p) // 16:
+            return MD_BAD_VALUE
+        if self.reserve(number) != 0:
             return MD_BAD_VALUE
         p += 1
         n = number
