@@ -247,8 +247,10 @@ class Subscriptions:
         self.counters.faults[cause.name] = self.counters.faults.get(cause.name, 0) + 1
         self._close(sub, now_ns)
         delay = self.pace.patience(self._rng, sub.failures)
-        if cause is Cause.PRECISION and sub.failures == 1:
-            self._log.warning("%s: a number finer than its precision; asking for the list", sub.symbol)
+        # a coarser precision than ours shows as checksums that fail again behind a fresh snapshot
+        suspect = (cause is Cause.PRECISION and sub.failures == 1) or (cause is Cause.CRC and sub.failures == 2)
+        if suspect and not self._list_due_ns:
+            self._log.warning("%s: %s; its precision may have changed: asking for the list", sub.symbol, cause.name)
             self._ask_list(now_ns)
         elif sub.failures == self.pace.quarantine_after:
             self._log.error("%s: quarantined after %d faults in a row (%s); next try in %.1f s, then rarer",

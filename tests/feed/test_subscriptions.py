@@ -225,6 +225,18 @@ def test_a_number_too_fine_asks_for_the_list_as_well():
     assert venue.sent[-1][0] == "V"
 
 
+def test_checksums_that_fail_behind_a_fresh_snapshot_ask_for_the_list_once():
+    venue = Venue(spot=False)
+    venue.up("A/B", "C/D")
+    asked = []
+    for symbol in ("A/B", "A/B", "C/D", "C/D"):
+        venue.read = len(venue.sent)
+        venue.subs.on_book(symbol, State.CRC_FAIL, Cause.CRC, SECOND)
+        asked.append([kind for kind, _, _ in venue.sent[venue.read:]].count("x"))
+        venue.subs.pump(2 * SECOND)
+    assert asked == [0, 1, 0, 0]  # the second pair rides on the list that is under way
+
+
 def test_list_troubles():
     venue = Venue(spot=False)
     venue.subs.ready(0)
