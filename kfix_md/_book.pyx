@@ -139,9 +139,9 @@ cdef class Book:
         counts[0] = counts[1] = 0
         worst[0] = worst[1] = 0
         while e < end:
-            side = e.side
-            if side == SIDE_TRADE or e.action != ACTION_NEW or e.qty <= 0:
+            if e.side >= SIDE_TRADE or e.action != ACTION_NEW or e.qty <= 0:
                 return 0
+            side = e.side & 1       # the compiler sees that there are two
             if counts[side] == 0 or (e.price < worst[side] if side == SIDE_BID else e.price > worst[side]):
                 counts[side] += 1
                 worst[side] = e.price
@@ -159,7 +159,7 @@ cdef class Book:
                 mark_dirty(self, side, 0, counts[side])
         e = entries
         while e < end:
-            side = e.side
+            side = e.side & 1
             s = &self.sides[side]
             at = &counts[side]
             if at[0] == s.n or s.price[at[0]] != e.price:
@@ -246,9 +246,12 @@ cdef class Book:
     def apply(self, entries):
         """Apply entries (array of ENTRY_DTYPE, C-contiguous) in the order given.
 
-        A CLEAR entry empties the book. Raises OverflowError when the book may not grow further.
+        A CLEAR entry empties the book. Raises ValueError when a side is none of 269's 0, 1, 2, OverflowError when
+        the book may not grow further.
         """
         entries = np.ascontiguousarray(entries, dtype=ENTRY_DTYPE)
+        if len(entries) and entries["side"].max() > SIDE_TRADE:
+            raise ValueError("an entry's side must be 0 (bid), 1 (offer) or 2 (trade)")
         if len(entries) and self.apply_entries(<MDEntry*>address(entries), len(entries)) != BOOK_OK:
             raise OverflowError("more levels or orders than a book may hold")
 

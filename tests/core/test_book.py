@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from kfix_md._book import L2Book, crc_uses_clmul
 from kfix_md._book_l3 import L3Book
+from kfix_md._entry import ENTRY_DTYPE
 from tests.conftest import ROOT
 from tests.core.convert import depth_units, id_bits, records, units
 from tests.oracle import BOOK_SIDES, Entry, Follower
@@ -227,3 +228,14 @@ def test_a_snapshot_in_any_order_opens_the_oracles_book(level, data):
         if level == "L3":
             same_queues(core, plain, levels=99)
             assert core.crc("order") == plain.checksum("order")
+
+
+@pytest.mark.parametrize("kind", [L2Book, L3Book])
+def test_a_side_that_is_none_is_refused_whole(kind):
+    entries = np.zeros(2, ENTRY_DTYPE)
+    entries["qty"], entries["price"] = 1, (10, 11)
+    entries["side"][1] = 7
+    book = kind(1, 1)
+    with pytest.raises(ValueError, match="side"):
+        book.apply(entries)
+    assert book.counts == (0, 0)
