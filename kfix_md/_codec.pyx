@@ -173,7 +173,7 @@ cdef class Codec:
         # any order; ends at the first field that is not of the header, or, when one of 34, 49, 52, 56 is
         # still missing there, looks for it in the whole frame. Returns MD_OK or what is wrong.
         cdef const char* value
-        cdef const char* after
+        cdef const char* after = NULL
         cdef uint64_t tag, number
         cdef int missing = 0xF
         cdef int result = MD_OK
@@ -475,7 +475,7 @@ cdef class Codec:
         # any field order: a group starts with each return of the tag that followed 268
         cdef const char* p = h.body
         cdef const char* value
-        cdef const char* after
+        cdef const char* after = NULL
         cdef const char* id_p = NULL
         cdef const char* price_p = NULL
         cdef int32_t id_n = 0, price_n = 0

@@ -83,8 +83,6 @@ def print_report(result: dict[str, Any]) -> None:
     counts = f"{crc['checked']:,} checked, {crc['ok']:,} ok, {crc['failed']:,} failed"
     click.echo(f"checksum 5041 (rule {crc['rule']}): {counts}")
     click.echo(f"{result['protocol_errors']:,} protocol errors, {result['gaps']:,} gaps")
-    if result["unfinished_bytes"]:
-        click.echo(f"the stream ends inside a message ({result['unfinished_bytes']:,} bytes of it)")
     if not result["messages"]:
         click.echo("no FIX message in this file")
     for symbol, book in result["symbols"].items():
@@ -110,7 +108,7 @@ def print_report(result: dict[str, Any]) -> None:
 def command(file: Path, as_json: bool, checksum: str) -> None:
     """Run a raw FIX stream FILE (.fix or .fix.gz) through decoder and books.
 
-    Exit status: 0 all sound, 1 something in the stream is wrong, 2 the file cannot be used.
+    Exit status: 0 all sound, 1 something in the stream is wrong, 2 the file cannot be used or ends inside a message.
     """
     from kfix_md._handler import Handler
 
@@ -122,4 +120,9 @@ def command(file: Path, as_json: bool, checksum: str) -> None:
         click.echo(json.dumps(result, indent=2))
     else:
         print_report(result)
+    if handler.unfinished:
+        raise UsageError(
+            f"{file} is cut: its last message has no end ({handler.unfinished:,} bytes of it are there); "
+            "copy it again, or cut it after a whole message"
+        )
     sys.exit(1 if failed(result) else 0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from kfix_md.cli.inspect import command
+from tests.conftest import ROOT
 from tests.oracle import frames
 from tests.streams import generate
 from tests.streams.wire import body_of, example, seal
@@ -110,10 +113,18 @@ def test_a_wrong_checksum_of_the_book_is_exit_1(tmp_path):
     assert (status, told["checksum"]["checked"]) == (0, 0)
 
 
-def test_a_file_that_ends_inside_a_message(tmp_path):
-    status, told = inspect(saved(tmp_path, generate("spot-l2", **SMALL).data[:-5]))
-    assert status == 1
-    assert told["protocol_errors"] == 1
+@pytest.mark.parametrize(("name", "cut"), [("stream.fix", 5), ("stream.fix.gz", 300)])
+def test_a_file_that_is_cut_is_told_in_one_line(name, cut, tmp_path):
+    path = saved(tmp_path, generate("spot-l2", **SMALL).data, name)
+    path.write_bytes(path.read_bytes()[:-cut])
+    done = subprocess.run(
+        [sys.executable, "-m", "kfix_md", "inspect", str(path), "--json"],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("kfix: ") and "cut" in done.stderr and done.stderr.count("\n") == 1
+    if name == "stream.fix":
+        assert json.loads(done.stdout)["protocol_errors"] == 1  # what is there is told all the same
 
 
 def test_no_fix_at_all(tmp_path):
