@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from kfix_md._shm import SegmentWriter
-from kfix_md._stress import ManualBook, check_levels, torn_tops
+from kfix_md._stress import ManualBook, check_levels, torn_levels, torn_tops
 from kfix_md.errors import FeedError
 from kfix_md.reader import attach
 
@@ -87,6 +87,9 @@ def run(rate: float, reads: int, level_reads: int) -> bool:
                 break
         object_torn = python_tops(book, level_reads)
         told = {"top": (torn, reads), "python top": (object_torn, level_reads)}
+        changed = LEVELS if rate else 1
+        for kind, deep in (("ten levels", False), ("whole book", True)):
+            told[kind] = torn_levels(book, reads, changed, deep)
         if rate:
             told["depth(10)"] = levels(book, level_reads // 20, 10)
             told["depth(None)"] = levels(book, level_reads // 20, None)

@@ -20,3 +20,6 @@ cdef class Book(TopReader):
     cdef object copy_deep(self, uint32_t most, kfix_depth* head)
     cdef int find_order(self, int kind, uint64_t hi, uint64_t lo, kfix_order* found) except -1
     cdef int32_t copy_queue(self, int64_t price, kfix_order** rows, kfix_depth* head) except -1
+
+
+cdef void* data_of(out) except? NULL

@@ -2,15 +2,16 @@
 """Books made by hand, and writers and readers without a pause: what tests and benchmarks drive shared memory with."""
 
 from kfix_md._entry import Cause, State
+from kfix_md.errors import FeedError
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove, memset
 
 from kfix_md._entry cimport BookSide, MDEntry, Order, OrderSlab, TopOfBook
-from kfix_md._deep cimport Book
+from kfix_md._deep cimport Book, data_of
 from kfix_md._shm cimport (
-    SegmentWriter, kfix_load, kfix_now, kfix_pause, kfix_top,
+    SegmentWriter, kfix_depth, kfix_level, kfix_load, kfix_now, kfix_pause, kfix_top,
 )
 
 cdef extern from "_shm_os.h" nogil:
@@ -203,6 +204,36 @@ cdef void naive_copy(kfix_top* to, kfix_top* source) noexcept nogil:
     to.bid, to.bid_qty = <int64_t> kfix_load(&source.bid), <int64_t> kfix_load(&source.bid_qty)
     to.ask, to.ask_qty = <int64_t> kfix_load(&source.ask), <int64_t> kfix_load(&source.ask_qty)
     to.recv_ns, to.seq = <int64_t> kfix_load(&source.recv_ns), kfix_load(&source.seq)
+
+
+def torn_levels(Book book, int64_t reads, int32_t levels, bint deep=False):
+    """Copy ten levels a side (`deep`: the whole book) `reads` times from C: (torn, whole copies).
+
+    `levels` is how many the storm changes. A copy that finds no quiet moment in its bounded tries is not counted.
+    """
+    cdef kfix_depth head
+    cdef int64_t torn = 0, whole = 0, _i
+    for _i in range(reads):
+        try:
+            copy = book.copy_deep(book.depth_capacity, &head) if deep else book.copy_ten(10, &head)
+        except FeedError:
+            continue
+        whole += 1
+        torn += torn_copy(<kfix_level*> data_of(copy), &head, levels, deep)
+    return torn, whole
+
+
+cdef bint torn_copy(kfix_level* rows, kfix_depth* head, int32_t levels, bint deep) noexcept nogil:
+    # best first in the block of ten, best last in the whole book
+    cdef int32_t i, b, a
+    cdef int64_t k = rows[head.n_bids - 1 if deep else 0].price
+    for i in range(levels):
+        b = head.n_bids - 1 - i if deep else i
+        a = head.n_bids + (head.n_asks - 1 - i if deep else i)
+        if (rows[b].price != k - 4 * i or rows[b].qty != k - 4 * i + 1
+                or rows[a].price != k + 4 * i + 2 or rows[a].qty != k + 4 * i + 3):
+            return True
+    return False
 
 
 def check_levels(bids, asks):

@@ -36,7 +36,7 @@ class Plan:
     messages: float = 1e8
     seconds: float = 86_400.0
     symbols: int = 50
-    rate: float = 20_000.0  # book changes a second and service
+    rate: float = 60_000.0  # book changes a second and service
     rollover: int = 20
     sample: float = 1.0  # seconds between measurements
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from kfix_md._stress import check_levels, torn_tops
+from kfix_md._stress import check_levels, torn_levels, torn_tops
 from tests.shm.conftest import Desk
 
 ROUNDS, SECONDS = 12, 0.5
@@ -15,12 +15,15 @@ ROUNDS, SECONDS = 12, 0.5
 class Tally:
     """What a run of readers saw."""
 
-    reads = torn = naive = distinct = levels = 0
+    reads = torn = naive = distinct = levels = copies = 0
 
     def look(self, book, deep: bool) -> None:
         torn, _, distinct = torn_tops(book, 20_000)
         self.torn, self.distinct, self.reads = self.torn + torn, self.distinct + distinct, self.reads + 20_000
         self.naive += torn_tops(book, 20_000, naive=True)[0]
+        for whole_book in (False, True):
+            torn, whole = torn_levels(book, 500, 10 if deep else 1, whole_book)
+            self.torn, self.copies = self.torn + torn, self.copies + whole
         for _ in range(20):
             bid, bid_qty, ask, ask_qty = book.top(price="int")
             self.torn += (bid_qty, ask, ask_qty) != (bid + 1, bid + 2, bid + 3)
@@ -29,7 +32,7 @@ class Tally:
                 self.levels += 1
 
     def enough(self, deep: bool) -> bool:
-        return self.naive > 0 and self.distinct > 500 and (self.levels > 500 or not deep)
+        return self.naive > 0 and self.distinct > 500 and self.copies > 500 and (self.levels > 500 or not deep)
 
 
 @pytest.mark.parametrize("rate", [1_000_000, 0], ids=["a million a second", "flat out"])
