@@ -107,9 +107,10 @@ class Watch:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         end = reading.counters.get("journal_position", 0)
-        segments = max(0, (end >> SEGMENT_SHIFT) - (committed >> SEGMENT_SHIFT))
+        # segments are not numbered from 0: before its first commit nothing can be said in segments
+        segments = max(0, (end >> SEGMENT_SHIFT) - (committed >> SEGMENT_SHIFT)) if committed else None
         mask = (1 << SEGMENT_SHIFT) - 1
-        behind = max(0, (end & mask) - (committed & mask)) if not segments else None
+        behind = max(0, (end & mask) - (committed & mask)) if segments == 0 else None
         return {"committed": committed, "behind_bytes": behind, "behind_segments": segments,
                 "commit_age_s": max(0.0, time.time() - written)}  # fmt: skip
 

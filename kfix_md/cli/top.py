@@ -184,6 +184,8 @@ def recorder_text(reading: Reading) -> str:
     told = reading.recorder
     if told is None:
         return "-"
+    if told["behind_segments"] is None:
+        return f"started {span(told['commit_age_s'])} ago, nothing committed yet"
     size = f"{told['behind_segments']} segments" if told["behind_segments"] else f"{short(told['behind_bytes'])}B"
     return f"{size} behind, committed {span(told['commit_age_s'])} ago"
 

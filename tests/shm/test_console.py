@@ -71,6 +71,15 @@ def test_top_as_json_is_exact_and_complete(busy, capsys, tmp_path):
     assert told["recorder"]["behind_bytes"] == 3000 and told["recorder"]["behind_segments"] == 0
 
 
+def test_top_says_that_a_recorder_has_committed_nothing_yet(busy, capsys, tmp_path):
+    (tmp_path / "captures" / "state").mkdir(parents=True)
+    (tmp_path / "captures" / "state" / "commit.json").write_text(json.dumps({"position": 0}))
+    words = ("top", "--sample", 0, "--directory", tmp_path, "--captures", tmp_path / "captures")
+    assert "nothing committed yet" in run(capsys, *words)[1]
+    told = json.loads(run(capsys, *words, "--json")[1])["recorder"]
+    assert told["behind_segments"] is None and told["behind_bytes"] is None
+
+
 def test_top_once_is_plain_when_not_a_terminal(busy, capsys, tmp_path):
     status, out, _ = run(capsys, "top", "--sample", 0, "--directory", tmp_path)
     assert status == 0 and "\x1b" not in out
