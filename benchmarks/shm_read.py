@@ -3,10 +3,12 @@
     python benchmarks/shm_read.py [--quick]
 
 Reader and writer are processes on cores of their own. The struct and numpy readers return raw integers: they are spared
-the conversion that the compiled ones make. Ratios are what to look at; the targets stand beside them.
+the conversion that the compiled ones make. Ratios are what to look at; the targets stand beside them. iceoryx2, where
+installed (extra `bench-more`), carries the same numbers: as samples of publish-subscribe and as a blackboard entry.
 """
 
 import argparse
+import ctypes
 import mmap
 import os
 import statistics
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,11 @@ from kfix_md._shm import SegmentWriter
 from kfix_md._stress import ManualBook, spin_latency
 from kfix_md.reader import LEVEL_INT_DTYPE, attach
 from kfix_md.shm_layout import dtype
+
+try:
+    import iceoryx2
+except ImportError as error:
+    iceoryx2, ABSENT = None, str(error)
 
 CORES = sorted(os.sched_getaffinity(0))
 DEPTH = 1000
@@ -116,6 +124,82 @@ def cost(read, n: int) -> float:
     return sorted(taken)[ROUNDS // 10]
 
 
+class IceTop(ctypes.Structure):
+    """Top of book as iceoryx2 carries it."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("version", "bid", "bid_qty", "ask", "ask_qty", "recv_ns")]
+
+
+ICE_BUFFER = 1000  # samples that wait for the subscriber: as many new ones can be read in a row
+ICE_UNPACK = struct.Struct("<6q").unpack
+
+
+def ice_services(name: str):
+    """The node, which has to live on, the publish-subscribe service and the node's maker of blackboards."""
+    iceoryx2.set_log_level(iceoryx2.LogLevel.Error)
+    node = iceoryx2.NodeBuilder.new().create(iceoryx2.ServiceType.Ipc)
+    service = node.service_builder(iceoryx2.ServiceName.new(name + "/samples")).publish_subscribe(IceTop)
+    service = service.subscriber_max_buffer_size(ICE_BUFFER).enable_safe_overflow(True).open_or_create()
+    return node, service, node.service_builder(iceoryx2.ServiceName.new(name + "/entry"))
+
+
+def ice_publisher(name: str, core: int) -> None:
+    """As many updates as each line of stdin says."""
+    os.sched_setaffinity(0, {core})
+    _node, service, builder = ice_services(name)
+    publisher, key, count = service.publisher_builder().create(), ctypes.c_uint64(0), 0
+    board = builder.blackboard_creator(ctypes.c_uint64).add(key, IceTop()).create()
+    entry = board.writer_builder().create().entry(key, IceTop)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        for _ in range(int(line)):
+            count += 1
+            top = IceTop(count, 10**6, 1, 2 * 10**6, 1, count)
+            publisher.send_copy(top)
+            entry.update_with_copy(top)
+        print("done", flush=True)
+
+
+class IceReader:
+    """iceoryx2's subscriber and blackboard reader."""
+
+    def __init__(self) -> None:
+        name = f"kfix-md-bench-{os.getpid()}"
+        words = [sys.executable, __file__, "--publisher", name, "--core", str(CORES[-1])]
+        self.child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.child.stdout.readline()
+        self.node, service, builder = ice_services(name)
+        self.subscriber = service.subscriber_builder().buffer_size(ICE_BUFFER).create()
+        board = builder.blackboard_opener(ctypes.c_uint64).open()
+        self.entry = board.reader_builder().create().entry(ctypes.c_uint64(0), IceTop)
+        self.held = self.entry.get()
+
+    def publish(self, count: int) -> None:
+        self.child.stdin.write(f"{count}\n")
+        self.child.stdin.flush()
+        self.child.stdout.readline()
+
+    def payload(self):
+        """As its documentation has it."""
+        top = self.subscriber.receive().payload().contents
+        return top.bid, top.bid_qty, top.ask, top.ask_qty
+
+    def pointer(self):
+        """The least that gives the values."""
+        sample = self.subscriber.receive()
+        return ICE_UNPACK(ctypes.string_at(sample.payload_ptr, 48))
+
+    def get(self):
+        return ICE_UNPACK(self.entry.get().data)
+
+    def same(self):
+        return self.entry.is_up_to_date(self.held)
+
+    def close(self) -> None:
+        self.child.stdin.close()
+        self.child.wait(60)
+
+
 class Bench:
     """The writer process and the readers of its one book."""
 
@@ -162,15 +246,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--writer", help=argparse.SUPPRESS)
+    parser.add_argument("--publisher", help=argparse.SUPPRESS)
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.writer:
         writer(args.writer, args.core)
         return
+    if args.publisher:
+        ice_publisher(args.publisher, args.core)
+        return
     os.sched_setaffinity(0, {CORES[0]})
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
         bench = Bench(directory, 50_000 if args.quick else 500_000)
         measure(bench)
+        against_iceoryx2(bench)
         bench.child.stdin.close()
         bench.child.wait(60)
 
@@ -217,6 +306,59 @@ def measure(bench: Bench) -> None:
     report("numpy with a seqlock in Python, integers", numpy)
     report("depth(None), floats", floats, f"{floats / numpy_floats:.2f} x numpy")
     report("numpy with a seqlock in Python, floats", numpy_floats)
+
+
+def against_iceoryx2(bench: Bench) -> None:
+    """Rounds in turn, first with news, then with nothing new.
+
+    News for the subscriber is a sample waiting for every read, for this package's reader a million updates a second
+    meanwhile; the blackboard's entry was updated before the round.
+    """
+    print("against iceoryx2, ns a read, rounds in turn")
+    if iceoryx2 is None:
+        print(f"   absent: {ABSENT}")
+        return
+    ice, book, n = IceReader(), bench.book, ICE_BUFFER
+    ice.publish(1)
+    if ice.pointer()[1:5] != (10**6, 1, 2 * 10**6, 1) or ice.get()[:2] != (1, 10**6):
+        raise SystemExit("iceoryx2 gave other values than were published")
+    quote = book.read()
+    new = {"top()": book.top, "read(quote)": partial(book.read, quote), "iceoryx2 receive(), payload()": ice.payload,
+           "iceoryx2 receive(), by pointer": ice.pointer, "iceoryx2 blackboard get()": ice.get}  # fmt: skip
+    same = {"changed(), nothing new": book.changed, "iceoryx2 receive(), nothing new": ice.subscriber.receive,
+            "iceoryx2 has_samples(), nothing new": ice.subscriber.has_samples,
+            "iceoryx2 blackboard is_up_to_date()": ice.same}  # fmt: skip
+    taken = {name: [] for name in (*new, *same)}
+    for _ in range(10 if bench.n < 100_000 else 100):
+        for name, read in new.items():
+            if name.startswith("iceoryx2"):
+                ice.publish(n)
+                taken[name].append(_round(read, n))
+                while ice.subscriber.receive() is not None:
+                    pass
+                continue
+            book.read(quote)
+            bench.storm(0.002, 1e6)
+            while not book.changed():
+                pass
+            taken[name].append(_round(read, n))
+            bench.done()
+        book.read(quote)
+        ice.held = ice.entry.get()
+        for name, read in same.items():
+            taken[name].append(_round(read, n))
+    ice.close()
+    values = {name: statistics.median(times) for name, times in taken.items()}
+    for name, value in values.items():
+        base = "top()" if name in new else "changed(), nothing new"
+        report(name, value, f"{value / values[base]:.1f} x {base}")
+
+
+def _round(read, n: int) -> float:
+    start = time.perf_counter_ns()
+    for _ in range(n):
+        read()
+    return (time.perf_counter_ns() - start) / n
 
 
 def latency(bench: Bench, count: int) -> float:
