@@ -18,6 +18,7 @@ from kfix_md.simulator.loops import LoopLine, cycle
 from kfix_md.simulator.market import Market, instruments, level_entries
 from kfix_md.simulator.service import SERVICES, Service
 
+PUMP_NS = 10_000_000    # the loop is never held longer by a rendered market
 TICK_SECONDS = 0.005
 logger = logging.getLogger("kfix.simulator")
 
@@ -212,7 +213,7 @@ class Venue:
         self._owed -= due
         due = min(due, 20_000)          # a machine that cannot keep up drops time, not memory
         if self.config.rendered:
-            self._pump_rendered(due)
+            due = self._pump_rendered(due)
         else:
             for _ in range(due):
                 self._step(self._next_market(), now_ns)
@@ -226,14 +227,20 @@ class Venue:
         dice = (self._turn >> 33) / 2**31
         return rows[int(dice * dice * len(rows))]
 
-    def _pump_rendered(self, due: int) -> None:
+    def _pump_rendered(self, due: int) -> int:
+        """Play at most `due` positions, and no longer than sessions and timers can wait; returns their number."""
         markets = self.markets
         count = len(markets)
-        for number in range(self._turn, self._turn + due):
-            _, level2, level3 = markets[number % count]
-            level2.advance()
-            level3.advance()
-        self._turn = (self._turn + due) % count
+        end_ns, played = self.now() + PUMP_NS, 0
+        while played < due and self.now() < end_ns:
+            some = min(due - played, 256)
+            for number in range(self._turn, self._turn + some):
+                _, level2, level3 = markets[number % count]
+                level2.advance()
+                level3.advance()
+            self._turn = (self._turn + some) % count
+            played += some
+        return played
 
     def step(self, row: tuple[Market, Line, Line]) -> None:
         """The next order of one symbol, now."""
