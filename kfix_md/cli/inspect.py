@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from kfix_md.errors import UsageError
-from kfix_md.view import decimal_text
 
 CHUNK = 1 << 20
 
@@ -34,19 +33,12 @@ def chunks(path: Path) -> Iterator[bytes]:
 def symbol_report(handler: Any, symbol: str) -> dict[str, Any]:
     """State, exact best prices and sizes of one symbol's book."""
     view, book = handler[symbol], handler.book(symbol)
-    precisions = handler.precisions(symbol)
-    bid, bid_qty, ask, ask_qty = view.top(allow_stale=True, price="int")
-
-    def level(price: int | None, qty: int | None) -> list[str] | None:
-        if price is None or qty is None:
-            return None
-        return [decimal_text(price, precisions[0]), decimal_text(qty, precisions[1])]
-
+    bid, ask = view.top_text()
     return {
         "state": view.state.name,
         "cause": view.cause.name,
-        "bid": level(bid, bid_qty),
-        "ask": level(ask, ask_qty),
+        "bid": bid,
+        "ask": ask,
         "levels": [0, 0] if book is None else list(book.counts),
         "orders": None if book is None or book.order_counts is None else list(book.order_counts),
     }
