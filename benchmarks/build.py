@@ -28,16 +28,21 @@ def run(command: list[str]) -> None:
         raise RuntimeError(f"{' '.join(command[:2])} failed:\n{done.stderr[-2000:]}")
 
 
-def library(name: str, *flags: str) -> ctypes.CDLL | None:
-    """native/<name>.cpp as a shared library; None where there is no C++ compiler."""
-    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+COMPILERS = {"cpp": (("c++", "g++", "clang++"), "-std=c++17"), "c": (("cc", "gcc", "clang"), "-std=c11")}
+
+
+def library(name: str, *flags: str, suffix: str = "cpp") -> ctypes.CDLL | None:
+    """native/<name>.<suffix> as a shared library; None where there is no compiler for it."""
+    names, standard = COMPILERS[suffix]
+    compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
         return None
-    source, target = NATIVE / f"{name}.cpp", BUILD / f"{name}.so"
+    source, target = NATIVE / f"{name}.{suffix}", BUILD / f"{name}.so"
     if not newer(target, source):
         BUILD.mkdir(parents=True, exist_ok=True)
-        run([compiler, "-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", *flags[:-1], str(source),
-             "-o", str(target), *flags[-1:]])
+        linked = [flag for flag in flags if flag.startswith("-l")]  # behind what needs them
+        run([compiler, "-O3", "-march=native", standard, "-shared", "-fPIC",
+             *(flag for flag in flags if flag not in linked), str(source), "-o", str(target), *linked])
     return ctypes.CDLL(str(target))
 
 

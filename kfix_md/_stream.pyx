@@ -20,6 +20,9 @@ _GARBLED = {FRAME_GARBAGE: "garbage", FRAME_BAD_LENGTH: "body_length", FRAME_BAD
 cdef class Stream:
     """The receiving end of one connection. `on_frame` gets every sound frame, with PADDING readable bytes behind it."""
 
+    def __cinit__(self, *args, **more):
+        self.max_frame = 1 << 26
+
     def __dealloc__(self):
         free(self.buffer)
 
