@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import ssl
 import subprocess
 import sys
 import time
@@ -15,12 +16,12 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
-from . import books, decode, growth, path, start, workload
+from . import books, decode, growth, ingest, latency, path, start, workload
 from .race import Row
 
-PACKAGES = ("numpy", "Cython", "simplefix", "sortedcontainers", "order-book", "quickfix", "quickfix-tls",
-            "nautilus_trader")
-PARTS = ("decode", "books", "path", "growth", "start")
+PACKAGES = ("numpy", "Cython", "uvloop", "aiofastnet", "simplefix", "sortedcontainers", "order-book", "quickfix",
+            "quickfix-tls", "nautilus_trader")
+PARTS = ("decode", "books", "path", "ingest", "latency", "growth", "start")
 
 
 def machine() -> dict[str, str]:
@@ -37,7 +38,8 @@ def machine() -> dict[str, str]:
     told = {
         "cpu": f"{cpu}, {os.cpu_count()} cores", "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(), "compiler": version.splitlines()[0] if version else "none found",
-        "kfix-md": __version__, "instruction set": SIMD, "load before": f"{os.getloadavg()[0]:.1f}",
+        "kfix-md": __version__, "instruction set": SIMD, "TLS": ssl.OPENSSL_VERSION,
+        "load before": f"{os.getloadavg()[0]:.1f}",
     }
     for name in PACKAGES:
         try:
@@ -63,6 +65,10 @@ def plan(
     for name, suite in (("decode", decode), ("books", books), ("path", path)):
         if name in parts:
             runs += [lambda suite=suite, work=work: suite.run(work, rounds) for work in works]
+    if "ingest" in parts:
+        runs.append(lambda: ingest.run(rounds, quick))
+    if "latency" in parts:
+        runs.append(lambda: latency.run(rounds, quick))
     if "growth" in parts:
         runs.append(lambda: growth.run(max(rounds // 2, 3), quick))
     if "start" in parts:

@@ -3,6 +3,7 @@
 // A TLS 1.3 client written the fast way in C. It does what the connector does (one wait and one recv for whatever has
 // arrived, SSL_read of every record into one owned buffer, BodyLength and CheckSum of every frame) and nothing else.
 // Compiled at run time by `python -m benchmarks`.
+#include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,7 +70,7 @@ static int64_t take(Receiver *r) {
     struct epoll_event event;
     int ready;
     do ready = epoll_wait(r->epoll, &event, 1, r->spin ? 0 : -1);
-    while (ready == 0);
+    while (ready == 0 || (ready < 0 && errno == EINTR)); // stopped and continued
     if (ready < 0) return -1;
     int64_t left = r->wire_n - r->wire_at; // of a record that has not come whole
     memmove(r->wire, r->wire + r->wire_at, left);
