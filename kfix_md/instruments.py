@@ -132,26 +132,30 @@ class InstrumentList:
     def __init__(self) -> None:
         self.known: dict[str, Instrument] = {}
         self.complete = False
-        self._request_id = ""
-        self._collecting: dict[str, Instrument] = {}
+        self._collecting: dict[str, dict[str, Instrument]] = {}  # of each request that may be answered
 
-    def expect(self, request_id: str) -> None:
-        """A new request (35=x) with this 320 is under way; the next whole list replaces what is known."""
-        self._request_id = request_id
-        self._collecting = {}
+    def expect(self, request_id: str, again: bool = False) -> None:
+        """A new request (35=x) with this 320 is under way; the next whole list replaces what is known.
+
+        `again`: an answer to the requests before it, late as it may come, is as good.
+        """
+        if not again:
+            self._collecting.clear()
+        self._collecting[request_id] = {}
         self.complete = False
 
     def apply(self, part: ListPart) -> ListChange | None:
         """Take in a sound part (560=0). None while fragments are missing, and for an old request."""
-        if part.request_id and part.request_id != self._request_id:
+        request_id = part.request_id or next(reversed(self._collecting), "")
+        if request_id not in self._collecting:
             return None
         fresh = {row.symbol: row for row in part.instruments}
         if self.complete:  # an update of the standing list
             return self._merge(fresh, gone=[], complete=False)
-        self._collecting.update(fresh)
+        self._collecting[request_id].update(fresh)
         if not part.last:
             return None
-        fresh, self._collecting, self.complete = self._collecting, {}, True
+        fresh, self._collecting[request_id], self.complete = self._collecting[request_id], {}, True
         gone = [symbol for symbol in self.known if symbol not in fresh]
         return self._merge(fresh, gone, complete=True)
 

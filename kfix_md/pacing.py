@@ -28,7 +28,7 @@ class Pace:
 
     burst: int = 100
     per_second: float = 1000.0
-    answer_ns: int = 10 * SECOND  # a request without an answer for so long is made again
+    answer_ns: int = 10 * SECOND  # a request without an answer for so long is made again, then twice as long...
     first_retry_ns: int = SECOND // 2
     longest_retry_ns: int = 300 * SECOND
     calm_ns: int = 60 * SECOND  # a book that was good for so long starts with a clean record
@@ -40,6 +40,13 @@ class Pace:
             return 0
         delay = min(self.first_retry_ns << min(failures - 2, 20), self.longest_retry_ns)
         return int(delay * rng.uniform(0.75, 1.25))
+
+    def answer_within(self, failures: int) -> int:
+        """Nanoseconds to wait for an answer after so many failures in a row.
+
+        A venue that is slow under load would be made slower by the same questions again and again.
+        """
+        return max(self.answer_ns, min(self.answer_ns << min(failures, 20), self.longest_retry_ns))
 
 
 class Phase(Enum):

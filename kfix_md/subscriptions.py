@@ -158,7 +158,7 @@ class Subscriptions:
         if self._list_due_ns and now_ns >= self._list_due_ns:
             self._list_failures += 1
             self._log.warning("no usable instrument list yet; asking again")
-            self._ask_list(now_ns)
+            self._ask_list(now_ns, again=True)
         self.pump(now_ns)
 
     def next_due_ns(self) -> int | None:
@@ -178,10 +178,10 @@ class Subscriptions:
 
     # ---- requests ---------------------------------------------------------------------------------
 
-    def _ask_list(self, now_ns: int) -> None:
+    def _ask_list(self, now_ns: int, again: bool = False) -> None:
         request_id = self._requests.new_id()
-        self.instruments.expect(request_id)
-        self._list_due_ns = now_ns + self.pace.patience(self._rng, self._list_failures) + self.pace.answer_ns
+        self.instruments.expect(request_id, again)
+        self._list_due_ns = now_ns + self.pace.answer_within(self._list_failures)
         self._requests.sent(self._send("x", fix.instrument_list_request(request_id, updates=1), now_ns), "list")
 
     def _plan(self, sub: Subscription, due_ns: int) -> None:
@@ -208,7 +208,7 @@ class Subscriptions:
         self.counters.unanswered += 1
         sub.failures += 1
         self._log.warning("%s: no snapshot after %.0f s; asking again", sub.symbol,
-                          self.pace.answer_ns / SECOND)
+                          (now_ns - sub.asked_ns) / SECOND)
         self._plan(sub, now_ns + self.pace.patience(self._rng, sub.failures))
 
     def _request(self, sub: Subscription, now_ns: int, end: bool = False) -> int:
@@ -233,7 +233,7 @@ class Subscriptions:
         sub.asked_ns = now_ns
         self.counters.subscribed += 1
         self._emit({"type": "subscribed", "symbol": sub.symbol, "md_req_id": sub.md_req_id})
-        self._plan(sub, now_ns + self.pace.answer_ns)
+        self._plan(sub, now_ns + self.pace.answer_within(sub.failures))
         sub.phase = Phase.REQUESTED
 
     # ---- faults of one symbol ---------------------------------------------------------------------

@@ -169,6 +169,34 @@ def test_an_unanswered_request_is_made_again():
     assert venue.subs.counters.unanswered == 1
 
 
+def test_a_slow_venue_is_asked_more_and_more_rarely():
+    venue, at, asked = Venue(pace=Pace(answer_ns=10 * SECOND)), 0, []
+    venue.up()
+    venue.list([("A/B", 1, 1)])
+    while len(asked) < 6:
+        at += SECOND
+        venue.subs.tick(at)
+        asked += [at // SECOND for _, _, kind in venue.requests() if kind == "1"]
+    waits = [after - before for before, after in zip(asked, asked[1:], strict=False)]
+    assert waits == sorted(waits) and waits[1] > 20 and waits[-1] > 80
+
+
+def test_a_list_that_comes_late_is_as_good():
+    venue = Venue(spot=False, pace=Pace(answer_ns=10 * SECOND))
+    venue.subs.ready(0)
+    first = dict(venue.sent[0][1])[320]
+    venue.list([("A/B", 1, 1)], request=first, last=b"N")
+    venue.subs.tick(10 * SECOND)
+    second = [dict(body)[320] for kind, body, _ in venue.sent if kind == "x"][-1]
+    assert second != first
+    venue.list([("C/D", 1, 1)], 12 * SECOND, request=first, last=b"Y")
+    assert [s for s, _, _ in venue.requests()] == ["A/B", "C/D"]
+    venue.list([("A/B", 1, 1), ("C/D", 1, 1)], 13 * SECOND, request=second)
+    venue.subs.tick(40 * SECOND)
+    assert [s for s, _, kind in venue.requests("V") if kind == "1"] == ["A/B", "C/D"]  # unanswered, not changed
+    assert [kind for kind, _, _ in venue.sent].count("x") == 2
+
+
 def test_requests_are_paced():
     venue = Venue(pace=Pace(burst=10, per_second=100, answer_ns=100 * SECOND), spot=False)
     venue.subs.ready(0)
