@@ -88,12 +88,15 @@ def _depth(value: int) -> int:
 def _segment_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,48}", value) or value.startswith("."):
         raise ValueError("must be 1 to 48 letters, digits, dots, dashes or underscores")
+    if value.endswith(tuple(f".{service}" for service in SERVICES)):
+        raise ValueError("must not end like a service: so are the parts of a feed of several processes named")
     return value
 
 
 SecretRef = Annotated[str, AfterValidator(_secret_reference)]
 CompID = Annotated[str, AfterValidator(_comp_id)]
 TimeOfDay = Annotated[int, BeforeValidator(_clock)]
+Cpu = Annotated[int, Field(ge=0)]
 
 
 class _Section(BaseModel):
@@ -113,9 +116,19 @@ class FeedSection(_Section):
     state_directory: Path = Path("state")
     unknown_symbols: Literal["stop", "warn"] = "stop"
     tls_engine: Literal["auto", "aiofastnet", "uvloop"] = "auto"
-    cpu: int | None = Field(None, ge=0)
+    processes: Literal["one", "per-service"] = "one"
+    cpu: Cpu | list[Cpu] | None = None
     rt_priority: int | None = Field(None, ge=1, le=99)
     busy_poll: bool = False
+
+
+    @model_validator(mode="after")
+    def _fill(self) -> FeedSection:
+        if self.cpu == []:
+            raise ValueError("cpu: an empty list; name CPUs or remove the line")
+        if self.processes == "per-service" and len(self.name) > 32:
+            raise ValueError("name: at most 32 characters with processes = \"per-service\"")
+        return self
 
 
 class ServiceSection(_Section):

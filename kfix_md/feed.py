@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import __version__
@@ -19,6 +19,7 @@ from .dial import choose_engine
 from .errors import UsageError
 from .metrics import Metrics, gather
 from .pair import Pair
+from .processes import clear_way, part_of, supervise
 from .service import Service
 from .session import SessionState
 from .store import SequenceStore
@@ -59,6 +60,8 @@ class Feed:
 
         config, now_ns = self.config, time.time_ns()
         feed = config.feed
+        if feed.processes == "one":
+            clear_way(config)
         plans = [Service(section, number, rollover_s=feed.rollover, start_ns=now_ns)
                  for number, section in enumerate(config.service)]
         for plan in plans:  # certificate files and secrets are read before the first byte is written
@@ -242,8 +245,9 @@ def session_word(service: Service) -> str:
 def _tune(config: Config) -> None:
     feed = config.feed
     if feed.cpu is not None:
+        wanted = set(feed.cpu if isinstance(feed.cpu, list) else [feed.cpu])
         try:
-            os.sched_setaffinity(0, {feed.cpu})
+            os.sched_setaffinity(0, wanted)
         except OSError:
             allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
             raise UsageError(f"feed.cpu = {feed.cpu}: not one of this process's CPUs ({allowed})") from None
@@ -251,8 +255,8 @@ def _tune(config: Config) -> None:
         try:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(feed.rt_priority))
         except OSError:
-            told = "not permitted; give CAP_SYS_NICE (or LimitRTPRIO) or remove the line"
-            raise UsageError(f"feed.rt_priority = {feed.rt_priority}: {told}") from None
+            log.warning("feed.rt_priority = %d: not permitted, going on without; give CAP_SYS_NICE (or LimitRTPRIO)",
+                        feed.rt_priority)
 
 
 async def _collect_garbage() -> None:
@@ -273,14 +277,25 @@ async def _spin() -> None:
         await asyncio.sleep(0)
 
 
-def run(path: str) -> None:
-    """`kfix feed`: build from the file, serve until told to stop."""
+def run(path: str, service: str | None = None, options: Sequence[str] = ()) -> int:
+    """`kfix feed`: build from the file, serve until told to stop; the exit status.
+
+    `service`: that one alone, as the process it has by processes = "per-service"; `options` go to such processes.
+    """
     import uvloop
 
-    config = load_config(path)
+    def load() -> Config:
+        config = load_config(path)
+        return config if service is None else part_of(config, service)
+
+    config = load()
+    if service is None and config.feed.processes == "per-service":
+        clear_way(config)
+        return supervise(path, config, "feed", options)
 
     async def main() -> None:
-        await Feed(config, lambda: load_config(path)).run()
+        await Feed(config, load).run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
+    return 0

@@ -43,10 +43,13 @@ def default_directory() -> Path:
 
 
 def feeds(directory: str | os.PathLike | None = None) -> list[str]:
-    """Names of the feeds in a directory, dead ones included."""
+    """Names of the feeds in a directory, dead ones included; one of several processes counts once."""
+    from kfix_md.joined import split
+
     where = default_directory() if directory is None else Path(directory)
     try:
-        return sorted(entry.name.removeprefix(PREFIX) for entry in where.iterdir() if entry.name.startswith(PREFIX))
+        names = [entry.name.removeprefix(PREFIX) for entry in where.iterdir() if entry.name.startswith(PREFIX)]
+        return sorted({split(name)[0] for name in names})
     except OSError as error:
         raise FeedError(f"shared memory directory {where}: {error.strerror}") from error
 
@@ -80,7 +83,16 @@ def attach(
             there = feeds(where)
             name = there[0] if len(there) == 1 else "default"
         path = where / (PREFIX + name)
-    return Feed(Path(path), reconnect)
+    return _feed_at(Path(path), reconnect)
+
+
+def _feed_at(path: Path, reconnect: bool) -> "Feed":
+    if not path.exists():
+        from kfix_md.joined import JoinedFeed, parts_of
+
+        if parts_of(path):
+            return JoinedFeed(path, reconnect)
+    return Feed(path, reconnect)
 
 
 def _open(path: Path) -> Segment:
@@ -110,11 +122,11 @@ class Feed:
     Books are made once and kept, so look them up outside the loop or in it, as you like.
     """
 
-    def __init__(self, path: Path, reconnect: bool = False) -> None:
+    def __init__(self, path: Path, reconnect: bool = False, *, check: bool = True) -> None:
         self.path, self.reconnect = path, reconnect
         self._retired: list[Segment] = []  # other threads may still be reading them
         self._adopt(_open(path))
-        if not reconnect:
+        if check and not reconnect:
             self._segment.check()
 
     def _adopt(self, segment: Segment) -> None:
@@ -179,10 +191,13 @@ class Feed:
         found = next((each for each in wanted if each in self._rows), None)
         if found is None:
             raise NoSuchSymbol(self._near(symbol, level))
+        book = self._quick[key] = self._open_book(found)
+        return book
+
+    def _open_book(self, found: tuple[str, int]) -> Book:
         book = self._books.get(found)
         if book is None:
             book = self._books[found] = Book(self._segment, self._rows[found], self)
-        self._quick[key] = book
         return book
 
     def _near(self, symbol: object, level: object) -> str:
@@ -264,6 +279,15 @@ class Feed:
         except FeedDead:
             return False
         return True
+
+    @property
+    def fault(self) -> str:
+        """Why the feed, or a process of it, is gone; "" while all live."""
+        try:
+            self.check()
+        except FeedDead as error:
+            return str(error)
+        return ""
 
     def wait(self, timeout: float | None = None) -> bool:
         """Sleep until any book or trade is new since the last wait, at most `timeout` seconds; False: nothing came."""

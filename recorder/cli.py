@@ -22,13 +22,29 @@ def _say(text: str) -> None:
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--once", is_flag=True, help="Record what is there and end.")
+@click.option("--service", help="Only this one, where every service has a process and a journal of its own.")
 @click.option("--json", "as_json", is_flag=True, help="Print totals as JSON at the end.")
-def record(config: Path, once: bool, as_json: bool) -> None:
+def record(config: Path, once: bool, service: str | None, as_json: bool) -> int:
     """Turn the journal into Parquet, from where the last recorder stopped."""
-    from recorder.process import Recorder, Settings
+    from kfix_md.config import load
+    from kfix_md.processes import names_of, supervise
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    recorder = Recorder(Settings.load(str(config)), progress=_Progress())
+    whole = load(config)
+    if service is not None or whole.feed.processes == "one":
+        _record(config, service, once, as_json)
+    elif once:
+        for name in names_of(whole):
+            _record(config, name, once, as_json)
+    else:
+        return supervise(config, whole, "record", ["--json"] if as_json else [])
+    return 0
+
+
+def _record(config: Path, service: str | None, once: bool, as_json: bool) -> None:
+    from recorder.process import Recorder, Settings
+
+    recorder = Recorder(Settings.load(str(config), service), progress=_Progress())
     stopping: list[int] = []
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, frame: stopping.append(number))

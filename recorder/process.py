@@ -38,11 +38,14 @@ class Settings:
     poll_seconds: float = 0.2
 
     @classmethod
-    def load(cls, path: str) -> "Settings":
-        """From a feed's configuration file; UsageError in one line when it cannot be."""
+    def load(cls, path: str, service: str | None = None) -> "Settings":
+        """From a feed's configuration file (the part of one service); UsageError in one line when it cannot be."""
         from kfix_md.config import load
+        from kfix_md.processes import part_of
 
         config = load(path)
+        if service is not None:
+            config = part_of(config, service)
         return cls(
             journal=config.journal.directory, captures=config.recorder.directory,
             flush_seconds=config.recorder.interval_s, row_group=config.recorder.row_group_rows,

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from kfix_md._entry import Cause, State
-from kfix_md.errors import FeedDead
 from kfix_md.reader import Feed
 
 NEVER_NS = (1 << 63) - 1
@@ -63,13 +62,9 @@ class Watch:
 
     def look(self) -> Reading:
         """One reading; a feed that is gone shows its last values, all DOWN."""
-        now_ns, fault = time.time_ns(), ""
-        try:
-            self.feed.check()
-        except FeedDead as error:
-            fault = str(error)
+        now_ns, fault = time.time_ns(), self.feed.fault
         rows = self.feed.snapshot(allow_stale=True)
-        if fault:
+        if fault and not self.feed.alive:
             rows["state"], rows["cause"] = State.DOWN, Cause.RESTART
         sessions = self.feed.sessions
         self._rates(now_ns, rows["updates"].astype("i8"), {each["number"]: each["messages"] for each in sessions})
@@ -101,12 +96,21 @@ class Watch:
         """How far the recorder's last commit is behind the journal; None when nothing is known of one."""
         if self.captures is None:
             return None
-        path = self.captures / "state" / "commit.json"
+        parts = getattr(self.feed, "parts", None)
+        if parts is None:
+            return self._backlog(self.captures, reading.counters)
+        known = [told for service, feed in parts.items()
+                 if (told := self._backlog(self.captures / service, feed.counters)) is not None]
+        return max(known, key=lambda told: (told["behind_segments"] or 0, told["behind_bytes"] or 0), default=None)
+
+    @staticmethod
+    def _backlog(captures: Path, counters: dict[str, int]) -> dict[str, Any] | None:
+        path = captures / "state" / "commit.json"
         try:
             committed, written = int(json.loads(path.read_bytes())["position"]), path.stat().st_mtime
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        end = reading.counters.get("journal_position", 0)
+        end = counters.get("journal_position", 0)
         # segments are not numbered from 0: before its first commit nothing can be said in segments
         segments = max(0, (end >> SEGMENT_SHIFT) - (committed >> SEGMENT_SHIFT)) if committed else None
         mask = (1 << SEGMENT_SHIFT) - 1

@@ -42,9 +42,10 @@ def set_up_logging(as_json: bool, verbose: bool = False) -> None:
 @click.command()
 @click.argument("config", type=click.Path())
 @click.option("--check", is_flag=True, help="Only check, as `kfix doctor` does.")
+@click.option("--service", help="Only this one, in the process that processes = \"per-service\" gives it.")
 @click.option("--json", "as_json", is_flag=True, help="Log lines as JSON objects.")
 @click.option("-v", "--verbose", is_flag=True, help="Also what is rarely of interest.")
-def command(config: str, check: bool, as_json: bool, verbose: bool) -> None:
+def command(config: str, check: bool, service: str | None, as_json: bool, verbose: bool) -> int:
     """Run the feed of CONFIG.toml: sessions, books, shared memory, journal, metrics.
 
     It runs until SIGTERM or Ctrl-C, and reconnects for ever. SIGHUP reads the symbols of CONFIG again.
@@ -58,4 +59,5 @@ def command(config: str, check: bool, as_json: bool, verbose: bool) -> None:
     set_up_logging(as_json, verbose)
     from kfix_md.feed import run
 
-    run(config)
+    options = [*(["--json"] if as_json else []), *(["--verbose"] if verbose else [])]
+    return run(config, service, options)

@@ -177,7 +177,7 @@ def test_a_slow_venue_is_asked_more_and_more_rarely():
         at += SECOND
         venue.subs.tick(at)
         asked += [at // SECOND for _, _, kind in venue.requests() if kind == "1"]
-    waits = [after - before for before, after in zip(asked, asked[1:], strict=False)]
+    waits = [after - before for before, after in itertools.pairwise(asked)]
     assert waits == sorted(waits) and waits[1] > 20 and waits[-1] > 80
 
 
