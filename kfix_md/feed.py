@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ from .config import load as load_config
 from .connector import Connector
 from .dial import choose_engine
 from .errors import UsageError
+from .garbage import Garbage
 from .metrics import Metrics, gather
 from .pair import Pair
 from .processes import clear_way, part_of, supervise
@@ -26,7 +26,6 @@ from .store import SequenceStore
 
 log = logging.getLogger("kfix.feed")
 GC_SECONDS = 5.0
-FULL_GC_SECONDS = 600.0
 
 
 class Feed:
@@ -44,6 +43,7 @@ class Feed:
         self.segment: Any = None
         self.journal: Any = None
         self._metrics: Metrics | None = None
+        self._garbage: Garbage | None = None
         self._stopping = asyncio.Event()
         create = choose_engine(config.feed.tls_engine)
         check_directories(config)
@@ -100,7 +100,7 @@ class Feed:
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         self._started()
         tasks = [asyncio.create_task(connector.run()) for connector in self.connectors]
-        helpers = [asyncio.create_task(self._beat()), asyncio.create_task(_collect_garbage())]
+        helpers = [asyncio.create_task(self._beat()), asyncio.create_task(self._collect_garbage())]
         if self.config.feed.busy_poll:
             helpers.append(asyncio.create_task(_spin()))
         try:
@@ -136,9 +136,7 @@ class Feed:
                             found.get("records"), found.get("torn_bytes"))
         for service in self.services:
             service.announce(now_ns)
-        gc.collect()
-        gc.freeze()
-        gc.disable()
+        self._garbage = Garbage()
         journal = self.config.journal.directory if self.journal else "off"
         log.info("feed '%s': %d sessions, shared memory %s, journal %s", feed.name, len(self.services),
                  self.segment.path, journal)
@@ -157,7 +155,8 @@ class Feed:
         for service in self.services:
             if service.session.store is not None:
                 service.session.store.close()
-        gc.enable()
+        if self._garbage is not None:
+            self._garbage.close()
 
     # ---- while it runs ----------------------------------------------------------------------------
 
@@ -175,6 +174,12 @@ class Feed:
                 if service.unknown:
                     self._judge_unknown(service)
             await asyncio.sleep(period)
+
+    async def _collect_garbage(self) -> None:
+        assert self._garbage is not None
+        while True:
+            await asyncio.sleep(GC_SECONDS)
+            self._garbage.step(all(service.session.ready and service.verified_ns for service in self.services))
 
     def _publish_sessions(self) -> None:
         now_ns = time.time_ns()
@@ -257,18 +262,6 @@ def _tune(config: Config) -> None:
         except OSError:
             log.warning("feed.rt_priority = %d: not permitted, going on without; give CAP_SYS_NICE (or LimitRTPRIO)",
                         feed.rt_priority)
-
-
-async def _collect_garbage() -> None:
-    """The collector runs here, between reads and in small portions, never inside one."""
-    last_full = time.monotonic()
-    while True:
-        await asyncio.sleep(GC_SECONDS)
-        if time.monotonic() - last_full > FULL_GC_SECONDS:
-            gc.collect()
-            last_full = time.monotonic()
-        else:
-            gc.collect(1)
 
 
 async def _spin() -> None:
