@@ -20,7 +20,7 @@ from . import books, decode, growth, ingest, latency, path, start, workload
 from .race import Row
 
 PACKAGES = ("numpy", "Cython", "uvloop", "aiofastnet", "simplefix", "sortedcontainers", "order-book", "quickfix",
-            "quickfix-tls", "nautilus_trader")
+            "quickfix-tls", "nautilus_trader", "hftbacktest")
 PARTS = ("decode", "books", "path", "ingest", "latency", "growth", "start")
 
 

@@ -16,6 +16,7 @@ from kfix_md._entry import ENTRY_DTYPE, Action
 
 from . import build
 from .race import Race, Row, absent, compare
+from .rivals_hftbacktest import hftbacktest
 from .workload import Workload
 
 OURS, FLAT = "kfix-md", "plain C++ flat arrays"
@@ -277,7 +278,8 @@ def nautilus(seen: Flow, with_crc: bool) -> tuple[Callable, Callable]:
     return prepare, run
 
 
-RIVALS = {"order-book": order_book, "SortedDict": sorted_dict, "nautilus_trader from Python": nautilus}
+RIVALS = {"order-book": order_book, "SortedDict": sorted_dict, "nautilus_trader from Python": nautilus,
+          "hftbacktest's loop": hftbacktest}
 
 
 def run(work: Workload, rounds: int) -> list[Row]:
