@@ -1,7 +1,9 @@
-"""Captures against DBN.zst, csv.gz and row-at-a-time writers: bytes a row, rows a second, on one stream.
+"""Captures against DBN.zst, csv.gz, nautilus and row-at-a-time writers: bytes a row, rows a second, on one stream.
 
-Run: python benchmarks/parquet_captures.py STREAM.fix[.gz] ...   (a generated L3 stream without arguments)
-Needs databento-dbn and zstandard for the comparison with DBN; without them that part is left out.
+Run: python benchmarks/parquet_captures.py STREAM.fix[.gz] ...   (generated L3 and L2 streams without arguments)
+Receive times are the frames' own 52 with some jitter. Every comparison is of CPU time on one thread. Needs
+databento-dbn and zstandard for the comparison with DBN, nautilus_trader for that with its catalog; a rival that is
+not installed is left out, and the output says so.
 """
 
 import argparse
@@ -12,10 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
@@ -24,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import recorder
 from kfix_md import Handler
 from kfix_md._journal import JournalWriter
-from recorder import compact, schema
+from recorder import compact, files, schema
 from recorder.process import Recorder, Settings
 
 START_NS = 1_790_000_000_000_000_000
@@ -36,17 +40,27 @@ def frames(data: bytes) -> list[bytes]:
     return [b"8=FIX.4.4\x01" + f for f in data.split(b"8=FIX.4.4\x01")[1:]]
 
 
+def receive_times(stream: list[bytes], rng: np.random.Generator) -> np.ndarray:
+    """When each frame may have been received: 52 SendingTime (ms) and 0.3 ms or more of travel, never going back."""
+    texts = [f[f.index(b"\x0152=") + 4 :][:21].decode() for f in stream]
+    sent = {t: int(datetime.strptime(t, "%Y%m%d-%H:%M:%S.%f").replace(tzinfo=UTC).timestamp() * 1000 + 0.5)
+            for t in set(texts)}  # fmt: skip
+    times = np.array([sent[t] for t in texts]) * 1_000_000 + 300_000
+    times += rng.gamma(2.0, 150_000, len(times)).astype(np.int64)
+    return np.maximum.accumulate(times)
+
+
 def make_journal(path: Path, data: bytes, level: str, repeat: int) -> int:
     """Journal the stream `repeat` times over, each time as a session of its own; messages."""
-    rng = np.random.default_rng(1)
-    now, n = START_NS, 0
+    stream = frames(data)
+    times = receive_times(stream, np.random.default_rng(1))
+    n, span = 0, int(times[-1] - times[0]) + 1_000_000
     with JournalWriter(path, segment_bytes=256 << 20) as journal:
-        journal.event(0, now, {"type": "session", "number": 0, "service": "bench", "level": level})
+        journal.event(0, int(times[0]), {"type": "session", "number": 0, "service": "bench", "level": level})
         for i in range(repeat):
-            journal.event(0, now, {"type": "logged_on", "session_id": str(i)})
+            journal.event(0, int(times[0]) + i * span, {"type": "logged_on", "session_id": str(i)})
             handler = Handler(level=level, journal=journal)
-            for frame in frames(data):
-                now += int(rng.integers(20_000, 400_000))
+            for frame, now in zip(stream, (times + i * span).tolist(), strict=True):
                 handler.on_bytes(frame, now)
                 n += 1
     return n
@@ -65,7 +79,7 @@ def best(run: Callable[[], object], times: int = 3) -> float:
 def column_bytes(path: Path) -> dict[str, float]:
     """Compressed bytes a row of each column."""
     meta = pq.ParquetFile(path).metadata
-    out: dict[str, float] = {}
+    out: dict[str, float] = {"all": path.stat().st_size / meta.num_rows}
     for group in range(meta.num_row_groups):
         for i in range(meta.num_columns):
             column = meta.row_group(group).column(i)
@@ -116,6 +130,7 @@ def against_dbn(rows: pa.Table, path: Path) -> None:
         return np.frombuffer(raw, records.dtype, offset=head).copy()
 
     ours = column_bytes(path)
+    ours["event_ns"] = ours.pop("event_ms") + ours.pop("event_frac_ns")
     n = len(records)
     dbn = len(packed) / n
     without = records.copy()
@@ -124,41 +139,93 @@ def against_dbn(rows: pa.Table, path: Path) -> None:
     mine, ids = sum(ours[c] for c in BESIDE_DBN), ours["order_id"] + ours["id_kind"]
     print(f"  DBN.zst {dbn:.2f} B/row (without ids {bare:.2f}); ours, same columns: without ids {mine:.2f} "
           f"({mine / dbn:.2f} x), with 16-byte ids {mine + ids:.2f} ({(mine + ids) / dbn:.2f} x), "
-          f"everything (queue time, CRC, ...) {sum(ours.values()):.2f}")
+          f"everything (queue time, CRC, ...) and the footer {ours['all']:.2f}")
     records = np.tile(records, 10)
     plain = plain[:head] + records.tobytes()
     packed = zstandard.ZstdCompressor(level=3).compress(plain)
-    n = len(records)
-    big = path.with_name("big.parquet")
-    with pq.ParquetWriter(big, rows.schema, **schema.write_options("ticks")) as writer:
-        writer.write_table(pa.concat_tables([rows] * 10), row_group_size=65_536)
-    same = [c for c in [*BESIDE_DBN, "order_id"] if c != "level"]
-    whole = best(decode)
 
     def objects() -> int:
         decoder = databento_dbn.DBNDecoder()
         decoder.write(plain)
         return len(decoder.decode())
 
-    slow = best(objects, 1)
-    full = best(lambda: pq.read_table(big, use_threads=False))
-    alike = best(lambda: pq.read_table(big, columns=same, use_threads=False))
-    four = best(lambda: pq.read_table(big, columns=["recv_ns", "side", "price", "qty"], use_threads=False))
-    print(f"  read, M rows/s: DBN.zst into an array {n / whole / 1e6:.1f}, into objects {n / slow / 1e6:.1f}; ours "
-          f"with DBN's columns {n / alike / 1e6:.1f} ({whole / alike:.2f} x array), all columns {n / full / 1e6:.1f} "
-          f"({whole / full:.2f} x), four columns {n / four / 1e6:.1f} ({whole / four:.2f} x)")
+    big = path.with_name("big.parquet")
+    stored = files.table("ticks", [path])
+    with pq.ParquetWriter(big, stored.schema, **schema.write_options("ticks")) as writer:
+        writer.write_table(pa.concat_tables([stored] * 10), row_group_size=schema.ROW_GROUP)
+    blob = pa.py_buffer(big.read_bytes())
+
+    def read(columns: list[str] | None = None) -> Callable[[], object]:
+        names = columns and schema.stored("ticks", columns)
+        return lambda: pq.ParquetFile(pa.BufferReader(blob)).read(names, use_threads=False)
+
+    same = [c for c in [*BESIDE_DBN, "order_id"] if c != "level"]
+    four = ["recv_ns", "side", "price", "qty"]
+    spent = interleaved({"array": decode, "same": read(same), "all": read(), "four": read(four),
+                         "all, read_table": lambda: pq.read_table(big, use_threads=False),
+                         "four, read_table": lambda: pq.read_table(big, columns=four, use_threads=False)})  # fmt: skip
+    n = len(records)
+    whole, slow = spent.pop("array"), best(objects, 1)
+    print(f"  read, both from memory, M rows/s: DBN.zst into an array {n / whole / 1e6:.1f}, into objects "
+          f"{n / slow / 1e6:.1f}; ours: "
+          + ", ".join(f"{k} {n / v / 1e6:.1f} ({whole / v:.2f} x array)" for k, v in spent.items()))  # fmt: skip
 
 
-def against_csv(rows: pa.Table, path: Path) -> None:
-    """Size beside csv.gz of the same columns."""
+def interleaved(runs: dict[str, Callable[[], object]], times: int = 7) -> dict[str, float]:
+    """Least CPU seconds of each, in turns, so that all see the same machine."""
+    out = dict.fromkeys(runs, float("inf"))
+    for _ in range(times):
+        for name, run in runs.items():
+            out[name] = min(out[name], best(run, 1))
+    return out
+
+
+def against_csv(rows: pa.Table, path: Path, kind: str) -> None:
+    """Size beside csv.gz of the same columns in the same order."""
     names = ["recv_ns", "event_ns", "seq", "symbol", "side", "action", "price", "qty"]
     sink = io.BytesIO()
     pcsv.write_csv(rows.select(names).cast(schema.plain(rows.select(names).schema)), sink)
     packed = len(gzip.compress(sink.getvalue(), 6)) / rows.num_rows
-    ours = sum(v for k, v in column_bytes(path).items() if k in names)
-    print(f"  csv.gz {packed:.2f} B/row, ours {ours:.2f} ({ours / packed:.2f} x)")
-    told = {k: round(v, 2) for k, v in column_bytes(path).items() if v >= 0.05}
-    print(f"  by column: {told}")
+    sizes = column_bytes(path)
+    ours = sum(sizes[c] for c in schema.stored("ticks", names))
+    print(f"  {kind}: csv.gz {packed:.2f} B/row, ours {ours:.2f} ({ours / packed:.2f} x); all columns and the footer "
+          f"{sizes.pop('all'):.2f}")
+    print(f"    by column: { {k: round(v, 2) for k, v in sizes.items() if v >= 0.05} }")
+
+
+def against_nautilus(rows: pa.Table, most: int) -> tuple[float, float] | None:
+    """ns a row of nautilus_trader's catalog: writing OrderBookDelta objects that are there, and making them too."""
+    try:
+        from nautilus_trader.model import data as model
+        from nautilus_trader.model.enums import BookAction, OrderSide
+        from nautilus_trader.model.identifiers import InstrumentId
+        from nautilus_trader.model.objects import Price, Quantity
+        from nautilus_trader.persistence.catalog import ParquetDataCatalog
+    except ImportError:
+        print("  nautilus: nautilus_trader is not installed, left out")
+        return None
+    rows = rows.filter(pc.is_in(rows["side"].cast(pa.string()), pa.array(["bid", "offer"]))).slice(0, most)
+    instrument = InstrumentId.from_str("ALL.KRAKEN")  # one: its catalog writes a file for each
+    actions = {"new": BookAction.ADD, "update": BookAction.UPDATE}
+    scales = rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py()
+    columns = [rows[c].to_pylist() for c in ("action", "side", "price", "qty", "seq", "recv_ns")]
+
+    def make() -> list:
+        return [model.OrderBookDelta(
+            instrument, actions.get(action, BookAction.DELETE),
+            model.BookOrder(OrderSide.BUY if side == "bid" else OrderSide.SELL,
+                            Price(price / 10 ** scales[0], scales[0]), Quantity(qty / 10 ** scales[1], scales[1]), i),
+            0, seq, i, i)
+            for i, (action, side, price, qty, seq, _) in enumerate(zip(*columns, strict=True))]  # fmt: skip
+
+    made = make()
+    work = tempfile.mkdtemp()
+    try:
+        catalog = ParquetDataCatalog(work)
+        writing = best(lambda: catalog.write_data(made), 1)
+    finally:
+        shutil.rmtree(work)
+    return writing / len(made) * 1e9, (best(make, 1) + writing) / len(made) * 1e9
 
 
 def row_at_a_time(data: bytes, most: int) -> float:
@@ -215,15 +282,22 @@ def measure(name: str, data: bytes, repeat: int) -> None:
         one.once()
         one.close()
         cap = recorder.open(work / "small")
+        [live] = cap.tree.files("ticks", cap.dates()[0])
+        if level == "L2":
+            against_csv(cap.ticks(), live, "live file")
+        slow = row_at_a_time(data, 20_000)
+        ours = spent / rows * 1e9
+        print(f"  the usual row-at-a-time writer: {1e3 / slow:.3f} M rows/s, ours {slow / ours:.0f} x")
+        told = against_nautilus(cap.ticks(), 50_000)
+        if told:
+            print(f"  nautilus' catalog: {1e3 / told[0]:.3f} M rows/s from objects that are there, ours "
+                  f"{told[0] / ours:.1f} x; {1e3 / told[1]:.3f} with the objects made, ours {told[1] / ours:.1f} x")
         compact.compact_day(cap.tree, cap.dates()[0])
         [path] = cap.tree.files("ticks", cap.dates()[0])
-        table = cap.ticks()
-        slow = row_at_a_time(data, 20_000)
-        print(f"  the usual row-at-a-time writer: {1e3 / slow:.3f} M rows/s, ours {slow / (spent / rows * 1e9):.0f} x")
         if level == "L3":
-            against_dbn(table, path)
+            against_dbn(cap.ticks(), path)
         else:
-            against_csv(table, path)
+            against_csv(cap.ticks(), path, "compacted")
     finally:
         shutil.rmtree(work)
 
@@ -237,7 +311,8 @@ def main() -> None:
     if not named:
         from tests.streams import generate
 
-        named = [("generated", generate("derivatives-l3", messages=20_000, empties=False).data)]
+        for service, messages in (("derivatives-l3", 20_000), ("spot-l2", 100_000)):
+            named.append((f"generated {service}", generate(service, messages=messages, empties=False).data))
     for name, data in named:
         entries = max(1, data.count(b"\x01270="))
         measure(name, data, max(1, args.rows // entries))

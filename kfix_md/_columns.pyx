@@ -14,11 +14,11 @@ cdef enum:
 
 #: column -> dtype; those that end in _absent are true where the column before them has no value
 COLUMNS = {
-    "recv_ns": "i8", "event_ns": "i8", "event_absent": "?", "queue_ns": "i8", "queue_absent": "?", "seq": "i8",
-    "entry_no": "i4", "symbol": "i4", "side": "i1", "side_absent": "?", "action": "i1", "flags": "i4", "price": "i8",
-    "qty": "i8", "price_scale": "i1", "qty_scale": "i1", "id": "u8", "id_kind": "i1", "id_absent": "?",
-    "aggressor": "i1", "aggressor_absent": "?", "ord_type": "i1", "ord_type_absent": "?", "crc": "u4",
-    "crc_absent": "?",
+    "recv_ns": "i8", "event_ms": "i8", "event_absent": "?", "event_frac_ns": "i4", "queue_ns": "i8",
+    "queue_absent": "?", "seq": "i8", "entry_no": "i4", "symbol": "i4", "side": "i4", "side_absent": "?",
+    "action": "i4", "flags": "i4", "price": "i8", "qty": "i8", "price_scale": "i1", "qty_scale": "i1", "id": "u8",
+    "id_kind": "i4", "id_absent": "?", "aggressor": "i4", "aggressor_absent": "?", "ord_type": "i4",
+    "ord_type_absent": "?", "crc": "u4", "crc_absent": "?",
 }
 
 
@@ -40,12 +40,12 @@ def columns(ticks, scales) -> dict:
     cdef const int8_t[:, ::1] digits = np.ascontiguousarray(scales, np.int8).reshape(-1, 2)
     out = {name: np.empty(n, dtype) for name, dtype in COLUMNS.items()}
     out["id"] = np.empty((n, 2), COLUMNS["id"])
-    cdef int64_t[::1] recv = out["recv_ns"], event = out["event_ns"], queue = out["queue_ns"], seq = out["seq"]
+    cdef int64_t[::1] recv = out["recv_ns"], event = out["event_ms"], queue = out["queue_ns"], seq = out["seq"]
     cdef int64_t[::1] price = out["price"], qty = out["qty"]
     cdef int32_t[::1] entry_no = out["entry_no"], symbol = out["symbol"], flags = out["flags"]
-    cdef int8_t[::1] side = out["side"], action = out["action"], kind = out["id_kind"]
+    cdef int32_t[::1] side = out["side"], action = out["action"], kind = out["id_kind"]
+    cdef int32_t[::1] aggressor = out["aggressor"], ord_type = out["ord_type"], frac = out["event_frac_ns"]
     cdef int8_t[::1] price_scale = out["price_scale"], qty_scale = out["qty_scale"]
-    cdef int8_t[::1] aggressor = out["aggressor"], ord_type = out["ord_type"]
     cdef uint32_t[::1] crc = out["crc"]
     cdef uint64_t[:, ::1] ids = out["id"]
     cdef uint8_t[::1] no_event = out["event_absent"].view("u1"), no_queue = out["queue_absent"].view("u1")
@@ -55,7 +55,9 @@ def columns(ticks, scales) -> dict:
     for i in range(n):
         if not 0 <= t.entry.instrument < digits.shape[0]:
             raise ValueError(f"tick {i} is of instrument {t.entry.instrument}, which has no scales")
-        recv[i], event[i], queue[i], seq[i] = t.recv_ns, t.entry.event_ns, t.entry.queue_ns, t.seq
+        recv[i], queue[i], seq[i] = t.recv_ns, t.entry.queue_ns, t.seq
+        event[i] = t.entry.event_ns // 1_000_000
+        frac[i] = <int32_t>(t.entry.event_ns - event[i] * 1_000_000)
         no_event[i], no_queue[i] = t.entry.event_ns == 0, t.entry.queue_ns == 0
         entry_no[i], symbol[i] = t.entry_no, t.entry.instrument
         side[i], action[i] = t.entry.side, t.entry.action
@@ -67,7 +69,7 @@ def columns(ticks, scales) -> dict:
         ids[i, 0], ids[i, 1] = _big_endian(t.entry.id_hi), _big_endian(t.entry.id_lo)
         kind[i] = t.entry.id_kind if t.entry.id_kind < ID_TEXT else ID_TEXT
         no_id[i] = t.entry.id_kind == 0 or t.entry.id_kind >= ID_TEXT
-        aggressor[i], ord_type[i] = <int8_t>(t.entry.aggressor - 1), <int8_t>(t.entry.ord_type - 1)
+        aggressor[i], ord_type[i] = t.entry.aggressor - 1, t.entry.ord_type - 1
         no_aggressor[i], no_type[i] = t.entry.aggressor == 0, t.entry.ord_type == 0
         crc[i] = t.crc
         no_crc[i] = not (t.entry.flags & ENTRY_LAST and t.flags & MSG_HAS_CRC)

@@ -39,7 +39,7 @@ def _loose(tree: Tree, table: str, day: date) -> list[Path]:
     return [f for f in tree.files(table, day) if not layout.is_compacted(f.name)]
 
 
-def compact_day(tree: Tree, day: date, *, row_group: int = 65_536) -> dict:
+def compact_day(tree: Tree, day: date, *, row_group: int = schema.ROW_GROUP) -> dict:
     """Compact every table of a session date that has live files. Totals as a dict.
 
     CaptureError when the result differs from what it was made of: then nothing was changed.

@@ -153,14 +153,17 @@ def batches(table: str, paths: list[Path], columns: list[str] | None = None, whe
             groups = seen.groups(symbols, start, end)
             if not groups:
                 continue
-            needed = names if where is None else list(dict.fromkeys([*names, *_SELECTS.intersection(wanted.names)]))
+            needed = schema.stored(table, names)
+            if where is not None:
+                needed = list(dict.fromkeys([*needed, *_SELECTS.intersection(wanted.names)]))
             with open_file(path, seen.meta) as file:
                 for batch in file.iter_batches(rows, groups, needed, use_threads=False):
                     if where is None:
-                        yield batch.select(names)
-                    else:
-                        kept = pa.Table.from_batches([batch]).filter(where).select(names)
-                        yield from kept.combine_chunks().to_batches()
+                        yield schema.given(batch, names)
+                        continue
+                    kept = pa.Table.from_batches([batch]).filter(where)
+                    for part in kept.combine_chunks().to_batches():
+                        yield schema.given(part, names)
         except FileNotFoundError:
             raise Vanished(path) from None
         except (pa.ArrowException, OSError) as error:
@@ -171,11 +174,9 @@ def table(name: str, paths: list[Path], columns: list[str] | None = None, where:
           **limits: Any) -> pa.Table:  # fmt: skip
     """Rows of `paths` in order as one table; `limits` as of `batches`."""
     found = list(batches(name, paths, columns, where, **limits))
-    wanted = schema.SCHEMAS[name]
-    if columns is not None:
-        wanted = pa.schema([wanted.field(c) for c in columns])
     if not found:
-        return wanted.empty_table()
+        names = schema.SCHEMAS[name].names if columns is None else columns
+        return pa.schema([schema.field(name, c) for c in names]).empty_table()
     return pa.Table.from_batches(found).unify_dictionaries()
 
 

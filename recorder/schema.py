@@ -4,11 +4,12 @@ from enum import IntFlag
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kfix_md._columns import columns
 from kfix_md._entry import ENTRY_DTYPE, Action, IdKind
 
-VERSION = "1"
+VERSION = "2"
 
 
 class Flags(IntFlag):
@@ -38,34 +39,32 @@ def _dict() -> pa.DataType:
     return pa.dictionary(pa.int32(), pa.string())
 
 
-def _small() -> pa.DataType:
-    return pa.dictionary(pa.int8(), pa.string())
-
-
 #: name, type, encoding ("dict" or Parquet's name), description; the order is that of the columns
 _TICKS = [
     ("recv_ns", pa.int64(), "DELTA_BINARY_PACKED", "receive time of the read that completed the frame, ns"),
-    ("event_ns", pa.int64(), "DELTA_BINARY_PACKED", "exchange time: 5060, else 273 on the day of 52; ns"),
+    ("event_ms", pa.int64(), "BYTE_STREAM_SPLIT", "exchange time: 5060, else 273 on the day of 52; ms"),
+    ("event_frac_ns", pa.int32(), "BYTE_STREAM_SPLIT", "ns of the exchange time beyond event_ms; 0 where only 273 is "
+                                                       "known"),
     ("queue_ns", pa.int64(), "PLAIN", "L3: 5273 time that orders the queue at a price; ns, null unknown or L2"),
     ("session", pa.int32(), "dict", "logon the message came in, see sessions.session"),
     ("seq", pa.int64(), "DELTA_BINARY_PACKED", "34 MsgSeqNum; messages of a session were applied in its order"),
-    ("entry_no", pa.int32(), "dict", "place of the entry in its message; a clear row has 0 too"),
+    ("entry_no", pa.int32(), "BYTE_STREAM_SPLIT", "place of the entry in its message; a clear row has 0 too"),
     ("symbol", _dict(), "dict", "55 Symbol"),
-    ("level", _small(), "dict", "L2 (price levels) or L3 (orders)"),
-    ("side", _small(), "dict", "269: bid, offer, trade; null for clear"),
-    ("action", _small(), "dict", "279: new, update (of quantity), delete; leave = left the subscribed depth only; "
+    ("level", _dict(), "dict", "L2 (price levels) or L3 (orders)"),
+    ("side", _dict(), "dict", "269: bid, offer, trade; null for clear"),
+    ("action", _dict(), "dict", "279: new, update (of quantity), delete; leave = left the subscribed depth only; "
                                  "clear = the book is emptied, a snapshot follows"),
     ("flags", pa.int32(), "dict", "bits: " + ", ".join(f"{int(f)} {f.name}" for f in Flags)),
-    ("price", pa.int64(), "dict", "270 * 10**price_scale, exact"),
-    ("qty", pa.int64(), "dict", "271 * 10**qty_scale, exact"),
+    ("price", pa.int64(), "BYTE_STREAM_SPLIT", "270 * 10**price_scale, exact"),
+    ("qty", pa.int64(), "PLAIN", "271 * 10**qty_scale, exact"),
     ("price_scale", pa.int8(), "dict", "decimals of price (2349)"),
     ("qty_scale", pa.int8(), "dict", "decimals of qty (5010)"),
     ("order_id", pa.binary(16), "PLAIN", "278 in 128 bits, see id_kind; null: text, or repeats the price (L2)"),
-    ("id_kind", _small(), "dict", "uuid: its 16 bytes; kraken: OXXXXX-XXXXX-XXXXXX, 16 base-36 digits as two "
+    ("id_kind", _dict(), "dict", "uuid: its 16 bytes; kraken: OXXXXX-XXXXX-XXXXXX, 16 base-36 digits as two "
                                   "big-endian integers; text: see order_text; none"),
-    ("order_text", pa.string(), "dict", "278 where it is of no known form"),
-    ("aggressor", _small(), "dict", "trades: 2446 buy or sell"),
-    ("ord_type", _small(), "dict", "trades: 40 market or limit"),
+    ("order_text", pa.string(), "PLAIN", "278 where it is of no known form"),
+    ("aggressor", _dict(), "dict", "trades: 2446 buy or sell"),
+    ("ord_type", _dict(), "dict", "trades: 40 market or limit"),
     ("crc", pa.uint32(), "PLAIN", "5041 book CRC32, on the last row of a message that carries it"),
 ]  # fmt: skip
 
@@ -137,25 +136,59 @@ _CHECKPOINTS = [
     ("session", pa.int32(), "dict", "see sessions.session"),
     ("seq", pa.int64(), "dict", "MsgSeqNum of the last message in this book"),
     ("symbol", _dict(), "dict", "55"),
-    ("level", _small(), "dict", "L2 or L3"),
+    ("level", _dict(), "dict", "L2 or L3"),
     ("price_scale", pa.int8(), "dict", "decimals of price"),
     ("qty_scale", pa.int8(), "dict", "decimals of qty"),
-    ("side", _small(), "dict", "bid, offer; null: the one row of an empty book"),
+    ("side", _dict(), "dict", "bid, offer; null: the one row of an empty book"),
     ("price", pa.int64(), "dict", "best first; L3: orders of a price in queue order"),
     ("qty", pa.int64(), "dict", "of the level (L2) or the order (L3)"),
     ("event_ns", pa.int64(), "PLAIN", "L3: last exchange time of the order"),
     ("queue_ns", pa.int64(), "PLAIN", "L3: 5273 of the order"),
     ("order_id", pa.binary(16), "PLAIN", "L3, as in ticks"),
-    ("id_kind", _small(), "dict", "L3, as in ticks"),
+    ("id_kind", _dict(), "dict", "L3, as in ticks"),
 ]
 
 TABLES = {"ticks": _TICKS, "gaps": _GAPS, "sessions": _SESSIONS, "instruments": _INSTRUMENTS,
           "status": _STATUS, "checkpoints": _CHECKPOINTS}  # fmt: skip
 
-SCHEMAS = {
-    name: pa.schema([pa.field(n, t, metadata={"description": text} if text else None) for n, t, _, text in columns])
-    for name, columns in TABLES.items()
-}
+#: columns of ticks and checkpoints that may be null; the others are read faster for being declared never to be
+_MAY_BE_NULL = {"event_ms", "event_ns", "queue_ns", "side", "order_id", "order_text", "aggressor", "ord_type", "crc"}
+_EMPTY_BOOK = {"price", "qty"}  # null in the one row of an empty book in checkpoints
+
+
+def _field(table: str, name: str, kind: pa.DataType, text: str) -> pa.Field:
+    always = table == "ticks" or (table == "checkpoints" and name not in _EMPTY_BOOK)
+    return pa.field(name, kind, not always or name in _MAY_BE_NULL, {"description": text} if text else None)
+
+
+SCHEMAS = {name: pa.schema([_field(name, n, t, text) for n, t, _, text in columns])
+           for name, columns in TABLES.items()}  # fmt: skip
+
+_EVENT = ("event_ms", "event_frac_ns")
+_EVENT_NS = pa.field("event_ns", pa.int64(), metadata={"description": "exchange time, ns: event_ms and event_frac_ns"})
+#: columns of ticks as readers are given them: the exchange time in one
+GIVEN = [n for n in SCHEMAS["ticks"].names if n not in _EVENT]
+GIVEN.insert(1, "event_ns")
+
+
+def field(table: str, name: str) -> pa.Field:
+    """A column of a table, stored or given."""
+    return _EVENT_NS if table == "ticks" and name == "event_ns" else SCHEMAS[table].field(name)
+
+
+def stored(table: str, names: list[str]) -> list[str]:
+    """The columns in the files that `names` are made of."""
+    if table != "ticks" or "event_ns" not in names:
+        return names
+    return list(dict.fromkeys([*(n for n in names if n != "event_ns"), *_EVENT]))
+
+
+def given(batch: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
+    """`names` of a batch read with `stored(names)`."""
+    if "event_ns" in names and "event_ns" not in batch.schema.names:
+        whole = pc.add(pc.multiply(batch["event_ms"], 1_000_000), batch["event_frac_ns"])
+        batch = batch.append_column(_EVENT_NS, whole)
+    return batch.select(names)
 
 
 def plain(columns: pa.Schema) -> pa.Schema:
@@ -167,12 +200,18 @@ def plain(columns: pa.Schema) -> pa.Schema:
 _PRUNES = ("recv_ns", "session", "seq", "symbol", "level", "side", "opened_ns", "started_ns")
 
 
-def write_options(table: str, level: int = 3, row_group: int = 65536, *, index: bool = True) -> dict:
+#: columns that zstd makes hardly smaller than lz4 does: its set-up for each page costs more time than reading them
+_LIGHT = {"session", "symbol", "level", "price_scale", "qty_scale", "id_kind", "order_text", "aggressor", "ord_type"}
+ROW_GROUP = 131_072
+
+
+def write_options(table: str, level: int = 3, row_group: int = ROW_GROUP, *, index: bool = True) -> dict:
     """Keyword arguments of pq.ParquetWriter for one table; `index`: with minima and maxima of pages too."""
     columns = TABLES[table]
+    codecs = {name: "lz4" if table == "ticks" and name in _LIGHT else "zstd" for name, *_ in columns}
     return {
-        "compression": "zstd",
-        "compression_level": level,
+        "compression": codecs,
+        "compression_level": {name: level for name, codec in codecs.items() if codec == "zstd"},
         "use_dictionary": [name for name, _, how, _ in columns if how == "dict"],
         "column_encoding": {name: how for name, _, how, _ in columns if how != "dict"},
         "write_page_index": index,
@@ -185,9 +224,9 @@ def write_options(table: str, level: int = 3, row_group: int = 65536, *, index: 
 
 def _codes(values: np.ndarray, names: list[str], absent: np.ndarray | None = None) -> pa.Array:
     if absent is not None and absent.all():
-        values = np.zeros(len(values), np.int8)
+        values = np.zeros(len(values), np.int32)
     mask = absent if absent is not None and absent.any() else None
-    return pa.DictionaryArray.from_arrays(pa.array(values.astype(np.int8, copy=False), mask=mask), pa.array(names),
+    return pa.DictionaryArray.from_arrays(pa.array(values.astype(np.int32, copy=False), mask=mask), pa.array(names),
                                           safe=False)  # fmt: skip
 
 
@@ -222,13 +261,14 @@ def tick_columns(ticks: np.ndarray, instruments: list[tuple], session: int, leve
     c = columns(ticks, np.array([i[1:3] for i in instruments] or [(0, 0)], np.int8))
     made = {
         "recv_ns": pa.array(c["recv_ns"]),
-        "event_ns": _nullable(c["event_ns"], c["event_absent"]),
+        "event_ms": _nullable(c["event_ms"], c["event_absent"]),
+        "event_frac_ns": pa.array(c["event_frac_ns"]),
         "queue_ns": _nullable(c["queue_ns"], c["queue_absent"]),
         "session": pa.array(np.full(n, session, np.int32)),
         "seq": pa.array(c["seq"]),
         "entry_no": pa.array(c["entry_no"]),
         "symbol": symbol_column(c["symbol"], [i[0] for i in instruments]),
-        "level": _codes(np.full(n, level - 2, np.int8), LEVELS),
+        "level": _codes(np.full(n, level - 2, np.int32), LEVELS),
         "side": _codes(c["side"], SIDES, c["side_absent"]),
         "action": _codes(c["action"], ACTIONS),
         "flags": pa.array(c["flags"]),

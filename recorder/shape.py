@@ -13,13 +13,13 @@ PRICES = ("int", "float", "decimal")
 _ID_COLUMNS = ["order_id", "id_kind", "order_text"]
 
 
-def wanted(columns: list[str] | None, scales: bool, ids: str) -> list[str] | None:
+def wanted(columns: list[str] | None, scales: bool, ids: str) -> list[str]:
     """Columns to read for the columns that were asked for."""
     if columns is None:
-        return None
-    unknown = [c for c in columns if c not in schema.SCHEMAS["ticks"].names]
+        return schema.GIVEN
+    unknown = [c for c in columns if c not in schema.GIVEN and c not in schema.SCHEMAS["ticks"].names]
     if unknown:
-        raise UsageError(f"no column {unknown[0]!r} in ticks: there are {', '.join(schema.SCHEMAS['ticks'].names)}")
+        raise UsageError(f"no column {unknown[0]!r} in ticks: there are {', '.join(schema.GIVEN)}")
     more = [_SCALED[c] for c in columns if c in _SCALED and scales]
     more += _ID_COLUMNS if ids == "text" and "order_id" in columns else []
     return [*columns, *(c for c in dict.fromkeys(more) if c not in columns)]
@@ -27,9 +27,9 @@ def wanted(columns: list[str] | None, scales: bool, ids: str) -> list[str] | Non
 
 def empty(columns: list[str] | None, ids: str) -> pa.Table:
     """No rows, in the form asked for."""
-    names = columns if columns is not None else schema.SCHEMAS["ticks"].names
+    names = columns if columns is not None else schema.GIVEN
     names = [*names, *(s for s in _SCALED.values() if columns is not None and s not in names)]
-    whole = pa.schema([schema.SCHEMAS["ticks"].field(n) for n in names]).empty_table()
+    whole = pa.schema([schema.field("ticks", n) for n in names]).empty_table()
     if ids == "text" and "order_id" in names:
         whole = whole.set_column(names.index("order_id"), "order_id", pa.array([], pa.string()))
     return whole

@@ -30,6 +30,8 @@ class Told:
     price: Decimal
     qty: Decimal
     id: str
+    event_ns: int
+    queue_ns: int | None
 
 
 def oracle_entries(data: bytes, times: dict[int, int]) -> list[Told]:
@@ -40,7 +42,7 @@ def oracle_entries(data: bytes, times: dict[int, int]) -> list[Told]:
     for message, _, e in seen.entries:
         action = actions.get(e.action) or ("leave" if e.qty else "delete")
         out.append(Told(message.symbol, message.seq, times[message.seq], ("bid", "offer", "trade")[int(e.side)], action,
-                        e.price, e.qty, e.id))  # fmt: skip
+                        e.price, e.qty, e.id, e.event_ns, e.queue_ns or None))  # fmt: skip
     return out
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import recorder
@@ -29,7 +30,7 @@ def recorded(tmp_path_factory):
 
 
 def as_told(rows: pa.Table) -> list[tuple]:
-    names = ("symbol", "seq", "recv_ns", "side", "action", "price", "qty", "order_id")
+    names = ("symbol", "seq", "recv_ns", "side", "action", "price", "qty", "event_ns", "queue_ns", "order_id")
     return list(zip(*(rows[n].to_pylist() for n in names), strict=True))
 
 
@@ -44,13 +45,29 @@ def test_rows_are_the_oracles_entries(recorded, service):
     clears = rows.filter(pa.compute.equal(rows["action"], "clear"))
     rows = rows.filter(pa.compute.not_equal(rows["action"], "clear"))
     by_id = service.endswith("l3")
-    got = [(*r[:7], r[7] if by_id or r[3] == "trade" else None) for r in as_told(rows)]
-    assert got == [(t.symbol, t.seq, t.recv_ns, t.side, t.action, t.price, t.qty,
+    got = [(*r[:9], r[9] if by_id or r[3] == "trade" else None) for r in as_told(rows)]
+    assert got == [(t.symbol, t.seq, t.recv_ns, t.side, t.action, t.price, t.qty, t.event_ns, t.queue_ns,
                     t.id if by_id or t.side == "trade" else None) for t in wanted]  # fmt: skip
     assert len(got) == stream.entries
     snapshots = sum(b"\x0135=W\x01" in frame for frame in stream.frames)
     assert clears.num_rows == snapshots
     assert set(clears["side"].to_pylist()) == {None}
+
+
+def test_the_exchange_time_is_stored_in_two_columns_and_given_in_one(recorded):
+    cap, _ = recorded
+    files = [f for day in cap.dates() for f in cap.tree.files("ticks", day)]
+    raw = pa.concat_tables([pq.read_table(f, columns=["level", "event_ms", "event_frac_ns"]) for f in files])
+    given = cap.ticks(columns=["event_ns", "action"])
+    whole = [None if ms is None else ms * 1_000_000 + rest
+             for ms, rest in zip(raw["event_ms"].to_pylist(), raw["event_frac_ns"].to_pylist(), strict=True)]
+    assert given.column_names == ["event_ns", "action"]
+    assert given["event_ns"].to_pylist() == whole
+    is_null = np.array(given["event_ns"].is_null())
+    assert (is_null == (np.array(given["action"].to_pylist()) == "clear")).all()
+    fine = raw["event_frac_ns"].to_numpy() != 0
+    assert set(np.array(raw["level"].to_pylist())[fine]) == {"L3"}  # 273 has milliseconds, 5060 nanoseconds
+    assert cap.ticks(columns=["event_ms"])["event_ms"].equals(raw["event_ms"])
 
 
 def test_flags_say_what_the_feed_knew(recorded):
