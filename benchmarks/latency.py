@@ -166,9 +166,8 @@ def running(venue: Venue, folder: Path, core: int) -> Iterator[list[Contender]]:
 
 def run(rounds: int, quick: bool) -> list[Row]:
     """The table of this question."""
-    for module, package in (("hdrh", "hdrhistogram"), ("cryptography", "cryptography"), ("uvloop", "uvloop")):
-        if not receivers.has(module):
-            return [absent(GROUP, FAST, f"{package} is not installed")]
+    if why := receivers.missing("hdrh"):
+        return [absent(GROUP, FAST, why)]
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         return [absent(GROUP, FAST, "it takes two cores")]

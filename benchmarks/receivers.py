@@ -43,6 +43,12 @@ def has(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
+def missing(*more: str) -> str:
+    """Why there can be no venue and no feed here; "" when all is there."""
+    gone = [module for module in ("cryptography", "uvloop", "click", "pydantic", *more) if not has(module)]
+    return f"not installed: {', '.join(gone)}" if gone else ""
+
+
 def start(kind: str, port: int, ca: Path, *more: str) -> subprocess.Popen[bytes]:
     """A receiver in a process of its own."""
     return subprocess.Popen([sys.executable, "-m", "benchmarks.receivers", kind, str(port), str(ca), *more], cwd=ROOT)

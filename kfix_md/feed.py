@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import __version__
+from . import __version__, tuning
 from .config import Config, check_directories
 from .config import load as load_config
 from .connector import Connector
@@ -47,7 +47,7 @@ class Feed:
         self._stopping = asyncio.Event()
         create = choose_engine(config.feed.tls_engine)
         check_directories(config)
-        _tune(config)
+        tuning.check(config.feed)
         try:
             self._build(create)
         except BaseException:
@@ -99,6 +99,7 @@ class Feed:
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         self._started()
+        await tuning.settle(self.config.feed, log)
         tasks = [asyncio.create_task(connector.run()) for connector in self.connectors]
         helpers = [asyncio.create_task(self._beat()), asyncio.create_task(self._collect_garbage())]
         if self.config.feed.busy_poll:
@@ -245,23 +246,6 @@ def session_word(service: Service) -> str:
     if session.state == SessionState.ON:
         return "GAP" if session.gap else "ON"
     return "LOGON" if session.state == SessionState.LOGON_SENT else "LOGOUT"
-
-
-def _tune(config: Config) -> None:
-    feed = config.feed
-    if feed.cpu is not None:
-        wanted = set(feed.cpu if isinstance(feed.cpu, list) else [feed.cpu])
-        try:
-            os.sched_setaffinity(0, wanted)
-        except OSError:
-            allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
-            raise UsageError(f"feed.cpu = {feed.cpu}: not one of this process's CPUs ({allowed})") from None
-    if feed.rt_priority is not None:
-        try:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(feed.rt_priority))
-        except OSError:
-            log.warning("feed.rt_priority = %d: not permitted, going on without; give CAP_SYS_NICE (or LimitRTPRIO)",
-                        feed.rt_priority)
 
 
 async def _spin() -> None:

@@ -1,0 +1,77 @@
+"""CPU, priority and polling: the loop's thread alone has them, and what needs other threads goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import kfix_md
+from kfix_md import tuning
+from kfix_md._entry import State
+from kfix_md.config import FeedSection
+from kfix_md.errors import UsageError
+
+from .rig import ROOT, Venue
+from .test_per_service import until
+
+
+def test_a_cpu_that_is_not_ours_is_one_line():
+    mine = sorted(os.sched_getaffinity(0))
+    tuning.check(FeedSection())
+    tuning.check(FeedSection(cpu=mine))
+    for cpu in (999, [mine[0], 999]):
+        with pytest.raises(UsageError, match="999 is not one of this process's CPUs") as caught:
+            tuning.check(FeedSection(cpu=cpu))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_priority_that_is_refused_is_told_and_done_without(monkeypatch, caplog):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    asyncio.run(tuning.settle(FeedSection(rt_priority=50), logging.getLogger("t")))
+    [record] = caplog.records
+    assert record.levelname == "WARNING" and "feed.rt_priority = 50: not permitted, going on" in record.getMessage()
+
+
+def may_be_real_time() -> bool:
+    code = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
+    return subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_a_polling_pinned_feed_still_resolves_records_and_reconnects(tmp_path):
+    cpus = sorted(os.sched_getaffinity(0))
+    real_time = may_be_real_time()
+    feed = f"busy_poll = true\ncpu = {cpus[-1]}\n" + ("rt_priority = 1\n" if real_time else "")
+    venue = Venue(tmp_path / "venue", "--symbols", "2", "--rate", "200")
+    path = tmp_path / "feed.toml"
+    path.write_text(venue.toml(tmp_path, "tuned", ("spot-l2",), feed=feed))
+    running = subprocess.Popen([sys.executable, "-m", "kfix_md", "feed", str(path)], cwd=ROOT)
+    try:
+        until((tmp_path / "kfix-md.tuned").exists)
+        books = kfix_md.attach("tuned", directory=tmp_path)
+        until(lambda: len(books) == 2 and all(book.state is State.LIVE for book in books.books()))
+        threads = [int(name) for name in os.listdir(f"/proc/{running.pid}/task")]
+        pinned = {tid for tid in threads if os.sched_getaffinity(tid) == {cpus[-1]}}
+        raised = {tid for tid in threads if os.sched_getscheduler(tid) != os.SCHED_OTHER}
+        assert len(threads) > 2
+        assert pinned == {running.pid} or len(cpus) == 1
+        assert raised == ({running.pid} if real_time else set())
+        written = books.counters["journal_position"]
+        venue("drop", service="spot-l2", how="rst")
+        until(lambda: books.sessions[0]["reconnects"] == 1)
+        until(lambda: all(book.state is State.LIVE for book in books.books()))
+        assert books.counters["journal_position"] > written
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=20) == 0
+    finally:
+        running.kill()
+        running.wait()
+        venue.close()
