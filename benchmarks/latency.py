@@ -186,7 +186,8 @@ def run(rounds: int, quick: bool) -> list[Row]:
 def rows_of(held: list[Contender]) -> list[Row]:
     """Medians with the rest of each histogram beside them; CPU time per message."""
     rows = [Row(GROUP, each.name, each.histogram.get_value_at_percentile(50) / 1000, "us p50",
-                note=tail(each.histogram))
+                note=", ".join(f"{name} {value:,.0f}" for name, value in far(each.histogram).items()),
+                far=far(each.histogram))
             for each in held]
     names = {row.name for row in rows}
     if RIVAL not in names:
@@ -209,11 +210,10 @@ def compare_freely(row: Row, rival: Row) -> None:
         row.ratio, row.of = row.value / rival.value, RIVAL
 
 
-def tail(histogram: Any) -> str:
+def far(histogram: Any) -> dict[str, float]:
     """p99, p99.9 and the longest, in microseconds."""
-    far = {name: histogram.get_value_at_percentile(at) / 1000 for name, at in (("p99", 99), ("p99.9", 99.9))}
-    far["max"] = histogram.get_max_value() / 1000
-    return ", ".join(f"{name} {value:,.0f}" for name, value in far.items())
+    found = {name: histogram.get_value_at_percentile(at) / 1000 for name, at in (("p99", 99), ("p99.9", 99.9))}
+    return found | {"max": histogram.get_max_value() / 1000}
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ class Row:
     met: bool | None = None
     note: str = ""
     spread: float | None = None  # of the middle half of the rounds, relative
+    far: dict[str, float] | None = None  # p99, p99.9 and max of a latency whose `value` is p50
 
 
 @dataclass
