@@ -16,6 +16,7 @@ from .service import Service
 from .session import SessionState
 
 TICK_S = 0.02
+CALM_TICK_S = 0.1  # while nothing waits: ticks are what an idle feed costs
 LOGOUT_PATIENCE_S = 3.0
 _TCP_CLOSE = 7  # tcp_info.tcpi_state
 MAX_UNSENT = 8 << 20  # a venue that does not read what we send is as good as gone
@@ -185,7 +186,8 @@ class Connector:
     async def _tick(self, protocol: _Protocol) -> None:
         on = False
         while True:
-            await asyncio.sleep(TICK_S)
+            calm = self.service.calm(time.time_ns() + int(CALM_TICK_S * SECOND))
+            await asyncio.sleep(CALM_TICK_S if calm else TICK_S)
             now_ns = time.time_ns()
             try:
                 self.service.tick(now_ns)

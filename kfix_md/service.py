@@ -118,6 +118,13 @@ class Service(Application):
             self.subs.tick(now_ns)
         self._after(now_ns)
 
+    def calm(self, until_ns: int) -> bool:
+        """Nothing is open or doubtful, and no request is due before then."""
+        if self._doubt_ns or not self.session.ready:
+            return False
+        due_ns = self.subs.next_due_ns()
+        return due_ns is None or due_ns > until_ns
+
     def logout(self, now_ns: int) -> None:
         """Begin to leave in order."""
         self.now_ns, self.leaving = now_ns, True
