@@ -56,8 +56,7 @@ class _Protocol(asyncio.BufferedProtocol):
         self.transport = transport  # type: ignore[assignment]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.service.received(nbytes, time.time_ns())
-        if self.service.session.outbox or self.service.close_reason is not None:
+        if self.service.received(nbytes, time.time_ns()):
             self.flush()
 
     def flush(self) -> None:

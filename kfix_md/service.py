@@ -88,12 +88,14 @@ class Service(Application):
         self.handler.reset_stream()
         self.session.connected(now_ns)
 
-    def received(self, n: int, now_ns: int) -> None:
-        """`n` bytes were read into `handler.get_buffer()`."""
-        self.now_ns = now_ns
+    def received(self, n: int, now_ns: int) -> bool:
+        """`n` bytes were read into `handler.get_buffer()`; True when there is something to write, or to end."""
+        session, self.now_ns = self.session, now_ns
         if self.handler.buffer_updated(n, now_ns):
-            self.session.last_recv_ns = now_ns
-        self._after(now_ns)
+            session.last_recv_ns = now_ns
+        if session.unsettled or self._doubt_ns or self._resync is not None or self.subs.due:
+            self._after(now_ns)
+        return bool(session.outbox) or session.close_reason is not None
 
     def disconnected(self, now_ns: int, reason: str) -> None:
         """The transport is gone, or could not be made."""
