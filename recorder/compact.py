@@ -5,24 +5,27 @@ so that one symbol's day is a few row groups. The new directory is built in work
 and then takes the old one's place in one step (renameat2 exchange).
 """
 
-import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kfix_md.errors import CaptureError
 from recorder import files, layout, schema
+from recorder.digest import Digests, codes_order
 from recorder.layout import Tree
 from recorder.writer import metadata
 
-_BUCKET_ROWS = 4_000_000  # rows of the symbols that are sorted in memory at a time
+_BUCKET_ROWS = 524_288  # rows of the symbols that are sorted in memory at a time
+_MOST_BUCKETS = 400  # files open at a time
+_WINDOW_ROWS = 262_144  # of rows that are in order already
 _FILE_ROWS = 16_000_000
 _SMALL = ("gaps", "sessions", "instruments", "status")
 
@@ -58,72 +61,125 @@ def compact_day(tree: Tree, day: date, *, row_group: int = schema.ROW_GROUP) -> 
 
 def _compact_table(tree: Tree, table: str, day: date, row_group: int) -> dict:
     before = tree.files(table, day)
-    work = tree.work / f"compact-{table}-{day}"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
+    work, spill = tree.work / f"compact-{table}-{day}", tree.work / f"buckets-{table}-{day}"
+    for path in (work, spill):
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
     ranges = [layout.file_range(f.name) for f in before]
     start, end = min(r[0] for r in ranges if r), max(r[1] for r in ranges if r)
     sizes = sum(f.stat().st_size for f in before)
+    seen = Digests(table not in _SMALL)
     parts = _Parts(work, table, start, end, row_group)
-    for rows in _clustered(table, before, tree.work / f"buckets-{table}-{day}"):
+    for rows in _clustered(table, before, spill, seen):
         parts.write(rows)
     after = parts.close()
-    _compare(table, before, after)
+    shutil.rmtree(spill)
+    _compare(table, seen, after)
     _swap(tree, table, day, work, before)
     return {"rows": parts.rows, "files_before": len(before), "files_after": len(after), "bytes_before": sizes,
             "bytes_after": sum(f.stat().st_size for f in tree.files(table, day))}  # fmt: skip
 
 
-def _clustered(table: str, paths: list[Path], work: Path) -> Iterator[pa.Table]:
-    """All rows, symbol after symbol, each in arrival order; in memory are the rows of a bucket of symbols."""
+def _clustered(table: str, paths: list[Path], spill: Path, seen: Digests) -> Iterator[pa.Table]:
+    """All rows, symbol after symbol, each in arrival order, a piece at a time; `seen` takes them as they were read.
+
+    In memory are the rows of a bucket of symbols at most: more than one bucket go through files in `spill`. A symbol
+    that fills a bucket alone is in order there and is given window by window.
+    """
+    found = seen.through(files.batches(table, paths))
     if table in _SMALL:
-        yield files.table(table, paths)
+        yield from _windows(found)
         return
+    names, buckets = _plan(_counts(table, paths))
+    ranked = (_ranked(batch, names) for batch in found)
+    if len(names) == 1:
+        yield from _windows(ranked)
+        return
+    if buckets[-1] == 0:
+        yield _by_symbol(pa.Table.from_batches(ranked, schema.SCHEMAS[table]))
+        return
+    for path, symbols in _spilled(table, ranked, buckets, spill):
+        with (pa.OSFile if symbols == 1 else pa.memory_map)(str(path)) as file, pa.ipc.open_stream(file) as source:
+            if symbols == 1:
+                yield from _windows(source)
+            else:
+                yield _by_symbol(source.read_all())
+        path.unlink()
+
+
+def _counts(table: str, paths: list[Path]) -> dict[str, int]:
+    """Rows of each symbol."""
     counts: dict[str, int] = {}
     for batch in files.batches(table, paths, ["symbol"]):
         names = batch["symbol"].dictionary.to_pylist()
-        for name, n in zip(names, np.bincount(batch["symbol"].indices.to_numpy(), minlength=len(names)), strict=True):
+        for name, n in zip(names, np.bincount(batch["symbol"].indices, minlength=len(names)), strict=True):
             counts[name] = counts.get(name, 0) + int(n)
-    buckets = _buckets(counts)
-    if len(buckets) == 1:
-        yield _by_symbol(files.table(table, paths))
-        return
-    # one pass over the files, each row to its bucket on disk; then bucket by bucket
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    of = {symbol: i for i, names in enumerate(buckets) for symbol in names}
-    sinks = [pa.ipc.new_stream(str(work / f"{i}.arrow"), schema.SCHEMAS[table]) for i in range(len(buckets))]
-    for batch in files.batches(table, paths):
-        which = np.array([of[s] for s in batch["symbol"].dictionary.to_pylist()])[batch["symbol"].indices.to_numpy()]
-        for i in np.unique(which).tolist():
-            sinks[i].write_batch(batch.filter(pa.array(which == i)))
-    for i, sink in enumerate(sinks):
-        sink.close()
-        with pa.ipc.open_stream(str(work / f"{i}.arrow")) as source:
-            yield _by_symbol(source.read_all())
-    shutil.rmtree(work)
+    return counts
 
 
-def _buckets(counts: dict[str, int]) -> list[list[str]]:
-    out: list[list[str]] = [[]]
-    rows = 0
-    for symbol in sorted(counts):
-        if rows and rows + counts[symbol] > _BUCKET_ROWS:
-            out.append([])
-            rows = 0
-        out[-1].append(symbol)
-        rows += counts[symbol]
-    return out
+def _plan(counts: dict[str, int]) -> tuple[pa.Array, np.ndarray]:
+    """Symbols in order, and the bucket of each: neighbours that fit into one together."""
+    limit = max(_BUCKET_ROWS, sum(counts.values()) // _MOST_BUCKETS)
+    names = sorted(counts)
+    buckets, number, rows = [], 0, 0
+    for name in names:
+        if rows and rows + counts[name] > limit:
+            number, rows = number + 1, 0
+        buckets.append(number)
+        rows += counts[name]
+    return pa.array(names, pa.string()), np.array(buckets or [0])
+
+
+def _ranked(batch: pa.RecordBatch, names: pa.Array) -> pa.RecordBatch:
+    """The same rows, symbols as places in `names`."""
+    at = batch.schema.get_field_index("symbol")
+    place = pc.index_in(batch["symbol"].dictionary, names).to_numpy()
+    codes = pa.array(place[batch["symbol"].indices.to_numpy()].astype(np.int32))
+    return batch.set_column(at, batch.schema.field(at), pa.DictionaryArray.from_arrays(codes, names))
+
+
+def _spilled(table: str, ranked: Iterable[pa.RecordBatch], buckets: np.ndarray,
+             spill: Path) -> list[tuple[Path, int]]:  # fmt: skip
+    """Each row to the file of its bucket; the files, and how many symbols are in each."""
+    paths = [spill / f"{i}.arrow" for i in range(buckets[-1] + 1)]
+    with ExitStack() as stack:
+        sinks = [stack.enter_context(pa.ipc.new_stream(str(p), schema.SCHEMAS[table])) for p in paths]
+        for batch in ranked:
+            which = buckets[batch["symbol"].indices.to_numpy()]
+            order = codes_order(which)
+            rows = batch.take(pa.array(order))
+            edges = [0, *(np.flatnonzero(np.diff(which[order])) + 1).tolist(), len(order)]
+            for a, b in pairwise(edges):
+                if b > a:
+                    sinks[which[order[a]]].write_batch(rows.slice(a, b - a))
+    return list(zip(paths, np.bincount(buckets).tolist(), strict=True))
+
+
+def _windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The same rows in tables of _WINDOW_ROWS, the last one aside."""
+    held: list[pa.RecordBatch] = []
+    n = 0
+    for batch in batches:
+        held.append(batch)
+        n += batch.num_rows
+        if n >= _WINDOW_ROWS:
+            whole = pa.Table.from_batches(held).unify_dictionaries()
+            yield whole.slice(0, _WINDOW_ROWS)
+            held = whole.slice(_WINDOW_ROWS).to_batches()
+            n -= _WINDOW_ROWS
+    if held:
+        yield pa.Table.from_batches(held).unify_dictionaries()
 
 
 def _by_symbol(rows: pa.Table) -> pa.Table:
     rows = rows.unify_dictionaries().combine_chunks()
     if not rows.num_rows:
         return rows
-    column = rows["symbol"].combine_chunks()
-    rank = np.argsort(np.argsort(np.array(column.dictionary.to_pylist(), dtype=object)))
-    order = np.argsort(rank[column.indices.to_numpy()], kind="stable")
-    return rows.take(pa.array(order))
+    return rows.take(pa.array(codes_order(_codes(rows))))
+
+
+def _codes(rows: pa.Table) -> np.ndarray:
+    return rows["symbol"].combine_chunks().indices.to_numpy()
 
 
 class _Parts:
@@ -174,7 +230,7 @@ def _groups(rows: pa.Table, row_group: int, table: str) -> Iterator[pa.Table]:
     if table in _SMALL or not rows.num_rows:
         yield rows
         return
-    codes = rows["symbol"].combine_chunks().indices.to_numpy()
+    codes = _codes(rows)
     edges = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist(), len(codes)]
     begin = 0
     for a, b in pairwise(edges):
@@ -188,71 +244,22 @@ def _own_symbols(rows: pa.Table) -> pa.Table:
     """A dictionary of the symbols that occur, not of the whole day's."""
     at = rows.schema.get_field_index("symbol")
     column = rows["symbol"].combine_chunks()
-    used, codes = np.unique(column.indices.to_numpy(), return_inverse=True)
-    names = column.dictionary.take(pa.array(used))
-    own = pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), names)
+    codes = column.indices.to_numpy()
+    used = np.flatnonzero(np.bincount(codes))
+    place = np.zeros(used[-1] + 1, np.int32)
+    place[used] = np.arange(len(used))
+    own = pa.DictionaryArray.from_arrays(pa.array(place[codes]), column.dictionary.take(pa.array(used)))
     return rows.set_column(at, rows.schema.field(at), own)
 
 
-def _compare(table: str, before: list[Path], after: list[Path]) -> None:
-    """Row by row: the rows of each symbol, in their order, have the same digest on both sides."""
-    if _digests(table, before) != _digests(table, after):
-        raise CaptureError(f"compaction of {before[0].parent} would not give the same rows back; nothing was changed")
-
-
-def _digests(table: str, paths: list[Path]) -> dict[str, tuple[int, str]]:
-    """Rows and digest of each symbol, over its rows in their order; they do not depend on batch borders."""
-    found: dict[str, tuple[int, Any]] = {}
-    for batch in files.batches(table, paths):
-        if not batch.num_rows:
-            continue
-        hashes = _row_hashes(batch)
-        if table in _SMALL:
-            parts = [("", hashes)]
-        else:
-            codes = batch["symbol"].indices.to_numpy()
-            order = np.argsort(codes, kind="stable")
-            edges = np.flatnonzero(np.diff(codes[order])) + 1
-            names = batch["symbol"].dictionary.to_pylist()
-            parts = [(names[codes[rows[0]]], hashes[rows]) for rows in np.split(order, edges)]
-        for name, part in parts:
-            n, digest = found.get(name) or (0, hashlib.blake2b(digest_size=16))
-            digest.update(part.tobytes())
-            found[name] = (n + len(part), digest)
-    return {name: (n, digest.hexdigest()) for name, (n, digest) in found.items()}
-
-
-def _row_hashes(rows: pa.RecordBatch) -> np.ndarray:
-    """One number for each row, of all its columns."""
-    mixed = np.zeros(rows.num_rows, np.uint64)
-    for name in rows.schema.names:
-        mixed = (mixed ^ _numbers(rows[name])) * np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(29)
-    return mixed
-
-
-def _numbers(array: pa.Array) -> np.ndarray:
-    """One 64-bit number for each value: equal for equal values, nulls apart."""
-    if pa.types.is_dictionary(array.type):
-        table = _hashes(array.dictionary)
-        values = table[array.indices.fill_null(0).to_numpy(zero_copy_only=False)] if len(table) else np.zeros(
-            len(array), np.uint64)
-    elif pa.types.is_integer(array.type) or pa.types.is_boolean(array.type):
-        values = array.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64)
-    elif pa.types.is_fixed_size_binary(array.type):
-        raw = np.frombuffer(array.buffers()[1], "<u8", 2 * len(array), 16 * array.offset).reshape(-1, 2)
-        values = raw[:, 0] ^ (raw[:, 1] * np.uint64(0xD6E8FEB86659FD93))
-    elif array.null_count == len(array):
-        values = np.zeros(len(array), np.uint64)
-    else:
-        return _numbers(array.dictionary_encode())
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
-    return np.where(valid, values, np.uint64(0xA5A5A5A5)) ^ (valid.astype(np.uint64) << np.uint64(63))
-
-
-def _hashes(array: pa.Array) -> np.ndarray:
-    digests = (hashlib.blake2b(str(v).encode(), digest_size=8).digest() for v in array.to_pylist())
-    return np.array([int.from_bytes(d) for d in digests], np.uint64)
+def _compare(table: str, seen: Digests, after: list[Path]) -> None:
+    """Row by row: read back, the rows of each symbol, in their order, have the same digest as when they were read."""
+    written = Digests(table not in _SMALL)
+    for batch in files.batches(table, after):
+        if batch.num_rows:
+            written.add(batch)
+    if seen.told() != written.told():
+        raise CaptureError(f"compaction of {after[0].parent.name} would not give the same rows back; nothing was changed")
 
 
 def _swap(tree: Tree, table: str, day: date, work: Path, before: list[Path]) -> None:

@@ -99,7 +99,7 @@ def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level:
     rows = files.table("ticks", cap._files.of("ticks", start, end), BOOK_COLUMNS, where, symbols=[symbol], start=start,
                        end=end)  # fmt: skip
     seed = None
-    if start is not None and rows.num_rows:
+    if start is not None and rows.num_rows and rows["action"][0].as_py() != "clear":
         first = rows["session"][0].as_py()
         seed = cap._rebuild.book(symbol, rows["level"][0].as_py(), start - 1, first)[0]
     found = [_bbo_of(part, seed if i == 0 else None) for i, part in enumerate(segments(rows))]

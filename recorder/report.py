@@ -1,7 +1,9 @@
 """One page about a day: hides which numbers a person wants first and how they are drawn without any library."""
 
 import html
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 _BINS = 240
 _SPREADS = 6  # symbols whose spread is drawn: those with the most messages
+_SPAN_MESSAGES = 50_000  # of a symbol in memory at a time
 _CAUSES = {"ROLLOVER": "planned", "DISCONNECT": "down", "RESTART": "down", "JOURNAL_LOST": "lost",
            "JOURNAL_DAMAGE": "lost"}  # fmt: skip
 
@@ -211,17 +214,29 @@ def _spreads(captures: "Captures", proof: Any, flow: dict) -> str:
         counts[s.symbol, s.level] = counts.get((s.symbol, s.level), 0) + s.messages
     out = []
     for symbol, level in sorted(counts, key=lambda k: -counts[k])[:_SPREADS]:
-        best = captures.bbo(symbol, flow["first"], flow["last"] + 1, level=level)
-        bid, ask = (best[c].to_numpy() for c in ("bid", "ask"))
-        bid_qty, ask_qty = (best[c].fill_null(0).to_numpy() for c in ("bid_qty", "ask_qty"))
-        slot = np.minimum((best["recv_ns"].to_numpy() - flow["first"]) // flow["width"], _BINS - 1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            basis = (ask - bid) / ((ask + bid) / 2) * 1e4
-        spread, depth = _by_slot(slot, basis), _by_slot(slot, (bid_qty + ask_qty) / 2)
+        means = _Means(), _Means()
+        for start, end in _spans(flow, counts[symbol, level]):
+            best = captures.bbo(symbol, start, end, level=level)
+            bid, ask = (best[c].to_numpy() for c in ("bid", "ask"))
+            bid_qty, ask_qty = (best[c].fill_null(0).to_numpy() for c in ("bid_qty", "ask_qty"))
+            slot = np.minimum((best["recv_ns"].to_numpy() - flow["first"]) // flow["width"], _BINS - 1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                means[0].add(slot, (ask - bid) / ((ask + bid) / 2) * 1e4)
+            means[1].add(slot, (bid_qty + ask_qty) / 2)
+        spread, depth = (mean.by_slot() for mean in means)
         dark = _dark(proof, symbol, level, flow)
         spread[dark] = depth[dark] = np.nan
         out.append(_spread_row(f"{symbol} {level}", spread, depth, flow))
     return "".join(out) or "<p>No books.</p>"
+
+
+def _spans(flow: dict, messages: int) -> Iterator[tuple[int, int]]:
+    """The page's span in parts with about so many of a symbol's messages as may be in memory."""
+    share = np.cumsum(flow["messages"]) / max(1, flow["messages"].sum())
+    parts = messages // _SPAN_MESSAGES + 1
+    cuts = sorted({int(np.searchsorted(share, i / parts)) + 1 for i in range(1, parts)} - {_BINS})
+    for a, b in pairwise([0, *cuts, _BINS]):
+        yield flow["first"] + a * flow["width"], flow["first"] + b * flow["width"]
 
 
 def _dark(proof: Any, symbol: str, level: str, flow: dict) -> np.ndarray:
@@ -235,17 +250,22 @@ def _dark(proof: Any, symbol: str, level: str, flow: dict) -> np.ndarray:
     return dark
 
 
-def _by_slot(slot: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Mean by slot, carried over slots without a change."""
-    good = np.isfinite(values)
-    n = np.bincount(slot[good], minlength=_BINS)
-    total = np.bincount(slot[good], weights=values[good], minlength=_BINS)
-    out = np.where(n > 0, total / np.maximum(n, 1), np.nan)
-    known = np.flatnonzero(n)
-    if len(known):
-        last = np.maximum.accumulate(np.where(n > 0, np.arange(_BINS), 0))
-        out = np.where(np.arange(_BINS) >= known[0], out[last], np.nan)
-    return out
+class _Means:
+    """Means by slot of values that come in parts."""
+
+    def __init__(self) -> None:
+        self.n, self.total = np.zeros(_BINS), np.zeros(_BINS)
+
+    def add(self, slot: np.ndarray, values: np.ndarray) -> None:
+        good = np.isfinite(values)
+        self.n += np.bincount(slot[good], minlength=_BINS)
+        self.total += np.bincount(slot[good], weights=values[good], minlength=_BINS)
+
+    def by_slot(self) -> np.ndarray:
+        """The mean of each slot, carried over slots without a change; NaN before the first."""
+        known = self.n > 0
+        means = np.where(known, self.total / np.maximum(self.n, 1), np.nan)
+        return means[np.maximum.accumulate(np.where(known, np.arange(_BINS), 0))]
 
 
 def _spread_row(name: str, spread: np.ndarray, depth: np.ndarray, flow: dict) -> str:

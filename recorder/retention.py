@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 from kfix_md import journal_files
 from kfix_md.errors import CaptureError
 from recorder import files, layout, schema
+from recorder.digest import row_hashes
 from recorder.layout import Tree
 from recorder.tail import Tail
 
 log = logging.getLogger("kfix.record")
 _COMPARED = [name for name in schema.SCHEMAS["ticks"].names if name != "id_kind"]
-_CHUNK_ROWS = 1_000_000
+_CHUNK_ROWS = 131_072
 
 
 def save_start(tree: Tree, number: int, state: dict) -> None:
@@ -58,38 +59,53 @@ def retire(journal: Path, tree: Tree, safe: int, how: str) -> list[Path]:
 
 
 def prove(journal: Path, tree: Tree, number: int, state: dict) -> int:
-    """Decode one segment again and compare with the captures; rows compared. CaptureError when they differ."""
+    """Decode one segment again and compare with the captures; rows compared. CaptureError when they differ.
+
+    In memory is one number for each row of the segment, whatever its size.
+    """
     tail = Tail(str(journal), state)
     tail.reader.hold_at_end = True
-    total = 0
+    decoded: dict[int, _Span] = {}
     while True:
         said = tail.read(_CHUNK_ROWS)
         tables = tail.take()
-        if "ticks" in tables:
-            _compare(tree, tables["ticks"], number)
-            total += tables["ticks"].num_rows
+        for batch in tables["ticks"].to_batches() if "ticks" in tables else ():
+            for session in pc.unique(batch["session"]).to_pylist():  # a batch is of one session, as Tail cuts them
+                decoded.setdefault(session, _Span()).add(batch)
         if said in ("segment", "nothing", "torn"):
-            return total
-
-
-def _compare(tree: Tree, rows: pa.Table, number: int) -> None:
-    limits = pc.min_max(rows["recv_ns"]).as_py()
-    found = files.Files(tree)
-    rows = rows.select(_COMPARED).unify_dictionaries()
-    for session in pc.unique(rows["session"]).to_pylist():
-        mine = rows.filter(pc.equal(rows["session"], session))
-        seq = pc.min_max(mine["seq"]).as_py()
-        where = (pc.field("session") == session) & (pc.field("seq") >= seq["min"]) & (pc.field("seq") <= seq["max"])
-        paths = found.of("ticks", limits["min"], limits["max"] + 1)
-        theirs = files.attempt(lambda p=paths, w=where: files.table("ticks", p, _COMPARED, w))
-        if not _ordered(mine).equals(_ordered(theirs)):
-            raise CaptureError(f"journal segment {number}: session {session}, messages {seq['min']} to {seq['max']} "
+            break
+    for session, span in decoded.items():
+        if not span.same(files.attempt(lambda s=session, n=span: _held(tree, s, n))):
+            raise CaptureError(f"journal segment {number}: session {session}, messages {span.first} to {span.last} "
                                f"are not the same in {tree.root / 'ticks'}; the segment is kept")  # fmt: skip
+    return sum(span.rows for span in decoded.values())
 
 
-def _ordered(rows: pa.Table) -> pa.Table:
-    """Rows in the order they were applied, dictionaries as text: comparable however they are laid out."""
-    rows = rows.cast(schema.plain(rows.schema))
-    clear = pc.equal(rows["action"], "clear").to_numpy()
-    order = np.lexsort((~clear, rows["entry_no"].to_numpy(), rows["seq"].to_numpy()))
-    return rows.take(pa.array(order)).combine_chunks()
+class _Span:
+    """What the decoded rows of a session were: their numbers, messages and times."""
+
+    def __init__(self) -> None:
+        self.hashes: list[np.ndarray] = []
+        self.rows = 0
+        self.first = self.since = 1 << 62
+        self.last = self.until = -1
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self.hashes.append(row_hashes(batch.select(_COMPARED)))
+        self.rows += batch.num_rows
+        seq, time = batch["seq"].to_numpy(), batch["recv_ns"].to_numpy()
+        self.first, self.last = min(self.first, int(seq.min())), max(self.last, int(seq.max()))
+        self.since, self.until = min(self.since, int(time.min())), max(self.until, int(time.max()))
+
+    def same(self, other: list[np.ndarray]) -> bool:
+        """Whether these are the very rows; (seq, entry_no) is in the numbers, so that their order is."""
+        return sum(map(len, other)) == self.rows and bool(
+            (np.sort(np.concatenate(self.hashes)) == np.sort(np.concatenate(other))).all())
+
+
+def _held(tree: Tree, session: int, span: _Span) -> list[np.ndarray]:
+    """Numbers of the captures' rows of the same messages."""
+    where = (pc.field("session") == session) & (pc.field("seq") >= span.first) & (pc.field("seq") <= span.last)
+    paths = files.Files(tree).of("ticks", span.since, span.until + 1)
+    found = files.batches("ticks", paths, _COMPARED, where, start=span.since, end=span.until + 1)
+    return [row_hashes(batch) for batch in found]
