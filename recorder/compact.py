@@ -259,7 +259,7 @@ def _compare(table: str, seen: Digests, after: list[Path]) -> None:
         if batch.num_rows:
             written.add(batch)
     if seen.told() != written.told():
-        raise CaptureError(f"compaction of {after[0].parent.name} would not give the same rows back; nothing was changed")
+        raise CaptureError(f"{after[0].parent.name} would not give the same rows back; nothing was changed")
 
 
 def _swap(tree: Tree, table: str, day: date, work: Path, before: list[Path]) -> None:

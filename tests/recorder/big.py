@@ -94,9 +94,9 @@ def watched(code: str, *args: object) -> tuple[str, int]:
             "import recorder.retention, recorder.process, recorder.replay, kfix_md\n"
             "before = big.resident()\n")  # fmt: skip
     tail = "\nprint(big.highest() - before)"
-    done = subprocess.run([sys.executable, "-c", head + code + tail, *map(str, args)], check=False, capture_output=True,
-                          text=True, cwd=ROOT, timeout=120,
-                          env=os.environ | {"PYTHONPATH": str(ROOT), "ARROW_DEFAULT_MEMORY_POOL": "system"})  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    done = subprocess.run([sys.executable, "-c", head + code + tail, *map(str, args)], check=False,
+                          capture_output=True, text=True, cwd=ROOT, timeout=120, env=environment)  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     said, _, peak = done.stdout.rstrip().rpartition("\n")
     return said, int(peak)

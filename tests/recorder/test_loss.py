@@ -236,10 +236,12 @@ def test_compaction_keeps_every_row_and_is_clustered(tmp_path):
     assert not list(cap.tree.work.iterdir())
 
 
-def test_compaction_in_buckets_on_disk_gives_the_same(tmp_path, monkeypatch):
+@pytest.mark.parametrize("bucket", [50, 400, 1500])  # a symbol a bucket, window by window; several in one
+def test_compaction_in_buckets_on_disk_gives_the_same(tmp_path, monkeypatch, bucket):
     two_days(tmp_path)
     build.record(tmp_path, flush_rows=300)
-    monkeypatch.setattr(compact, "_BUCKET_ROWS", 200)
+    monkeypatch.setattr(compact, "_BUCKET_ROWS", bucket)
+    monkeypatch.setattr(compact, "_WINDOW_ROWS", 100)
     cap = recorder.open(tmp_path / "captures")
     before = {s: cap.ticks(s) for s in cap.symbols()}
     compact.compact_day(cap.tree, cap.dates()[0], row_group=128)

@@ -8,14 +8,22 @@ from tests.recorder import big
 
 SMALL, LARGE = 6, 32  # copies of a session: 30 and 160 MB of ticks in memory
 _CAPTURES = "from pathlib import Path\ncap = recorder.open(sys.argv[1]); day = cap.dates()[0]\n"
-_RECORDER = ("from pathlib import Path\nfrom recorder.process import Recorder, Settings\n"
-             "journal = Path(sys.argv[1])\none = Recorder(Settings(journal, Path(sys.argv[2]), flush_rows=65_536))\n")  # fmt: skip
+_RECORDER = """
+from pathlib import Path
+from recorder.process import Recorder, Settings
+journal = Path(sys.argv[1])
+one = Recorder(Settings(journal, Path(sys.argv[2]), flush_rows=65_536))
+one.once()
+print(one.rows)
+assert len(recorder.retention.retire(journal, one.writer.tree, one.committed_safe(), "delete")) > 2
+"""
 
 #: what is done with a day, and the rows it says it did it with
 JOBS = {
     "verify": "proof = recorder.verify.verify(cap, day)\nassert proof.holds\nprint(proof.summary()['rows'])",
     "batches": "print(sum(batch.num_rows for batch in cap.tick_batches(price='float')))",
-    "report": "import re\nprint(re.search(r'<b>([0-9,]+)</b><span>rows', recorder.report.page(cap, day))[1].replace(',', ''))",
+    "report": "import re\ntext = recorder.report.page(cap, day).replace(',', '')\n"
+              "print(re.search('<b>([0-9]+)</b><span>rows', text)[1])",
     "replay": "recorder.replay._WINDOW_ROWS = 65_536\nplayed = iter(cap.replay(day))\n"
               "print(sum(next(played).rows.num_rows for _ in range(50_000)))",
     "compact": "print(recorder.compact.compact_day(cap.tree, day)['rows'])",
@@ -42,13 +50,11 @@ def test_a_day_is_worked_through_in_flat_memory(days, job):
 
 
 def test_a_backlog_is_recorded_and_retired_in_flat_memory(days, tmp_path):
-    path, one, _ = days
+    _, one, _ = days
     rows, peaks = [], []
-    code = "one.once()\nprint(one.rows)\n" + (
-        "assert len(recorder.retention.retire(journal, one.writer.tree, one.committed_safe(), 'delete')) > 2")
     for n in (SMALL, LARGE):
         size = big.backlog(tmp_path / f"journal{n}", one, n)
-        said, peak = big.watched(_RECORDER + code, tmp_path / f"journal{n}", tmp_path / f"captures{n}")
+        said, peak = big.watched(_RECORDER, tmp_path / f"journal{n}", tmp_path / f"captures{n}")
         rows.append(int(said))
         peaks.append(peak)
     assert rows == [n * one.tables["ticks"].num_rows for n in (SMALL, LARGE)]
