@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import tuning
 from .config import Config, ServiceSection, check_writable, load
 from .connector import Connector
 from .dial import Connected, choose_engine
@@ -52,12 +53,29 @@ def examine(path: str, timeout_s: float = 8.0) -> list[Finding]:
     config = load(path)
     findings = [Finding(OK, "configuration", f"{path}: {len(config.service)} sessions")]
     findings += directories(config)
+    findings += tuned(config)
     running = _running(config)
     if running:
         findings.append(Finding(OK, "feed", f"'{config.feed.name}' is running (pid {running}): its CompIDs are in "
                                             "use, so no logon is tried"))
     findings += asyncio.run(_services(config, not running, timeout_s))
     return findings
+
+
+def tuned(config: Config) -> list[Finding]:
+    """TLS engine, CPUs and priority: what of it this machine gives."""
+    feed, found = config.feed, []
+    try:
+        fast = choose_engine(feed.tls_engine).__module__.startswith("aiofastnet")
+        found.append(Finding(OK, "TLS engine", "aiofastnet" if fast else "uvloop's own" + (
+            "" if feed.tls_engine == "uvloop" else "; pip install aiofastnet for a third less CPU")))
+        tuning.check(feed)
+    except UsageError as error:
+        found.append(Finding(FAIL, "feed", str(error)))
+    if feed.rt_priority is not None and not tuning.permitted(feed.rt_priority):
+        found.append(Finding(WARN, "rt_priority", "not permitted, the feed goes on without; give CAP_SYS_NICE "
+                                                  "(or LimitRTPRIO)"))
+    return found
 
 
 def directories(config: Config) -> list[Finding]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 
 from .config import FeedSection
 from .errors import UsageError
@@ -24,6 +25,20 @@ def check(feed: FeedSection) -> None:
     if strange := cpus_of(feed) - allowed:
         raise UsageError(f"feed.cpu = {feed.cpu}: {min(strange)} is not one of this process's CPUs "
                          f"({', '.join(map(str, sorted(allowed)))})")
+
+
+def permitted(priority: int) -> bool:
+    """This process may run under SCHED_FIFO at this priority (tried in a thread that ends)."""
+    def attempt() -> None:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+            answers.append(True)
+
+    answers: list[bool] = []
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+    return bool(answers)
 
 
 async def settle(feed: FeedSection, log: logging.Logger) -> None:

@@ -18,6 +18,7 @@ import pytest
 import kfix_md
 from kfix_md._entry import Cause, State
 from kfix_md._shm import SegmentWriter
+from kfix_md.cli.console import Watch
 from kfix_md.errors import FeedDead, NoSuchSymbol, UsageError
 from kfix_md.joined import JoinedFeed
 from kfix_md.processes import Supervisor, clear_way, names_of, part_of
@@ -197,6 +198,25 @@ def test_joined_readers(tmp_path):
         feed.snapshot()
     assert set(feed.snapshot(allow_stale=True)["state"]) == {State.DOWN}
     assert kfix_md.feeds(tmp_path) == []
+
+
+def test_the_console_shows_the_recorder_that_is_furthest_behind(tmp_path):
+    writers = [writer(tmp_path, "r.spot-l2", "BTC/USD"), writer(tmp_path, "r.derivatives-l2", "PF_ETHUSD")]
+    captures = tmp_path / "captures"
+    watch = Watch(kfix_md.attach("r", directory=tmp_path), captures)
+    assert watch.look().recorder is None
+    for made, service, behind in zip(writers, ("spot-l2", "derivatives-l2"), (100, 7), strict=True):
+        (captures / service / "state").mkdir(parents=True)
+        (captures / service / "state" / "commit.json").write_text(json.dumps({"position": (5 << 32) + 1000}))
+        made.set_counter("journal_position", (5 << 32) + 1000 + behind)
+    assert watch.look().recorder["behind_bytes"] == 100
+    writers[0].set_counter("journal_position", (5 << 32) + 1000)
+    assert watch.look().recorder["behind_bytes"] == 7
+    writers[1].close()
+    reading = watch.look()
+    assert "derivatives-l2" in reading.fault and [State(int(state)).name for state in reading.rows["state"]] == [
+        "INIT", "DOWN"]
+    writers[0].close()
 
 
 def test_a_fault_of_the_configuration_ends_all(tmp_path):
