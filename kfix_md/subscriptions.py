@@ -113,7 +113,7 @@ class Subscriptions:
             if msg_type == "V" and sub is not None:
                 self._plan(sub, now_ns)
             elif msg_type == "x" and self._list_due_ns:
-                self._list_due_ns = now_ns
+                self._ask_list(now_ns, again=True)
         self.tick(now_ns)
 
     def on_message(self, msg_type: str, fields: Fields, now_ns: int) -> None:

@@ -197,6 +197,19 @@ def test_a_list_that_comes_late_is_as_good():
     assert [kind for kind, _, _ in venue.sent].count("x") == 2
 
 
+def test_requests_the_venue_never_saw_are_made_again_at_once_and_without_alarm(caplog):
+    venue = Venue(spot=False)
+    venue.subs.ready(0)
+    first = dict(venue.sent[0][1])[320]
+    venue.subs.requests_lost([("x", first)], SECOND)
+    assert [kind for kind, _, _ in venue.sent] == ["x", "x"]
+    venue.list([("A/B", 1, 1)], SECOND)
+    [(symbol, asked, _)] = venue.requests()
+    venue.subs.requests_lost([("x", first), ("V", asked), ("V", "9")], 2 * SECOND)  # the list is here by now
+    assert [(s, kind) for s, _, kind in venue.requests()] == [(symbol, "2"), (symbol, "1")]
+    assert not caplog.records
+
+
 def test_requests_are_paced():
     venue = Venue(pace=Pace(burst=10, per_second=100, answer_ns=100 * SECOND), spot=False)
     venue.subs.ready(0)
