@@ -76,11 +76,11 @@ cdef class Decoder:
             return
         if h.msg_type != c'X' and h.msg_type != c'W':
             return
-        if self.codec.decode(&h, end, &m) != MD_OK:
+        if self.codec.begin(&h, end, &m) != MD_OK:
             self.errors += 1
             return
         k = self.find(m.symbol.p, m.symbol.n)
-        if k == NULL or self.codec.scale(&m, k.price_precision, k.qty_precision) != MD_OK:
+        if k == NULL or self.codec.finish(&h, end, &m, k.price_precision, k.qty_precision) != MD_OK:
             self.errors += 1
             return
         self.entries += m.n

@@ -17,7 +17,7 @@ cdef enum:
     MD_COUNT = 5            # 268 differs from the groups present
     MD_OUT_OF_RANGE = 6     # 269 or 279 with a value that is not known
     MD_PRECISION = 7        # finer than the instrument's precision, or too large for 63 bits
-    MD_MEMORY = 8
+    MD_OTHER_SYMBOL = 8     # not an error: see Codec.finish
 
     MAX_HEADER_TEXT = 48
 
@@ -38,7 +38,6 @@ cdef struct Header:         # the fields of the standard header; pointers into t
     uint8_t msg_type        # 35 when it is one character, else 0
     uint8_t poss_dup        # 43=Y
     uint8_t poss_resend     # 97=Y
-    uint8_t fast            # read by the template
 
 
 cdef struct MDMessage:      # a W or X beside its entries
@@ -46,9 +45,10 @@ cdef struct MDMessage:      # a W or X beside its entries
     Span req_id             # 262
     int32_t declared        # 268
     int32_t n               # entries decoded
+    const char* entries     # where they begin in the frame
     uint32_t crc            # 5041
     uint8_t has_crc
-    uint8_t fast            # all of it was read by the template
+    uint8_t staged          # the general path has brought the entries, not yet scaled
     uint16_t error          # MD_*
     int32_t error_tag
     uint32_t repeated_tags  # fields that stood twice in a group or outside; the last one counts
@@ -71,11 +71,14 @@ cdef class Codec:
     cdef int read_header(self, const char* p, const char* end, Header* h) noexcept
     cdef int header_fast(self, const char* p, const char* end, Header* h) noexcept
     cdef int header_general(self, const char* p, const char* end, Header* h) noexcept
-    cdef int decode(self, Header* h, const char* end, MDMessage* m) noexcept
-    cdef int decode_fast(self, Header* h, const char* end, MDMessage* m) noexcept
+    cdef int begin(self, Header* h, const char* end, MDMessage* m) noexcept
+    cdef int finish(self, Header* h, const char* end, MDMessage* m, int price_precision, int qty_precision) noexcept
+    cdef int stage(self, Header* h, const char* end, MDMessage* m) noexcept
+    cdef int begin_fast(self, Header* h, const char* end, MDMessage* m) noexcept
+    cdef int entries_fast(self, Header* h, const char* end, MDMessage* m, int price_precision,
+                          int qty_precision) noexcept
     cdef int decode_general(self, Header* h, const char* end, MDMessage* m) noexcept
     cdef int entry_field(self, int tag, const char* p, const char* value_end, MDEntry* e, Header* h) noexcept
     cdef void read_id(self, const char* p, int32_t n, MDEntry* e) noexcept
-    cdef tuple _scan(self, const char* p, int64_t left, int64_t max_frame)
     cdef int _fail(self, MDMessage* m, int error, int tag) noexcept
     cdef int scale(self, MDMessage* m, int price_precision, int qty_precision) noexcept

@@ -11,7 +11,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from kfix_md._entry cimport (
-    ACTION_DELETE, ACTION_LEAVE, ENTRY_LAST, ENTRY_SNAPSHOT, ID_KRAKEN, ID_NONE, ID_TABLE, ID_TEXT, ID_UUID,
+    ACTION_DELETE, ACTION_LEAVE, ACTION_NEW, ENTRY_LAST, ENTRY_SNAPSHOT, ID_KRAKEN, ID_NONE, ID_TABLE, ID_TEXT, ID_UUID,
     SIDE_TRADE, MDEntry,
 )
 from kfix_md._frame cimport FRAME_OK, next_frame
@@ -31,6 +31,10 @@ cdef extern from "_scan.h" nogil:
     uint32_t kfix_load4(const char* p)
     int kfix_digits(const char** p, uint64_t* value)
     int kfix_number(const char** p, int64_t* mantissa, int* decimals)
+    int kfix_fixed(const char** p, int precision, int64_t* value)
+    int kfix_same(const char* a, const char* b, int64_t n)
+    const char* kfix_find_soh(const char* p, const char* end)
+    int64_t kfix_clock_ms(const char* p)
     int64_t kfix_time_of_day(const char* p)
     int64_t kfix_fraction(const char** p)
     int64_t kfix_timestamp(const char** p, kfix_date* cache)
@@ -57,14 +61,6 @@ cdef enum:
 
 
 # ---- small readers ----
-
-cdef inline int read_decimal(const char** p, int64_t* mantissa, int* decimals) noexcept nogil:
-    # price or quantity followed by SOH, which is stepped over
-    if kfix_number(p, mantissa, decimals) != 0 or p[0][0] != SOH:
-        return -1
-    p[0] += 1
-    return 0
-
 
 cdef inline int64_t near_midnight(int64_t clock_ns, int64_t sending_ns, int64_t day_ns) noexcept nogil:
     # 273 has no date: it is the day of 52, or its neighbour when the two stand on either side of midnight
@@ -129,7 +125,7 @@ cdef class Codec:
         if kfix_digits(&p, &seq) < 1 or p[0] != SOH:
             return -1
         p += 1
-        if end - p < self._sender_n + self._target_n + 22 or memcmp(p, self._sender_literal, self._sender_n) != 0:
+        if end - p < self._sender_n + self._target_n + 22 or not kfix_same(p, self._sender_literal, self._sender_n):
             return -1
         h.sender.p = p + 3
         h.sender.n = self._sender_n - 7
@@ -138,22 +134,19 @@ cdef class Codec:
         if h.sending_ns < 0 or p[0] != SOH:
             return -1
         p += 1
-        if memcmp(p, self._target_literal, self._target_n) != 0:
+        if not kfix_same(p, self._target_literal, self._target_n):
             return -1
         h.target.p = p + 3
         h.target.n = self._target_n - 4
         h.body = p + self._target_n
-        # PossDupFlag and the like stand after these five: they need the general path
-        if kfix_load4(h.body) == 0x593D3334 or (h.body[0] == c'1' and h.body[1] == c'2' and h.body[2] == c'2'):
-            return -1
-        if h.body[0] == c'9' and h.body[1] == c'7':
+        # PossDupFlag and the like stand after these five: they need the general path. 55 is none of them
+        if h.body[0] != c'5' and (kfix_load4(h.body) == 0x593D3334 or h.body[0] == c'1' or h.body[0] == c'9'):
             return -1
         h.seq = seq
         h.sending_day_ns = self._date.ns
         h.orig_sending_ns = 0
         h.poss_dup = 0
         h.poss_resend = 0
-        h.fast = 1
         return 0
 
     cdef void learn_header(self, Header* h) noexcept:
@@ -186,7 +179,7 @@ cdef class Codec:
                 result = MD_OK if missing == 0 else MD_NOT_NUMERIC
                 break
             value += 1
-            after = <const char*>memchr(value, SOH, end - value)
+            after = kfix_find_soh(value, end)
             if after == NULL:
                 result = MD_OK if missing == 0 else MD_NOT_NUMERIC
                 break
@@ -235,117 +228,153 @@ cdef class Codec:
 
     # ---- market data ----
 
-    cdef int decode(self, Header* h, const char* end, MDMessage* m) noexcept:
-        # `end` is where tag 10 starts; returns MD_OK or the error, with the tag in m.error_tag
-        if self.allow_fast and self.decode_fast(h, end, m) == MD_OK:
-            self.fast_messages += 1
+    cdef int begin(self, Header* h, const char* end, MDMessage* m) noexcept:
+        # 55, 262 and 268 of a W or X, `end` is where tag 10 starts: MD_OK, or what is wrong, with the tag in
+        # m.error_tag. finish() brings the entries. A body that does not begin as Kraken's is staged whole.
+        if self.allow_fast and self.begin_fast(h, end, m) == MD_OK:
             return MD_OK
-        self.general_messages += 1
-        return self.decode_general(h, end, m)
+        return self.stage(h, end, m)
 
-    cdef int decode_fast(self, Header* h, const char* end, MDMessage* m) noexcept:
-        # 55=..|262=..|268=n|  then n of  [279=a|]269=s|278=..|270=..|271=..|273=HH:MM:SS.mmm|[5060|5273|40|2446]
-        # and at the end [5041=..|]. Anything else: not MD_OK, and the general path decides.
+    cdef int finish(self, Header* h, const char* end, MDMessage* m, int price_precision, int qty_precision) noexcept:
+        # the entries, in the instrument's precision; MD_PRECISION when a digit would be lost, MD_OTHER_SYMBOL when 55
+        # stands twice: the last one counts, and finish() is to be called again with its precisions
+        cdef int error
+        cdef const char* symbol = m.symbol.p
+        if not m.staged:
+            if self.entries_fast(h, end, m, price_precision, qty_precision) == MD_OK:
+                self.fast_messages += 1
+                return MD_OK
+            error = self.stage(h, end, m)
+            if error != MD_OK:
+                return error
+            if m.symbol.p != symbol:
+                return MD_OTHER_SYMBOL
+        return self.scale(m, price_precision, qty_precision)
+
+    cdef int stage(self, Header* h, const char* end, MDMessage* m) noexcept:
+        # the general path
+        cdef int error = self.decode_general(h, end, m)
+        m.staged = 1
+        self.general_messages += 1
+        return error
+
+    cdef int begin_fast(self, Header* h, const char* end, MDMessage* m) noexcept:
+        # 55=..|262=..|268=n|
         cdef const char* p = h.body
         cdef const char* q
-        cdef const char* id_p
-        cdef int32_t id_n
         cdef uint64_t number
-        cdef uint32_t tag
-        cdef int32_t _i, n
-        cdef int decimals
-        cdef int snapshot = h.msg_type == c'W'
-        cdef MDEntry* e
-        cdef int64_t clock
-        cdef kfix_date* dates = &self._iso_date
         if kfix_load4(p) & 0xFFFFFF != 0x3D3535:    # "55="
             return MD_BAD_VALUE
-        m.symbol.p = p + 3
-        q = <const char*>memchr(p + 3, SOH, end - p - 3)
-        if q == NULL:
+        p += 3
+        q = kfix_find_soh(p, end)
+        if q == NULL or q == p or kfix_load4(q + 1) != 0x3D323632:      # "262="
             return MD_BAD_VALUE
-        m.symbol.n = q - m.symbol.p
-        if kfix_load4(q + 1) != 0x3D323632:         # "262="
-            return MD_BAD_VALUE
+        m.symbol.p = p
+        m.symbol.n = q - p
         p = q + 5
-        q = <const char*>memchr(p, SOH, end - p) if p < end else NULL
-        if q == NULL:
+        q = kfix_find_soh(p, end)
+        if q == NULL or q == p or kfix_load4(q + 1) != 0x3D383632:      # "268="
             return MD_BAD_VALUE
         m.req_id.p = p
         m.req_id.n = q - p
-        if m.symbol.n == 0 or m.req_id.n == 0 or kfix_load4(q + 1) != 0x3D383632:   # "268="
-            return MD_BAD_VALUE
         p = q + 5
-        if kfix_digits(&p, &number) < 1 or p[0] != SOH or number > <uint64_t>(end - p) // 16:
+        if p[1] == SOH and <uint8_t>(p[0] - c'0') < 10:
+            number = p[0] - c'0'
+            p += 2
+        elif kfix_digits(&p, &number) > 0 and p[0] == SOH and number <= <uint64_t>(end - p) // 16:
+            p += 1
+        else:
             return MD_BAD_VALUE
         if self.reserve(number) != 0:
             return MD_BAD_VALUE
-        p += 1
-        n = number
-        e = self.entries
-        for _i in range(n):
-            e.flags = ENTRY_SNAPSHOT * snapshot
-            e.action = 0
-            e.ord_type = 0
-            e.aggressor = 0
-            e.queue_ns = 0
+        m.declared = number
+        m.entries = p
+        m.staged = 0
+        m.has_crc = 0
+        m.crc = 0
+        m.error = MD_OK
+        m.repeated_tags = 0
+        return MD_OK
+
+    cdef int entries_fast(self, Header* h, const char* end, MDMessage* m, int price_precision,
+                          int qty_precision) noexcept:
+        # n of  [279=a|]269=s|278=..|270=..|271=..|273=HH:MM:SS.mmm|[5060|5273|40|2446], then [5041=..|].
+        # Anything else: not MD_OK, and the general path decides.
+        cdef const char* p = m.entries
+        cdef const char* q
+        cdef const char* id_p
+        cdef uint64_t number
+        cdef uint32_t tag
+        cdef int32_t left
+        cdef int snapshot = h.msg_type == c'W'
+        cdef MDEntry* e = self.entries
+        cdef kfix_date* dates = &self._iso_date
+        for left in range(m.declared, 0, -1):
+            e.action = ACTION_NEW
             if not snapshot:
-                if kfix_load4(p) != 0x3D393732 or <uint8_t>(p[4] - c'0') > 2 or p[5] != SOH:   # "279="
+                # "279=?|26": what stands behind it is looked at below
+                if kfix_load8(p) & <uint64_t>0xFFFFFF00FFFFFFFF != <uint64_t>0x363201003D393732:
                     return MD_BAD_VALUE
                 e.action = p[4] - c'0'
+                if e.action > ACTION_DELETE:
+                    return MD_BAD_VALUE
                 p += 6
-            # "269=?|278="
-            if kfix_load4(p) != 0x3D393632 or <uint8_t>(p[4] - c'0') > 2 or kfix_load4(p + 5) != 0x38373201 \
-                    or p[9] != c'=':
+            # "269=?|27" and "8="
+            if (kfix_load8(p) & <uint64_t>0xFFFFFF00FFFFFFFF != <uint64_t>0x373201003D393632
+                    or p[8] != c'8' or p[9] != c'='):
                 return MD_BAD_VALUE
             e.side = p[4] - c'0'
+            if e.side > SIDE_TRADE:
+                return MD_BAD_VALUE
             p += 10
             id_p = p
-            if p[36] == SOH and kfix_uuid(p, &e.id_hi, &e.id_lo) == 0:
-                e.id_kind = ID_UUID
-                id_n = 36
-            else:
-                q = <const char*>memchr(p, SOH, end - p) if p < end else NULL
-                if q == NULL or q == p:
+            if p[8] == c'-':
+                # 8-4-4-4-12
+                if p[36] != SOH or kfix_uuid(p, &e.id_hi, &e.id_lo) != 0:
                     return MD_BAD_VALUE
-                id_n = q - p
-                e.id_kind = ID_TEXT
-            p += id_n + 1
-            if kfix_load4(p) != 0x3D303732:         # "270="
-                return MD_BAD_VALUE
-            p += 4
-            q = p
-            if read_decimal(&p, &e.price, &decimals) != 0:
-                return MD_BAD_VALUE
-            e.spare0 = decimals
-            if e.id_kind != ID_UUID:
-                if l2_id(id_p, id_n, q, p - 1 - q):
+                e.id_kind = ID_UUID
+                p += 37
+                q = p + 4
+                if kfix_load4(p) != 0x3D303732 or kfix_fixed(&q, price_precision, &e.price) != 0:   # "270="
+                    return MD_BAD_VALUE
+                p = q
+            else:
+                # side letter and price, then the price again
+                p += 1
+                if kfix_fixed(&p, price_precision, &e.price) == 0 and kfix_load4(p) == 0x3D303732 \
+                        and (id_p[0] == c'B' or id_p[0] == c'O') and kfix_same(id_p + 1, p + 4, p - id_p - 1):
                     e.id_kind = ID_NONE
                     e.id_hi = 0
                     e.id_lo = 0
+                    p += 4 + (p - id_p - 1)
                 else:
-                    self.read_id(id_p, id_n, e)
+                    q = kfix_find_soh(id_p, end)
+                    if q == NULL or q == id_p or kfix_load4(q + 1) != 0x3D303732:
+                        return MD_BAD_VALUE
+                    self.read_id(id_p, q - id_p, e)
+                    p = q + 5
+                    if kfix_fixed(&p, price_precision, &e.price) != 0:
+                        return MD_BAD_VALUE
             if kfix_load4(p) != 0x3D313732:         # "271="
                 return MD_BAD_VALUE
             p += 4
-            if read_decimal(&p, &e.qty, &decimals) != 0:
+            if kfix_fixed(&p, qty_precision, &e.qty) != 0:
                 return MD_BAD_VALUE
-            e.spare1 = decimals
-            if e.qty < 0 or (e.qty == 0 and e.action != ACTION_DELETE and e.side == SIDE_TRADE):
-                return MD_BAD_VALUE
-            if e.action == ACTION_DELETE and e.qty > 0:
-                e.action = ACTION_LEAVE
+            # ACTION_LEAVE is ACTION_DELETE + 1: deleted, but with a quantity
+            e.action += (e.action == ACTION_DELETE) & (e.qty > 0)
             if kfix_load4(p) != 0x3D333732:         # "273="
                 return MD_BAD_VALUE
-            clock = kfix_time_of_day(p + 4)
-            p += 12
-            if clock < 0:
+            e.event_ns = kfix_clock_ms(p + 4)
+            if e.event_ns < 0:
                 return MD_BAD_VALUE
-            number = kfix_fraction(&p)
-            if <int64_t>number < 0 or p[0] != SOH:
-                return MD_BAD_VALUE
-            e.event_ns = near_midnight(clock * 1000000000 + <int64_t>number, h.sending_ns, h.sending_day_ns)
-            p += 1
+            e.event_ns = near_midnight(e.event_ns, h.sending_ns, h.sending_day_ns)
+            p += 17
+            e.flags = ENTRY_SNAPSHOT * snapshot
+            e.ord_type = 0
+            e.aggressor = 0
+            e.queue_ns = 0
+            e.spare0 = 0
+            e.spare1 = 0
             tag = kfix_load4(p)
             if tag == 0x30363035:                   # "5060"
                 p += 5
@@ -361,6 +390,8 @@ cdef class Codec:
                     return MD_BAD_VALUE
                 p += 1
             elif e.side == SIDE_TRADE:
+                if e.qty == 0 and e.action != ACTION_DELETE:
+                    return MD_BAD_VALUE
                 if tag & 0xFFFFFF == 0x3D3034 and p[4] == SOH:      # "40="
                     if <uint8_t>(p[3] - c'0') > 9:
                         return MD_BAD_VALUE
@@ -372,7 +403,6 @@ cdef class Codec:
                     e.aggressor = p[5] - c'0'
                     p += 7
             e += 1
-        m.has_crc = 0
         if kfix_load4(p) == 0x31343035 and p[4] == c'=':            # "5041"
             p += 5
             if kfix_digits(&p, &number) < 1 or p[0] != SOH or number >> 32 != 0:
@@ -382,13 +412,9 @@ cdef class Codec:
             m.has_crc = 1
         if p != end:
             return MD_BAD_VALUE
-        if n:
+        m.n = m.declared
+        if m.n:
             (e - 1).flags |= ENTRY_LAST
-        m.declared = n
-        m.n = n
-        m.fast = 1
-        m.error = MD_OK
-        m.repeated_tags = 0
         return MD_OK
 
     cdef void read_id(self, const char* p, int32_t n, MDEntry* e) noexcept:
@@ -493,7 +519,7 @@ cdef class Codec:
                 if kfix_digits(&value, &tag) < 1 or value[0] != c'=' or tag == 0 or tag > 0x7FFFFFFF:
                     return self._fail(m, MD_NOT_NUMERIC, 0)
                 value += 1
-                after = <const char*>memchr(value, SOH, end - value)
+                after = kfix_find_soh(value, end)
                 if after == NULL:
                     return self._fail(m, MD_NOT_NUMERIC, tag)
                 if after == value:
@@ -606,36 +632,6 @@ cdef class Codec:
 
     # ---- what Python sees ----
 
-    def scan(self, data, int64_t max_frame=1 << 26):
-        """Frame, checksum, header and decode every W and X of whole frames in `data` (bytes); nothing is kept.
-
-        Returns (messages, entries). Raises ProtocolError at the first frame that is not sound. Benchmarks time this.
-        """
-        cdef bytes padded = bytes(data) + b"\0" * 64
-        return self._scan(<const char*>padded, len(padded) - 64, max_frame)
-
-    cdef tuple _scan(self, const char* p, int64_t left, int64_t max_frame):
-        cdef int64_t length, messages = 0, entries = 0
-        cdef const char* body
-        cdef Header h
-        cdef MDMessage m
-        while left > 0:
-            if next_frame(p, left, max_frame, &length) != FRAME_OK:
-                raise ProtocolError(f"no sound frame {left} bytes before the end")
-            body = p + 13
-            while (body - 1)[0] != SOH:
-                body += 1
-            if self.read_header(body, p + length - 7, &h) != MD_OK:
-                raise ProtocolError(f"no sound header {left} bytes before the end")
-            if h.msg_type == c'X' or h.msg_type == c'W':
-                if self.decode(&h, p + length - 7, &m) != MD_OK:
-                    raise ProtocolError(f"35={chr(h.msg_type)} cannot be decoded: tag {m.error_tag}")
-                entries += m.n
-            messages += 1
-            p += length
-            left -= length
-        return messages, entries
-
     def decode_frame(self, frame, int price_precision, int qty_precision):
         """Return the entries of one W or X frame as an array of ENTRY_DTYPE, in the precisions given.
 
@@ -653,9 +649,9 @@ cdef class Codec:
             body += 1
         if self.read_header(body, p + n - 7, &h) != MD_OK or (h.msg_type != c'X' and h.msg_type != c'W'):
             raise ProtocolError("not a W or X with a sound header")
-        error = self.decode(&h, p + n - 7, &m)
+        error = self.begin(&h, p + n - 7, &m)
         if error == MD_OK:
-            error = self.scale(&m, price_precision, qty_precision)
+            error = self.finish(&h, p + n - 7, &m, price_precision, qty_precision)
         if error != MD_OK:
             raise ProtocolError(f"35={chr(h.msg_type)} cannot be decoded: error {error} at tag {m.error_tag}")
         return np.frombuffer((<char*>self.entries)[:m.n * sizeof(MDEntry)], ENTRY_DTYPE).copy()

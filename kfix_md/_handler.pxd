@@ -68,6 +68,7 @@ cdef class Handler(Stream):
     cdef bint in_order(self, Header* h, int64_t recv_ns) noexcept
     cdef int controlled(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1
     cdef int garbled(self, const char* p, int64_t n, int64_t recv_ns) except -1
+    cdef int decode(self, Header* h, const char* end, MDMessage* m, int32_t* row) noexcept
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1
     cdef uint16_t market_data(self, Header* h, const char* end, int64_t recv_ns, uint16_t flags) except? 65535
     cdef uint16_t apply(self, Slot* s, Book book, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) noexcept

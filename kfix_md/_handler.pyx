@@ -12,7 +12,7 @@ from kfix_md._book cimport (
     BOOK_OK, CRC_DEPTH, RULE_AUTO, RULE_LEVEL, RULE_OFF, RULE_ORDER, Book, L2Book, crossed,
 )
 from kfix_md._book_l3 cimport L3Book
-from kfix_md._codec cimport MD_NOT_NUMERIC, MD_OK, MD_PRECISION, Codec, Header, MDMessage, Span
+from kfix_md._codec cimport MD_NOT_NUMERIC, MD_OK, MD_OTHER_SYMBOL, MD_PRECISION, Codec, Header, MDMessage, Span
 from kfix_md._entry cimport *
 from kfix_md._journal cimport REC_FRAME, JournalWriter
 from kfix_md._sequence cimport Sequence
@@ -27,6 +27,9 @@ from kfix_md._entry import TICK_DTYPE, Cause, State
 from kfix_md.errors import NoSuchSymbol, ProtocolError
 from kfix_md.follower import Follower
 
+cdef extern from "_scan.h" nogil:
+    int kfix_same(const char* a, const char* b, int64_t n)
+
 cdef enum:
     MAX_SYMBOLS = 65536
 
@@ -39,7 +42,8 @@ _KEEPS_BOOK = {State.GAP, State.STALE, State.HALTED, State.LIVE, State.EMPTY}
 
 
 cdef inline bint same(Span span, bytes text) noexcept:
-    return text is None or (span.n == len(text) and memcmp(span.p, <const char*>text, span.n) == 0)
+    # `text` has PADDING behind it
+    return text is None or (span.n == len(text) - PADDING and kfix_same(span.p, <const char*>text, span.n))
 
 
 cdef inline uint32_t hash_symbol(const char* p, int32_t n) noexcept nogil:
@@ -241,15 +245,12 @@ cdef class Handler(Stream):
         cdef MDMessage m
         cdef Slot* s
         cdef int32_t row
-        cdef int error = self.codec.decode(h, end, &m)
+        cdef int error = self.decode(h, end, &m, &row)
         self.counters.market_data += 1
         if error == MD_NOT_NUMERIC and not self.following and h.seq == self.sequence.expected - 1:
             self.sequence.expected = h.seq
             self.garbled(NULL, end - h.sender.p, recv_ns)
             return flags | MSG_IGNORED
-        if error != MD_OK and m.symbol.n == 0:
-            find_symbol(h.body, end, &m.symbol)
-        row = self.find_slot(m.symbol.p, m.symbol.n) if m.symbol.n else -1
         if row < 0:
             if error != MD_OK:
                 self.counters.malformed += 1
@@ -261,11 +262,9 @@ cdef class Handler(Stream):
                 self.counters.unknown_symbol += 1
             return flags | MSG_IGNORED
         s = &self.slots[row]
-        if s.req_n != ANY_REQ_ID and (m.req_id.n != s.req_n or memcmp(m.req_id.p, s.req_id, s.req_n) != 0):
+        if s.req_n != ANY_REQ_ID and (m.req_id.n != s.req_n or not kfix_same(m.req_id.p, s.req_id, s.req_n)):
             self.counters.late += 1
             return flags | MSG_IGNORED
-        if error == MD_OK:
-            error = self.codec.scale(&m, s.price_precision, s.qty_precision)
         self.counters.repeated_tags += m.repeated_tags
         s.top.seq = h.seq
         s.top.recv_ns = recv_ns
@@ -284,6 +283,22 @@ cdef class Handler(Stream):
         if self.collect:
             self.collect_ticks(row, h, &m, recv_ns, flags)
         return flags
+
+    cdef int decode(self, Header* h, const char* end, MDMessage* m, int32_t* row) noexcept:
+        # entries in the codec, in the precisions of the symbol's row (-1: unknown), or what is wrong
+        cdef int error = self.codec.begin(h, end, m)
+        cdef Slot* s
+        if error != MD_OK and m.symbol.n == 0:
+            find_symbol(h.body, end, &m.symbol)
+        while True:
+            row[0] = self.find_slot(m.symbol.p, m.symbol.n) if m.symbol.n else -1
+            if error != MD_OK or row[0] < 0:
+                return error if m.staged else self.codec.stage(h, end, m)
+            s = &self.slots[row[0]]
+            error = self.codec.finish(h, end, m, s.price_precision, s.qty_precision)
+            if error != MD_OTHER_SYMBOL:
+                return error
+            error = MD_OK
 
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1:
         if error != MD_PRECISION:
@@ -453,7 +468,7 @@ cdef class Handler(Stream):
         cdef uint32_t at = hash_symbol(symbol, n) & self.mask
         cdef int32_t row = self.table[at]
         while row >= 0:
-            if self.slots[row].symbol_n == n and memcmp(self.slots[row].symbol, symbol, n) == 0:
+            if self.slots[row].symbol_n == n and kfix_same(self.slots[row].symbol, symbol, n):
                 return row
             at = (at + 1) & self.mask
             row = self.table[at]
@@ -470,7 +485,7 @@ cdef class Handler(Stream):
         cdef Slot* s
         if not 0 < len(text) < SYMBOL_BYTES or not 0 <= price_precision <= 18 or not 0 <= qty_precision <= 18:
             raise ProtocolError(f"no such instrument can be: {symbol!r} {price_precision} {qty_precision}")
-        padded = text + b"\0" * 8
+        padded = text + b"\0" * PADDING
         row = self.find_slot(padded, len(text))
         if row < 0:
             return self._new_slot(symbol, text, price_precision, qty_precision)
@@ -639,8 +654,8 @@ cdef class Handler(Stream):
 
     def expect_comp_ids(self, sender, target):
         """49 and 56 (bytes) that inbound messages must carry to need no word of the session."""
-        self.sender = sender
-        self.target = target
+        self.sender = sender + b"\0" * PADDING if sender is not None else None
+        self.target = target + b"\0" * PADDING if target is not None else None
 
     def tell_rule(self):
         """Say which checksum rule the stream has shown to hold."""
@@ -653,7 +668,7 @@ cdef class Handler(Stream):
     def row_of(self, symbol):
         """Row of a symbol; raises NoSuchSymbol."""
         cdef bytes text = symbol.encode()
-        cdef bytes padded = text + b"\0" * 8
+        cdef bytes padded = text + b"\0" * PADDING
         cdef int32_t row = self.find_slot(padded, len(text))
         if row < 0:
             raise NoSuchSymbol(f"no such symbol here: {symbol}")

@@ -1,12 +1,24 @@
 /* What is read eight or more bytes at a time: sums, digits, clock times, hexadecimal ids.
  *
- * Every function may load up to 16 bytes past the value it reads, so that frames stand in padded buffers.
+ * Every function may load up to 32 bytes past the value it reads, so that frames stand in padded buffers, and the
+ * readers of numbers 16 bytes before it, where the standard header of the frame is.
+ * Lengths and digits differ from message to message, and a branch on them is mispredicted: what is usual is read
+ * without one, by masks, and whatever is not usual is left to a plain reader.
  */
 #ifndef KFIX_SCAN_H
 #define KFIX_SCAN_H
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#define KFIX_WIDE 1
+#else
+#define KFIX_WIDE 0
+#endif
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "kfix-md reads numbers eight bytes at a time, in little endian order"
@@ -23,7 +35,36 @@ static inline uint32_t kfix_load4(const char *p) {
     return v;
 }
 
-/* ---- byte sum modulo 256 (tag 10), one body compiled for three instruction sets ---- */
+/* the same n bytes (n > 0) at a and b; up to 15 bytes past both may be loaded */
+static inline int kfix_same(const char *a, const char *b, int64_t n) {
+#if KFIX_WIDE
+    for (;; a += 16, b += 16, n -= 16) {
+        __m128i equal = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)a), _mm_loadu_si128((const __m128i *)b));
+        unsigned differs = (unsigned)_mm_movemask_epi8(equal) ^ 0xFFFFu;
+        if (n <= 16) return (differs & (0xFFFFu >> (16 - n))) == 0;
+        if (differs) return 0;
+    }
+#else
+    return memcmp(a, b, (size_t)n) == 0;
+#endif
+}
+
+/* where the next SOH is at or after p; NULL when there is none before end */
+static inline const char *kfix_find_soh(const char *p, const char *end) {
+#if KFIX_WIDE
+    const __m128i soh = _mm_set1_epi8(1);
+    uint32_t found = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)p), soh)) |
+                     (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)(p + 16)), soh)) << 16;
+    if (__builtin_expect(found != 0, 1)) {
+        p += __builtin_ctz(found);
+        return p < end ? p : NULL;
+    }
+    p += 32;
+#endif
+    return p < end ? (const char *)memchr(p, 1, (size_t)(end - p)) : NULL;
+}
+
+/* ---- byte sum modulo 256 (tag 10), for three instruction sets ---- */
 
 #define KFIX_SUM_BODY                                        \
     uint8_t sum = 0;                                         \
@@ -33,9 +74,25 @@ static inline uint32_t kfix_load4(const char *p) {
 static uint8_t kfix_sum_scalar(const char *p, int64_t n) { KFIX_SUM_BODY }
 #if defined(__x86_64__)
 __attribute__((target("avx2"))) static uint8_t kfix_sum_avx2(const char *p, int64_t n) { KFIX_SUM_BODY }
-__attribute__((target("avx512f,avx512bw,prefer-vector-width=512"))) static uint8_t kfix_sum_avx512(
-    const char *p, int64_t n) {
-    KFIX_SUM_BODY
+
+/* the n lowest of 64 bytes, whatever n */
+__attribute__((target("avx512f,avx512bw"))) static inline __m512i kfix_load64(const char *p, int64_t n) {
+    n = n < 0 ? 0 : n > 64 ? 64 : n;
+    return _mm512_maskz_loadu_epi8(n ? ~0ull >> (64 - n) : 0, p);
+}
+__attribute__((target("avx512f,avx512bw"))) static uint8_t kfix_sum_avx512(const char *p, int64_t n) {
+    /* the last 256 bytes by masks: nearly every message without a branch on its length */
+    __m512i a = _mm512_setzero_si512(), b = a;
+    for (; n > 256; p += 128, n -= 128) {
+        a = _mm512_add_epi8(a, _mm512_loadu_si512(p));
+        b = _mm512_add_epi8(b, _mm512_loadu_si512(p + 64));
+    }
+    a = _mm512_add_epi8(a, kfix_load64(p, n));
+    b = _mm512_add_epi8(b, kfix_load64(p + 64, n - 64));
+    a = _mm512_add_epi8(a, kfix_load64(p + 128, n - 128));
+    b = _mm512_add_epi8(b, kfix_load64(p + 192, n - 192));
+    a = _mm512_sad_epu8(_mm512_add_epi8(a, b), _mm512_setzero_si512());
+    return (uint8_t)_mm512_reduce_add_epi64(a);
 }
 #endif
 
@@ -76,6 +133,15 @@ static inline uint64_t kfix_digits8(const char *p, int *n) {
     *n = count;
     if (count == 0) return 0;
     t <<= 64 - 8 * count;
+    t = t * 10 + (t >> 8);
+    return (((t & 0x000000FF000000FFull) * 0x000F424000000064ull) +
+            (((t >> 16) & 0x000000FF000000FFull) * 0x0000271000000001ull)) >> 32;
+}
+
+/* the value of eight digits; *wrong gets bits when one is none */
+static inline uint64_t kfix_eight(uint64_t t, uint64_t *wrong) {
+    t ^= 0x3030303030303030ull;
+    *wrong |= (t | (t + 0x0606060606060606ull)) & 0xF0F0F0F0F0F0F0F0ull;
     t = t * 10 + (t >> 8);
     return (((t & 0x000000FF000000FFull) * 0x000F424000000064ull) +
             (((t >> 16) & 0x000000FF000000FFull) * 0x0000271000000001ull)) >> 32;
@@ -123,24 +189,90 @@ static int kfix_number_any(const char **p, int64_t *mantissa, int *decimals) {
     return 0;
 }
 
+#if KFIX_WIDE
+/* the first n of 16 bytes set: loaded at kfix_first + 16 - n */
+static const uint8_t kfix_first[32] = {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+static inline __m128i kfix_first_bytes(int n) {
+    return _mm_loadu_si128((const __m128i *)(kfix_first + 16 - n));
+}
+
+/* the decimal text at q, its point at `dot` (or its end, without one), as an integer with `places` decimals, of
+ * which the text has the first `given`; dot + places <= 16. `*wrong` gets bits when a character is no digit.
+ * Loaded twice, so that the whole digits of the one and the decimals of the other stand where they are summed. */
+static inline uint64_t kfix_join_digits(const char *q, int dot, int places, int given, int *wrong) {
+    __m128i decimals = _mm_loadu_si128((const __m128i *)(q + dot + 1 + places - 16));
+    __m128i whole = _mm_loadu_si128((const __m128i *)(q + dot + places - 16));
+    __m128i is_whole = kfix_first_bytes(16 - places), before = kfix_first_bytes(16 - places - dot);
+    __m128i digits = _mm_or_si128(_mm_and_si128(is_whole, whole), _mm_andnot_si128(is_whole, decimals));
+    digits = _mm_sub_epi8(digits, _mm_set1_epi8('0'));
+    digits = _mm_andnot_si128(before, _mm_and_si128(digits, kfix_first_bytes(16 - places + given)));
+    __m128i over = _mm_subs_epu8(digits, _mm_set1_epi8(9));
+    *wrong |= _mm_movemask_epi8(_mm_cmpeq_epi8(over, _mm_setzero_si128())) ^ 0xFFFF;
+    __m128i pairs = _mm_add_epi16(
+        _mm_mullo_epi16(_mm_and_si128(digits, _mm_set1_epi16(255)), _mm_set1_epi16(10)), _mm_srli_epi16(digits, 8));
+    __m128i fours = _mm_madd_epi16(pairs, _mm_set1_epi32(0x00010064));  /* 100, 1 */
+    fours = _mm_packs_epi32(fours, fours);
+    uint64_t eights = (uint64_t)_mm_cvtsi128_si64(_mm_madd_epi16(fours, _mm_set1_epi32(0x00012710)));  /* 10000, 1 */
+    return (eights & 0xFFFFFFFFu) * 100000000u + (eights >> 32);
+}
+#endif
+
 static inline int kfix_number(const char **p, int64_t *mantissa, int *decimals) {
-    /* 1 to 7 digits, a point, 1 to 8 digits, SOH: nearly every price and quantity */
-    int whole, fraction;
+#if KFIX_WIDE
+    /* up to 15 characters and SOH: nearly every price and quantity */
     const char *q = *p;
-    uint64_t a = kfix_digits8(q, &whole), b;
-    if (__builtin_expect(q[whole] == '.' && whole > 0, 1)) {
-        q += whole + 1;
-        b = kfix_digits8(q, &fraction);
-        if (__builtin_expect(fraction > 0 && q[fraction] == 1, 1)) {
-            fraction = b ? fraction : (q += fraction, 0);
-            q += fraction;
-            *mantissa = (int64_t)(a * kfix_pow10[fraction] + b);
+    __m128i text = _mm_loadu_si128((const __m128i *)q);
+    int ends = _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8(1)));
+    int points = _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8('.')));
+    int end = __builtin_ctz(ends | 0x10000), dot = __builtin_ctz(ends | points | 0x10000);
+    if (__builtin_expect(end < 16 && dot > 0 && dot + 1 != end, 1)) {
+        int fraction = end - dot - (end != dot), wrong = 0;
+        uint64_t v = kfix_join_digits(q, dot, fraction, fraction, &wrong);
+        if (__builtin_expect(!wrong, 1)) {
+            *mantissa = (int64_t)v;
             *decimals = fraction;
-            *p = q;
+            *p = q + end;
             return 0;
         }
     }
+#endif
     return kfix_number_any(p, mantissa, decimals);
+}
+
+/* price or quantity at *p, up to SOH, in units of 10^-precision: 0 and *p behind the SOH, or -1 for whatever is
+ * not usual: signs, more than 15 characters, decimals that are not zero beyond the precision, and what is no number */
+static inline int kfix_fixed(const char **p, int precision, int64_t *value) {
+    const char *q = *p;
+#if KFIX_WIDE
+    __m128i text = _mm_loadu_si128((const __m128i *)q);
+    int ends = _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8(1)));
+    int points = _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8('.')));
+    int zeros = _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8('0')));
+    int end = __builtin_ctz(ends | 0x10000), dot = __builtin_ctz(ends | points | 0x10000);
+    int decimals = end - dot - (end != dot), given = decimals < precision ? decimals : precision;
+    if (__builtin_expect(end == 16 || dot == 0 || dot + precision > 16 || dot + 1 == end, 0)) return -1;
+    int wrong = (~zeros & ((1 << end) - 1)) >> (dot + 1 + precision);
+    uint64_t v = kfix_join_digits(q, dot, precision, given, &wrong);
+    if (__builtin_expect(wrong, 0)) return -1;
+    *value = (int64_t)v;
+    *p = q + end + 1;
+    return 0;
+#else
+    int decimals, whole;
+    uint64_t v, fraction = 0;
+    whole = kfix_digits(&q, &v);
+    if (whole < 1) return -1;
+    decimals = 0;
+    if (*q == '.') {
+        q++;
+        decimals = kfix_digits(&q, &fraction);
+        if (decimals < 1) return -1;
+    }
+    if (*q != 1 || decimals > precision || whole + precision > 16) return -1;
+    *value = (int64_t)((v * kfix_pow10[decimals] + fraction) * kfix_pow10[precision - decimals]);
+    *p = q + 1;
+    return 0;
+#endif
 }
 
 /* value in units of 10^-decimals to units of 10^-precision: 0, or -1 when a digit would be lost or 18 do not hold it */
@@ -170,6 +302,14 @@ static inline int64_t kfix_time_of_day(const char *p) {
     unsigned h = t & 255, m = (t >> 24) & 255, s = (t >> 48) & 255;
     if (h > 23 || m > 59 || s > 60) return -1;
     return (int64_t)(h * 3600 + m * 60 + s);
+}
+
+/* "HH:MM:SS.mmm" and SOH: ns since midnight, or -1 for any other form */
+static inline int64_t kfix_clock_ms(const char *p) {
+    uint32_t f = kfix_load4(p + 8) ^ 0x3030302Eu;
+    int64_t seconds = kfix_time_of_day(p);
+    if (__builtin_expect(seconds < 0 || (f & 255) || ((f | (f + 0x06060600u)) & 0xF0F0F000u) || p[12] != 1, 0)) return -1;
+    return seconds * 1000000000 + (int64_t)((f >> 8 & 15) * 100 + (f >> 16 & 15) * 10 + (f >> 24)) * 1000000;
 }
 
 /* fraction of a second, ".123" to ".123456789", or nothing: ns, or -1; *p moves past it */
@@ -225,6 +365,11 @@ static inline int64_t kfix_date8(const char *p, kfix_date *cache) {
 static inline int64_t kfix_timestamp(const char **p, kfix_date *cache) {
     int64_t day = kfix_date8(*p, cache), clock, fraction;
     if (day < 0 || (*p)[8] != '-') return -1;
+    clock = kfix_clock_ms(*p + 9);
+    if (__builtin_expect(clock >= 0, 1)) {
+        *p += 21;
+        return day + clock;
+    }
     clock = kfix_time_of_day(*p + 9);
     *p += 17;
     fraction = kfix_fraction(p);
@@ -258,14 +403,14 @@ static inline int64_t kfix_iso_any(const char **p, kfix_date *cache) {
 static inline int64_t kfix_iso(const char **p, kfix_date *cache) {
     /* the date of the last one, and nine decimals: nearly every time */
     const char *q = *p;
-    int n;
+    uint64_t last = (uint64_t)(unsigned char)(q[28] - '0'), wrong = last > 9;
     if (__builtin_expect(kfix_load8(q + 3) == cache->text && kfix_load4(q) == cache->head && q[19] == '.' &&
-                         q[29] == 'Z' && (unsigned char)(q[28] - '0') < 10, 1)) {
+                         q[29] == 'Z', 1)) {
         int64_t clock = kfix_time_of_day(q + 11);
-        uint64_t fraction = kfix_digits8(q + 20, &n);
-        if (clock >= 0 && n == 8) {
+        uint64_t fraction = kfix_eight(kfix_load8(q + 20), &wrong);
+        if (__builtin_expect(clock >= 0 && !wrong, 1)) {
             *p += 30;
-            return cache->ns + clock * 1000000000ll + (int64_t)(fraction * 10 + (uint64_t)(q[28] - '0'));
+            return cache->ns + clock * 1000000000ll + (int64_t)(fraction * 10 + last);
         }
     }
     return kfix_iso_any(p, cache);
@@ -284,8 +429,34 @@ static inline uint32_t kfix_hex8(uint64_t x, uint64_t *bad) {
     return __builtin_bswap32((uint32_t)(v | (v >> 16)));
 }
 
+#if KFIX_WIDE
+/* 32 lower case hexadecimal digits in two registers as 16 bytes; *bad gets bits when one is not */
+static inline __m128i kfix_nibbles(__m128i text, unsigned *bad) {
+    __m128i letter = _mm_cmpgt_epi8(text, _mm_set1_epi8('9'));
+    __m128i n = _mm_sub_epi8(_mm_sub_epi8(text, _mm_set1_epi8('0')), _mm_and_si128(letter, _mm_set1_epi8(39)));
+    /* a letter below 'a' and a digit above '9' end outside 10..15 and 0..9 */
+    __m128i wrong = _mm_subs_epu8(n, _mm_set1_epi8(15));
+    wrong = _mm_or_si128(wrong, _mm_and_si128(letter, _mm_cmplt_epi8(n, _mm_set1_epi8(10))));
+    *bad |= (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(wrong, _mm_setzero_si128())) ^ 0xFFFFu;
+    return _mm_and_si128(_mm_or_si128(_mm_slli_epi16(n, 4), _mm_srli_epi16(n, 8)), _mm_set1_epi16(255));
+}
+#endif
+
 /* 36 bytes 8-4-4-4-12: 0, or -1 when they are no lower case UUID */
 static inline int kfix_uuid(const char *p, uint64_t *hi, uint64_t *lo) {
+#if KFIX_WIDE
+    unsigned bad = (unsigned)((p[8] ^ '-') | (p[13] ^ '-') | (p[18] ^ '-') | (p[23] ^ '-'));
+    __m128i first = _mm_unpacklo_epi64(
+        _mm_cvtsi64_si128((long long)kfix_load8(p)),
+        _mm_cvtsi64_si128((long long)(kfix_load4(p + 9) | (uint64_t)kfix_load4(p + 14) << 32)));
+    __m128i second = _mm_unpacklo_epi64(
+        _mm_cvtsi64_si128((long long)(kfix_load4(p + 19) | (uint64_t)kfix_load4(p + 24) << 32)),
+        _mm_cvtsi64_si128((long long)kfix_load8(p + 28)));
+    __m128i bytes = _mm_packus_epi16(kfix_nibbles(first, &bad), kfix_nibbles(second, &bad));
+    *hi = __builtin_bswap64((uint64_t)_mm_cvtsi128_si64(bytes));
+    *lo = __builtin_bswap64((uint64_t)_mm_cvtsi128_si64(_mm_unpackhi_epi64(bytes, bytes)));
+    return bad ? -1 : 0;
+#else
     uint64_t bad = (uint64_t)((p[8] ^ '-') | (p[13] ^ '-') | (p[18] ^ '-') | (p[23] ^ '-'));
     uint64_t a = kfix_hex8(kfix_load8(p), &bad);
     uint64_t b = kfix_hex8(kfix_load4(p + 9) | (uint64_t)kfix_load4(p + 14) << 32, &bad);
@@ -294,6 +465,7 @@ static inline int kfix_uuid(const char *p, uint64_t *hi, uint64_t *lo) {
     *hi = a << 32 | b;
     *lo = c << 32 | d;
     return bad ? -1 : 0;
+#endif
 }
 
 static inline int kfix_base36(char c) {

@@ -10,7 +10,7 @@ from libc.string cimport memchr, memcmp, memset
 
 from kfix_md._book cimport Book, L2Book
 from kfix_md._book_l3 cimport L3Book
-from kfix_md._codec cimport Codec, Header, MD_OK, MDMessage
+from kfix_md._codec cimport Codec, Header, MD_OK, MD_OTHER_SYMBOL, MDMessage
 from kfix_md._entry cimport (ACTION_CLEAR, ACTION_NEW, BookSide, ENTRY_LAST, ENTRY_SNAPSHOT, ID_NONE, MDEntry,
                              MSG_BAD_BOOK, MSG_CRC_CHECKED, MSG_CRC_OK, MSG_DEFERRED, MSG_HAS_CRC, MSG_IGNORED,
                              MSG_POSSDUP, MSG_SNAPSHOT, Order, OrderSlab, SIDE_TRADE, Tick)
@@ -192,12 +192,16 @@ cdef class SessionTicks:
         cdef int error
         cdef Py_ssize_t at = _type_at(frame, n)
         self.codec.read_header(frame + at - 3, frame + n - 7, &h)
-        error = self.codec.decode(&h, frame + n - 7, &m)
-        if m.symbol.n:
+        error = self.codec.begin(&h, frame + n - 7, &m)
+        while error == MD_OK:
             row = self.find(m.symbol.p, m.symbol.n)
-        if row >= 0 and error == MD_OK:
+            if row < 0:
+                break
             info = &(<RowInfo*>self.info)[row]
-            error = self.codec.scale(&m, info.price_precision, info.qty_precision)
+            error = self.codec.finish(&h, frame + n - 7, &m, info.price_precision, info.qty_precision)
+            if error != MD_OTHER_SYMBOL:
+                break
+            error = MD_OK
         if row < 0 or error != MD_OK:
             self.malformed += 1     # not applied by the feed either, which says so in its own words
             return 0
