@@ -78,7 +78,9 @@ cdef class Codec:
     cdef int entries_fast(self, Header* h, const char* end, MDMessage* m, int price_precision,
                           int qty_precision) noexcept
     cdef int decode_general(self, Header* h, const char* end, MDMessage* m) noexcept
-    cdef int entry_field(self, int tag, const char* p, const char* value_end, MDEntry* e, Header* h) noexcept
+    cdef int usual_field(self, uint32_t tag, const char** p, MDEntry* e, Header* h, int has) noexcept
+    cdef int entry_field(self, int tag, const char* p, const char* value_end, MDEntry* e, Header* h,
+                         int has) noexcept
     cdef void read_id(self, const char* p, int32_t n, MDEntry* e) noexcept
     cdef int _fail(self, MDMessage* m, int error, int tag) noexcept
     cdef int scale(self, MDMessage* m, int price_precision, int qty_precision) noexcept

@@ -32,6 +32,7 @@ cdef extern from "_scan.h" nogil:
     int kfix_digits(const char** p, uint64_t* value)
     int kfix_number(const char** p, int64_t* mantissa, int* decimals)
     int kfix_fixed(const char** p, int precision, int64_t* value)
+    uint32_t kfix_tag(const char** p)
     int kfix_same(const char* a, const char* b, int64_t n)
     const char* kfix_find_soh(const char* p, const char* end)
     int64_t kfix_clock_ms(const char* p)
@@ -74,7 +75,7 @@ cdef inline int64_t near_midnight(int64_t clock_ns, int64_t sending_ns, int64_t 
 
 cdef inline int l2_id(const char* p, int32_t n, const char* price, int32_t price_n) noexcept nogil:
     # 278 that repeats side letter and price
-    return n == price_n + 1 and (p[0] == c'B' or p[0] == c'O') and memcmp(p + 1, price, price_n) == 0
+    return n == price_n + 1 and (p[0] == c'B' or p[0] == c'O') and kfix_same(p + 1, price, price_n)
 
 
 cdef inline bint group_tag(uint64_t tag) noexcept nogil:
@@ -167,20 +168,18 @@ cdef class Codec:
         # still missing there, looks for it in the whole frame. Returns MD_OK or what is wrong.
         cdef const char* value
         cdef const char* after = NULL
-        cdef uint64_t tag, number
+        cdef uint32_t tag
+        cdef uint64_t number
         cdef int missing = 0xF
         cdef int result = MD_OK
         memset(h, 0, sizeof(Header))
         h.seq = -1
         while p < end:
             value = p
-            if kfix_digits(&value, &tag) < 1 or value[0] != c'=':
-                # behind a whole header it is the body's fault, and the message has its number
-                result = MD_OK if missing == 0 else MD_NOT_NUMERIC
-                break
-            value += 1
+            tag = kfix_tag(&value)
             after = kfix_find_soh(value, end)
-            if after == NULL:
+            if tag == 0 or after == NULL:
+                # behind a whole header it is the body's fault, and the message has its number
                 result = MD_OK if missing == 0 else MD_NOT_NUMERIC
                 break
             if tag == 35:
@@ -222,7 +221,7 @@ cdef class Codec:
             p = after + 1
         if h.body == NULL:
             h.body = p
-        if missing == 0:
+        if missing == 0 and self.allow_fast:
             self.learn_header(h)
         return result
 
@@ -438,7 +437,54 @@ cdef class Codec:
             # a full table gives every further text the row after its last
             e.id_lo = ID_TABLE_ROWS if row is None else <uint64_t>row
 
-    cdef int entry_field(self, int tag, const char* p, const char* value_end, MDEntry* e, Header* h) noexcept:
+    cdef inline int usual_field(self, uint32_t tag, const char** p, MDEntry* e, Header* h, int has) noexcept:
+        # a field of a group in the form that it nearly always has, whose end needs no search: its HAS_ bit and p
+        # behind its SOH, or 0 for entry_field() to look at
+        cdef const char* q = p[0]
+        cdef int64_t t
+        cdef int decimals
+        if tag == 270:
+            if kfix_number(&q, &e.price, &decimals) != 0 or q[0] != SOH:
+                return 0
+            e.spare0 = decimals
+            p[0] = q + 1
+            return HAS_PRICE
+        elif tag == 271:
+            if kfix_number(&q, &e.qty, &decimals) != 0 or q[0] != SOH or e.qty < 0:
+                return 0
+            e.spare1 = decimals
+            p[0] = q + 1
+            return HAS_QTY
+        elif tag == 273:
+            t = kfix_clock_ms(q)
+            if t < 0:
+                return 0
+            if not has & HAS_EVENT:
+                e.event_ns = near_midnight(t, h.sending_ns, h.sending_day_ns)
+            p[0] = q + 13
+            return HAS_TIME
+        elif tag == 269:
+            if q[1] != SOH or <uint8_t>(q[0] - c'0') > SIDE_TRADE:
+                return 0
+            e.side = q[0] - c'0'
+            p[0] = q + 2
+            return HAS_SIDE
+        elif tag == 5060 or tag == 5273:
+            if q[30] != SOH:
+                return 0
+            t = kfix_iso(&q, &self._iso_date)
+            if t < 0 or q != p[0] + 30:
+                return 0
+            p[0] = q + 1
+            if tag == 5273:
+                e.queue_ns = t
+                return HAS_QUEUE
+            e.event_ns = t
+            return HAS_EVENT
+        return 0
+
+    cdef int entry_field(self, int tag, const char* p, const char* value_end, MDEntry* e, Header* h,
+                         int has) noexcept:
         # one field of a group; returns the HAS_ bit, 0 for a field we do not keep, or -MD_ error.
         # `e.spare0`, `e.spare1`: decimals of price and quantity until they are scaled
         cdef int decimals = 0
@@ -477,7 +523,8 @@ cdef class Codec:
             t += max(kfix_fraction(&p), 0)
             if p != value_end:
                 return -MD_BAD_VALUE
-            e.event_ns = near_midnight(t, h.sending_ns, h.sending_day_ns)
+            if not has & HAS_EVENT:
+                e.event_ns = near_midnight(t, h.sending_ns, h.sending_day_ns)
             return HAS_TIME
         if tag == 5060 or tag == 5273:
             t = kfix_iso(&p, &self._iso_date) if value_end - p >= 20 else -1
@@ -505,10 +552,10 @@ cdef class Codec:
         cdef const char* id_p = NULL
         cdef const char* price_p = NULL
         cdef int32_t id_n = 0, price_n = 0
-        cdef uint64_t tag, number
-        cdef uint64_t first_tag = 0
+        cdef uint32_t tag
+        cdef uint32_t first_tag = 0
+        cdef uint64_t number
         cdef int bit, has = 0, required = HAS_ALL if h.msg_type == c'W' else HAS_ALL | HAS_ACTION
-        cdef int64_t clock_ns = 0, event_ns = 0
         cdef MDEntry* e = NULL
         memset(m, 0, sizeof(MDMessage))
         m.declared = -1
@@ -516,9 +563,19 @@ cdef class Codec:
             tag = 0
             if p < end:
                 value = p
-                if kfix_digits(&value, &tag) < 1 or value[0] != c'=' or tag == 0 or tag > 0x7FFFFFFF:
+                tag = kfix_tag(&value)
+                if tag == 0:
                     return self._fail(m, MD_NOT_NUMERIC, 0)
-                value += 1
+                if e != NULL and tag != first_tag:
+                    p = value
+                    bit = self.usual_field(tag, &p, e, h, has)
+                    if bit != 0:
+                        if bit == HAS_PRICE:
+                            price_p = value
+                            price_n = p - 1 - value
+                        m.repeated_tags += (has & bit) != 0
+                        has |= bit
+                        continue
                 after = kfix_find_soh(value, end)
                 if after == NULL:
                     return self._fail(m, MD_NOT_NUMERIC, tag)
@@ -528,10 +585,6 @@ cdef class Codec:
                 # the group is complete
                 if has & required != required:
                     return self._fail(m, MD_MISSING_TAG, missing_tag(required & ~has))
-                if has & HAS_EVENT:
-                    e.event_ns = event_ns
-                else:
-                    e.event_ns = clock_ns
                 if id_p != NULL and l2_id(id_p, id_n, price_p, price_n):
                     e.id_kind = ID_NONE
                     e.id_hi = 0
@@ -587,13 +640,9 @@ cdef class Codec:
                     if tag == 270:
                         price_p = value
                         price_n = after - value
-                    bit = self.entry_field(tag, value, after, e, h)
+                    bit = self.entry_field(tag, value, after, e, h, has)
                     if bit < 0:
                         return self._fail(m, -bit, tag)
-                    if bit == HAS_TIME:
-                        clock_ns = e.event_ns
-                    elif bit == HAS_EVENT:
-                        event_ns = e.event_ns
                 m.repeated_tags += (has & bit) != 0
                 has |= bit
             elif group_tag(tag):

@@ -164,6 +164,25 @@ static inline int kfix_digits(const char **p, uint64_t *value) {
     return total;
 }
 
+/* the tag at *p, up to '=', and *p behind it; 0 when there is none, or one of more than nine digits */
+static inline uint32_t kfix_tag(const char **p) {
+    const char *q = *p;
+    uint32_t a = (uint32_t)(uint8_t)q[0] - '0', b = (uint32_t)(uint8_t)q[1] - '0', c = (uint32_t)(uint8_t)q[2] - '0';
+    if (q[3] == '=' && ((a <= 9) & (b <= 9) & (c <= 9))) {
+        *p = q + 4;
+        return a * 100 + b * 10 + c;
+    }
+    if (q[2] == '=' && ((a <= 9) & (b <= 9))) {
+        *p = q + 3;
+        return a * 10 + b;
+    }
+    uint64_t tag;
+    int n = kfix_digits(&q, &tag);
+    if (n < 1 || n > 9 || *q != '=') return 0;
+    *p = q + 1;
+    return (uint32_t)tag;
+}
+
 /* decimal number at *p as mantissa and number of decimals; *p moves to the byte after it (SOH when it is sound);
  * returns 0, or -1 when it is no number or has more than 18 digits. A fraction of zeros counts as none. */
 static int kfix_number_any(const char **p, int64_t *mantissa, int *decimals) {
