@@ -51,6 +51,7 @@ cdef extern from "journal_segment.h" nogil:
     int64_t jclock()
     uint32_t jload32(const void* p)
     uint64_t jload64(const void* p)
+    void jahead(const void* p)
     void jstore32(void* p, uint32_t v)
     void jstore64(void* p, uint64_t v)
     jio* jio_open(int dirfd, uint64_t segment_bytes, uint32_t next_number, int sync_ms)
@@ -146,6 +147,7 @@ cdef class JournalWriter:
             return -1
         if n:
             memcpy(self.base + self.offset + JREC_HEADER, data, n)
+        jahead(self.base + self.offset + JREC_HEADER + n)
         self.body_n, self.kind, self.session, self.recv_ns = n, kind, session, recv_ns
         self.pending = <uint32_t>_padded(n)
         return 0

@@ -52,17 +52,49 @@ static uint32_t crc32c_portable(uint32_t crc, const void* data, size_t n) {
 }
 
 #if defined(__x86_64__)
-__attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const void* data, size_t n) {
+#include <immintrin.h>
+/* state times x^(8 * 8 * words): what words of zero bytes would make of it */
+static uint32_t crc32c_over[64];
+
+/* three words of a record at once, since the instruction takes three cycles and starts one in each */
+__attribute__((target("sse4.2,pclmul"))) static uint32_t crc32c_sse42(uint32_t crc, const void* data, size_t n) {
     const uint8_t* p = (const uint8_t*)data;
-    uint64_t c = crc, word;
+    uint64_t a = crc, word;
+    size_t third = n / 24;
+    if (third >= 4 && third < 64) {
+        uint64_t b = 0, c = 0, w[3];
+        for (size_t i = 0; i < third; i++, p += 8) {
+            memcpy(&w[0], p, 8), memcpy(&w[1], p + 8 * third, 8), memcpy(&w[2], p + 16 * third, 8);
+            a = __builtin_ia32_crc32di(a, w[0]);
+            b = __builtin_ia32_crc32di(b, w[1]);
+            c = __builtin_ia32_crc32di(c, w[2]);
+        }
+        __m128i over = _mm_cvtsi32_si128((int)crc32c_over[third]);
+        uint64_t product = (uint64_t)_mm_cvtsi128_si64(_mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)a), over, 0));
+        b ^= __builtin_ia32_crc32di(0, product);
+        product = (uint64_t)_mm_cvtsi128_si64(_mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)b), over, 0));
+        a = c ^ __builtin_ia32_crc32di(0, product);
+        p += 16 * third;
+        n -= 24 * third;
+        if (n == 0) return (uint32_t)a;
+        for (; n >= 8; p += 8, n -= 8) {
+            memcpy(&word, p, 8);
+            a = __builtin_ia32_crc32di(a, word);
+        }
+        if (n == 0) return (uint32_t)a;
+        /* the last bytes by the word that ends with them, which began in what is done */
+        memcpy(&word, p + n - 8, 8);
+        word >>= 64 - 8 * n;
+        return (uint32_t)(__builtin_ia32_crc32di(0, (word ^ a) << (64 - 8 * n)) ^ a >> 8 * n);
+    }
     for (; n >= 8; p += 8, n -= 8) {
         memcpy(&word, p, 8);
-        c = __builtin_ia32_crc32di(c, word);
+        a = __builtin_ia32_crc32di(a, word);
     }
-    while (n--) c = __builtin_ia32_crc32qi((uint32_t)c, *p++);
-    return (uint32_t)c;
+    while (n--) a = __builtin_ia32_crc32qi((uint32_t)a, *p++);
+    return (uint32_t)a;
 }
-static int crc32c_has_hardware(void) { return __builtin_cpu_supports("sse4.2"); }
+static int crc32c_has_hardware(void) { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"); }
 #else
 #define crc32c_sse42 crc32c_portable
 static int crc32c_has_hardware(void) { return 0; }
@@ -72,7 +104,21 @@ typedef uint32_t (*crc32c_fn)(uint32_t, const void*, size_t);
 
 static crc32c_fn crc32c_choose(void) {
     crc32c_init();
+#if defined(__x86_64__)
+    /* x^(64 words - 33), bit-reflected: product and reduction by the instruction bring the other 33 */
+    uint32_t power = 0x80000000u;
+    for (int k = 0; k < 64 * 64 - 33; k++) {
+        if ((k + 33) % 64 == 0) crc32c_over[(k + 33) / 64] = power;
+        power = (power >> 1) ^ (0x82F63B78u & (0u - (power & 1)));
+    }
+#endif
     return crc32c_has_hardware() ? crc32c_sse42 : crc32c_portable;
+}
+
+/* The segment's next bytes were last written by another core: ask for their cache lines, a record or two before they
+ * are written. A line that does not exist is no fault. */
+static inline void jahead(const void* p) {
+    for (int i = 0; i < 6; i++) __builtin_prefetch((const char*)p + 768 + 64 * i, 1);
 }
 
 /* ---- layout: little endian, see docs/journal.md ---- */
