@@ -16,11 +16,13 @@ cdef enum:
     CRC_DEPTH = 10      # 5041 covers ten levels a side, whatever the subscribed depth
 
 
-cdef struct LevelAux:   # what a level has beside price, quantity and count
-    uint32_t crc        # raw CRC of the level's text, valid while length > 0
-    uint32_t length
-    int32_t tail        # L3: row of the last order of the queue
-    uint32_t spare
+cdef extern from "_levels.h" nogil:
+    ctypedef struct LevelAux "kfix_level_aux":  # what a level has beside price, quantity and count
+        uint32_t crc        # raw CRC of the level's text, valid while length > 0
+        uint32_t length
+        int32_t tail        # L3: row of the last order of the queue
+    int KFIX_SLACK
+    int32_t kfix_locate(const int64_t* p, int32_t n, int64_t price, int offers)
 
 
 cdef struct SideCrc:    # the ten best levels of a side together; length < 0: to be computed
@@ -38,6 +40,8 @@ cdef class Book:
     cdef readonly uint64_t unknown  # updates and deletes of what the book does not hold
     cdef readonly uint64_t repeated  # 279=0 for what the book already holds
     cdef int rule                   # which text the cached level CRCs are of
+    cdef bint crc_known             # `both_crc` is of the book as it is
+    cdef uint32_t both_crc
     cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept
     cdef int open_levels(self, MDEntry* entries, Py_ssize_t n) noexcept
     cdef void clear_book(self) noexcept
@@ -47,6 +51,7 @@ cdef class Book:
     cdef int reserve_levels(self, int side, int32_t capacity) noexcept
     cdef int insert_level(self, int side, int32_t i, int64_t price, int64_t qty) noexcept
     cdef void remove_level(self, int side, int32_t i) noexcept
+    cdef void join_side(self, int side, int rule, SideCrc* out) noexcept
     cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept
 
 
@@ -66,43 +71,14 @@ cdef inline void* address(object array) except NULL:
 
 cdef inline int32_t locate(BookSide* side, int which, int64_t price) noexcept nogil:
     # index of the first element, counted from the worst, that is not worse than price
-    cdef int64_t* p = side.price
-    cdef int32_t i = side.n
-    cdef int32_t low = 0, mid
-    cdef int32_t near = side.n - 8 if side.n > 8 else 0
-    if which == 0:
-        while i > near and p[i - 1] >= price:
-            i -= 1
-        if i > near or near == 0:
-            return i
-        while low < i:
-            mid = (low + i) >> 1
-            if p[mid] >= price:
-                i = mid
-            else:
-                low = mid + 1
-        return i
-    while i > near and p[i - 1] <= price:
-        i -= 1
-    if i > near or near == 0:
-        return i
-    while low < i:
-        mid = (low + i) >> 1
-        if p[mid] <= price:
-            i = mid
-        else:
-            low = mid + 1
-    return i
+    return kfix_locate(side.price, side.n, price, which)
 
 
 cdef inline void mark_dirty(Book book, int side, int32_t low, int32_t high) noexcept:
     # elements [low, high) of the side differ from what was published
     cdef BookSide* s = &book.sides[side]
-    if s.dirty_lo >= s.dirty_hi:
-        s.dirty_lo = low
-        s.dirty_hi = high
-    else:
-        s.dirty_lo = min(s.dirty_lo, low)
-        s.dirty_hi = max(s.dirty_hi, high)
+    s.dirty_lo = min(s.dirty_lo, low)
+    s.dirty_hi = max(s.dirty_hi, high)
     if high > s.n - CRC_DEPTH:
         book.side_crc[side].length = -1
+        book.crc_known = False

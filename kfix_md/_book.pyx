@@ -5,7 +5,6 @@ happen near the best, so a short scan finds the level and an insertion moves lit
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memmove
 
 from kfix_md._entry cimport (
     ACTION_CLEAR, ACTION_DELETE, ACTION_NEW, ACTION_UPDATE, SIDE_BID, SIDE_TRADE, BookSide, MDEntry, OrderSlab,
@@ -25,6 +24,13 @@ cdef extern from "_crc.h" nogil:
     uint32_t kfix_reduce(uint64_t product)
     uint32_t kfix_crc_power(uint32_t n)
     uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t* length)
+    uint32_t kfix_crc_stale(const LevelAux* level, int n)
+    uint32_t kfix_crc_join(const LevelAux* level, int n, int32_t* length)
+    int kfix_lowest "__builtin_ctz" (uint32_t bits)
+
+cdef extern from "_levels.h" nogil:
+    void kfix_open_gap(void* at, int32_t moved, size_t size)
+    void kfix_close_gap(void* at, int32_t moved, size_t size)
 
 kfix_crc_init(os.environ.get("KFIX_SIMD") != "scalar")
 
@@ -59,6 +65,7 @@ cdef class Book:
         self._arrays = [None] * 12
         cdef int side
         for side in range(2):
+            self.sides[side].dirty_lo = 0x7FFFFFFF
             self.side_crc[side].length = -1
             if self.reserve_levels(side, max(levels, 16)) != BOOK_OK:
                 raise MemoryError("no memory for the levels of a book")
@@ -68,10 +75,7 @@ cdef class Book:
             return BOOK_FULL
         cdef BookSide* s = &self.sides[side]
         try:
-            arrays = [
-                np.zeros(capacity, "i8"), np.zeros(capacity, "i8"), np.zeros(capacity, "u4"),
-                np.zeros(capacity, "i4"), np.zeros(capacity, _AUX_DTYPE),
-            ]
+            arrays = [np.zeros(capacity + KFIX_SLACK, kind) for kind in ("i8", "i8", "u4", "i4", _AUX_DTYPE)]
             for i, new in enumerate(arrays):
                 old = self._arrays[5 * side + i]
                 if old is not None:
@@ -93,13 +97,12 @@ cdef class Book:
             return BOOK_FULL
         cdef int32_t moved = s.n - i
         cdef LevelAux* aux = self.aux[side]
-        if moved > 0:
-            memmove(s.price + i + 1, s.price + i, moved * sizeof(int64_t))
-            memmove(s.qty + i + 1, s.qty + i, moved * sizeof(int64_t))
-            memmove(aux + i + 1, aux + i, moved * sizeof(LevelAux))
-            if s.head != NULL:
-                memmove(s.orders + i + 1, s.orders + i, moved * sizeof(uint32_t))
-                memmove(s.head + i + 1, s.head + i, moved * sizeof(int32_t))
+        kfix_open_gap(s.price + i, moved, sizeof(int64_t))
+        kfix_open_gap(s.qty + i, moved, sizeof(int64_t))
+        kfix_open_gap(aux + i, moved, sizeof(LevelAux))
+        if s.head != NULL:
+            kfix_open_gap(s.orders + i, moved, sizeof(uint32_t))
+            kfix_open_gap(s.head + i, moved, sizeof(int32_t))
         s.price[i] = price
         s.qty[i] = qty
         aux[i].length = 0
@@ -111,13 +114,12 @@ cdef class Book:
         cdef BookSide* s = &self.sides[side]
         cdef int32_t moved = s.n - i - 1
         cdef LevelAux* aux = self.aux[side]
-        if moved > 0:
-            memmove(s.price + i, s.price + i + 1, moved * sizeof(int64_t))
-            memmove(s.qty + i, s.qty + i + 1, moved * sizeof(int64_t))
-            memmove(aux + i, aux + i + 1, moved * sizeof(LevelAux))
-            if s.head != NULL:
-                memmove(s.orders + i, s.orders + i + 1, moved * sizeof(uint32_t))
-                memmove(s.head + i, s.head + i + 1, moved * sizeof(int32_t))
+        kfix_close_gap(s.price + i, moved, sizeof(int64_t))
+        kfix_close_gap(s.qty + i, moved, sizeof(int64_t))
+        kfix_close_gap(aux + i, moved, sizeof(LevelAux))
+        if s.head != NULL:
+            kfix_close_gap(s.orders + i, moved, sizeof(uint32_t))
+            kfix_close_gap(s.head + i, moved, sizeof(int32_t))
         # the range is marked while the level still counts, so that a removal at the best is seen
         mark_dirty(self, side, i, s.n)
         s.n -= 1
@@ -184,6 +186,7 @@ cdef class Book:
             self.sides[side].dirty_hi = self.sides[side].capacity
             self.sides[side].n = 0
             self.side_crc[side].length = -1
+        self.crc_known = False
 
     cdef void set_rule(self, int rule) noexcept:
         # cached CRCs are of the texts of one rule
@@ -192,6 +195,7 @@ cdef class Book:
         if rule == self.rule:
             return
         self.rule = rule
+        self.crc_known = False
         for side in range(2):
             self.side_crc[side].length = -1
             for i in range(self.sides[side].n):
@@ -209,37 +213,46 @@ cdef class Book:
         length[0] = n
         return crc
 
+    cdef void join_side(self, int side, int rule, SideCrc* out) noexcept:
+        # the texts of the ten best levels as one
+        cdef int32_t i, n = self.sides[side].n, first = max(n - CRC_DEPTH, 0)
+        cdef uint32_t length, stale
+        cdef LevelAux* level = self.aux[side] + first
+        cdef LevelAux by_rule[CRC_DEPTH]
+        if rule == self.rule:
+            stale = kfix_crc_stale(level, n - first)
+            while stale:
+                self.level_crc(side, first + kfix_lowest(stale), &length, rule)
+                stale &= stale - 1
+        else:
+            level = by_rule
+            for i in range(first, n):
+                level[i - first].crc = self.level_crc(side, i, &length, rule)
+                level[i - first].length = length
+        out.crc = kfix_crc_join(level, n - first, &out.length)
+
     cdef uint32_t crc_by(self, int rule) noexcept:
-        # the texts are joined from the last to the first: each is moved by the length of what follows it
         cdef int side
-        cdef int32_t i, first
-        cdef uint32_t length, follows, crc = 0, total = 0
+        cdef uint32_t crc
         cdef uint64_t product
         cdef SideCrc sides[2]
+        if rule == self.rule and self.crc_known:
+            return self.both_crc
         for side in range(2):
-            sides[side] = self.side_crc[side]
-            if rule == self.rule and sides[side].length >= 0:
-                continue
-            product = 0
-            follows = 0
-            first = max(self.sides[side].n - CRC_DEPTH, 0)
-            for i in range(first, self.sides[side].n):
-                if rule == self.rule and self.aux[side][i].length > 0:
-                    crc = self.aux[side][i].crc
-                    length = self.aux[side][i].length
-                else:
-                    crc = self.level_crc(side, i, &length, rule)
-                product ^= kfix_clmul(crc, kfix_crc_power(follows))
-                follows += length
-            sides[side].crc = kfix_reduce(product)
-            sides[side].length = follows
-            if rule == self.rule:
-                self.side_crc[side] = sides[side]
+            if rule != self.rule:
+                self.join_side(side, rule, &sides[side])
+            else:
+                if self.side_crc[side].length < 0:
+                    self.join_side(side, rule, &self.side_crc[side])
+                sides[side] = self.side_crc[side]
         # 5041 covers the offers, then the bids
-        total = sides[0].length + sides[1].length
         product = kfix_clmul(sides[1].crc, kfix_crc_power(sides[0].length))
-        product ^= kfix_clmul(<uint32_t>0xFFFFFFFF, kfix_crc_power(total))
-        return kfix_reduce(product) ^ sides[0].crc ^ <uint32_t>0xFFFFFFFF
+        product ^= kfix_clmul(<uint32_t>0xFFFFFFFF, kfix_crc_power(sides[1].length + sides[0].length))
+        crc = kfix_reduce(product) ^ sides[0].crc ^ <uint32_t>0xFFFFFFFF
+        if rule == self.rule:
+            self.both_crc = crc
+            self.crc_known = True
+        return crc
 
     # ---- what Python sees ----
 

@@ -10,7 +10,9 @@
 #define KFIX_CRC_H
 #include <stdint.h>
 #include <string.h>
+#include "_levels.h"
 #if defined(__x86_64__)
+#include <immintrin.h>
 #define KFIX_HAVE_CLMUL 1
 #else
 #define KFIX_HAVE_CLMUL 0
@@ -87,23 +89,32 @@ static inline uint64_t kfix_eight_digits(uint32_t v) {
     return ((twos - 10 * tens) << 8) | tens;
 }
 
-/* raw CRC of the decimal digits of v < 10^18; *length becomes their number. Zero bytes in place of leading
- * zeros change no raw CRC, so that whole words are taken. */
+/* raw CRC of the decimal digits of v; *length becomes their number. Zero bytes in place of leading zeros change no
+ * raw CRC, so that whole words are taken, two of them whatever v is below 10^16. */
 static inline uint32_t kfix_crc_digits(uint64_t v, int *length) {
+    uint64_t high = v / 100000000, top = 0, digits, upper, zeros;
     uint32_t crc = 0;
-    uint64_t digits, zeros;
-    int n = 8;
-    if (v >= 100000000) {
-        uint64_t high = v / 100000000;
-        crc = kfix_crc_digits(high, &n);
-        digits = kfix_eight_digits((uint32_t)(v - high * 100000000));
-        *length = n + 8;
+    if (__builtin_expect(high >= 100000000, 0)) {
+        top = high / 100000000;
+        high -= top * 100000000;
+    }
+    digits = kfix_eight_digits((uint32_t)(v - v / 100000000 * 100000000));
+    upper = kfix_eight_digits((uint32_t)high);
+    if (__builtin_expect(top, 0)) {
+        uint64_t first = kfix_eight_digits((uint32_t)top);
+        zeros = (uint64_t)__builtin_ctzll(first) & ~7ull;
+        crc = kfix_crc_word(0, (first | 0x3030303030303030ull) & (~0ull << zeros));
+        crc = kfix_crc_word(crc, upper | 0x3030303030303030ull);
+        *length = 24 - (int)(zeros >> 3);
         return kfix_crc_word(crc, digits | 0x3030303030303030ull);
     }
-    digits = kfix_eight_digits((uint32_t)v);
-    zeros = digits ? (uint64_t)__builtin_ctzll(digits) & ~7ull : 56;
-    *length = n - (int)(zeros >> 3);
-    return kfix_crc_word(0, (digits | 0x3030303030303030ull) & (~0ull << zeros));
+    /* the first digit that is not zero, in the one word or the other; of 0 itself the last */
+    uint64_t below = digits | 1ull << 56, first_high = upper ? (uint64_t)__builtin_ctzll(upper | 1ull << 63) & ~7ull : 64;
+    uint64_t first_low = upper ? 0 : (uint64_t)__builtin_ctzll(below) & ~7ull;
+    *length = (int)(16 - ((first_high + first_low) >> 3));
+    upper = upper ? (upper | 0x3030303030303030ull) & (~0ull << (first_high & 63)) : 0;
+    digits = (digits | 0x3030303030303030ull) & (~0ull << first_low);
+    return kfix_crc_word(kfix_crc_word(0, upper), digits);
 }
 
 /* raw CRC of the decimal digits of price, then of qty; *length becomes the number of characters.
@@ -120,6 +131,48 @@ static inline uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t *lengt
     }
     *length = (uint8_t)(p + q);
     return kfix_crc_multiply(head, kfix_crc_power((uint32_t)q)) ^ tail;
+}
+
+/* bit i is set for each of n <= 32 levels whose CRC is not valid */
+static inline uint32_t kfix_crc_stale(const kfix_level_aux *level, int n) {
+    uint32_t stale = 0;
+    for (int i = 0; i < n; i++) stale |= (uint32_t)(level[i].length == 0) << i;
+    return stale;
+}
+
+/* raw CRC of the texts of n levels, the last one first; their length goes to *length */
+static uint32_t kfix_crc_join_plain(const kfix_level_aux *level, int n, int32_t *length) {
+    uint64_t product = 0;
+    uint32_t follows = 0;
+    for (int i = 0; i < n; i++) {
+        product ^= kfix_clmul(level[i].crc, kfix_crc_power(follows));
+        follows += level[i].length;
+    }
+    *length = (int32_t)follows;
+    return kfix_reduce(product);
+}
+
+#if KFIX_HAVE_CLMUL
+__attribute__((target("pclmul"))) static uint32_t kfix_crc_join_clmul(
+    const kfix_level_aux *level, int n, int32_t *length) {
+    __m128i product = _mm_setzero_si128();
+    uint32_t follows = 0;
+    for (int i = 0; i < n; i++) {
+        if (__builtin_expect(follows >= KFIX_POWERS, 0)) return kfix_crc_join_plain(level, n, length);
+        product = _mm_xor_si128(product, _mm_clmulepi64_si128(_mm_cvtsi32_si128((int)level[i].crc),
+                                                              _mm_cvtsi32_si128((int)kfix_power[follows]), 0));
+        follows += level[i].length;
+    }
+    *length = (int32_t)follows;
+    return kfix_reduce((uint64_t)_mm_cvtsi128_si64(product));
+}
+#endif
+
+static inline uint32_t kfix_crc_join(const kfix_level_aux *level, int n, int32_t *length) {
+#if KFIX_HAVE_CLMUL
+    if (__builtin_expect(kfix_use_clmul, 1)) return kfix_crc_join_clmul(level, n, length);
+#endif
+    return kfix_crc_join_plain(level, n, length);
 }
 
 /* CRC of a text A o B from that of A n B, where n is replaced by o: B's CRC and length are known */
