@@ -27,6 +27,9 @@ cdef extern from "_crc.h" nogil:
     uint32_t kfix_crc_replace_after(uint32_t whole, uint32_t old, int32_t old_n, uint32_t fresh, int32_t fresh_n,
                                     uint32_t before, uint32_t after_n)
 
+cdef enum:
+    DIRTY_ROWS = 1024           # changed rows that are published one by one; beyond, all of them are
+
 kfix_crc_init(os.environ.get("KFIX_SIMD") != "scalar")
 
 _ORDER_DTYPE = np.dtype([
@@ -70,7 +73,7 @@ cdef class L3Book(Book):
         try:
             rows = np.zeros(capacity, _ORDER_DTYPE)
             table = np.full(2 * capacity, -1, "i4")
-            dirty = np.zeros(256, "i4")
+            dirty = np.zeros(DIRTY_ROWS, "i4")
         except MemoryError:
             return BOOK_FULL
         if self.slab.used:
@@ -80,7 +83,7 @@ cdef class L3Book(Book):
         self.slab.capacity = capacity
         self.slab.dirty = <int32_t*>address(dirty)
         self.slab.n_dirty = -1
-        self.dirty_capacity = 256
+        self.dirty_capacity = DIRTY_ROWS
         self.table = <int32_t*>address(table)
         self.mask = 2 * capacity - 1
         for row in range(self.slab.used):

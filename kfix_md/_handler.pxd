@@ -27,6 +27,7 @@ cdef struct Slot:               # one symbol of this stream
     uint8_t halted              # the instrument's status does not trade
     uint8_t verifiable          # 5041 can be checked: the subscribed depth covers ten levels
     uint8_t level               # 2, 3, or 0 while it is not known
+    uint8_t pending             # to be published at the next pause
     uint8_t silent              # another handler's copy is the published one
     TopOfBook top
 
@@ -53,6 +54,9 @@ cdef class Handler(Stream):
     cdef bint collect, subscribed_ids
     cdef bint following         # no session: nobody can be asked for what is missing
     cdef Counters counters
+    # rows whose books have changed since they were published, and messages since then (see BURST)
+    cdef int32_t pending[32]
+    cdef int32_t n_pending, burst
     # symbols: slots by row, found through an open-addressing table
     cdef Slot* slots
     cdef int32_t n_slots, slot_capacity

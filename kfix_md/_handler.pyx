@@ -32,6 +32,7 @@ cdef extern from "_scan.h" nogil:
 
 cdef enum:
     MAX_SYMBOLS = 65536
+    BURST = 32                  # messages of one read after which touched books are published, at the latest
 
     DELIVER = 1                 # what session.receive() may answer (see kfix_md.fix)
     DEFER = 2
@@ -172,8 +173,9 @@ cdef class Handler(Stream):
                     h.sending_ns > 0 and -self.sending_time_limit_ns <= off <= self.sending_time_limit_ns)))
 
     cdef int controlled(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1:
-        # the session decides
+        # the session decides, and sees what was received before
         cdef int verdict
+        self.on_pause()
         cdef uint16_t flags = MSG_POSSDUP if h.poss_dup else 0
         frame = p[:n]
         try:
@@ -220,7 +222,9 @@ cdef class Handler(Stream):
     def deliver(self, frame, int64_t recv_ns=0, int flags=0):
         """Apply one W or X frame now, whatever its MsgSeqNum; returns its MSG_* flags."""
         cdef bytes padded = bytes(frame) + b"\0" * PADDING
-        return self.process_recorded(<const char*>padded, len(padded) - PADDING, recv_ns, flags)
+        flags = self.process_recorded(<const char*>padded, len(padded) - PADDING, recv_ns, flags)
+        self.on_pause()
+        return flags
 
     cdef int process_recorded(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except? -1:
         # one whole, sound frame with PADDING readable bytes behind it; any type but W and X is left alone.
@@ -282,6 +286,9 @@ cdef class Handler(Stream):
             self.set_state(row, s.top.state, s.top.cause)
         if self.collect:
             self.collect_ticks(row, h, &m, recv_ns, flags)
+        self.burst += 1
+        if self.burst >= BURST:
+            self.on_pause()
         return flags
 
     cdef int decode(self, Header* h, const char* end, MDMessage* m, int32_t* row) noexcept:
@@ -344,7 +351,12 @@ cdef class Handler(Stream):
             s.top.state = self.settled(s, book)
         if s.top.state != STATE_LIVE and s.top.state != STATE_EMPTY:
             flags |= MSG_BAD_BOOK
-        self.publish_slot(s, book)
+        if self.n_pending == BURST:
+            self.publish_slot(s, book)
+        elif s.shm_slot >= 0 and not s.pending:
+            s.pending = 1
+            self.pending[self.n_pending] = s - self.slots
+            self.n_pending += 1
         return flags
 
     cdef uint16_t verify(self, Slot* s, Book book, MDMessage* m) noexcept:
@@ -394,7 +406,19 @@ cdef class Handler(Stream):
             return STATE_HALTED
         return STATE_EMPTY if book.sides[0].n == 0 and book.sides[1].n == 0 else STATE_LIVE
 
+    cdef int on_pause(self) except -1:
+        # what the messages of one read have touched goes out once, with all that they changed
+        cdef int32_t i, row
+        self.burst = 0
+        for i in range(self.n_pending):
+            row = self.pending[i]
+            if self.slots[row].pending:
+                self.publish_slot(&self.slots[row], <Book>self.books[row])
+        self.n_pending = 0
+        return 0
+
     cdef void publish_slot(self, Slot* s, Book book) noexcept:
+        s.pending = 0
         s.top.crc_rule = self.rule
         if s.shm_slot >= 0 and not s.silent:
             self.publisher.publish(s.shm_slot, &book.sides[0], &book.sides[1], book.slab_or_null(), &s.top)

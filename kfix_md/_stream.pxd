@@ -12,8 +12,11 @@ cdef class Stream:
     cdef char* buffer
     cdef int64_t capacity, start, end
     cdef bint in_garbage
+    cdef int64_t resets
 
     cdef int room(self, int64_t n) except -1
+    cdef int64_t in_place(self, const char* p, int64_t total, int64_t recv_ns) except -1
+    cdef int on_pause(self) except -1
     cdef int64_t run(self, int64_t recv_ns) except -1
     cdef int bad_frame(self, int kind, int64_t recv_ns) except -1
     cdef int on_frame(self, const char* p, int64_t n, int64_t recv_ns) except -1

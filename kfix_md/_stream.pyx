@@ -13,6 +13,7 @@ from kfix_md._frame cimport (
 cdef enum:
     READ_BYTES = 262144         # least room offered to a read: sixteen TLS records
     COPY_BYTES = 1048576
+    PIECE_BYTES = 4096          # copied of a frame that begins in one call of on_bytes and ends in the next
 
 _GARBLED = {FRAME_GARBAGE: "garbage", FRAME_BAD_LENGTH: "body_length", FRAME_BAD_CHECKSUM: "checksum"}
 
@@ -29,18 +30,43 @@ cdef class Stream:
     def on_bytes(self, data, int64_t recv_ns=0):
         """Take in bytes (any bytes-like, any split) received at recv_ns (ns since the epoch).
 
-        Returns the number of messages completed. The bytes are copied; get_buffer() and buffer_updated() avoid that.
+        Returns the number of messages completed. Whole frames are read where they are; what is left is copied.
         """
         cdef const unsigned char[::1] view = data
         cdef int64_t total = view.shape[0], at = 0, n, before = self.messages
+        cdef int64_t piece = PIECE_BYTES
         while at < total:
-            n = min(total - at, COPY_BYTES)
+            if self.start == self.end and piece == PIECE_BYTES:
+                n = self.in_place(<const char*>&view[at], total - at, recv_ns)
+                at += n
+                if n == 0:
+                    piece = COPY_BYTES      # no whole frame, or no frame at all
+            n = min(total - at, piece)
             self.room(n)
             memcpy(self.buffer + self.end, <const char*>&view[at], n)
             self.end += n
             at += n
             self.run(recv_ns)
+            if piece == PIECE_BYTES and at < total and self.end - self.start <= n:
+                at -= self.end - self.start     # begun in this piece: to be read where it is
+                self.start = self.end = 0
         return self.messages - before
+
+    cdef int64_t in_place(self, const char* p, int64_t total, int64_t recv_ns) except -1:
+        # sound frames from p on that have their padding within `total`: the number of bytes they take
+        cdef int64_t at = 0, length, resets = self.resets
+        while total - at > PADDING:
+            if next_frame(p + at, total - at - PADDING, self.max_frame, &length) != FRAME_OK:
+                break
+            self.in_garbage = False
+            at += length
+            self.messages += 1
+            self.bytes_taken += length
+            self.on_frame(p + at - length, length, recv_ns)
+            if self.resets != resets:
+                at = total          # the rest is of a connection that is gone
+        self.on_pause()
+        return at
 
     def get_buffer(self, hint=-1):
         """Return a writable memoryview of the free end of the receive buffer, to be filled and then reported with
@@ -61,6 +87,7 @@ cdef class Stream:
         """Forget the bytes of an unfinished frame: the next byte is the first of a new connection."""
         self.start = self.end = 0
         self.in_garbage = False
+        self.resets += 1
 
     cdef int room(self, int64_t n) except -1:
         # at least n bytes free behind `end`
@@ -101,6 +128,7 @@ cdef class Stream:
                 break
             else:
                 self.bad_frame(kind, recv_ns)
+        self.on_pause()
         return 0
 
     cdef int bad_frame(self, int kind, int64_t recv_ns) except -1:
@@ -127,6 +155,10 @@ cdef class Stream:
         return 0
 
     cdef int on_frame(self, const char* p, int64_t n, int64_t recv_ns) except -1:
+        return 0
+
+    cdef int on_pause(self) except -1:
+        # no whole frame is left of what was received
         return 0
 
     def on_garbled(self, what, head, skipped, recv_ns):
