@@ -1,3 +1,4 @@
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 
 from kfix_md._entry cimport BookSide, MDEntry, OrderSlab
@@ -34,7 +35,7 @@ cdef class Book:
     cdef BookSide sides[2]
     cdef LevelAux* aux[2]
     cdef SideCrc side_crc[2]
-    cdef list _arrays               # numpy owners of the memory behind the pointers
+    cdef list memory                # numpy owner, int64, of what the pointers of each side point into
     cdef readonly int level         # 2 or 3
     cdef readonly int price_precision, qty_precision
     cdef readonly uint64_t unknown  # updates and deletes of what the book does not hold
@@ -66,7 +67,11 @@ cdef inline int crossed(Book book) noexcept:
 
 
 cdef inline void* address(object array) except NULL:
-    return <void*><uintptr_t>array.ctypes.data
+    # of a numpy array's memory, which stays where it is: array.ctypes would take microseconds
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_SIMPLE)
+    PyBuffer_Release(&view)
+    return view.buf
 
 
 cdef inline int32_t locate(BookSide* side, int which, int64_t price) noexcept nogil:

@@ -5,6 +5,7 @@ happen near the best, so a short scan finds the level and an insertion moves lit
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from kfix_md._entry cimport (
     ACTION_CLEAR, ACTION_DELETE, ACTION_NEW, ACTION_UPDATE, SIDE_BID, SIDE_TRADE, BookSide, MDEntry, OrderSlab,
@@ -45,8 +46,11 @@ _DEPTH_INT_FIELDS = [("price", "i8"), ("qty", "i8"), ("orders", "u4")]
 #: what depth() returns, best level first; orders is 0 on L2, where it is not known
 DEPTH_DTYPE = np.dtype(_DEPTH_FIELDS, align=True)
 DEPTH_INT_DTYPE = np.dtype(_DEPTH_INT_FIELDS, align=True)
-_AUX_DTYPE = np.dtype([("crc", "u4"), ("length", "u4"), ("tail", "i4"), ("spare", "u4")])
-assert _AUX_DTYPE.itemsize == sizeof(LevelAux)
+
+cdef enum:
+    WORDS_PER_LEVEL = 5         # price, quantity, LevelAux, and count and head together
+
+assert sizeof(LevelAux) == 16
 
 RULES = {"off": RULE_OFF, "level": RULE_LEVEL, "order": RULE_ORDER, "auto": RULE_AUTO}
 
@@ -62,7 +66,7 @@ cdef class Book:
         self.price_precision = price_precision
         self.qty_precision = qty_precision
         self.rule = RULE_LEVEL
-        self._arrays = [None] * 12
+        self.memory = [None, None]
         cdef int side
         for side in range(2):
             self.sides[side].dirty_lo = 0x7FFFFFFF
@@ -74,21 +78,30 @@ cdef class Book:
         if capacity > MAX_LEVELS:
             return BOOK_FULL
         cdef BookSide* s = &self.sides[side]
+        # one array for all of a side: made for every book and again when it grows, so that it should cost little
+        cdef int64_t rows = capacity + KFIX_SLACK
+        cdef int64_t* words
+        cdef LevelAux* aux
         try:
-            arrays = [np.zeros(capacity + KFIX_SLACK, kind) for kind in ("i8", "i8", "u4", "i4", _AUX_DTYPE)]
-            for i, new in enumerate(arrays):
-                old = self._arrays[5 * side + i]
-                if old is not None:
-                    new[: s.n] = old[: s.n]
-                self._arrays[5 * side + i] = new
-            s.price = <int64_t*>address(arrays[0])
-            s.qty = <int64_t*>address(arrays[1])
-            s.orders = <uint32_t*>address(arrays[2])
-            s.head = <int32_t*>address(arrays[3]) if self.level == 3 else NULL
-            self.aux[side] = <LevelAux*>address(arrays[4])
-            s.capacity = capacity
+            memory = np.zeros(rows * WORDS_PER_LEVEL, "i8")
+            words = <int64_t*>address(memory)
         except MemoryError:
             return BOOK_FULL
+        aux = <LevelAux*>(words + 2 * rows)
+        if s.n:
+            memcpy(words, s.price, s.n * sizeof(int64_t))
+            memcpy(words + rows, s.qty, s.n * sizeof(int64_t))
+            memcpy(aux, self.aux[side], s.n * sizeof(LevelAux))
+            memcpy(words + 4 * rows, s.orders, s.n * sizeof(uint32_t))
+            if s.head != NULL:
+                memcpy(<int32_t*>(words + 4 * rows) + rows, s.head, s.n * sizeof(int32_t))
+        s.price = words
+        s.qty = words + rows
+        self.aux[side] = aux
+        s.orders = <uint32_t*>(words + 4 * rows)
+        s.head = <int32_t*>(s.orders + rows) if self.level == 3 else NULL
+        s.capacity = capacity
+        self.memory[side] = memory
         return BOOK_OK
 
     cdef int insert_level(self, int side, int32_t i, int64_t price, int64_t qty) noexcept:
@@ -307,7 +320,10 @@ cdef class Book:
             raise ValueError(f"price must be 'float' or 'int', not {price!r}")
         cdef int32_t total = self.sides[side].n
         cdef int32_t count = total if n is None else min(total, max(int(n), 0))
-        arrays = [self._arrays[5 * side + k][total - count:total][::-1] for k in range(3)]
+        cdef Py_ssize_t rows = self.sides[side].capacity + KFIX_SLACK
+        words = self.memory[side]
+        arrays = [words[at + total - count:at + total][::-1] for at in (0, rows)]
+        arrays.append(words[4 * rows:].view("u4")[total - count:total][::-1])
         out = np.empty(count, DEPTH_DTYPE if price == "float" else DEPTH_INT_DTYPE)
         if price == "float":
             out["price"] = arrays[0] / 10.0 ** self.price_precision

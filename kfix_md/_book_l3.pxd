@@ -1,5 +1,5 @@
 # The book by order: slab, hash and queues beside the levels of Book.
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from kfix_md._book cimport Book, LevelAux
 from kfix_md._entry cimport MDEntry, Order, OrderSlab
@@ -7,6 +7,7 @@ from kfix_md._entry cimport MDEntry, Order, OrderSlab
 
 cdef class L3Book(Book):
     cdef OrderSlab slab
+    cdef tuple order_memory         # numpy owners of rows, table and changed rows
     cdef int32_t free_row           # head of the list of free slab rows, linked by `next`
     cdef int32_t* table             # open addressing: slab row, -1 empty
     cdef uint32_t mask              # table size - 1
@@ -14,7 +15,7 @@ cdef class L3Book(Book):
     cdef void link(self, int32_t row) noexcept
     cdef void unlink(self, int32_t row) noexcept
     cdef int32_t find(self, uint64_t hi, uint64_t lo, uint8_t kind) noexcept
-    cdef int reserve_orders(self, int32_t capacity) noexcept
+    cdef int reserve_orders(self, int64_t capacity) noexcept
     cdef void touch(self, int32_t row) noexcept
     cdef int add(self, MDEntry* e) noexcept
     cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept

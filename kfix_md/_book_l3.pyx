@@ -6,7 +6,7 @@ A slab of 64-byte orders, an open-addressing hash from id to slab row, and a que
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from kfix_md._book cimport BOOK_FULL, BOOK_OK, MAX_ORDERS, RULE_ORDER, Book, LevelAux, address, locate, mark_dirty
+from kfix_md._book cimport BOOK_FULL, BOOK_OK, KFIX_SLACK, MAX_ORDERS, RULE_ORDER, Book, LevelAux, address, locate, mark_dirty
 from kfix_md._entry cimport (
     ACTION_CLEAR, ACTION_DELETE, ACTION_UPDATE, SIDE_TRADE, BookSide, MDEntry, Order, OrderSlab,
 )
@@ -58,14 +58,14 @@ cdef class L3Book(Book):
         self.free_row = -1
         cdef int side
         for side in range(2):
-            self.sides[side].head = <int32_t*>address(self._arrays[5 * side + 3])
+            self.sides[side].head = <int32_t*>(self.sides[side].orders + self.sides[side].capacity + KFIX_SLACK)
         if self.reserve_orders(256) != BOOK_OK:
             raise MemoryError("no memory for the orders of a book")
 
     cdef OrderSlab* slab_or_null(self) noexcept:
         return &self.slab
 
-    cdef int reserve_orders(self, int32_t capacity) noexcept:
+    cdef int reserve_orders(self, int64_t capacity) noexcept:
         # rows, the table of twice their number, and the list of changed rows grow together
         if capacity > MAX_ORDERS:
             return BOOK_FULL
@@ -77,8 +77,8 @@ cdef class L3Book(Book):
         except MemoryError:
             return BOOK_FULL
         if self.slab.used:
-            rows[: self.slab.used] = self._arrays[10][0][: self.slab.used]
-        self._arrays[10] = (rows, table, dirty)
+            rows[: self.slab.used] = self.order_memory[0][: self.slab.used]
+        self.order_memory = (rows, table, dirty)
         self.slab.rows = <Order*>address(rows)
         self.slab.capacity = capacity
         self.slab.dirty = <int32_t*>address(dirty)
@@ -283,8 +283,14 @@ cdef class L3Book(Book):
         cdef MDEntry* end = entries + n
         cdef Order* o
         cdef int32_t row
+        cdef int64_t capacity
         if self.sides[0].n == 0 and self.sides[1].n == 0:
             self.open_levels(entries, n)
+            capacity = self.slab.capacity
+            while capacity < n:
+                capacity *= 2
+            if capacity > self.slab.capacity and self.reserve_orders(capacity) != BOOK_OK:
+                return BOOK_FULL
         while e < end:
             if e.action == ACTION_CLEAR:
                 self.clear_book()
@@ -351,7 +357,7 @@ cdef class L3Book(Book):
     @property
     def order_counts(self):
         """(bid orders, offer orders)."""
-        return tuple(int(self._arrays[5 * side + 2][: self.sides[side].n].sum()) for side in range(2))
+        return tuple(sum(self.sides[side].orders[i] for i in range(self.sides[side].n)) for side in range(2))
 
     def _row(self, hi, lo, kind):
         row = self.find(hi, lo, kind)
@@ -375,7 +381,7 @@ cdef class L3Book(Book):
             rows.append(row)
             row = self.slab.rows[row].next
         fields = ["price", "qty", "id_hi", "id_lo", "id_kind", "queue_ns", "event_ns"]
-        return self._arrays[10][0][rows][fields].copy()
+        return self.order_memory[0][rows][fields].copy()
 
     def position(self, id_hi, id_lo, id_kind):
         """Queue position of an order: (orders ahead, quantity ahead). KeyError when the book does not hold it."""

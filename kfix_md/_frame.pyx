@@ -1,7 +1,7 @@
 """Where a frame begins and ends in a stream of bytes, and whether it is sound: tags 8, 9 and 10, nothing else."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.string cimport memcmp
+from libc.string cimport memchr, memcmp
 
 import os
 import re
@@ -106,13 +106,30 @@ def fields(frame):
 
     Raises ProtocolError when something in it is not `tag=value` with a numeric tag.
     """
+    cdef bytes data = bytes(frame)
+    cdef const char* p = data
+    cdef const char* end = p + len(data)
+    cdef const char* after
+    cdef uint32_t tag
+    cdef int digits
     out = []
-    for part in bytes(frame).removesuffix(b"\x01").split(b"\x01"):
-        tag, equals, value = part.partition(b"=")
-        if not equals or not tag.isdigit() or len(tag) > 9:
-            raise ProtocolError(f"not a FIX field: {part[:40]!r}")
-        out.append((int(tag), value))
-    return out
+    if p < end and (end - 1)[0] == SOH:
+        end -= 1
+    while True:
+        after = <const char*>memchr(p, SOH, end - p)
+        if after == NULL:
+            after = end
+        tag = 0
+        digits = 0
+        while digits < 9 and <uint8_t>(p[digits] - c'0') < 10:      # a byte string ends with a zero byte
+            tag = tag * 10 + (p[digits] - c'0')
+            digits += 1
+        if digits == 0 or p[digits] != c'=':
+            raise ProtocolError(f"not a FIX field: {p[:min(after - p, 40)]!r}")
+        out.append((tag, p[digits + 1:after - p]))
+        if after == end:
+            return out
+        p = after + 1
 
 
 def checksum(data):

@@ -26,6 +26,7 @@ from kfix_md._frame import fields, other_version
 from kfix_md._entry import TICK_DTYPE, Cause, State
 from kfix_md.errors import NoSuchSymbol, ProtocolError
 from kfix_md.follower import Follower
+from kfix_md.instruments import parse_list
 
 cdef extern from "_scan.h" nogil:
     int kfix_same(const char* a, const char* b, int64_t n)
@@ -481,8 +482,6 @@ cdef class Handler(Stream):
 
     def read_instruments(self, parsed):
         """Define every instrument of a 35=y, given as fields()."""
-        from kfix_md.instruments import parse_list
-
         part = parse_list(parsed)
         for instrument in part.instruments:
             self.define(instrument.symbol, instrument.price_precision, instrument.qty_precision)
