@@ -30,6 +30,7 @@ class Captures:
         self.tree.check()
         self._files = files.Files(self.tree)
         self._rebuild = Rebuilder(self._files)
+        self._day_levels: dict[date, tuple[int, set[tuple[str, str | None]]]] = {}
 
     def __repr__(self) -> str:
         days = self.dates()
@@ -63,7 +64,7 @@ class Captures:
         price: "int" (exact, with price_scale and qty_scale), "decimal" (exact) or "float". ids="text": order ids as
         the venue writes them.
         """
-        self._known(symbol)
+        self._known(symbol, to_ns(start) if end is None else to_ns(end))
 
         def read() -> pa.Table:
             found = list(self.tick_batches(symbol, start, end, level=level, price="int", columns=columns, ids=ids,
@@ -108,31 +109,40 @@ class Captures:
             where = term if where is None else where & term
         return where
 
-    def _known(self, symbol: "str | list[str] | None") -> None:
-        """NoSuchSymbol unless the instruments tell of it."""
+    def _known(self, symbol: "str | list[str] | None", at: int | None = None) -> None:
+        """NoSuchSymbol unless the instruments tell of it: those of the date of `at` (the last), else those of any."""
         for name in [] if symbol is None else [symbol] if isinstance(symbol, str) else symbol:
-            listed = self._listed()
+            if name in self._listed(at):
+                continue
+            listed = self._levels_of(self.tree.dates("instruments"))
             if listed and name not in listed:
                 import difflib
 
                 near = ", ".join(difflib.get_close_matches(name, listed, 3, 0.4))
                 raise NoSuchSymbol(f"no {name} in {self.tree.root}" + (f"; near: {near}" if near else ""))
 
-    def _listed(self) -> set[str]:
-        last = self.tree.dates("instruments")[-1:]
-        stamp = (last, len(self.tree.files("instruments", last[0])) if last else 0)
-        if getattr(self, "_listed_stamp", None) != stamp:
-            rows = self._table("instruments", None, None, ["symbol", "level"])
-            self._levels: dict[str, set[str]] = {}
-            for symbol, level in zip(rows["symbol"].to_pylist(), rows["level"].to_pylist(), strict=True):
-                self._levels.setdefault(symbol, set()).update([level] if level else [])
-            self._listed_stamp = stamp
-        return set(self._levels)
+    def _listed(self, at: int | None) -> dict[str, set[str]]:
+        """Levels by symbol, as known on the session date of `at`: every date tells all anew (see docs/parquet.md)."""
+        days = self.tree.dates("instruments")
+        return self._levels_of([d for d in days if at is None or d <= layout.session_date(at)][-1:] or days[:1])
 
-    def _level(self, symbol: str) -> str | None:
+    def _levels_of(self, days: list[date]) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for day in days:
+            stamp = len(self.tree.files("instruments", day))
+            known = self._day_levels.get(day)
+            if known is None or known[0] != stamp:
+                rows = self._table("instruments", *layout.session_bounds(day), ["symbol", "level"])
+                pairs = zip(rows["symbol"].to_pylist(), rows["level"].to_pylist(), strict=True)
+                known = self._day_levels[day] = (stamp, set(pairs))
+            for symbol, level in known[1]:
+                found.setdefault(symbol, set()).update([level] if level else [])
+        return found
+
+    def _level(self, symbol: str, at: int | None = None) -> str | None:
         """L2 where it was recorded, else the level that was."""
-        self._listed()
-        return min(self._levels.get(symbol, set()), default=None)
+        levels = self._listed(at).get(symbol) or self._levels_of(self.tree.dates("instruments")).get(symbol, set())
+        return min(levels, default=None)
 
     def _batches(self, name: str, start: int | None, end: int | None, columns: list[str] | None = None,
                  where: pc.Expression | None = None) -> Iterator[pa.RecordBatch]:  # fmt: skip
@@ -151,13 +161,13 @@ class Captures:
         rows = shape.latest(self._table("gaps", start, end), "gap")
         if symbol is not None:
             rows = rows.filter(pc.or_kleene(pc.is_null(rows["symbol"]), pc.equal(rows["symbol"], symbol)))
-            number = self._sessions_of(symbol)
+            number = self._sessions_of(symbol, None if start is None else start - layout.DAY_NS, end)
             alike = pc.is_in(rows["session"], pa.array(number, pa.int32()))
             rows = rows.filter(pc.or_kleene(alike, pc.is_null(rows["session"])))
         return rows
 
-    def _sessions_of(self, symbol: str) -> list[int]:
-        found = self._table("ticks", None, None, ["session"], pc.field("symbol") == symbol, symbols=[symbol])
+    def _sessions_of(self, symbol: str, start: int | None, end: int | None) -> list[int]:
+        found = self._table("ticks", start, end, ["session"], pc.field("symbol") == symbol, symbols=[symbol])
         return pc.unique(found["session"]).to_pylist()
 
     def sessions(self, day: "date | str | None" = None) -> pa.Table:
@@ -166,9 +176,9 @@ class Captures:
         return shape.latest(self._table("sessions", start, end), "session")
 
     def instruments(self, day: "date | str | None" = None) -> pa.Table:
-        """Instruments as announced, with their history: what became known up to the end of a session date (ever)."""
-        _, end = self._span(day)
-        return self._table("instruments", None, end)
+        """Instruments as they stood when a session date began, and what became known on it (all there ever was)."""
+        start, end = self._span(day)
+        return self._table("instruments", start, None if end is None else end - 1)
 
     def status(self, day: "date | str | None" = None, symbol: str | None = None) -> pa.Table:
         """States of books, instruments, trading sessions and the feed."""
@@ -183,11 +193,11 @@ class Captures:
         level: "L2" (the default where it was recorded) or "L3".
         `.trusted` and `.reason` say whether it is proven there: never across a gap that was not healed.
         """
-        self._known(symbol)
-        level = level or self._level(symbol)
         moment = to_ns(at)
         if moment is None:
             raise UsageError("book needs a time: at=ns, ISO text or datetime")
+        self._known(symbol, moment)
+        level = level or self._level(symbol, moment)
         book, told = files.attempt(lambda: self._rebuild.book(symbol, level, moment))
         reason = self._doubt(symbol, moment, book, told)
         return BookAt(symbol, told["level"], moment, told["recv_ns"], told["session"], told["seq"], not reason, reason,
@@ -224,8 +234,8 @@ class Captures:
         buy_volume, trades. Bars without a trade are not there. L3 services carry no trades."""
         from recorder import derive
 
-        self._known(symbol)
         first, last = to_ns(start), to_ns(end)
+        self._known(symbol, first if last is None else last)
         where = self._where(symbol, first, last, None) & (pc.field("side") == "trade")
         rows = self._table("ticks", first, last, derive.TRADE_COLUMNS, where, symbols=[symbol])
         return derive.bars(rows, derive.duration(every), price)
@@ -238,8 +248,9 @@ class Captures:
         """
         from recorder import derive
 
-        self._known(symbol)
-        level = level or self._level(symbol)
+        moment = to_ns(start) if end is None else to_ns(end)
+        self._known(symbol, moment)
+        level = level or self._level(symbol, moment)
         return files.attempt(lambda: derive.bbo(self, symbol, to_ns(start), to_ns(end), level, price))
 
     def replay(self, day: "date | str", speed: float | None = None, *, symbols: list[str] | None = None,

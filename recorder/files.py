@@ -44,7 +44,7 @@ class Files:
     def of(self, table: str, start: int | None = None, end: int | None = None) -> list[Path]:
         """Files that may hold rows received in [start, end), by session date and arrival."""
         first = layout.session_date(start) if start is not None else date.min
-        last = layout.session_date(end) if end is not None else date.max
+        last = layout.session_date(end - 1) if end is not None else date.max
         found = []
         for day in self.tree.dates(table):
             if first <= day <= last:
@@ -136,7 +136,11 @@ def open_file(path: Path, meta: pq.FileMetaData | None = None) -> pq.ParquetFile
         raise _damaged(path, error) from None
 
 
-def _damaged(path: Path, error: BaseException) -> CaptureError:
+def _damaged(path: Path, error: BaseException) -> BaseException:
+    if isinstance(error, MemoryError):
+        return error
+    if isinstance(error, OSError) and error.errno:
+        return CaptureError(f"{path} cannot be read: {error.strerror or _line(error)}")
     return CaptureError(f"{path} is damaged ({_line(error)}): restore it, or record it again from the journal")
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kfix_md.instruments import Instrument
+from recorder.layout import session_bounds, session_date
 
 TRADING_STATUS = {"0": "unknown", "1": "maintenance", "2": "online", "101": "cancel_only", "102": "post_only"}
 GOOD = ("LIVE", "EMPTY", "HALTED")
@@ -27,6 +28,7 @@ class Ledger:
 
     def take(self) -> dict[str, list[dict]]:
         """Rows by table since the last call."""
+        self._restate(self.state["last_ns"])
         rows, self.rows = self.rows, defaultdict(list)
         return rows
 
@@ -216,7 +218,9 @@ class Ledger:
 
     def instruments(self, number: int, recv_ns: int, listed: list[Instrument], level: str | None) -> None:
         """Instruments of a 35=y: a row for each that is new or not as it was."""
+        self._restate(recv_ns)
         ordinal = self.ordinal(number, recv_ns)
+        self.session(number)["listed_level"] = level
         known = self.session(number).setdefault("instruments", {})
         for one in listed:
             row = asdict(one) | {"status": one.status.name.lower()}
@@ -227,6 +231,16 @@ class Ledger:
             self.rows["instruments"].append(row | {"recv_ns": recv_ns, "session": ordinal, "level": level})
             if before is None or before["status"] != row["status"]:
                 self._status(recv_ns, number, symbol, "instrument", row["status"], None, row)
+
+    def _restate(self, now_ns: int) -> None:
+        """Every session date begins with all that was known of instruments: none has to be looked up in another."""
+        start = session_bounds(session_date(now_ns))[0]
+        if start > self.state.get("stated_ns", start):
+            for current in self.state["sessions"].values():
+                ordinal = current["session"] if current["session"] is not None else current.get("last_session")
+                told = {"recv_ns": start, "session": ordinal, "level": current.get("listed_level")}
+                self.rows["instruments"] += [row | told for row in current.get("instruments", {}).values()]
+        self.state["stated_ns"] = max(start, self.state.get("stated_ns", start))
 
     def trading_status(self, number: int, recv_ns: int, fields: dict[int, str]) -> None:
         """35=h TradingSessionStatus."""

@@ -1,4 +1,4 @@
-"""Hides how a test gets a day larger than the memory it allows: sessions of one stream, over and over."""
+"""Hides how a test gets a day larger than the memory it allows, and the files of a year: one session, repeated."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from kfix_md._journal import FRAME, JournalReader, JournalWriter
+from recorder import compact, layout
 from recorder.process import Recorder
 from recorder.writer import Writer
 from tests.recorder import build
@@ -71,6 +73,32 @@ def backlog(path: Path, one: Copied, copies: int) -> int:
             for _, _, _, recv_ns, flags, body in one.frames:
                 journal.frame(0, recv_ns + i * one.span_ns, body, flags)
     return sum(len(r[5]) for r in one.frames) * copies
+
+
+def year(path: Path, live: int = 2880) -> tuple[layout.Tree, date]:
+    """365 dates as a recorder leaves them, the last with `live` sets of live files; and one of the two real dates that
+    are compacted. All others are links to the first."""
+    with JournalWriter(path / "journal") as journal:
+        for i in range(3):
+            frames = generate("spot-l2", messages=60, seed=3 + i).frames
+            now = build.write_session(journal, 0, "spot-l2", frames, build.START_NS + i * layout.DAY_NS)
+            journal.event(0, now, {"type": "journal_lost", "count": 1, "first": now, "last": now})
+    build.record(path)
+    tree = layout.Tree(path / "captures")
+    first, second, third = tree.dates()
+    for day in (first, second):
+        compact.compact_day(tree, day)
+    for table in layout.TABLES:
+        for source in tree.files(table, first):
+            for back in range(1, 363):
+                folder = tree.partition(table, first - timedelta(days=back))
+                folder.mkdir(exist_ok=True)
+                os.link(source, folder / source.name)
+        for source in tree.files(table, third)[:1]:
+            begin = layout.file_range(source.name)[1]
+            for i in range(live):
+                os.link(source, source.parent / layout.file_name(begin + 8 * i, begin + 8 * i + 8))
+    return tree, second
 
 
 def moved(rows: pa.Table, sessions: int, ns: int) -> pa.Table:

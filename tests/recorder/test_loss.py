@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ import recorder
 from kfix_md import journal_files
 from kfix_md._journal import FRAME, JournalReader, JournalWriter
 from kfix_md.errors import CaptureError, UsageError
-from recorder import compact, files, layout, retention, schema
+from recorder import compact, layout, retention, schema
 from recorder.process import Recorder
 from recorder.verify import verify
 from tests.recorder import build
@@ -350,31 +349,6 @@ def test_what_a_crash_tore_is_told_in_its_gap(tmp_path):
     build.record(tmp_path)
     [gap] = recorder.open(tmp_path / "captures").gaps().to_pylist()
     assert gap["cause"] == "RESTART" and "42 bytes of the journal" in gap["detail"]
-
-
-def test_a_year_of_files_opens_and_prunes_by_date(tmp_path, monkeypatch):
-    """File counts of a year: a question about one minute lists one date and opens a handful of footers."""
-    build.journal_of(tmp_path / "journal", ("spot-l2",), messages=40)
-    build.record(tmp_path)
-    tree = recorder.open(tmp_path / "captures").tree
-    [source] = tree.files("ticks", tree.dates()[0])
-    for back in range(1, 366):
-        folder = tree.partition("ticks", tree.dates()[-1] - timedelta(days=back))
-        folder.mkdir()
-        for i in range(8):
-            os.link(source, folder / layout.file_name(i * 8, i * 8 + 8))
-    opened = []
-    real = files.open_file
-    monkeypatch.setattr(files, "open_file", lambda path, meta=None: opened.append(path) or real(path, meta))
-    listed = []
-    real_list = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or real_list(path))
-    begin = time.perf_counter()
-    cap = recorder.open(tmp_path / "captures")
-    rows = cap.ticks("BTC/USD", build.START_NS, build.START_NS + 10**9)
-    assert rows.num_rows > 0 and time.perf_counter() - begin < 5
-    assert sum("ticks/session_date" in str(p) for p in listed) == 1
-    assert sum("/ticks/" in str(p) for p in opened) <= 2
 
 
 def test_a_running_recorder_compacts_dates_that_are_over(tmp_path):

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 
-from tests.recorder import big
+import recorder
+from kfix_md.errors import NoSuchSymbol
+from recorder import files, layout
+from tests.recorder import big, build
 
 SMALL, LARGE = 6, 32  # copies of a session: 30 and 160 MB of ticks in memory
 _CAPTURES = "from pathlib import Path\ncap = recorder.open(sys.argv[1]); day = cap.dates()[0]\n"
@@ -59,3 +66,83 @@ def test_a_backlog_is_recorded_and_retired_in_flat_memory(days, tmp_path):
         peaks.append(peak)
     assert rows == [n * one.tables["ticks"].num_rows for n in (SMALL, LARGE)]
     assert size > 192 << 20 and peaks[1] - peaks[0] < 48 << 20
+
+
+@pytest.fixture(scope="module")
+def year(tmp_path_factory):
+    return big.year(tmp_path_factory.mktemp("year"))
+
+
+class Touched:
+    """Directories listed and files opened, as paths inside the captures."""
+
+    def __init__(self, monkeypatch, root: Path):
+        self.listed: list[str] = []
+        self.opened: list[str] = []
+        self.root = root
+        for name in ("listdir", "scandir"):
+            monkeypatch.setattr(os, name, self._noting(getattr(os, name), self.listed))
+        monkeypatch.setattr(files, "open_file", self._noting(files.open_file, self.opened))
+
+    def _noting(self, real, found):
+        def noting(path, *args):
+            found.append(str(Path(path).relative_to(self.root)))
+            return real(path, *args)
+
+        return noting
+
+    def dates(self) -> set[str]:
+        """Session dates in which anything was looked at, tables apart that were listed whole."""
+        return {p.split("session_date=")[1][:10] for p in self.listed + self.opened if "session_date=" in p}
+
+
+QUESTIONS = {
+    "ticks": lambda cap, at, day: cap.ticks("BTC/USD", at - 10**9, at).num_rows,
+    "book": lambda cap, at, day: cap.book("BTC/USD", at).trusted,
+    "bars": lambda cap, at, day: cap.bars("BTC/USD", "1s", at - 10**9, at).num_columns,
+    "bbo": lambda cap, at, day: cap.bbo("BTC/USD", at - 10**9, at).num_rows,
+    "gaps": lambda cap, at, day: cap.gaps(day).num_columns,
+    "gaps of a symbol": lambda cap, at, day: cap.gaps(day, "BTC/USD").num_columns,
+    "sessions": lambda cap, at, day: cap.sessions(day).num_rows,
+    "instruments": lambda cap, at, day: cap.instruments(day).num_rows,
+    "status": lambda cap, at, day: cap.status(day).num_rows,
+    "symbols": lambda cap, at, day: cap.symbols(day),
+    "rows": lambda cap, at, day: cap.rows(day),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_looks_at_its_dates_alone(year, monkeypatch, question):
+    tree, day = year
+    touched = Touched(monkeypatch, tree.root)
+    cap = recorder.open(tree.root)
+    assert touched.listed == touched.opened == []
+    at = build.START_NS + layout.DAY_NS + 40 * build.STEP_NS
+    assert QUESTIONS[question](cap, at, day)
+    before = {str(day - timedelta(days=i)) for i in range(3)}  # gaps and sessions that may reach into the date
+    assert touched.dates() <= before and len(touched.listed) < 20 and len(touched.opened) < 20
+    assert str(day) in touched.dates()
+
+
+def test_what_is_said_of_all_dates_lists_no_date(year, monkeypatch):
+    tree, _ = year
+    touched = Touched(monkeypatch, tree.root)
+    cap = recorder.open(tree.root)
+    assert len(cap.dates()) == 365 and "365 session dates" in repr(cap)
+    assert set(touched.listed) == {"ticks"}
+    with pytest.raises(NoSuchSymbol, match="near: BTC/USD"):
+        cap.ticks("BTC/USDT")
+    assert {p.split("/")[0] for p in touched.listed} == {"ticks", "instruments"}
+
+
+def test_every_date_begins_with_the_instruments_known(year):
+    tree, day = year
+    cap = recorder.open(tree.root)
+    start = layout.session_bounds(day)[0]
+    rows = cap.instruments(day).to_pylist()
+    listed = {r["symbol"]: r for r in rows if r["recv_ns"] == start}
+    earlier = {r["symbol"]: r for r in cap.instruments(day - timedelta(days=1)).to_pylist()}
+    assert listed and listed.keys() == earlier.keys()
+    for symbol, row in listed.items():
+        assert {k: v for k, v in row.items() if k not in ("recv_ns", "session")} == {
+            k: v for k, v in earlier[symbol].items() if k not in ("recv_ns", "session")}  # fmt: skip
