@@ -11,6 +11,7 @@ from kfix_md._entry import Cause, State
 from kfix_md.errors import FeedDead, FeedError
 
 from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport ENOSYS
 from libc.math cimport NAN
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
@@ -20,7 +21,7 @@ from posix.unistd cimport usleep
 from kfix_md._entry cimport STATE_EMPTY, STATE_LIVE
 from kfix_md._shm cimport (
     KFIX_CLOSED, KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LAYOUT, KFIX_MAGIC, KFIX_OPEN, KFIX_WAKE_FEED,
-    kfix_counter, kfix_futex_wait, kfix_get, kfix_load, kfix_load32, kfix_now, kfix_now_coarse,
+    kfix_counter, kfix_futex_wait, kfix_futex_wait_any, kfix_get, kfix_load, kfix_load32, kfix_now, kfix_now_coarse,
     kfix_pause, kfix_read_begin, kfix_read_end, kfix_session, kfix_waiter_announce,
 )
 
@@ -280,6 +281,25 @@ cdef class Segment:
                        strict=True)
         for name, column in columns.items():
             out[name] = column
+
+
+def wait_any(list segments, list seen, int64_t ns):
+    """Sleep until the header.change of one of at most 16 segments differs from what was `seen` of it, at most `ns`."""
+    cdef const void* words[16]
+    cdef uint32_t values[16]
+    cdef int i, error, n = min(len(segments), 16)
+    cdef Segment segment
+    for i in range(n):
+        segment = segments[i]
+        segment.announce(0)
+        if not kfix_load32(&segment.header.wakes) & KFIX_WAKE_FEED:
+            ns = min(ns, <int64_t> UNANNOUNCED_NS)
+        words[i], values[i] = &segment.header.change, seen[i]
+    with nogil:
+        error = kfix_futex_wait_any(words, values, n, ns)
+        if error == ENOSYS:
+            usleep(min(ns, <int64_t> UNANNOUNCED_NS) // 1000)
+    PyErr_CheckSignals()
 
 
 cdef str _str(const char* text):

@@ -136,6 +136,7 @@ cdef extern from "_shm_os.h" nogil:
     int64_t kfix_now_coarse()
     void kfix_futex_wake(const void* word)
     int kfix_futex_wait(const void* word, uint32_t seen, int64_t ns)
+    int kfix_futex_wait_any(const void** words, const uint32_t* seen, int n, int64_t ns)
     int kfix_waiter_announce(int fd, int64_t at)
     int kfix_waiter_present(int fd, int64_t at)
 

@@ -36,6 +36,24 @@ static inline int kfix_futex_wait(const void *word, uint32_t seen, int64_t ns)
     return errno;
 }
 
+#ifndef SYS_futex_waitv
+#define SYS_futex_waitv 449
+#endif
+#define KFIX_WORDS 16
+struct kfix_waitv { uint64_t seen, word; uint32_t flags, reserved; };
+
+/* The same for any of n <= KFIX_WORDS words; ENOSYS before Linux 5.16. */
+static inline int kfix_futex_wait_any(const void *const *words, const uint32_t *seen, int n, int64_t ns)
+{
+    struct kfix_waitv any[KFIX_WORDS];
+    int64_t end = kfix_clock(CLOCK_MONOTONIC) + ns;
+    struct timespec t = { end / 1000000000, end % 1000000000 };
+    for (int i = 0; i < n; i++)
+        any[i] = (struct kfix_waitv){ seen[i], (uint64_t)(uintptr_t)words[i], 2 /* 32 bits, shared */, 0 };
+    if (syscall(SYS_futex_waitv, any, n, 0, &t, CLOCK_MONOTONIC) >= 0 || errno == EAGAIN) return 0;
+    return errno;
+}
+
 /* Somebody who sleeps holds a shared lock on byte `at`; the kernel drops it when he dies. */
 static inline int kfix_waiter_announce(int fd, int64_t at)
 {

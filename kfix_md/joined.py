@@ -11,11 +11,11 @@ import numpy as np
 
 from kfix_md._deep import Book
 from kfix_md._entry import Cause, State
+from kfix_md._segment import wait_any
 from kfix_md.errors import FeedDead, FeedError
 from kfix_md.reader import Feed, snapshot_dtype
 
 SERVICES = ("spot-l2", "spot-l3", "derivatives-l2", "derivatives-l3")
-NAP_NS = 1_000_000  # a sleeper looks at each segment in turn for its share of so long
 PRICES = ("bid", "bid_qty", "ask", "ask_qty")
 
 
@@ -108,7 +108,7 @@ class JoinedFeed(Feed):
         return "; ".join(self._faults())
 
     def wait(self, timeout: float | None = None) -> bool:
-        """As Feed.wait; up to a millisecond late, as there is a segment for each process."""
+        """As Feed.wait."""
         end = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
         while True:
             self._learn()
@@ -117,12 +117,12 @@ class JoinedFeed(Feed):
                 self._seen_of = new
                 return True
             self.check()
-            left = NAP_NS if end is None else min(NAP_NS, end - time.monotonic_ns())
+            left = 1 << 62 if end is None else end - time.monotonic_ns()
             if left <= 0:
                 return False
-            for service, feed in self.parts.items():
-                if feed._segment.wait_change(new[service], left // len(new)) != new[service]:
-                    break
+            segments = [feed._segment for feed in self.parts.values()]
+            beats = (each.info()["heartbeat_interval_ns"] for each in segments)
+            wait_any(segments, list(new.values()), min(left, *beats))
 
     @property
     def name(self) -> str:

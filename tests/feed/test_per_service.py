@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -152,7 +153,7 @@ def test_names_of_parts_are_not_to_be_had(tmp_path):
 
 
 def writer(folder: Path, name: str, symbol: str, level: int = 2) -> SegmentWriter:
-    made = SegmentWriter(name, str(folder), capacity=4, depth=10, orders=64)
+    made = SegmentWriter(name, str(folder), capacity=4, depth=10, orders=64, heartbeat_ns=10**11)
     made.add_symbol(symbol, level)
     return made
 
@@ -198,6 +199,24 @@ def test_joined_readers(tmp_path):
         feed.snapshot()
     assert set(feed.snapshot(allow_stale=True)["state"]) == {State.DOWN}
     assert kfix_md.feeds(tmp_path) == []
+
+
+def test_a_sleeper_hears_of_any_process(tmp_path):
+    writers = [writer(tmp_path, "w.spot-l2", "BTC/USD"), writer(tmp_path, "w.derivatives-l2", "PF_ETHUSD")]
+    feed = kfix_md.attach("w", directory=tmp_path)
+    feed.wait(0.001)
+    for each in writers:
+        each.heartbeat()  # sees that somebody sleeps
+    for each in writers:
+        later = threading.Timer(0.02, each.set_state, (0, State.SYNCING))
+        later.start()
+        begun = time.monotonic()
+        assert feed.wait(10) is True
+        assert time.monotonic() - begun < 5
+        later.join()
+    assert feed.wait(0.002) is False
+    for each in writers:
+        each.close()
 
 
 def test_the_console_shows_the_recorder_that_is_furthest_behind(tmp_path):
