@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from kfix_md import journal_files
 from kfix_md.errors import UsageError
 
 CAPTURES = click.argument("captures", type=click.Path(path_type=Path))
@@ -44,11 +45,13 @@ def record(config: Path, once: bool, service: str | None, as_json: bool) -> int:
 def _record(config: Path, service: str | None, once: bool, as_json: bool) -> None:
     from recorder.process import Recorder, Settings
 
-    recorder = Recorder(Settings.load(str(config), service), progress=_Progress())
-    stopping: list[int] = []
+    settings, stopping = Settings.load(str(config), service), []  # type: ignore[var-annotated]
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, frame: stopping.append(number))
     start = time.monotonic()
+    if not once and not _journal_comes(settings.journal, stopping):
+        return
+    recorder = Recorder(settings, progress=_Progress())
     try:
         if once:
             recorder.once()
@@ -61,6 +64,19 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> Non
     told = {"rows": recorder.rows, "flushes": recorder.flushes, "position": recorder.committed,
             "seconds": round(time.monotonic() - start, 3)}  # fmt: skip
     _say(json.dumps(told) if as_json else f"{told['rows']} rows in {told['flushes']} flushes, {told['seconds']} s")
+
+
+def _journal_comes(journal: Path, stopping: list[int]) -> bool:
+    """Wait for the feed's first segment: both may be started at once. False when told to stop first."""
+    told = False
+    while not (journal.is_dir() and journal_files.segments(journal)):
+        if stopping:
+            return False
+        if not told:
+            logging.getLogger("kfix.record").info("no journal at %s yet: waiting for `kfix feed`", journal)
+            told = True
+        time.sleep(0.1)
+    return True
 
 
 class _Progress:

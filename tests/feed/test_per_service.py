@@ -62,6 +62,10 @@ def all_live(folder: Path) -> bool:
 def test_two_processes_are_one_feed_and_a_killed_one_comes_back(venue, tmp_path):
     path = tmp_path / "feed.toml"
     path.write_text(venue.toml(tmp_path, "parts", SERVICES, feed=FEED))
+    recording = subprocess.Popen([sys.executable, "-m", "kfix_md", "record", str(path)], cwd=ROOT,
+                                 stderr=subprocess.PIPE, text=True)
+    told = [recording.stderr.readline() for _ in range(3)]  # before there is a feed
+    assert sum("waiting for `kfix feed`" in line for line in told) == 2
     running = subprocess.Popen([sys.executable, "-m", "kfix_md", "feed", str(path)], cwd=ROOT,
                                stderr=subprocess.PIPE, text=True)
     try:
@@ -76,9 +80,12 @@ def test_two_processes_are_one_feed_and_a_killed_one_comes_back(venue, tmp_path)
         again = kfix_md.attach("parts", directory=tmp_path)
         assert again.fault == "" and again.info["pids"]["spot-l2"] == pids["spot-l2"]
         assert again.info["pids"]["derivatives-l3"] != pids["derivatives-l3"]
-        running.send_signal(signal.SIGTERM)
-        assert running.wait(timeout=20) == 0
+        for process in (running, recording):
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=20) == 0
     finally:
+        recording.kill()
+        recording.communicate()
         running.kill()
         log = running.communicate()[1]
     assert "the process of derivatives-l3 was killed by signal 9; starting it again" in log
