@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import ssl
 import time
@@ -16,6 +17,7 @@ from .config import Config, ServiceSection, check_writable, load
 from .connector import Connector
 from .dial import Connected, choose_engine
 from .errors import FeedError, KfixError, UsageError
+from .processes import names_of
 from .service import Service
 from .session import SessionState
 from .symbols import select
@@ -72,6 +74,11 @@ def tuned(config: Config) -> list[Finding]:
         tuning.check(feed)
     except UsageError as error:
         found.append(Finding(FAIL, "feed", str(error)))
+    processes = len(names_of(config)) if feed.processes == "per-service" else 1
+    cpus = tuning.cpus_of(feed) or os.sched_getaffinity(0)
+    if feed.busy_poll and len(cpus) < processes:
+        found.append(Finding(WARN, "busy_poll", f"{processes} processes that never sleep on {len(cpus)} CPU: they keep "
+                                                "each other waiting; give feed.cpu one for each"))
     if feed.rt_priority is not None and not tuning.permitted(feed.rt_priority):
         found.append(Finding(WARN, "rt_priority", "not permitted, the feed goes on without; give CAP_SYS_NICE "
                                                   "(or LimitRTPRIO)"))

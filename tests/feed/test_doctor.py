@@ -38,13 +38,14 @@ def test_all_in_order(venue, tmp_path):
 
 
 def test_what_the_machine_does_not_give_is_told(venue, tmp_path, monkeypatch):
-    feed = "cpu = 999\nrt_priority = 10\n"
+    feed = 'cpu = 999\nrt_priority = 10\nbusy_poll = true\nprocesses = "per-service"\n'
     monkeypatch.setattr(doctor.tuning, "permitted", lambda priority: False)
-    findings = examine(tmp_path, venue.toml(tmp_path, "t-doc", ("spot-l2",), feed=feed))
+    findings = examine(tmp_path, venue.toml(tmp_path, "t-doc", ("spot-l2", "spot-l3"), feed=feed))
     told = {finding.about: finding for finding in findings}
     assert told["TLS engine"].status == doctor.OK
     assert told["feed"].status == doctor.FAIL and "999 is not one of this process's CPUs" in told["feed"].text
     assert told["rt_priority"].status == doctor.WARN and "not permitted" in told["rt_priority"].text
+    assert told["busy_poll"].status == doctor.WARN and "2 processes" in told["busy_poll"].text
 
 
 @pytest.mark.parametrize(("change", "words"), [
