@@ -6,13 +6,17 @@ import asyncio
 import random
 import socket
 import ssl
+import sys
 from itertools import pairwise
 
 import pytest
 
+from kfix_md.config import ServiceSection
 from kfix_md.connector import Backoff
 from kfix_md.dial import DialError, Endpoint, choose_engine, dial, explain, resolve, tls_context
 from kfix_md.errors import UsageError
+from kfix_md.service import Service
+from kfix_md.session import SessionState
 
 
 def test_backoff_grows_to_its_limit_and_starts_again():
@@ -92,3 +96,41 @@ def test_every_address_is_tried(monkeypatch):
         assert caught.value.kind == "refused"
         server.close()
     asyncio.run(main())
+
+
+def test_aiofastnet_is_used_when_it_is_there_and_missed_only_when_asked_for_by_name(monkeypatch):
+    aiofastnet = pytest.importorskip("aiofastnet")
+    assert choose_engine("auto") is choose_engine("aiofastnet") is aiofastnet.create_connection
+    assert choose_engine("uvloop") is not aiofastnet.create_connection
+    monkeypatch.setitem(sys.modules, "aiofastnet", None)  # an import of it fails
+
+    class Loop:
+        def create_connection(self, factory, **options):
+            return factory, options
+
+    assert choose_engine("auto")(Loop(), "factory", sock=3) == ("factory", {"sock": 3})
+    with pytest.raises(UsageError, match="tls_engine: aiofastnet is not installed: pip install aiofastnet"):
+        choose_engine("aiofastnet")
+
+
+def test_a_read_that_calls_for_nothing_ends_in_the_handler(monkeypatch):
+    """The way of most reads: no look at session and subscriptions, nothing written."""
+    service = Service(ServiceSection(name="spot-l2", sender_comp_id="ME", symbols=["*"]), 0)
+    looked = []
+    monkeypatch.setattr(service, "_after", looked.append)
+    service.handler.get_buffer()
+    assert service.received(0, 5) is False and not looked and service.now_ns == 5
+    service.session.unsettled = True
+    assert service.received(0, 6) is False and looked == [6]
+    service.session.unsettled = False
+    service.connected(7)
+    assert service.received(0, 8) is True  # the Logon waits to be written
+
+
+def test_a_service_with_nothing_to_wait_for_is_calm():
+    service = Service(ServiceSection(name="spot-l2", sender_comp_id="ME", symbols=["*"]), 0)
+    assert not service.calm(0)  # not logged on
+    service.session.state = SessionState.ON
+    assert service.calm(10**18)
+    service.subs.ready(10**9)  # an answer is waited for, 10 s
+    assert service.calm(10**9) and not service.calm(12 * 10**9)
