@@ -18,6 +18,7 @@ import pyarrow as pa
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import recorder
+from benchmarks.busy_day import BusyDay
 from kfix_md._entry import TICK_DTYPE
 from kfix_md._journal import JournalWriter
 from recorder import compact, layout, schema
@@ -56,13 +57,15 @@ def one_day(path: Path, symbols: int, rows: int) -> list[str]:
 
 
 def wait(run: Callable[[], object], times: int) -> str:
-    """Median and worst wall time."""
-    spans = []
+    """Median and worst wall time, and CPU time of this thread: the wall time of a machine with nothing else to do."""
+    spans, busy = [], []
     for _ in range(times):
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.thread_time()
         run()
+        busy.append((time.thread_time() - cpu) * 1e3)
         spans.append((time.perf_counter() - start) * 1e3)
-    return f"median {statistics.median(spans):.1f} ms, worst {max(spans):.1f} ms"
+    return (f"median {statistics.median(spans):.1f} ms, worst {max(spans):.1f} ms "
+            f"(CPU {statistics.median(busy):.1f}, {max(busy):.1f})")  # fmt: skip
 
 
 def minutes(cap: Captures, names: list[str], rng: np.random.Generator) -> None:
@@ -72,43 +75,38 @@ def minutes(cap: Captures, names: list[str], rng: np.random.Generator) -> None:
 
 
 def books(path: Path, messages: int) -> None:
-    """book(symbol, at) on generated L2 and L3 streams with checkpoints."""
-    from kfix_md import Handler
-    from tests.streams import generate
-
-    now = layout.session_bounds(DAY)[0] + HOUR
-    begin = now
-    streams = {"spot-l2": generate("spot-l2", messages=messages, depth=500, empties=False),
-               "derivatives-l3": generate("derivatives-l3", messages=messages, depth=300, empties=False)}  # fmt: skip
-    with JournalWriter(path / "journal") as journal:
-        for number, (service, stream) in enumerate(streams.items()):
-            journal.event(number, now, {"type": "session", "number": number, "service": service,
-                                        "level": service[-2:].upper()})  # fmt: skip
-            journal.event(number, now, {"type": "logged_on", "session_id": service})
-            handler = Handler(level=service[-2:].upper(), session_number=number, journal=journal)
-            for frame in stream.frames:
-                now += 1_000_000
-                handler.on_bytes(frame, now)
-    one = Recorder(Settings(path / "journal", path / "captures", flush_rows=20_000))
+    """book(symbol, at) anywhere in a day with a busy L2 and a busy L3 session: the busiest symbol, one in the middle
+    and a quiet one; recorded as a recorder does that catches up, the worst for its live files."""
+    start, end = layout.session_bounds(DAY)
+    span = end - start - 1
+    days = {"L2": BusyDay("L2", 100, 500, start, span), "L3": BusyDay("L3", 20, 10_000, start, span)}
+    with JournalWriter(path / "journal", segment_bytes=256 << 20) as journal:
+        for number, level in enumerate(days):
+            journal.event(number, start, {"type": "session", "number": number, "service": level, "level": level})
+            journal.event(number, start, {"type": "logged_on", "session_id": level})
+        for (now, one), (_, other) in zip(*(d.frames(messages) for d in days.values()), strict=False):
+            journal.frame(0, now, one)
+            journal.frame(1, now, other)
+    one = Recorder(Settings(path / "journal", path / "captures"))
     one.once()
     one.close()
-    cap = recorder.open(path / "captures")
-    rng = np.random.default_rng(2)
     for kind in ("live files", "compacted"):
-        for level, symbol in (("L2", "BTC/USD"), ("L3", "PF_BTCUSD")):
-            at = rng.integers(begin + (now - begin) // 2 * (level == "L3"), now, 40).tolist()
-            moments = iter(at)
-            told = wait(lambda c=cap, m=moments, s=symbol, v=level: c.book(s, next(m), level=v), len(at))
-            print(f"book({symbol}, at) {level}, {kind}: {told}")
-        compact.compact_day(cap.tree, DAY)
         cap = recorder.open(path / "captures")
+        for level, day in days.items():
+            for rank in (0, len(day.symbols) // 4, len(day.symbols) - 1):
+                moments = iter(np.random.default_rng(2).integers(start, end, 40).tolist())
+                symbol = day.symbols[rank]
+                told = wait(lambda c=cap, m=moments, s=symbol, v=level: c.book(s, next(m), level=v), 40)
+                print(f"book({symbol}, at) {level}, {kind}: {told}")
+        print(f"  {cap.rows(DAY):,} rows, {cap._table('checkpoints', None, None, ['seq']).num_rows:,} of checkpoints")
+        compact.compact_day(cap.tree, DAY)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--symbols", type=int, default=500)
     parser.add_argument("--rows", type=int, default=5_000_000)
-    parser.add_argument("--messages", type=int, default=30_000)
+    parser.add_argument("--messages", type=int, default=250_000, help="of each of the two sessions of the books")
     args = parser.parse_args()
     work = Path(tempfile.mkdtemp())
     try:

@@ -34,9 +34,11 @@ cdef struct RowInfo:
     int64_t recv_ns         # of the last message
     int64_t seq
     int64_t checkpoint_ns   # receive time of the last checkpoint, or of the first tick
+    int64_t total           # rows of all books that were decoded then
 
 _ROW_DTYPE = np.dtype([("price_precision", "i1"), ("qty_precision", "i1"), ("spare", "i1", 6),
-                       ("since", "i8"), ("recv_ns", "i8"), ("seq", "i8"), ("checkpoint_ns", "i8")])
+                       ("since", "i8"), ("recv_ns", "i8"), ("seq", "i8"), ("checkpoint_ns", "i8"),
+                       ("total", "i8")])
 assert _ROW_DTYPE.itemsize == sizeof(RowInfo)
 
 
@@ -292,22 +294,24 @@ cdef class SessionTicks:
             self.books[row] = None      # known to be wrong: nothing to write down
         return 0
 
-    def due(self, rows, span_ns) -> list:
-        """Rows whose book, or whose missing book, had `rows` ticks (and four times its size) since its checkpoint,
-        or is `span_ns` away from it (and had an eighth of its size)."""
+    def due(self, rows, span_ns=None, total=0, enough=0) -> list:
+        """Rows whose book, or whose missing book, had `rows` ticks since its checkpoint (and four times its size, or
+        three times `rows`: what is read back for a book is bounded). With `span_ns` also those that are so far from
+        their checkpoint, had a tick since, and lie behind `enough` of the `total` rows of all books decoded by now."""
         if self.row_array is None:
             return []
         held = self.row_array[:len(self.names)]
         since = held["since"]
-        late = (since > 0) & (held["recv_ns"] - held["checkpoint_ns"] >= span_ns)
-        found = []
-        for row in np.flatnonzero((since >= rows) | late).tolist():
-            size = self._size(self.books[row])
-            if (since[row] >= rows and since[row] >= 4 * size) or (late[row] and 8 * since[row] >= size):
-                found.append(row)
-        return found
+        late = np.zeros(len(held), bool)
+        if span_ns is not None:
+            late = ((since > 0) & (held["recv_ns"] - held["checkpoint_ns"] >= span_ns)
+                    & (total - held["total"] >= enough))
+        return [row for row in np.flatnonzero((since >= rows) | late).tolist()
+                if late[row] or since[row] >= min(4 * self.size(row), 3 * rows)]
 
-    def _size(self, book):
+    def size(self, int32_t row) -> int:
+        """Levels (L3: orders) in the book of a row."""
+        book = self.books[row]
         if book is None:
             return 0
         orders = book.order_counts
@@ -317,9 +321,10 @@ cdef class SessionTicks:
         """(receive time, MsgSeqNum) of the last message of a row."""
         return (<RowInfo*>self.info)[row].recv_ns, (<RowInfo*>self.info)[row].seq
 
-    def checkpointed(self, int32_t row):
-        """Count anew from here."""
+    def checkpointed(self, int32_t row, int64_t total=0):
+        """Count anew from here, where `total` rows of all books are decoded."""
         (<RowInfo*>self.info)[row].since = 0
+        (<RowInfo*>self.info)[row].total = total
         (<RowInfo*>self.info)[row].checkpoint_ns = (<RowInfo*>self.info)[row].recv_ns
 
     def forget_books(self):

@@ -80,7 +80,7 @@ class Captures:
                      _extra: bool = False) -> Iterator[pa.RecordBatch]:  # fmt: skip
         """As `ticks`, a record batch at a time: for days larger than memory. Decimals have each batch's own scale."""
         first, last = to_ns(start), to_ns(end)
-        where = self._where(symbol, first, last, level)
+        where = self._where(level)
         wanted = shape.wanted(columns, price != "int" or _extra, ids)
         names = [symbol] if isinstance(symbol, str) else symbol
         found = files.batches("ticks", self._files.of("ticks", first, last), wanted, where, symbols=names, start=first,
@@ -91,23 +91,10 @@ class Captures:
                 yield batch if price == "int" else shape.prices(batch, price, columns)
 
     @staticmethod
-    def _where(symbol: Any, start: int | None, end: int | None, level: str | None) -> pc.Expression | None:
-        terms = []
-        if symbol is not None:
-            names = [symbol] if isinstance(symbol, str) else list(symbol)
-            terms.append(pc.field("symbol") == names[0] if len(names) == 1 else pc.field("symbol").isin(names))
-        if start is not None:
-            terms.append(pc.field("recv_ns") >= start)
-        if end is not None:
-            terms.append(pc.field("recv_ns") < end)
-        if level is not None:
-            if level not in schema.LEVELS:
-                raise UsageError(f'level is {level!r}: use "L2" or "L3"')
-            terms.append(pc.field("level") == level)
-        where = None
-        for term in terms:
-            where = term if where is None else where & term
-        return where
+    def _where(level: str | None) -> pc.Expression | None:
+        if level is not None and level not in schema.LEVELS:
+            raise UsageError(f'level is {level!r}: use "L2" or "L3"')
+        return None if level is None else pc.field("level") == level
 
     def _known(self, symbol: "str | list[str] | None", at: int | None = None) -> None:
         """NoSuchSymbol unless the instruments tell of it: those of the date of `at` (the last), else those of any."""
@@ -167,7 +154,7 @@ class Captures:
         return rows
 
     def _sessions_of(self, symbol: str, start: int | None, end: int | None) -> list[int]:
-        found = self._table("ticks", start, end, ["session"], pc.field("symbol") == symbol, symbols=[symbol])
+        found = self._table("ticks", start, end, ["session"], symbols=[symbol])
         return pc.unique(found["session"]).to_pylist()
 
     def sessions(self, day: "date | str | None" = None) -> pa.Table:
@@ -183,7 +170,7 @@ class Captures:
     def status(self, day: "date | str | None" = None, symbol: str | None = None) -> pa.Table:
         """States of books, instruments, trading sessions and the feed."""
         start, end = self._span(day)
-        return self._table("status", start, end, None, None if symbol is None else pc.field("symbol") == symbol)
+        return self._table("status", start, end, symbols=None if symbol is None else [symbol])
 
     # ---- books ----
 
@@ -236,8 +223,8 @@ class Captures:
 
         first, last = to_ns(start), to_ns(end)
         self._known(symbol, first if last is None else last)
-        where = self._where(symbol, first, last, None) & (pc.field("side") == "trade")
-        rows = self._table("ticks", first, last, derive.TRADE_COLUMNS, where, symbols=[symbol])
+        is_trade = pc.field("side") == "trade"
+        rows = self._table("ticks", first, last, derive.TRADE_COLUMNS, is_trade, symbols=[symbol])
         return derive.bars(rows, derive.duration(every), price)
 
     def bbo(self, symbol: str, start: Moment = None, end: Moment = None, *, level: str | None = None,

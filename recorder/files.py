@@ -1,12 +1,13 @@
 """Hides which files answer a question, and what a damaged or vanishing file means."""
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from recorder import layout, schema
 from recorder.layout import Tree
 
 T = TypeVar("T")
-_SELECTS = {"symbol", "recv_ns", "level", "session", "seq", "side"}  # columns that `where` may speak of
+_SELECTS = {"symbol", "level", "session", "seq", "side"}  # columns that `where` may speak of
 _LINEAR = 32  # up to so many files are all asked
 _ATTEMPTS = 5
 
@@ -81,11 +82,13 @@ def _bisect(n: int, before: Callable[[int], bool]) -> int:
 
 @dataclass(frozen=True)
 class Footer:
-    """What a finished file says of itself, read once. Limits of row groups: symbol text, receive time; None unknown."""
+    """What a finished file says of itself, read once. Limits of row groups: symbol text, receive time; None unknown.
+    held: the symbols of those row groups whose symbols someone had to know."""
 
     meta: pq.FileMetaData
     symbols: list[tuple[str, str] | None]
     times: list[tuple[int, int] | None]
+    held: dict[int, frozenset[str | None]] = field(default_factory=dict)
 
     def groups(self, symbols: Collection[str] | None, start: int | None, end: int | None) -> list[int]:
         """Row groups that may hold rows of these symbols received in [start, end)."""
@@ -147,31 +150,66 @@ def _damaged(path: Path, error: BaseException) -> BaseException:
 def batches(table: str, paths: list[Path], columns: list[str] | None = None, where: pc.Expression | None = None,
             *, symbols: Collection[str] | None = None, start: int | None = None, end: int | None = None,
             rows: int = 131_072) -> Iterator[pa.RecordBatch]:  # fmt: skip
-    """Rows of `paths` in order, a batch at a time. Row groups that hold nothing of `symbols` received in [start, end)
-    are not read; rows are selected by `where` alone."""
+    """Rows of `paths` in order, a batch at a time: those of `symbols`, received in [start, end), for which `where`
+    holds. Row groups that have none are not read. (A table without recv_ns is not cut by time.)"""
     wanted = schema.SCHEMAS[table]
     names = list(columns) if columns is not None else wanted.names
+    by_time = "recv_ns" in wanted.names and (start is not None or end is not None)
+    more = {"symbol"} if symbols is not None else set()
+    more |= ({"recv_ns"} if by_time else set()) | (_SELECTS if where is not None else set())
+    needed = list(dict.fromkeys([*schema.stored(table, names), *(n for n in wanted.names if n in more)]))
     for path in paths:
         try:
             seen = footer(path)
             groups = seen.groups(symbols, start, end)
             if not groups:
                 continue
-            needed = schema.stored(table, names)
-            if where is not None:
-                needed = list(dict.fromkeys([*needed, *_SELECTS.intersection(wanted.names)]))
             with open_file(path, seen.meta) as file:
-                for batch in file.iter_batches(rows, groups, needed, use_threads=False):
+                groups = [g for g in groups if _in_group(seen, file, g, symbols)]
+                for whole in file.iter_batches(rows, groups, needed, use_threads=False) if groups else ():
+                    batch = _selected(whole, symbols, start if by_time else None, end if by_time else None)
                     if where is None:
                         yield schema.given(batch, names)
-                        continue
-                    kept = pa.Table.from_batches([batch]).filter(where)
-                    for part in kept.combine_chunks().to_batches():
-                        yield schema.given(part, names)
+                    elif batch.num_rows:
+                        kept = pa.Table.from_batches([batch]).filter(where).combine_chunks()
+                        for part in kept.to_batches():
+                            yield schema.given(part, names)
         except FileNotFoundError:
             raise Vanished(path) from None
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error) from None
+
+
+def _in_group(seen: Footer, file: pq.ParquetFile, group: int, symbols: Collection[str] | None) -> bool:
+    """Whether a row group holds one of these symbols: live files hold all symbols in arrival order, where limits say
+    nothing. Which ones is read once and kept with the footer."""
+    limits = seen.symbols[group]
+    if symbols is None or limits is None or limits[0] == limits[1]:
+        return True
+    if group not in seen.held:
+        [column] = file.read_row_group(group, ["symbol"], use_threads=False).combine_chunks().columns
+        seen.held[group] = frozenset(pc.unique(column).to_pylist())
+    return not seen.held[group].isdisjoint(symbols)
+
+
+def _selected(batch: pa.RecordBatch, symbols: Collection[str] | None, start: int | None,
+              end: int | None) -> pa.RecordBatch:  # fmt: skip
+    """The rows of these symbols received in [start, end): a slice where they lie together, as in a compacted file."""
+    mask = None
+    if symbols is not None:
+        column = batch["symbol"]
+        codes = [i for i, name in enumerate(column.dictionary.to_pylist()) if name in symbols]
+        held = column.indices.fill_null(-1).to_numpy()
+        mask = held == codes[0] if len(codes) == 1 else np.isin(held, codes)
+    for limit, keep in ((start, np.greater_equal), (end, np.less)):
+        if limit is not None:
+            inside = keep(batch["recv_ns"].to_numpy(), limit)
+            mask = inside if mask is None else mask & inside
+    if mask is None:
+        return batch
+    n = int(mask.sum())
+    first = int(mask.argmax()) if n else 0
+    return batch.slice(first, n) if mask[first : first + n].all() else batch.filter(pa.array(mask))
 
 
 def table(name: str, paths: list[Path], columns: list[str] | None = None, where: pc.Expression | None = None,

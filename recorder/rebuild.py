@@ -15,8 +15,8 @@ from kfix_md._ticks import book_rows
 from recorder import files, layout, schema
 from recorder.schema import Flags
 
-_COLUMNS = ["recv_ns", "event_ns", "queue_ns", "session", "seq", "level", "side", "action", "flags", "price", "qty",
-            "price_scale", "qty_scale", "order_id", "id_kind", "order_text"]  # fmt: skip
+_COLUMNS = ["recv_ns", "session", "seq", "level", "side", "action", "flags", "price", "qty", "price_scale", "qty_scale"]
+_ORDER_COLUMNS = [*_COLUMNS, "event_ns", "queue_ns", "order_id", "id_kind", "order_text"]  # levels have none of these
 _DAYS_BACK = 2  # sessions restart at every rollover; more only when one was kept through it
 
 
@@ -117,7 +117,7 @@ class Rebuilder:
             final = rows.num_rows - 1
             told |= {k: rows[k][final].as_py() for k in ("recv_ns", "session", "seq", "level", "flags")}
             told["seen"] = True
-            rows = rows.filter(pc.equal(rows["session"], told["session"]))
+            rows = _kept(rows, rows["session"].to_numpy() == told["session"])
         elif point:
             told |= {k: point[k] for k in ("recv_ns", "session", "seq", "level")} | {"seen": True}
         if point and (point["session"] != told["session"] or point["level"] != told["level"]):
@@ -125,22 +125,22 @@ class Rebuilder:
         return self._apply(symbol, rows, point), told
 
     def _rows(self, symbol: str, level: str | None, since: int, at: int, session: int | None) -> pa.Table:
-        where = (pc.field("symbol") == symbol) & (pc.field("recv_ns") >= since) & (pc.field("recv_ns") <= at)
-        where &= pc.field("side").is_null() | (pc.field("side") != "trade")
+        columns = _COLUMNS if level == "L2" else _ORDER_COLUMNS
+        rows = files.table("ticks", self.files.of("ticks", since, at + 1), columns, symbols=[symbol], start=since,
+                           end=at + 1)  # fmt: skip
+        mask = schema._indices(rows["side"], schema.SIDES) != schema.SIDES.index("trade")
         if level:
-            where &= pc.field("level") == level
+            mask &= schema._indices(rows["level"], schema.LEVELS) == schema.LEVELS.index(level)
         if session is not None:
-            where &= pc.field("session") == session
-        return files.table("ticks", self.files.of("ticks", since, at + 1), _COLUMNS, where, symbols=[symbol],
-                           start=since, end=at + 1)  # fmt: skip
+            mask &= rows["session"].to_numpy() == session
+        return _kept(rows, mask)
 
     def _checkpoint(self, symbol: str, level: str | None, start: int, at: int, session: int | None) -> dict | None:
         """The latest checkpoint in [start, at]: its key and the file it is in."""
-        where = (pc.field("symbol") == symbol) & (pc.field("recv_ns") >= start) & (pc.field("recv_ns") <= at)
-        if level:
-            where &= pc.field("level") == level
-        if session is not None:
-            where &= pc.field("session") == session
+        where = None
+        for name, value in (("level", level), ("session", session)):
+            if value is not None:
+                where = pc.field(name) == value if where is None else where & (pc.field(name) == value)
         for path in reversed(self.files.of("checkpoints", start, at + 1)):
             keys = files.table("checkpoints", [path], ["recv_ns", "session", "seq", "level"], where, symbols=[symbol],
                                start=start, end=at + 1)  # fmt: skip
@@ -150,15 +150,15 @@ class Rebuilder:
         return None
 
     def _apply(self, symbol: str, rows: pa.Table, point: dict | None) -> Book | None:
-        actions = rows["action"].combine_chunks() if rows.num_rows else None
-        clears = np.flatnonzero(pc.equal(actions.cast(pa.string()), "clear").to_numpy(False)) if rows.num_rows else []
+        actions = schema._indices(rows["action"], schema.ACTIONS)
+        clears = np.flatnonzero(actions == schema.ACTIONS.index("clear"))
         if len(clears):
             rows, point = rows.slice(int(clears[-1])), None
         if point is None and not len(clears):
             return None
         if point is not None:
             book = self._load(symbol, point)
-            rows = rows.filter(pc.greater(rows["seq"], point["seq"]))
+            rows = _kept(rows, rows["seq"].to_numpy() > point["seq"])
         else:
             book = new_book(3 if rows["level"][0].as_py() == "L3" else 2,
                             rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py())  # fmt: skip
@@ -167,8 +167,7 @@ class Rebuilder:
         return book
 
     def _load(self, symbol: str, point: dict) -> Book:
-        where = (pc.field("symbol") == symbol) & (pc.field("recv_ns") == point["recv_ns"])
-        where &= (pc.field("seq") == point["seq"]) & (pc.field("session") == point["session"])
+        where = (pc.field("seq") == point["seq"]) & (pc.field("session") == point["session"])
         path: Path = point["path"]
         rows = files.table("checkpoints", [path], None, where, symbols=[symbol], start=point["recv_ns"],
                            end=point["recv_ns"] + 1)  # fmt: skip
@@ -178,6 +177,13 @@ class Rebuilder:
         if rows.num_rows:
             book.apply(schema.entries(rows))
         return book
+
+
+def _kept(rows: pa.Table, mask: np.ndarray) -> pa.Table:
+    """Rows where `mask` holds: mostly all or all behind some row, and no row is copied."""
+    n = int(mask.sum())
+    first = int(mask.argmax()) if n else 0
+    return rows.slice(first, n) if mask[first : first + n].all() else rows.filter(pa.array(mask))
 
 
 def doubt(flags: int) -> str:

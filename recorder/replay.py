@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kfix_md._codec import id_text
 from recorder import derive, files, layout, schema
@@ -124,10 +123,8 @@ def replay(captures: "Captures", day: date, speed: float | None, symbols: list[s
 def _messages(captures: "Captures", day: date, symbols: list[str] | None) -> Iterator[Message]:
     carried: pa.Table | None = None
     for start, end in _windows(captures, day):
-        where = captures._where(symbols, start, end, None)
-
-        def read(a: int = start, b: int = end, w: pc.Expression = where) -> pa.Table:
-            return files.table("ticks", captures._files.of("ticks", a, b), _COLUMNS, w, symbols=symbols, start=a, end=b)
+        def read(a: int = start, b: int = end) -> pa.Table:
+            return files.table("ticks", captures._files.of("ticks", a, b), _COLUMNS, symbols=symbols, start=a, end=b)
 
         rows = files.attempt(read)
         if carried is not None:

@@ -13,6 +13,8 @@ from kfix_md.instruments import parse_list
 from recorder import schema
 from recorder.ledger import Ledger
 
+_CHUNK = 16_384  # records between two looks at whether a checkpoint is due
+
 
 class Tail:
     """Reads a journal from a saved state on; `read` until it says so, then `take` the rows and save `state()`.
@@ -28,6 +30,7 @@ class Tail:
         self.decoders: list[SessionTicks | None] = []
         self.checkpoint_rows, self.checkpoint_ns = checkpoint_rows, checkpoint_ns
         self.batches: list[pa.RecordBatch] = []
+        self.books: list[pa.Table] = []  # checkpoints
         self.rows = 0
         self.damages: list[str] = []
         self.reader = JournalReader(journal, state.get("position", 0))
@@ -81,8 +84,10 @@ class Tail:
         is not whole."""
         records = 0
         while self.rows_waiting() < max_rows:
-            what, record = route(self.reader, self.decoders, max_rows - self.rows_waiting(), 65_536)
-            records += 65_536 if what == "full" else 1
+            what, record = route(self.reader, self.decoders, max_rows - self.rows_waiting(), _CHUNK)
+            records += _CHUNK if what == "full" else 1
+            if what == "full":
+                self._checkpoint()
             if what == "nothing":
                 return "segment" if self.reader.hold_at_end and self.reader.at_end else what
             if what == "damaged":
@@ -192,20 +197,35 @@ class Tail:
         return tables
 
     def checkpoints(self) -> tuple[pa.Table | None, list[tuple[int, int]]]:
-        """Whole books that are due, and (feed session, row) of those that cannot be given: never seen whole here."""
-        tables, missing = [], []
+        """Whole books that were due since the last call, and (feed session, row) of those that cannot be given: never
+        seen whole here."""
+        known = [d for d in self.decoders if d is not None]
+        sizes = sum(d.size(row) for d in known for row in range(len(d.instruments)))
+        missing = self._checkpoint(self.checkpoint_ns, 4 * sizes)
+        for number, row in missing:
+            self.decoders[number].checkpointed(row, self._total())  # type: ignore[union-attr]
+        tables, self.books = self.books, []
+        return (pa.concat_tables(tables, promote_options="default") if tables else None), missing
+
+    def _total(self) -> int:
+        return sum(d.rows_total for d in self.decoders if d is not None)
+
+    def _checkpoint(self, span_ns: int | None = None, enough: int = 0) -> list[tuple[int, int]]:
+        """Write down the books that are due as they are now; (feed session, row) of those that are not known. Books
+        that had few rows are due by time too, but not before as many rows of others are there as make it worth it."""
+        missing, total = [], self._total()
         for number, decoder in enumerate(self.decoders):
             if decoder is None or self.ledger.session(number)["session"] is None:
                 continue
-            for row in decoder.due(self.checkpoint_rows, self.checkpoint_ns):
+            for row in decoder.due(self.checkpoint_rows, span_ns, total, enough):
                 book = decoder.book(row)
-                decoder.checkpointed(row)
                 if book is None:
                     missing.append((number, row))
                     continue
+                decoder.checkpointed(row, total)
                 recv_ns, seq = decoder.last(row)
                 symbol, *scales = decoder.instrument(row)
                 session = self.ledger.session(number)["session"]
-                tables.append(
+                self.books.append(
                     schema.checkpoint_table(book_rows(book), recv_ns, session, seq, symbol, book.level, scales))
-        return (pa.concat_tables(tables, promote_options="default") if tables else None), missing
+        return missing

@@ -1,0 +1,117 @@
+"""What is skipped when captures are asked holds nothing of the answer, and a book of the past is never far to fetch."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+import recorder
+from kfix_md._ticks import book_rows
+from recorder import compact, files, tail
+from recorder.rebuild import Rebuilder
+from tests.recorder import build
+
+
+@pytest.fixture(scope="module", params=["live", "compacted"])
+def queried(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("queried")
+    build.journal_of(path / "journal", messages=200)
+    build.record(path, flush_rows=700, row_group=256)
+    cap = recorder.open(path / "captures")
+    if request.param == "compacted":
+        compact.compact_day(cap.tree, cap.dates()[0], row_group=256)
+    return recorder.open(path / "captures"), cap.ticks()
+
+
+def same(a: pa.Table, b: pa.Table) -> bool:
+    """Equal rows in the same order within a symbol, however they are laid out."""
+    def plain(rows: pa.Table) -> list[dict]:
+        rows = rows.append_column("n", pa.array(np.arange(rows.num_rows)))
+        return [{k: v for k, v in r.items() if k != "n"}
+                for r in sorted(rows.to_pylist(), key=lambda r: (r["symbol"], r["level"], r["n"]))]  # fmt: skip
+
+    return plain(a) == plain(b)
+
+
+def test_a_selection_is_what_a_filter_over_everything_gives(queried):
+    cap, everything = queried
+    rng = random.Random(3)
+    times = everything["recv_ns"].to_numpy()
+    symbols = cap.symbols()
+    for _ in range(40):
+        names = rng.sample(symbols, rng.randrange(1, 4))
+        start, end = sorted(int(t) for t in rng.choices(times, k=2))
+        level = rng.choice([None, "L2", "L3"])
+        mask = np.isin(everything["symbol"].to_pylist(), names) & (times >= start) & (times < end)
+        if level:
+            mask &= np.array(everything["level"].to_pylist()) == level
+        wanted = everything.filter(pa.array(mask))
+        assert same(cap.ticks(names, start, end, level=level), wanted)
+        batches = list(cap.tick_batches(names, start, end, level=level, columns=["seq"]))
+        assert sum(b.num_rows for b in batches) == wanted.num_rows and all(b.schema.names == ["seq"] for b in batches)
+
+
+def test_row_groups_without_the_symbol_are_not_read(queried, monkeypatch):
+    cap, everything = queried
+    counts = {v["values"]: v["counts"] for v in pc.value_counts(everything["symbol"].cast(pa.string())).to_pylist()}
+    rarest = min(counts, key=counts.get)
+    read = []
+    real = files._selected
+    monkeypatch.setattr(files, "_selected", lambda batch, *more: read.append(batch.num_rows) or real(batch, *more))
+    assert cap.ticks(rarest).num_rows == counts[rarest]
+    assert counts[rarest] <= sum(read) < everything.num_rows
+    paths = [f for day in cap.dates() for f in cap.tree.files("ticks", day)]
+    for path in paths:
+        for group, held in files.footer(path).held.items():
+            column = files.open_file(path).read_row_group(group, ["symbol"])["symbol"]
+            assert held == set(column.to_pylist())
+
+
+def test_a_quiet_and_a_deep_book_are_checkpointed_by_rows_inside_one_flush(tmp_path, monkeypatch):
+    monkeypatch.setattr(tail, "_CHUNK", 40)
+    build.journal_of(tmp_path / "journal", ("spot-l2", "derivatives-l3"), messages=900, segment_bytes=1 << 22)
+    build.record(tmp_path, flush_rows=10**9, checkpoint_rows=20)
+    cap = recorder.open(tmp_path / "captures")
+    found = pc.value_counts(cap._table("checkpoints", None, None)["symbol"].cast(pa.string()))
+    assert len(found) > 1
+    for symbol, level in (("BTC/USD", "L2"), ("PF_BTCUSD", "L3")):
+        points = pc.unique(cap._table("checkpoints", None, None, symbols=[symbol])["seq"]).to_numpy()
+        seqs = pc.unique(cap.ticks(symbol, level=level)["seq"]).to_numpy()
+        assert len(points) > 2, "one flush, several checkpoints"
+        # from nothing but ticks: the same book as through the checkpoint before it
+        for seq in random.Random(4).sample(sorted(set(seqs.tolist()) - set(points.tolist())), 12):
+            rows = cap.ticks(symbol, level=level)
+            at = rows["recv_ns"].to_numpy()[rows["seq"].to_numpy() == seq][-1]
+            through = cap.book(symbol, int(at), level=level)
+            with monkeypatch.context() as patch:
+                patch.setattr(Rebuilder, "_checkpoint", lambda *args: None)
+                plain = cap.book(symbol, int(at), level=level)
+            assert through.seq == plain.seq == seq and through.trusted
+            assert (book_rows(through.book) == book_rows(plain.book)).all()
+
+
+def test_what_is_due():
+    frames = build.generate("spot-l2", messages=300, symbols=2, empties=False).frames
+    ticks = tail.SessionTicks("L2", books=True)
+    for symbol in ("BTC/USD", "ETH/USD"):
+        ticks.define(symbol, 1 if symbol == "BTC/USD" else 2, 8)
+    for i, frame in enumerate(frames):
+        if tail.message_type(frame) in ("W", "X"):
+            ticks.add_record(i, build.START_NS + i * 10**9, 0, frame)
+    rows = len(ticks)
+    since = [int(n) for n in np.bincount(ticks.take()["instrument"], minlength=2)]
+    assert sum(since) == rows and min(since) > 100
+    size = [ticks.size(row) for row in (0, 1)]
+    assert min(size) > 10
+    assert ticks.due(10**9) == []
+    assert ticks.due(min(since) // 3) == [0, 1]  # three times that is enough for any book
+    assert ticks.due(max(since) + 1, 1, total=rows, enough=rows + 1) == []
+    assert ticks.due(max(since) + 1, 10**18, total=rows, enough=rows) == []
+    assert ticks.due(max(since) + 1, 1, total=rows, enough=rows) == [0, 1]
+    ticks.checkpointed(0, rows)
+    assert ticks.due(max(since) + 1, 1, total=rows, enough=rows) == [1]
+    assert ticks.due(1, 1, total=rows, enough=10**9) == [1]
