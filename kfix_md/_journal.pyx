@@ -331,15 +331,14 @@ cdef class JournalWriter:
 def _recover(directory):
     """Seal what a dead writer left open at its last sound record, remove its spare; (what was found, next number)."""
     report, last = None, 0
-    for number, path in sorted(journal_files.segments(directory).items()):
-        head = journal_files.info(path)
+    for number, head in journal_files.heads(directory).items():
         if head.date == 0:
-            path.unlink()
+            head.path.unlink()
             continue
         last = number
         if head.sealed_end == 0:
-            report = _find_end(directory, path, number)
-            journal_files.seal(path, report["end"])
+            report = _find_end(directory, head.path, number)
+            journal_files.seal(head.path, report["end"])
     return report, last + 1 if last else 0
 
 

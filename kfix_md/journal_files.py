@@ -135,6 +135,21 @@ def info(path: Path) -> Info:
     return _parse(path, head)
 
 
+def heads(directory: str | os.PathLike) -> dict[int, Info]:
+    """Headers of all segments by number, in order. A file that is renamed, compressed or deleted between listing and
+    reading is looked for again."""
+    found = {}
+    for number, listed in sorted(segments(directory).items()):
+        path: Path | None = listed
+        while path is not None:
+            try:
+                found[number] = info(path)
+                break
+            except FileNotFoundError:
+                path = find(directory, number)
+    return found
+
+
 class Segment:
     """One segment in memory: mapped read-only, or decompressed."""
 
@@ -156,17 +171,8 @@ class Segment:
 
 def bytes_after(directory: str | os.PathLike, number: int, offset: int) -> int:
     """Bytes of records behind a position; of the open segment, what is allocated of it at most."""
-    total = 0
-    for n, path in segments(directory).items():
-        if n >= number:
-            try:
-                head = info(path)
-            except FileNotFoundError:
-                continue  # renamed or retired meanwhile
-            if head.date:
-                start = offset if n == number else HEADER_BYTES
-                total += max(0, (head.sealed_end or start) - start)
-    return total
+    ends = {n: head.sealed_end for n, head in heads(directory).items() if n >= number and head.date}
+    return sum(max(0, end - (offset if n == number else HEADER_BYTES)) for n, end in ends.items())
 
 
 def seal(path: Path, end: int) -> None:

@@ -20,15 +20,14 @@ def listing(directory: Path) -> list[dict]:
     """Segments in order, as JSON rows. bytes: up to the end of what is sealed, else what is reserved."""
     _check(directory)
     rows = []
-    for number, path in sorted(journal_files.segments(directory).items()):
-        head = journal_files.info(path)
+    for number, head in journal_files.heads(directory).items():
         if head.date == 0:
             continue
         state = f"sealed ({head.reason})" if head.sealed_end else "open"
         rows.append({
-            "file": path.name, "number": number, "position": number << 32,
+            "file": head.path.name, "number": number, "position": number << 32,
             "date": session_date(head.date * 86_400_000_000_000).isoformat(),
-            "bytes": head.sealed_end or head.size, "on_disk": path.stat().st_blocks * 512,
+            "bytes": head.sealed_end or head.size, "on_disk": head.path.stat().st_blocks * 512,
             "state": state + (", zstd" if head.compressed else "")})  # fmt: skip
     return rows
 

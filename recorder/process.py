@@ -82,9 +82,7 @@ class Recorder:
                          checkpoint_ns=int(self.settings.checkpoint_seconds * 1e9))  # fmt: skip
         self.tail.reader.hold_at_end = True
         self.committed = self.tail.reader.position
-        first = min(journal_files.segments(self.settings.journal), default=0)
-        if self.writer.state["position"] == 0 and first:
-            retention.save_start(self.writer.tree, first, {"position": first << 32})
+        self._new = self.writer.state["position"] == 0
 
     # ---- one step ----
 
@@ -92,6 +90,10 @@ class Recorder:
         """Read what there is, flush what is due; what `Tail.read` said."""
         said = self.tail.read(self.settings.flush_rows)
         self.tail.reader.hold_at_end = True
+        number = self.tail.reader.position >> 32
+        if self._new and number:  # the journal may have begun after the recorder
+            retention.save_start(self.writer.tree, number, {"position": number << 32})
+            self._new = False
         self._tell_damage(said)
         if said == "segment":
             said = self._next_segment()
@@ -221,13 +223,10 @@ class Recorder:
 
     def _journal_date(self):
         """Session date of the segment being read: dates before it are over."""
-        from recorder.layout import session_date
+        from recorder.layout import DAY_NS, session_date
 
-        path = journal_files.find(self.settings.journal, self.tail.reader.position >> 32)
-        if path is None:
-            return None
-        days = journal_files.info(path).date
-        return session_date(days * 86_400_000_000_000) if days else None
+        head = journal_files.heads(self.settings.journal).get(self.tail.reader.position >> 32)
+        return session_date(head.date * DAY_NS) if head is not None and head.date else None
 
     def close(self) -> None:
         """Give captures and journal up; what was not flushed is read again by the next recorder."""

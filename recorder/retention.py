@@ -33,11 +33,11 @@ def retire(journal: Path, tree: Tree, safe: int, how: str) -> list[Path]:
     The newest segment always stays: it says where numbers go on. Returns what was retired.
     """
     done = []
-    present = journal_files.segments(journal)
-    for number, path in sorted(present.items())[:-1]:
+    present = {n: head for n, head in journal_files.heads(journal).items() if head.date}
+    for number, head in list(present.items())[:-1]:
         if (number + 1) << 32 > safe:
             break
-        head = journal_files.info(path)
+        path = head.path
         if not head.sealed_end or (how == "zstd" and head.compressed):
             continue
         start = tree.state / "segments" / f"{number:010d}.json"
@@ -53,7 +53,7 @@ def retire(journal: Path, tree: Tree, safe: int, how: str) -> list[Path]:
                  "compressed" if how == "zstd" else "deleted")  # fmt: skip
         done.append(path)
     for start in (tree.state / "segments").glob("*.json"):  # of segments that are gone
-        if int(start.stem) < min(present):
+        if int(start.stem) < min(present, default=0):
             start.unlink()
     return done
 

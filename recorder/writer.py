@@ -1,9 +1,10 @@
 """Hides how a flush becomes finished files exactly once, whatever kills the process in between.
 
-One flush writes a file per table and session date into work/, puts them on disk, renames all of them into the tree
-and then replaces state/commit.json, which holds the journal position behind the flush and all that a later process
-needs to go on. That last rename is the commit. Files of positions at or behind the committed one belong to a flush
-that was not committed: the next recorder removes them and writes their rows again from the journal.
+One flush writes a file per table and session date into work/, puts them on disk, and then replaces
+state/commit.json, which holds the journal position behind the flush, all that a later process needs to go on, and
+which files are to enter the tree. That is the commit; then they are renamed in. A recorder that starts renames what
+its predecessor was killed before renaming, so that a row that was once seen in the tree stays. Files of positions
+behind the committed one can only come with a commit.json from a backup: they are removed and written again.
 """
 
 import json
@@ -63,6 +64,7 @@ class Writer:
     def _repair(self) -> None:
         self.removed = 0
         with self.tree.changing():
+            self._enter()
             self.tree.clear_work()
             for path in list(self.tree.orphans(self.state["position"])):
                 path.unlink()
@@ -71,9 +73,10 @@ class Writer:
     def commit(self, start: int, state: dict[str, Any], tables: dict[str, pa.Table]) -> list[Path]:
         """Add the rows of journal records in [start, state["position"]) and make that the committed position.
 
-        Returns the new files. An OSError (disk full) leaves the committed state as it was; the rows are the caller's
-        to give again.
+        Returns the new files. After an OSError (disk full) `state` says what is committed; rows behind it are the
+        caller's to give again.
         """
+        self._enter()  # what an error kept from it
         name = layout.file_name(start, state["position"])
         parts: list[tuple[Path, Path]] = []
         try:
@@ -82,21 +85,37 @@ class Writer:
                 work = self.tree.work / f"{table}-{day}-{name}"
                 self._write(table, part, work, start, state["position"])
                 parts.append((work, target))
+            entering = [[work.name, str(target.relative_to(self.tree.root))] for work, target in parts]
+            self._save(state | {"entering": entering})
         except (OSError, pa.ArrowException):
-            for part in self.tree.work.glob(f"*-{name}"):
-                part.unlink()
+            if self.state["position"] != state["position"]:
+                for part in self.tree.work.glob(f"*-{name}"):
+                    part.unlink()
             raise
         with self.tree.changing():
-            for work, target in parts:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                work.rename(target)
-            for directory in {target.parent for _, target in parts}:
-                layout.sync_file(directory)
-                layout.sync_file(directory.parent)
-            layout.write_atomically(self._commit, json.dumps(state).encode(), self.tree.state)
-        self.state = state
+            self._enter()
         self._bare -= {target.parent.parent.name for _, target in parts}
         return [target for _, target in parts]
+
+    def _save(self, state: dict[str, Any]) -> None:
+        """The commit. An error behind its last step, putting the directory on disk, does not undo it."""
+        layout.sync_file(self.tree.work)
+        try:
+            layout.write_atomically(self._commit, json.dumps(state).encode(), self.tree.state)
+        finally:
+            self.state = state if self._load()["position"] == state["position"] else self.state
+
+    def _enter(self) -> None:
+        """Rename the files of the last commit into the tree, those that are not there yet."""
+        moves = [(self.tree.work / work, self.tree.root / target) for work, target in self.state.get("entering", ())]
+        for work, target in moves:
+            if work.exists():  # else it is there, or has been compacted since
+                target.parent.mkdir(parents=True, exist_ok=True)
+                work.rename(target)
+        for directory in {target.parent for _, target in moves}:
+            layout.sync_file(directory)
+            layout.sync_file(directory.parent)
+        self.state.pop("entering", None)
 
     def _parts(self, tables: dict[str, pa.Table]) -> Iterator[tuple[str, date, pa.Table]]:
         """(table, session date, rows) of a flush. The first flush gives every table a file, of no rows where there are
