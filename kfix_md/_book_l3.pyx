@@ -6,7 +6,9 @@ A slab of 64-byte orders, an open-addressing hash from id to slab row, and a que
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from kfix_md._book cimport BOOK_FULL, BOOK_OK, KFIX_SLACK, MAX_ORDERS, RULE_ORDER, Book, LevelAux, address, locate, mark_dirty
+from kfix_md._book cimport (
+    BOOK_FULL, BOOK_OK, KFIX_SLACK, MAX_ORDERS, RULE_ORDER, Book, LevelAux, address, locate, mark_dirty,
+)
 from kfix_md._entry cimport (
     ACTION_CLEAR, ACTION_DELETE, ACTION_UPDATE, SIDE_TRADE, BookSide, MDEntry, Order, OrderSlab,
 )

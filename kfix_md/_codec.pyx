@@ -304,11 +304,11 @@ cdef class Codec:
         cdef const char* id_p
         cdef uint64_t number
         cdef uint32_t tag
-        cdef int32_t left
+        cdef int32_t _left
         cdef int snapshot = h.msg_type == c'W'
         cdef MDEntry* e = self.entries
         cdef kfix_date* dates = &self._iso_date
-        for left in range(m.declared, 0, -1):
+        for _left in range(m.declared):
             e.action = ACTION_NEW
             if not snapshot:
                 # "279=?|26": what stands behind it is looked at below
