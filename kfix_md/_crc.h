@@ -89,37 +89,28 @@ static inline uint64_t kfix_eight_digits(uint32_t v) {
     return ((twos - 10 * tens) << 8) | tens;
 }
 
-/* raw CRC of the decimal digits of v; *length becomes their number. Zero bytes in place of leading zeros change no
- * raw CRC, so that whole words are taken, two of them whatever v is below 10^16. */
+/* raw CRC of the decimal digits of v < 10^18; *length becomes their number. Zero bytes in place of leading
+ * zeros change no raw CRC, so that whole words are taken. */
 static inline uint32_t kfix_crc_digits(uint64_t v, int *length) {
-    uint64_t high = v / 100000000, top = 0, digits, upper, zeros;
     uint32_t crc = 0;
-    if (__builtin_expect(high >= 100000000, 0)) {
-        top = high / 100000000;
-        high -= top * 100000000;
-    }
-    digits = kfix_eight_digits((uint32_t)(v - v / 100000000 * 100000000));
-    upper = kfix_eight_digits((uint32_t)high);
-    if (__builtin_expect(top, 0)) {
-        uint64_t first = kfix_eight_digits((uint32_t)top);
-        zeros = (uint64_t)__builtin_ctzll(first) & ~7ull;
-        crc = kfix_crc_word(0, (first | 0x3030303030303030ull) & (~0ull << zeros));
-        crc = kfix_crc_word(crc, upper | 0x3030303030303030ull);
-        *length = 24 - (int)(zeros >> 3);
+    uint64_t digits, zeros;
+    int n = 8;
+    if (v >= 100000000) {
+        uint64_t high = v / 100000000;
+        crc = kfix_crc_digits(high, &n);
+        digits = kfix_eight_digits((uint32_t)(v - high * 100000000));
+        *length = n + 8;
         return kfix_crc_word(crc, digits | 0x3030303030303030ull);
     }
-    /* the first digit that is not zero, in the one word or the other; of 0 itself the last */
-    uint64_t below = digits | 1ull << 56, first_high = upper ? (uint64_t)__builtin_ctzll(upper | 1ull << 63) & ~7ull : 64;
-    uint64_t first_low = upper ? 0 : (uint64_t)__builtin_ctzll(below) & ~7ull;
-    *length = (int)(16 - ((first_high + first_low) >> 3));
-    upper = upper ? (upper | 0x3030303030303030ull) & (~0ull << (first_high & 63)) : 0;
-    digits = (digits | 0x3030303030303030ull) & (~0ull << first_low);
-    return kfix_crc_word(kfix_crc_word(0, upper), digits);
+    digits = kfix_eight_digits((uint32_t)v);
+    zeros = digits ? (uint64_t)__builtin_ctzll(digits) & ~7ull : 56;
+    *length = n - (int)(zeros >> 3);
+    return kfix_crc_word(0, (digits | 0x3030303030303030ull) & (~0ull << zeros));
 }
 
 /* raw CRC of the decimal digits of price, then of qty; *length becomes the number of characters.
  * A negative price keeps its sign, as str() would print it. */
-static inline uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t *length) {
+static uint32_t kfix_crc_level_plain(int64_t price, int64_t qty, uint8_t *length) {
     int p, q;
     uint32_t head, tail = kfix_crc_digits(qty < 0 ? 0 - (uint64_t)qty : (uint64_t)qty, &q);
     if (__builtin_expect(price < 0, 0)) {
@@ -131,6 +122,60 @@ static inline uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t *lengt
     }
     *length = (uint8_t)(p + q);
     return kfix_crc_multiply(head, kfix_crc_power((uint32_t)q)) ^ tail;
+}
+
+#if KFIX_HAVE_CLMUL
+/* the sixteen decimal digits of v < 10^16 as characters, the first in the lowest byte, zero bytes in place of the
+ * leading zeros, whose number goes to *zeros (15 for 0): eight, four, two and one digits at a time */
+static inline __m128i kfix_sixteen_digits(uint64_t v, int *zeros) {
+    static const uint8_t keep[32] = {0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
+                                     255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+    uint64_t high = v / 100000000, low = v - high * 100000000;
+    __m128i x = _mm_set_epi64x((long long)low, (long long)high);
+    __m128i q = _mm_srli_epi64(_mm_mul_epu32(x, _mm_set1_epi32((int)0xD1B71759u)), 45);
+    __m128i r = _mm_sub_epi32(x, _mm_mul_epu32(q, _mm_set1_epi32(10000)));
+    x = _mm_or_si128(q, _mm_slli_epi64(r, 32));
+    q = _mm_srli_epi16(_mm_mulhi_epu16(x, _mm_set1_epi32(5243)), 3); /* by 100 */
+    r = _mm_sub_epi16(x, _mm_mullo_epi16(q, _mm_set1_epi32(100)));
+    x = _mm_or_si128(q, _mm_slli_epi32(r, 16));
+    q = _mm_mulhi_epu16(x, _mm_set1_epi16(6554)); /* by 10 */
+    r = _mm_sub_epi16(x, _mm_mullo_epi16(q, _mm_set1_epi16(10)));
+    x = _mm_or_si128(q, _mm_slli_epi16(r, 8));
+    int digits = _mm_movemask_epi8(_mm_cmpeq_epi8(x, _mm_setzero_si128())) ^ 0xFFFF;
+    *zeros = __builtin_ctz((unsigned)digits | 0x8000u);
+    __m128i shown = _mm_loadu_si128((const __m128i *)(keep + 16 - *zeros));
+    return _mm_and_si128(_mm_or_si128(x, _mm_set1_epi8('0')), shown);
+}
+
+/* the same for 0 <= price, qty < 10^16: both texts put together, folded to 128 bits, then to 32 (Barrett) */
+__attribute__((target("pclmul"))) static uint32_t kfix_crc_level_clmul(uint64_t price, uint64_t qty, uint8_t *length) {
+    char text[48] = {0};
+    int p, q;
+    __m128i price_text = kfix_sixteen_digits(price, &p), qty_text = kfix_sixteen_digits(qty, &q);
+    _mm_storeu_si128((__m128i *)(text + 16), qty_text);
+    _mm_storeu_si128((__m128i *)(text + q), price_text); /* ends where the digits of qty begin */
+    *length = (uint8_t)(32 - p - q);
+    __m128i first = _mm_loadu_si128((const __m128i *)text), last = _mm_loadu_si128((const __m128i *)(text + 16));
+    const __m128i by_128 = _mm_set_epi64x(0x0CCAA009E, 0x1751997D0); /* x^96, x^160 modulo the polynomial, reflected */
+    const __m128i by_64 = _mm_set_epi64x(0, 0x163CD6124), barrett = _mm_set_epi64x(0x1F7011641, 0x1DB710641);
+    const __m128i low = _mm_setr_epi32(-1, 0, -1, 0);
+    __m128i x = _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(first, by_128, 0x00),
+                                            _mm_clmulepi64_si128(first, by_128, 0x11)), last);
+    x = _mm_xor_si128(_mm_srli_si128(x, 8), _mm_clmulepi64_si128(x, by_128, 0x10));
+    x = _mm_xor_si128(_mm_srli_si128(x, 4), _mm_clmulepi64_si128(_mm_and_si128(x, low), by_64, 0x00));
+    __m128i y = _mm_and_si128(_mm_clmulepi64_si128(_mm_and_si128(x, low), barrett, 0x10), low);
+    x = _mm_xor_si128(x, _mm_clmulepi64_si128(y, barrett, 0x00));
+    return (uint32_t)((uint64_t)_mm_cvtsi128_si64(x) >> 32);
+}
+#endif
+
+static inline uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t *length) {
+#if KFIX_HAVE_CLMUL
+    if (__builtin_expect(kfix_use_clmul && (uint64_t)price < 10000000000000000ull &&
+                         (uint64_t)qty < 10000000000000000ull, 1))
+        return kfix_crc_level_clmul((uint64_t)price, (uint64_t)qty, length);
+#endif
+    return kfix_crc_level_plain(price, qty, length);
 }
 
 /* bit i is set for each of n <= 32 levels whose CRC is not valid */
