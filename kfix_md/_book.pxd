@@ -1,3 +1,4 @@
+from cython cimport final
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 
@@ -56,6 +57,7 @@ cdef class Book:
     cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept
 
 
+@final
 cdef class L2Book(Book):
     pass
 

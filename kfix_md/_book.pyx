@@ -4,6 +4,7 @@ A side is a set of flat parallel arrays sorted so that the best level is the las
 happen near the best, so a short scan finds the level and an insertion moves little.
 """
 
+from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -21,12 +22,10 @@ cdef extern from "_crc.h" nogil:
     int KFIX_HAVE_CLMUL
     int kfix_use_clmul
     void kfix_crc_init(int allow_clmul)
-    uint64_t kfix_clmul(uint32_t a, uint32_t b)
-    uint32_t kfix_reduce(uint64_t product)
-    uint32_t kfix_crc_power(uint32_t n)
     uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t* length)
     uint32_t kfix_crc_stale(const LevelAux* level, int n)
     uint32_t kfix_crc_join(const LevelAux* level, int n, int32_t* length)
+    uint32_t kfix_crc_both(uint32_t head, uint32_t head_n, uint32_t tail, uint32_t tail_n)
     int kfix_lowest "__builtin_ctz" (uint32_t bits)
 
 cdef extern from "_levels.h" nogil:
@@ -245,27 +244,22 @@ cdef class Book:
         out.crc = kfix_crc_join(level, n - first, &out.length)
 
     cdef uint32_t crc_by(self, int rule) noexcept:
-        cdef int side
-        cdef uint32_t crc
-        cdef uint64_t product
-        cdef SideCrc sides[2]
-        if rule == self.rule and self.crc_known:
-            return self.both_crc
-        for side in range(2):
-            if rule != self.rule:
-                self.join_side(side, rule, &sides[side])
-            else:
-                if self.side_crc[side].length < 0:
-                    self.join_side(side, rule, &self.side_crc[side])
-                sides[side] = self.side_crc[side]
         # 5041 covers the offers, then the bids
-        product = kfix_clmul(sides[1].crc, kfix_crc_power(sides[0].length))
-        product ^= kfix_clmul(<uint32_t>0xFFFFFFFF, kfix_crc_power(sides[1].length + sides[0].length))
-        crc = kfix_reduce(product) ^ sides[0].crc ^ <uint32_t>0xFFFFFFFF
-        if rule == self.rule:
-            self.both_crc = crc
+        cdef SideCrc bids
+        cdef SideCrc offers
+        if rule != self.rule:
+            self.join_side(0, rule, &bids)
+            self.join_side(1, rule, &offers)
+            return kfix_crc_both(offers.crc, offers.length, bids.crc, bids.length)
+        if not self.crc_known:
+            if self.side_crc[0].length < 0:
+                self.join_side(0, rule, &self.side_crc[0])
+            if self.side_crc[1].length < 0:
+                self.join_side(1, rule, &self.side_crc[1])
+            self.both_crc = kfix_crc_both(self.side_crc[1].crc, self.side_crc[1].length,
+                                          self.side_crc[0].crc, self.side_crc[0].length)
             self.crc_known = True
-        return crc
+        return self.both_crc
 
     # ---- what Python sees ----
 
@@ -334,6 +328,7 @@ cdef class Book:
         return out
 
 
+@final
 cdef class L2Book(Book):
     """A book by price level."""
 

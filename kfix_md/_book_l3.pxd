@@ -1,10 +1,12 @@
 # The book by order: slab, hash and queues beside the levels of Book.
+from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from kfix_md._book cimport Book, LevelAux
 from kfix_md._entry cimport MDEntry, Order, OrderSlab
 
 
+@final
 cdef class L3Book(Book):
     cdef OrderSlab slab
     cdef tuple order_memory         # numpy owners of rows, table and changed rows

@@ -3,6 +3,7 @@
 A slab of 64-byte orders, an open-addressing hash from id to slab row, and a queue per level ordered by 5273.
 """
 
+from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -51,6 +52,7 @@ cdef inline uint32_t hash_id(uint64_t hi, uint64_t lo) noexcept nogil:
     return <uint32_t>(((hi ^ (lo * <uint64_t>0x9E3779B97F4A7C15)) * <uint64_t>0xD6E8FEB86659FD93) >> 32)
 
 
+@final
 cdef class L3Book(Book):
     """A book by order: levels as in L2Book (quantities are totals), and the queue of each level."""
 

@@ -1,3 +1,4 @@
+from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from kfix_md._entry cimport MDEntry
@@ -38,6 +39,7 @@ cdef struct Header:         # the fields of the standard header; pointers into t
     uint8_t msg_type        # 35 when it is one character, else 0
     uint8_t poss_dup        # 43=Y
     uint8_t poss_resend     # 97=Y
+    uint32_t comp_ids       # number of the learned literals that 49 and 56 are equal to, 0: read in general
 
 
 cdef struct MDMessage:      # a W or X beside its entries
@@ -54,12 +56,14 @@ cdef struct MDMessage:      # a W or X beside its entries
     uint32_t repeated_tags  # fields that stood twice in a group or outside; the last one counts
 
 
+@final
 cdef class Codec:
     cdef kfix_date _date
     cdef kfix_date _iso_date
     cdef char _sender_literal[64]   # "49=<sender>|52=" as last seen
     cdef char _target_literal[64]   # "56=<target>|" as last seen
     cdef int _sender_n, _target_n
+    cdef uint32_t _learned          # how often literals were learned
     cdef MDEntry* entries           # of the last message decoded
     cdef int32_t capacity
     cdef readonly list id_table              # text of ids with ID_TABLE, by row

@@ -6,6 +6,7 @@ the general path, which takes any field order. Both stage the entries of a messa
 malformed message is never applied in part.
 """
 
+from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
@@ -83,6 +84,7 @@ cdef inline bint group_tag(uint64_t tag) noexcept nogil:
             or tag == 5060 or tag == 5273)
 
 
+@final
 cdef class Codec:
     """Decoder of one inbound stream: the caches that make the next message cheap, and the staged entries."""
 
@@ -148,6 +150,7 @@ cdef class Codec:
         h.orig_sending_ns = 0
         h.poss_dup = 0
         h.poss_resend = 0
+        h.comp_ids = self._learned
         return 0
 
     cdef void learn_header(self, Header* h) noexcept:
@@ -160,6 +163,7 @@ cdef class Codec:
             return
         memcpy(self._sender_literal, h.sender.p - 3, h.sender.n + 7)
         memcpy(self._target_literal, h.target.p - 3, h.target.n + 4)
+        self._learned += 1
         self._sender_n = h.sender.n + 7
         self._target_n = h.target.n + 4
 

@@ -178,14 +178,21 @@ static inline uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t *lengt
     return kfix_crc_level_plain(price, qty, length);
 }
 
-/* bit i is set for each of n <= 32 levels whose CRC is not valid */
+#define KFIX_CRC_LEVELS 10 /* 5041 covers ten levels a side, and most sides have them: loops of that many are unrolled */
+
+/* bit i is set for each of n <= 10 levels whose CRC is not valid */
 static inline uint32_t kfix_crc_stale(const kfix_level_aux *level, int n) {
     uint32_t stale = 0;
+    if (__builtin_expect(n == KFIX_CRC_LEVELS, 1)) {
+#pragma GCC unroll 10
+        for (int i = 0; i < KFIX_CRC_LEVELS; i++) stale |= (uint32_t)(level[i].length == 0) << i;
+        return stale;
+    }
     for (int i = 0; i < n; i++) stale |= (uint32_t)(level[i].length == 0) << i;
     return stale;
 }
 
-/* raw CRC of the texts of n levels, the last one first; their length goes to *length */
+/* raw CRC of the texts of n <= 10 levels, the last one first; their length goes to *length */
 static uint32_t kfix_crc_join_plain(const kfix_level_aux *level, int n, int32_t *length) {
     uint64_t product = 0;
     uint32_t follows = 0;
@@ -198,26 +205,44 @@ static uint32_t kfix_crc_join_plain(const kfix_level_aux *level, int n, int32_t 
 }
 
 #if KFIX_HAVE_CLMUL
-__attribute__((target("pclmul"))) static uint32_t kfix_crc_join_clmul(
-    const kfix_level_aux *level, int n, int32_t *length) {
+#define KFIX_TIMES(crc, power) \
+    _mm_clmulepi64_si128(_mm_cvtsi32_si128((int)(crc)), _mm_cvtsi32_si128((int)(power)), 0)
+
+__attribute__((target("pclmul"))) static uint32_t kfix_crc_join_ten(const kfix_level_aux *level, int32_t *length) {
     __m128i product = _mm_setzero_si128();
     uint32_t follows = 0;
-    for (int i = 0; i < n; i++) {
-        if (__builtin_expect(follows >= KFIX_POWERS, 0)) return kfix_crc_join_plain(level, n, length);
-        product = _mm_xor_si128(product, _mm_clmulepi64_si128(_mm_cvtsi32_si128((int)level[i].crc),
-                                                              _mm_cvtsi32_si128((int)kfix_power[follows]), 0));
+#pragma GCC unroll 10
+    for (int i = 0; i < KFIX_CRC_LEVELS; i++) {
+        product = _mm_xor_si128(product, KFIX_TIMES(level[i].crc, kfix_power[follows & (KFIX_POWERS - 1)]));
         follows += level[i].length;
     }
     *length = (int32_t)follows;
+    if (__builtin_expect(follows >= KFIX_POWERS, 0)) return kfix_crc_join_plain(level, KFIX_CRC_LEVELS, length);
     return kfix_reduce((uint64_t)_mm_cvtsi128_si64(product));
+}
+
+/* zlib's CRC32 of two texts, the one and then the other, by their raw CRCs */
+__attribute__((target("pclmul"))) static uint32_t kfix_crc_both_clmul(uint32_t head, uint32_t tail_power,
+                                                                      uint32_t all_power, uint32_t tail) {
+    __m128i product = _mm_xor_si128(KFIX_TIMES(head, tail_power), KFIX_TIMES(0xFFFFFFFFu, all_power));
+    return kfix_reduce((uint64_t)_mm_cvtsi128_si64(product)) ^ tail ^ 0xFFFFFFFFu;
 }
 #endif
 
 static inline uint32_t kfix_crc_join(const kfix_level_aux *level, int n, int32_t *length) {
 #if KFIX_HAVE_CLMUL
-    if (__builtin_expect(kfix_use_clmul, 1)) return kfix_crc_join_clmul(level, n, length);
+    if (__builtin_expect(kfix_use_clmul && n == KFIX_CRC_LEVELS, 1)) return kfix_crc_join_ten(level, length);
 #endif
     return kfix_crc_join_plain(level, n, length);
+}
+
+/* zlib's CRC32 of a text of head_n bytes and one of tail_n bytes behind it, from their raw CRCs */
+static inline uint32_t kfix_crc_both(uint32_t head, uint32_t head_n, uint32_t tail, uint32_t tail_n) {
+    uint32_t tail_power = kfix_crc_power(tail_n), all_power = kfix_crc_power(head_n + tail_n);
+#if KFIX_HAVE_CLMUL
+    if (__builtin_expect(kfix_use_clmul, 1)) return kfix_crc_both_clmul(head, tail_power, all_power, tail);
+#endif
+    return kfix_reduce(kfix_clmul(head, tail_power) ^ kfix_clmul(0xFFFFFFFFu, all_power)) ^ tail ^ 0xFFFFFFFFu;
 }
 
 /* CRC of a text A o B from that of A n B, where n is replaced by o: B's CRC and length are known */

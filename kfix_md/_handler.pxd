@@ -1,3 +1,4 @@
+from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from kfix_md._book cimport Book
@@ -38,6 +39,7 @@ cdef struct Counters:
     uint64_t malformed, late, unknown_symbol, ignored, crossed, repeated_tags
 
 
+@final
 cdef class Handler(Stream):
     cdef readonly Codec codec
     cdef readonly Sequence sequence
@@ -63,6 +65,7 @@ cdef class Handler(Stream):
     cdef int32_t* table
     cdef uint32_t mask
     cdef list books, names
+    cdef uint32_t known_comp_ids    # Header.comp_ids that are those
     cdef bytes sender, target       # expected inbound 49 and 56; None: any
     # collected ticks
     cdef object tick_array

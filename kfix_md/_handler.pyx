@@ -4,6 +4,7 @@ Stream finds frames in the receive buffer, `on_frame` takes one through sequence
 (decode, apply, verify, publish). Whatever is not an in-order W or X goes to the session, in Python.
 """
 
+from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
@@ -74,6 +75,7 @@ cdef void find_symbol(const char* p, const char* end, Span* symbol) noexcept:
         p = after + 1
 
 
+@final
 cdef class Handler(Stream):
     """Decoder and books of one inbound FIX stream.
 
@@ -166,12 +168,18 @@ cdef class Handler(Stream):
         # a W or X that needs no word of the session
         if h.msg_type != c'X' and h.msg_type != c'W':
             return False
-        if h.poss_dup or h.poss_resend or h.seq < 0 or h.seq != self.sequence.expected:
+        if not self.fast or h.poss_dup or h.poss_resend or h.seq < 0 or h.seq != self.sequence.expected:
             return False
         cdef int64_t off = recv_ns - h.sending_ns
-        return (self.fast and same(h.sender, self.sender) and same(h.target, self.target)
-                and (self.sending_time_limit_ns <= 0 or (
-                    h.sending_ns > 0 and -self.sending_time_limit_ns <= off <= self.sending_time_limit_ns)))
+        if self.sending_time_limit_ns > 0 and (
+                h.sending_ns <= 0 or off > self.sending_time_limit_ns or off < -self.sending_time_limit_ns):
+            return False
+        if h.comp_ids == 0 or h.comp_ids != self.known_comp_ids:
+            # the codec compares with what it saw last: once is enough to look at that ourselves
+            if not (same(h.sender, self.sender) and same(h.target, self.target)):
+                return False
+            self.known_comp_ids = h.comp_ids
+        return True
 
     cdef int controlled(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1:
         # the session decides, and sees what was received before
@@ -677,6 +685,7 @@ cdef class Handler(Stream):
 
     def expect_comp_ids(self, sender, target):
         """49 and 56 (bytes) that inbound messages must carry to need no word of the session."""
+        self.known_comp_ids = 0
         self.sender = sender + b"\0" * PADDING if sender is not None else None
         self.target = target + b"\0" * PADDING if target is not None else None
 
