@@ -45,6 +45,10 @@ cdef extern from "_scan.h" nogil:
     int kfix_kraken_id(const char* p, uint64_t* hi, uint64_t* lo)
     void kfix_text_id(const char* p, int n, uint64_t* hi, uint64_t* lo)
     int64_t KFIX_DAY_NS
+    int kfix_plain
+
+if SIMD == "scalar":
+    kfix_plain = 1
 
 cdef enum:
     SOH = 1

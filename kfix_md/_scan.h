@@ -24,6 +24,9 @@
 #error "kfix-md reads numbers eight bytes at a time, in little endian order"
 #endif
 
+/* KFIX_SIMD=scalar: numbers and ids are read without SSE2, as on a machine that has none */
+static int kfix_plain = !KFIX_WIDE;
+
 static inline uint64_t kfix_load8(const char *p) {
     uint64_t v;
     memcpy(&v, p, 8);
@@ -244,7 +247,7 @@ static inline int kfix_number(const char **p, int64_t *mantissa, int *decimals) 
     int ends = _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8(1)));
     int points = _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8('.')));
     int end = __builtin_ctz(ends | 0x10000), dot = __builtin_ctz(ends | points | 0x10000);
-    if (__builtin_expect(end < 16 && dot > 0 && dot + 1 != end, 1)) {
+    if (__builtin_expect(end < 16 && dot > 0 && dot + 1 != end && !kfix_plain, 1)) {
         int fraction = end - dot - (end != dot), wrong = 0;
         uint64_t v = kfix_join_digits(q, dot, fraction, fraction, &wrong);
         if (__builtin_expect(!wrong, 1)) {
@@ -260,15 +263,37 @@ static inline int kfix_number(const char **p, int64_t *mantissa, int *decimals) 
 
 /* price or quantity at *p, up to SOH, in units of 10^-precision: 0 and *p behind the SOH, or -1 for whatever is
  * not usual: signs, more than 15 characters, decimals that are not zero beyond the precision, and what is no number */
-static inline int kfix_fixed(const char **p, int precision, int64_t *value) {
+static int kfix_fixed_plain(const char **p, int precision, int64_t *value) {
     const char *q = *p;
+    uint64_t whole, fraction = 0;
+    int digits = kfix_digits(&q, &whole), decimals = 0;
+    if (digits < 1 || digits + precision > 16) return -1;
+    if (*q == '.') {
+        q++;
+        decimals = kfix_digits(&q, &fraction);
+        if (decimals < 1) return -1;
+    }
+    if (*q != 1 || q - *p > 15) return -1;
+    if (decimals > precision) {
+        if (fraction % kfix_pow10[decimals - precision]) return -1;
+        fraction /= kfix_pow10[decimals - precision];
+        decimals = precision;
+    }
+    *value = (int64_t)(whole * kfix_pow10[precision] + fraction * kfix_pow10[precision - decimals]);
+    *p = q + 1;
+    return 0;
+}
+
+static inline int kfix_fixed(const char **p, int precision, int64_t *value) {
 #if KFIX_WIDE
+    const char *q = *p;
     __m128i text = _mm_loadu_si128((const __m128i *)q);
     int ends = _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8(1)));
     int points = _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8('.')));
     int zeros = _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8('0')));
     int end = __builtin_ctz(ends | 0x10000), dot = __builtin_ctz(ends | points | 0x10000);
     int decimals = end - dot - (end != dot), given = decimals < precision ? decimals : precision;
+    if (__builtin_expect(kfix_plain, 0)) return kfix_fixed_plain(p, precision, value);
     if (__builtin_expect(end == 16 || dot == 0 || dot + precision > 16 || dot + 1 == end, 0)) return -1;
     int wrong = (~zeros & ((1 << end) - 1)) >> (dot + 1 + precision);
     uint64_t v = kfix_join_digits(q, dot, precision, given, &wrong);
@@ -277,20 +302,7 @@ static inline int kfix_fixed(const char **p, int precision, int64_t *value) {
     *p = q + end + 1;
     return 0;
 #else
-    int decimals, whole;
-    uint64_t v, fraction = 0;
-    whole = kfix_digits(&q, &v);
-    if (whole < 1) return -1;
-    decimals = 0;
-    if (*q == '.') {
-        q++;
-        decimals = kfix_digits(&q, &fraction);
-        if (decimals < 1) return -1;
-    }
-    if (*q != 1 || decimals > precision || whole + precision > 16) return -1;
-    *value = (int64_t)((v * kfix_pow10[decimals] + fraction) * kfix_pow10[precision - decimals]);
-    *p = q + 1;
-    return 0;
+    return kfix_fixed_plain(p, precision, value);
 #endif
 }
 
@@ -462,8 +474,20 @@ static inline __m128i kfix_nibbles(__m128i text, unsigned *bad) {
 #endif
 
 /* 36 bytes 8-4-4-4-12: 0, or -1 when they are no lower case UUID */
+static inline int kfix_uuid_plain(const char *p, uint64_t *hi, uint64_t *lo) {
+    uint64_t bad = (uint64_t)((p[8] ^ '-') | (p[13] ^ '-') | (p[18] ^ '-') | (p[23] ^ '-'));
+    uint64_t a = kfix_hex8(kfix_load8(p), &bad);
+    uint64_t b = kfix_hex8(kfix_load4(p + 9) | (uint64_t)kfix_load4(p + 14) << 32, &bad);
+    uint64_t c = kfix_hex8(kfix_load4(p + 19) | (uint64_t)kfix_load4(p + 24) << 32, &bad);
+    uint64_t d = kfix_hex8(kfix_load8(p + 28), &bad);
+    *hi = a << 32 | b;
+    *lo = c << 32 | d;
+    return bad ? -1 : 0;
+}
+
 static inline int kfix_uuid(const char *p, uint64_t *hi, uint64_t *lo) {
 #if KFIX_WIDE
+    if (__builtin_expect(kfix_plain, 0)) return kfix_uuid_plain(p, hi, lo);
     unsigned bad = (unsigned)((p[8] ^ '-') | (p[13] ^ '-') | (p[18] ^ '-') | (p[23] ^ '-'));
     __m128i first = _mm_unpacklo_epi64(
         _mm_cvtsi64_si128((long long)kfix_load8(p)),
@@ -476,14 +500,7 @@ static inline int kfix_uuid(const char *p, uint64_t *hi, uint64_t *lo) {
     *lo = __builtin_bswap64((uint64_t)_mm_cvtsi128_si64(_mm_unpackhi_epi64(bytes, bytes)));
     return bad ? -1 : 0;
 #else
-    uint64_t bad = (uint64_t)((p[8] ^ '-') | (p[13] ^ '-') | (p[18] ^ '-') | (p[23] ^ '-'));
-    uint64_t a = kfix_hex8(kfix_load8(p), &bad);
-    uint64_t b = kfix_hex8(kfix_load4(p + 9) | (uint64_t)kfix_load4(p + 14) << 32, &bad);
-    uint64_t c = kfix_hex8(kfix_load4(p + 19) | (uint64_t)kfix_load4(p + 24) << 32, &bad);
-    uint64_t d = kfix_hex8(kfix_load8(p + 28), &bad);
-    *hi = a << 32 | b;
-    *lo = c << 32 | d;
-    return bad ? -1 : 0;
+    return kfix_uuid_plain(p, hi, lo);
 #endif
 }
 
