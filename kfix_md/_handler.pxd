@@ -31,6 +31,7 @@ cdef struct Slot:               # one symbol of this stream
     uint8_t pending             # to be published at the next pause
     uint8_t silent              # another handler's copy is the published one
     TopOfBook top
+    const void* ends[6]         # behind the best of the book's arrays, see kfix_ask_for
 
 
 cdef struct Counters:

@@ -4,6 +4,7 @@ Stream finds frames in the receive buffer, `on_frame` takes one through sequence
 (decode, apply, verify, publish). Whatever is not an in-order W or X goes to the session, in Python.
 """
 
+from cpython.object cimport PyObject
 from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
@@ -31,6 +32,13 @@ from kfix_md.instruments import parse_list
 
 cdef extern from "_scan.h" nogil:
     int kfix_same(const char* a, const char* b, int64_t n)
+
+cdef extern from "Python.h":
+    PyObject* PyList_GET_ITEM(list items, Py_ssize_t i)     # borrowed
+
+cdef extern from "_levels.h" nogil:
+    void kfix_ask(const void* p, size_t bytes)
+    void kfix_ask_for(const void* book, const void** ends, int n)
 
 cdef enum:
     MAX_SYMBOLS = 65536
@@ -311,6 +319,7 @@ cdef class Handler(Stream):
             if error != MD_OK or row[0] < 0:
                 return error if m.staged else self.codec.stage(h, end, m)
             s = &self.slots[row[0]]
+            kfix_ask_for(PyList_GET_ITEM(self.books, row[0]), s.ends, 6)
             error = self.codec.finish(h, end, m, s.price_precision, s.qty_precision)
             if error != MD_OTHER_SYMBOL:
                 return error
@@ -326,6 +335,7 @@ cdef class Handler(Stream):
         cdef MDEntry* e = self.codec.entries
         cdef MDEntry* last = e + m.n
         cdef int32_t trades = 0
+        cdef int side
         s.top.spare = s.top.state
         while e < last:
             if e.side == SIDE_TRADE:
@@ -355,6 +365,10 @@ cdef class Handler(Stream):
                 flags |= self.verify(s, book, m)
         elif m.has_crc:
             flags |= MSG_HAS_CRC
+        for side in range(2):
+            s.ends[side] = book.sides[side].price + book.sides[side].n
+            s.ends[side + 2] = book.sides[side].qty + book.sides[side].n
+            s.ends[side + 4] = book.aux[side] + book.sides[side].n
         s.top.updates += 1
         if s.synced and s.top.state <= STATE_EMPTY:
             s.top.state = self.settled(s, book)
@@ -498,6 +512,7 @@ cdef class Handler(Stream):
     cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept:
         cdef uint32_t at = hash_symbol(symbol, n) & self.mask
         cdef int32_t row = self.table[at]
+        kfix_ask(&self.slots[row], sizeof(Slot))
         while row >= 0:
             if self.slots[row].symbol_n == n and kfix_same(self.slots[row].symbol, symbol, n):
                 return row

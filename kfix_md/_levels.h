@@ -39,6 +39,20 @@ static inline int32_t kfix_locate(const int64_t *p, int32_t n, int64_t price, in
     return low;
 }
 
+/* With many symbols the book a message is about has left the caches: its lines are asked for as soon as the symbol is
+ * known, and arrive while the entries are decoded. `ends`: behind the best of each array, as the last message left it. */
+static inline void kfix_ask(const void *p, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)p + i, 1);
+}
+
+static inline void kfix_ask_for(const void *book, const void *const *ends, int n) {
+    kfix_ask(book, 256);
+    for (int i = 0; i < n; i++) {
+        __builtin_prefetch((const char *)ends[i] - 1, 1);
+        __builtin_prefetch((const char *)ends[i] - 65, 1);
+    }
+}
+
 /* make room for one element of `size` bytes at `at`, behind which `moved` stand */
 static inline void kfix_open_gap(void *at, int32_t moved, size_t size) {
     if (moved <= KFIX_NEAR) {
