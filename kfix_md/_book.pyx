@@ -5,7 +5,7 @@ happen near the best, so a short scan finds the level and an insertion moves lit
 """
 
 from cython cimport final
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from kfix_md._entry cimport (
