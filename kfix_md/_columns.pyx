@@ -14,8 +14,8 @@ cdef enum:
 
 #: column -> dtype; those that end in _absent are true where the column before them has no value
 COLUMNS = {
-    "recv_ns": "i8", "event_ms": "i8", "event_absent": "?", "event_frac_ns": "i4", "queue_ns": "i8",
-    "queue_absent": "?", "seq": "i8", "entry_no": "i4", "symbol": "i4", "side": "i4", "side_absent": "?",
+    "recv_ns": "i8", "event_ms": "i8", "event_frac_ns": "i4", "queue_ns": "i8", "queue_absent": "?",
+    "seq": "i8", "entry_no": "i4", "symbol": "i4", "side": "i4", "side_absent": "?",
     "action": "i4", "flags": "i4", "price": "i8", "qty": "i8", "price_scale": "i1", "qty_scale": "i1", "id": "u8",
     "id_kind": "i4", "id_absent": "?", "aggressor": "i4", "aggressor_absent": "?", "ord_type": "i4",
     "ord_type_absent": "?", "crc": "u4", "crc_absent": "?",
@@ -48,7 +48,8 @@ def columns(ticks, scales) -> dict:
     cdef int8_t[::1] price_scale = out["price_scale"], qty_scale = out["qty_scale"]
     cdef uint32_t[::1] crc = out["crc"]
     cdef uint64_t[:, ::1] ids = out["id"]
-    cdef uint8_t[::1] no_event = out["event_absent"].view("u1"), no_queue = out["queue_absent"].view("u1")
+    cdef uint8_t[::1] no_queue = out["queue_absent"].view("u1")
+    cdef int64_t event_ns
     cdef uint8_t[::1] no_side = out["side_absent"].view("u1"), no_id = out["id_absent"].view("u1")
     cdef uint8_t[::1] no_crc = out["crc_absent"].view("u1"), no_type = out["ord_type_absent"].view("u1")
     cdef uint8_t[::1] no_aggressor = out["aggressor_absent"].view("u1")
@@ -56,9 +57,10 @@ def columns(ticks, scales) -> dict:
         if not 0 <= t.entry.instrument < digits.shape[0]:
             raise ValueError(f"tick {i} is of instrument {t.entry.instrument}, which has no scales")
         recv[i], queue[i], seq[i] = t.recv_ns, t.entry.queue_ns, t.seq
-        event[i] = t.entry.event_ns // 1_000_000
-        frac[i] = <int32_t>(t.entry.event_ns - event[i] * 1_000_000)
-        no_event[i], no_queue[i] = t.entry.event_ns == 0, t.entry.queue_ns == 0
+        event_ns = t.entry.event_ns if t.entry.event_ns else t.sending_ns    # a CLEAR has none of its own
+        event[i] = event_ns // 1_000_000
+        frac[i] = <int32_t>(event_ns - event[i] * 1_000_000)
+        no_queue[i] = t.entry.queue_ns == 0
         entry_no[i], symbol[i] = t.entry_no, t.entry.instrument
         side[i], action[i] = t.entry.side, t.entry.action
         no_side[i] = t.entry.action == ACTION_CLEAR

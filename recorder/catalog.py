@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kfix_md._book import Book
-from kfix_md.errors import NoSuchSymbol, UsageError
+from kfix_md.errors import CaptureError, NoSuchSymbol, UsageError
 from recorder import files, layout, rebuild, schema, shape
 from recorder.layout import Tree, to_date, to_ns
 from recorder.rebuild import BookAt, Rebuilder
@@ -67,8 +67,7 @@ class Captures:
         self._known(symbol, to_ns(start) if end is None else to_ns(end))
 
         def read() -> pa.Table:
-            found = list(self.tick_batches(symbol, start, end, level=level, price="int", columns=columns, ids=ids,
-                                           _extra=price != "int"))  # fmt: skip
+            found = list(self._ticks(symbol, start, end, level, columns, ids, price))
             whole = pa.Table.from_batches(found).unify_dictionaries() if found else shape.empty(columns, ids)
             return shape.prices(whole, price, columns)
 
@@ -76,19 +75,44 @@ class Captures:
 
     def tick_batches(self, symbol: "str | list[str] | None" = None, start: Moment = None, end: Moment = None, *,
                      level: str | None = None, price: Price = "int", columns: list[str] | None = None,
-                     ids: Literal["binary", "text"] = "binary",
-                     _extra: bool = False) -> Iterator[pa.RecordBatch]:  # fmt: skip
-        """As `ticks`, a record batch at a time: for days larger than memory. Decimals have each batch's own scale."""
+                     ids: Literal["binary", "text"] = "binary") -> Iterator[pa.RecordBatch]:  # fmt: skip
+        """As `ticks`, a record batch at a time: for days larger than memory. Decimals have each batch's own scale.
+
+        CaptureError when compaction replaces the files meanwhile: begin again.
+        """
+        self._known(symbol, to_ns(start) if end is None else to_ns(end))
+        found = self._ticks(symbol, start, end, level, columns, ids, price)
+        shape.prices(shape.empty(columns, ids), price, columns)  # words that cannot be are said now
+
+        def give() -> Iterator[pa.RecordBatch]:
+            try:
+                for batch in found:
+                    yield shape.prices(batch, price, columns)
+            except files.Vanished as gone:
+                raise CaptureError(f"{gone} was compacted while it was read: read again from the start") from None
+
+        return give()
+
+    def scan(self, symbol: "str | list[str] | None" = None, start: Moment = None, end: Moment = None, *,
+             level: str | None = None, price: Literal["int", "float"] = "int", columns: list[str] | None = None,
+             ids: Literal["binary", "text"] = "binary") -> pa.RecordBatchReader:  # fmt: skip
+        """As `tick_batches`, for tools that take Arrow streams lazily: duckdb.sql("FROM reader"), polars.from_arrow,
+        pyarrow.dataset.write_dataset, reader.read_pandas()."""
+        if price not in ("int", "float"):
+            raise UsageError(f'price is {price!r}: scan has "int" and "float"; ticks and tick_batches have decimals')
+        found = self.tick_batches(symbol, start, end, level=level, price=price, columns=columns, ids=ids)
+        kind = shape.prices(shape.empty(columns, ids), price, columns).schema.remove_metadata()
+        return pa.RecordBatchReader.from_batches(kind, (batch.replace_schema_metadata() for batch in found))
+
+    def _ticks(self, symbol: Any, start: Moment, end: Moment, level: str | None, columns: list[str] | None, ids: str,
+               price: Price) -> Iterator[pa.RecordBatch]:  # fmt: skip
         first, last = to_ns(start), to_ns(end)
-        where = self._where(level)
-        wanted = shape.wanted(columns, price != "int" or _extra, ids)
+        wanted = shape.wanted(columns, price != "int", ids)
         names = [symbol] if isinstance(symbol, str) else symbol
-        found = files.batches("ticks", self._files.of("ticks", first, last), wanted, where, symbols=names, start=first,
-                              end=last)  # fmt: skip
-        for batch in found:
-            if batch.num_rows:
-                batch = shape.text_ids(batch) if ids == "text" else batch  # noqa: PLW2901
-                yield batch if price == "int" else shape.prices(batch, price, columns)
+        found = files.batches("ticks", self._files.of("ticks", first, last), wanted, self._where(level), symbols=names,
+                              start=first, end=last)  # fmt: skip
+        batches = (batch for batch in found if batch.num_rows)
+        return (shape.text_ids(batch) for batch in batches) if ids == "text" else batches
 
     @staticmethod
     def _where(level: str | None) -> pc.Expression | None:

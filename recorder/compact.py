@@ -208,7 +208,7 @@ class _Parts:
         name = layout.file_name(self.start, self.end, compacted=True, part=len(self.paths))
         self.paths.append(self.work / name)
         self.writer = pq.ParquetWriter(self.paths[-1], described,
-                                       **schema.write_options(self.table, 3, self.row_group))  # fmt: skip
+                                       **schema.write_options(self.table, schema.LEVEL, self.row_group))  # fmt: skip
         self.in_file = 0
 
     def _finish(self) -> None:

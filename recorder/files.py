@@ -209,7 +209,11 @@ def _selected(batch: pa.RecordBatch, symbols: Collection[str] | None, start: int
         return batch
     n = int(mask.sum())
     first = int(mask.argmax()) if n else 0
-    return batch.slice(first, n) if mask[first : first + n].all() else batch.filter(pa.array(mask))
+    if not mask[first : first + n].all():
+        return batch.filter(pa.array(mask))
+    together = batch.slice(first, n)
+    # a slice keeps all of its batch in memory: a small one is copied
+    return together if 2 * n >= batch.num_rows else together.take(pa.array(np.arange(n)))
 
 
 def table(name: str, paths: list[Path], columns: list[str] | None = None, where: pc.Expression | None = None,

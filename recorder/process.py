@@ -32,7 +32,7 @@ class Settings:
     row_group: int = 65_536
     checkpoint_rows: int = 20_000  # of a symbol between two of its checkpoints, or
     checkpoint_seconds: float = 300.0
-    compression_level: int = 1  # of live files; compaction writes them again with 3
+    compression_level: int = 1  # of live files; compaction writes them again, smaller
     retention: str = "keep"
     compact: bool = True
     poll_seconds: float = 0.2

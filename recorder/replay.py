@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ class Message:
     level: str
     flags: int
     scales: tuple[int, int]
-    rows: pa.Table
+    rows: pa.Table = field(repr=False)
 
     def entries(self) -> np.ndarray:
         """ENTRY_DTYPE, a CLEAR in front of a snapshot's."""

@@ -42,7 +42,8 @@ def _dict() -> pa.DataType:
 #: name, type, encoding ("dict" or Parquet's name), description; the order is that of the columns
 _TICKS = [
     ("recv_ns", pa.int64(), "DELTA_BINARY_PACKED", "receive time of the read that completed the frame, ns"),
-    ("event_ms", pa.int64(), "BYTE_STREAM_SPLIT", "exchange time: 5060, else 273 on the day of 52; ms"),
+    ("event_ms", pa.int64(), "BYTE_STREAM_SPLIT", "exchange time: 5060, else 273 on the day of 52, of a clear row "
+                                                   "52; ms"),
     ("event_frac_ns", pa.int32(), "BYTE_STREAM_SPLIT", "ns of the exchange time beyond event_ms; 0 where only 273 is "
                                                        "known"),
     ("queue_ns", pa.int64(), "PLAIN", "L3: 5273 time that orders the queue at a price; ns, null unknown or L2"),
@@ -152,7 +153,7 @@ TABLES = {"ticks": _TICKS, "gaps": _GAPS, "sessions": _SESSIONS, "instruments": 
           "status": _STATUS, "checkpoints": _CHECKPOINTS}  # fmt: skip
 
 #: columns of ticks and checkpoints that may be null; the others are read faster for being declared never to be
-_MAY_BE_NULL = {"event_ms", "event_ns", "queue_ns", "side", "order_id", "order_text", "aggressor", "ord_type", "crc"}
+_MAY_BE_NULL = {"event_ns", "queue_ns", "side", "order_id", "order_text", "aggressor", "ord_type", "crc"}
 _EMPTY_BOOK = {"price", "qty"}  # null in the one row of an empty book in checkpoints
 
 
@@ -165,7 +166,7 @@ SCHEMAS = {name: pa.schema([_field(name, n, t, text) for n, t, _, text in column
            for name, columns in TABLES.items()}  # fmt: skip
 
 _EVENT = ("event_ms", "event_frac_ns")
-_EVENT_NS = pa.field("event_ns", pa.int64(), metadata={"description": "exchange time, ns: event_ms and event_frac_ns"})
+_EVENT_NS = pa.field("event_ns", pa.int64(), False, {"description": "exchange time, ns: event_ms and event_frac_ns"})
 #: columns of ticks as readers are given them: the exchange time in one
 GIVEN = [n for n in SCHEMAS["ticks"].names if n not in _EVENT]
 GIVEN.insert(1, "event_ns")
@@ -200,12 +201,13 @@ def plain(columns: pa.Schema) -> pa.Schema:
 _PRUNES = ("recv_ns", "session", "seq", "symbol", "level", "side", "opened_ns", "started_ns")
 
 
-#: columns that zstd makes hardly smaller than lz4 does: its set-up for each page costs more time than reading them
-_LIGHT = {"session", "symbol", "level", "price_scale", "qty_scale", "id_kind", "order_text", "aggressor", "ord_type"}
-ROW_GROUP = 131_072
+#: columns that zstd makes little smaller than lz4 does, for more time: it needs some for each page and more for recv_ns
+_LIGHT = {"recv_ns", "session", "symbol", "level", "price_scale", "qty_scale", "id_kind", "order_text", "aggressor",
+          "ord_type"}  # fmt: skip
+LEVEL, ROW_GROUP = 6, 131_072  # of compacted files: written once, read for years
 
 
-def write_options(table: str, level: int = 3, row_group: int = ROW_GROUP, *, index: bool = True) -> dict:
+def write_options(table: str, level: int = LEVEL, row_group: int = ROW_GROUP, *, index: bool = True) -> dict:
     """Keyword arguments of pq.ParquetWriter for one table; `index`: with minima and maxima of pages too."""
     columns = TABLES[table]
     codecs = {name: "lz4" if table == "ticks" and name in _LIGHT else "zstd" for name, *_ in columns}
@@ -261,7 +263,7 @@ def tick_columns(ticks: np.ndarray, instruments: list[tuple], session: int, leve
     c = columns(ticks, np.array([i[1:3] for i in instruments] or [(0, 0)], np.int8))
     made = {
         "recv_ns": pa.array(c["recv_ns"]),
-        "event_ms": _nullable(c["event_ms"], c["event_absent"]),
+        "event_ms": pa.array(c["event_ms"]),
         "event_frac_ns": pa.array(c["event_frac_ns"]),
         "queue_ns": _nullable(c["queue_ns"], c["queue_absent"]),
         "session": pa.array(np.full(n, session, np.int32)),

@@ -11,7 +11,8 @@ import pytest
 
 import recorder
 from kfix_md._ticks import book_rows
-from recorder import compact, files, tail
+from kfix_md.errors import CaptureError, NoSuchSymbol, UsageError
+from recorder import compact, files, schema, tail
 from recorder.rebuild import Rebuilder
 from tests.recorder import build
 
@@ -53,6 +54,46 @@ def test_a_selection_is_what_a_filter_over_everything_gives(queried):
         assert same(cap.ticks(names, start, end, level=level), wanted)
         batches = list(cap.tick_batches(names, start, end, level=level, columns=["seq"]))
         assert sum(b.num_rows for b in batches) == wanted.num_rows and all(b.schema.names == ["seq"] for b in batches)
+
+
+@pytest.mark.parametrize(("price", "ids"), [("int", "binary"), ("float", "text")])
+def test_batches_and_lazy_streams_give_what_ticks_gives(queried, price, ids):
+    cap, _ = queried
+    asked = {"symbol": "PF_BTCUSD", "price": price, "ids": ids}
+    whole = cap.ticks(**asked)
+    assert whole.num_rows > 400
+    plain = whole.cast(schema.plain(whole.schema))
+    for found in (pa.Table.from_batches(cap.tick_batches(**asked)), cap.scan(**asked).read_all()):
+        assert found.schema.names == whole.schema.names
+        assert found.cast(schema.plain(whole.schema)).equals(plain)
+    frame = cap.scan(**asked).read_pandas()
+    assert frame["recv_ns"].tolist() == whole["recv_ns"].to_pylist()
+    assert cap.scan("PF_BTCUSD", build.START_NS - 10, build.START_NS - 5).read_all().num_rows == 0
+    columns = ["price", "recv_ns"]
+    assert cap.scan("PF_BTCUSD", columns=columns, price=price).schema.names == columns
+    decimals = pa.concat_tables(pa.Table.from_batches([b]) for b in cap.tick_batches("PF_BTCUSD", price="decimal"))
+    assert decimals["price"].to_pylist() == cap.ticks("PF_BTCUSD", price="decimal")["price"].to_pylist()
+
+
+def test_what_cannot_be_asked_is_said_at_once(queried, monkeypatch):
+    cap, _ = queried
+    with pytest.raises(NoSuchSymbol, match="no NIL/USD"):
+        cap.tick_batches("NIL/USD")
+    with pytest.raises(UsageError, match="no column 'bid'"):
+        cap.scan(columns=["bid"])
+    with pytest.raises(UsageError, match='scan has "int" and "float"'):
+        cap.scan(price="decimal")
+    with pytest.raises(UsageError, match='use "L2" or "L3"'):
+        cap.tick_batches(level="L4")
+    found = cap.tick_batches()
+    path = cap.tree.files("ticks", cap.dates()[0])[0]
+
+    def gone(*args):
+        raise files.Vanished(path)
+
+    monkeypatch.setattr(files, "footer", gone)
+    with pytest.raises(CaptureError, match="compacted while it was read: read again"):
+        list(found)
 
 
 def test_row_groups_without_the_symbol_are_not_read(queried, monkeypatch):

@@ -55,16 +55,19 @@ def test_rows_are_the_oracles_entries(recorded, service):
 
 
 def test_the_exchange_time_is_stored_in_two_columns_and_given_in_one(recorded):
-    cap, _ = recorded
+    cap, told = recorded
     files = [f for day in cap.dates() for f in cap.tree.files("ticks", day)]
     raw = pa.concat_tables([pq.read_table(f, columns=["level", "event_ms", "event_frac_ns"]) for f in files])
     given = cap.ticks(columns=["event_ns", "action"])
-    whole = [None if ms is None else ms * 1_000_000 + rest
+    whole = [ms * 1_000_000 + rest
              for ms, rest in zip(raw["event_ms"].to_pylist(), raw["event_frac_ns"].to_pylist(), strict=True)]
     assert given.column_names == ["event_ns", "action"]
     assert given["event_ns"].to_pylist() == whole
-    is_null = np.array(given["event_ns"].is_null())
-    assert (is_null == (np.array(given["action"].to_pylist()) == "clear")).all()
+    assert str(given.to_pandas()["event_ns"].dtype) == "int64"  # never null: nothing turns it into a float
+    sent: set[int] = set()
+    for stream, _ in told.values():
+        Follower(lambda m, book: sent.add(m.sending_ns) if m.type == "W" else None).feed(stream.data)
+    assert {e for e, a in zip(whole, given["action"].to_pylist(), strict=True) if a == "clear"} == sent
     fine = raw["event_frac_ns"].to_numpy() != 0
     assert set(np.array(raw["level"].to_pylist())[fine]) == {"L3"}  # 273 has milliseconds, 5060 nanoseconds
     assert cap.ticks(columns=["event_ms"])["event_ms"].equals(raw["event_ms"])
