@@ -43,8 +43,11 @@ cdef extern from "journal_segment.h" nogil:
         uint64_t made
         uint64_t made_inline
         uint64_t syncs
+        uint64_t sync_failed
         int64_t synced_ns
+        uint64_t synced
         int64_t sync_max_ns
+        int64_t exposed_max_ns
     ctypedef uint32_t (*crc32c_fn)(uint32_t, const void*, size_t) noexcept nogil
     crc32c_fn crc32c_choose()
     uint32_t crc32c_portable(uint32_t crc, const void* data, size_t n)
@@ -292,7 +295,9 @@ cdef class JournalWriter:
         return self.number << 32 | self.offset
 
     def stats(self) -> dict:
-        """records, lost, bytes of the segment, segments made and made late, age of the last sync, alarm text."""
+        """records, lost, position behind the last record; segments made, and made late; syncs, failed ones, when the
+        last began (everything written before is on disk), the position it reached, the longest one, and the longest a
+        record may have waited to be on disk (what a power loss costs); alarm text."""
         cdef jio* io = <jio*>self.io
         if io == NULL:
             raise CaptureError(f"journal {self.directory} is closed")
@@ -304,8 +309,9 @@ cdef class JournalWriter:
         elif self.lost:
             alarm = "journal is losing records"
         return {"records": self.records, "lost": self.lost_total, "position": self.position,
-                "segments": io.made, "made_late": io.made_inline, "syncs": io.syncs,
-                "synced_ns": io.synced_ns, "sync_max_ns": io.sync_max_ns, "alarm": alarm}
+                "segments": io.made, "made_late": io.made_inline, "syncs": io.syncs, "sync_failed": io.sync_failed,
+                "synced_ns": io.synced_ns, "synced": io.synced, "sync_max_ns": io.sync_max_ns,
+                "exposed_max_ns": io.exposed_max_ns, "alarm": alarm}
 
     cdef _finish(self):
         self.commit(0)

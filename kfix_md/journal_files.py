@@ -1,5 +1,6 @@
 """Hides how journal segments lie in their directory: names, headers, lock, compressed form."""
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -32,19 +33,32 @@ def lock(directory: str | os.PathLike):
     path = Path(directory)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        file = open(path / "lock", "a+", encoding="ascii")  # noqa: SIM115 - held as long as the writer lives
+        return take_lock(path / "lock", f"journal {path} is in use by process {{pid}}: one writer a directory")
     except OSError as error:
         raise UsageError(f"journal {path} cannot be written: {error.strerror}") from None
+
+
+def take_lock(path: Path, held: str, *, wait: bool = False):
+    """Lock a file, made if needed, and write our process id into it; the open file holds the lock.
+
+    CaptureError with the text `held`, its {pid} filled in, when another process holds it (unless we wait). Any other
+    OSError is about the disk.
+    """
+    file = open(path, "a+", encoding="ascii")  # noqa: SIM115 - held by the caller
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+    except BlockingIOError:
         file.seek(0)
         pid = file.read().strip() or "unknown"
         file.close()
-        raise CaptureError(f"journal {path} is in use by process {pid}: one writer a directory") from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+        raise CaptureError(held.format(pid=pid)) from None
+    except OSError:
+        with contextlib.suppress(OSError):  # closing writes what could not be written once more
+            file.close()
+        raise
     return file
 
 

@@ -184,9 +184,11 @@ typedef struct {
     int error;          /* errno of the latest failure to make a segment; 0: well */
     int sync_error;     /* errno of the latest failure to sync; 0: well */
     uint32_t next_number;
-    uint64_t made, made_inline, syncs;
-    int64_t synced_ns;  /* when everything written before it was known to be on disk */
+    uint64_t made, made_inline, syncs, sync_failed;
+    int64_t synced_ns;  /* everything written before this time is on disk */
+    uint64_t synced;    /* position up to which everything is on disk */
     int64_t sync_max_ns;
+    int64_t exposed_max_ns; /* longest a record may have waited to be on disk: from one sync's start to the next one's end */
     jseg* spare;
     jseg* active;
     uint64_t written;   /* committed bytes of the active segment */
@@ -262,9 +264,14 @@ static void jio_date_name(jio* io, jseg* s) {
     s->named = 1;
 }
 
+static void jio_sync_failed(jio* io, int error) {
+    io->sync_failed++;
+    __atomic_store_n(&io->sync_error, error, __ATOMIC_RELAXED);
+}
+
 static void jio_release(jio* io, jseg* s) {
     int e = jio_sync_to(s, s->used);
-    if (e) __atomic_store_n(&io->sync_error, e, __ATOMIC_RELAXED);
+    if (e) jio_sync_failed(io, e);
     jio_date_name(io, s);
     uint64_t from = (s->used + 4095) & ~(uint64_t)4095;
 #ifdef FALLOC_FL_PUNCH_HOLE
@@ -308,23 +315,29 @@ static void jio_keep_spare(jio* io) {
     if (s) __atomic_store_n(&io->spare, s, __ATOMIC_RELEASE);
 }
 
-static void jio_sync_active(jio* io) {
+/* How long it took; -1 when it has to be tried again in a moment: the writer went on to another segment meanwhile. */
+static int64_t jio_sync_active(jio* io) {
     int64_t start = jclock();
     jseg* s = __atomic_load_n(&io->active, __ATOMIC_ACQUIRE);
     uint64_t to = __atomic_load_n(&io->written, __ATOMIC_ACQUIRE);
     /* the pair may be torn by a roll in between: then the old one is in the retired list and synced there */
-    if (!s || s != __atomic_load_n(&io->active, __ATOMIC_ACQUIRE) || to > s->size) return;
+    if (!s || s != __atomic_load_n(&io->active, __ATOMIC_ACQUIRE) || to > s->size) return s ? -1 : 0;
+    /* what was retired meanwhile is synced first, at the next turn, else `synced` would say too much */
+    if (__atomic_load_n(&io->retired, __ATOMIC_ACQUIRE)) return -1;
     jio_date_name(io, s);
     int e = jio_sync_to(s, to);
-    __atomic_store_n(&io->sync_error, e, __ATOMIC_RELAXED);
-    if (e) return;
+    if (e) return jio_sync_failed(io, e), 0;
+    __atomic_store_n(&io->sync_error, 0, __ATOMIC_RELAXED);
     /* writeback made the pages read-only again: fault them in here rather than under the writer */
     uint64_t from = to & ~(uint64_t)4095, n = s->size - from < JSEG_AHEAD ? s->size - from : JSEG_AHEAD;
     jio_prefault(s->base + from, n);
-    int64_t took = jclock() - start;
+    int64_t end = jclock();
     io->syncs++;
-    if (took > io->sync_max_ns) io->sync_max_ns = took;
+    if (end - start > io->sync_max_ns) io->sync_max_ns = end - start;
+    if (io->synced_ns && end - io->synced_ns > io->exposed_max_ns) io->exposed_max_ns = end - io->synced_ns;
+    __atomic_store_n(&io->synced, (uint64_t)s->number << 32 | to, __ATOMIC_RELEASE);
     __atomic_store_n(&io->synced_ns, start, __ATOMIC_RELEASE);
+    return end - start;
 }
 
 static void* jio_run(void* arg) {
@@ -340,14 +353,14 @@ static void* jio_run(void* arg) {
         pthread_mutex_unlock(&io->lock);
         jio_release_retired(io);
         if (now - last_sync >= (int64_t)io->sync_ms * 1000000 || now < last_sync) {
-            jio_sync_active(io);
-            last_sync = now;
+            /* the next one so early that it ends sync_ms after this one began; a turn of 1 ms when this one could not be */
+            int64_t every = (int64_t)io->sync_ms * 1000000, took = jio_sync_active(io);
+            last_sync = now - (took < 0 ? every - 1000000 : took < every / 2 ? took : every / 2);
         }
         pthread_mutex_lock(&io->lock);
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += 10 * 1000000;
-        if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+        int64_t due = last_sync + (int64_t)io->sync_ms * 1000000, at = jclock() + 10000000;
+        if (due < at) at = due;
+        struct timespec until = {.tv_sec = at / 1000000000, .tv_nsec = at % 1000000000};
         if (!io->stop) pthread_cond_timedwait(&io->wake, &io->lock, &until);
     }
     pthread_mutex_unlock(&io->lock);
@@ -405,20 +418,22 @@ static jseg* jio_take(jio* io, uint64_t need) {
     return s;
 }
 
-/* Seal the active segment at `used` and make `s` the active one. */
+/* Seal the active segment at `used` and make `s` the active one. The sealed one is with the retired before the next
+ * one is active, so that the thread cannot take the next one for all there is. */
 static void jio_switch(jio* io, jseg* s, uint64_t used, int32_t date, uint32_t reason) {
     jseg* old = io->active;
     if (s) ((jseg_header*)s->base)->date = date;
-    __atomic_store_n(&io->active, (jseg*)NULL, __ATOMIC_RELEASE);
+    __atomic_store_n(&io->active, (jseg*)NULL, __ATOMIC_SEQ_CST);
     __atomic_store_n(&io->written, JSEG_HEADER, __ATOMIC_RELEASE);
+    if (old) {
+        jseg_header* h = (jseg_header*)old->base;
+        h->reason = reason;
+        jstore64(&h->sealed_end, used);
+        old->used = used;
+        old->next = __atomic_load_n(&io->retired, __ATOMIC_RELAXED);
+        while (!__atomic_compare_exchange_n(&io->retired, &old->next, old, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {}
+    }
     __atomic_store_n(&io->active, s, __ATOMIC_RELEASE);
-    if (!old) return;
-    jseg_header* h = (jseg_header*)old->base;
-    h->reason = reason;
-    jstore64(&h->sealed_end, used);
-    old->used = used;
-    old->next = __atomic_load_n(&io->retired, __ATOMIC_RELAXED);
-    while (!__atomic_compare_exchange_n(&io->retired, &old->next, old, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {}
 }
 
 #endif

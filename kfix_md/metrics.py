@@ -132,9 +132,16 @@ class _Collector:
                 for key, value in one[name].items():
                     family.add_metric([*one["labels"], key.lower()], value)
             yield family
-        for name, text in (("records", "records appended"), ("lost", "records that could not be stored")):
+        for name, text in (("records", "records appended"), ("lost", "records that could not be stored"),
+                           ("syncs", "times it was put on disk"), ("sync_failed", "times that failed")):  # fmt: skip
             value = reading.journal.get(name, 0)
             yield CounterMetricFamily(f"kfix_journal_{name}", f"journal: {text}", value=value)
+        exposed = reading.journal.get("exposed_max_ns", 0) / 1e9
+        yield GaugeMetricFamily("kfix_journal_exposed_max_seconds", "longest a record may have waited to be on disk, "
+                                "what a power loss costs", value=exposed)  # fmt: skip
+        position, synced = (reading.journal.get(name, 0) for name in ("position", "synced"))
+        waiting = max(0, position - synced) if position >> 32 == synced >> 32 else position & 0xFFFFFFFF
+        yield GaugeMetricFamily("kfix_journal_unsynced_bytes", "written since the last sync", value=waiting)
         alarm = int(bool(reading.journal.get("alarm")))
         yield GaugeMetricFamily("kfix_journal_alarm", "1 while the journal cannot be written", value=alarm)
 

@@ -8,7 +8,6 @@
 """
 
 import ctypes
-import fcntl
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from kfix_md.errors import CaptureError, UsageError
+from kfix_md.journal_files import take_lock
 
 TABLES = ("ticks", "gaps", "sessions", "instruments", "status", "checkpoints")
 DAY_NS = 86_400_000_000_000
@@ -162,18 +162,8 @@ class Tree:
 
     def lock(self, name: str, *, wait: bool = False, who: str = "recorder"):
         """Take state/<name>.lock for the life of the returned file; CaptureError when someone holds it."""
-        file = open(self.state / f"{name}.lock", "a+", encoding="ascii")  # noqa: SIM115 - held by the caller
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            file.seek(0)
-            pid = file.read().strip() or "unknown"
-            file.close()
-            raise CaptureError(f"captures {self.root} already have a {who}, process {pid}") from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        return file
+        held = f"captures {self.root} already have a {who}, process {{pid}}"
+        return take_lock(self.state / f"{name}.lock", held, wait=wait)
 
     @contextmanager
     def changing(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """The journal keeps every record, in order, whatever happens to its writer."""
 
+import errno
 import fcntl
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 from kfix_md import _journal, journal_files
 from kfix_md._journal import EVENT, FRAME, JournalReader, JournalWriter, crc32c
 from kfix_md.errors import CaptureError, UsageError
+from recorder.layout import Tree
 
 NOON = 1_700_049_600_000_000_000  # 2023-11-15 12:00 UTC
 HOUR = 3_600_000_000_000
@@ -313,15 +315,29 @@ def test_kill_9_at_random_points_loses_nothing(tmp_path):
         start = len(numbers)
 
 
-def test_power_loss_bound_is_measured_by_the_writer(tmp_path):
+def test_what_is_older_than_a_sync_is_on_disk(tmp_path):
+    """`synced` grows, never beyond what was written, and reaches every record by the end of the sync that began after
+    it; `exposed_max_ns` bounds how long that took."""
+    written: list[tuple[int, int]] = []  # position behind a record, when it was committed
+    syncs = synced = 0
     with writer(tmp_path, sync_ms=5) as w:
-        before = time.time_ns()
-        w.frame(0, NOON, b"x")
-        deadline = time.monotonic() + 10
-        while w.stats()["synced_ns"] < before:
-            time.sleep(0.002)
+        deadline = time.monotonic() + 20
+        while syncs < 40:
+            w.frame(0, NOON, b"x" * 900)
+            written.append((w.position, time.time_ns()))
+            told = w.stats()
+            assert synced <= told["synced"] <= w.position
+            old = [position for position, at in written if at < told["synced_ns"]]
+            assert not old or w.stats()["synced"] >= old[-1]
+            syncs, synced = told["syncs"], told["synced"]
+            time.sleep(0.001)
             assert time.monotonic() < deadline
-        assert w.stats()["syncs"] > 0
+        while w.stats()["synced"] < w.position:  # to the end, though nothing comes behind it
+            time.sleep(0.001)
+            assert time.monotonic() < deadline
+        told = w.stats()
+        assert told["segments"] > 2 and told["sync_failed"] == 0
+        assert told["exposed_max_ns"] >= 5_000_000 and told["exposed_max_ns"] >= told["sync_max_ns"]
 
 
 def test_the_lock_is_a_lock(tmp_path):
@@ -329,3 +345,16 @@ def test_the_lock_is_a_lock(tmp_path):
     with open(tmp_path / "lock") as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     w.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO])
+def test_a_disk_that_cannot_lock_is_not_another_writer(tmp_path, monkeypatch, number):
+    def flock(file, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UsageError, match=f"cannot be written: {os.strerror(number)}"):
+        writer(tmp_path)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        (tmp_path / "state").mkdir()
+        Tree(tmp_path).lock("recorder")
