@@ -13,7 +13,33 @@ import click
 from kfix_md import journal_files
 from kfix_md.errors import UsageError
 
-CAPTURES = click.argument("captures", type=click.Path(path_type=Path))
+
+class _Place(click.Path):
+    """A directory, or the configuration file that says where it is, as `kfix record` takes it."""
+
+    def __init__(self, what: str):
+        super().__init__(path_type=Path)
+        self.what = what  # "journal" or "captures"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        return _placed(path, self.what) if path.is_file() else path
+
+
+def _placed(config: Path, what: str) -> Path:
+    from kfix_md.config import load
+    from kfix_md.processes import names_of
+    from recorder.process import Settings
+
+    whole = load(str(config))
+    parts: list[str | None] = [None] if whole.feed.processes == "one" else list(names_of(whole))
+    found = [getattr(Settings.load(str(config), part), what) for part in parts]
+    if len(found) > 1:
+        raise UsageError(f"{config} has one {what} a service, name its directory: {', '.join(map(str, found))}")
+    return found[0]
+
+
+CAPTURES = click.argument("captures", type=_Place("captures"), metavar="CAPTURES|CONFIG")
 
 
 def _say(text: str) -> None:
@@ -187,7 +213,7 @@ def journal() -> None:
     """Look into the raw journal: ls, cat, grep, export."""
 
 
-DIRECTORY = click.argument("directory", type=click.Path(path_type=Path))
+DIRECTORY = click.argument("directory", type=_Place("journal"), metavar="JOURNAL|CONFIG")
 SESSION = click.option("--session", type=int, default=None, help="Feed session number only.")
 
 

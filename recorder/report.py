@@ -27,7 +27,7 @@ _STYLE = """
 :root{--ink:#1d2733;--soft:#6b7785;--line:#dfe4ea;--ok:#2f9e6e;--gap:#e07a1f;--down:#c9363e;--planned:#7b8794;
 --lost:#7a1fa2;--a:#2b6cb0;--bg:#fff;--panel:#f7f9fb}
 @media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#93a1b0;--line:#2c3743;--bg:#11161c;--panel:#19212a;
---a:#63a4e8;--ok:#3fbf88}}
+--a:#63a4e8;--ok:#2f9e6e;--lost:#b57edc;--down:#e5534b}}
 *{box-sizing:border-box}body{margin:0 auto;max-width:1180px;padding:28px 24px 60px;background:var(--bg);
 color:var(--ink);font:15px/1.5 system-ui,sans-serif}h1{font-size:26px;margin:0}h2{font-size:17px;margin:34px 0 8px}
 p{margin:4px 0;color:var(--soft)}
@@ -40,7 +40,7 @@ svg text{fill:var(--soft);font:11px system-ui,sans-serif}table{border-collapse:c
 th,td{padding:5px 9px;border-bottom:1px solid var(--line);text-align:right;font-variant-numeric:tabular-nums}
 th{color:var(--soft);font-weight:500;position:sticky;top:0;background:var(--bg)}th:first-child,td:first-child{text-align:left}
 .scroll{overflow-x:auto}.key i{display:inline-block;width:11px;height:11px;border-radius:2px;margin:0 5px 0 14px}
-.bad{color:var(--down);font-weight:600}
+.bad{color:var(--down);font-weight:600}@media (max-width:700px){.cards{grid-template-columns:repeat(2,1fr)}}
 """
 
 
@@ -50,10 +50,12 @@ def page(captures: "Captures", day: date) -> str:
     proof = told.summary()
     flow = _flow(captures, day)
     gaps = told.gaps.to_pylist()
-    body = [_head(captures, day, proof, flow), "<h2>Coverage</h2>", _key(), _coverage(told, gaps, flow),
-            "<h2>Messages a second</h2>", _rates(flow), "<h2>Exchange to receive time</h2>", _latency(flow),
-            "<h2>Spread and depth</h2>", _spreads(captures, told, flow), "<h2>Gaps</h2>", _gap_table(gaps),
-            "<h2>Symbols</h2>", _symbols(proof), "<h2>Sessions</h2>", _sessions(captures, day)]  # fmt: skip
+    body = [_head(captures, day, proof, flow)]
+    if proof["messages"]:
+        body += ["<h2>Coverage</h2>", _key(), _coverage(told, gaps, flow), "<h2>Messages a second</h2>", _rates(flow),
+                 "<h2>Exchange to receive time</h2>", _latency(flow), "<h2>Spread and depth</h2>",
+                 _spreads(captures, told, flow), "<h2>Symbols</h2>", _symbols(proof)]  # fmt: skip
+    body += ["<h2>Gaps</h2>", _gap_table(gaps), "<h2>Sessions</h2>", _sessions(captures, day)]
     return ("<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
             f"<title>Capture {day}</title><style>{_STYLE}</style><body>{''.join(body)}"
             f"<p style='margin-top:40px'>kfix-md {__version__}. Times are UTC.</p>")  # fmt: skip
@@ -81,6 +83,7 @@ def _flow(captures: "Captures", day: date) -> dict[str, Any]:
         fresh = ends & ((flags & Flags.SNAPSHOT) == 0) & batch["event_ns"].is_valid().to_numpy(zero_copy_only=False)
         lag = pc.subtract(batch["recv_ns"], batch["event_ns"]).fill_null(0).to_numpy(zero_copy_only=False)[fresh]
         negative += int((lag < 0).sum())
+        lag = lag[lag >= 0]
         bins = np.clip((np.log(np.maximum(lag, 1000) / 1000) * 10).astype(int), 0, len(lags) - 1)
         lags += np.bincount(bins, minlength=len(lags))
     return {"first": first, "last": last, "width": width, "lags": lags, "early": negative, **counts}
@@ -98,6 +101,8 @@ def _head(captures: "Captures", day: date, proof: dict, flow: dict) -> str:
     start, end = layout.session_bounds(day)
     good = proof["holds"] and not proof["failed"]
     words = "Proven: every checksum that was checked live matches again" if good else "The proof does not hold"
+    if good and not proof["messages"]:
+        words = "No market data was recorded: there is nothing to prove"
     cards = [
         ("messages", f"{proof['messages']:,}"), ("rows", f"{proof['rows']:,}"),
         ("checksums right", f"{proof['ok']:,}"), ("wrong live", f"{proof['failed_live']:,}"),
@@ -105,7 +110,7 @@ def _head(captures: "Captures", day: date, proof: dict, flow: dict) -> str:
         ("median lag", _ms(_lag(flow, 0.5))), ("99 % lag", _ms(_lag(flow, 0.99))),
     ]  # fmt: skip
     shown = "".join(f"<div class=card><b>{v}</b><span>{k}</span></div>" for k, v in cards)
-    color = "var(--ok)" if good else "var(--down)"
+    color = "var(--down)" if not good else "var(--ok)" if proof["messages"] else "var(--planned)"
     faults = "".join(f"<p class=bad>{html.escape(f)}</p>" for f in proof["faults"])
     return (f"<h1>Capture of {day}</h1><p>{html.escape(str(captures.tree.root))} · trading session "
             f"{_time(start, True)} to {_time(end, True)} · recorded "
@@ -115,12 +120,19 @@ def _head(captures: "Captures", day: date, proof: dict, flow: dict) -> str:
 
 
 def _ms(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3g} ms"
+    """A time given in ms, in the unit one reads best."""
+    if np.isnan(value):
+        return "–"
+    for size, unit in ((86_400_000, "days"), (1000, "s"), (1, "ms"), (1e-3, "µs")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value * 1e6:.3g} ns"
 
 
-def _time(ns: int, with_date: bool = False) -> str:
-    moment = datetime.fromtimestamp(ns / 1e9, UTC)
-    return f"{moment:%Y-%m-%d %H:%M}" if with_date else f"{moment:%H:%M:%S}"
+def _time(ns: int, with_date: bool = False, decimals: int = 0) -> str:
+    moment = datetime.fromtimestamp(ns // 1_000_000_000, UTC)
+    fraction = f".{ns % 1_000_000_000:09d}"[: decimals + 1] if decimals else ""
+    return f"{moment:%Y-%m-%d %H:%M}" if with_date else f"{moment:%H:%M:%S}{fraction}"
 
 
 def _key() -> str:
@@ -158,8 +170,9 @@ def _coverage(proof: Any, gaps: list[dict], flow: dict) -> str:
 def _axis(flow: dict, height: int, left: int = 130, width: int = 850) -> str:
     span = flow["last"] - flow["first"]
     marks = [(i / 6, flow["first"] + span * i // 6) for i in range(7)]
+    fine = 3 if span < 30e9 else 0
     return "".join(f"<text x={left + width * x:.0f} y={height - 6} text-anchor={'end' if x == 1 else 'middle'}>"
-                   f"{_time(ns)}</text>" for x, ns in marks)  # fmt: skip
+                   f"{_time(ns, decimals=fine)}</text>" for x, ns in marks)  # fmt: skip
 
 
 def _line(values: np.ndarray, top: float, height: int, color: str, left: int = 130, width: int = 850) -> str:
@@ -186,16 +199,22 @@ def _rates(flow: dict) -> str:
     rate = flow["messages"] / per
     top = float(rate.max()) or 1.0
     bars = _bars(rate, top)
-    return (f"<svg viewBox='0 0 1000 156'><text x=8 y=18>{top:,.0f} / s</text><text x=8 y=128>0</text>{bars}"
+    return (f"<svg viewBox='0 0 1000 156'><text x=8 y=18>{_rate(top)} / s</text><text x=8 y=128>0</text>{bars}"
             f"{_axis(flow, 156)}</svg>"
-            f"<p>{flow['rows'].sum():,} rows, {flow['trades'].sum():,} trades.</p>")  # fmt: skip
+            f"<p>{flow['rows'].sum():,} rows with those that begin a snapshot, {flow['trades'].sum():,} trades.</p>")
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _latency(flow: dict) -> str:
     lags = flow["lags"]
     used = np.flatnonzero(lags)
     if not len(used):
-        return "<p>No message carries an exchange time.</p>"
+        if not flow["early"]:
+            return "<p>No message carries an exchange time.</p>"
+        return f"<p>Exchange times later than the receipt in every message ({flow['early']:,}): a clock is wrong.</p>"
     low, high = int(used[0]), int(used[-1]) + 1
     shown, n = lags[low:high], high - low
     top = float(shown.max())

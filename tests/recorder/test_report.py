@@ -8,11 +8,13 @@ from html.parser import HTMLParser
 import pytest
 
 import recorder
+from kfix_md._journal import JournalWriter
 from kfix_md.errors import UsageError
 from recorder import cli, schema
-from recorder.report import page
+from recorder.report import _ms, page
 from tests.recorder import build
 from tests.recorder.test_tools import run
+from tests.streams import generate
 
 _VOID = {"meta", "rect", "polyline", "br", "link"}
 _LOOSE = {"html", "body", "tr", "td", "th", "p"}  # HTML closes these by itself
@@ -55,6 +57,30 @@ def test_the_page(tmp_path):
         run(cli.report, tmp_path / "captures", "2020-01-01")
     with pytest.raises(UsageError, match="cannot be written"):
         run(cli.report, tmp_path / "captures", "-o", tmp_path / "none" / "x.html")
+
+
+def test_a_day_without_data_and_a_day_of_one_message(tmp_path):
+    with JournalWriter(tmp_path / "journal") as journal:
+        build.announce(journal, 0, "spot-l2", build.START_NS)
+        journal.event(0, build.START_NS, {"type": "logged_on", "session_id": "x"})
+    build.record(tmp_path)
+    cap = recorder.open(tmp_path / "captures")
+    text = page(cap, cap.dates()[0])
+    assert "nothing to prove" in text and "<svg" not in text and "still on" in text
+    with JournalWriter(tmp_path / "journal") as journal:
+        frames = generate("spot-l2", messages=1, symbols=1, empties=False).frames
+        build.write_session(journal, 0, "spot-l2", frames, build.START_NS)
+    build.record(tmp_path)
+    text = page(recorder.open(cap.tree.root), cap.dates()[0])
+    assert "Proven" in text and "10:00:00.004" in text  # times of a span of milliseconds differ
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+
+
+def test_lags_in_the_unit_one_reads_best():
+    assert [_ms(v) for v in (float("nan"), 5e-6, 0.02, 3.25, 12_000, 2e9)] == [
+        "–", "5 ns", "20 µs", "3.25 ms", "12 s", "23.1 days"]  # fmt: skip
 
 
 def test_the_documentation_lists_every_column():

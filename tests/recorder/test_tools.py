@@ -170,6 +170,32 @@ def test_record_verify_compact_commands(tmp_path):
         run(cli.verify, tmp_path)
 
 
+def test_the_configuration_serves_where_a_directory_does(tmp_path):
+    build.journal_of(tmp_path / "journal", ("spot-l2",), messages=60)
+    config = tmp_path / "feed.toml"
+    config.write_text(CONFIG)
+    run(cli.record, config, "--once")
+    for command, *more in ((cli.journal, "ls"), (cli.journal, "cat"), (cli.journal, "grep", r"35=y\|")):
+        name, rest = more[0], more[1:]
+        assert run(command, name, config, *rest) == run(command, name, tmp_path / "journal", *rest) != ""
+    run(cli.journal, "export", config, tmp_path / "day.fix")
+    assert (tmp_path / "day.fix").stat().st_size > 1000
+    assert "the proof holds" in run(cli.verify, config)
+    run(cli.report, config, "-o", tmp_path / "day.html")
+    assert "nothing to compact" in run(cli.compact, config)
+    config.write_text('[feed]\nprocesses = "per-service"\n' + CONFIG + """
+[[service]]
+name = "spot-l3"
+sender_comp_id = "ME"
+symbols = ["*"]
+""")
+    with pytest.raises(UsageError, match=r"one journal a service, name its directory: .*journal/spot-l2, .*spot-l3"):
+        run(cli.journal, "ls", config)
+    config.write_text("[journal")
+    with pytest.raises(UsageError, match=r"feed\.toml"):
+        run(cli.verify, config)
+
+
 def test_verify_fails_when_a_quantity_is_changed(tmp_path):
     build.journal_of(tmp_path / "journal", ("spot-l2",), messages=60)
     one = Recorder(build.settings(tmp_path))
