@@ -297,17 +297,23 @@ cdef class SessionTicks:
     def due(self, rows, span_ns=None, total=0, enough=0) -> list:
         """Rows whose book, or whose missing book, had `rows` ticks since its checkpoint (and four times its size, or
         three times `rows`: what is read back for a book is bounded). With `span_ns` also those that are so far from
-        their checkpoint, had a tick since, and lie behind `enough` of the `total` rows of all books decoded by now."""
+        their checkpoint and had as many ticks as their size since, or one behind `enough` of the `total` rows of all
+        books decoded by now."""
         if self.row_array is None:
             return []
         held = self.row_array[:len(self.names)]
         since = held["since"]
         late = np.zeros(len(held), bool)
         if span_ns is not None:
-            late = ((since > 0) & (held["recv_ns"] - held["checkpoint_ns"] >= span_ns)
-                    & (total - held["total"] >= enough))
-        return [row for row in np.flatnonzero((since >= rows) | late).tolist()
-                if late[row] or since[row] >= min(4 * self.size(row), 3 * rows)]
+            late = (since > 0) & (held["recv_ns"] - held["checkpoint_ns"] >= span_ns)
+        far = total - held["total"] >= enough
+        found = []
+        for row in np.flatnonzero((since >= rows) | late).tolist():
+            size = self.size(row)
+            enough_own = max(rows, min(4 * size, 3 * rows))
+            if since[row] >= enough_own or (late[row] and (far[row] or since[row] >= size)):
+                found.append(row)
+        return found
 
     def size(self, int32_t row) -> int:
         """Levels (L3: orders) in the book of a row."""

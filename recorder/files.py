@@ -161,7 +161,7 @@ def batches(table: str, paths: list[Path], columns: list[str] | None = None, whe
     for path in paths:
         try:
             seen = footer(path)
-            groups = seen.groups(symbols, start, end)
+            groups = [g for g in seen.groups(symbols, start, end) if not _known_without(seen, g, symbols)]
             if not groups:
                 continue
             with open_file(path, seen.meta) as file:
@@ -178,6 +178,11 @@ def batches(table: str, paths: list[Path], columns: list[str] | None = None, whe
             raise Vanished(path) from None
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error) from None
+
+
+def _known_without(seen: Footer, group: int, symbols: Collection[str] | None) -> bool:
+    """Whether a row group is known to hold none of these symbols."""
+    return symbols is not None and group in seen.held and seen.held[group].isdisjoint(symbols)
 
 
 def _in_group(seen: Footer, file: pq.ParquetFile, group: int, symbols: Collection[str] | None) -> bool:
@@ -198,7 +203,7 @@ def _selected(batch: pa.RecordBatch, symbols: Collection[str] | None, start: int
     mask = None
     if symbols is not None:
         column = batch["symbol"]
-        codes = [i for i, name in enumerate(column.dictionary.to_pylist()) if name in symbols]
+        codes = [code for name in symbols if (code := pc.index(column.dictionary, name).as_py()) >= 0]
         held = column.indices.fill_null(-1).to_numpy()
         mask = held == codes[0] if len(codes) == 1 else np.isin(held, codes)
     for limit, keep in ((start, np.greater_equal), (end, np.less)):

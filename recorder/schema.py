@@ -204,13 +204,17 @@ _PRUNES = ("recv_ns", "session", "seq", "symbol", "level", "side", "opened_ns", 
 #: columns that zstd makes little smaller than lz4 does, for more time: it needs some for each page and more for recv_ns
 _LIGHT = {"recv_ns", "session", "symbol", "level", "price_scale", "qty_scale", "id_kind", "order_text", "aggressor",
           "ord_type"}  # fmt: skip
+_FEW_ROWS = 2048  # of a file: for these the set-up of zstd takes longer than all else
 LEVEL, ROW_GROUP = 6, 131_072  # of compacted files: written once, read for years
 
 
-def write_options(table: str, level: int = LEVEL, row_group: int = ROW_GROUP, *, index: bool = True) -> dict:
-    """Keyword arguments of pq.ParquetWriter for one table; `index`: with minima and maxima of pages too."""
+def write_options(table: str, level: int = LEVEL, row_group: int = ROW_GROUP, *, index: bool = True,
+                  rows: int = ROW_GROUP) -> dict:  # fmt: skip
+    """Keyword arguments of pq.ParquetWriter for one table; `index`: with minima and maxima of pages too; `rows`: how
+    many there will be, about."""
     columns = TABLES[table]
-    codecs = {name: "lz4" if table == "ticks" and name in _LIGHT else "zstd" for name, *_ in columns}
+    light = {name for name, *_ in columns} if rows < _FEW_ROWS else _LIGHT if table == "ticks" else set()
+    codecs = {name: "lz4" if name in light else "zstd" for name, *_ in columns}
     return {
         "compression": codecs,
         "compression_level": {name: level for name, codec in codecs.items() if codec == "zstd"},

@@ -150,9 +150,16 @@ def test_what_is_due():
     assert min(size) > 10
     assert ticks.due(10**9) == []
     assert ticks.due(min(since) // 3) == [0, 1]  # three times that is enough for any book
-    assert ticks.due(max(since) + 1, 1, total=rows, enough=rows + 1) == []
+    assert min(since) > max(size)
+    assert ticks.due(max(since) + 1, 1, total=rows, enough=rows + 1) == [0, 1]  # as many ticks as they are large
     assert ticks.due(max(since) + 1, 10**18, total=rows, enough=rows) == []
-    assert ticks.due(max(since) + 1, 1, total=rows, enough=rows) == [0, 1]
-    ticks.checkpointed(0, rows)
-    assert ticks.due(max(since) + 1, 1, total=rows, enough=rows) == [1]
-    assert ticks.due(1, 1, total=rows, enough=10**9) == [1]
+    for row in (0, 1):
+        ticks.checkpointed(row, rows)
+    assert ticks.due(1, 0, total=2 * rows, enough=rows) == []  # nothing new
+    for i, frame in enumerate(frames[-3:-1]):
+        ticks.add_record(1000 + i, build.START_NS + 10**12 + i, 0, frame)
+    new = sorted({int(row) for row in ticks.take()["instrument"]})
+    assert new and ticks.due(10**9, 10**11, total=2 * rows, enough=rows + 1) == []
+    assert ticks.due(10**9, 10**11, total=2 * rows, enough=rows) == new  # far behind what others had since
+    assert ticks.due(10**9, 10**13, total=2 * rows, enough=rows) == []  # not long ago
+    assert ticks.due(1, 10**13) == []  # too few for what their books hold
