@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,27 @@ if TYPE_CHECKING:
 _WINDOW_ROWS = 2_000_000  # rows in memory at a time
 _SAME_DAY_NS = 10 * 3_600_000_000_000
 _COLUMNS = [*derive.BOOK_COLUMNS, "symbol", "entry_no", "aggressor", "ord_type"]
-_SIDES, _ACTIONS = {"bid": 0, "offer": 1, "trade": 2}, {"new": 0, "update": 1, "delete": 2, "leave": 2}
+_HEAD = ["recv_ns", "session", "seq", "symbol", "level", "price_scale", "qty_scale"]
+_WORDS = ["action", "event_ns", "queue_ns", "side", "price", "qty", "order_id", "id_kind", "order_text", "aggressor",
+          "ord_type", "crc"]  # fmt: skip
+_CHUNK = 2048  # messages that are made into words at a time
+_SIDES = {"bid": 0, "offer": 1, "trade": 2}
+_ACTIONS = {"new": "279=0", "update": "279=1", "delete": "279=2", "leave": "279=2"}
+
+
+class _Chunk:
+    """Rows of some messages, and what they are made into at once when the first of them asks."""
+
+    def __init__(self, rows: pa.Table):
+        self.rows = rows
+
+    @cached_property
+    def entries(self) -> np.ndarray:
+        return schema.entries(self.rows)
+
+    @cached_property
+    def values(self) -> dict[str, list]:
+        return {name: self.rows[name].to_pylist() for name in _WORDS}
 
 
 @dataclass(slots=True)
@@ -34,53 +55,61 @@ class Message:
     level: str
     flags: int
     scales: tuple[int, int]
-    rows: pa.Table = field(repr=False)
+    _chunk: _Chunk = field(repr=False, compare=False)
+    _first: int = field(repr=False)
+    _behind: int = field(repr=False)
+
+    @property
+    def rows(self) -> pa.Table:
+        """Its ticks, a CLEAR in front of a snapshot's."""
+        return self._chunk.rows.slice(self._first, self._behind - self._first)
 
     def entries(self) -> np.ndarray:
         """ENTRY_DTYPE, a CLEAR in front of a snapshot's."""
-        return schema.entries(self.rows)
+        return self._chunk.entries[self._first : self._behind]
 
     def fix(self) -> bytes:
         """A W or X with the same content; 49, 56 and 262 are `replay`, 52 is the receive time."""
         snapshot = bool(self.flags & Flags.SNAPSHOT)
-        rows = [r for r in self.rows.to_pylist() if r["action"] != "clear"]
-        event = next((r["event_ns"] for r in rows if r["event_ns"]), self.recv_ns)
+        values = self._chunk.values
+        actions, events = values["action"], values["event_ns"]
+        rows = [i for i in range(self._first, self._behind) if actions[i] != "clear"]
+        event = events[rows[0]] if rows else self.recv_ns
         # 273 is a time of day on the day of 52: a replayed old stream was not received on that day
         sent = self.recv_ns if abs(event - self.recv_ns) < _SAME_DAY_NS else event
-        body = [f"35={'W' if snapshot else 'X'}", f"34={self.seq}", "49=REPLAY", f"52={_stamp(sent)}", "56=REPLAY",
-                f"55={self.symbol}", "262=replay"]  # fmt: skip
-        body.append(f"268={len(rows)}")
-        for row in rows:
-            body += self._group(row, snapshot)
-        crc = self.rows["crc"][-1].as_py()
+        body = [f"35={'W' if snapshot else 'X'}\x0134={self.seq}\x0149=REPLAY\x0152={_stamp(sent)}\x0156=REPLAY\x01"
+                f"55={self.symbol}\x01262=replay\x01268={len(rows)}"]  # fmt: skip
+        for i in rows:
+            self._group(body, values, i, snapshot)
+        crc = values["crc"][self._behind - 1]
         if crc is not None:
             body.append(f"5041={crc}")
         text = "\x01".join(body).encode() + b"\x01"
         text = b"8=FIX.4.4\x019=%d\x01" % len(text) + text
         return text + b"10=%03d\x01" % (sum(text) % 256)
 
-    def _group(self, row: dict, snapshot: bool) -> list[str]:
-        price = _decimal(row["price"], self.scales[0])
-        group = [] if snapshot else [f"279={_ACTIONS[row['action']]}"]
-        group += [f"269={_SIDES[row['side']]}", f"278={_name(row, price)}", f"270={price}",
-                  f"271={_decimal(row['qty'], self.scales[1])}"]  # fmt: skip
-        event = row["event_ns"] if row["event_ns"] is not None else self.recv_ns
-        group.append(f"273={_stamp(event)[9:]}")
-        if row["queue_ns"] is not None:
-            group += [f"5060={_iso(event)}", f"5273={_iso(row['queue_ns'])}"]
-        if row["side"] == "trade":
-            group += [f"40={2 if row['ord_type'] == 'limit' else 1}"] if row["ord_type"] else []
-            group += [f"2446={2 if row['aggressor'] == 'sell' else 1}"] if row["aggressor"] else []
-        return group
+    def _group(self, body: list[str], values: dict[str, list], i: int, snapshot: bool) -> None:
+        side, event, queue = values["side"][i], values["event_ns"][i], values["queue_ns"][i]
+        price, qty = _decimal(values["price"][i], self.scales[0]), _decimal(values["qty"][i], self.scales[1])
+        if not snapshot:
+            body.append(_ACTIONS[values["action"][i]])
+        body.append(f"269={_SIDES[side]}\x01278={_name(values, i, price)}\x01270={price}\x01271={qty}\x01"
+                    f"273={_stamp(event)[9:]}")  # fmt: skip
+        if queue is not None:
+            body.append(f"5060={_iso(event)}\x015273={_iso(queue)}")
+        if side == "trade":
+            kind, aggressor = values["ord_type"][i], values["aggressor"][i]
+            body += [f"40={2 if kind == 'limit' else 1}"] if kind else []
+            body += [f"2446={2 if aggressor == 'sell' else 1}"] if aggressor else []
 
 
-def _name(row: dict, price: str) -> str:
-    if row["order_text"] is not None:
-        return row["order_text"]
-    raw = row["order_id"]
+def _name(values: dict[str, list], i: int, price: str) -> str:
+    text, raw = values["order_text"][i], values["order_id"][i]
+    if text is not None:
+        return text
     if raw is None:
-        return f"{'O' if row['side'] == 'offer' else 'B'}{price}"
-    kind = schema.ID_KINDS.index(row["id_kind"])
+        return f"{'O' if values['side'][i] == 'offer' else 'B'}{price}"
+    kind = schema.ID_KINDS.index(values["id_kind"][i])
     return id_text(kind, int.from_bytes(raw[:8]), int.from_bytes(raw[8:]))
 
 
@@ -90,13 +119,19 @@ def _decimal(value: int, scale: int) -> str:
     return sign + (f"{text[:-scale]}.{text[-scale:]}" if scale else text)
 
 
+@lru_cache(4096)
+def _second(second: int) -> tuple[str, str]:
+    """A second as 52 has it and as 5060 has it."""
+    moment = datetime.fromtimestamp(second, UTC)
+    return f"{moment:%Y%m%d-%H:%M:%S}", f"{moment:%Y-%m-%dT%H:%M:%S}"
+
+
 def _stamp(ns: int) -> str:
-    moment = datetime.fromtimestamp(ns // 1_000_000_000, UTC)
-    return f"{moment:%Y%m%d-%H:%M:%S}.{ns // 1_000_000 % 1000:03d}"
+    return f"{_second(ns // 1_000_000_000)[0]}.{ns // 1_000_000 % 1000:03d}"
 
 
 def _iso(ns: int) -> str:
-    return f"{datetime.fromtimestamp(ns // 1_000_000_000, UTC):%Y-%m-%dT%H:%M:%S}.{ns % 1_000_000_000:09d}Z"
+    return f"{_second(ns // 1_000_000_000)[1]}.{ns % 1_000_000_000:09d}Z"
 
 
 def replay(captures: "Captures", day: date, speed: float | None, symbols: list[str] | None, handler: Any,
@@ -173,10 +208,18 @@ def _split(rows: pa.Table) -> Iterator[Message]:
         return
     rows = rows.unify_dictionaries().combine_chunks()
     session, seq = rows["session"].to_numpy(), rows["seq"].to_numpy()
-    edges = [0, *(np.flatnonzero((np.diff(session) != 0) | (np.diff(seq) != 0)) + 1).tolist(), rows.num_rows]
-    symbols, levels = rows["symbol"].to_pylist(), rows["level"].to_pylist()
-    time_ns, flags = rows["recv_ns"].to_numpy(), rows["flags"].to_numpy()
-    scales = rows["price_scale"].to_numpy(), rows["qty_scale"].to_numpy()
-    for a, b in pairwise(edges):
-        yield Message(int(time_ns[a]), int(session[a]), int(seq[a]), symbols[a], levels[a], int(flags[b - 1]),
-                      (int(scales[0][a]), int(scales[1][a])), rows.slice(a, b - a))  # fmt: skip
+    change = np.flatnonzero((np.diff(session) != 0) | (np.diff(seq) != 0)) + 1
+    edges = np.concatenate([[0], change, [rows.num_rows]])
+    for begin in range(0, len(edges) - 1, _CHUNK):
+        some = edges[begin : begin + _CHUNK + 1]
+        rest = rows.slice(int(some[0]), int(some[-1] - some[0]))
+        yield from _messages_of(rest, (some - some[0]).tolist())
+
+
+def _messages_of(rows: pa.Table, edges: list[int]) -> Iterator[Message]:
+    chunk = _Chunk(rows)
+    first = rows.select(_HEAD).take(pa.array(edges[:-1])).to_pydict()
+    flags = rows["flags"].to_numpy()[np.array(edges[1:]) - 1].tolist()
+    scales = zip(first.pop("price_scale"), first.pop("qty_scale"), strict=True)
+    for *head, flag, both, (a, b) in zip(*first.values(), flags, scales, pairwise(edges), strict=True):
+        yield Message(*head, flag, both, chunk, a, b)

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 import recorder
+from benchmarks.busy_day import BusyDay
 from kfix_md._ticks import book_rows
 from kfix_md.errors import CaptureError, NoSuchSymbol, UsageError
 from recorder import compact, files, schema, tail
@@ -163,3 +164,24 @@ def test_what_is_due():
     assert ticks.due(10**9, 10**11, total=2 * rows, enough=rows) == new  # far behind what others had since
     assert ticks.due(10**9, 10**13, total=2 * rows, enough=rows) == []  # not long ago
     assert ticks.due(1, 10**13) == []  # too few for what their books hold
+
+
+@pytest.mark.parametrize("level", ["L2", "L3"])
+def test_the_busy_day_of_the_benchmarks_is_a_sound_stream(tmp_path, level):
+    day = BusyDay(level, 3, 30, build.START_NS, 3_600 * 10**9)
+    frames = list(day.frames(400))
+    with build.JournalWriter(tmp_path / "journal") as journal:
+        build.announce(journal, 0, f"busy-{level.lower()}", build.START_NS)
+        journal.event(0, build.START_NS, {"type": "logged_on", "session_id": "one"})
+        for now, frame in frames:
+            journal.frame(0, now, frame)
+    build.record(tmp_path)
+    cap = recorder.open(tmp_path / "captures")
+    told = build.Follower().feed(b"".join(frame for _, frame in frames))
+    assert cap.sessions()["ignored"].to_pylist() == [0]
+    assert cap.rows() == len(told.entries) + len(day.symbols)  # a clear row before each snapshot
+    for symbol in day.symbols:
+        book = cap.book(symbol, frames[-1][0], depth=1000).book
+        got = [[(int(x["price"]), int(x["qty"])) for x in side] for side in book.depth(1000, price="int")]
+        assert got == [[(int(p.scaleb(2)), int(q.scaleb(2))) for p, q, _ in told.books[symbol].depth(side, 1000)]
+                       for side in "01"]  # fmt: skip
