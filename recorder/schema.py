@@ -204,7 +204,7 @@ _PRUNES = ("recv_ns", "session", "seq", "symbol", "level", "side", "opened_ns", 
 #: columns that zstd makes little smaller than lz4 does, for more time: it needs some for each page and more for recv_ns
 _LIGHT = {"recv_ns", "session", "symbol", "level", "price_scale", "qty_scale", "id_kind", "order_text", "aggressor",
           "ord_type"}  # fmt: skip
-_FEW_ROWS = 2048  # of a file: for these the set-up of zstd takes longer than all else
+_FEW_ROWS = 1024  # of a file: for these the set-up of zstd takes longer than all else
 LEVEL, ROW_GROUP = 6, 131_072  # of compacted files: written once, read for years
 
 

@@ -72,13 +72,32 @@ def text_ids(batch: pa.RecordBatch) -> pa.RecordBatch:
     at = batch.schema.get_field_index("order_id")
     if at < 0:
         return batch
-    kinds = schema._indices(batch["id_kind"], schema.ID_KINDS).tolist()
-    texts = batch["order_text"].to_pylist()
-    out = [
-        text if raw is None else id_text(kind, int.from_bytes(raw[:8]), int.from_bytes(raw[8:]))
-        for kind, raw, text in zip(kinds, batch["order_id"].to_pylist(), texts, strict=True)
-    ]
-    return batch.set_column(at, "order_id", pa.array(out, pa.string()))
+    kinds = schema._indices(batch["id_kind"], schema.ID_KINDS)
+    raws = batch["order_id"]
+    is_uuid = (kinds == schema.ID_KINDS.index("uuid")) & raws.is_valid().to_numpy(zero_copy_only=False)
+    others: list[str | None] = [None] * batch.num_rows
+    texts = batch["order_text"]
+    for i in np.flatnonzero(~is_uuid & (kinds != schema.ID_KINDS.index("none"))).tolist():
+        raw = raws[i].as_py()
+        others[i] = texts[i].as_py() if raw is None else id_text(
+            int(kinds[i]), int.from_bytes(raw[:8]), int.from_bytes(raw[8:]))  # fmt: skip
+    rest = pa.array(others, pa.string())
+    made = pc.if_else(pa.array(is_uuid), _uuids(raws), rest) if is_uuid.any() else rest
+    return batch.set_column(at, "order_id", made)
+
+
+def _uuids(raws: pa.Array) -> pa.Array:
+    """16 bytes each as 8-4-4-4-12 hexadecimal digits; something where null."""
+    n = len(raws)
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
+    octets = np.frombuffer(raws.buffers()[1], np.uint8, 16 * n, 16 * raws.offset).reshape(n, 16)
+    pairs = np.empty((n, 32), np.uint8)
+    pairs[:, 0::2], pairs[:, 1::2] = digits[octets >> 4], digits[octets & 15]
+    text = np.full((n, 36), ord("-"), np.uint8)
+    for start, end, to in ((0, 8, 0), (8, 12, 9), (12, 16, 14), (16, 20, 19), (20, 32, 24)):
+        text[:, to : to + end - start] = pairs[:, start:end]
+    offsets = np.arange(0, 36 * (n + 1), 36, np.int32)
+    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text))
 
 
 def latest(rows: pa.Table, key: str) -> pa.Table:
