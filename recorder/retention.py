@@ -63,7 +63,7 @@ def prove(journal: Path, tree: Tree, number: int, state: dict) -> int:
 
     In memory is one number for each row of the segment, whatever its size.
     """
-    tail = Tail(str(journal), state)
+    tail = Tail(str(journal), state, checkpoint_rows=None)
     tail.reader.hold_at_end = True
     decoded: dict[int, _Span] = {}
     while True:

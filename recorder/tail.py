@@ -20,10 +20,11 @@ class Tail:
     """Reads a journal from a saved state on; `read` until it says so, then `take` the rows and save `state()`.
 
     A session's ticks are cut into batches wherever what describes them changes (a new logon, an instrument's
-    precision), so that every batch has one session number and one table of instruments.
+    precision), so that every batch has one session number and one table of instruments. `checkpoint_rows` None: no
+    checkpoints are made.
     """
 
-    def __init__(self, journal: str, state: dict | None = None, *, checkpoint_rows: int = 20_000,
+    def __init__(self, journal: str, state: dict | None = None, *, checkpoint_rows: int | None = 20_000,
                  checkpoint_ns: int = 300_000_000_000):  # fmt: skip
         state = state or {}
         self.ledger = Ledger(state.get("ledger"))
@@ -214,6 +215,8 @@ class Tail:
         """Write down the books that are due as they are now; (feed session, row) of those that are not known. Books
         that had few rows are due by time too, but not before as many rows of others are there as make it worth it."""
         missing, total = [], self._total()
+        if self.checkpoint_rows is None:
+            return missing
         for number, decoder in enumerate(self.decoders):
             if decoder is None or self.ledger.session(number)["session"] is None:
                 continue

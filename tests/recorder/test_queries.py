@@ -136,6 +136,18 @@ def test_a_quiet_and_a_deep_book_are_checkpointed_by_rows_inside_one_flush(tmp_p
             assert (book_rows(through.book) == book_rows(plain.book)).all()
 
 
+def test_a_tail_that_only_compares_makes_no_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setattr(tail, "_CHUNK", 10)
+    build.journal_of(tmp_path / "journal", ("spot-l2",), messages=300)
+    made = []
+    for rows in (10, None):
+        one = tail.Tail(str(tmp_path / "journal"), checkpoint_rows=rows)
+        while one.read(10**9) != "nothing":
+            pass
+        made.append((len(one.books), one.rows_waiting()))
+    assert made[0][0] > 2 and made[1] == (0, made[0][1])
+
+
 def test_what_is_due():
     frames = build.generate("spot-l2", messages=300, symbols=2, empties=False).frames
     ticks = tail.SessionTicks("L2", books=True)
