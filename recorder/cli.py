@@ -2,16 +2,19 @@
 
 import json
 import logging
+import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kfix_md import journal_files
-from kfix_md.errors import UsageError
+from kfix_md.errors import CaptureError, UsageError
 
 
 class _Place(click.Path):
@@ -80,7 +83,8 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> Non
     recorder = Recorder(settings, progress=_Progress())
     try:
         if once:
-            recorder.once()
+            with _writing(settings.captures):
+                recorder.once()
         else:
             logging.getLogger("kfix.record").info("recording %s into %s", recorder.settings.journal,
                                                   recorder.settings.captures)  # fmt: skip
@@ -103,6 +107,17 @@ def _journal_comes(journal: Path, stopping: list[int]) -> bool:
             told = True
         time.sleep(0.1)
     return True
+
+
+@contextmanager
+def _writing(captures: Path) -> Iterator[None]:
+    """A disk that is full or faulty, in one line."""
+    try:
+        yield
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise CaptureError(f"captures {captures} cannot be written: {why}; nothing is lost, run it again when there is "
+                           "room") from None  # fmt: skip
 
 
 class _Progress:
@@ -201,7 +216,8 @@ def compact(captures: Path, day: str | None) -> None:
     if day and dates[0] not in tree.dates():
         raise UsageError(f"{captures} has no session date {day}")
     for one in dates:
-        told = compact_day(tree, one)
+        with _writing(tree.root):
+            told = compact_day(tree, one)
         _say(f"{one}: {told['rows']:,} rows, {told['files_before']} files -> {told['files_after']}, "
              f"{told['bytes_before']:,} bytes -> {told['bytes_after']:,}")  # fmt: skip
     if not dates:

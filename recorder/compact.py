@@ -49,6 +49,7 @@ def compact_day(tree: Tree, day: date, *, row_group: int = schema.ROW_GROUP) -> 
     """
     held = tree.lock("compact", who="compaction")
     try:
+        tree.put_back()
         told = {"rows": 0, "files_before": 0, "files_after": 0, "bytes_before": 0, "bytes_after": 0}
         for table in layout.TABLES:
             if _loose(tree, table, day):
@@ -65,6 +66,17 @@ def _compact_table(tree: Tree, table: str, day: date, row_group: int) -> dict:
     for path in (work, spill):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
+    try:
+        return _compact_into(tree, table, day, row_group, before, work, spill)
+    except BaseException:  # a full disk most of all: give it back
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+
+
+def _compact_into(tree: Tree, table: str, day: date, row_group: int, before: list[Path], work: Path,
+                  spill: Path) -> dict:  # fmt: skip
     ranges = [layout.file_range(f.name) for f in before]
     start, end = min(r[0] for r in ranges if r), max(r[1] for r in ranges if r)
     sizes = sum(f.stat().st_size for f in before)
@@ -73,7 +85,6 @@ def _compact_table(tree: Tree, table: str, day: date, row_group: int) -> dict:
     for rows in _clustered(table, before, spill, seen):
         parts.write(rows)
     after = parts.close()
-    shutil.rmtree(spill)
     _compare(table, seen, after)
     _swap(tree, table, day, work, before)
     return {"rows": parts.rows, "files_before": len(before), "files_after": len(after), "bytes_before": sizes,

@@ -26,6 +26,7 @@ _NAME = re.compile(r"(c-)?([0-9a-f]{16})-([0-9a-f]{16})(-\d+)?\.parquet$")
 _PARTITION = re.compile(r"session_date=(\d{4}-\d\d-\d\d)$")
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_ASIDE = ".aside"
 
 
 def session_date(ns: int) -> date:
@@ -146,13 +147,23 @@ class Tree:
                     if file_range(path.name)[0] >= position:  # type: ignore[index]
                         yield path
 
+    def put_back(self) -> None:
+        """Bring back a partition that was aside when a compaction was killed (see `exchange`)."""
+        for path in self.work.glob(f"compact-*{_ASIDE}"):
+            _, table, day = path.name.removesuffix(_ASIDE).split("-", 2)
+            target = self.partition(table, date.fromisoformat(day))
+            if not target.exists():
+                path.rename(target)
+
     def clear_work(self) -> None:
         """Remove what killed writers left unfinished; a compaction that is at work keeps its directories."""
         try:
             held = self.lock("compact", who="compaction")
         except CaptureError:
             held = None
-        for path in self.work.iterdir():
+        if held is not None:
+            self.put_back()
+        for path in list(self.work.iterdir()):
             if not path.is_dir():
                 path.unlink()
             elif held is not None:
@@ -201,7 +212,11 @@ def exchange(a: Path, b: Path) -> None:
     rename = getattr(libc, "renameat2", None)
     if rename and rename(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0:
         return
-    aside = a.with_name(a.name + ".aside")
+    aside = a.with_name(a.name + _ASIDE)  # what is killed here, `put_back` mends
     os.rename(b, aside)
-    os.rename(a, b)
+    try:
+        os.rename(a, b)
+    except OSError:
+        os.rename(aside, b)
+        raise
     os.rename(aside, a)

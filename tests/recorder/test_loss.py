@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -16,10 +17,10 @@ import recorder
 from kfix_md import journal_files
 from kfix_md._journal import JournalReader, JournalWriter
 from kfix_md.errors import CaptureError, UsageError
-from recorder import compact, layout, retention, schema
+from recorder import cli, compact, layout, retention, schema
 from recorder.process import Recorder
 from recorder.verify import verify
-from tests.recorder import build
+from tests.recorder import build, test_tools
 from tests.streams import generate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,9 +45,6 @@ def test_killed_between_any_two_steps_of_a_flush(tmp_path, monkeypatch, stop):
     one = Recorder(build.Settings(tmp_path / "journal", whole))
     one.once()
     one.close()
-
-    class Killed(BaseException):
-        pass
 
     left = [stop]
     real_rename, real_write = Path.rename, layout.write_atomically
@@ -337,6 +335,59 @@ def test_a_running_recorder_compacts_dates_that_are_over(tmp_path):
         assert time.monotonic() < deadline
     one.close()
     assert verify(recorder.open(tmp_path / "captures")).holds
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2, 3, 4, 1000])  # three renames a table
+def test_compaction_where_directories_cannot_be_exchanged(tmp_path, monkeypatch, stop):
+    """Two renames instead of one step: killed before, between or behind them, everything is there again afterwards."""
+    two_days(tmp_path)
+    build.record(tmp_path, flush_rows=300)
+    tree = layout.Tree(tmp_path / "captures")
+    before, left, real = recorder.open(tree.root).ticks("BTC/USD"), [stop], os.rename
+
+    def rename(a, b):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        real(a, b)
+
+    monkeypatch.setattr(layout.ctypes, "CDLL", lambda *_, **__: object())
+    monkeypatch.setattr(layout.os, "rename", rename)
+    try:
+        compact.compact_day(tree, tree.dates()[0])
+        assert stop == 1000
+    except Killed:
+        assert stop < 1000
+    monkeypatch.undo()
+    build.record(tmp_path)
+    assert same(recorder.open(tree.root).ticks("BTC/USD"), before)
+    assert not list(tree.work.iterdir())
+
+
+def test_a_full_disk_is_one_line_and_gives_back_what_was_taken(tmp_path, monkeypatch):
+    two_days(tmp_path)
+    (tmp_path / "feed.toml").write_text(test_tools.CONFIG)
+
+    def write_table(self, *args, **options):
+        raise OSError(errno.ENOSPC, "Error writing bytes to file")  # as pyarrow says it
+
+    real = compact.pq.ParquetWriter.write_table
+    monkeypatch.setattr(compact.pq.ParquetWriter, "write_table", write_table)
+    with pytest.raises(CaptureError, match="cannot be written: No space left on device; nothing is lost"):
+        test_tools.run(cli.record, tmp_path / "feed.toml", "--once")
+    tree = layout.Tree(tmp_path / "captures")
+    assert not list(tree.work.iterdir()) and not tree.dates()
+    monkeypatch.setattr(compact.pq.ParquetWriter, "write_table", real)
+    test_tools.run(cli.record, tmp_path / "feed.toml", "--once")
+    rows = recorder.open(tree.root).ticks()
+    monkeypatch.setattr(compact.pq.ParquetWriter, "write_table", write_table)
+    with pytest.raises(CaptureError, match="No space left on device"):
+        test_tools.run(cli.compact, tree.root, "--date", str(tree.dates()[0]))
+    assert not list(tree.work.iterdir()) and recorder.open(tree.root).ticks().equals(rows)
 
 
 def test_a_starting_recorder_leaves_a_compaction_at_work_alone(tmp_path):
