@@ -78,4 +78,5 @@ cdef class JournalReader:
     cdef int _enter(self, number, uint64_t offset) except -1
     cdef int _advance(self) noexcept
     cdef _leave(self)
+    cdef uint64_t _limit(self) noexcept
     cdef int _check(self, uint64_t offset, uint32_t length) noexcept

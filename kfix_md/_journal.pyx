@@ -342,7 +342,7 @@ def _recover(directory):
             head.path.unlink()
             continue
         last = number
-        if head.sealed_end == 0:
+        if head.sealed_end == 0 and head.date > 0:
             report = _find_end(directory, head.path, number)
             journal_files.seal(head.path, report["end"])
     return report, last + 1 if last else 0
@@ -459,9 +459,13 @@ cdef class JournalReader:
                        f"(position {self.number << 32 | self.offset:#x}): {what}")
         return -1
 
+    cdef uint64_t _limit(self) noexcept:
+        """Where records end at the latest: the file may have been cut off in front of its sealed end."""
+        return self.end if self.end and self.end < self.size else self.size
+
     cdef int _check(self, uint64_t offset, uint32_t length) noexcept:
         cdef const jrec_header* h = <const jrec_header*>(self.base + offset)
-        if length < JREC_HEADER or offset + length > (self.end if self.end else self.size):
+        if length < JREC_HEADER or offset + length > self._limit():
             return -1
         if h.position != (self.number << 32 | offset):
             return -1
@@ -476,8 +480,16 @@ cdef class JournalReader:
             if number > self.number + 1 and not self.skip_hole:
                 self.damage = f"journal {self.directory}: segment {self.number + 1} is missing"
                 return -1
-            self.skip_hole = False
-            return self._enter(number, JSEG_HEADER) if number else 0
+            while number:
+                try:
+                    entered = self._enter(number, JSEG_HEADER)
+                    self.skip_hole = self.skip_hole and not entered
+                    return entered
+                except CaptureError:
+                    if not self.skip_hole:
+                        raise
+                number = journal_files.following(self.directory, number)
+            return 0
         except (CaptureError, OSError) as error:
             self.damage = str(error)
             return -1
@@ -485,18 +497,22 @@ cdef class JournalReader:
     def resync(self) -> int:
         """After damage: move to the next sound record of this segment, or to its end when it is sealed.
 
-        Returns the bytes stepped over (1 for missing segments, whose size nobody knows); 0 when there is nothing
-        to step to (yet).
+        Returns the bytes stepped over (1 for segments that are missing or whose header is damaged, whose size nobody
+        knows); 0 when there is nothing to step to (yet).
         """
         cdef uint64_t offset = (self.offset + 7) & ~<uint64_t>7
         cdef uint64_t start = self.offset
         cdef uint64_t end
-        if self.base == NULL:
-            return 0
+        if self.base == NULL:       # it began at a segment that cannot be read: at the next one, when there is one
+            first = self.number or min(journal_files.segments(self.directory), default=0)
+            number = journal_files.following(self.directory, first) if self.damage else 0
+            if number:
+                self.number, self.offset, self.damage = number, JSEG_HEADER, None
+            return 1 if number else 0
         if self.end and self.offset >= self.end:
             self.skip_hole, self.damage = True, None
             return 1
-        end = self.end if self.end else self.size
+        end = self._limit()
         offset += 8
         while offset + JREC_HEADER <= end:
             # only a record knows its own position
@@ -507,7 +523,7 @@ cdef class JournalReader:
         else:
             if not self.end:
                 return 0
-            offset = end
+            offset = self.end
         self.offset, self.damage = offset, None
         return offset - start
 

@@ -107,7 +107,8 @@ def following(directory: str | os.PathLike, number: int) -> int:
 
 @dataclass(slots=True)
 class Info:
-    """What a segment's header says. `date` is in days since 1970, 0 for a spare; `sealed_end` 0: open."""
+    """What a segment's header says. `date` is in days since 1970, 0 for a spare, -1 when the header is damaged;
+    `sealed_end` 0: open."""
 
     path: Path
     number: int
@@ -129,7 +130,7 @@ def _parse(path: Path, head: bytes) -> Info:
     if len(head) < HEADER.size:
         raise CaptureError(f"journal segment {path} is cut off inside its header")
     magic, version, _, number, size, date, reason, end, created, pid = HEADER.unpack_from(head)
-    if magic == bytes(8):
+    if magic == bytes(8) and path.name.startswith("spare."):
         date = number = 0  # being made
     elif magic != MAGIC or version != 1:
         raise CaptureError(f"{path} is not a journal segment of layout 1")
@@ -161,6 +162,9 @@ def heads(directory: str | os.PathLike) -> dict[int, Info]:
                 break
             except FileNotFoundError:
                 path = find(directory, number)
+            except CaptureError:
+                found[number] = Info(path, number, 0, -1, "damaged header", 0, 0, 0)
+                break
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from kfix_md import journal_files
 from kfix_md._journal import EVENT, FRAME, JournalReader
 from kfix_md.errors import CaptureError, UsageError
-from recorder.layout import session_date, to_ns
+from recorder.layout import DAY_NS, session_date, to_ns
 
 _POLL_S = 0.2
 _KINDS = {1: "in", 2: "event", 3: "out"}
@@ -23,10 +23,10 @@ def listing(directory: Path) -> list[dict]:
     for number, head in journal_files.heads(directory).items():
         if head.date == 0:
             continue
-        state = f"sealed ({head.reason})" if head.sealed_end else "open"
+        state = f"sealed ({head.reason})" if head.sealed_end else "open" if head.date > 0 else head.reason
         rows.append({
             "file": head.path.name, "number": number, "position": number << 32,
-            "date": session_date(head.date * 86_400_000_000_000).isoformat(),
+            "date": session_date(head.date * DAY_NS).isoformat() if head.date > 0 else "",
             "bytes": head.sealed_end or head.size, "on_disk": head.path.stat().st_blocks * 512,
             "state": state + (", zstd" if head.compressed else "")})  # fmt: skip
     return rows
