@@ -12,6 +12,7 @@ from kfix_md._book import Book
 from kfix_md.errors import CaptureError, NoSuchSymbol, UsageError
 from recorder import files, layout, rebuild, schema, shape
 from recorder.layout import Tree, to_date, to_ns
+from recorder.loss import Losses
 from recorder.rebuild import BookAt, Rebuilder
 
 Moment = int | str | datetime | date | None
@@ -220,6 +221,9 @@ class Captures:
             return f"{what} was received before this time"
         start = layout.session_bounds(layout.session_date(at))[0] - 2 * layout.DAY_NS
         rows = shape.latest(self._table("gaps", start, at + 1), "gap")
+        lost = Losses(rows).between(told["base_ns"], at, told["session"])
+        if lost:
+            return lost
         for row in rows.to_pylist():
             if row["session"] not in (None, told["session"]) or row["symbol"] not in (None, symbol):
                 continue
@@ -231,11 +235,14 @@ class Captures:
                 return f"its session had ended at {row['ended_ns']} ({row['reason']})"
         return rebuild.doubt(told["flags"])
 
-    def latest_book(self, symbol: str, level: int, session: int) -> Book | None:
-        """The live book object behind everything recorded of a session."""
-        day = (self.tree.dates("ticks") or [layout.session_date(0)])[-1]
-        return files.attempt(
-            lambda: self._rebuild.book(symbol, f"L{level}", layout.session_bounds(day)[1], session))[0]
+    def latest_book(self, symbol: str, level: int, session: int, end: int | None = None) -> Book | None:
+        """The live book object behind everything recorded of a session (up to `end`, ns); None when messages of it are
+        missing."""
+        start, last = layout.session_bounds((self.tree.dates("ticks") or [layout.session_date(0)])[-1])
+        start, end = (start, last) if end is None else (end, end)
+        book, told = files.attempt(lambda: self._rebuild.book(symbol, f"L{level}", end, session))
+        lost = Losses(self._table("gaps", start - 2 * layout.DAY_NS, end))
+        return None if lost.between(told["base_ns"], end, session) else book
 
     # ---- derived ----
 

@@ -174,6 +174,8 @@ def _print_proof(told: dict[str, Any]) -> None:
              f"{row['failed']:>7,} {row['unproven']:>9,} {row['seconds_not_covered']:>14,.3f}")  # fmt: skip
     for fault in told["faults"]:
         _say(f"FAULT: {fault}")
+    if told["unproven"]:
+        _say(f"{told['unproven']:,} messages are unproven: before a snapshot, behind a wrong checksum or a loss (gaps)")
     verdict = "the proof holds" if told["holds"] else "THE PROOF DOES NOT HOLD"
     _say(f"{verdict}: {told['messages']:,} messages, {told['rows']:,} rows, {told['ok']:,} of {told['checked']:,} CRCs "
          f"match, {told['failed_live']:,} failed live, {told['gaps']} gaps, {told['seconds']} s")  # fmt: skip

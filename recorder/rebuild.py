@@ -122,7 +122,8 @@ class Rebuilder:
             told |= {k: point[k] for k in ("recv_ns", "session", "seq", "level")} | {"seen": True}
         if point and (point["session"] != told["session"] or point["level"] != told["level"]):
             point = None
-        return self._apply(symbol, rows, point), told
+        book, told["base_ns"] = self._apply(symbol, rows, point)
+        return book, told
 
     def _rows(self, symbol: str, level: str | None, since: int, at: int, session: int | None) -> pa.Table:
         columns = _COLUMNS if level == "L2" else _ORDER_COLUMNS
@@ -149,13 +150,15 @@ class Rebuilder:
                 return {"path": path, "symbol": symbol} | {k: keys[k][best].as_py() for k in keys.column_names}
         return None
 
-    def _apply(self, symbol: str, rows: pa.Table, point: dict | None) -> Book | None:
+    def _apply(self, symbol: str, rows: pa.Table, point: dict | None) -> tuple[Book | None, int]:
+        """The book, and when the snapshot or checkpoint it is made of was received."""
         actions = schema._indices(rows["action"], schema.ACTIONS)
         clears = np.flatnonzero(actions == schema.ACTIONS.index("clear"))
         if len(clears):
             rows, point = rows.slice(int(clears[-1])), None
         if point is None and not len(clears):
-            return None
+            return None, 0
+        base_ns = point["recv_ns"] if point else rows["recv_ns"][0].as_py()
         if point is not None:
             book = self._load(symbol, point)
             rows = _kept(rows, rows["seq"].to_numpy() > point["seq"])
@@ -164,7 +167,7 @@ class Rebuilder:
                             rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py())  # fmt: skip
         if rows.num_rows:
             book.apply(schema.entries(rows))
-        return book
+        return book, base_ns
 
     def _load(self, symbol: str, point: dict) -> Book:
         where = (pc.field("seq") == point["seq"]) & (pc.field("session") == point["session"])

@@ -97,6 +97,7 @@ class Tail:
                 if not skipped:
                     return "torn"
                 self.damages.append(text)
+                self._forget()
                 self.ledger.damage(position, skipped, text)
             elif record is not None:
                 self._control(record)
@@ -121,7 +122,9 @@ class Tail:
             kind = event["type"]
         except (ValueError, TypeError, KeyError):
             return self.ledger.damage(position, len(body), "an event that is no JSON object with a type")
-        if kind == "released":
+        if kind == "journal_lost":
+            self._forget()
+        elif kind == "released":
             self._decoder(number).release(event["first"], event["last"])
         elif kind == "discarded":
             self._decoder(number).discard(event.get("first") or 0, event.get("last"))
@@ -133,6 +136,13 @@ class Tail:
         self.ledger.event(number, recv_ns, position, event)
         if kind == "session" and event.get("level"):
             self._decoder(number).level = {"L2": 2, "L3": 3}.get(event["level"], 0)
+
+    def _forget(self) -> None:
+        """Messages are missing from here on: no book is a checkpoint before its next snapshot."""
+        for number, decoder in enumerate(self.decoders):
+            if decoder is not None:
+                self._cut(number)  # the ledger knows the last message's time then
+                decoder.forget_books()
 
     def _over(self, number: int, kind: str) -> None:
         """What a decoder holds of a session ends with the session; a reset keeps the connection and its queue."""

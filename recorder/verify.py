@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from kfix_md import _proof
 from recorder import derive, files, layout, rebuild, schema
 from recorder.catalog import Captures
+from recorder.loss import Losses
 from recorder.schema import Flags
 
 _LIVE_OK = Flags.CRC_CHECKED | Flags.CRC_OK
@@ -100,8 +101,9 @@ def verify(captures: Captures, day: date | None = None, progress: Callable[[int]
     start, end = (None, None) if day is None else layout.session_bounds(day)
     paths = captures._files.of("ticks", start, None if end is None else end - 1)
     seed = None if start is None else (lambda s: _seed(captures, s, start))
+    losses = Losses(captures._table("gaps", None if start is None else start - layout.DAY_NS, end))
     for batch in files.batches("ticks", paths, _COLUMNS):
-        _take(streams, batch, seed)
+        _take(streams, batch, seed, losses)
         progress(batch.num_rows)
     found = list(streams.values())
     gaps = captures.gaps(day)
@@ -115,12 +117,12 @@ def verify(captures: Captures, day: date | None = None, progress: Callable[[int]
 
 def _seed(captures: Captures, stream: Stream, start: int) -> None:
     """A session that was kept over the date's start: its book comes from the date before."""
-    book, _ = captures._rebuild.book(stream.symbol, stream.level, start - 1, stream.session)
+    book = captures.latest_book(stream.symbol, 3 if stream.level == "L3" else 2, stream.session, start - 1)
     if book is not None:
         stream.book, stream.sound = book, True
 
 
-def _take(streams: dict, batch: pa.RecordBatch, seed: Any) -> None:
+def _take(streams: dict, batch: pa.RecordBatch, seed: Any, losses: Losses) -> None:
     table = pa.Table.from_batches([batch])
     symbols = batch["symbol"].dictionary.to_pylist()
     codes = batch["symbol"].indices.to_numpy(zero_copy_only=False)
@@ -139,10 +141,10 @@ def _take(streams: dict, batch: pa.RecordBatch, seed: Any) -> None:
             stream = streams[key] = Stream(key[0], key[1], key[2])
             if seed is not None:
                 seed(stream)
-        _stream(stream, table.take(pa.array(part)))
+        _stream(stream, table.take(pa.array(part)), losses)
 
 
-def _stream(s: Stream, rows: pa.Table) -> None:
+def _stream(s: Stream, rows: pa.Table, losses: Losses) -> None:
     if s.pending is not None:
         rows, s.pending = pa.concat_tables([s.pending, rows]).unify_dictionaries(), None
     ends = derive.message_ends(rows)
@@ -154,22 +156,22 @@ def _stream(s: Stream, rows: pa.Table) -> None:
         if not cut:
             return
     for part in derive.segments(rows):
-        _check(s, part)
+        _check(s, part, losses)
 
 
-def _runs(s: Stream, clear: np.ndarray, failed: np.ndarray) -> Iterator[tuple[int, int, bool]]:
-    """(first message, end, sound) of runs between snapshots and the feed's own findings."""
-    n = len(clear)
-    edges = sorted({0, n, *np.flatnonzero(clear).tolist(), *(np.flatnonzero(failed) + 1).tolist()} - {n + 1})
+def _runs(s: Stream, clear: np.ndarray, failed: np.ndarray, lost: tuple) -> Iterator[tuple[int, int, bool]]:
+    """(first message, end, sound) of runs between snapshots, losses and the feed's own findings."""
+    n, (behind, at) = len(clear), lost
+    marks = np.flatnonzero(clear | behind | at).tolist()
+    edges = sorted({0, n, *marks, *(np.flatnonzero(failed) + 1).tolist()} - {n + 1})
     for a, b in itertools.pairwise(edges):
-        if clear[a]:
-            s.sound = True
+        s.sound = (clear[a] or (s.sound and not behind[a])) and not at[a]
         yield a, b, s.sound
         if failed[b - 1]:
             s.sound = False
 
 
-def _check(s: Stream, rows: pa.Table) -> None:
+def _check(s: Stream, rows: pa.Table, losses: Losses) -> None:
     ends = derive.message_ends(rows)
     last = ends - 1
     first = np.r_[0, ends[:-1]]
@@ -183,7 +185,8 @@ def _check(s: Stream, rows: pa.Table) -> None:
     result = _proof.check(s.book, schema.entries(rows), ends, crc, has)
     failed_live = (flags & _LIVE_OK) == Flags.CRC_CHECKED
     sound = np.zeros(len(ends), bool)
-    for a, b, good in _runs(s, clear, failed_live):
+    lost = losses.marks(s.session, s.last_ns, rows["recv_ns"].to_numpy()[last])
+    for a, b, good in _runs(s, clear, failed_live, lost):
         sound[a:b] = good
     _count(s, rows, flags, has, result, failed_live, sound, last)
 

@@ -15,10 +15,11 @@ import pytest
 
 import recorder
 from kfix_md import journal_files
-from kfix_md._journal import JournalReader, JournalWriter
+from kfix_md._journal import FRAME, JournalReader, JournalWriter
 from kfix_md.errors import CaptureError, UsageError
 from recorder import cli, compact, layout, retention, schema
 from recorder.process import Recorder
+from recorder.schema import Flags
 from recorder.verify import verify
 from tests.recorder import build, test_tools
 from tests.streams import generate
@@ -99,6 +100,51 @@ def test_records_that_found_no_room_become_a_gap(tmp_path):
     build.record(tmp_path)
     [gap] = recorder.open(tmp_path / "captures").gaps().to_pylist()
     assert (gap["cause"], gap["lost"], gap["opened_ns"], gap["closed_ns"]) == ("JOURNAL_LOST", 17, t0 + 3, t0 + 8)
+
+
+@pytest.mark.parametrize("cause", ["JOURNAL_DAMAGE", "JOURNAL_LOST"])
+def test_books_behind_a_loss_are_unproven_until_their_next_snapshot(tmp_path, cause):
+    """The feed's books went on and were right; what is rebuilt from rows is not, and nothing says it is."""
+    frames = generate("spot-l2", messages=300, seed=8, symbols=3, empties=False).frames
+    t0, cut = build.START_NS, range(150, 170)
+    second = t0 + 10**9
+    with JournalWriter(tmp_path / "journal") as journal:
+        build.announce(journal, 0, "spot-l2", t0)
+        for name, start in (("one", t0), ("two", second)):
+            journal.event(0, start, {"type": "logged_on", "session_id": name})
+            lost = set(cut) if start == t0 and cause == "JOURNAL_LOST" else set()
+            live = build.Handler(level="L2")
+            for i, frame in enumerate(frames):
+                live.on_bytes(frame, start + i)
+                if i in lost:
+                    continue
+                if lost and i == cut[-1] + 1:
+                    journal.event(0, start + i, {"type": "journal_lost", "count": len(cut), "first": start + cut[0],
+                                                 "last": start + cut[-1]})  # fmt: skip
+                crc = Flags.HAS_CRC | Flags.CRC_CHECKED | Flags.CRC_OK if b"5041=" in frame else 0
+                journal.frame(0, start + i, frame, crc | (Flags.SNAPSHOT if b"35=W" in frame else 0))
+            assert live.stats["crc_checked"] and not live.stats["crc_failed"]
+    [path] = journal_files.segments(tmp_path / "journal").values()
+    if cause == "JOURNAL_DAMAGE":
+        found = [r[0] & 0xFFFFFFFF for r in JournalReader(tmp_path / "journal") if r[1] == FRAME]
+        with open(path, "r+b") as file:
+            file.seek(found[cut[0]])
+            file.write(bytes(found[cut[-1] + 1] - found[cut[0]]))
+    one = Recorder(build.settings(tmp_path, flush_rows=100, checkpoint_rows=20))
+    for _ in range(4):
+        one.step()
+    one.close()
+    build.record(tmp_path, flush_rows=100, checkpoint_rows=20)
+    cap = recorder.open(tmp_path / "captures")
+    proof = verify(cap)
+    told = proof.summary()
+    assert proof.holds and told["unproven"] > 50 and told["ok"] == told["checked"] > 300
+    [gap] = [g for g in cap.gaps().to_pylist() if g["cause"] == cause]
+    before, behind = t0 + cut[0] - 5, t0 + 290
+    assert cap.book("BTC/USD", before).trusted and cap.book("BTC/USD", second + 290).trusted
+    assert cap.book("BTC/USD", behind).reason.startswith(f"messages are missing since {gap['opened_ns']} ({cause})")
+    books = cap._table("checkpoints", None, None)["recv_ns"].to_numpy()
+    assert not ((books > gap["opened_ns"]) & (books < second)).any() and (books > second).any()
 
 
 def test_a_killed_feed_is_a_gap_until_its_books_are_back(tmp_path):
@@ -401,3 +447,59 @@ def test_a_starting_recorder_leaves_a_compaction_at_work_alone(tmp_path):
     held.close()
     build.record(tmp_path)
     assert not list(tree.work.iterdir())
+
+
+def wound(path: Path, how: str) -> None:
+    """Damage a segment file, which must stay readable for nobody."""
+    if how == "cut":
+        os.truncate(path, 50)
+    elif how == "empty":
+        os.truncate(path, 0)
+    else:
+        with open(path, "r+b") as file:
+            file.write({"zero": bytes(4096), "garbage": b"garbage!" * 16}[how])
+
+
+@pytest.mark.parametrize("how", ["zero", "garbage", "cut", "empty", "missing"])
+@pytest.mark.parametrize("which", [0, 2, -1])
+def test_a_segment_that_cannot_be_read_is_stepped_over_and_told(tmp_path, how, which):
+    stream = generate("spot-l2", messages=1200, seed=8)
+    with JournalWriter(tmp_path / "journal", segment_bytes=1 << 16) as journal:
+        build.write_session(journal, 0, "spot-l2", stream.frames, build.START_NS)
+    paths = list(journal_files.segments(tmp_path / "journal").values())
+    each = [sum(r[0] >> 32 == n and b"\x01268=" in r[5] for r in JournalReader(tmp_path / "journal"))
+            for n in journal_files.segments(tmp_path / "journal")]  # fmt: skip
+    paths[which].unlink() if how == "missing" else wound(paths[which], how)
+    with JournalWriter(tmp_path / "journal", segment_bytes=1 << 16) as journal:  # the next feed is not held up
+        journal.event(0, build.START_NS + 10**12, {"type": "started"})
+        assert journal.position >> 32 > max(journal_files.segments(tmp_path / "journal")) - 2
+    build.record(tmp_path, flush_rows=100)
+    cap = recorder.open(tmp_path / "captures")
+    told = [g["cause"] for g in cap.gaps().to_pylist()]
+    first_gone = how == "missing" and which == 0  # then the journal begins behind it
+    last_gone = how == "missing" and which == -1  # then the next writer takes its number
+    assert ("JOURNAL_DAMAGE" in told) == (not first_gone and not last_gone)
+    assert verify(cap).holds
+    seen = sum(s["messages"] + s["ignored"] for s in cap.sessions().to_pylist())
+    assert which == 0 or seen == sum(each) - each[which]
+
+
+def test_a_segment_cut_off_behind_its_header_is_read_to_its_end(tmp_path):
+    with JournalWriter(tmp_path / "journal", segment_bytes=1 << 16) as journal:
+        build.write_session(journal, 0, "spot-l2", generate("spot-l2", messages=1200, seed=8).frames, build.START_NS)
+    paths = journal_files.segments(tmp_path / "journal")
+    records = [r[0] for r in JournalReader(tmp_path / "journal")]
+    second = min(paths) + 1
+    os.truncate(paths[second], 20_000)
+    reader, found = JournalReader(tmp_path / "journal"), []
+    while True:
+        try:
+            record = reader.read()
+        except CaptureError as error:
+            assert "damaged at offset" in str(error) and reader.resync() > 20_000
+            continue
+        if record is None:
+            break
+        found.append(record[0])
+    assert set(records) - set(found) == {p for p in records if p >> 32 == second and p not in found}
+    assert any(p >> 32 == second for p in found) and found[-1] == records[-1]
