@@ -4,7 +4,8 @@ from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy
 
 from kfix_md._book cimport RULE_LEVEL, RULE_ORDER, Book
-from kfix_md._codec cimport MD_OK, Codec, Header, MDMessage
+from kfix_md._codec cimport Codec
+from kfix_md._fields cimport MD_OK, Header, MDMessage
 from kfix_md._entry cimport MDEntry
 from kfix_md._frame cimport FRAME_OK, next_frame
 

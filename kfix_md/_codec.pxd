@@ -1,90 +1,23 @@
 from cython cimport final
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
-from kfix_md._entry cimport MDEntry
-
-cdef extern from "_scan.h" nogil:
-    ctypedef struct kfix_date:
-        uint64_t text
-        int64_t ns
-
-cdef enum:
-    # decoding: why a W or X cannot be applied (the peer is told 373)
-    MD_OK = 0
-    MD_NOT_NUMERIC = 1      # tag is no number
-    MD_EMPTY_VALUE = 2
-    MD_BAD_VALUE = 3        # value is not of its field's form
-    MD_MISSING_TAG = 4
-    MD_COUNT = 5            # 268 differs from the groups present
-    MD_OUT_OF_RANGE = 6     # 269 or 279 with a value that is not known
-    MD_PRECISION = 7        # finer than the instrument's precision, or too large for 63 bits
-    MD_OTHER_SYMBOL = 8     # not an error: see Codec.finish
-
-    MAX_HEADER_TEXT = 48
-
-
-cdef struct Span:
-    const char* p
-    int32_t n
-
-
-cdef struct Header:         # the fields of the standard header; pointers into the frame
-    int64_t seq             # 34, -1 missing
-    int64_t sending_ns      # 52, 0 missing or malformed
-    int64_t sending_day_ns  # midnight of the day of 52
-    int64_t orig_sending_ns  # 122, 0 missing
-    Span sender             # 49
-    Span target             # 56
-    const char* body        # first field that is not of the header
-    uint8_t msg_type        # 35 when it is one character, else 0
-    uint8_t poss_dup        # 43=Y
-    uint8_t poss_resend     # 97=Y
-    uint32_t comp_ids       # number of the learned literals that 49 and 56 are equal to, 0: read in general
-
-
-cdef struct MDMessage:      # a W or X beside its entries
-    Span symbol             # 55
-    Span req_id             # 262
-    int32_t declared        # 268
-    int32_t n               # entries decoded
-    const char* entries     # where they begin in the frame
-    uint32_t crc            # 5041
-    uint8_t has_crc
-    uint8_t staged          # the general path has brought the entries, not yet scaled
-    uint16_t error          # MD_*
-    int32_t error_tag
-    uint32_t repeated_tags  # fields that stood twice in a group or outside; the last one counts
+from kfix_md._fields cimport FieldReader, Header, MDMessage
 
 
 @final
-cdef class Codec:
-    cdef kfix_date _date
-    cdef kfix_date _iso_date
+cdef class Codec(FieldReader):
     cdef char _sender_literal[64]   # "49=<sender>|52=" as last seen
     cdef char _target_literal[64]   # "56=<target>|" as last seen
     cdef int _sender_n, _target_n
     cdef uint32_t _learned          # how often literals were learned
-    cdef MDEntry* entries           # of the last message decoded
-    cdef int32_t capacity
-    cdef readonly list id_table              # text of ids with ID_TABLE, by row
-    cdef dict _id_rows
     cdef readonly uint64_t fast_messages, general_messages
     cdef bint allow_fast
-    cdef int reserve(self, int64_t n) noexcept
     cdef void learn_header(self, Header* h) noexcept
     cdef int read_header(self, const char* p, const char* end, Header* h) noexcept
     cdef int header_fast(self, const char* p, const char* end, Header* h) noexcept
-    cdef int header_general(self, const char* p, const char* end, Header* h) noexcept
     cdef int begin(self, Header* h, const char* end, MDMessage* m) noexcept
     cdef int finish(self, Header* h, const char* end, MDMessage* m, int price_precision, int qty_precision) noexcept
     cdef int stage(self, Header* h, const char* end, MDMessage* m) noexcept
     cdef int begin_fast(self, Header* h, const char* end, MDMessage* m) noexcept
     cdef int entries_fast(self, Header* h, const char* end, MDMessage* m, int price_precision,
                           int qty_precision) noexcept
-    cdef int decode_general(self, Header* h, const char* end, MDMessage* m) noexcept
-    cdef int usual_field(self, uint32_t tag, const char** p, MDEntry* e, Header* h, int has) noexcept
-    cdef int entry_field(self, int tag, const char* p, const char* value_end, MDEntry* e, Header* h,
-                         int has) noexcept
-    cdef void read_id(self, const char* p, int32_t n, MDEntry* e) noexcept
-    cdef int _fail(self, MDMessage* m, int error, int tag) noexcept
-    cdef int scale(self, MDMessage* m, int price_precision, int qty_precision) noexcept

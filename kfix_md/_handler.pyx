@@ -6,27 +6,27 @@ Stream finds frames in the receive buffer, `on_frame` takes one through sequence
 
 from cpython.object cimport PyObject
 from cython cimport final
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memchr, memcmp, memcpy, memset
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uintptr_t
+from libc.string cimport memchr, memcmp, memset
 
 from kfix_md._book cimport (
-    BOOK_OK, CRC_DEPTH, RULE_AUTO, RULE_LEVEL, RULE_OFF, RULE_ORDER, Book, L2Book, crossed,
+    BOOK_OK, RULE_AUTO, RULE_LEVEL, RULE_OFF, RULE_ORDER, Book, crossed,
 )
-from kfix_md._book_l3 cimport L3Book
-from kfix_md._codec cimport MD_NOT_NUMERIC, MD_OK, MD_OTHER_SYMBOL, MD_PRECISION, Codec, Header, MDMessage, Span
+from kfix_md._codec cimport Codec
+from kfix_md._fields cimport MD_NOT_NUMERIC, MD_OK, MD_OTHER_SYMBOL, MD_PRECISION, Header, MDMessage, Span
 from kfix_md._entry cimport *
 from kfix_md._journal cimport REC_FRAME, JournalWriter
 from kfix_md._sequence cimport Sequence
 from kfix_md._shm cimport SegmentWriter
 from kfix_md._stream cimport PADDING, Stream
+from kfix_md._symbols cimport ANY_REQ_ID, BURST, Slot, Symbols
 
 import numpy as np
 
 from kfix_md._book import RULES
 from kfix_md._frame import fields, other_version
-from kfix_md._entry import TICK_DTYPE, Cause, State
-from kfix_md.errors import NoSuchSymbol, ProtocolError
+from kfix_md._entry import TICK_DTYPE
+from kfix_md.errors import ProtocolError
 from kfix_md.follower import Follower
 from kfix_md.instruments import parse_list
 
@@ -37,36 +37,19 @@ cdef extern from "Python.h":
     PyObject* PyList_GET_ITEM(list items, Py_ssize_t i)     # borrowed
 
 cdef extern from "_levels.h" nogil:
-    void kfix_ask(const void* p, size_t bytes)
     void kfix_ask_for(const void* book, const void** ends, int n)
 
 cdef enum:
-    MAX_SYMBOLS = 65536
-    BURST = 32                  # messages of one read after which touched books are published, at the latest
-
     DELIVER = 1                 # what session.receive() may answer (see kfix_md.fix)
     DEFER = 2
     IGNORE = 4
 
 _LEVELS = {"auto": 0, "L2": 2, "L3": 3}
-_KEEPS_BOOK = {State.GAP, State.STALE, State.HALTED, State.LIVE, State.EMPTY}
 
 
 cdef inline bint same(Span span, bytes text) noexcept:
     # `text` has PADDING behind it
     return text is None or (span.n == len(text) - PADDING and kfix_same(span.p, <const char*>text, span.n))
-
-
-cdef inline uint32_t hash_symbol(const char* p, int32_t n) noexcept nogil:
-    # from the first and the last eight bytes; `p` has padding behind it
-    cdef uint64_t head, tail = 0
-    memcpy(&head, p, 8)
-    if n < 8:
-        head &= (<uint64_t>1 << (8 * n)) - 1
-    else:
-        memcpy(&tail, p + n - 8, 8)
-    head = (head ^ (tail * <uint64_t>0x9E3779B97F4A7C15)) * <uint64_t>0xD6E8FEB86659FD93
-    return <uint32_t>(head >> 32)
 
 
 cdef void find_symbol(const char* p, const char* end, Span* symbol) noexcept:
@@ -84,7 +67,7 @@ cdef void find_symbol(const char* p, const char* end, Span* symbol) noexcept:
 
 
 @final
-cdef class Handler(Stream):
+cdef class Handler(Symbols):
     """Decoder and books of one inbound FIX stream.
 
     Parameters
@@ -120,13 +103,6 @@ cdef class Handler(Stream):
         self.collect = collect
         self.max_frame = max_frame
         self.sending_time_limit_ns = 120 * 1000000000
-        self.books = []
-        self.names = []
-        self.mask = 255
-        self.table = <int32_t*>malloc(256 * sizeof(int32_t))
-        if self.table == NULL:
-            raise MemoryError("no memory for a handler")
-        memset(self.table, 0xFF, 256 * sizeof(int32_t))
         if session is None:
             self.following = True
             self.fast = True
@@ -134,10 +110,6 @@ cdef class Handler(Stream):
             self.session = Follower(self)
         elif getattr(session, "sequence", None) is not None:
             self.sequence = session.sequence
-
-    def __dealloc__(self):
-        free(self.table)
-        free(self.slots)
 
     def on_garbled(self, what, head, skipped, recv_ns):
         """Tell the session; a sound frame of another FIX version is its business, not garbage."""
@@ -296,7 +268,7 @@ cdef class Handler(Stream):
             self.set_state(row, STATE_STALE, CAUSE_PRECISION if error == MD_PRECISION else CAUSE_MALFORMED)
             return flags | MSG_IGNORED | MSG_BAD_BOOK
         if s.level == 0 or self.books[row] is None:
-            self.make_book(row, m.n)
+            self.make_book(row, self.level_seen(m.n))
             s = &self.slots[row]
         flags = self.apply(s, <Book>self.books[row], h, &m, recv_ns, flags)
         if s.top.state != s.top.spare:
@@ -424,27 +396,15 @@ cdef class Handler(Stream):
             self.tell_rule()
         return by_order == crc or by_level == crc
 
-    cdef int settled(self, Slot* s, Book book) noexcept:
-        if s.halted:
-            return STATE_HALTED
-        return STATE_EMPTY if book.sides[0].n == 0 and book.sides[1].n == 0 else STATE_LIVE
-
-    cdef int on_pause(self) except -1:
-        # what the messages of one read have touched goes out once, with all that they changed
-        cdef int32_t i, row
-        self.burst = 0
-        for i in range(self.n_pending):
-            row = self.pending[i]
-            if self.slots[row].pending:
-                self.publish_slot(&self.slots[row], <Book>self.books[row])
-        self.n_pending = 0
-        return 0
-
-    cdef void publish_slot(self, Slot* s, Book book) noexcept:
-        s.pending = 0
-        s.top.crc_rule = self.rule
-        if s.shm_slot >= 0 and not s.silent:
-            self.publisher.publish(s.shm_slot, &book.sides[0], &book.sides[1], book.slab_or_null(), &s.top)
+    cdef int level_seen(self, int32_t n) noexcept:
+        # what n entries show: an id of its own or a 5273 is of an order
+        cdef MDEntry* e = self.codec.entries
+        cdef MDEntry* end = e + n
+        while e < end:
+            if e.side != SIDE_TRADE and (e.id_kind != ID_NONE or e.queue_ns):
+                return 3
+            e += 1
+        return 2 if n else 0
 
     cdef int collect_ticks(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1:
         # entries of a snapshot are numbered from 1: 0 is the CLEAR before them
@@ -492,15 +452,7 @@ cdef class Handler(Stream):
         self.n_ticks = 0
         return out
 
-    # ---- symbols and subscriptions ----
-
-    def void_books(self, int state, int cause):
-        """Trust no book that holds a snapshot until its next one."""
-        cdef int32_t row
-        for row in range(self.n_slots):
-            if self.slots[row].synced:
-                self.slots[row].synced = 0
-                self.set_state(row, state, cause)
+    # ---- instruments and counterparty ----
 
     def read_instruments(self, parsed):
         """Define every instrument of a 35=y, given as fields()."""
@@ -508,195 +460,6 @@ cdef class Handler(Stream):
         for instrument in part.instruments:
             self.define(instrument.symbol, instrument.price_precision, instrument.qty_precision)
         self.counters.malformed += len(part.errors)
-
-    cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept:
-        cdef uint32_t at = hash_symbol(symbol, n) & self.mask
-        cdef int32_t row = self.table[at]
-        kfix_ask(&self.slots[row], sizeof(Slot))
-        while row >= 0:
-            if self.slots[row].symbol_n == n and kfix_same(self.slots[row].symbol, symbol, n):
-                return row
-            at = (at + 1) & self.mask
-            row = self.table[at]
-        return -1
-
-    def define(self, symbol, int price_precision, int qty_precision):
-        """Make an instrument of 35=y known; returns its row.
-
-        A precision that differs from before empties the book: SYNCING with cause PRECISION until a new snapshot.
-        Raises ProtocolError when the symbol or a precision cannot be one.
-        """
-        cdef bytes padded, text = symbol.encode()
-        cdef int32_t row
-        cdef Slot* s
-        if not 0 < len(text) < SYMBOL_BYTES or not 0 <= price_precision <= 18 or not 0 <= qty_precision <= 18:
-            raise ProtocolError(f"no such instrument can be: {symbol!r} {price_precision} {qty_precision}")
-        padded = text + b"\0" * PADDING
-        row = self.find_slot(padded, len(text))
-        if row < 0:
-            return self._new_slot(symbol, text, price_precision, qty_precision)
-        s = &self.slots[row]
-        if (s.price_precision, s.qty_precision) != (price_precision, qty_precision):
-            s.price_precision = price_precision
-            s.qty_precision = qty_precision
-            s.synced = 0
-            self.books[row] = None
-            if s.shm_slot >= 0:
-                self.make_book(row, 16)
-            self.set_state(row, STATE_SYNCING, CAUSE_PRECISION)
-        return row
-
-    def _new_slot(self, symbol, bytes text, int price_precision, int qty_precision):
-        cdef int32_t row = self.n_slots, i
-        cdef Slot* s
-        cdef Slot* slots
-        cdef int32_t* table
-        if row == MAX_SYMBOLS:
-            raise ProtocolError(f"more than {MAX_SYMBOLS} instruments")
-        if row == self.slot_capacity:
-            slots = <Slot*>realloc(self.slots, max(2 * row, 64) * sizeof(Slot))
-            if slots == NULL:
-                raise MemoryError("no memory for symbols")
-            self.slots = slots
-            self.slot_capacity = max(2 * row, 64)
-        s = &self.slots[row]
-        memset(s, 0, sizeof(Slot))
-        memcpy(s.symbol, <const char*>text, len(text))
-        s.symbol_n = len(text)
-        s.req_n = NO_REQ_ID if self.subscribed_ids else ANY_REQ_ID
-        s.shm_slot = -1
-        s.price_precision = price_precision
-        s.qty_precision = qty_precision
-        s.verifiable = 1
-        s.silent = self.standby_for >= 0
-        s.level = self.level
-        self.n_slots += 1
-        self.books.append(None)
-        self.names.append(symbol)
-        if 2 * self.n_slots > <int32_t>self.mask:
-            table = <int32_t*>realloc(self.table, 4 * (self.mask + 1) * sizeof(int32_t))
-            if table == NULL:
-                raise MemoryError("no memory for symbols")
-            self.table = table
-            self.mask = 4 * (self.mask + 1) - 1
-            memset(table, 0xFF, (self.mask + 1) * sizeof(int32_t))
-            for i in range(row):
-                self._enter(i)
-        self._enter(row)
-        return row
-
-    def _enter(self, int32_t row):
-        cdef uint32_t at = hash_symbol(self.slots[row].symbol, self.slots[row].symbol_n) & self.mask
-        while self.table[at] >= 0:
-            at = (at + 1) & self.mask
-        self.table[at] = row
-
-    def make_book(self, int32_t row, int32_t entries):
-        """Make the book of a row; on level="auto" its first market data entries say whether it is L2 or L3."""
-        cdef Slot* s = &self.slots[row]
-        cdef int32_t i
-        cdef MDEntry* e = self.codec.entries
-        cdef int level = self.level
-        if level == 0:
-            level = s.level if s.level else 2
-            for i in range(min(entries, self.codec.capacity)):
-                if e[i].side != SIDE_TRADE and (e[i].id_kind != ID_NONE or e[i].queue_ns):
-                    level = 3
-        kind = L3Book if level == 3 else L2Book
-        self.books[row] = kind(s.price_precision, s.qty_precision)
-        # without an entry that tells, the next message decides
-        s.level = level if level == 3 or entries or self.level else 0
-        if self.publisher is not None:
-            s.shm_slot = self.publisher.add_symbol(
-                self.names[row], f"L{level}", s.price_precision, s.qty_precision,
-                self.session_number if self.standby_for < 0 else self.standby_for)
-
-    def serve(self, symbol, bint on):
-        """Whether our copy of a book is the published one, for handlers that share slots (see standby_for).
-
-        When it becomes so, the whole of it goes out at once. Raises NoSuchSymbol.
-        """
-        cdef int32_t row = self.row_of(symbol), side
-        cdef Slot* s = &self.slots[row]
-        cdef Book book = self.books[row]
-        s.silent = not on
-        if not on or book is None:
-            return
-        for side in range(2):
-            book.sides[side].dirty_lo = 0
-            book.sides[side].dirty_hi = book.sides[side].n
-        if book.slab_or_null() != NULL:
-            book.slab_or_null().n_dirty = -1
-        self.publish_slot(s, book)
-
-    def subscribe(self, symbol, md_req_id, int depth=0):
-        """From now on only entries with this 262 are applied to the symbol's book, which is SYNCING until its
-        snapshot. `depth` is 264 (0 full): below ten levels 5041 cannot be checked. Raises NoSuchSymbol."""
-        cdef bytes text = md_req_id.encode()
-        cdef int32_t row = self.row_of(symbol)
-        cdef Slot* s = &self.slots[row]
-        cdef int32_t i
-        if not 0 < len(text) < REQ_ID_BYTES:
-            raise ValueError(f"262 must have 1 to {REQ_ID_BYTES - 1} bytes: {md_req_id!r}")
-        if not self.subscribed_ids:
-            self.subscribed_ids = True
-            for i in range(self.n_slots):
-                self.slots[i].req_n = NO_REQ_ID
-        memcpy(s.req_id, <const char*>text, len(text))
-        s.req_n = len(text)
-        s.verifiable = depth == 0 or depth >= CRC_DEPTH
-        s.synced = 0
-        if self.books[row] is None and self.level:
-            self.make_book(row, 0)
-        cause = s.top.cause if s.top.state != STATE_INIT else CAUSE_NONE
-        self.set_state(row, STATE_SYNCING, cause)
-
-    def unsubscribe(self, symbol, cause=Cause.UNSUBSCRIBED):
-        """Apply nothing more to the symbol's book: whatever still comes is late."""
-        cdef int32_t row = self.row_of(symbol)
-        self.slots[row].req_n = NO_REQ_ID
-        self.slots[row].synced = 0
-        self.set_state(row, STATE_INIT, cause)
-
-    def mark(self, symbol, state, cause=Cause.NONE):
-        """Set the state of one book (of all with symbol None) from outside.
-
-        GAP, STALE and HALTED keep the book, and LIVE gives one that was kept its own state back; any other state
-        voids it until the next snapshot.
-        """
-        cdef int32_t row
-        state = State(state)
-        rows = range(self.n_slots) if symbol is None else [self.row_of(symbol)]
-        for row in rows:
-            self._mark(row, state, cause)
-
-    def _mark(self, int32_t row, state, cause):
-        cdef Slot* s = &self.slots[row]
-        if state == State.HALTED:
-            s.halted = 1
-        elif state == State.LIVE:
-            s.halted = 0
-        if state not in _KEEPS_BOOK:
-            s.synced = 0
-        elif state in (State.LIVE, State.EMPTY):
-            if not s.synced:
-                return
-            state = self.settled(s, <Book>self.books[row])
-        elif not s.synced and state != State.HALTED:
-            return      # what is already worse stays so
-        if s.top.state != STATE_INIT or state in (State.SYNCING, State.HALTED, State.DOWN):
-            self.set_state(row, state, cause)
-
-    cdef int set_state(self, int32_t row, int state, int cause) except -1:
-        cdef Slot* s = &self.slots[row]
-        s.top.state = state
-        s.top.cause = cause
-        s.top.spare = state
-        if self.books[row] is not None:
-            self.publish_slot(s, <Book>self.books[row])
-        if self.listener is not None:
-            self.listener.on_book(self.names[row], State(state), Cause(cause), s.top.seq, s.top.recv_ns)
-        return 0
 
     def expect_comp_ids(self, sender, target):
         """49 and 56 (bytes) that inbound messages must carry to need no word of the session."""
@@ -711,41 +474,6 @@ cdef class Handler(Stream):
             told(self.checksum)
 
     # ---- what Python sees ----
-
-    def row_of(self, symbol):
-        """Row of a symbol; raises NoSuchSymbol."""
-        cdef bytes text = symbol.encode()
-        cdef bytes padded = text + b"\0" * PADDING
-        cdef int32_t row = self.find_slot(padded, len(text))
-        if row < 0:
-            raise NoSuchSymbol(f"no such symbol here: {symbol}")
-        return row
-
-    def book(self, symbol):
-        """The L2Book or L3Book of a symbol, None before its first snapshot."""
-        return self.books[self.row_of(symbol)]
-
-    def book_state(self, symbol):
-        """(State, Cause, MsgSeqNum of the last message, its receive time in ns, CRCs checked, CRCs failed)."""
-        cdef Slot* s = &self.slots[<int32_t>self.row_of(symbol)]
-        return (State(s.top.state), Cause(s.top.cause), s.top.seq, s.top.recv_ns, s.top.crc_checked,
-                s.top.crc_failed)
-
-    def __getitem__(self, symbol):
-        from kfix_md.view import BookView
-
-        self.row_of(symbol)
-        return BookView(self, symbol)
-
-    @property
-    def symbols(self):
-        """Symbols by row."""
-        return tuple(self.names)
-
-    def precisions(self, symbol):
-        """(2349 price precision, 5010 quantity precision) of a symbol."""
-        cdef Slot* s = &self.slots[<int32_t>self.row_of(symbol)]
-        return s.price_precision, s.qty_precision
 
     @property
     def checksum(self):

@@ -10,7 +10,8 @@ from libc.string cimport memchr, memcmp, memset
 
 from kfix_md._book cimport Book, L2Book
 from kfix_md._book_l3 cimport L3Book
-from kfix_md._codec cimport Codec, Header, MD_OK, MD_OTHER_SYMBOL, MDMessage
+from kfix_md._codec cimport Codec
+from kfix_md._fields cimport MD_OK, MD_OTHER_SYMBOL, Header, MDMessage
 from kfix_md._entry cimport (ACTION_CLEAR, ACTION_NEW, BookSide, ENTRY_LAST, ENTRY_SNAPSHOT, ID_NONE, MDEntry,
                              MSG_BAD_BOOK, MSG_CRC_CHECKED, MSG_CRC_OK, MSG_DEFERRED, MSG_HAS_CRC, MSG_IGNORED,
                              MSG_POSSDUP, MSG_SNAPSHOT, Order, OrderSlab, SIDE_TRADE, Tick)

@@ -18,20 +18,22 @@ CORE = {
     "_entry": {"errors"},
     "_frame": {"errors"},
     "_ids": {"_entry", "errors"},
-    "_codec": {"_entry", "_frame", "_ids", "errors"},
+    "_fields": {"_entry", "_frame"},
+    "_codec": {"_entry", "_fields", "_frame", "_ids", "errors"},
     "_stream": {"_frame", "errors"},
     "_sequence": {"_entry", "errors"},
     "_book": {"_entry", "errors"},
     "_book_l3": {"_book", "_entry", "errors"},
     "_shm": {"_entry", "_segment", "errors"},
     "_journal": {"_entry", "errors", "journal_files"},
+    "_symbols": {"_book", "_book_l3", "_entry", "_shm", "_stream", "errors", "view"},
     "_handler": {
-        *("_entry", "_frame", "_codec", "_stream", "_sequence", "_book", "_book_l3", "_shm", "_journal"),
-        *("errors", "fix", "follower", "instruments", "view"),
+        *("_entry", "_frame", "_fields", "_codec", "_stream", "_symbols", "_sequence", "_book", "_journal"),
+        *("_shm", "errors", "fix", "follower", "instruments"),
     },
 }
 FORBIDDEN_TO_SIMULATOR = {
-    *("_codec", "_frame", "_stream", "_ids", "_book", "_book_l3", "_handler", "_shm", "_journal", "_sequence"),
+    *("_codec", "_fields", "_symbols", "_frame", "_stream", "_ids", "_book", "_book_l3", "_handler", "_shm", "_journal", "_sequence"),
     *("_entry", "_crc"),
 }
 HEAVY = ("pyarrow", "uvloop", "click", "rich", "pydantic", "prometheus_client", "aiofastnet", "cryptography",

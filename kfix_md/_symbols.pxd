@@ -1,0 +1,54 @@
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+
+from kfix_md._book cimport Book
+from kfix_md._entry cimport TopOfBook
+from kfix_md._shm cimport SegmentWriter
+from kfix_md._stream cimport Stream
+
+cdef enum:
+    SYMBOL_BYTES = 40
+    REQ_ID_BYTES = 40
+    ANY_REQ_ID = 0
+    NO_REQ_ID = -1
+    BURST = 32              # messages of one read after which touched books are published, at the latest
+
+
+cdef struct Slot:               # one symbol of this stream
+    char symbol[SYMBOL_BYTES]
+    char req_id[REQ_ID_BYTES]
+    int32_t symbol_n
+    int32_t req_n               # length of the 262 that is applied; ANY_REQ_ID, NO_REQ_ID
+    int32_t shm_slot            # -1: not published
+    int32_t price_precision
+    int32_t qty_precision
+    uint8_t synced              # the book holds a snapshot and every message since
+    uint8_t halted              # the instrument's status does not trade
+    uint8_t verifiable          # 5041 can be checked: the subscribed depth covers ten levels
+    uint8_t level               # 2, 3, or 0 while it is not known
+    uint8_t pending             # to be published at the next pause
+    uint8_t silent              # another handler's copy is the published one
+    TopOfBook top
+    const void* ends[6]         # behind the best of the book's arrays, see kfix_ask_for
+
+
+cdef class Symbols(Stream):
+    cdef public object listener
+    cdef SegmentWriter publisher
+    cdef readonly int session_number
+    cdef int standby_for            # session number of the handler whose slots we share, -1: none
+    cdef int rule, level            # of 5041; 2, 3 or 0 for "auto"
+    cdef bint subscribed_ids
+    # rows whose books have changed since they were published, and messages since then (see BURST)
+    cdef int32_t pending[32]
+    cdef int32_t n_pending, burst
+    # symbols: slots by row, found through an open-addressing table
+    cdef Slot* slots
+    cdef int32_t n_slots, slot_capacity
+    cdef int32_t* table
+    cdef uint32_t mask
+    cdef list books, names
+
+    cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept
+    cdef int set_state(self, int32_t row, int state, int cause) except -1
+    cdef void publish_slot(self, Slot* s, Book book) noexcept
+    cdef int settled(self, Slot* s, Book book) noexcept

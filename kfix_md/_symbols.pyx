@@ -1,0 +1,314 @@
+"""The books of one stream by symbol: which are known and subscribed, what state each is in, what is published.
+
+Symbols are found through an open-addressing table of rows; a row is a Slot, and has a book once there is data.
+"""
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+from kfix_md._book cimport CRC_DEPTH, Book, L2Book
+from kfix_md._book_l3 cimport L3Book
+from kfix_md._entry cimport *
+from kfix_md._stream cimport PADDING, Stream
+
+from kfix_md._entry import Cause, State
+from kfix_md.errors import NoSuchSymbol, ProtocolError
+
+cdef extern from "_scan.h" nogil:
+    int kfix_same(const char* a, const char* b, int64_t n)
+
+cdef extern from "_levels.h" nogil:
+    void kfix_ask(const void* p, size_t bytes)
+
+cdef enum:
+    MAX_SYMBOLS = 65536
+
+_KEEPS_BOOK = {State.GAP, State.STALE, State.HALTED, State.LIVE, State.EMPTY}
+
+
+cdef inline uint32_t hash_symbol(const char* p, int32_t n) noexcept nogil:
+    # from the first and the last eight bytes; `p` has padding behind it
+    cdef uint64_t head, tail = 0
+    memcpy(&head, p, 8)
+    if n < 8:
+        head &= (<uint64_t>1 << (8 * n)) - 1
+    else:
+        memcpy(&tail, p + n - 8, 8)
+    head = (head ^ (tail * <uint64_t>0x9E3779B97F4A7C15)) * <uint64_t>0xD6E8FEB86659FD93
+    return <uint32_t>(head >> 32)
+
+
+cdef class Symbols(Stream):
+    """Slots and books of one stream; Handler brings them the messages."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.books = []
+        self.names = []
+        self.standby_for = -1
+        self.mask = 255
+        self.table = <int32_t*>malloc(256 * sizeof(int32_t))
+        if self.table == NULL:
+            raise MemoryError("no memory for a handler")
+        memset(self.table, 0xFF, 256 * sizeof(int32_t))
+
+    def __dealloc__(self):
+        free(self.table)
+        free(self.slots)
+
+    # ---- the table ----
+
+    cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept:
+        cdef uint32_t at = hash_symbol(symbol, n) & self.mask
+        cdef int32_t row = self.table[at]
+        kfix_ask(&self.slots[row], sizeof(Slot))
+        while row >= 0:
+            if self.slots[row].symbol_n == n and kfix_same(self.slots[row].symbol, symbol, n):
+                return row
+            at = (at + 1) & self.mask
+            row = self.table[at]
+        return -1
+
+    def row_of(self, symbol):
+        """Row of a symbol; raises NoSuchSymbol."""
+        cdef bytes text = symbol.encode()
+        cdef bytes padded = text + b"\0" * PADDING
+        cdef int32_t row = self.find_slot(padded, len(text))
+        if row < 0:
+            raise NoSuchSymbol(f"no such symbol here: {symbol}")
+        return row
+
+    def define(self, symbol, int price_precision, int qty_precision):
+        """Make an instrument of 35=y known; returns its row.
+
+        A precision that differs from before empties the book: SYNCING with cause PRECISION until a new snapshot.
+        Raises ProtocolError when the symbol or a precision cannot be one.
+        """
+        cdef bytes padded, text = symbol.encode()
+        cdef int32_t row
+        cdef Slot* s
+        if not 0 < len(text) < SYMBOL_BYTES or not 0 <= price_precision <= 18 or not 0 <= qty_precision <= 18:
+            raise ProtocolError(f"no such instrument can be: {symbol!r} {price_precision} {qty_precision}")
+        padded = text + b"\0" * PADDING
+        row = self.find_slot(padded, len(text))
+        if row < 0:
+            return self._new_slot(symbol, text, price_precision, qty_precision)
+        s = &self.slots[row]
+        if (s.price_precision, s.qty_precision) != (price_precision, qty_precision):
+            s.price_precision = price_precision
+            s.qty_precision = qty_precision
+            s.synced = 0
+            self.books[row] = None
+            if s.shm_slot >= 0:
+                self.make_book(row, s.level)
+            self.set_state(row, STATE_SYNCING, CAUSE_PRECISION)
+        return row
+
+    def _new_slot(self, symbol, bytes text, int price_precision, int qty_precision):
+        cdef int32_t row = self.n_slots, i
+        cdef Slot* s
+        cdef Slot* slots
+        cdef int32_t* table
+        if row == MAX_SYMBOLS:
+            raise ProtocolError(f"more than {MAX_SYMBOLS} instruments")
+        if row == self.slot_capacity:
+            slots = <Slot*>realloc(self.slots, max(2 * row, 64) * sizeof(Slot))
+            if slots == NULL:
+                raise MemoryError("no memory for symbols")
+            self.slots = slots
+            self.slot_capacity = max(2 * row, 64)
+        s = &self.slots[row]
+        memset(s, 0, sizeof(Slot))
+        memcpy(s.symbol, <const char*>text, len(text))
+        s.symbol_n = len(text)
+        s.req_n = NO_REQ_ID if self.subscribed_ids else ANY_REQ_ID
+        s.shm_slot = -1
+        s.price_precision = price_precision
+        s.qty_precision = qty_precision
+        s.verifiable = 1
+        s.silent = self.standby_for >= 0
+        s.level = self.level
+        self.n_slots += 1
+        self.books.append(None)
+        self.names.append(symbol)
+        if 2 * self.n_slots > <int32_t>self.mask:
+            table = <int32_t*>realloc(self.table, 4 * (self.mask + 1) * sizeof(int32_t))
+            if table == NULL:
+                raise MemoryError("no memory for symbols")
+            self.table = table
+            self.mask = 4 * (self.mask + 1) - 1
+            memset(table, 0xFF, (self.mask + 1) * sizeof(int32_t))
+            for i in range(row):
+                self._enter(i)
+        self._enter(row)
+        return row
+
+    def _enter(self, int32_t row):
+        cdef uint32_t at = hash_symbol(self.slots[row].symbol, self.slots[row].symbol_n) & self.mask
+        while self.table[at] >= 0:
+            at = (at + 1) & self.mask
+        self.table[at] = row
+
+    # ---- subscriptions and states ----
+
+    def subscribe(self, symbol, md_req_id, int depth=0):
+        """From now on only entries with this 262 are applied to the symbol's book, which is SYNCING until its
+        snapshot. `depth` is 264 (0 full): below ten levels 5041 cannot be checked. Raises NoSuchSymbol."""
+        cdef bytes text = md_req_id.encode()
+        cdef int32_t row = self.row_of(symbol)
+        cdef Slot* s = &self.slots[row]
+        cdef int32_t i
+        if not 0 < len(text) < REQ_ID_BYTES:
+            raise ValueError(f"262 must have 1 to {REQ_ID_BYTES - 1} bytes: {md_req_id!r}")
+        if not self.subscribed_ids:
+            self.subscribed_ids = True
+            for i in range(self.n_slots):
+                self.slots[i].req_n = NO_REQ_ID
+        memcpy(s.req_id, <const char*>text, len(text))
+        s.req_n = len(text)
+        s.verifiable = depth == 0 or depth >= CRC_DEPTH
+        s.synced = 0
+        if self.books[row] is None and self.level:
+            self.make_book(row, 0)
+        cause = s.top.cause if s.top.state != STATE_INIT else CAUSE_NONE
+        self.set_state(row, STATE_SYNCING, cause)
+
+    def unsubscribe(self, symbol, cause=Cause.UNSUBSCRIBED):
+        """Apply nothing more to the symbol's book: whatever still comes is late."""
+        cdef int32_t row = self.row_of(symbol)
+        self.slots[row].req_n = NO_REQ_ID
+        self.slots[row].synced = 0
+        self.set_state(row, STATE_INIT, cause)
+
+    def mark(self, symbol, state, cause=Cause.NONE):
+        """Set the state of one book (of all with symbol None) from outside.
+
+        GAP, STALE and HALTED keep the book, and LIVE gives one that was kept its own state back; any other state
+        voids it until the next snapshot.
+        """
+        cdef int32_t row
+        state = State(state)
+        rows = range(self.n_slots) if symbol is None else [self.row_of(symbol)]
+        for row in rows:
+            self._mark(row, state, cause)
+
+    def _mark(self, int32_t row, state, cause):
+        cdef Slot* s = &self.slots[row]
+        if state == State.HALTED:
+            s.halted = 1
+        elif state == State.LIVE:
+            s.halted = 0
+        if state not in _KEEPS_BOOK:
+            s.synced = 0
+        elif state in (State.LIVE, State.EMPTY):
+            if not s.synced:
+                return
+            state = self.settled(s, <Book>self.books[row])
+        elif not s.synced and state != State.HALTED:
+            return      # what is already worse stays so
+        if s.top.state != STATE_INIT or state in (State.SYNCING, State.HALTED, State.DOWN):
+            self.set_state(row, state, cause)
+
+    def void_books(self, int state, int cause):
+        """Trust no book that holds a snapshot until its next one."""
+        cdef int32_t row
+        for row in range(self.n_slots):
+            if self.slots[row].synced:
+                self.slots[row].synced = 0
+                self.set_state(row, state, cause)
+
+    cdef int settled(self, Slot* s, Book book) noexcept:
+        if s.halted:
+            return STATE_HALTED
+        return STATE_EMPTY if book.sides[0].n == 0 and book.sides[1].n == 0 else STATE_LIVE
+
+    cdef int set_state(self, int32_t row, int state, int cause) except -1:
+        cdef Slot* s = &self.slots[row]
+        s.top.state = state
+        s.top.cause = cause
+        s.top.spare = state
+        if self.books[row] is not None:
+            self.publish_slot(s, <Book>self.books[row])
+        if self.listener is not None:
+            self.listener.on_book(self.names[row], State(state), Cause(cause), s.top.seq, s.top.recv_ns)
+        return 0
+
+    # ---- books and their publication ----
+
+    def make_book(self, int32_t row, int seen=0):
+        """Make the book of a row. On level="auto" `seen` is the level that its market data have shown, 0 none yet."""
+        cdef Slot* s = &self.slots[row]
+        cdef int level = self.level
+        if level == 0:
+            level = 3 if seen == 3 or s.level == 3 else 2
+        kind = L3Book if level == 3 else L2Book
+        self.books[row] = kind(s.price_precision, s.qty_precision)
+        # without an entry that tells, the next message decides
+        s.level = level if level == 3 or seen or self.level else 0
+        if self.publisher is not None:
+            s.shm_slot = self.publisher.add_symbol(
+                self.names[row], f"L{level}", s.price_precision, s.qty_precision,
+                self.session_number if self.standby_for < 0 else self.standby_for)
+
+    def serve(self, symbol, bint on):
+        """Whether our copy of a book is the published one, for handlers that share slots (see standby_for).
+
+        When it becomes so, the whole of it goes out at once. Raises NoSuchSymbol.
+        """
+        cdef int32_t row = self.row_of(symbol), side
+        cdef Slot* s = &self.slots[row]
+        cdef Book book = self.books[row]
+        s.silent = not on
+        if not on or book is None:
+            return
+        for side in range(2):
+            book.sides[side].dirty_lo = 0
+            book.sides[side].dirty_hi = book.sides[side].n
+        if book.slab_or_null() != NULL:
+            book.slab_or_null().n_dirty = -1
+        self.publish_slot(s, book)
+
+    cdef int on_pause(self) except -1:
+        # what the messages of one read have touched goes out once, with all that they changed
+        cdef int32_t i, row
+        self.burst = 0
+        for i in range(self.n_pending):
+            row = self.pending[i]
+            if self.slots[row].pending:
+                self.publish_slot(&self.slots[row], <Book>self.books[row])
+        self.n_pending = 0
+        return 0
+
+    cdef void publish_slot(self, Slot* s, Book book) noexcept:
+        s.pending = 0
+        s.top.crc_rule = self.rule
+        if s.shm_slot >= 0 and not s.silent:
+            self.publisher.publish(s.shm_slot, &book.sides[0], &book.sides[1], book.slab_or_null(), &s.top)
+
+    # ---- what Python sees ----
+
+    def book(self, symbol):
+        """The L2Book or L3Book of a symbol, None before its first snapshot."""
+        return self.books[self.row_of(symbol)]
+
+    def book_state(self, symbol):
+        """(State, Cause, MsgSeqNum of the last message, its receive time in ns, CRCs checked, CRCs failed)."""
+        cdef Slot* s = &self.slots[<int32_t>self.row_of(symbol)]
+        return (State(s.top.state), Cause(s.top.cause), s.top.seq, s.top.recv_ns, s.top.crc_checked,
+                s.top.crc_failed)
+
+    def __getitem__(self, symbol):
+        from kfix_md.view import BookView
+
+        self.row_of(symbol)
+        return BookView(self, symbol)
+
+    @property
+    def symbols(self):
+        """Symbols by row."""
+        return tuple(self.names)
+
+    def precisions(self, symbol):
+        """(2349 price precision, 5010 quantity precision) of a symbol."""
+        cdef Slot* s = &self.slots[<int32_t>self.row_of(symbol)]
+        return s.price_precision, s.qty_precision
