@@ -110,6 +110,12 @@ cdef class FieldReader:
         while p < end:
             value = p
             tag = kfix_tag(&value)
+            after = value
+            if tag == 34 and kfix_digits(&after, &number) > 0 and after[0] == SOH:
+                h.seq = number
+                missing &= ~1
+                p = after + 1
+                continue
             after = kfix_find_soh(value, end)
             if tag == 0 or after == NULL:
                 # behind a whole header it is the body's fault, and the message has its number
@@ -119,9 +125,6 @@ cdef class FieldReader:
                 h.msg_type = value[0] if after - value == 1 else 0
             elif tag == 34:
                 missing &= ~1
-                p = value
-                if kfix_digits(&p, &number) > 0 and p == after:
-                    h.seq = number
             elif tag == 49:
                 missing &= ~2
                 h.sender.p = value
@@ -204,6 +207,12 @@ cdef class FieldReader:
                 e.event_ns = near_midnight(t, h.sending_ns, h.sending_day_ns)
             p[0] = q + 13
             return HAS_TIME
+        elif tag == 278:
+            if q[8] != c'-' or q[36] != SOH or kfix_uuid(q, &e.id_hi, &e.id_lo) != 0:
+                return 0
+            e.id_kind = ID_UUID
+            p[0] = q + 37
+            return HAS_ID
         elif tag == 269:
             if q[1] != SOH or <uint8_t>(q[0] - c'0') > SIDE_TRADE:
                 return 0
@@ -314,6 +323,8 @@ cdef class FieldReader:
                         if bit == HAS_PRICE:
                             price_p = value
                             price_n = p - 1 - value
+                        elif bit == HAS_ID:
+                            id_p = NULL         # a UUID, which is read
                         m.repeated_tags += (has & bit) != 0
                         has |= bit
                         continue
@@ -330,7 +341,7 @@ cdef class FieldReader:
                     e.id_kind = ID_NONE
                     e.id_hi = 0
                     e.id_lo = 0
-                else:
+                elif id_p != NULL:
                     self.read_id(id_p, id_n, e)
                 if e.qty == 0 and e.action != ACTION_DELETE and e.side == SIDE_TRADE:
                     return self._fail(m, MD_BAD_VALUE, 271)
