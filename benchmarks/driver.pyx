@@ -1,6 +1,7 @@
 """Loops over the core without Python inside, for timing: decoding a stream, and books message by message."""
 
 from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
 from kfix_md._book cimport RULE_LEVEL, RULE_ORDER, Book
@@ -25,12 +26,15 @@ cdef class Decoder:
     """Frame, checksum, header, entries and precision of every W and X of a clean stream; nothing is kept."""
 
     cdef Codec codec
-    cdef Known known[1024]
+    cdef Known* known
     cdef int32_t n_known, last
     cdef readonly uint64_t messages, entries, errors, digest
 
     def __init__(self, dict precisions, bint fast=True):
         self.codec = Codec(allow_fast=fast)
+        self.known = <Known*>calloc(max(len(precisions), 1), sizeof(Known))
+        if self.known == NULL:
+            raise MemoryError
         for symbol, (price_precision, qty_precision) in precisions.items():
             text = symbol.encode()
             memcpy(self.known[self.n_known].symbol, <const char*>text, len(text))
@@ -38,6 +42,9 @@ cdef class Decoder:
             self.known[self.n_known].price_precision = price_precision
             self.known[self.n_known].qty_precision = qty_precision
             self.n_known += 1
+
+    def __dealloc__(self):
+        free(self.known)
 
     cdef Known* find(self, const char* p, int32_t n) noexcept:
         cdef int32_t i

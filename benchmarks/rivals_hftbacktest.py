@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 STEP_NS = 1_000  # between messages
+MAX_TICKS = 20_000_000  # its book is an array of all prices between the lowest and the highest
 
 
 class Run:
@@ -56,6 +57,8 @@ def hftbacktest(seen: Any, with_crc: bool) -> tuple[Callable, Callable]:
     if seen.level != "L2":
         raise ImportError("its L3 book lives in an exchange with queues of one's own orders")
     entries = np.concatenate([seen.opening, seen.updates])
+    if np.ptp(entries["price"]) > MAX_TICKS:
+        raise ImportError("the prices are too far apart for its array")
     message = np.searchsorted(seen.ends, np.arange(len(seen.updates)), side="right") + 2
     events = np.zeros(len(entries), event_dtype)
     side = np.where(entries["side"] == 0, BUY_EVENT, SELL_EVENT).astype("u8")
