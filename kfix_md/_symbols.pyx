@@ -61,8 +61,8 @@ cdef class Symbols(Stream):
     cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept:
         cdef uint32_t at = hash_symbol(symbol, n) & self.mask
         cdef int32_t row = self.table[at]
-        kfix_ask(&self.slots[row], sizeof(Slot))
         while row >= 0:
+            kfix_ask(&self.slots[row], sizeof(Slot))
             if self.slots[row].symbol_n == n and kfix_same(self.slots[row].symbol, symbol, n):
                 return row
             at = (at + 1) & self.mask

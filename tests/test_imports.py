@@ -33,8 +33,8 @@ CORE = {
     },
 }
 FORBIDDEN_TO_SIMULATOR = {
-    *("_codec", "_fields", "_symbols", "_frame", "_stream", "_ids", "_book", "_book_l3", "_handler", "_shm", "_journal", "_sequence"),
-    *("_entry", "_crc"),
+    *("_codec", "_fields", "_frame", "_stream", "_ids", "_book", "_book_l3", "_handler", "_shm", "_journal"),
+    *("_sequence", "_symbols", "_entry", "_crc"),
 }
 HEAVY = ("pyarrow", "uvloop", "click", "rich", "pydantic", "prometheus_client", "aiofastnet", "cryptography",
          "simplefix", "zstandard", "asyncio", "recorder", "pandas", "polars")
