@@ -146,7 +146,8 @@ def whole_stream(work: Workload, rounds: int) -> list[Row]:
     checked.run(work.padded)
     assert checked.errors == 0 and checked.messages == work.messages
     for name, fast in ((OURS, True), (GENERAL, False)):
-        race.add(name, lambda made: made.run(work.padded), prepare=lambda fast=fast: decoder(work.precisions, fast=fast))
+        race.add(name, lambda made: made.run(work.padded),
+                 prepare=lambda fast=fast: decoder(work.precisions, fast=fast))
     reference = reference_runner(work.data)
     if reference is not None:
         told = reference()

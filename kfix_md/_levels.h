@@ -47,9 +47,9 @@ static inline void kfix_ask(const void *p, size_t bytes) {
 
 static inline void kfix_ask_for(const void *book, const void *const *ends, int n) {
     kfix_ask(book, 256);
-    for (int i = 0; i < n; i++) {
-        __builtin_prefetch((const char *)ends[i] - 1, 1);
-        __builtin_prefetch((const char *)ends[i] - 65, 1);
+    for (int i = 0; i < n; i++) { /* of a book that has seen nothing yet they are NULL, which is no fault here */
+        __builtin_prefetch((const void *)((uintptr_t)ends[i] - 1), 1);
+        __builtin_prefetch((const void *)((uintptr_t)ends[i] - 65), 1);
     }
 }
 

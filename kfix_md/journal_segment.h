@@ -118,7 +118,7 @@ static crc32c_fn crc32c_choose(void) {
 /* The segment's next bytes were last written by another core: ask for their cache lines, a record or two before they
  * are written. A line that does not exist is no fault. */
 static inline void jahead(const void* p) {
-    for (int i = 0; i < 6; i++) __builtin_prefetch((const char*)p + 768 + 64 * i, 1);
+    for (int i = 0; i < 6; i++) __builtin_prefetch((const void*)((uintptr_t)p + 768 + 64u * (unsigned)i), 1);
 }
 
 /* ---- layout: little endian, see docs/journal.md ---- */
