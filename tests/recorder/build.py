@@ -105,3 +105,17 @@ def keys(table) -> Iterator[tuple]:
     """(session, seq, entry_no, action) of ticks: unique in captures."""
     names = ("session", "seq", "entry_no", "action")
     return zip(*(table[n].to_pylist() for n in names), strict=True)
+
+
+def two_days(tmp_path: Path) -> None:
+    """A journal of two session dates, L2 and L3."""
+    day = 86_400_000_000_000
+    with JournalWriter(tmp_path / "journal", segment_bytes=1 << 17) as journal:
+        for i in range(2):
+            for number, service in enumerate(("spot-l2", "spot-l3")):
+                frames = generate(service, messages=150, seed=20 + i).frames
+                write_session(journal, number, service, frames, START_NS + i * day + number * 10**9)
+
+
+class Killed(BaseException):
+    """Raised where a process is to end."""

@@ -1,23 +1,20 @@
-"""Whatever is killed, damaged or swapped at whatever moment: every journaled message is in Parquet exactly once."""
+"""Whatever is killed, damaged or full: every journaled message is in Parquet exactly once, or is told of."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 import recorder
 from kfix_md import journal_files
 from kfix_md._journal import FRAME, JournalReader, JournalWriter
-from kfix_md.errors import CaptureError, UsageError
-from recorder import cli, compact, layout, retention, schema
+from kfix_md.errors import CaptureError
+from recorder import cli, layout
 from recorder.process import Recorder
 from recorder.schema import Flags
 from recorder.verify import verify
@@ -53,14 +50,14 @@ def test_killed_between_any_two_steps_of_a_flush(tmp_path, monkeypatch, stop):
     def rename(self, target):
         left[0] -= 1
         if left[0] < 0:
-            raise Killed
+            raise build.Killed
         return real_rename(self, target)
 
     one = Recorder(build.settings(tmp_path, flush_rows=100))
     monkeypatch.setattr(Path, "rename", rename)
     try:
         one.once()
-    except Killed:
+    except build.Killed:
         pass
     else:
         assert stop > 10
@@ -168,181 +165,6 @@ def test_a_killed_feed_is_a_gap_until_its_books_are_back(tmp_path):
     assert cap.sessions()["ended_ns"].to_pylist() == [t0 + 5, None]
 
 
-def two_days(tmp_path) -> None:
-    day = 86_400_000_000_000
-    with JournalWriter(tmp_path / "journal", segment_bytes=1 << 17) as journal:
-        for i in range(2):
-            for number, service in enumerate(("spot-l2", "spot-l3")):
-                frames = generate(service, messages=150, seed=20 + i).frames
-                build.write_session(journal, number, service, frames, build.START_NS + i * day + number * 10**9)
-
-
-def same(a: pa.Table, b: pa.Table) -> bool:
-    """Equal values, whatever the dictionaries behind them."""
-    return a.cast(schema.plain(a.schema)).equals(b.cast(schema.plain(b.schema)))
-
-
-def test_compaction_keeps_every_row_and_is_clustered(tmp_path):
-    two_days(tmp_path)
-    build.record(tmp_path, flush_rows=300)
-    cap = recorder.open(tmp_path / "captures")
-    first, second = cap.dates()
-    before = {s: cap.ticks(s) for s in cap.symbols()}
-    gaps, proof = cap.gaps(), verify(cap).summary()
-    assert compact.candidates(cap.tree, None) == [first]
-    told = compact.compact_day(cap.tree, first, row_group=256)
-    assert told["files_before"] > told["files_after"]
-    cap = recorder.open(tmp_path / "captures")
-    assert compact.candidates(cap.tree, None) == []
-    [path] = cap.tree.files("ticks", first)
-    meta = compact.pq.ParquetFile(path).metadata
-    at = meta.schema.names.index("symbol")
-    spans = [(meta.row_group(i).column(at).statistics.min, meta.row_group(i).column(at).statistics.max)
-             for i in range(meta.num_row_groups)]  # fmt: skip
-    assert spans == sorted(spans) and any(a == b for a, b in spans)
-    for symbol, rows in before.items():
-        assert same(cap.ticks(symbol), rows)
-    assert cap.gaps().equals(gaps) and verify(cap).summary() == proof
-    assert len(cap.tree.files("ticks", second)) > 1
-    assert not list(cap.tree.work.iterdir())
-
-
-@pytest.mark.parametrize("bucket", [50, 400, 1500])  # a symbol a bucket, window by window; several in one
-def test_compaction_in_buckets_on_disk_gives_the_same(tmp_path, monkeypatch, bucket):
-    two_days(tmp_path)
-    build.record(tmp_path, flush_rows=300)
-    monkeypatch.setattr(compact, "_BUCKET_ROWS", bucket)
-    monkeypatch.setattr(compact, "_WINDOW_ROWS", 100)
-    cap = recorder.open(tmp_path / "captures")
-    before = {s: cap.ticks(s) for s in cap.symbols()}
-    compact.compact_day(cap.tree, cap.dates()[0], row_group=128)
-    assert all(same(recorder.open(cap.tree.root).ticks(s), rows) for s, rows in before.items())
-    assert verify(recorder.open(cap.tree.root)).holds
-
-
-def test_compaction_that_would_lose_a_row_changes_nothing(tmp_path, monkeypatch):
-    two_days(tmp_path)
-    build.record(tmp_path, flush_rows=300)
-    cap = recorder.open(tmp_path / "captures")
-    day = cap.dates()[0]
-    before = cap.tree.files("ticks", day)
-    real = compact._by_symbol
-    monkeypatch.setattr(compact, "_by_symbol", lambda rows: real(rows).slice(1) if rows.num_rows > 500 else real(rows))
-    with pytest.raises(CaptureError, match="nothing was changed"):
-        compact.compact_day(cap.tree, day)
-    assert cap.tree.files("ticks", day) == before
-    monkeypatch.undo()
-    held = cap.tree.lock("compact")
-    with pytest.raises(CaptureError, match="already have a compaction"):
-        compact.compact_day(cap.tree, day)
-    held.close()
-
-
-def test_a_late_file_stays_through_the_swap(tmp_path, monkeypatch):
-    two_days(tmp_path)
-    build.record(tmp_path, flush_rows=300)
-    cap = recorder.open(tmp_path / "captures")
-    day = cap.dates()[0]
-    last = cap.tree.files("ticks", day)[-1]
-    late = layout.file_name(1 << 61, (1 << 61) + 1)
-    real = compact._compare
-
-    def compare(table, before, after):
-        if table == "ticks":
-            (last.parent / late).write_bytes(last.read_bytes())
-        real(table, before, after)
-
-    monkeypatch.setattr(compact, "_compare", compare)
-    compact.compact_day(cap.tree, day)
-    assert late in {p.name for p in cap.tree.files("ticks", day)}
-
-
-def test_segments_are_retired_only_when_their_parquet_is_proven(tmp_path):
-    two_days(tmp_path)
-    one = Recorder(build.settings(tmp_path, flush_rows=500, retention="zstd"))
-    journal, tree = tmp_path / "journal", one.writer.tree
-    assert retention.retire(journal, tree, one.committed_safe(), "zstd") == []  # nothing is committed
-    one.once()
-    before = [r[1:] for r in JournalReader(journal)]
-    damaged = tree.files("ticks", tree.dates()[0])[0]
-    aside = damaged.read_bytes()
-    damaged.unlink()
-    with pytest.raises(CaptureError, match="not the same"):
-        retention.retire(journal, tree, one.committed_safe(), "delete")
-    damaged.write_bytes(aside)
-    done = retention.retire(journal, tree, one.committed_safe(), "zstd")
-    assert len(done) == len(journal_files.segments(journal)) - 1
-    assert [r[1:] for r in JournalReader(journal)] == before
-    compact.compact_day(tree, tree.dates()[0])  # proven just the same when rows lie elsewhere
-    assert len(retention.retire(journal, tree, one.committed_safe(), "delete")) == len(done)
-    assert len(journal_files.segments(journal)) == 1
-    one.close()
-    with JournalWriter(journal) as more:
-        more.event(0, build.START_NS, {"type": "started"})
-    assert build.record(tmp_path) == 0  # goes on behind what is gone
-
-
-def test_a_recorder_that_was_there_first_retires_the_first_segment_too(tmp_path):
-    (tmp_path / "journal").mkdir()
-    one = Recorder(build.settings(tmp_path, flush_rows=500))
-    assert one.step() == "nothing"
-    two_days(tmp_path)
-    one.once()
-    present = sorted(journal_files.segments(tmp_path / "journal"))
-    retention.retire(tmp_path / "journal", one.writer.tree, one.committed_safe(), "delete")
-    assert len(present) > 2 and sorted(journal_files.segments(tmp_path / "journal")) == present[-1:]
-    one.close()
-
-
-def test_the_newest_segment_stays_beside_a_dead_writers_spare(tmp_path):
-    """Else the next writer would not know where numbers go on."""
-    two_days(tmp_path)
-    journal = tmp_path / "journal"
-    newest = max(journal_files.segments(journal))
-    (journal / f"spare.{newest + 1:010d}.kfj").write_bytes(bytes(1 << 16))
-    one = Recorder(build.settings(tmp_path))
-    one.once()
-    retention.retire(journal, one.writer.tree, (newest + 1) << 32, "delete")
-    one.close()
-    assert sorted(journal_files.segments(journal)) == [newest, newest + 1]
-    with JournalWriter(journal) as writer:
-        assert writer.frame(0, build.START_NS, b"x") and writer.position >> 32 == newest + 1
-
-
-def test_a_segment_retired_under_a_starting_writer_is_no_fault(tmp_path, monkeypatch):
-    two_days(tmp_path)
-    found = journal_files.segments(tmp_path / "journal")
-    real = journal_files.info
-
-    def info(path):  # compressed between listing and reading
-        if path == found[min(found)] and path.exists():
-            journal_files.compress.__globals__["info"] = real
-            journal_files.compress(path)
-            raise FileNotFoundError(path)
-        return real(path)
-
-    monkeypatch.setattr(journal_files, "info", info)
-    heads = journal_files.heads(tmp_path / "journal")
-    assert heads.keys() == found.keys() and heads[min(found)].compressed
-    found[min(found)].with_name(found[min(found)].name + ".zst").unlink()
-    assert min(journal_files.heads(tmp_path / "journal")) == min(found) + 1
-
-
-def test_a_position_the_journal_no_longer_has_is_said(tmp_path):
-    two_days(tmp_path)
-    one = Recorder(build.settings(tmp_path))
-    one.flush()
-    one.tail.read(100)
-    one.flush()
-    one.close()
-    found = journal_files.segments(tmp_path / "journal")
-    found[min(found)].unlink()
-    with pytest.raises(CaptureError, match="is gone"):
-        Recorder(build.settings(tmp_path))
-    with pytest.raises(UsageError, match="retention"):
-        Recorder(build.settings(tmp_path, retention="burn"))
-
-
 def test_a_clock_set_back_loses_nothing(tmp_path):
     t0, hour = build.START_NS, 3_600_000_000_000
     frames = generate("spot-l2", messages=40, seed=9).frames
@@ -367,86 +189,6 @@ def test_what_a_crash_tore_is_told_in_its_gap(tmp_path):
     build.record(tmp_path)
     [gap] = recorder.open(tmp_path / "captures").gaps().to_pylist()
     assert gap["cause"] == "RESTART" and "42 bytes of the journal" in gap["detail"]
-
-
-def test_a_running_recorder_compacts_dates_that_are_over(tmp_path):
-    two_days(tmp_path)
-    one = Recorder(build.settings(tmp_path, flush_rows=300))
-    one.once()
-    first = one.writer.tree.dates()[0]
-    deadline = time.monotonic() + 60
-    while not all(layout.is_compacted(f.name) for f in one.writer.tree.files("ticks", first)):
-        one.housekeeping()
-        time.sleep(0.05)
-        assert time.monotonic() < deadline
-    one.close()
-    assert verify(recorder.open(tmp_path / "captures")).holds
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-@pytest.mark.parametrize("stop", [0, 1, 2, 3, 4, 1000])  # three renames a table
-def test_compaction_where_directories_cannot_be_exchanged(tmp_path, monkeypatch, stop):
-    """Two renames instead of one step: killed before, between or behind them, everything is there again afterwards."""
-    two_days(tmp_path)
-    build.record(tmp_path, flush_rows=300)
-    tree = layout.Tree(tmp_path / "captures")
-    before, left, real = recorder.open(tree.root).ticks("BTC/USD"), [stop], os.rename
-
-    def rename(a, b):
-        left[0] -= 1
-        if left[0] < 0:
-            raise Killed
-        real(a, b)
-
-    monkeypatch.setattr(layout.ctypes, "CDLL", lambda *_, **__: object())
-    monkeypatch.setattr(layout.os, "rename", rename)
-    try:
-        compact.compact_day(tree, tree.dates()[0])
-        assert stop == 1000
-    except Killed:
-        assert stop < 1000
-    monkeypatch.undo()
-    build.record(tmp_path)
-    assert same(recorder.open(tree.root).ticks("BTC/USD"), before)
-    assert not list(tree.work.iterdir())
-
-
-def test_a_full_disk_is_one_line_and_gives_back_what_was_taken(tmp_path, monkeypatch):
-    two_days(tmp_path)
-    (tmp_path / "feed.toml").write_text(test_tools.CONFIG)
-
-    def write_table(self, *args, **options):
-        raise OSError(errno.ENOSPC, "Error writing bytes to file")  # as pyarrow says it
-
-    real = compact.pq.ParquetWriter.write_table
-    monkeypatch.setattr(compact.pq.ParquetWriter, "write_table", write_table)
-    with pytest.raises(CaptureError, match="cannot be written: No space left on device; nothing is lost"):
-        test_tools.run(cli.record, tmp_path / "feed.toml", "--once")
-    tree = layout.Tree(tmp_path / "captures")
-    assert not list(tree.work.iterdir()) and not tree.dates()
-    monkeypatch.setattr(compact.pq.ParquetWriter, "write_table", real)
-    test_tools.run(cli.record, tmp_path / "feed.toml", "--once")
-    rows = recorder.open(tree.root).ticks()
-    monkeypatch.setattr(compact.pq.ParquetWriter, "write_table", write_table)
-    with pytest.raises(CaptureError, match="No space left on device"):
-        test_tools.run(cli.compact, tree.root, "--date", str(tree.dates()[0]))
-    assert not list(tree.work.iterdir()) and recorder.open(tree.root).ticks().equals(rows)
-
-
-def test_a_starting_recorder_leaves_a_compaction_at_work_alone(tmp_path):
-    two_days(tmp_path)
-    build.record(tmp_path)
-    tree = recorder.open(tmp_path / "captures").tree
-    (tree.work / "compact-ticks-2024-02-29").mkdir()
-    held = tree.lock("compact")
-    build.record(tmp_path)
-    assert [p.name for p in tree.work.iterdir()] == ["compact-ticks-2024-02-29"]
-    held.close()
-    build.record(tmp_path)
-    assert not list(tree.work.iterdir())
 
 
 def wound(path: Path, how: str) -> None:
@@ -503,3 +245,66 @@ def test_a_segment_cut_off_behind_its_header_is_read_to_its_end(tmp_path):
         found.append(record[0])
     assert set(records) - set(found) == {p for p in records if p >> 32 == second and p not in found}
     assert any(p >> 32 == second for p in found) and found[-1] == records[-1]
+
+
+_NO_ROOM = """
+import resource, signal, sys, time
+from kfix_md import Handler
+from kfix_md._journal import JournalWriter
+from tests.recorder.build import START_NS, announce
+from tests.streams import generate
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+forever = resource.RLIM_INFINITY
+stream = generate("spot-l2", messages=1500, symbols=4, seed=2, empties=False)
+journal = JournalWriter(sys.argv[1], segment_bytes=1 << 16)
+announce(journal, 0, "spot-l2", START_NS)
+journal.event(0, START_NS, {"type": "logged_on", "session_id": "one"})
+handler = Handler(level="L2", journal=journal)
+alarms = set()
+for i, frame in enumerate(stream.frames):
+    if i == 300:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, forever))  # no segment more
+    if i == 1200:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (forever, forever))
+        while journal.stats()["alarm"].startswith("journal cannot grow"):
+            time.sleep(0.01)
+    handler.on_bytes(frame, START_NS + 1000 * i)
+    alarms.add(journal.stats()["alarm"])
+told = handler.stats
+assert told["crc_checked"] == told["crc_ok"] == stream.checksums > 1000, told  # the books went on
+assert any(a.startswith("journal cannot grow: File too large") for a in alarms), alarms
+lost = journal.stats()["lost"]
+journal.close()
+print(lost)
+"""
+
+
+def test_a_feed_without_room_goes_on_and_what_was_not_stored_is_told(tmp_path):
+    done = subprocess.run([sys.executable, "-c", _NO_ROOM, str(tmp_path / "journal")], check=False, cwd=ROOT,
+                          capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lost = int(done.stdout)
+    assert lost > 100
+    build.record(tmp_path)
+    cap = recorder.open(tmp_path / "captures")
+    [gap] = [g for g in cap.gaps().to_pylist() if g["cause"] == "JOURNAL_LOST"]
+    assert gap["lost"] == lost and gap["closed_ns"] > gap["opened_ns"]
+    proof = verify(cap)
+    assert proof.holds and proof.summary()["unproven"] > 0
+    stored = sum(r[1] == FRAME for r in JournalReader(tmp_path / "journal"))
+    assert stored + lost == len(generate("spot-l2", messages=1500, symbols=4, seed=2, empties=False).frames)
+
+
+def test_two_recorders_and_two_compactions_are_told_apart_in_one_line(tmp_path):
+    build.two_days(tmp_path)
+    (tmp_path / "feed.toml").write_text(test_tools.CONFIG)
+    one = Recorder(build.settings(tmp_path))
+    one.once()
+    with pytest.raises(CaptureError, match=f"already have a recorder, process {os.getpid()}"):
+        test_tools.run(cli.record, tmp_path / "feed.toml", "--once")
+    held = one.writer.tree.lock("compact", who="compaction")
+    with pytest.raises(CaptureError, match=f"already have a compaction, process {os.getpid()}"):
+        test_tools.run(cli.compact, tmp_path / "captures", "--date", str(one.writer.tree.dates()[0]))
+    held.close()
+    one.close()
+    test_tools.run(cli.record, tmp_path / "feed.toml", "--once")

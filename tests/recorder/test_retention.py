@@ -1,0 +1,104 @@
+"""A journal segment goes when its Parquet is proven, and not before."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kfix_md import journal_files
+from kfix_md._journal import JournalReader, JournalWriter
+from kfix_md.errors import CaptureError, UsageError
+from recorder import compact, retention
+from recorder.process import Recorder
+from tests.recorder import build
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = float(os.environ.get("KFIX_CRASH_SECONDS", "12"))
+
+
+def test_segments_are_retired_only_when_their_parquet_is_proven(tmp_path):
+    build.two_days(tmp_path)
+    one = Recorder(build.settings(tmp_path, flush_rows=500, retention="zstd"))
+    journal, tree = tmp_path / "journal", one.writer.tree
+    assert retention.retire(journal, tree, one.committed_safe(), "zstd") == []  # nothing is committed
+    one.once()
+    before = [r[1:] for r in JournalReader(journal)]
+    damaged = tree.files("ticks", tree.dates()[0])[0]
+    aside = damaged.read_bytes()
+    damaged.unlink()
+    with pytest.raises(CaptureError, match="not the same"):
+        retention.retire(journal, tree, one.committed_safe(), "delete")
+    damaged.write_bytes(aside)
+    done = retention.retire(journal, tree, one.committed_safe(), "zstd")
+    assert len(done) == len(journal_files.segments(journal)) - 1
+    assert [r[1:] for r in JournalReader(journal)] == before
+    compact.compact_day(tree, tree.dates()[0])  # proven just the same when rows lie elsewhere
+    assert len(retention.retire(journal, tree, one.committed_safe(), "delete")) == len(done)
+    assert len(journal_files.segments(journal)) == 1
+    one.close()
+    with JournalWriter(journal) as more:
+        more.event(0, build.START_NS, {"type": "started"})
+    assert build.record(tmp_path) == 0  # goes on behind what is gone
+
+
+def test_a_recorder_that_was_there_first_retires_the_first_segment_too(tmp_path):
+    (tmp_path / "journal").mkdir()
+    one = Recorder(build.settings(tmp_path, flush_rows=500))
+    assert one.step() == "nothing"
+    build.two_days(tmp_path)
+    one.once()
+    present = sorted(journal_files.segments(tmp_path / "journal"))
+    retention.retire(tmp_path / "journal", one.writer.tree, one.committed_safe(), "delete")
+    assert len(present) > 2 and sorted(journal_files.segments(tmp_path / "journal")) == present[-1:]
+    one.close()
+
+
+def test_the_newest_segment_stays_beside_a_dead_writers_spare(tmp_path):
+    """Else the next writer would not know where numbers go on."""
+    build.two_days(tmp_path)
+    journal = tmp_path / "journal"
+    newest = max(journal_files.segments(journal))
+    (journal / f"spare.{newest + 1:010d}.kfj").write_bytes(bytes(1 << 16))
+    one = Recorder(build.settings(tmp_path))
+    one.once()
+    retention.retire(journal, one.writer.tree, (newest + 1) << 32, "delete")
+    one.close()
+    assert sorted(journal_files.segments(journal)) == [newest, newest + 1]
+    with JournalWriter(journal) as writer:
+        assert writer.frame(0, build.START_NS, b"x") and writer.position >> 32 == newest + 1
+
+
+def test_a_segment_retired_under_a_starting_writer_is_no_fault(tmp_path, monkeypatch):
+    build.two_days(tmp_path)
+    found = journal_files.segments(tmp_path / "journal")
+    real = journal_files.info
+
+    def info(path):  # compressed between listing and reading
+        if path == found[min(found)] and path.exists():
+            journal_files.compress.__globals__["info"] = real
+            journal_files.compress(path)
+            raise FileNotFoundError(path)
+        return real(path)
+
+    monkeypatch.setattr(journal_files, "info", info)
+    heads = journal_files.heads(tmp_path / "journal")
+    assert heads.keys() == found.keys() and heads[min(found)].compressed
+    found[min(found)].with_name(found[min(found)].name + ".zst").unlink()
+    assert min(journal_files.heads(tmp_path / "journal")) == min(found) + 1
+
+
+def test_a_position_the_journal_no_longer_has_is_said(tmp_path):
+    build.two_days(tmp_path)
+    one = Recorder(build.settings(tmp_path))
+    one.flush()
+    one.tail.read(100)
+    one.flush()
+    one.close()
+    found = journal_files.segments(tmp_path / "journal")
+    found[min(found)].unlink()
+    with pytest.raises(CaptureError, match="is gone"):
+        Recorder(build.settings(tmp_path))
+    with pytest.raises(UsageError, match="retention"):
+        Recorder(build.settings(tmp_path, retention="burn"))
