@@ -132,7 +132,7 @@ def _span(path: Path) -> tuple[int, int] | None:
 def open_file(path: Path, meta: pq.FileMetaData | None = None) -> pq.ParquetFile:
     """A finished file; CaptureError that names it when it is damaged."""
     try:
-        return pq.ParquetFile(path, metadata=meta)
+        return pq.ParquetFile(path, metadata=meta, page_checksum_verification=True)
     except FileNotFoundError:
         raise Vanished(path) from None
     except (pa.ArrowException, OSError) as error:

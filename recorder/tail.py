@@ -106,8 +106,9 @@ class Tail:
         return "full"
 
     def rows_waiting(self) -> int:
-        """Rows of ticks decoded and not yet taken."""
-        return self.rows + sum(len(d) for d in self.decoders if d is not None)
+        """Rows decoded and not yet taken."""
+        told = sum(map(len, self.ledger.rows.values()))  # a backlog may be events and nothing else
+        return self.rows + told + sum(len(d) for d in self.decoders if d is not None)
 
     def _control(self, record: tuple) -> None:
         position, kind, number, recv_ns, flags, body = record

@@ -105,6 +105,18 @@ def test_flushes_of_any_size_give_the_same_rows(tmp_path):
         assert len(set(build.keys(rows))) == rows.num_rows
 
 
+def test_a_backlog_of_events_alone_is_flushed_in_parts(tmp_path):
+    with JournalWriter(tmp_path / "journal") as journal:
+        build.announce(journal, 0, "spot-l2", build.START_NS)
+        for i in range(1000):
+            journal.event(0, build.START_NS + i, {"type": "connected", "try": i})
+    one = Recorder(build.settings(tmp_path, flush_rows=100))
+    one.once()
+    one.close()
+    cap = recorder.open(tmp_path / "captures")
+    assert one.flushes == 10 and cap.status().num_rows == 1000
+
+
 def test_a_later_recorder_goes_on_where_the_last_commit_stands(tmp_path):
     rng = random.Random(5)
     stream = generate("spot-l2", messages=400, seed=3)
@@ -299,6 +311,27 @@ def test_a_full_disk_is_waited_for(tmp_path, monkeypatch):
     assert len(set(build.keys(rows))) == rows.num_rows
     assert rows.num_rows - sum(a == "clear" for a in rows["action"].to_pylist()) == told["spot-l2"][0].entries
     assert not list((tmp_path / "captures/work").iterdir())
+
+
+def test_a_flipped_bit_anywhere_in_a_file_is_found(tmp_path):
+    """Each page carries a CRC32, the footer its magic; what is neither (padding, statistics) may change unnoticed."""
+    build.journal_of(tmp_path / "journal", ("spot-l2",), messages=200)
+    build.record(tmp_path)
+    cap = recorder.open(tmp_path / "captures")
+    [path] = cap.tree.files("ticks", cap.dates()[0])
+    whole, sound, rng = cap.ticks(), path.read_bytes(), random.Random(2)
+    end = len(sound) - 8 - int.from_bytes(sound[-8:-4], "little")  # of the pages
+    found = 0
+    for _ in range(60):
+        bad = bytearray(sound)
+        bad[rng.randrange(4, end)] ^= 1 << rng.randrange(8)
+        path.write_bytes(bad)
+        try:
+            assert recorder.open(cap.tree.root).ticks().equals(whole)
+        except CaptureError as error:
+            assert path.name in str(error)
+            found += 1
+    assert found > 50
 
 
 def test_a_truncated_file_is_named(tmp_path):
