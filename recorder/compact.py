@@ -47,7 +47,8 @@ def compact_day(tree: Tree, day: date, *, row_group: int = schema.ROW_GROUP) -> 
 
     CaptureError when the result differs from what it was made of: then nothing was changed.
     """
-    held = tree.lock("compact", who="compaction")
+    with tree.changing():  # a recorder that starts holds the lock for a moment, inside the same
+        held = tree.lock("compact", who="compaction")
     try:
         tree.put_back()
         told = {"rows": 0, "files_before": 0, "files_after": 0, "bytes_before": 0, "bytes_after": 0}
