@@ -32,6 +32,7 @@ cdef extern from "_scan.h" nogil:
     int kfix_fixed(const char** p, int precision, int64_t* value)
     int kfix_same(const char* a, const char* b, int64_t n)
     const char* kfix_find_soh(const char* p, const char* end)
+    int kfix_entry_begins(const char* p, int snapshot)
     int64_t kfix_clock_ms(const char* p)
     int64_t kfix_timestamp(const char** p, kfix_date* cache)
     int64_t kfix_iso(const char** p, kfix_date* cache)
@@ -195,23 +196,14 @@ cdef class Codec(FieldReader):
         cdef MDEntry* e = self.entries
         cdef kfix_date* dates = &self._iso_date
         for _left in range(m.declared):
-            e.action = ACTION_NEW
-            if not snapshot:
-                # "279=?|26": what stands behind it is looked at below
-                if kfix_load8(p) & <uint64_t>0xFFFFFF00FFFFFFFF != <uint64_t>0x363201003D393732:
-                    return MD_BAD_VALUE
-                e.action = p[4] - c'0'
-                if e.action > ACTION_DELETE:
-                    return MD_BAD_VALUE
-                p += 6
-            # "269=?|27" and "8="
-            if (kfix_load8(p) & <uint64_t>0xFFFFFF00FFFFFFFF != <uint64_t>0x373201003D393632
-                    or p[8] != c'8' or p[9] != c'='):
+            p -= 6 * snapshot
+            if not kfix_entry_begins(p, snapshot):
                 return MD_BAD_VALUE
-            e.side = p[4] - c'0'
-            if e.side > SIDE_TRADE:
+            e.action = ACTION_NEW if snapshot else p[4] - c'0'
+            e.side = p[10] - c'0'
+            if e.action > ACTION_DELETE or e.side > SIDE_TRADE:
                 return MD_BAD_VALUE
-            p += 10
+            p += 16
             id_p = p
             if p[8] == c'-':
                 # 8-4-4-4-12

@@ -67,6 +67,18 @@ static inline const char *kfix_find_soh(const char *p, const char *end) {
     return p < end ? (const char *)memchr(p, 1, (size_t)(end - p)) : NULL;
 }
 
+/* "279=?|269=?|278=" at p; of a snapshot, whose entries have no 279, from its 269 on, which is 6 bytes behind p */
+static inline int kfix_entry_begins(const char *p, int snapshot) {
+#if KFIX_WIDE
+    const __m128i tags = _mm_setr_epi8('2', '7', '9', '=', 0, 1, '2', '6', '9', '=', 0, 1, '2', '7', '8', '=');
+    int same = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)p), tags));
+    return (same | 1 << 4 | 1 << 10 | (snapshot ? 0x3F : 0)) == 0xFFFF;
+#else
+    return (snapshot || (memcmp(p, "279=", 4) == 0 && p[5] == 1)) && memcmp(p + 6, "269=", 4) == 0 &&
+           memcmp(p + 11, "\x01" "278=", 5) == 0;
+#endif
+}
+
 /* ---- byte sum modulo 256 (tag 10), for three instruction sets ---- */
 
 #define KFIX_SUM_BODY                                        \
