@@ -76,7 +76,7 @@ def minutes(cap: Captures, names: list[str], rng: np.random.Generator) -> None:
 
 def books(path: Path, messages: int) -> None:
     """book(symbol, at) anywhere in a day with a busy L2 and a busy L3 session: the busiest symbol, one in the middle
-    and a quiet one; recorded as a recorder does that catches up, the worst for its live files."""
+    and a quiet one; in as many live files as a day has, and as a recorder writes them that catches up."""
     start, end = layout.session_bounds(DAY)
     span = end - start - 1
     days = {"L2": BusyDay("L2", 100, 500, start, span), "L3": BusyDay("L3", 20, 10_000, start, span)}
@@ -87,11 +87,19 @@ def books(path: Path, messages: int) -> None:
         for (now, one), (_, other) in zip(*(d.frames(messages) for d in days.values()), strict=False):
             journal.frame(0, now, one)
             journal.frame(1, now, other)
-    one = Recorder(Settings(path / "journal", path / "captures"))
-    one.once()
-    one.close()
-    for kind in ("live files", "compacted"):
-        cap = recorder.open(path / "captures")
+    for flush_rows in (260, 1000, 524_288):  # the last one as a recorder does that catches up
+        captures = path / f"captures{flush_rows}"
+        one = Recorder(Settings(path / "journal", captures, flush_rows=flush_rows))
+        one.once()
+        one.close()
+        ask(captures, days, start, end)
+
+
+def ask(path: Path, days: dict[str, BusyDay], start: int, end: int) -> None:
+    """The books of captures with live files, and when these are compacted."""
+    tree = layout.Tree(path)
+    for kind in (f"{len(tree.files('ticks', DAY))} live files", "compacted"):
+        cap = recorder.open(path)
         for level, day in days.items():
             for rank in (0, len(day.symbols) // 4, len(day.symbols) - 1):
                 moments = iter(np.random.default_rng(2).integers(start, end, 40).tolist())

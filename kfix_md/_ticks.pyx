@@ -36,10 +36,12 @@ cdef struct RowInfo:
     int64_t seq
     int64_t checkpoint_ns   # receive time of the last checkpoint, or of the first tick
     int64_t total           # rows of all books that were decoded then
+    int64_t files           # flushes it had rows in since the last checkpoint
+    int64_t flushed         # of `since`, rows that are in these
 
 _ROW_DTYPE = np.dtype([("price_precision", "i1"), ("qty_precision", "i1"), ("spare", "i1", 6),
                        ("since", "i8"), ("recv_ns", "i8"), ("seq", "i8"), ("checkpoint_ns", "i8"),
-                       ("total", "i8")])
+                       ("total", "i8"), ("files", "i8"), ("flushed", "i8")])
 assert _ROW_DTYPE.itemsize == sizeof(RowInfo)
 
 
@@ -295,11 +297,18 @@ cdef class SessionTicks:
             self.books[row] = None      # known to be wrong: nothing to write down
         return 0
 
-    def due(self, rows, span_ns=None, total=0, enough=0) -> list:
+    def flushed(self):
+        """All rows decoded until now go into one file, with others it may be."""
+        if self.row_array is not None:
+            held = self.row_array[:len(self.names)]
+            held["files"] += held["since"] > held["flushed"]
+            held["flushed"] = held["since"]
+
+    def due(self, rows, span_ns=None, total=0, enough=0, files=1 << 62) -> list:
         """Rows whose book, or whose missing book, had `rows` ticks since its checkpoint (and four times its size, or
         three times `rows`: what is read back for a book is bounded). With `span_ns` also those that are so far from
         their checkpoint and had as many ticks as their size since, or one behind `enough` of the `total` rows of all
-        books decoded by now."""
+        books decoded by now; and those that had rows in `files` files since, whose opening takes time by itself."""
         if self.row_array is None:
             return []
         held = self.row_array[:len(self.names)]
@@ -308,11 +317,12 @@ cdef class SessionTicks:
         if span_ns is not None:
             late = (since > 0) & (held["recv_ns"] - held["checkpoint_ns"] >= span_ns)
         far = total - held["total"] >= enough
+        many = held["files"] >= files
         found = []
-        for row in np.flatnonzero((since >= rows) | late).tolist():
+        for row in np.flatnonzero((since >= rows) | late | many).tolist():
             size = self.size(row)
             enough_own = max(rows, min(4 * size, 3 * rows))
-            if since[row] >= enough_own or (late[row] and (far[row] or since[row] >= size)):
+            if many[row] or since[row] >= enough_own or (late[row] and (far[row] or since[row] >= size)):
                 found.append(row)
         return found
 
@@ -331,6 +341,8 @@ cdef class SessionTicks:
     def checkpointed(self, int32_t row, int64_t total=0):
         """Count anew from here, where `total` rows of all books are decoded."""
         (<RowInfo*>self.info)[row].since = 0
+        (<RowInfo*>self.info)[row].files = 0
+        (<RowInfo*>self.info)[row].flushed = 0
         (<RowInfo*>self.info)[row].total = total
         (<RowInfo*>self.info)[row].checkpoint_ns = (<RowInfo*>self.info)[row].recv_ns
 
@@ -338,8 +350,8 @@ cdef class SessionTicks:
         """A new session: what comes next starts with snapshots."""
         self.books = [None] * len(self.names)
         if self.row_array is not None:
-            self.row_array["since"] = 0
-            self.row_array["checkpoint_ns"] = 0
+            for name in ("since", "checkpoint_ns", "files", "flushed"):
+                self.row_array[name] = 0
 
     def book(self, int32_t row):
         """Book of a row or None."""

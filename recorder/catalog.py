@@ -110,8 +110,8 @@ class Captures:
         first, last = to_ns(start), to_ns(end)
         wanted = shape.wanted(columns, price != "int", ids)
         names = [symbol] if isinstance(symbol, str) else symbol
-        found = files.batches("ticks", self._files.of("ticks", first, last), wanted, self._where(level), symbols=names,
-                              start=first, end=last)  # fmt: skip
+        found = files.batches("ticks", self._files.of("ticks", first, last, names), wanted, self._where(level),
+                              symbols=names, start=first, end=last)  # fmt: skip
         batches = (batch for batch in found if batch.num_rows)
         return (shape.text_ids(batch) for batch in batches) if ids == "text" else batches
 
@@ -162,8 +162,8 @@ class Captures:
 
     def _table(self, name: str, start: int | None, end: int | None, columns: list[str] | None = None,
                where: pc.Expression | None = None, symbols: list[str] | None = None) -> pa.Table:  # fmt: skip
-        return files.attempt(lambda: files.table(name, self._files.of(name, start, end), columns, where,
-                                                 symbols=symbols, start=start, end=end))  # fmt: skip
+        return files.attempt(lambda: files.table(name, self._files.of(name, start, end, symbols), columns,
+                                                 where, symbols=symbols, start=start, end=end))  # fmt: skip
 
     # ---- what is missing, and what was said ----
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kfix_md.errors import CaptureError
-from recorder import files, layout, schema
+from recorder import files, layout, notes, schema
 from recorder.digest import Digests, codes_order
 from recorder.layout import Tree
 from recorder.writer import metadata
@@ -282,4 +282,5 @@ def _swap(tree: Tree, table: str, day: date, work: Path, before: list[Path]) -> 
         layout.sync_file(work)
         layout.exchange(work, target)
         layout.sync_file(target.parent)
+        notes.forget(tree, table, day)
     shutil.rmtree(work)

@@ -95,8 +95,8 @@ def segments(rows: pa.Table):
 
 def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level: str | None, price: str) -> pa.Table:
     """See Captures.bbo."""
-    rows = files.table("ticks", cap._files.of("ticks", start, end), BOOK_COLUMNS, cap._where(level), symbols=[symbol],
-                       start=start, end=end)  # fmt: skip
+    rows = files.table("ticks", cap._files.of("ticks", start, end, [symbol]), BOOK_COLUMNS, cap._where(level),
+                       symbols=[symbol], start=start, end=end)  # fmt: skip
     seed = None
     if start is not None and rows.num_rows and rows["action"][0].as_py() != "clear":
         first = rows["session"][0].as_py()

@@ -1,9 +1,9 @@
 """Hides which files answer a question, and what a damaged or vanishing file means."""
 
-from collections.abc import Callable, Collection, Iterator
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +15,15 @@ import pyarrow.parquet as pq
 from kfix_md.errors import CaptureError
 from recorder import layout, schema
 from recorder.layout import Tree
+from recorder.notes import Notes
 
 T = TypeVar("T")
 _SELECTS = {"symbol", "level", "session", "seq", "side"}  # columns that `where` may speak of
 _LINEAR = 32  # up to so many files are all asked
 _ATTEMPTS = 5
+_SMALL = 1 << 18  # bytes of a file that is read in one piece
+_FEW_ROWS = 8192  # of a file that is not looked into before it is read, and many of which are worked on as one
+_BATCH_ROWS = 131_072
 
 
 class Vanished(Exception):
@@ -41,34 +45,50 @@ class Files:
 
     def __init__(self, tree: Tree):
         self.tree = tree
+        self._notes = Notes(tree)
 
-    def of(self, table: str, start: int | None = None, end: int | None = None) -> list[Path]:
-        """Files that may hold rows received in [start, end), by session date and arrival."""
+    def of(self, table: str, start: int | None = None, end: int | None = None,
+           symbols: Collection[str] | None = None) -> list[Path]:  # fmt: skip
+        """Files that may hold rows (of these symbols) received in [start, end), by session date and arrival."""
+        found = self._around(table, start, end)
+        return found if symbols is None else [path for path in found if self.may_hold(path, symbols, start, end)]
+
+    def may_hold(self, path: Path, symbols: Collection[str], start: int | None, end: int | None) -> bool:
+        """False where it is noted that a file has no rows of these symbols received in [start, end)."""
+        return self._notes.may_hold(path, symbols, start, end)
+
+    def _around(self, table: str, start: int | None, end: int | None) -> list[Path]:
         first = layout.session_date(start) if start is not None else date.min
         last = layout.session_date(end - 1) if end is not None else date.max
         found = []
         for day in self.tree.dates(table):
             if first <= day <= last:
-                files = self.tree.files(table, day)
+                names = self.tree.names(table, day)
+                folder = self.tree.partition(table, day)
+                self._notes.refresh(table, day)
                 whole = layout.session_bounds(day)
-                if len(files) > _LINEAR and (start or 0, end or whole[1]) != whole:
-                    files = self._between(files, start, end)
-                found += files
+                cut = "recv_ns" in schema.SCHEMAS[table].names and (start or 0, end or whole[1]) != whole
+                if len(names) > _LINEAR and cut:
+                    names = self._between(folder, names, start, end)
+                found += [folder / name for name in names]
         return found
 
-    def _between(self, files: list[Path], start: int | None, end: int | None) -> list[Path]:
+    def _between(self, folder: Path, names: list[str], start: int | None, end: int | None) -> list[str]:
         """Arrival follows time closely: bisect, and keep a file more on either side."""
-        loose = [f for f in files if not layout.is_compacted(f.name)]
-        rest = [f for f in files if layout.is_compacted(f.name)]
+        loose = [name for name in names if not layout.is_compacted(name)]
+        rest = [name for name in names if layout.is_compacted(name)]
         low, high = 0, len(loose)
         if start is not None:
-            low = max(0, _bisect(len(loose), lambda i: self.span(loose[i])[1] < start) - 1)
+            low = max(0, _bisect(len(loose), lambda i: self.span(folder / loose[i])[1] < start) - 1)
         if end is not None:
-            high = min(len(loose), _bisect(len(loose), lambda i: self.span(loose[i])[0] < end) + 1)
+            high = min(len(loose), _bisect(len(loose), lambda i: self.span(folder / loose[i])[0] < end) + 1)
         return rest + loose[low:high]
 
     def span(self, path: Path) -> tuple[int, int]:
         """Lowest and highest recv_ns in a file."""
+        note = self._notes.of(path)
+        if note is not None and note.first_ns is not None and note.last_ns is not None:
+            return note.first_ns, note.last_ns
         return _span(path) or (0, 0)
 
 
@@ -103,17 +123,34 @@ class Footer:
 
 def footer(path: Path) -> Footer:
     """The footer of a finished file; CaptureError that names it when it is damaged."""
+    return _opened(path)[0]
+
+
+_footers: dict[tuple[str, int, int], Footer] = {}  # by path, inode, time of change; the oldest goes first
+_FOOTERS = 4096
+
+
+def _asked(key: tuple[str, int, int], file: pq.ParquetFile) -> Footer:
+    while len(_footers) >= _FOOTERS:
+        with contextlib.suppress(KeyError, RuntimeError):  # another thread did
+            _footers.pop(next(iter(_footers)))
+    meta = file.metadata
+    _footers[key] = seen = Footer(meta, _limits(meta, "symbol"), _limits(meta, "recv_ns"))
+    return seen
+
+
+def _opened(path: Path) -> tuple[Footer, pq.ParquetFile | None]:
+    """The footer of a finished file, and the file where it had to be opened for that."""
     try:
         stat = path.stat()
     except FileNotFoundError:
         raise Vanished(path) from None
-    return _footer(path, stat.st_ino, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _footer(path: Path, _inode: int, _changed: int) -> Footer:
-    meta = open_file(path).metadata
-    return Footer(meta, _limits(meta, "symbol"), _limits(meta, "recv_ns"))
+    key = str(path), stat.st_ino, stat.st_mtime_ns
+    seen = _footers.get(key)
+    if seen is not None:
+        return seen, None
+    file = open_file(path)
+    return _asked(key, file), file
 
 
 def _limits(meta: pq.FileMetaData, name: str) -> list:
@@ -132,7 +169,9 @@ def _span(path: Path) -> tuple[int, int] | None:
 def open_file(path: Path, meta: pq.FileMetaData | None = None) -> pq.ParquetFile:
     """A finished file; CaptureError that names it when it is damaged."""
     try:
-        return pq.ParquetFile(path, metadata=meta, page_checksum_verification=True)
+        small = path.stat().st_size <= _SMALL
+        source = pa.BufferReader(path.read_bytes()) if small else path
+        return pq.ParquetFile(source, metadata=meta, page_checksum_verification=True)
     except FileNotFoundError:
         raise Vanished(path) from None
     except (pa.ArrowException, OSError) as error:
@@ -149,7 +188,7 @@ def _damaged(path: Path, error: BaseException) -> BaseException:
 
 def batches(table: str, paths: list[Path], columns: list[str] | None = None, where: pc.Expression | None = None,
             *, symbols: Collection[str] | None = None, start: int | None = None, end: int | None = None,
-            rows: int = 131_072) -> Iterator[pa.RecordBatch]:  # fmt: skip
+            rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatch]:  # fmt: skip
     """Rows of `paths` in order, a batch at a time: those of `symbols`, received in [start, end), for which `where`
     holds. Row groups that have none are not read. (A table without recv_ns is not cut by time.)"""
     wanted = schema.SCHEMAS[table]
@@ -158,26 +197,70 @@ def batches(table: str, paths: list[Path], columns: list[str] | None = None, whe
     more = {"symbol"} if symbols is not None else set()
     more |= ({"recv_ns"} if by_time else set()) | (_SELECTS if where is not None else set())
     needed = list(dict.fromkeys([*schema.stored(table, names), *(n for n in wanted.names if n in more)]))
+    for whole in _gathered(_read(paths, needed, symbols, start, end, rows), rows):
+        batch = _selected(whole, symbols, start if by_time else None, end if by_time else None)
+        if where is None:
+            yield schema.given(batch, names)
+        elif batch.num_rows:
+            kept = pa.Table.from_batches([batch]).filter(where).combine_chunks()
+            for part in kept.to_batches():
+                yield schema.given(part, names)
+
+
+def _read(paths: list[Path], needed: list[str], symbols: Collection[str] | None, start: int | None,
+          end: int | None, rows: int) -> Iterator[pa.RecordBatch]:  # fmt: skip
+    """All rows of the row groups that may hold what is asked."""
     for path in paths:
         try:
-            seen = footer(path)
+            seen, opened = _opened(path)
             groups = [g for g in seen.groups(symbols, start, end) if not _known_without(seen, g, symbols)]
             if not groups:
                 continue
-            with open_file(path, seen.meta) as file:
+            with opened or open_file(path, seen.meta) as file:
+                if seen.meta.num_rows <= _FEW_ROWS:
+                    yield from _few(seen, file, groups, needed, symbols)
+                    continue
                 groups = [g for g in groups if _in_group(seen, file, g, symbols)]
-                for whole in file.iter_batches(rows, groups, needed, use_threads=False) if groups else ():
-                    batch = _selected(whole, symbols, start if by_time else None, end if by_time else None)
-                    if where is None:
-                        yield schema.given(batch, names)
-                    elif batch.num_rows:
-                        kept = pa.Table.from_batches([batch]).filter(where).combine_chunks()
-                        for part in kept.to_batches():
-                            yield schema.given(part, names)
+                yield from file.iter_batches(rows, groups, needed, use_threads=False) if groups else ()
         except FileNotFoundError:
             raise Vanished(path) from None
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error) from None
+
+
+def _few(seen: Footer, file: pq.ParquetFile, groups: list[int], needed: list[str],
+         symbols: Collection[str] | None) -> Iterator[pa.RecordBatch]:  # fmt: skip
+    """The same of a file of so few rows that looking first for the symbol would take longer than reading them."""
+    for group in groups:
+        for batch in file.iter_batches(_FEW_ROWS, [group], needed, use_threads=False):
+            if symbols is not None and group not in seen.held:
+                seen.held[group] = frozenset(pc.unique(batch["symbol"]).to_pylist())
+            if not _known_without(seen, group, symbols):
+                yield batch
+
+
+def _gathered(found: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """The same rows, many small batches as one: what is done with each takes longer than with its rows."""
+    held: list[pa.RecordBatch] = []
+    waiting = 0
+    for batch in found:
+        if held and (waiting + batch.num_rows > rows or batch.num_rows > _FEW_ROWS):
+            yield _one(held)
+            held, waiting = [], 0
+        if batch.num_rows > _FEW_ROWS:
+            yield batch
+        else:
+            held.append(batch)
+            waiting += batch.num_rows
+    if held:
+        yield _one(held)
+
+
+def _one(held: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(held) == 1:
+        return held[0]
+    [whole] = pa.Table.from_batches(held).unify_dictionaries().combine_chunks().to_batches() or [held[0]]
+    return whole
 
 
 def _known_without(seen: Footer, group: int, symbols: Collection[str] | None) -> bool:

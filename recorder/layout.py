@@ -2,7 +2,7 @@
 
     <captures>/<table>/session_date=YYYY-MM-DD/<start>-<end>.parquet     finished files, nothing else
     <captures>/work/      what is being written
-    <captures>/state/     locks, the recorder's commit, proofs of verification
+    <captures>/state/     locks, the recorder's commit, proofs of verification, notes of what live files hold
 
 `start` and `end` are journal positions (16 hex digits): a file holds the rows of the records in [start, end).
 """
@@ -133,11 +133,15 @@ class Tree:
     def files(self, table: str, day: date) -> list[Path]:
         """Finished files of one partition by start position."""
         path = self.partition(table, day)
+        return [path / name for name in self.names(table, day)]
+
+    def names(self, table: str, day: date) -> list[str]:
+        """Names of the finished files of one partition by start position."""
         try:
-            names = os.listdir(path)
+            names = os.listdir(self.partition(table, day))
         except FileNotFoundError:
             return []
-        return [path / name for name in sorted(names, key=lambda n: n.removeprefix("c-")) if file_range(name)]
+        return [name for name in sorted(names, key=lambda n: n.removeprefix("c-")) if _NAME.match(name)]
 
     def orphans(self, position: int) -> Iterator[Path]:
         """Files of records from `position` on: left by a recorder that was killed before it committed them."""

@@ -127,8 +127,8 @@ class Rebuilder:
 
     def _rows(self, symbol: str, level: str | None, since: int, at: int, session: int | None) -> pa.Table:
         columns = _COLUMNS if level == "L2" else _ORDER_COLUMNS
-        rows = files.table("ticks", self.files.of("ticks", since, at + 1), columns, symbols=[symbol], start=since,
-                           end=at + 1)  # fmt: skip
+        rows = files.table("ticks", self.files.of("ticks", since, at + 1, [symbol]), columns, symbols=[symbol],
+                           start=since, end=at + 1)  # fmt: skip
         mask = schema._indices(rows["side"], schema.SIDES) != schema.SIDES.index("trade")
         if level:
             mask &= schema._indices(rows["level"], schema.LEVELS) == schema.LEVELS.index(level)
@@ -143,6 +143,8 @@ class Rebuilder:
             if value is not None:
                 where = pc.field(name) == value if where is None else where & (pc.field(name) == value)
         for path in reversed(self.files.of("checkpoints", start, at + 1)):
+            if not self.files.may_hold(path, [symbol], start, at + 1):
+                continue
             keys = files.table("checkpoints", [path], ["recv_ns", "session", "seq", "level"], where, symbols=[symbol],
                                start=start, end=at + 1)  # fmt: skip
             if keys.num_rows:

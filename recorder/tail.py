@@ -13,6 +13,7 @@ from kfix_md.instruments import parse_list
 from recorder import schema
 from recorder.ledger import Ledger
 
+_FILES = 64  # flushes with rows of a symbol between two of its checkpoints: reading a few rows of each takes time too
 _CHUNK = 16_384  # records between two looks at whether a checkpoint is due
 
 
@@ -212,6 +213,8 @@ class Tail:
         """Whole books that were due since the last call, and (feed session, row) of those that cannot be given: never
         seen whole here."""
         known = [d for d in self.decoders if d is not None]
+        for decoder in known:
+            decoder.flushed()
         sizes = sum(d.size(row) for d in known for row in range(len(d.instruments)))
         missing = self._checkpoint(self.checkpoint_ns, 4 * sizes)
         for number, row in missing:
@@ -231,7 +234,7 @@ class Tail:
         for number, decoder in enumerate(self.decoders):
             if decoder is None or self.ledger.session(number)["session"] is None:
                 continue
-            for row in decoder.due(self.checkpoint_rows, span_ns, total, enough):
+            for row in decoder.due(self.checkpoint_rows, span_ns, total, enough, _FILES):
                 book = decoder.book(row)
                 if book is None:
                     missing.append((number, row))

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kfix_md.errors import CaptureError
-from recorder import layout, schema
+from recorder import layout, notes, schema
 from recorder.layout import Tree
 
 #: the time that says which session date a row belongs to
@@ -39,6 +39,7 @@ class Writer:
         self._lock = self.tree.lock("recorder")
         self.row_group = row_group
         self.compression_level = compression_level
+        self._notes = notes.NoteWriter(self.tree)
         self._commit = self.tree.state / "commit.json"
         try:
             self.state = self._load()
@@ -69,6 +70,7 @@ class Writer:
             for path in list(self.tree.orphans(self.state["position"])):
                 path.unlink()
                 self.removed += 1
+        notes.sweep(self.tree)
 
     def commit(self, start: int, state: dict[str, Any], tables: dict[str, pa.Table]) -> list[Path]:
         """Add the rows of journal records in [start, state["position"]) and make that the committed position.
@@ -79,12 +81,14 @@ class Writer:
         self._enter()  # what an error kept from it
         name = layout.file_name(start, state["position"])
         parts: list[tuple[Path, Path]] = []
+        written: list[tuple[str, date, Path, pa.Table]] = []
         try:
             for table, day, part in self._parts(tables):
                 target = self.tree.partition(table, day) / name
                 work = self.tree.work / f"{table}-{day}-{name}"
                 self._write(table, part, work, start, state["position"])
                 parts.append((work, target))
+                written.append((table, day, target, part))
             entering = [[work.name, str(target.relative_to(self.tree.root))] for work, target in parts]
             self._save(state | {"entering": entering})
         except (OSError, pa.ArrowException):
@@ -94,6 +98,8 @@ class Writer:
             raise
         with self.tree.changing():
             self._enter()
+        for one in written:
+            self._notes.add(*one)
         self._bare -= {target.parent.parent.name for _, target in parts}
         return [target for _, target in parts]
 

@@ -92,7 +92,7 @@ def test_what_cannot_be_asked_is_said_at_once(queried, monkeypatch):
     def gone(*args):
         raise files.Vanished(path)
 
-    monkeypatch.setattr(files, "footer", gone)
+    monkeypatch.setattr(files, "_opened", gone)
     with pytest.raises(CaptureError, match="compacted while it was read: read again"):
         list(found)
 
@@ -176,6 +176,12 @@ def test_what_is_due():
     assert ticks.due(10**9, 10**11, total=2 * rows, enough=rows) == new  # far behind what others had since
     assert ticks.due(10**9, 10**13, total=2 * rows, enough=rows) == []  # not long ago
     assert ticks.due(1, 10**13) == []  # too few for what their books hold
+    assert ticks.due(10**9, files=1) == []  # no file yet
+    for _ in range(3):
+        ticks.flushed()  # new rows in the first of these files alone
+    assert ticks.due(10**9, files=1) == new and ticks.due(10**9, files=2) == []
+    ticks.checkpointed(new[0], rows)
+    assert ticks.due(10**9, files=1) == new[1:]
 
 
 @pytest.mark.parametrize("level", ["L2", "L3"])
