@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from kfix_md import _proof
 from kfix_md.errors import UsageError
 from recorder import files, layout, rebuild, schema, shape
+from recorder.loss import Losses
 from recorder.schema import Flags
 
 if TYPE_CHECKING:
@@ -97,11 +98,16 @@ def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level:
     """See Captures.bbo."""
     rows = files.table("ticks", cap._files.of("ticks", start, end, [symbol]), BOOK_COLUMNS, cap._where(level),
                        symbols=[symbol], start=start, end=end)  # fmt: skip
-    seed = None
+    seed, before = None, -1
     if start is not None and rows.num_rows and rows["action"][0].as_py() != "clear":
         first = rows["session"][0].as_py()
-        seed = cap._rebuild.book(symbol, rows["level"][0].as_py(), start - 1, first)[0]
-    found = [_bbo_of(part, seed if i == 0 else None) for i, part in enumerate(segments(rows))]
+        seed, told = cap._rebuild.book(symbol, rows["level"][0].as_py(), start - 1, first)
+        before = told.get("base_ns", start - 1)
+    losses = Losses(cap._table("gaps", None if start is None else start - 2 * layout.DAY_NS, end))
+    found = []
+    for part in segments(rows):
+        found.append(_bbo_of(part, seed, losses, before))
+        seed, before = None, part["recv_ns"][-1].as_py()
     names = ["recv_ns", "seq", "bid", "bid_qty", "ask", "ask_qty", "trusted"]
     if not found:
         return pa.table({n: pa.array([], pa.bool_() if n == "trusted" else pa.int64()) for n in names})
@@ -109,8 +115,17 @@ def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level:
     return pa.concat_tables([_form(part, scales, price) for part in found])
 
 
-def _bbo_of(rows: pa.Table, book) -> dict:
-    """Best prices behind each message of one segment that changed them."""
+def _unproven(losses: Losses, session: int, before_ns: int, time: np.ndarray, snapshot: np.ndarray) -> np.ndarray:
+    """Messages behind a loss of rows, until the next snapshot (see Losses.marks)."""
+    behind, at = losses.marks(session, before_ns, time)
+    index = np.arange(len(time))
+    lost = np.maximum.accumulate(np.where((behind & ~snapshot) | at, index, -1))
+    whole = np.maximum.accumulate(np.where(snapshot & ~at, index, -1))
+    return lost > whole
+
+
+def _bbo_of(rows: pa.Table, book, losses: Losses, before_ns: int) -> dict:
+    """Best prices behind each message of one segment that changed them; the message before was at `before_ns`."""
     scales = rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py()
     book = book or rebuild.new_book(3 if rows["level"][0].as_py() == "L3" else 2, *scales)
     ends = message_ends(rows)
@@ -118,6 +133,8 @@ def _bbo_of(rows: pa.Table, book) -> dict:
     last = ends - 1
     flags = rows["flags"].to_numpy()[last]
     trusted = (flags & Flags.MAYBE_BAD_BOOK) == 0
+    trusted &= ~_unproven(losses, rows["session"][0].as_py(), before_ns, rows["recv_ns"].to_numpy()[last],
+                          (flags & Flags.SNAPSHOT) != 0)  # fmt: skip
     changed = np.ones(len(ends), bool)
     changed[1:] = (best[:, 1:] != best[:, :-1]).any(axis=0) | (trusted[1:] != trusted[:-1])
     return {"recv_ns": rows["recv_ns"].to_numpy()[last][changed], "seq": rows["seq"].to_numpy()[last][changed],

@@ -142,6 +142,11 @@ def test_books_behind_a_loss_are_unproven_until_their_next_snapshot(tmp_path, ca
     assert cap.book("BTC/USD", behind).reason.startswith(f"messages are missing since {gap['opened_ns']} ({cause})")
     books = cap._table("checkpoints", None, None)["recv_ns"].to_numpy()
     assert not ((books > gap["opened_ns"]) & (books < second)).any() and (books > second).any()
+    for start in (None, before, behind):
+        quotes = cap.bbo("BTC/USD", start)
+        time, trusted = quotes["recv_ns"].to_numpy(), quotes["trusted"].to_numpy()
+        lost = (time >= gap["opened_ns"]) & (time < second)
+        assert lost.any() and not trusted[lost].any() and trusted[~lost].all() and (time > second).any()
 
 
 def test_a_killed_feed_is_a_gap_until_its_books_are_back(tmp_path):
