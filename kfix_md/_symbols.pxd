@@ -39,7 +39,7 @@ cdef class Symbols(Stream):
     cdef int rule, level            # of 5041; 2, 3 or 0 for "auto"
     cdef bint subscribed_ids
     # rows whose books have changed since they were published, and messages since then (see BURST)
-    cdef int32_t pending[32]
+    cdef int32_t pending[BURST]
     cdef int32_t n_pending, burst
     # symbols: slots by row, found through an open-addressing table
     cdef Slot* slots

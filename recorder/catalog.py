@@ -241,8 +241,11 @@ class Captures:
         start, last = layout.session_bounds((self.tree.dates("ticks") or [layout.session_date(0)])[-1])
         start, end = (start, last) if end is None else (end, end)
         book, told = files.attempt(lambda: self._rebuild.book(symbol, f"L{level}", end, session))
-        lost = Losses(self._table("gaps", start - 2 * layout.DAY_NS, end))
-        return None if lost.between(told["base_ns"], end, session) else book
+        return None if self._losses(start, end).between(told["base_ns"], end, session) else book
+
+    def _losses(self, start: int | None, end: int | None) -> Losses:
+        """Losses that may matter to books between two times: a checkpoint may be as old as two dates."""
+        return Losses(self._table("gaps", None if start is None else start - 2 * layout.DAY_NS, end))
 
     # ---- derived ----
 

@@ -103,7 +103,7 @@ def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level:
         first = rows["session"][0].as_py()
         seed, told = cap._rebuild.book(symbol, rows["level"][0].as_py(), start - 1, first)
         before = told.get("base_ns", start - 1)
-    losses = Losses(cap._table("gaps", None if start is None else start - 2 * layout.DAY_NS, end))
+    losses = cap._losses(start, end)
     found = []
     for part in segments(rows):
         found.append(_bbo_of(part, seed, losses, before))
