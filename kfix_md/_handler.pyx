@@ -28,7 +28,6 @@ from kfix_md._frame import fields, other_version
 from kfix_md._entry import TICK_DTYPE
 from kfix_md.errors import ProtocolError
 from kfix_md.follower import Follower
-from kfix_md.instruments import parse_list
 
 cdef extern from "_scan.h" nogil:
     int kfix_same(const char* a, const char* b, int64_t n)
@@ -456,10 +455,7 @@ cdef class Handler(Symbols):
 
     def read_instruments(self, parsed):
         """Define every instrument of a 35=y, given as fields()."""
-        part = parse_list(parsed)
-        for instrument in part.instruments:
-            self.define(instrument.symbol, instrument.price_precision, instrument.qty_precision)
-        self.counters.malformed += len(part.errors)
+        self.counters.malformed += self.define_listed(parsed)
 
     def expect_comp_ids(self, sender, target):
         """49 and 56 (bytes) that inbound messages must carry to need no word of the session."""

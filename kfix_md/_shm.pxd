@@ -134,6 +134,7 @@ cdef extern from "kfix_shm.h" nogil:
 cdef extern from "_shm_os.h" nogil:
     int64_t kfix_now()
     int64_t kfix_now_coarse()
+    void kfix_populate(void* p, size_t n)
     void kfix_futex_wake(const void* word)
     int kfix_futex_wait(const void* word, uint32_t seen, int64_t ns)
     int kfix_futex_wait_any(const void** words, const uint32_t* seen, int n, int64_t ns)
@@ -168,6 +169,7 @@ cdef class SegmentWriter:
     cdef kfix_header* header
     cdef uint64_t size
     cdef uint64_t used              # bytes of the file given away so far
+    cdef uint64_t ready             # bytes of the file that have had pages from the start
     cdef uint32_t change
     cdef uint32_t wakes
     cdef int32_t n

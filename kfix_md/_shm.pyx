@@ -31,6 +31,7 @@ cdef enum:
     COUNTERS = 64
     COUNTERS_AT = 1024
     ORDERS_FIRST = 256              # order rows with pages behind them from the start
+    AHEAD = 1048576                 # bytes for the first symbols that have pages before there are symbols
     WAIT_FEED_BYTE = 0              # see _shm_os.h: locked by readers that sleep
     WAIT_BOOK_BYTE = 1
 
@@ -94,12 +95,13 @@ cdef void put_orders(Slot* s, OrderSlab* slab) noexcept nogil:
 
 cdef void grow_orders(Slot* s, int fd, char* base, int32_t used) noexcept nogil:
     """Back more order rows with pages (doubling), before they are written: a full tmpfs must not be a SIGBUS."""
-    cdef uint32_t want = s.orders_ready
-    cdef int64_t at = <char*> s.orders - base
+    cdef uint32_t had = s.orders_ready, want = s.orders_ready
+    cdef int64_t at = <char*> &s.orders[had] - base
     while want < <uint32_t> used and want < s.orders_capacity:
         want = min(2 * want, s.orders_capacity)
-    if want > s.orders_ready and posix_fallocate(fd, at, want * sizeof(kfix_order)) == 0:
+    if want > had and posix_fallocate(fd, at, (want - had) * sizeof(kfix_order)) == 0:
         s.orders_ready = want
+        kfix_populate(&s.orders[had], (min(<uint32_t> used, want) - had) * sizeof(kfix_order))
 
 
 cdef inline void turn(Slot* s, uint8_t state, uint8_t cause, int64_t now_ns) noexcept nogil:
@@ -169,8 +171,9 @@ cdef class SegmentWriter:
     """The one writer of `DIRECTORY/kfix-md.NAME`.
 
     `capacity` symbols, `depth` levels a side for L2 and `l3_depth` for L3, `orders` rows for each L3 symbol and a ring
-    of `trades` for each symbol. The file is sparse: `add_symbol` takes the pages of a symbol (72 KiB for L2 of 1000
-    levels), order rows get theirs as they are used, so a full file system is an error there and never a SIGBUS.
+    of `trades` for each symbol. The file is sparse: the first MiB of blocks has pages from the start, then `add_symbol`
+    takes the pages of a symbol (72 KiB for L2 of 1000 levels); order rows get theirs as they are used, so a full file
+    system is an error there and never a SIGBUS.
     `mode` are the permissions (0o640 with `group=gid` lets a group read). `heartbeat` must be called at least twice
     every `heartbeat_ns`. UsageError: the name is taken by a living feed, or the words are wrong; FeedError: no space.
     """
@@ -219,6 +222,7 @@ cdef class SegmentWriter:
             os.ftruncate(self.fd, self.size)
             self._reserve(0, self.used)
             self._map()
+            self._make_ready()
             self._fill_header(start, heartbeat_ns)
             os.rename(fresh, self.path)
         except OSError as error:
@@ -235,6 +239,15 @@ cdef class SegmentWriter:
             raise OSError(errno, os.strerror(errno))
         self.base = <char*> base
         self.header = <kfix_header*> base
+
+    def _make_ready(self):
+        """Pages for the tables and the first symbols, so that those open without system call or fault.
+
+        Where there is no space for it, a symbol asks for its own when it is added.
+        """
+        cdef uint64_t ahead = min(<uint64_t> AHEAD, self.size - self.used)
+        self.ready = self.used + (ahead if posix_fallocate(self.fd, self.used, ahead) == 0 else 0)
+        kfix_populate(self.base, self.ready)
 
     def _fill_header(self, start, heartbeat_ns):
         cdef kfix_header* h = self.header
@@ -295,7 +308,7 @@ cdef class SegmentWriter:
     def _new_symbol(self, encoded, level):
         cdef Slot* s = &self.slots[self.n]
         cdef kfix_symbol* e
-        cdef uint64_t at = self.used, orders_at
+        cdef uint64_t at = self.used, orders_at, end
         if self.n >= self.capacity:
             raise UsageError(f"the segment has room for {self.capacity} symbols; make it with a larger capacity")
         e = <kfix_symbol*> (self.base + self.header.symbols_offset + self.n * sizeof(kfix_symbol))
@@ -313,11 +326,16 @@ cdef class SegmentWriter:
         if level == 3:
             e.orders_offset, e.orders_capacity = orders_at, self.orders
             s.orders_capacity = self.orders
-            s.orders_ready = min(<uint32_t> ORDERS_FIRST, self.orders)
+            s.orders_ready = ORDERS_FIRST
+            if self.ready > orders_at:
+                s.orders_ready = max(s.orders_ready, (self.ready - orders_at) // sizeof(kfix_order))
+            s.orders_ready = min(s.orders_ready, self.orders)
             s.orders = <kfix_order*> (self.base + orders_at)
         else:
             e.orders_offset, e.orders_capacity = 0, 0
-        self._reserve(at, orders_at + s.orders_ready * sizeof(kfix_order) - at)
+        end = orders_at + s.orders_ready * sizeof(kfix_order)
+        if end > self.ready:
+            self._reserve(max(at, self.ready), end - max(at, self.ready))
         s.top, s.best = <kfix_top*> (self.base + at), <kfix_best*> (self.base + e.best_offset)
         s.trades, s.depth = <kfix_trades*> (self.base + e.trades_offset), <kfix_depth*> (self.base + e.depth_offset)
         s.ring = <kfix_trade*> (self.base + e.trades_offset + sizeof(kfix_trades))

@@ -49,6 +49,7 @@ cdef class Symbols(Stream):
     cdef list books, names
 
     cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept
+    cdef int _define_row(self, bytes symbol, bytes price, bytes qty) except -1
     cdef int set_state(self, int32_t row, int state, int cause) except -1
     cdef void publish_slot(self, Slot* s, Book book) noexcept
     cdef int settled(self, Slot* s, Book book) noexcept

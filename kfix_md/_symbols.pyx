@@ -39,6 +39,21 @@ cdef inline uint32_t hash_symbol(const char* p, int32_t n) noexcept nogil:
     return <uint32_t>(head >> 32)
 
 
+cdef int small(bytes value) noexcept:
+    # a number of at most eight digits, -1 when it is none
+    cdef const char* p
+    cdef Py_ssize_t i, n = 0 if value is None else len(value)
+    cdef int number = 0
+    if not 0 < n < 9:
+        return -1
+    p = value
+    for i in range(n):
+        if not c'0' <= p[i] <= c'9':
+            return -1
+        number = 10 * number + (p[i] - c'0')
+    return number
+
+
 cdef class Symbols(Stream):
     """Slots and books of one stream; Handler brings them the messages."""
 
@@ -103,6 +118,39 @@ cdef class Symbols(Stream):
                 self.make_book(row, s.level)
             self.set_state(row, STATE_SYNCING, CAUSE_PRECISION)
         return row
+
+    def define_listed(self, parsed):
+        """Define the instruments of a 35=y, given as fields(); returns how many of its rows cannot be used.
+
+        Reads what a book needs and nothing else, by the rules of instruments.parse_list.
+        """
+        cdef int held = 0, bad = 0
+        symbol = price = qty = stated = None
+        for tag, value in parsed:
+            if tag == 55:
+                if held:
+                    bad += self._define_row(symbol, price, qty)
+                held += 1
+                symbol, price, qty = value, None, None
+            elif tag == 2349 and held and price is None:
+                price = value
+            elif tag == 5010 and held and qty is None:
+                qty = value
+            elif tag == 146 and stated is None:
+                stated = value
+        if held:
+            bad += self._define_row(symbol, price, qty)
+        return bad + (small(stated) >= 0 and small(stated) != held)
+
+    cdef int _define_row(self, bytes symbol, bytes price, bytes qty) except -1:
+        # 1 when the row cannot be used
+        if small(price) < 0 or small(qty) < 0:
+            return 1
+        try:
+            self.define(symbol.decode("ascii", "replace"), small(price), small(qty))
+        except ProtocolError:
+            return 1
+        return 0
 
     def _new_slot(self, symbol, bytes text, int price_precision, int qty_precision):
         cdef int32_t row = self.n_slots, i

@@ -60,8 +60,9 @@ static uint32_t crc32c_over[64];
 __attribute__((target("sse4.2,pclmul"))) static uint32_t crc32c_sse42(uint32_t crc, const void* data, size_t n) {
     const uint8_t* p = (const uint8_t*)data;
     uint64_t a = crc, word;
-    size_t third = n / 24;
-    if (third >= 4 && third < 64) {
+    int whole = n < 96; /* shorter than a word may end it */
+    while (n >= 96) {
+        size_t third = n / 24 < 63 ? n / 24 : 63;
         uint64_t b = 0, c = 0, w[3];
         for (size_t i = 0; i < third; i++, p += 8) {
             memcpy(&w[0], p, 8), memcpy(&w[1], p + 8 * third, 8), memcpy(&w[2], p + 16 * third, 8);
@@ -76,23 +77,20 @@ __attribute__((target("sse4.2,pclmul"))) static uint32_t crc32c_sse42(uint32_t c
         a = c ^ __builtin_ia32_crc32di(0, product);
         p += 16 * third;
         n -= 24 * third;
-        if (n == 0) return (uint32_t)a;
-        for (; n >= 8; p += 8, n -= 8) {
-            memcpy(&word, p, 8);
-            a = __builtin_ia32_crc32di(a, word);
-        }
-        if (n == 0) return (uint32_t)a;
-        /* the last bytes by the word that ends with them, which began in what is done */
-        memcpy(&word, p + n - 8, 8);
-        word >>= 64 - 8 * n;
-        return (uint32_t)(__builtin_ia32_crc32di(0, (word ^ a) << (64 - 8 * n)) ^ a >> 8 * n);
     }
     for (; n >= 8; p += 8, n -= 8) {
         memcpy(&word, p, 8);
         a = __builtin_ia32_crc32di(a, word);
     }
-    while (n--) a = __builtin_ia32_crc32qi((uint32_t)a, *p++);
-    return (uint32_t)a;
+    if (n == 0) return (uint32_t)a;
+    if (whole) {
+        while (n--) a = __builtin_ia32_crc32qi((uint32_t)a, *p++);
+        return (uint32_t)a;
+    }
+    /* the last bytes by the word that ends with them, which began in what is done */
+    memcpy(&word, p + n - 8, 8);
+    word >>= 64 - 8 * n;
+    return (uint32_t)(__builtin_ia32_crc32di(0, (word ^ a) << (64 - 8 * n)) ^ a >> 8 * n);
 }
 static int crc32c_has_hardware(void) { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"); }
 #else

@@ -1,5 +1,8 @@
 """35=y in fragments, updates, broken rows: what is known of the instruments afterwards."""
 
+import random
+
+from kfix_md import Handler
 from kfix_md.instruments import InstrumentList, Status, parse_list
 
 DOCUMENTED = (
@@ -66,3 +69,35 @@ def test_broken_rows_are_told_and_the_others_used():
 def test_status():
     assert not Status.HIDDEN.listed and not Status.DELISTED.listed and Status.POST_ONLY.listed
     assert Status.MAINTENANCE.halted and not Status.ONLINE.halted
+
+
+def defined(pairs):
+    """What a handler's own short reading of a list makes of it: symbols with precisions, rows that cannot be used."""
+    handler = Handler()
+    bad = handler.define_listed(pairs)
+    return {symbol: handler.precisions(symbol) for symbol in handler.symbols}, bad
+
+
+def read_whole(pairs):
+    """The same from parse_list; a symbol that no book can have is a row that cannot be used."""
+    part = parse_list(pairs)
+    rows = [row for row in part.instruments if 0 < len(row.symbol.encode()) < 40]
+    return ({row.symbol: (row.price_precision, row.qty_precision) for row in rows},
+            len(part.errors) + len(part.instruments) - len(rows))
+
+
+def test_a_handler_reads_of_a_list_what_parse_list_reads():
+    odd = [b"", b"0", b"8", b"18", b"19", b"007", b"00000008", b"123456789", b"-1", b"+1", b" 1", b"x", b"1x", b"\xb2"]
+    names = [b"BTC/USD", b"A/B", b"", b"X" * 39, b"X" * 40, b"\xff\xfe", b"55"]
+    tags = [55, 55, 2349, 2349, 5010, 5010, 562, 146, 5032, 320, 58]
+    rng = random.Random(35)
+    agreed = 0
+    for _ in range(2000):
+        pairs = []
+        for _ in range(rng.randrange(14)):
+            tag = rng.choice(tags)
+            usual = rng.random() < 0.6
+            pairs.append((tag, rng.choice(names) if tag == 55 else rng.choice([b"1", b"2", b"8"] if usual else odd)))
+        assert defined(pairs) == read_whole(pairs), pairs
+        agreed += bool(defined(pairs)[0])
+    assert agreed > 100
