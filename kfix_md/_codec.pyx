@@ -29,6 +29,7 @@ cdef extern from "_scan.h" nogil:
     uint64_t kfix_load8(const char* p)
     uint32_t kfix_load4(const char* p)
     int kfix_digits(const char** p, uint64_t* value)
+    int kfix_whole(const char** p, uint64_t* value)
     int kfix_fixed(const char** p, int precision, int64_t* value)
     int kfix_same(const char* a, const char* b, int64_t n)
     const char* kfix_find_soh(const char* p, const char* end)
@@ -70,9 +71,8 @@ cdef class Codec(FieldReader):
             return -1
         h.msg_type = p[3]
         p += 8
-        if kfix_digits(&p, &seq) < 1 or p[0] != SOH:
+        if kfix_whole(&p, &seq) != 0:
             return -1
-        p += 1
         if end - p < self._sender_n + self._target_n + 22 or not kfix_same(p, self._sender_literal, self._sender_n):
             return -1
         h.sender.p = p + 3
@@ -282,9 +282,8 @@ cdef class Codec(FieldReader):
             e += 1
         if kfix_load4(p) == 0x31343035 and p[4] == c'=':            # "5041"
             p += 5
-            if kfix_digits(&p, &number) < 1 or p[0] != SOH or number >> 32 != 0:
+            if kfix_whole(&p, &number) != 0 or number >> 32 != 0:
                 return MD_BAD_VALUE
-            p += 1
             m.crc = number
             m.has_crc = 1
         if p != end:

@@ -10,8 +10,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__SSE2__)
-#include <emmintrin.h>
+#if defined(__SSE4_1__)
+#include <smmintrin.h>
 #define KFIX_WIDE 1
 #else
 #define KFIX_WIDE 0
@@ -24,7 +24,7 @@
 #error "kfix-md reads numbers eight bytes at a time, in little endian order"
 #endif
 
-/* KFIX_SIMD=scalar: numbers and ids are read without SSE2, as on a machine that has none */
+/* KFIX_SIMD=scalar: numbers, times and ids are read without SSE4.1, as on a machine that has none */
 static int kfix_plain = !KFIX_WIDE;
 
 static inline uint64_t kfix_load8(const char *p) {
@@ -224,45 +224,77 @@ static int kfix_number_any(const char **p, int64_t *mantissa, int *decimals) {
 }
 
 #if KFIX_WIDE
-/* the first n of 16 bytes set: loaded at kfix_first + 16 - n */
-static const uint8_t kfix_first[32] = {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+/* the first n of 16 bytes set, n up to 32: loaded at kfix_first + 32 - n */
+static const uint8_t kfix_first[48] = {
+    255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
+    255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
 static inline __m128i kfix_first_bytes(int n) {
-    return _mm_loadu_si128((const __m128i *)(kfix_first + 16 - n));
+    return _mm_loadu_si128((const __m128i *)(kfix_first + 32 - n));
 }
 
-/* the decimal text at q, its point at `dot` (or its end, without one), as an integer with `places` decimals, of
- * which the text has the first `given`; dot + places <= 16. `*wrong` gets bits when a character is no digit.
- * Loaded twice, so that the whole digits of the one and the decimals of the other stand where they are summed. */
-static inline uint64_t kfix_join_digits(const char *q, int dot, int places, int given, int *wrong) {
-    __m128i decimals = _mm_loadu_si128((const __m128i *)(q + dot + 1 + places - 16));
-    __m128i whole = _mm_loadu_si128((const __m128i *)(q + dot + places - 16));
-    __m128i is_whole = kfix_first_bytes(16 - places), before = kfix_first_bytes(16 - places - dot);
-    __m128i digits = _mm_or_si128(_mm_and_si128(is_whole, whole), _mm_andnot_si128(is_whole, decimals));
-    digits = _mm_sub_epi8(digits, _mm_set1_epi8('0'));
-    digits = _mm_andnot_si128(before, _mm_and_si128(digits, kfix_first_bytes(16 - places + given)));
-    __m128i over = _mm_subs_epu8(digits, _mm_set1_epi8(9));
-    *wrong |= _mm_movemask_epi8(_mm_cmpeq_epi8(over, _mm_setzero_si128())) ^ 0xFFFF;
-    __m128i pairs = _mm_add_epi16(
-        _mm_mullo_epi16(_mm_and_si128(digits, _mm_set1_epi16(255)), _mm_set1_epi16(10)), _mm_srli_epi16(digits, 8));
-    __m128i fours = _mm_madd_epi16(pairs, _mm_set1_epi32(0x00010064));  /* 100, 1 */
-    fours = _mm_packs_epi32(fours, fours);
+/* bit i: byte i of the text is c */
+static inline unsigned kfix_where(__m128i text, char c) {
+    return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8(c)));
+}
+
+/* 16 digits, as bytes 0 to 9, as a number */
+static inline uint64_t kfix_sixteen(__m128i digits) {
+    __m128i pairs = _mm_maddubs_epi16(digits, _mm_set1_epi16(0x010A));      /* 10, 1 */
+    __m128i fours = _mm_madd_epi16(pairs, _mm_set1_epi32(0x00010064));      /* 100, 1 */
+    fours = _mm_packus_epi32(fours, fours);
     uint64_t eights = (uint64_t)_mm_cvtsi128_si64(_mm_madd_epi16(fours, _mm_set1_epi32(0x00012710)));  /* 10000, 1 */
     return (eights & 0xFFFFFFFFu) * 100000000u + (eights >> 32);
 }
+
+/* the `end` characters of a decimal text, its point at `dot` (or its end, without one), as an integer with `places`
+ * decimals, where dot + places <= 16. *wrong gets bits when a character is no digit, or a digit is lost. */
+static inline uint64_t kfix_join_digits(__m128i text, int end, int dot, int places, __m128i *wrong) {
+    /* byte k of a load at `+ ones + 1` is k - 15 + ones: where the digit of place 15 - k stands behind the point */
+    static const int8_t slide[33] = {-16, -15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1, 0,
+                                     1,   2,   3,   4,   5,   6,   7,   8,  9,  10, 11, 12, 13, 14, 15, -128};
+    int ones = dot + places;
+    __m128i digits = _mm_and_si128(_mm_sub_epi8(text, _mm_set1_epi8('0')), kfix_first_bytes(end));
+    __m128i from = _mm_loadu_si128((const __m128i *)(slide + ones + 1));
+    from = _mm_add_epi8(from, kfix_first_bytes(16 - places));  /* before it one byte less: there is the point */
+    __m128i placed = _mm_shuffle_epi8(digits, from);           /* negative: no digit there */
+    *wrong = _mm_or_si128(_mm_subs_epu8(placed, _mm_set1_epi8(9)), _mm_andnot_si128(kfix_first_bytes(ones + 1), digits));
+    return kfix_sixteen(placed);
+}
 #endif
+
+/* digits at *p up to SOH as a number: 0 and *p behind the SOH, or -1 when there are none, more than 15, or others */
+static inline int kfix_whole(const char **p, uint64_t *value) {
+    const char *q = *p;
+#if KFIX_WIDE
+    if (__builtin_expect(!kfix_plain, 1)) {
+        int n = __builtin_ctz(kfix_where(_mm_loadu_si128((const __m128i *)q), 1) | 0x10000);
+        if (__builtin_expect((unsigned)(n - 1) >= 15, 0)) return -1;
+        __m128i text = _mm_loadu_si128((const __m128i *)(q + n - 16));
+        __m128i digits = _mm_andnot_si128(kfix_first_bytes(16 - n), _mm_sub_epi8(text, _mm_set1_epi8('0')));
+        __m128i wrong = _mm_subs_epu8(digits, _mm_set1_epi8(9));
+        if (__builtin_expect(!_mm_testz_si128(wrong, wrong), 0)) return -1;
+        *value = kfix_sixteen(digits);
+        *p = q + n + 1;
+        return 0;
+    }
+#endif
+    int n = kfix_digits(&q, value);
+    if (n < 1 || n > 15 || *q != 1) return -1;
+    *p = q + 1;
+    return 0;
+}
 
 static inline int kfix_number(const char **p, int64_t *mantissa, int *decimals) {
 #if KFIX_WIDE
     /* up to 15 characters and SOH: nearly every price and quantity */
     const char *q = *p;
-    __m128i text = _mm_loadu_si128((const __m128i *)q);
-    int ends = _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8(1)));
-    int points = _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8('.')));
-    int end = __builtin_ctz(ends | 0x10000), dot = __builtin_ctz(ends | points | 0x10000);
+    __m128i text = _mm_loadu_si128((const __m128i *)q), wrong;
+    unsigned ends = kfix_where(text, 1) | 0x10000;
+    int end = __builtin_ctz(ends), dot = __builtin_ctz(ends | kfix_where(text, '.'));
     if (__builtin_expect(end < 16 && dot > 0 && dot + 1 != end && !kfix_plain, 1)) {
-        int fraction = end - dot - (end != dot), wrong = 0;
-        uint64_t v = kfix_join_digits(q, dot, fraction, fraction, &wrong);
-        if (__builtin_expect(!wrong, 1)) {
+        int fraction = end - dot - (end != dot);
+        uint64_t v = kfix_join_digits(text, end, dot, fraction, &wrong);
+        if (__builtin_expect(_mm_testz_si128(wrong, wrong), 1)) {
             *mantissa = (int64_t)v;
             *decimals = fraction;
             *p = q + end;
@@ -299,17 +331,14 @@ static int kfix_fixed_plain(const char **p, int precision, int64_t *value) {
 static inline int kfix_fixed(const char **p, int precision, int64_t *value) {
 #if KFIX_WIDE
     const char *q = *p;
-    __m128i text = _mm_loadu_si128((const __m128i *)q);
-    int ends = _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8(1)));
-    int points = _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8('.')));
-    int zeros = _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8('0')));
-    int end = __builtin_ctz(ends | 0x10000), dot = __builtin_ctz(ends | points | 0x10000);
-    int decimals = end - dot - (end != dot), given = decimals < precision ? decimals : precision;
+    __m128i text = _mm_loadu_si128((const __m128i *)q), wrong;
+    unsigned ends = kfix_where(text, 1) | 0x10000;
+    int end = __builtin_ctz(ends), dot = __builtin_ctz(ends | kfix_where(text, '.'));
     if (__builtin_expect(kfix_plain, 0)) return kfix_fixed_plain(p, precision, value);
-    if (__builtin_expect(end == 16 || dot == 0 || dot + precision > 16 || dot + 1 == end, 0)) return -1;
-    int wrong = (~zeros & ((1 << end) - 1)) >> (dot + 1 + precision);
-    uint64_t v = kfix_join_digits(q, dot, precision, given, &wrong);
-    if (__builtin_expect(wrong, 0)) return -1;
+    /* some character, less than 16, a digit before the point, and what it makes has no more than 16 */
+    if (__builtin_expect((unsigned)((dot - 1) | end | (dot + precision - 1)) >= 16, 0)) return -1;
+    uint64_t v = kfix_join_digits(text, end, dot, precision, &wrong);
+    if (__builtin_expect(!_mm_testz_si128(wrong, wrong), 0)) return -1;
     *value = (int64_t)v;
     *p = q + end + 1;
     return 0;
@@ -347,8 +376,35 @@ static inline int64_t kfix_time_of_day(const char *p) {
     return (int64_t)(h * 3600 + m * 60 + s);
 }
 
+#if KFIX_WIDE
+/* "HH:MM:SS.ddddddd" xor its form leaves digits; as pairs: hours, ten minutes, minutes, seconds, and of the decimals one
+ * hundredfold, then two each. *wrong gets bits when a character is none of the form, or an hour, minute or second is
+ * none (60 is allowed as a leap second). The first `n` characters count. */
+static inline __m128i kfix_clock_pairs(__m128i digits, __m128i limits, __m128i *wrong) {
+    const __m128i weights = _mm_setr_epi8(10, 1, 0, 10, 1, 0, 10, 1, 0, 100, 10, 1, 10, 1, 10, 1);
+    const __m128i most = _mm_setr_epi16(23, 50, 9, 60, 900, 99, 99, 99);
+    __m128i pairs = _mm_maddubs_epi16(digits, weights);
+    *wrong = _mm_or_si128(_mm_subs_epu8(digits, limits), _mm_cmpgt_epi16(pairs, most));
+    return pairs;
+}
+#endif
+
 /* "HH:MM:SS.mmm" and SOH: ns since midnight, or -1 for any other form */
 static inline int64_t kfix_clock_ms(const char *p) {
+#if KFIX_WIDE
+    const __m128i form = _mm_setr_epi8('0', '0', ':', '0', '0', ':', '0', '0', '.', '0', '0', '0', 1, 0, 0, 0);
+    const __m128i limits = _mm_setr_epi8(2, 9, 0, 5, 9, 0, 6, 9, 0, 9, 9, 9, 0, 0, 0, 0);
+    if (__builtin_expect(!kfix_plain, 1)) {
+        __m128i digits = _mm_xor_si128(_mm_loadu_si128((const __m128i *)p), form), wrong;
+        digits = _mm_and_si128(digits, kfix_first_bytes(13));
+        __m128i pairs = kfix_clock_pairs(digits, limits, &wrong);
+        if (__builtin_expect(!_mm_testz_si128(wrong, wrong), 0)) return -1;
+        __m128i parts = _mm_madd_epi16(pairs, _mm_setr_epi16(3600, 60, 60, 1, 1, 1, 0, 0));
+        uint64_t halves = (uint64_t)_mm_cvtsi128_si64(parts);
+        uint64_t ms = ((halves + (halves >> 32)) & 0xFFFFFFFFu) * 1000 + (uint32_t)_mm_extract_epi32(parts, 2);
+        return (int64_t)(ms * 1000000);
+    }
+#endif
     uint32_t f = kfix_load4(p + 8) ^ 0x3030302Eu;
     int64_t seconds = kfix_time_of_day(p);
     if (__builtin_expect(seconds < 0 || (f & 255) || ((f | (f + 0x06060600u)) & 0xF0F0F000u) || p[12] != 1, 0)) return -1;
@@ -449,12 +505,29 @@ static inline int64_t kfix_iso(const char **p, kfix_date *cache) {
     uint64_t last = (uint64_t)(unsigned char)(q[28] - '0'), wrong = last > 9;
     if (__builtin_expect(kfix_load8(q + 3) == cache->text && kfix_load4(q) == cache->head && q[19] == '.' &&
                          q[29] == 'Z', 1)) {
+#if KFIX_WIDE
+        const __m128i form = _mm_setr_epi8('0', '0', ':', '0', '0', ':', '0', '0', '.', '0', '0', '0', '0', '0', '0', '0');
+        const __m128i limits = _mm_setr_epi8(2, 9, 0, 5, 9, 0, 6, 9, 0, 9, 9, 9, 9, 9, 9, 9);
+        uint64_t eighth = (uint64_t)(unsigned char)(q[27] - '0');
+        __m128i others;
+        __m128i pairs = kfix_clock_pairs(
+            _mm_xor_si128(_mm_loadu_si128((const __m128i *)(q + 11)), form), limits, &others);
+        if (__builtin_expect(_mm_testz_si128(others, others) && !(wrong | (eighth > 9)) && !kfix_plain, 1)) {
+            __m128i parts = _mm_madd_epi16(pairs, _mm_setr_epi16(3600, 60, 60, 1, 1, 1, 100, 1));
+            uint64_t clock = (uint64_t)_mm_cvtsi128_si64(parts), fraction = (uint64_t)_mm_extract_epi64(parts, 1);
+            clock = (clock + (clock >> 32)) & 0xFFFFFFFFu;
+            fraction = (fraction & 0xFFFFFFFFu) * 10000 + (fraction >> 32);
+            *p += 30;
+            return cache->ns + (int64_t)(clock * 1000000000u + fraction * 100 + eighth * 10 + last);
+        }
+#else
         int64_t clock = kfix_time_of_day(q + 11);
         uint64_t fraction = kfix_eight(kfix_load8(q + 20), &wrong);
         if (__builtin_expect(clock >= 0 && !wrong, 1)) {
             *p += 30;
             return cache->ns + clock * 1000000000ll + (int64_t)(fraction * 10 + last);
         }
+#endif
     }
     return kfix_iso_any(p, cache);
 }
@@ -473,15 +546,13 @@ static inline uint32_t kfix_hex8(uint64_t x, uint64_t *bad) {
 }
 
 #if KFIX_WIDE
-/* 32 lower case hexadecimal digits in two registers as 16 bytes; *bad gets bits when one is not */
-static inline __m128i kfix_nibbles(__m128i text, unsigned *bad) {
+/* 16 lower case hexadecimal digits as eight bytes, each in 16 bits; *right loses bits when one is none */
+static inline __m128i kfix_nibbles(__m128i text, __m128i *right) {
+    const __m128i digits = _mm_setr_epi8('0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f');
     __m128i letter = _mm_cmpgt_epi8(text, _mm_set1_epi8('9'));
-    __m128i n = _mm_sub_epi8(_mm_sub_epi8(text, _mm_set1_epi8('0')), _mm_and_si128(letter, _mm_set1_epi8(39)));
-    /* a letter below 'a' and a digit above '9' end outside 10..15 and 0..9 */
-    __m128i wrong = _mm_subs_epu8(n, _mm_set1_epi8(15));
-    wrong = _mm_or_si128(wrong, _mm_and_si128(letter, _mm_cmplt_epi8(n, _mm_set1_epi8(10))));
-    *bad |= (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(wrong, _mm_setzero_si128())) ^ 0xFFFFu;
-    return _mm_and_si128(_mm_or_si128(_mm_slli_epi16(n, 4), _mm_srli_epi16(n, 8)), _mm_set1_epi16(255));
+    __m128i n = _mm_add_epi8(_mm_and_si128(text, _mm_set1_epi8(15)), _mm_and_si128(letter, _mm_set1_epi8(9)));
+    *right = _mm_and_si128(*right, _mm_cmpeq_epi8(_mm_shuffle_epi8(digits, n), text));
+    return _mm_maddubs_epi16(n, _mm_set1_epi16(0x0110));  /* 16, 1 */
 }
 #endif
 
@@ -500,17 +571,19 @@ static inline int kfix_uuid_plain(const char *p, uint64_t *hi, uint64_t *lo) {
 static inline int kfix_uuid(const char *p, uint64_t *hi, uint64_t *lo) {
 #if KFIX_WIDE
     if (__builtin_expect(kfix_plain, 0)) return kfix_uuid_plain(p, hi, lo);
-    unsigned bad = (unsigned)((p[8] ^ '-') | (p[13] ^ '-') | (p[18] ^ '-') | (p[23] ^ '-'));
-    __m128i first = _mm_unpacklo_epi64(
-        _mm_cvtsi64_si128((long long)kfix_load8(p)),
-        _mm_cvtsi64_si128((long long)(kfix_load4(p + 9) | (uint64_t)kfix_load4(p + 14) << 32)));
-    __m128i second = _mm_unpacklo_epi64(
-        _mm_cvtsi64_si128((long long)(kfix_load4(p + 19) | (uint64_t)kfix_load4(p + 24) << 32)),
-        _mm_cvtsi64_si128((long long)kfix_load8(p + 28)));
-    __m128i bytes = _mm_packus_epi16(kfix_nibbles(first, &bad), kfix_nibbles(second, &bad));
-    *hi = __builtin_bswap64((uint64_t)_mm_cvtsi128_si64(bytes));
-    *lo = __builtin_bswap64((uint64_t)_mm_cvtsi128_si64(_mm_unpackhi_epi64(bytes, bytes)));
-    return bad ? -1 : 0;
+    /* the dashes stand in 8 to 23; the digits in 0 to 17 and in 19 to 35 */
+    const __m128i first = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, -1, -1);
+    const __m128i second = _mm_setr_epi8(-1, 0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m128i right = _mm_set1_epi8(-1);
+    __m128i a = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)p), first);
+    __m128i b = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(p + 20)), second);
+    a = kfix_nibbles(_mm_insert_epi16(a, (int)(kfix_load4(p + 16) & 0xFFFF), 7), &right);
+    b = kfix_nibbles(_mm_insert_epi8(b, p[19], 0), &right);
+    a = _mm_packus_epi16(a, b);
+    *hi = __builtin_bswap64((uint64_t)_mm_cvtsi128_si64(a));
+    *lo = __builtin_bswap64((uint64_t)_mm_extract_epi64(a, 1));
+    unsigned dashes = kfix_where(_mm_loadu_si128((const __m128i *)(p + 8)), '-') & 0x8421u;
+    return ((unsigned)_mm_movemask_epi8(right) == 0xFFFFu) & (dashes == 0x8421u) ? 0 : -1;
 #else
     return kfix_uuid_plain(p, hi, lo);
 #endif
