@@ -12,7 +12,7 @@ from kfix_md._entry cimport (
     ACTION_DELETE, ACTION_NEW, ENTRY_LAST, ENTRY_SNAPSHOT, ID_NONE, ID_UUID, SIDE_TRADE, MDEntry,
 )
 from kfix_md._fields cimport (
-    MAX_HEADER_TEXT, MD_BAD_VALUE, MD_OK, MD_OTHER_SYMBOL, FieldReader, Header, MDMessage, kfix_date, near_midnight,
+    MAX_HEADER_TEXT, MD_BAD_VALUE, MD_OK, MD_OTHER_SYMBOL, FieldReader, Header, MDMessage, kfix_dates, near_midnight,
 )
 from kfix_md._frame cimport FRAME_OK, next_frame
 
@@ -33,10 +33,10 @@ cdef extern from "_scan.h" nogil:
     int kfix_fixed(const char** p, int precision, int64_t* value)
     int kfix_same(const char* a, const char* b, int64_t n)
     const char* kfix_find_soh(const char* p, const char* end)
+    const char* kfix_next_soh(const char* p)
     int kfix_entry_begins(const char* p, int snapshot)
     int64_t kfix_clock_ms(const char* p)
-    int64_t kfix_timestamp(const char** p, kfix_date* cache)
-    int64_t kfix_iso(const char** p, kfix_date* cache)
+    int64_t kfix_iso(const char** p, kfix_dates* dates)
     int kfix_uuid(const char* p, uint64_t* hi, uint64_t* lo)
     int kfix_plain
 
@@ -45,6 +45,213 @@ if SIMD == "scalar":
 
 cdef enum:
     SOH = 1
+    SENDER_REST = 16        # "49=", "|52=" and "YYYYMMDD-" around the CompID
+    TARGET_REST = 7         # "56=" and "|55="
+
+
+# ---- header ----
+
+cdef inline int header_fast(Codec self, const char* p, const char* end, Header* h) noexcept:
+    # 35=?|34=n|49=sender|52=date-HH:MM:SS.mmm|56=target|55= with CompIDs and date of the last message. Behind any other
+    # field than 55 there is no market data, or something like PossDupFlag before it: for the general path
+    cdef uint64_t seq
+    cdef int64_t clock
+    if self._sender_n == 0 or (kfix_load8(p) & <uint64_t>0xFFFFFFFF00FFFFFF) != <uint64_t>0x3D343301003D3533:
+        return -1
+    h.msg_type = p[3]
+    p += 8
+    if kfix_whole(&p, &seq) != 0:
+        return -1
+    if end - p < self._sender_n + self._target_n + 13 or not kfix_same(p, self._sender_literal, self._sender_n):
+        return -1
+    h.sender.p = p + 3
+    p += self._sender_n
+    clock = kfix_clock_ms(p)
+    p += 13
+    if clock < 0 or not kfix_same(p, self._target_literal, self._target_n):
+        return -1
+    h.sender.n = self._sender_n - SENDER_REST
+    h.target.p = p + 3
+    h.target.n = self._target_n - TARGET_REST
+    h.body = p + self._target_n - 3
+    h.seq = seq
+    h.sending_ns = self._day_ns + clock
+    h.sending_day_ns = self._day_ns
+    h.orig_sending_ns = 0
+    h.poss_dup = 0
+    h.poss_resend = 0
+    h.comp_ids = self._learned
+    return 0
+
+
+cdef void learn_header(Codec self, Header* h) noexcept:
+    # what stands on both sides of the clock, when the five fields stand in the template's order
+    cdef const char* after = h.sender.p + h.sender.n + 1
+    self._sender_n = 0
+    if h.sender.n < 1 or h.target.n < 1 or h.sender.n > MAX_HEADER_TEXT or h.target.n > MAX_HEADER_TEXT:
+        return
+    if h.sending_ns <= 0 or memcmp(after, <const char*>b"52=", 3) != 0:
+        return
+    self._learned += 1
+    self._day_ns = h.sending_day_ns
+    self._sender_n = h.sender.n + SENDER_REST
+    self._target_n = h.target.n + TARGET_REST
+    memcpy(self._sender_literal, h.sender.p - 3, self._sender_n)
+    memcpy(self._target_literal, h.target.p - 3, h.target.n + 4)
+    memcpy(self._target_literal + h.target.n + 4, <const char*>b"55=", 3)
+
+
+# ---- market data ----
+
+cdef inline int begin_fast(Codec self, Header* h, const char* end, MDMessage* m) noexcept:
+    # 55=..|262=..|268=n|
+    cdef const char* p = h.body
+    cdef const char* q
+    cdef uint64_t number
+    if kfix_load4(p) & 0xFFFFFF != 0x3D3535:    # "55="
+        return MD_BAD_VALUE
+    p += 3
+    q = kfix_next_soh(p)        # one stands before `end`
+    if q == p or kfix_load4(q + 1) != 0x3D323632:      # "262="
+        return MD_BAD_VALUE
+    m.symbol.p = p
+    m.symbol.n = q - p
+    p = q + 5
+    q = kfix_next_soh(p)
+    if q == p or kfix_load4(q + 1) != 0x3D383632:      # "268="
+        return MD_BAD_VALUE
+    m.req_id.p = p
+    m.req_id.n = q - p
+    p = q + 5
+    if p[1] == SOH and <uint8_t>(p[0] - c'0') < 10:
+        number = p[0] - c'0'
+        p += 2
+    elif kfix_digits(&p, &number) > 0 and p[0] == SOH and number <= <uint64_t>(end - p) // 16:
+        p += 1
+    else:
+        return MD_BAD_VALUE
+    if self.reserve(number) != 0:
+        return MD_BAD_VALUE
+    m.declared = number
+    m.entries = p
+    m.staged = 0
+    m.has_crc = 0
+    m.crc = 0
+    m.error = MD_OK
+    m.repeated_tags = 0
+    return MD_OK
+
+
+cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* m, int price_precision,
+                             int qty_precision) noexcept:
+    # n of  [279=a|]269=s|278=..|270=..|271=..|273=HH:MM:SS.mmm|[5060|5273|40|2446], then [5041=..|].
+    # Anything else: not MD_OK, and the general path decides.
+    cdef const char* p = m.entries
+    cdef const char* q
+    cdef const char* id_p
+    cdef uint64_t number
+    cdef uint32_t tag
+    cdef int32_t _left
+    cdef int snapshot = h.msg_type == c'W'
+    cdef MDEntry* e = self.entries
+    cdef kfix_dates* dates = &self._iso_dates
+    for _left in range(m.declared):
+        p -= 6 * snapshot
+        if not kfix_entry_begins(p, snapshot):
+            return MD_BAD_VALUE
+        e.action = ACTION_NEW if snapshot else p[4] - c'0'
+        e.side = p[10] - c'0'
+        if e.action > ACTION_DELETE or e.side > SIDE_TRADE:
+            return MD_BAD_VALUE
+        p += 16
+        id_p = p
+        if p[8] == c'-':
+            # 8-4-4-4-12
+            if p[36] != SOH or kfix_uuid(p, &e.id_hi, &e.id_lo) != 0:
+                return MD_BAD_VALUE
+            e.id_kind = ID_UUID
+            p += 37
+            q = p + 4
+            if kfix_load4(p) != 0x3D303732 or kfix_fixed(&q, price_precision, &e.price) != 0:   # "270="
+                return MD_BAD_VALUE
+            p = q
+        else:
+            # side letter and price, then the price again
+            p += 1
+            if kfix_fixed(&p, price_precision, &e.price) == 0 and kfix_load4(p) == 0x3D303732 \
+                    and (id_p[0] == c'B' or id_p[0] == c'O') and kfix_same(id_p + 1, p + 4, p - id_p - 1):
+                e.id_kind = ID_NONE
+                e.id_hi = 0
+                e.id_lo = 0
+                p += 4 + (p - id_p - 1)
+            else:
+                q = kfix_find_soh(id_p, end)
+                if q == NULL or q == id_p or kfix_load4(q + 1) != 0x3D303732:
+                    return MD_BAD_VALUE
+                self.read_id(id_p, q - id_p, e)
+                p = q + 5
+                if kfix_fixed(&p, price_precision, &e.price) != 0:
+                    return MD_BAD_VALUE
+        if kfix_load4(p) != 0x3D313732:         # "271="
+            return MD_BAD_VALUE
+        p += 4
+        if kfix_fixed(&p, qty_precision, &e.qty) != 0:
+            return MD_BAD_VALUE
+        # ACTION_LEAVE is ACTION_DELETE + 1: deleted, but with a quantity
+        e.action += (e.action == ACTION_DELETE) & (e.qty > 0)
+        if kfix_load4(p) != 0x3D333732:         # "273="
+            return MD_BAD_VALUE
+        e.event_ns = kfix_clock_ms(p + 4)
+        if e.event_ns < 0:
+            return MD_BAD_VALUE
+        e.event_ns = near_midnight(e.event_ns, h.sending_ns, h.sending_day_ns)
+        p += 17
+        e.flags = ENTRY_SNAPSHOT * snapshot
+        e.ord_type = 0
+        e.aggressor = 0
+        e.queue_ns = 0
+        e.spare0 = 0
+        e.spare1 = 0
+        tag = kfix_load4(p)
+        if tag == 0x30363035:                   # "5060"
+            p += 5
+            e.event_ns = kfix_iso(&p, dates)
+            if e.event_ns < 0 or p[0] != SOH:
+                return MD_BAD_VALUE
+            p += 1
+            tag = kfix_load4(p)
+        if tag == 0x33373235:                   # "5273"
+            p += 5
+            e.queue_ns = kfix_iso(&p, dates)
+            if e.queue_ns < 0 or p[0] != SOH:
+                return MD_BAD_VALUE
+            p += 1
+        elif e.side == SIDE_TRADE:
+            if e.qty == 0 and e.action != ACTION_DELETE:
+                return MD_BAD_VALUE
+            if tag & 0xFFFFFF == 0x3D3034 and p[4] == SOH:      # "40="
+                if <uint8_t>(p[3] - c'0') > 9:
+                    return MD_BAD_VALUE
+                e.ord_type = p[3] - c'0'
+                p += 5
+            if kfix_load4(p) == 0x36343432 and p[4] == c'=' and p[6] == SOH:    # "2446"
+                if <uint8_t>(p[5] - c'0') > 9:
+                    return MD_BAD_VALUE
+                e.aggressor = p[5] - c'0'
+                p += 7
+        e += 1
+    if kfix_load4(p) == 0x31343035 and p[4] == c'=':            # "5041"
+        p += 5
+        if kfix_whole(&p, &number) != 0 or number >> 32 != 0:
+            return MD_BAD_VALUE
+        m.crc = number
+        m.has_crc = 1
+    if p != end:
+        return MD_BAD_VALUE
+    m.n = m.declared
+    if m.n:
+        (e - 1).flags |= ENTRY_LAST
+    return MD_OK
 
 
 @final
@@ -54,70 +261,18 @@ cdef class Codec(FieldReader):
     def __cinit__(self, *, bint allow_fast=True):
         self.allow_fast = allow_fast
 
-    # ---- header ----
-
     cdef int read_header(self, const char* p, const char* end, Header* h) noexcept:
-        if self.allow_fast and self.header_fast(p, end, h) == 0:
+        if self.allow_fast and header_fast(self, p, end, h) == 0:
             return 0
         cdef int error = self.header_general(p, end, h)
         if h.whole and self.allow_fast:
-            self.learn_header(h)
+            learn_header(self, h)
         return error
-
-    cdef int header_fast(self, const char* p, const char* end, Header* h) noexcept:
-        # 35=?|34=n|49=sender|52=time|56=target| with the CompIDs of the last message
-        cdef uint64_t seq
-        if self._sender_n == 0 or (kfix_load8(p) & <uint64_t>0xFFFFFFFF00FFFFFF) != <uint64_t>0x3D343301003D3533:
-            return -1
-        h.msg_type = p[3]
-        p += 8
-        if kfix_whole(&p, &seq) != 0:
-            return -1
-        if end - p < self._sender_n + self._target_n + 22 or not kfix_same(p, self._sender_literal, self._sender_n):
-            return -1
-        h.sender.p = p + 3
-        h.sender.n = self._sender_n - 7
-        p += self._sender_n
-        h.sending_ns = kfix_timestamp(&p, &self._date)
-        if h.sending_ns < 0 or p[0] != SOH:
-            return -1
-        p += 1
-        if not kfix_same(p, self._target_literal, self._target_n):
-            return -1
-        h.target.p = p + 3
-        h.target.n = self._target_n - 4
-        h.body = p + self._target_n
-        # PossDupFlag and the like stand after these five: they need the general path. 55 is none of them
-        if h.body[0] != c'5' and (kfix_load4(h.body) == 0x593D3334 or h.body[0] == c'1' or h.body[0] == c'9'):
-            return -1
-        h.seq = seq
-        h.sending_day_ns = self._date.ns
-        h.orig_sending_ns = 0
-        h.poss_dup = 0
-        h.poss_resend = 0
-        h.comp_ids = self._learned
-        return 0
-
-    cdef void learn_header(self, Header* h) noexcept:
-        # only when the five fields stand in the template's order
-        cdef const char* after = h.sender.p + h.sender.n + 1
-        self._sender_n = 0
-        if h.sender.n < 1 or h.target.n < 1 or h.sender.n > MAX_HEADER_TEXT or h.target.n > MAX_HEADER_TEXT:
-            return
-        if memcmp(after, <const char*>b"52=", 3) != 0:
-            return
-        memcpy(self._sender_literal, h.sender.p - 3, h.sender.n + 7)
-        memcpy(self._target_literal, h.target.p - 3, h.target.n + 4)
-        self._learned += 1
-        self._sender_n = h.sender.n + 7
-        self._target_n = h.target.n + 4
-
-    # ---- market data ----
 
     cdef int begin(self, Header* h, const char* end, MDMessage* m) noexcept:
         # 55, 262 and 268 of a W or X, `end` is where tag 10 starts: MD_OK, or what is wrong, with the tag in
         # m.error_tag. finish() brings the entries. A body that does not begin as Kraken's is staged whole.
-        if self.allow_fast and self.begin_fast(h, end, m) == MD_OK:
+        if self.allow_fast and begin_fast(self, h, end, m) == MD_OK:
             return MD_OK
         return self.stage(h, end, m)
 
@@ -127,7 +282,7 @@ cdef class Codec(FieldReader):
         cdef int error
         cdef const char* symbol = m.symbol.p
         if not m.staged:
-            if self.entries_fast(h, end, m, price_precision, qty_precision) == MD_OK:
+            if entries_fast(self, h, end, m, price_precision, qty_precision) == MD_OK:
                 self.fast_messages += 1
                 return MD_OK
             error = self.stage(h, end, m)
@@ -143,155 +298,6 @@ cdef class Codec(FieldReader):
         m.staged = 1
         self.general_messages += 1
         return error
-
-    cdef int begin_fast(self, Header* h, const char* end, MDMessage* m) noexcept:
-        # 55=..|262=..|268=n|
-        cdef const char* p = h.body
-        cdef const char* q
-        cdef uint64_t number
-        if kfix_load4(p) & 0xFFFFFF != 0x3D3535:    # "55="
-            return MD_BAD_VALUE
-        p += 3
-        q = kfix_find_soh(p, end)
-        if q == NULL or q == p or kfix_load4(q + 1) != 0x3D323632:      # "262="
-            return MD_BAD_VALUE
-        m.symbol.p = p
-        m.symbol.n = q - p
-        p = q + 5
-        q = kfix_find_soh(p, end)
-        if q == NULL or q == p or kfix_load4(q + 1) != 0x3D383632:      # "268="
-            return MD_BAD_VALUE
-        m.req_id.p = p
-        m.req_id.n = q - p
-        p = q + 5
-        if p[1] == SOH and <uint8_t>(p[0] - c'0') < 10:
-            number = p[0] - c'0'
-            p += 2
-        elif kfix_digits(&p, &number) > 0 and p[0] == SOH and number <= <uint64_t>(end - p) // 16:
-            p += 1
-        else:
-            return MD_BAD_VALUE
-        if self.reserve(number) != 0:
-            return MD_BAD_VALUE
-        m.declared = number
-        m.entries = p
-        m.staged = 0
-        m.has_crc = 0
-        m.crc = 0
-        m.error = MD_OK
-        m.repeated_tags = 0
-        return MD_OK
-
-    cdef int entries_fast(self, Header* h, const char* end, MDMessage* m, int price_precision,
-                          int qty_precision) noexcept:
-        # n of  [279=a|]269=s|278=..|270=..|271=..|273=HH:MM:SS.mmm|[5060|5273|40|2446], then [5041=..|].
-        # Anything else: not MD_OK, and the general path decides.
-        cdef const char* p = m.entries
-        cdef const char* q
-        cdef const char* id_p
-        cdef uint64_t number
-        cdef uint32_t tag
-        cdef int32_t _left
-        cdef int snapshot = h.msg_type == c'W'
-        cdef MDEntry* e = self.entries
-        cdef kfix_date* dates = &self._iso_date
-        for _left in range(m.declared):
-            p -= 6 * snapshot
-            if not kfix_entry_begins(p, snapshot):
-                return MD_BAD_VALUE
-            e.action = ACTION_NEW if snapshot else p[4] - c'0'
-            e.side = p[10] - c'0'
-            if e.action > ACTION_DELETE or e.side > SIDE_TRADE:
-                return MD_BAD_VALUE
-            p += 16
-            id_p = p
-            if p[8] == c'-':
-                # 8-4-4-4-12
-                if p[36] != SOH or kfix_uuid(p, &e.id_hi, &e.id_lo) != 0:
-                    return MD_BAD_VALUE
-                e.id_kind = ID_UUID
-                p += 37
-                q = p + 4
-                if kfix_load4(p) != 0x3D303732 or kfix_fixed(&q, price_precision, &e.price) != 0:   # "270="
-                    return MD_BAD_VALUE
-                p = q
-            else:
-                # side letter and price, then the price again
-                p += 1
-                if kfix_fixed(&p, price_precision, &e.price) == 0 and kfix_load4(p) == 0x3D303732 \
-                        and (id_p[0] == c'B' or id_p[0] == c'O') and kfix_same(id_p + 1, p + 4, p - id_p - 1):
-                    e.id_kind = ID_NONE
-                    e.id_hi = 0
-                    e.id_lo = 0
-                    p += 4 + (p - id_p - 1)
-                else:
-                    q = kfix_find_soh(id_p, end)
-                    if q == NULL or q == id_p or kfix_load4(q + 1) != 0x3D303732:
-                        return MD_BAD_VALUE
-                    self.read_id(id_p, q - id_p, e)
-                    p = q + 5
-                    if kfix_fixed(&p, price_precision, &e.price) != 0:
-                        return MD_BAD_VALUE
-            if kfix_load4(p) != 0x3D313732:         # "271="
-                return MD_BAD_VALUE
-            p += 4
-            if kfix_fixed(&p, qty_precision, &e.qty) != 0:
-                return MD_BAD_VALUE
-            # ACTION_LEAVE is ACTION_DELETE + 1: deleted, but with a quantity
-            e.action += (e.action == ACTION_DELETE) & (e.qty > 0)
-            if kfix_load4(p) != 0x3D333732:         # "273="
-                return MD_BAD_VALUE
-            e.event_ns = kfix_clock_ms(p + 4)
-            if e.event_ns < 0:
-                return MD_BAD_VALUE
-            e.event_ns = near_midnight(e.event_ns, h.sending_ns, h.sending_day_ns)
-            p += 17
-            e.flags = ENTRY_SNAPSHOT * snapshot
-            e.ord_type = 0
-            e.aggressor = 0
-            e.queue_ns = 0
-            e.spare0 = 0
-            e.spare1 = 0
-            tag = kfix_load4(p)
-            if tag == 0x30363035:                   # "5060"
-                p += 5
-                e.event_ns = kfix_iso(&p, dates)
-                if e.event_ns < 0 or p[0] != SOH:
-                    return MD_BAD_VALUE
-                p += 1
-                tag = kfix_load4(p)
-            if tag == 0x33373235:                   # "5273"
-                p += 5
-                e.queue_ns = kfix_iso(&p, dates)
-                if e.queue_ns < 0 or p[0] != SOH:
-                    return MD_BAD_VALUE
-                p += 1
-            elif e.side == SIDE_TRADE:
-                if e.qty == 0 and e.action != ACTION_DELETE:
-                    return MD_BAD_VALUE
-                if tag & 0xFFFFFF == 0x3D3034 and p[4] == SOH:      # "40="
-                    if <uint8_t>(p[3] - c'0') > 9:
-                        return MD_BAD_VALUE
-                    e.ord_type = p[3] - c'0'
-                    p += 5
-                if kfix_load4(p) == 0x36343432 and p[4] == c'=' and p[6] == SOH:    # "2446"
-                    if <uint8_t>(p[5] - c'0') > 9:
-                        return MD_BAD_VALUE
-                    e.aggressor = p[5] - c'0'
-                    p += 7
-            e += 1
-        if kfix_load4(p) == 0x31343035 and p[4] == c'=':            # "5041"
-            p += 5
-            if kfix_whole(&p, &number) != 0 or number >> 32 != 0:
-                return MD_BAD_VALUE
-            m.crc = number
-            m.has_crc = 1
-        if p != end:
-            return MD_BAD_VALUE
-        m.n = m.declared
-        if m.n:
-            (e - 1).flags |= ENTRY_LAST
-        return MD_OK
 
     # ---- what Python sees ----
 

@@ -6,6 +6,8 @@ cdef extern from "_scan.h" nogil:
     ctypedef struct kfix_date:
         uint64_t text
         int64_t ns
+    ctypedef struct kfix_dates:
+        pass
     int64_t KFIX_DAY_NS
 
 cdef enum:
@@ -69,7 +71,7 @@ cdef inline int64_t near_midnight(int64_t clock_ns, int64_t sending_ns, int64_t 
 
 cdef class FieldReader:
     cdef kfix_date _date
-    cdef kfix_date _iso_date
+    cdef kfix_dates _iso_dates
     cdef MDEntry* entries           # of the last message decoded
     cdef int32_t capacity
     cdef readonly list id_table              # text of ids with ID_TABLE, by row

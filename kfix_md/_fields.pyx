@@ -22,7 +22,7 @@ cdef extern from "_scan.h" nogil:
     int64_t kfix_time_of_day(const char* p)
     int64_t kfix_fraction(const char** p)
     int64_t kfix_timestamp(const char** p, kfix_date* cache)
-    int64_t kfix_iso(const char** p, kfix_date* cache)
+    int64_t kfix_iso(const char** p, kfix_dates* dates)
     int kfix_uuid(const char* p, uint64_t* hi, uint64_t* lo)
     int kfix_kraken_id(const char* p, uint64_t* hi, uint64_t* lo)
     void kfix_text_id(const char* p, int n, uint64_t* hi, uint64_t* lo)
@@ -76,7 +76,6 @@ cdef class FieldReader:
 
     def __cinit__(self, *args, **kwargs):
         self._date.ns = -1
-        self._iso_date.ns = -1
         self.id_table = []
         self._id_rows = {}
         if self.reserve(64) != 0:
@@ -222,7 +221,7 @@ cdef class FieldReader:
         elif tag == 5060 or tag == 5273:
             if q[30] != SOH:
                 return 0
-            t = kfix_iso(&q, &self._iso_date)
+            t = kfix_iso(&q, &self._iso_dates)
             if t < 0 or q != p[0] + 30:
                 return 0
             p[0] = q + 1
@@ -277,7 +276,7 @@ cdef class FieldReader:
                 e.event_ns = near_midnight(t, h.sending_ns, h.sending_day_ns)
             return HAS_TIME
         if tag == 5060 or tag == 5273:
-            t = kfix_iso(&p, &self._iso_date) if value_end - p >= 20 else -1
+            t = kfix_iso(&p, &self._iso_dates) if value_end - p >= 20 else -1
             if t < 0 or p != value_end:
                 return -MD_BAD_VALUE
             if tag == 5273:

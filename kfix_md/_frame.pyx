@@ -1,6 +1,6 @@
 """Where a frame begins and ends in a stream of bytes, and whether it is sound: tags 8, 9 and 10, nothing else."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp
 
 import os
@@ -20,11 +20,13 @@ cdef extern from "_scan.h" nogil:
     uint8_t kfix_sum(const char* p, int64_t n)
     const char* kfix_scan_init(const char* name)
     uint32_t kfix_load4(const char* p)
+    uint64_t kfix_load8(const char* p)
 
 cdef enum:
     SOH = 1
     MIN_BODY = 5            # no frame is shorter than a 35
     LENGTH_DIGITS = 9
+    TRAILER = 7             # bytes of "10=ccc|"
 
 
 def _choose_simd():
@@ -72,18 +74,20 @@ cdef int next_frame(const char* p, int64_t n, int64_t max_frame, int64_t* length
         return FRAME_MORE
     if p[i] != SOH or i == 12 or body < MIN_BODY or body + i + 8 > max_frame:
         return FRAME_BAD_LENGTH
-    total = i + 1 + body + 7
+    total = i + 1 + body + TRAILER
     if total > n:
         return FRAME_MORE
-    p += total - 7
-    if kfix_load4(p - 1) != 0x3D303101 or p[6] != SOH:  # "|10="
-        return FRAME_BAD_LENGTH
-    c = <unsigned int>kfix_sum(p - (total - 7), total - 7)
-    if (<unsigned int>p[3] != 48 + c // 100 or <unsigned int>p[4] != 48 + c // 10 % 10
-            or <unsigned int>p[5] != 48 + c % 10):
-        return FRAME_BAD_CHECKSUM
+    if kfix_load8(p + total - TRAILER - 1) != trailer(kfix_sum(p, total - TRAILER)):
+        p += total - TRAILER
+        return FRAME_BAD_CHECKSUM if kfix_load4(p - 1) == 0x3D303101 and p[6] == SOH else FRAME_BAD_LENGTH   # "|10="
     length[0] = total
     return FRAME_OK
+
+
+cdef inline uint64_t trailer(uint64_t c) noexcept nogil:
+    # "|10=ccc|" of a sum below 256, as its eight bytes are loaded
+    cdef uint64_t hundreds = c * 41 >> 12, tens = c * 205 >> 11
+    return (<uint64_t>0x013030303D303101 + (hundreds << 32) + (tens - 10 * hundreds << 40) + (c - 10 * tens << 48))
 
 
 cdef int64_t find_begin(const char* p, int64_t n) noexcept nogil:

@@ -41,14 +41,28 @@ static inline uint32_t kfix_load4(const char *p) {
 /* the same n bytes (n > 0) at a and b; up to 15 bytes past both may be loaded */
 static inline int kfix_same(const char *a, const char *b, int64_t n) {
 #if KFIX_WIDE
-    for (;; a += 16, b += 16, n -= 16) {
-        __m128i equal = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)a), _mm_loadu_si128((const __m128i *)b));
-        unsigned differs = (unsigned)_mm_movemask_epi8(equal) ^ 0xFFFFu;
-        if (n <= 16) return (differs & (0xFFFFu >> (16 - n))) == 0;
-        if (differs) return 0;
-    }
+#define KFIX_SAME(i) \
+    _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)(a + (i))), _mm_loadu_si128((const __m128i *)(b + (i))))
+    __m128i same = KFIX_SAME(0);
+    if (n < 16) return ((unsigned)_mm_movemask_epi8(same) | 0xFFFFu << n) == (0xFFFFu | 0xFFFFu << n);
+    for (int64_t i = 16; i < n - 16; i += 16) same = _mm_and_si128(same, KFIX_SAME(i));
+    return _mm_movemask_epi8(_mm_and_si128(same, KFIX_SAME(n - 16))) == 0xFFFF;
+#undef KFIX_SAME
 #else
     return memcmp(a, b, (size_t)n) == 0;
+#endif
+}
+
+/* where the next SOH is at or after p, when there is one */
+static inline const char *kfix_next_soh(const char *p) {
+#if KFIX_WIDE
+    for (;; p += 16) {
+        int found = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8(1)));
+        if (__builtin_expect(found != 0, 1)) return p + __builtin_ctz((unsigned)found);
+    }
+#else
+    while (*p != 1) p++;
+    return p;
 #endif
 }
 
@@ -499,9 +513,15 @@ static inline int64_t kfix_iso_any(const char **p, kfix_date *cache) {
     return cache->ns + clock * 1000000000ll + fraction;
 }
 
-static inline int64_t kfix_iso(const char **p, kfix_date *cache) {
-    /* the date of the last one, and nine decimals: nearly every time */
+/* orders rest for days: the dates last read, by the last digit of the day */
+typedef struct {
+    kfix_date of[16];
+} kfix_dates;
+
+static inline int64_t kfix_iso(const char **p, kfix_dates *dates) {
+    /* a date read before, and nine decimals: nearly every time */
     const char *q = *p;
+    kfix_date *cache = &dates->of[q[9] & 15];
     uint64_t last = (uint64_t)(unsigned char)(q[28] - '0'), wrong = last > 9;
     if (__builtin_expect(kfix_load8(q + 3) == cache->text && kfix_load4(q) == cache->head && q[19] == '.' &&
                          q[29] == 'Z', 1)) {
