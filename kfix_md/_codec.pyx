@@ -32,7 +32,6 @@ cdef extern from "_scan.h" nogil:
     int kfix_whole(const char** p, uint64_t* value)
     int kfix_fixed(const char** p, int precision, int64_t* value)
     int kfix_same(const char* a, const char* b, int64_t n)
-    const char* kfix_find_soh(const char* p, const char* end)
     const char* kfix_next_soh(const char* p)
     int kfix_entry_begins(const char* p, int snapshot)
     int64_t kfix_clock_ms(const char* p)
@@ -185,8 +184,8 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
                 e.id_lo = 0
                 p += 4 + (p - id_p - 1)
             else:
-                q = kfix_find_soh(id_p, end)
-                if q == NULL or q == id_p or kfix_load4(q + 1) != 0x3D303732:
+                q = kfix_next_soh(id_p)
+                if q == id_p or kfix_load4(q + 1) != 0x3D303732:
                     return MD_BAD_VALUE
                 self.read_id(id_p, q - id_p, e)
                 p = q + 5

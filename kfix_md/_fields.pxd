@@ -59,6 +59,13 @@ cdef struct MDMessage:      # a W or X beside its entries
     uint32_t repeated_tags  # fields that stood twice in a group or outside; the last one counts
 
 
+cdef struct Group:          # of the repeating group of 268, while it is read
+    MDEntry* e              # NULL outside
+    int has                 # HAS_ bits of the fields read
+    Span id                 # 278 as it stands, when it was not read at once
+    Span price              # 270 as it stands
+
+
 cdef inline int64_t near_midnight(int64_t clock_ns, int64_t sending_ns, int64_t day_ns) noexcept nogil:
     # 273 has no date: it is the day of 52, or its neighbour when the two stand on either side of midnight
     cdef int64_t t = day_ns + clock_ns
@@ -79,9 +86,8 @@ cdef class FieldReader:
     cdef int reserve(self, int64_t n) noexcept
     cdef int header_general(self, const char* p, const char* end, Header* h) noexcept
     cdef void read_id(self, const char* p, int32_t n, MDEntry* e) noexcept
-    cdef int usual_field(self, uint32_t tag, const char** p, MDEntry* e, Header* h, int has) noexcept
-    cdef int entry_field(self, int tag, const char* p, const char* value_end, MDEntry* e, Header* h,
-                         int has) noexcept
+    cdef int entry_field(self, int tag, const char* p, const char* value_end, Group* g, Header* h) noexcept
+    cdef int end_group(self, Header* h, MDMessage* m, Group* g) noexcept
     cdef int decode_general(self, Header* h, const char* end, MDMessage* m) noexcept
     cdef int scale(self, MDMessage* m, int price_precision, int qty_precision) noexcept
     cdef int _fail(self, MDMessage* m, int error, int tag) noexcept

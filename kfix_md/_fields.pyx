@@ -17,7 +17,8 @@ cdef extern from "_scan.h" nogil:
     int kfix_number(const char** p, int64_t* mantissa, int* decimals)
     uint32_t kfix_tag(const char** p)
     int kfix_same(const char* a, const char* b, int64_t n)
-    const char* kfix_find_soh(const char* p, const char* end)
+    uint32_t kfix_load4(const char* p)
+    const char* kfix_next_soh(const char* p)
     int64_t kfix_clock_ms(const char* p)
     int64_t kfix_time_of_day(const char* p)
     int64_t kfix_fraction(const char** p)
@@ -46,10 +47,21 @@ cdef enum:
     HAS_QUEUE = 128
     HAS_ALL = 31
 
+    # what stands before a value, as four bytes are loaded: "270=" and so on, and "5060" with its '=' behind
+    TEXT_269 = 0x3D393632
+    TEXT_270 = 0x3D303732
+    TEXT_271 = 0x3D313732
+    TEXT_273 = 0x3D333732
+    TEXT_278 = 0x3D383732
+    TEXT_279 = 0x3D393732
+    TEXT_5060 = 0x30363035
+    TEXT_5273 = 0x33373235
 
-cdef inline int l2_id(const char* p, int32_t n, const char* price, int32_t price_n) noexcept nogil:
+
+cdef inline int l2_id(const Span* id, const Span* price) noexcept nogil:
     # 278 that repeats side letter and price
-    return n == price_n + 1 and (p[0] == c'B' or p[0] == c'O') and kfix_same(p + 1, price, price_n)
+    return (id.n == price.n + 1 and (id.p[0] == c'B' or id.p[0] == c'O')
+            and kfix_same(id.p + 1, price.p, price.n))
 
 
 cdef inline bint group_tag(uint64_t tag) noexcept nogil:
@@ -69,6 +81,73 @@ cdef inline int missing_tag(int bits) noexcept nogil:
     if bits & HAS_QTY:
         return 271
     return 273
+
+
+cdef inline int usual_field(FieldReader self, uint32_t tag, const char** p, Group* g, Header* h) noexcept:
+    # a field of a group in the form that it nearly always has: its HAS_ bit and p behind its SOH, or 0 for
+    # entry_field() to look at. `tag` is the four bytes at p
+    cdef const char* q = p[0] + 4
+    cdef const char* value = q
+    cdef MDEntry* e = g.e
+    cdef int64_t t
+    cdef int decimals
+    if tag == TEXT_270:
+        if kfix_number(&q, &e.price, &decimals) != 0 or q[0] != SOH:
+            return 0
+        e.spare0 = decimals
+        g.price.p = value
+        g.price.n = q - value
+        p[0] = q + 1
+        return HAS_PRICE
+    elif tag == TEXT_271:
+        if kfix_number(&q, &e.qty, &decimals) != 0 or q[0] != SOH or e.qty < 0:
+            return 0
+        e.spare1 = decimals
+        p[0] = q + 1
+        return HAS_QTY
+    elif tag == TEXT_273:
+        t = kfix_clock_ms(q)
+        if t < 0:
+            return 0
+        if not g.has & HAS_EVENT:
+            e.event_ns = near_midnight(t, h.sending_ns, h.sending_day_ns)
+        p[0] = q + 13
+        return HAS_TIME
+    elif tag == TEXT_278:
+        if q[8] == c'-' and q[36] == SOH and kfix_uuid(q, &e.id_hi, &e.id_lo) == 0:
+            e.id_kind = ID_UUID
+            g.id.p = NULL
+            p[0] = q + 37
+            return HAS_ID
+        q = kfix_next_soh(q)
+        g.id.p = value
+        g.id.n = q - value
+        p[0] = q + 1
+        return HAS_ID if q != value else 0
+    elif tag == TEXT_269:
+        if q[1] != SOH or <uint8_t>(q[0] - c'0') > SIDE_TRADE:
+            return 0
+        e.side = q[0] - c'0'
+        p[0] = q + 2
+        return HAS_SIDE
+    elif tag == TEXT_279:
+        if q[1] != SOH or <uint8_t>(q[0] - c'0') > ACTION_DELETE:
+            return 0
+        e.action = q[0] - c'0'
+        p[0] = q + 2
+        return HAS_ACTION
+    elif (tag == TEXT_5060 or tag == TEXT_5273) and q[0] == c'=' and q[31] == SOH:
+        q += 1
+        t = kfix_iso(&q, &self._iso_dates)
+        if t < 0 or q != p[0] + 35:
+            return 0
+        p[0] = q + 1
+        if tag == TEXT_5273:
+            e.queue_ns = t
+            return HAS_QUEUE
+        e.event_ns = t
+        return HAS_EVENT
+    return 0
 
 
 cdef class FieldReader:
@@ -99,7 +178,7 @@ cdef class FieldReader:
         # any order; ends at the first field that is not of the header, or, when one of 34, 49, 52, 56 is
         # still missing there, looks for it in the whole frame. Returns MD_OK or what is wrong.
         cdef const char* value
-        cdef const char* after = NULL
+        cdef const char* after
         cdef uint32_t tag
         cdef uint64_t number
         cdef int missing = 0xF
@@ -109,31 +188,26 @@ cdef class FieldReader:
         while p < end:
             value = p
             tag = kfix_tag(&value)
-            after = value
-            if tag == 34 and kfix_digits(&after, &number) > 0 and after[0] == SOH:
-                h.seq = number
-                missing &= ~1
-                p = after + 1
-                continue
-            after = kfix_find_soh(value, end)
-            if tag == 0 or after == NULL:
+            if tag == 0:
                 # behind a whole header it is the body's fault, and the message has its number
                 result = MD_OK if missing == 0 else MD_NOT_NUMERIC
                 break
+            after = kfix_next_soh(value)
             if tag == 35:
                 h.msg_type = value[0] if after - value == 1 else 0
             elif tag == 34:
                 missing &= ~1
+                if kfix_digits(&value, &number) > 0 and value == after:
+                    h.seq = number
             elif tag == 49:
                 missing &= ~2
                 h.sender.p = value
                 h.sender.n = after - value
             elif tag == 52:
                 missing &= ~4
-                p = value
-                h.sending_ns = kfix_timestamp(&p, &self._date)
+                h.sending_ns = kfix_timestamp(&value, &self._date)
                 h.sending_day_ns = self._date.ns
-                if p != after or h.sending_ns < 0:
+                if value != after or h.sending_ns < 0:
                     h.sending_ns = 0
             elif tag == 56:
                 missing &= ~8
@@ -144,9 +218,8 @@ cdef class FieldReader:
             elif tag == 97:
                 h.poss_resend = value[0] == c'Y'
             elif tag == 122:
-                p = value
-                h.orig_sending_ns = kfix_timestamp(&p, &self._date)
-                if p != after or h.orig_sending_ns < 0:
+                h.orig_sending_ns = kfix_timestamp(&value, &self._date)
+                if value != after or h.orig_sending_ns < 0:
                     h.orig_sending_ns = 0
             elif tag != 50 and tag != 57 and tag != 115 and tag != 128 and tag != 129 and tag != 347:
                 if h.body == NULL:
@@ -180,62 +253,11 @@ cdef class FieldReader:
             # a full table gives every further text the row after its last
             e.id_lo = ID_TABLE_ROWS if row is None else <uint64_t>row
 
-    cdef inline int usual_field(self, uint32_t tag, const char** p, MDEntry* e, Header* h, int has) noexcept:
-        # a field of a group in the form that it nearly always has, whose end needs no search: its HAS_ bit and p
-        # behind its SOH, or 0 for entry_field() to look at
-        cdef const char* q = p[0]
-        cdef int64_t t
-        cdef int decimals
-        if tag == 270:
-            if kfix_number(&q, &e.price, &decimals) != 0 or q[0] != SOH:
-                return 0
-            e.spare0 = decimals
-            p[0] = q + 1
-            return HAS_PRICE
-        elif tag == 271:
-            if kfix_number(&q, &e.qty, &decimals) != 0 or q[0] != SOH or e.qty < 0:
-                return 0
-            e.spare1 = decimals
-            p[0] = q + 1
-            return HAS_QTY
-        elif tag == 273:
-            t = kfix_clock_ms(q)
-            if t < 0:
-                return 0
-            if not has & HAS_EVENT:
-                e.event_ns = near_midnight(t, h.sending_ns, h.sending_day_ns)
-            p[0] = q + 13
-            return HAS_TIME
-        elif tag == 278:
-            if q[8] != c'-' or q[36] != SOH or kfix_uuid(q, &e.id_hi, &e.id_lo) != 0:
-                return 0
-            e.id_kind = ID_UUID
-            p[0] = q + 37
-            return HAS_ID
-        elif tag == 269:
-            if q[1] != SOH or <uint8_t>(q[0] - c'0') > SIDE_TRADE:
-                return 0
-            e.side = q[0] - c'0'
-            p[0] = q + 2
-            return HAS_SIDE
-        elif tag == 5060 or tag == 5273:
-            if q[30] != SOH:
-                return 0
-            t = kfix_iso(&q, &self._iso_dates)
-            if t < 0 or q != p[0] + 30:
-                return 0
-            p[0] = q + 1
-            if tag == 5273:
-                e.queue_ns = t
-                return HAS_QUEUE
-            e.event_ns = t
-            return HAS_EVENT
-        return 0
-
-    cdef int entry_field(self, int tag, const char* p, const char* value_end, MDEntry* e, Header* h,
-                         int has) noexcept:
+    cdef int entry_field(self, int tag, const char* p, const char* value_end, Group* g, Header* h) noexcept:
         # one field of a group; returns the HAS_ bit, 0 for a field we do not keep, or -MD_ error.
         # `e.spare0`, `e.spare1`: decimals of price and quantity until they are scaled
+        cdef MDEntry* e = g.e
+        cdef const char* text
         cdef int decimals = 0
         cdef int64_t t
         if tag == 279 or tag == 269:
@@ -249,11 +271,14 @@ cdef class FieldReader:
             e.side = p[0] - c'0'
             return HAS_SIDE
         if tag == 270 or tag == 271:
+            text = p
             if kfix_number(&p, &t, &decimals) != 0 or p != value_end:
                 return -MD_BAD_VALUE
             if tag == 270:
                 e.price = t
                 e.spare0 = decimals
+                g.price.p = text
+                g.price.n = value_end - text
                 return HAS_PRICE
             if t < 0:
                 return -MD_BAD_VALUE
@@ -261,7 +286,8 @@ cdef class FieldReader:
             e.spare1 = decimals
             return HAS_QTY
         if tag == 278:
-            self.read_id(p, value_end - p, e)
+            g.id.p = p
+            g.id.n = value_end - p
             return HAS_ID
         if tag == 273:
             t = kfix_time_of_day(p) if value_end - p >= 8 else -1
@@ -272,7 +298,7 @@ cdef class FieldReader:
             t += max(kfix_fraction(&p), 0)
             if p != value_end:
                 return -MD_BAD_VALUE
-            if not has & HAS_EVENT:
+            if not g.has & HAS_EVENT:
                 e.event_ns = near_midnight(t, h.sending_ns, h.sending_day_ns)
             return HAS_TIME
         if tag == 5060 or tag == 5273:
@@ -293,76 +319,71 @@ cdef class FieldReader:
                 e.aggressor = p[0] - c'0'
         return 0
 
+    cdef int end_group(self, Header* h, MDMessage* m, Group* g) noexcept:
+        # all fields of the group are read: the entry is one more, or is none
+        cdef MDEntry* e = g.e
+        cdef int missing = (HAS_ALL if h.msg_type == c'W' else HAS_ALL | HAS_ACTION) & ~g.has
+        if missing:
+            return self._fail(m, MD_MISSING_TAG, missing_tag(missing))
+        if g.id.p != NULL:
+            if l2_id(&g.id, &g.price):
+                e.id_kind = ID_NONE
+                e.id_hi = 0
+                e.id_lo = 0
+            else:
+                self.read_id(g.id.p, g.id.n, e)
+        if e.qty == 0 and e.action != ACTION_DELETE and e.side == SIDE_TRADE:
+            return self._fail(m, MD_BAD_VALUE, 271)
+        if e.action == ACTION_DELETE and e.qty > 0:
+            e.action = ACTION_LEAVE
+        m.n += 1
+        return MD_OK
+
     cdef int decode_general(self, Header* h, const char* end, MDMessage* m) noexcept:
-        # any field order: a group starts with each return of the tag that followed 268
+        # any field order: a group starts with each return of the tag that followed 268. A SOH stands before `end`
         cdef const char* p = h.body
         cdef const char* value
-        cdef const char* after = NULL
-        cdef const char* id_p = NULL
-        cdef const char* price_p = NULL
-        cdef int32_t id_n = 0, price_n = 0
-        cdef uint32_t tag
-        cdef uint32_t first_tag = 0
+        cdef const char* after
+        cdef uint32_t tag, first_tag = 0, text, first_text = 0
         cdef uint64_t number
-        cdef int bit, has = 0, required = HAS_ALL if h.msg_type == c'W' else HAS_ALL | HAS_ACTION
-        cdef MDEntry* e = NULL
+        cdef int bit
+        cdef Group g
         memset(m, 0, sizeof(MDMessage))
         m.declared = -1
-        while True:
-            tag = 0
-            if p < end:
-                value = p
-                tag = kfix_tag(&value)
-                if tag == 0:
-                    return self._fail(m, MD_NOT_NUMERIC, 0)
-                if e != NULL and tag != first_tag:
-                    p = value
-                    bit = self.usual_field(tag, &p, e, h, has)
-                    if bit != 0:
-                        if bit == HAS_PRICE:
-                            price_p = value
-                            price_n = p - 1 - value
-                        elif bit == HAS_ID:
-                            id_p = NULL         # a UUID, which is read
-                        m.repeated_tags += (has & bit) != 0
-                        has |= bit
-                        continue
-                after = kfix_find_soh(value, end)
-                if after == NULL:
-                    return self._fail(m, MD_NOT_NUMERIC, tag)
-                if after == value:
-                    return self._fail(m, MD_EMPTY_VALUE, tag)
-            if e != NULL and (tag == 0 or tag == first_tag):
-                # the group is complete
-                if has & required != required:
-                    return self._fail(m, MD_MISSING_TAG, missing_tag(required & ~has))
-                if id_p != NULL and l2_id(id_p, id_n, price_p, price_n):
-                    e.id_kind = ID_NONE
-                    e.id_hi = 0
-                    e.id_lo = 0
-                elif id_p != NULL:
-                    self.read_id(id_p, id_n, e)
-                if e.qty == 0 and e.action != ACTION_DELETE and e.side == SIDE_TRADE:
-                    return self._fail(m, MD_BAD_VALUE, 271)
-                if e.action == ACTION_DELETE and e.qty > 0:
-                    e.action = ACTION_LEAVE
-                m.n += 1
-                e = NULL
+        g.e = NULL
+        while p < end:
+            text = kfix_load4(p)
+            if g.e != NULL and text != first_text:
+                bit = usual_field(self, text, &p, &g, h)
+                if bit != 0:
+                    m.repeated_tags += (g.has & bit) != 0
+                    g.has |= bit
+                    continue
+            value = p
+            tag = kfix_tag(&value)
             if tag == 0:
-                break
-            if tag == 8 or tag == 9 or tag == 10:
-                return self._fail(m, MD_BAD_VALUE, tag)
-            if m.declared >= 0 and first_tag == 0 and m.declared > 0:
+                return self._fail(m, MD_NOT_NUMERIC, 0)
+            after = kfix_next_soh(value)
+            if after == value:
+                return self._fail(m, MD_EMPTY_VALUE, tag)
+            if first_tag == 0 and m.declared > 0:
                 first_tag = tag
+                first_text = text
                 if not group_tag(tag):
-                    return self._fail(m, MD_COUNT, 268)
-            if tag == first_tag and first_tag != 0:
+                    return self._fail(m, MD_COUNT if tag > 10 else MD_BAD_VALUE, 268 if tag > 10 else tag)
+            if tag == first_tag:
+                if g.e != NULL and self.end_group(h, m, &g) != MD_OK:
+                    return m.error
                 if m.n >= m.declared or self.reserve(m.n + 1 if m.n < self.capacity else 2 * m.n) != 0:
                     return self._fail(m, MD_COUNT, 268)
-                e = &self.entries[m.n]
-                memset(e, 0, sizeof(MDEntry))
-                e.flags = ENTRY_SNAPSHOT if h.msg_type == c'W' else 0
-                has = 0
+                g.e = &self.entries[m.n]
+                memset(g.e, 0, sizeof(MDEntry))
+                g.e.flags = ENTRY_SNAPSHOT if h.msg_type == c'W' else 0
+                g.has = 0
+                bit = usual_field(self, text, &p, &g, h)
+                if bit != 0:
+                    g.has = bit
+                    continue
             if tag == 55:
                 m.repeated_tags += m.symbol.n > 0
                 m.symbol.p = value
@@ -382,23 +403,19 @@ cdef class FieldReader:
                     return self._fail(m, MD_BAD_VALUE, 5041)
                 m.crc = number
                 m.has_crc = 1
-            elif e != NULL:
-                bit = HAS_ID
-                if tag == 278:
-                    id_p = value
-                    id_n = after - value
-                else:
-                    if tag == 270:
-                        price_p = value
-                        price_n = after - value
-                    bit = self.entry_field(tag, value, after, e, h, has)
-                    if bit < 0:
-                        return self._fail(m, -bit, tag)
-                m.repeated_tags += (has & bit) != 0
-                has |= bit
+            elif 8 <= tag <= 10:
+                return self._fail(m, MD_BAD_VALUE, tag)
+            elif g.e != NULL:
+                bit = self.entry_field(tag, value, after, &g, h)
+                if bit < 0:
+                    return self._fail(m, -bit, tag)
+                m.repeated_tags += (g.has & bit) != 0
+                g.has |= bit
             elif group_tag(tag):
                 return self._fail(m, MD_COUNT, 268)
             p = after + 1
+        if g.e != NULL and self.end_group(h, m, &g) != MD_OK:
+            return m.error
         if m.symbol.n == 0:
             return self._fail(m, MD_MISSING_TAG, 55)
         if m.req_id.n == 0:

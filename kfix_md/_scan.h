@@ -66,21 +66,6 @@ static inline const char *kfix_next_soh(const char *p) {
 #endif
 }
 
-/* where the next SOH is at or after p; NULL when there is none before end */
-static inline const char *kfix_find_soh(const char *p, const char *end) {
-#if KFIX_WIDE
-    const __m128i soh = _mm_set1_epi8(1);
-    uint32_t found = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)p), soh)) |
-                     (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)(p + 16)), soh)) << 16;
-    if (__builtin_expect(found != 0, 1)) {
-        p += __builtin_ctz(found);
-        return p < end ? p : NULL;
-    }
-    p += 32;
-#endif
-    return p < end ? (const char *)memchr(p, 1, (size_t)(end - p)) : NULL;
-}
-
 /* "279=?|269=?|278=" at p; of a snapshot, whose entries have no 279, from its 269 on, which is 6 bytes behind p */
 static inline int kfix_entry_begins(const char *p, int snapshot) {
 #if KFIX_WIDE
@@ -197,13 +182,13 @@ static inline int kfix_digits(const char **p, uint64_t *value) {
 static inline uint32_t kfix_tag(const char **p) {
     const char *q = *p;
     uint32_t a = (uint32_t)(uint8_t)q[0] - '0', b = (uint32_t)(uint8_t)q[1] - '0', c = (uint32_t)(uint8_t)q[2] - '0';
-    if (q[3] == '=' && ((a <= 9) & (b <= 9) & (c <= 9))) {
-        *p = q + 4;
-        return a * 100 + b * 10 + c;
-    }
     if (q[2] == '=' && ((a <= 9) & (b <= 9))) {
         *p = q + 3;
         return a * 10 + b;
+    }
+    if (q[3] == '=' && ((a <= 9) & (b <= 9) & (c <= 9))) {
+        *p = q + 4;
+        return a * 100 + b * 10 + c;
     }
     uint64_t tag;
     int n = kfix_digits(&q, &tag);
