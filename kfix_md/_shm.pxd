@@ -131,6 +131,17 @@ cdef extern from "kfix_shm.h" nogil:
     int kfix_read_block(const void* block, void* to, size_t n, unsigned int tries)
 
 
+cdef extern from "_shm_put.h" nogil:
+    struct kfix_side:
+        const int64_t* price
+        const int64_t* qty
+        const uint32_t* orders
+        const int32_t* head
+
+    void kfix_put_levels(kfix_level* to, const kfix_side* side, int32_t lo, int32_t hi)
+    void kfix_put_levels_back(kfix_level* to, const kfix_side* side, int32_t lo, int32_t hi)
+
+
 cdef extern from "_shm_os.h" nogil:
     int64_t kfix_now()
     int64_t kfix_now_coarse()

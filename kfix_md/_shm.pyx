@@ -44,31 +44,33 @@ cdef inline bint trusted(uint8_t state) noexcept nogil:
     return state == STATE_LIVE or state == STATE_EMPTY
 
 
-cdef inline void put_level(kfix_level* to, BookSide* side, int32_t i) noexcept nogil:
-    kfix_store(&to.price, <uint64_t> side.price[i])
-    kfix_store(&to.qty, <uint64_t> side.qty[i])
-    cdef uint64_t head = <uint32_t> (side.head[i] if side.head != NULL else -1)
-    kfix_store(&to.orders, (head << 32) | side.orders[i])
+cdef inline kfix_side arrays(BookSide* side) noexcept nogil:
+    cdef kfix_side levels
+    levels.price, levels.qty, levels.orders, levels.head = side.price, side.qty, side.orders, side.head
+    return levels
 
 
 cdef inline void put_best(kfix_level* to, BookSide* side, int32_t was) noexcept nogil:
     """The ten best of one side, best first; `was` is the number of levels at the last publication."""
-    cdef int32_t i, n = side.n, lo = side.dirty_lo, hi = side.dirty_hi
+    cdef int32_t n = side.n, lo = side.dirty_lo, hi = side.dirty_hi
+    cdef kfix_side levels = arrays(side)
     if n != was:
         lo, hi = 0, n
     lo = max(lo, n - 10, 0)
     hi = min(hi, n)
-    for i in range(lo, hi):
-        put_level(&to[n - 1 - i], side, i)
+    if lo < hi:
+        kfix_put_levels_back(&to[n - hi], &levels, lo, hi)
 
 
 cdef inline void put_side(kfix_level* to, BookSide* side, int32_t was, int32_t capacity) noexcept nogil:
     """All levels of one side, best last; of a side longer than the block its best ones, all of them each time."""
-    cdef int32_t i, n = side.n, cut = max(n - capacity, 0), lo = side.dirty_lo, hi = min(side.dirty_hi, n)
+    cdef int32_t n = side.n, cut = max(n - capacity, 0), lo = side.dirty_lo, hi = min(side.dirty_hi, n)
+    cdef kfix_side levels = arrays(side)
     if cut > 0 or was > capacity:
         lo, hi = cut, n
-    for i in range(max(lo, 0), hi):
-        put_level(&to[i - cut], side, i)
+    lo = max(lo, 0)
+    if lo < hi:
+        kfix_put_levels(&to[lo - cut], &levels, lo, hi)
 
 
 cdef inline bint touched(BookSide* side, int32_t was) noexcept nogil:

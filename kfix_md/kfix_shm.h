@@ -274,7 +274,7 @@ static inline void kfix_pause(void)
 #endif
 }
 
-/* Words out of, or into, shared memory; bytes is a multiple of 8. */
+/* Words out of shared memory; bytes is a multiple of 8. */
 static inline void kfix_get(void *to, const void *from, size_t bytes)
 {
     kfix_word *t = (kfix_word *)to;
@@ -290,21 +290,22 @@ static inline void kfix_get_many(void *to, const void *from, size_t bytes)
     __asm__ __volatile__("" ::: "memory");
 }
 
-static inline void kfix_put(void *to, const void *from, size_t bytes)
-{
-    kfix_word *t = (kfix_word *)to;
-    const kfix_word *f = (const kfix_word *)from;
-    for (size_t i = 0; i < bytes / 8; i++) kfix_store(t + i, f[i]);
-}
-
-/* Writer's side of a seqlock; there is one writer, so its own plain reading of the version is right. */
+/* Writer's side of a seqlock; there is one writer, so its own plain reading of the version is right. Between begin and
+ * end words may be written by plain stores of any width, which the compiler moves over neither of them. */
 static inline void kfix_write_begin(uint64_t *version)
 {
     kfix_store(version, *version + 1);
     __atomic_thread_fence(__ATOMIC_RELEASE);
+    __asm__ __volatile__("" ::: "memory");
 }
 
-static inline void kfix_write_end(uint64_t *version) { kfix_store_release(version, *version + 1); }
+static inline void kfix_write_end(uint64_t *version)
+{
+    __asm__ __volatile__("" ::: "memory");
+    kfix_store_release(version, *version + 1);
+}
+
+static inline void kfix_put(void *to, const void *from, size_t bytes) { memcpy(to, from, bytes); }
 
 /* Reader's side: begin, copy words with kfix_get, then end says whether the copy is whole. */
 static inline uint64_t kfix_read_begin(const uint64_t *version) { return kfix_load_acquire(version); }
