@@ -38,7 +38,7 @@ def library(name: str, *flags: str, suffix: str = "cpp") -> ctypes.CDLL | None:
     if compiler is None:
         return None
     source, target = NATIVE / f"{name}.{suffix}", BUILD / f"{name}.so"
-    if not newer(target, source):
+    if not newer(target, source, *NATIVE.glob("*.h")):
         BUILD.mkdir(parents=True, exist_ok=True)
         linked = [flag for flag in flags if flag.startswith("-l")]  # behind what needs them
         run([compiler, "-O3", "-march=native", standard, "-shared", "-fPIC",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import calendar
 import ctypes
+from collections.abc import Callable
 
 from . import build
 from .race import Race, Row, absent, compare
 from .workload import Workload
 
 REFERENCE = "plain C++ reader"
+GROUP, ORDER = (279, 269, 278, 270, 271, 273), (5060, 5273)
 OURS, GENERAL = "kfix-md template", "kfix-md general path"
 
 
@@ -33,35 +36,50 @@ def reference_runner(data: bytes):
     return run
 
 
-def units(text: bytes) -> int:
-    """Digits of a decimal without the point."""
-    return int(text.replace(b".", b""))
+def converter(of: type) -> Callable[[dict], tuple]:
+    """What makes numbers of one entry's texts, given by tag as `of` (bytes or str): (279, 269, 278, 270, 271, 273 or
+    5060, 5273), decimals as their digits, times in ns (273 since midnight), a UUID as an int."""
+    point, colon, dash, day = (b".", b":", b"-", b"T") if of is bytes else (".", ":", "-", "T")
+    nothing = of()
+    days: dict = {}
+
+    def clock_ns(text) -> int:
+        hours, minutes, seconds = text.split(colon)
+        whole, _, fraction = seconds.partition(point)
+        return ((int(hours) * 60 + int(minutes)) * 60 + int(whole)) * 10**9 + int(fraction) * 10 ** (9 - len(fraction))
+
+    def iso_ns(text) -> int:
+        date, _, clock = text[:-1].partition(day)
+        if date not in days:
+            days[date] = calendar.timegm((*map(int, date.split(dash)), 0, 0, 0)) * 10**9
+        return days[date] + clock_ns(clock)
+
+    def convert(entry: dict) -> tuple:
+        name = entry[278]
+        return (int(entry[279]), int(entry[269]), int(name.replace(dash, nothing), 16) if len(name) == 36 else name,
+                int(entry[270].replace(point, nothing)), int(entry[271].replace(point, nothing)),
+                iso_ns(entry[5060]) if 5060 in entry else clock_ns(entry[273]),
+                iso_ns(entry[5273]) if 5273 in entry else 0)
+
+    return convert
 
 
-def clock_ns(text: bytes) -> int:
-    """HH:MM:SS.mmm as ns since midnight."""
-    hours, minutes, seconds = text.split(b":")
-    return (int(hours) * 60 + int(minutes)) * 60 * 10**9 + int(float(seconds) * 1000) * 10**6
+BYTES, TEXT = converter(bytes), converter(str)
 
 
 def entries_of(pairs) -> list[tuple]:
     """The entries of one message from its (tag, value) pairs, as a careful script would make them."""
     entries: list[tuple] = []
-    entry: dict[bytes, bytes] = {}
-    for tag, value in pairs:
-        if tag == b"279":
-            if b"279" in entry:
-                entries.append(finished(entry))
+    entry: dict[int, bytes] = {}
+    for name, value in pairs:
+        tag = int(name)
+        if tag == 279:
+            if 279 in entry:
+                entries.append(BYTES(entry))
             entry = {}
         entry[tag] = value
-    entries.append(finished(entry))
+    entries.append(BYTES(entry))
     return entries
-
-
-def finished(entry: dict[bytes, bytes]) -> tuple:
-    """One entry with numbers."""
-    return (entry[b"279"], entry[b"269"], entry[b"278"], units(entry[b"270"]), units(entry[b"271"]),
-            clock_ns(entry[b"273"]))
 
 
 def byte_split(frames: list[bytes]) -> int:
@@ -88,7 +106,7 @@ def simplefix_runner(frames: list[bytes]):
 
 
 def quickfix_runner(frames: list[bytes]):
-    """QuickFIX from Python: length and checksum verified, groups by a data dictionary, numbers converted."""
+    """QuickFIX from Python: length and checksum verified, groups by a data dictionary, then the same conversion."""
     import quickfix
 
     texts = [frame.decode() for frame in frames]
@@ -102,8 +120,9 @@ def quickfix_runner(frames: list[bytes]):
             group = quickfix.Group(268, 279)
             for i in range(1, int(message.getField(268)) + 1):
                 message.getGroup(i, group)
-                values = [group.getField(tag) for tag in (279, 269, 278, 270, 271, 273)]
-                found += bool((int(values[3].replace(".", "")), int(values[4].replace(".", ""))))
+                entry = {tag: group.getField(tag) for tag in GROUP}
+                entry |= {tag: group.getField(tag) for tag in ORDER if group.isSetField(tag)}
+                found += bool(TEXT(entry))
         return found
 
     return run

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 Runner = Callable[[], object]
+TURN_NS, TURN_CALLS = 3_000_000, 20  # a turn of a round: calls until so much CPU time has gone, at most so many
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Race:
     def add(self, name: str, runner: Callable, count: int = 0, prepare: Runner | None = None) -> None:
         """A runner, which does `count` units of work (default: `per`); a slow one does fewer.
 
-        `prepare` runs before each round, untimed, and what it returns is handed to the runner.
+        `prepare` runs before each call, untimed, and what it returns is handed to the runner.
         """
         self.runners[name] = runner, count or self.per, prepare
 
@@ -70,17 +71,23 @@ class Race:
         return (times[-1 - quarter] - times[quarter]) / statistics.median(times)
 
 
-def timed(runner: Callable, prepare: Runner | None) -> int:
-    """CPU ns of this thread that one call takes, the garbage collector kept out."""
-    argument = prepare() if prepare else None
-    gc.collect()
-    gc.disable()
-    try:
-        start = time.thread_time_ns()
-        runner(argument) if prepare else runner()
-        return time.thread_time_ns() - start
-    finally:
-        gc.enable()
+def timed(runner: Callable, prepare: Runner | None) -> float:
+    """CPU ns of this thread that a call takes, the garbage collector kept out: the mean of as many calls as fill a
+    turn, since a short one alone would time how the runner before it left the caches."""
+    taken = calls = 0
+    while not calls or (taken < TURN_NS and calls < TURN_CALLS):
+        argument = prepare() if prepare else None
+        if not calls:
+            gc.collect()
+        gc.disable()
+        try:
+            start = time.thread_time_ns()
+            runner(argument) if prepare else runner()
+            taken += time.thread_time_ns() - start
+        finally:
+            gc.enable()
+        calls += 1
+    return taken / calls
 
 
 def compare(rows: list[Row], ours: str, rival: str, goal: float, at_most: bool) -> None:

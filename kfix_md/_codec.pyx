@@ -154,14 +154,17 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
     cdef int snapshot = h.msg_type == c'W'
     cdef MDEntry* e = self.entries
     cdef kfix_dates* dates = &self._iso_dates
+    cdef int64_t sending_ns = h.sending_ns, day_ns = h.sending_day_ns, qty, clock
+    cdef uint8_t action, side
     for _left in range(m.declared):
         p -= 6 * snapshot
         if not kfix_entry_begins(p, snapshot):
             return MD_BAD_VALUE
-        e.action = ACTION_NEW if snapshot else p[4] - c'0'
-        e.side = p[10] - c'0'
-        if e.action > ACTION_DELETE or e.side > SIDE_TRADE:
+        action = ACTION_NEW if snapshot else p[4] - c'0'
+        side = p[10] - c'0'
+        if action > ACTION_DELETE or side > SIDE_TRADE:
             return MD_BAD_VALUE
+        e.side = side
         p += 16
         id_p = p
         if p[8] == c'-':
@@ -194,16 +197,17 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
         if kfix_load4(p) != 0x3D313732:         # "271="
             return MD_BAD_VALUE
         p += 4
-        if kfix_fixed(&p, qty_precision, &e.qty) != 0:
+        if kfix_fixed(&p, qty_precision, &qty) != 0:
             return MD_BAD_VALUE
+        e.qty = qty
         # ACTION_LEAVE is ACTION_DELETE + 1: deleted, but with a quantity
-        e.action += (e.action == ACTION_DELETE) & (e.qty > 0)
+        e.action = action + ((action == ACTION_DELETE) & (qty > 0))
         if kfix_load4(p) != 0x3D333732:         # "273="
             return MD_BAD_VALUE
-        e.event_ns = kfix_clock_ms(p + 4)
-        if e.event_ns < 0:
+        clock = kfix_clock_ms(p + 4)
+        if clock < 0:
             return MD_BAD_VALUE
-        e.event_ns = near_midnight(e.event_ns, h.sending_ns, h.sending_day_ns)
+        e.event_ns = near_midnight(clock, sending_ns, day_ns)
         p += 17
         e.flags = ENTRY_SNAPSHOT * snapshot
         e.ord_type = 0
@@ -225,8 +229,8 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
             if e.queue_ns < 0 or p[0] != SOH:
                 return MD_BAD_VALUE
             p += 1
-        elif e.side == SIDE_TRADE:
-            if e.qty == 0 and e.action != ACTION_DELETE:
+        elif side == SIDE_TRADE:
+            if qty == 0 and action != ACTION_DELETE:
                 return MD_BAD_VALUE
             if tag & 0xFFFFFF == 0x3D3034 and p[4] == SOH:      # "40="
                 if <uint8_t>(p[3] - c'0') > 9:

@@ -69,11 +69,10 @@ cdef struct Group:          # of the repeating group of 268, while it is read
 cdef inline int64_t near_midnight(int64_t clock_ns, int64_t sending_ns, int64_t day_ns) noexcept nogil:
     # 273 has no date: it is the day of 52, or its neighbour when the two stand on either side of midnight
     cdef int64_t t = day_ns + clock_ns
-    if t - sending_ns > KFIX_DAY_NS // 2:
-        return t - KFIX_DAY_NS
-    if sending_ns - t > KFIX_DAY_NS // 2:
-        return t + KFIX_DAY_NS
-    return t
+    cdef int64_t half = KFIX_DAY_NS // 2
+    if <uint64_t>(t - sending_ns + half) <= <uint64_t>KFIX_DAY_NS:
+        return t
+    return t - KFIX_DAY_NS if t > sending_ns else t + KFIX_DAY_NS
 
 
 cdef class FieldReader:

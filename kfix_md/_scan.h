@@ -333,7 +333,11 @@ static inline int kfix_fixed(const char **p, int precision, int64_t *value) {
     __m128i text = _mm_loadu_si128((const __m128i *)q), wrong;
     unsigned ends = kfix_where(text, 1) | 0x10000;
     int end = __builtin_ctz(ends), dot = __builtin_ctz(ends | kfix_where(text, '.'));
-    if (__builtin_expect(kfix_plain, 0)) return kfix_fixed_plain(p, precision, value);
+    if (__builtin_expect(kfix_plain, 0)) {
+        int wrong_form = kfix_fixed_plain(&q, precision, value);  /* p stays in a register */
+        *p = q;
+        return wrong_form;
+    }
     /* some character, less than 16, a digit before the point, and what it makes has no more than 16 */
     if (__builtin_expect((unsigned)((dot - 1) | end | (dot + precision - 1)) >= 16, 0)) return -1;
     uint64_t v = kfix_join_digits(text, end, dot, precision, &wrong);
@@ -503,7 +507,7 @@ typedef struct {
     kfix_date of[16];
 } kfix_dates;
 
-static inline int64_t kfix_iso(const char **p, kfix_dates *dates) {
+static inline __attribute__((always_inline)) int64_t kfix_iso(const char **p, kfix_dates *dates) {
     /* a date read before, and nine decimals: nearly every time */
     const char *q = *p;
     kfix_date *cache = &dates->of[q[9] & 15];
@@ -534,7 +538,9 @@ static inline int64_t kfix_iso(const char **p, kfix_dates *dates) {
         }
 #endif
     }
-    return kfix_iso_any(p, cache);
+    int64_t t = kfix_iso_any(&q, cache);
+    *p = q;
+    return t;
 }
 
 /* ---- order ids ---- */
