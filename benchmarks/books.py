@@ -81,14 +81,14 @@ def flow(work: Workload) -> Flow:
 
 
 def ours(seen: Flow, with_crc: bool) -> tuple[Callable, Callable]:
-    run_book = build.driver().run_book
+    updates = build.driver().Updates(seen.updates, seen.ends)
 
     def prepare():
         book = (L3Book if seen.level == "L3" else L2Book)(*seen.precisions)
         book.apply(seen.opening)
         return book
 
-    return prepare, lambda book: run_book(book, seen.updates, seen.ends, with_crc)
+    return prepare, lambda book: updates.run(book, with_crc)
 
 
 def flat(seen: Flow, with_crc: bool) -> tuple[Callable, Callable] | None:
@@ -102,12 +102,13 @@ def flat(seen: Flow, with_crc: bool) -> tuple[Callable, Callable] | None:
     def pointer(array: np.ndarray) -> ctypes.c_void_p:
         return ctypes.c_void_p(array.ctypes.data)
 
+    updates = level, pointer(seen.updates), pointer(seen.ends), ctypes.c_int64(seen.messages), int(with_crc)
+
     def prepare():
         library.reference_book_open(level, pointer(seen.opening), ctypes.c_int64(len(seen.opening)))
 
     def run(_) -> int:
-        return library.reference_book_run(level, pointer(seen.updates), pointer(seen.ends),
-                                          ctypes.c_int64(seen.messages), int(with_crc))
+        return library.reference_book_run(*updates)
 
     return prepare, run
 

@@ -96,22 +96,34 @@ cdef class Decoder:
             self.digest += self.codec.entries[i].price ^ self.codec.entries[i].qty ^ self.codec.entries[i].event_ns
 
 
-def run_book(Book book, entries, ends, bint with_crc):
-    """Apply `entries` (ENTRY_DTYPE) to a book message by message; `ends[m]` is one past message m's last entry.
+cdef class Updates:
+    """Entries (ENTRY_DTYPE) to be applied message by message; `ends[m]` is one past message m's last entry.
 
-    Returns the sum of the CRCs after each message by the book's own rule, or, without CRC, of a best price.
+    What is looked at and kept here beforehand is not timed with the messages.
     """
-    assert entries.dtype == ENTRY_DTYPE and entries.flags.c_contiguous and ends.dtype == np.int64
-    cdef MDEntry* e = <MDEntry*><uintptr_t>entries.ctypes.data
-    cdef int64_t* stop = <int64_t*><uintptr_t>ends.ctypes.data
-    cdef int64_t messages = len(ends), m, at = 0
-    cdef int rule = RULE_ORDER if book.level == 3 else RULE_LEVEL
-    cdef uint64_t total = 0
-    for m in range(messages):
-        book.apply_entries(e + at, stop[m] - at)
-        at = stop[m]
-        if with_crc:
-            total += book.crc_by(rule)
-        elif book.sides[0].n:
-            total += <uint64_t>book.sides[0].price[book.sides[0].n - 1]
-    return total
+
+    cdef object entries, ends
+    cdef MDEntry* first
+    cdef int64_t* stop
+    cdef int64_t messages
+
+    def __init__(self, entries, ends):
+        assert entries.dtype == ENTRY_DTYPE and entries.flags.c_contiguous and ends.dtype == np.int64
+        self.entries, self.ends, self.messages = entries, ends, len(ends)
+        self.first = <MDEntry*><uintptr_t>entries.ctypes.data
+        self.stop = <int64_t*><uintptr_t>ends.ctypes.data
+
+    def run(self, Book book, bint with_crc):
+        """Apply all to a book. Returns the sum of the CRCs after each message by the book's own rule, or, without
+        CRC, of a best price."""
+        cdef int64_t m, at = 0
+        cdef int rule = RULE_ORDER if book.level == 3 else RULE_LEVEL
+        cdef uint64_t total = 0
+        for m in range(self.messages):
+            book.apply_entries(self.first + at, self.stop[m] - at)
+            at = self.stop[m]
+            if with_crc:
+                total += book.crc_by(rule)
+            elif book.sides[0].n:
+                total += <uint64_t>book.sides[0].price[book.sides[0].n - 1]
+        return total

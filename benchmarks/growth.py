@@ -87,7 +87,7 @@ def orders(rounds: int, quick: bool) -> list[Row]:
     The plain C++ book beside it shows what the caches of the machine make of as much memory.
     """
     sizes = (1_000, 10_000, 100_000) if quick else (1_000, 10_000, 100_000, 1_000_000)
-    messages, run_book = 1_000, build.driver().run_book
+    messages, updates_of = 1_000, build.driver().Updates
     race = Race("growth, resting orders of an L3 book", messages)
     ends = np.arange(2, 2 * messages + 1, 2, dtype=np.int64)
     for size in sizes:
@@ -98,7 +98,8 @@ def orders(rounds: int, quick: bool) -> list[Row]:
             book.apply(opening)
             return book
 
-        race.add(f"{size:,} orders", lambda book, rows=updates: run_book(book, rows, ends, False), prepare=prepare)
+        kept = updates_of(updates, ends)
+        race.add(f"{size:,} orders", lambda book, kept=kept: kept.run(book, False), prepare=prepare)
         seen = books.Flow("L3", opening, updates, ends, (1, 0))
         if native := books.flat(seen, with_crc=False):
             race.add(f"{books.FLAT}, {size:,} orders", native[1], prepare=native[0])

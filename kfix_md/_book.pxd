@@ -22,8 +22,6 @@ cdef extern from "_levels.h" nogil:
     ctypedef struct LevelAux "kfix_level_aux":  # what a level has beside price, quantity and count
         uint32_t crc        # raw CRC of the level's text, valid while length > 0
         uint32_t length
-        int32_t tail        # L3: row of the last order of the queue
-    int KFIX_SLACK
     int32_t kfix_locate(const int64_t* p, int32_t n, int64_t price, int offers)
 
 
@@ -35,6 +33,7 @@ cdef struct SideCrc:    # the ten best levels of a side together; length < 0: to
 cdef class Book:
     cdef BookSide sides[2]
     cdef LevelAux* aux[2]
+    cdef int32_t* tail[2]           # L3: row of the last order of a level's queue
     cdef SideCrc side_crc[2]
     cdef list memory                # numpy owner, int64, of what the pointers of each side point into
     cdef readonly int level         # 2 or 3
@@ -81,11 +80,11 @@ cdef inline int32_t locate(BookSide* side, int which, int64_t price) noexcept no
     return kfix_locate(side.price, side.n, price, which)
 
 
-cdef inline void mark_dirty(Book book, int side, int32_t low, int32_t high) noexcept:
-    # elements [low, high) of the side differ from what was published
+cdef inline void mark_dirty(Book book, int side, int32_t low, int32_t high, int32_t better) noexcept:
+    # elements [low, high) of the side differ from what was published; `better` levels are better than the one touched
     cdef BookSide* s = &book.sides[side]
+    cdef bint deep = better >= CRC_DEPTH
     s.dirty_lo = min(s.dirty_lo, low)
     s.dirty_hi = max(s.dirty_hi, high)
-    if high > s.n - CRC_DEPTH:
-        book.side_crc[side].length = -1
-        book.crc_known = False
+    book.side_crc[side].length = book.side_crc[side].length if deep else -1
+    book.crc_known &= deep

@@ -29,6 +29,8 @@ cdef extern from "_crc.h" nogil:
     int kfix_lowest "__builtin_ctz" (uint32_t bits)
 
 cdef extern from "_levels.h" nogil:
+    int KFIX_GUARD, KFIX_SLACK
+    void kfix_guard(int64_t* p, int offers)
     void kfix_open_gap(void* at, int32_t moved, size_t size)
     void kfix_close_gap(void* at, int32_t moved, size_t size)
 
@@ -46,10 +48,7 @@ _DEPTH_INT_FIELDS = [("price", "i8"), ("qty", "i8"), ("orders", "u4")]
 DEPTH_DTYPE = np.dtype(_DEPTH_FIELDS, align=True)
 DEPTH_INT_DTYPE = np.dtype(_DEPTH_INT_FIELDS, align=True)
 
-cdef enum:
-    WORDS_PER_LEVEL = 5         # price, quantity, LevelAux, and count and head together
-
-assert sizeof(LevelAux) == 16
+assert sizeof(LevelAux) == sizeof(int64_t)
 
 RULES = {"off": RULE_OFF, "level": RULE_LEVEL, "order": RULE_ORDER, "auto": RULE_AUTO}
 
@@ -79,26 +78,35 @@ cdef class Book:
         cdef BookSide* s = &self.sides[side]
         # one array for all of a side: made for every book and again when it grows, so that it should cost little
         cdef int64_t rows = capacity + KFIX_SLACK
+        cdef int64_t half = (rows + 1) // 2     # words for an int32 a level: count, and on L3 head and tail
         cdef int64_t* words
         cdef LevelAux* aux
+        cdef uint32_t* orders
+        cdef int32_t* head
         try:
-            memory = np.zeros(rows * WORDS_PER_LEVEL, "i8")
-            words = <int64_t*>address(memory)
+            memory = np.zeros(KFIX_GUARD + 3 * rows + (3 if self.level == 3 else 1) * half, "i8")
+            words = <int64_t*>address(memory) + KFIX_GUARD
         except MemoryError:
             return BOOK_FULL
+        kfix_guard(words, side)
         aux = <LevelAux*>(words + 2 * rows)
+        orders = <uint32_t*>(words + 3 * rows)
+        head = <int32_t*>(orders + 2 * half)
         if s.n:
             memcpy(words, s.price, s.n * sizeof(int64_t))
             memcpy(words + rows, s.qty, s.n * sizeof(int64_t))
             memcpy(aux, self.aux[side], s.n * sizeof(LevelAux))
-            memcpy(words + 4 * rows, s.orders, s.n * sizeof(uint32_t))
-            if s.head != NULL:
-                memcpy(<int32_t*>(words + 4 * rows) + rows, s.head, s.n * sizeof(int32_t))
+            memcpy(orders, s.orders, s.n * sizeof(uint32_t))
+            if self.level == 3:
+                memcpy(head, s.head, s.n * sizeof(int32_t))
+                memcpy(head + 2 * half, self.tail[side], s.n * sizeof(int32_t))
         s.price = words
         s.qty = words + rows
         self.aux[side] = aux
-        s.orders = <uint32_t*>(words + 4 * rows)
-        s.head = <int32_t*>(s.orders + rows) if self.level == 3 else NULL
+        s.orders = orders
+        if self.level == 3:
+            s.head = head
+            self.tail[side] = head + 2 * half
         s.capacity = capacity
         self.memory[side] = memory
         return BOOK_OK
@@ -108,32 +116,32 @@ cdef class Book:
         if s.n == s.capacity and self.reserve_levels(side, s.capacity * 2) != BOOK_OK:
             return BOOK_FULL
         cdef int32_t moved = s.n - i
-        cdef LevelAux* aux = self.aux[side]
         kfix_open_gap(s.price + i, moved, sizeof(int64_t))
         kfix_open_gap(s.qty + i, moved, sizeof(int64_t))
-        kfix_open_gap(aux + i, moved, sizeof(LevelAux))
+        kfix_open_gap(self.aux[side] + i, moved, sizeof(LevelAux))
         if s.head != NULL:
             kfix_open_gap(s.orders + i, moved, sizeof(uint32_t))
             kfix_open_gap(s.head + i, moved, sizeof(int32_t))
+            kfix_open_gap(self.tail[side] + i, moved, sizeof(int32_t))
         s.price[i] = price
         s.qty[i] = qty
-        aux[i].length = 0
+        self.aux[side][i].length = 0
         s.n += 1
-        mark_dirty(self, side, i, s.n)
+        mark_dirty(self, side, i, s.n, moved)
         return BOOK_OK
 
     cdef void remove_level(self, int side, int32_t i) noexcept:
         cdef BookSide* s = &self.sides[side]
         cdef int32_t moved = s.n - i - 1
-        cdef LevelAux* aux = self.aux[side]
         kfix_close_gap(s.price + i, moved, sizeof(int64_t))
         kfix_close_gap(s.qty + i, moved, sizeof(int64_t))
-        kfix_close_gap(aux + i, moved, sizeof(LevelAux))
+        kfix_close_gap(self.aux[side] + i, moved, sizeof(LevelAux))
         if s.head != NULL:
             kfix_close_gap(s.orders + i, moved, sizeof(uint32_t))
             kfix_close_gap(s.head + i, moved, sizeof(int32_t))
+            kfix_close_gap(self.tail[side] + i, moved, sizeof(int32_t))
         # the range is marked while the level still counts, so that a removal at the best is seen
-        mark_dirty(self, side, i, s.n)
+        mark_dirty(self, side, i, s.n, moved)
         s.n -= 1
 
     cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept:
@@ -170,7 +178,7 @@ cdef class Book:
         for side in range(2):
             self.sides[side].n = counts[side]
             if counts[side]:
-                mark_dirty(self, side, 0, counts[side])
+                mark_dirty(self, side, 0, counts[side], 0)
         e = entries
         while e < end:
             side = e.side & 1
@@ -184,7 +192,7 @@ cdef class Book:
                 self.aux[side][at[0]].length = 0
                 if s.head != NULL:
                     s.head[at[0]] = -1
-                    self.aux[side][at[0]].tail = -1
+                    self.tail[side][at[0]] = -1
             e += 1
         return 1
 
@@ -315,9 +323,9 @@ cdef class Book:
         cdef int32_t total = self.sides[side].n
         cdef int32_t count = total if n is None else min(total, max(int(n), 0))
         cdef Py_ssize_t rows = self.sides[side].capacity + KFIX_SLACK
-        words = self.memory[side]
+        words = self.memory[side][KFIX_GUARD:]
         arrays = [words[at + total - count:at + total][::-1] for at in (0, rows)]
-        arrays.append(words[4 * rows:].view("u4")[total - count:total][::-1])
+        arrays.append(words[3 * rows:].view("u4")[total - count:total][::-1])
         out = np.empty(count, DEPTH_DTYPE if price == "float" else DEPTH_INT_DTYPE)
         if price == "float":
             out["price"] = arrays[0] / 10.0 ** self.price_precision
@@ -357,7 +365,7 @@ cdef class L2Book(Book):
                         self.repeated += e.action != ACTION_UPDATE
                         s.qty[i] = e.qty
                         self.aux[side][i].length = 0
-                        mark_dirty(self, side, i, i + 1)
+                        mark_dirty(self, side, i, i + 1, s.n - i - 1)
                 elif e.action >= ACTION_DELETE or e.qty == 0:
                     self.unknown += 1
                 else:

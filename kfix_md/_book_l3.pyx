@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from kfix_md._book cimport (
-    BOOK_FULL, BOOK_OK, KFIX_SLACK, MAX_ORDERS, RULE_ORDER, Book, LevelAux, address, locate, mark_dirty,
+    BOOK_FULL, BOOK_OK, MAX_ORDERS, RULE_ORDER, Book, LevelAux, address, locate, mark_dirty,
 )
 from kfix_md._entry cimport (
     ACTION_CLEAR, ACTION_DELETE, ACTION_UPDATE, SIDE_TRADE, BookSide, MDEntry, Order, OrderSlab,
@@ -60,9 +60,8 @@ cdef class L3Book(Book):
         self.level = 3
         self.rule = RULE_ORDER
         self.free_row = -1
-        cdef int side
-        for side in range(2):
-            self.sides[side].head = <int32_t*>(self.sides[side].orders + self.sides[side].capacity + KFIX_SLACK)
+        if self.reserve_levels(0, self.sides[0].capacity) or self.reserve_levels(1, self.sides[1].capacity):
+            raise MemoryError("no memory for the levels of a book")
         if self.reserve_orders(256) != BOOK_OK:
             raise MemoryError("no memory for the orders of a book")
 
@@ -156,7 +155,7 @@ cdef class L3Book(Book):
                 return BOOK_FULL
             s.orders[i] = 0
             s.head[i] = -1
-            self.aux[e.side][i].tail = -1
+            self.tail[e.side][i] = -1
         rows = self.slab.rows
         row = self.free_row
         if row >= 0:
@@ -176,7 +175,7 @@ cdef class L3Book(Book):
         o.crc_len = 0
         # queued by 5273; an order without one, or with an equal one, goes behind those that came before it
         aux = &self.aux[e.side][i]
-        after = aux.tail
+        after = self.tail[e.side][i]
         if e.queue_ns > 0:
             while after >= 0 and rows[after].queue_ns > e.queue_ns:
                 after = rows[after].prev
@@ -192,14 +191,14 @@ cdef class L3Book(Book):
             rows[before].prev = row
             self.touch(before)
         else:
-            aux.tail = row
+            self.tail[e.side][i] = row
         self.recompute(aux, o, 0, 0)
         s.qty[i] = wrapping(s.qty[i], e.qty)
         s.orders[i] += 1
         self.slab.n_orders += 1
         self.link(row)
         self.touch(row)
-        mark_dirty(self, e.side, i, i + 1)
+        mark_dirty(self, e.side, i, i + 1, s.n - i - 1)
         return BOOK_OK
 
     cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept:
@@ -253,14 +252,14 @@ cdef class L3Book(Book):
             rows[o.next].prev = o.prev
             self.touch(o.next)
         else:
-            self.aux[o.side][i].tail = o.prev
+            self.tail[o.side][i] = o.prev
         s.qty[i] = wrapping(s.qty[i], -o.qty)
         s.orders[i] -= 1
         if s.orders[i] == 0:
             self.remove_level(o.side, i)
         else:
             self.recompute(&self.aux[o.side][i], o, o.crc, o.crc_len)
-            mark_dirty(self, o.side, i, i + 1)
+            mark_dirty(self, o.side, i, i + 1, s.n - i - 1)
         o.qty = 0
         o.next = self.free_row
         self.free_row = row
@@ -280,7 +279,7 @@ cdef class L3Book(Book):
         o.crc_len = 0
         self.recompute(&self.aux[o.side][i], o, old, old_n)
         self.touch(row)
-        mark_dirty(self, o.side, i, i + 1)
+        mark_dirty(self, o.side, i, i + 1, s.n - i - 1)
 
     cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept:
         cdef MDEntry* e = entries
@@ -338,7 +337,7 @@ cdef class L3Book(Book):
         if rule != RULE_ORDER:
             return Book.level_crc(self, side, i, length, rule)
         cdef LevelAux* aux = &self.aux[side][i]
-        cdef int32_t row = aux.tail
+        cdef int32_t row = self.tail[side][i]
         cdef uint32_t follows = 0, crc
         cdef uint64_t product = 0
         cdef Order* o

@@ -9,34 +9,49 @@
 #include <string.h>
 
 #define KFIX_NEAR 8
-#define KFIX_SLACK 16
+#define KFIX_SLACK 16 /* elements behind the capacity that may be read, and written with what is not counted */
+#define KFIX_GUARD 32 /* prices in front of the first: worse than any */
 
 /* what a level has beside price, quantity and count */
 typedef struct {
-    uint32_t crc;    /* raw CRC of the level's text, valid while length > 0 */
+    uint32_t crc; /* raw CRC of the level's text, valid while length > 0 */
     uint32_t length;
-    int32_t tail;    /* L3: row of the last order of the queue */
-    uint32_t spare;
 } kfix_level_aux;
 
-/* index of the first of n sorted prices (best last) that is not worse than `price` */
-static inline int32_t kfix_locate(const int64_t *p, int32_t n, int64_t price, int offers) {
-    const int64_t flip = -(int64_t)(offers != 0); /* offers descend: their complements ascend */
-    const int64_t key = price ^ flip;
-    int32_t low = 0, left = n;
-    if (n >= KFIX_NEAR) {
-        int32_t better = 0;
-        const int64_t *near = p + n - KFIX_NEAR;
-        for (int i = 0; i < KFIX_NEAR; i++) better += (near[i] ^ flip) >= key;
-        if (better < KFIX_NEAR) return n - better;
-        left = n - KFIX_NEAR;
-    }
+static inline int32_t kfix_bisect(const int64_t *p, int32_t left, int64_t key, int64_t flip) {
+    int32_t low = 0;
     while (left > 0) { /* halved without a branch on what is found */
         int32_t half = (left + 1) >> 1;
         low += (p[low + half - 1] ^ flip) < key ? half : 0;
         left = left - half;
     }
     return low;
+}
+
+/* index of the first of n sorted prices (best last) that is not worse than `price`; KFIX_GUARD stand in front.
+ * The best eight are all looked at, the best 64 in three steps of three comparisons each. */
+static inline int32_t kfix_locate(const int64_t *p, int32_t n, int64_t price, int offers) {
+    const int64_t flip = -(int64_t)(offers != 0); /* offers descend: their complements ascend */
+    const int64_t key = price ^ flip;
+    const int64_t *q = p + n;
+#define KFIX_NOT_WORSE(at) ((q[at] ^ flip) >= key)
+    int32_t better = 0;
+    for (int k = 1; k <= KFIX_NEAR; k++) better += KFIX_NOT_WORSE(-k);
+    q -= better;
+    if (better == KFIX_NEAR) {
+        q = p + n;
+        if (n >= 64 && KFIX_NOT_WORSE(-64)) return kfix_bisect(p, n - 64, key, flip);
+        if (n >= 16) q -= 16 * (KFIX_NOT_WORSE(-16) + KFIX_NOT_WORSE(-32) + KFIX_NOT_WORSE(-48));
+        q -= 4 * (KFIX_NOT_WORSE(-4) + KFIX_NOT_WORSE(-8) + KFIX_NOT_WORSE(-12));
+        q -= KFIX_NOT_WORSE(-1) + KFIX_NOT_WORSE(-2) + KFIX_NOT_WORSE(-3);
+    }
+#undef KFIX_NOT_WORSE
+    return q < p ? 0 : (int32_t)(q - p); /* a price as bad as the guard */
+}
+
+/* what stands in front of the prices of a side, so that no search needs to know where they begin */
+static inline void kfix_guard(int64_t *p, int offers) {
+    for (int i = 1; i <= KFIX_GUARD; i++) p[-i] = offers ? INT64_MAX : INT64_MIN;
 }
 
 /* With many symbols the book a message is about has left the caches: its lines are asked for as soon as the symbol is

@@ -120,6 +120,25 @@ def test_every_depth_of_book(levels):
         same_levels(core, plain, n)
 
 
+@pytest.mark.parametrize("span", [12, 40, 150, 600])
+def test_levels_are_found_at_every_distance_from_the_best(span):
+    core, plain, rng = L2Book(0, 0), ({}, {}), np.random.default_rng(span)
+    worst = (np.iinfo(np.int64).min, np.iinfo(np.int64).max)  # what stands in front of the first price, too
+    for _ in range(3000):
+        side = int(rng.integers(2))
+        row = np.zeros(1, ENTRY_DTYPE)
+        row["side"], row["action"], row["qty"] = side, rng.choice([0, 1, 2]), rng.integers(0, 5)
+        row["price"] = worst[side] if rng.random() < 0.01 else rng.integers(span)
+        core.apply(row)
+        if row["action"][0] == 2 or row["qty"][0] == 0:
+            plain[side].pop(int(row["price"][0]), None)
+        else:
+            plain[side][int(row["price"][0])] = int(row["qty"][0])
+        levels = core.depth(None, price="int")[side]
+        assert list(zip(levels["price"].tolist(), levels["qty"].tolist(), strict=True)) == sorted(
+            plain[side].items(), reverse=side == 0)
+
+
 def entry_strategy(l3: bool):
     """Entries that meet often: few prices, few ids, both sides."""
     ids = st.integers(0, 12).map(lambda i: f"{i:08x}-0000-0000-0000-{i:012x}" if l3 else "")
