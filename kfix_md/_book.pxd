@@ -25,9 +25,13 @@ cdef extern from "_levels.h" nogil:
     int32_t kfix_locate(const int64_t* p, int32_t n, int64_t price, int offers)
 
 
-cdef struct SideCrc:    # the ten best levels of a side together; length < 0: to be computed
+cdef struct SideCrc:    # the ten best levels of a side together
     uint32_t crc
-    int32_t length
+    int32_t length      # or ALL_TOUCHED, or ONE_TOUCHED less the number of levels that are better than that one
+
+cdef enum:
+    ALL_TOUCHED = -1    # any of the ten may have changed
+    ONE_TOUCHED = -2    # the CRC of one level is to be computed anew
 
 
 cdef class Book:
@@ -52,7 +56,6 @@ cdef class Book:
     cdef int reserve_levels(self, int side, int32_t capacity) noexcept
     cdef int insert_level(self, int side, int32_t i, int64_t price, int64_t qty) noexcept
     cdef void remove_level(self, int side, int32_t i) noexcept
-    cdef void join_side(self, int side, int rule, SideCrc* out) noexcept
     cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept
 
 
@@ -83,8 +86,18 @@ cdef inline int32_t locate(BookSide* side, int which, int64_t price) noexcept no
 cdef inline void mark_dirty(Book book, int side, int32_t low, int32_t high, int32_t better) noexcept:
     # elements [low, high) of the side differ from what was published; `better` levels are better than the one touched
     cdef BookSide* s = &book.sides[side]
-    cdef bint deep = better >= CRC_DEPTH
     s.dirty_lo = min(s.dirty_lo, low)
     s.dirty_hi = max(s.dirty_hi, high)
-    book.side_crc[side].length = book.side_crc[side].length if deep else -1
-    book.crc_known &= deep
+    if better < CRC_DEPTH:
+        book.side_crc[side].length = ALL_TOUCHED
+        book.crc_known = False
+
+
+cdef inline void mark_level(Book book, int side, int32_t low, int32_t high, int32_t better, int32_t stale) noexcept:
+    # the same, where the level with `stale` better ones alone needs a new CRC
+    cdef BookSide* s = &book.sides[side]
+    s.dirty_lo = min(s.dirty_lo, low)
+    s.dirty_hi = max(s.dirty_hi, high)
+    if better < CRC_DEPTH:
+        book.side_crc[side].length = ONE_TOUCHED - stale if book.side_crc[side].length >= 0 else ALL_TOUCHED
+        book.crc_known = False

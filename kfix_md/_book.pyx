@@ -53,6 +53,43 @@ assert sizeof(LevelAux) == sizeof(int64_t)
 RULES = {"off": RULE_OFF, "level": RULE_LEVEL, "order": RULE_ORDER, "auto": RULE_AUTO}
 
 
+cdef inline void join_side(Book book, int side) noexcept:
+    # the texts of the ten best levels as one, by the book's own rule
+    cdef BookSide* s = &book.sides[side]
+    cdef SideCrc* known = &book.side_crc[side]
+    cdef int32_t n = s.n, first = max(n - CRC_DEPTH, 0), i
+    cdef uint32_t length, stale
+    if known.length <= ONE_TOUCHED and book.rule == RULE_LEVEL and n > 0:
+        touch_level(book, side, max(n - 1 - (ONE_TOUCHED - known.length), 0))
+    else:
+        stale = kfix_crc_stale(book.aux[side] + first, n - first)
+        while stale:
+            i = first + kfix_lowest(stale)
+            stale &= stale - 1
+            if book.rule == RULE_LEVEL:
+                touch_level(book, side, i)
+            else:
+                book.level_crc(side, i, &length, book.rule)
+    known.crc = kfix_crc_join(book.aux[side] + first, n - first, &known.length)
+
+
+cdef inline void touch_level(Book book, int side, int32_t i) noexcept:
+    # the CRC of one level by the level rule
+    cdef LevelAux* aux = &book.aux[side][i]
+    cdef uint8_t n
+    aux.crc = kfix_crc_level(book.sides[side].price[i], book.sides[side].qty[i], &n)
+    aux.length = n
+
+
+cdef void join_by(Book book, int side, int rule, SideCrc* out) noexcept:
+    # the same by another rule: nothing is kept
+    cdef int32_t n = book.sides[side].n, first = max(n - CRC_DEPTH, 0), i
+    cdef LevelAux level[CRC_DEPTH]
+    for i in range(first, n):
+        level[i - first].crc = book.level_crc(side, i, &level[i - first].length, rule)
+    out.crc = kfix_crc_join(level, n - first, &out.length)
+
+
 cdef class Book:
     """What L2Book and L3Book share: two sides of levels in the instrument's integer precision.
 
@@ -68,7 +105,7 @@ cdef class Book:
         cdef int side
         for side in range(2):
             self.sides[side].dirty_lo = 0x7FFFFFFF
-            self.side_crc[side].length = -1
+            self.side_crc[side].length = ALL_TOUCHED
             if self.reserve_levels(side, max(levels, 16)) != BOOK_OK:
                 raise MemoryError("no memory for the levels of a book")
 
@@ -127,7 +164,7 @@ cdef class Book:
         s.qty[i] = qty
         self.aux[side][i].length = 0
         s.n += 1
-        mark_dirty(self, side, i, s.n, moved)
+        mark_level(self, side, i, s.n, moved, moved)
         return BOOK_OK
 
     cdef void remove_level(self, int side, int32_t i) noexcept:
@@ -140,8 +177,8 @@ cdef class Book:
             kfix_close_gap(s.orders + i, moved, sizeof(uint32_t))
             kfix_close_gap(s.head + i, moved, sizeof(int32_t))
             kfix_close_gap(self.tail[side] + i, moved, sizeof(int32_t))
-        # the range is marked while the level still counts, so that a removal at the best is seen
-        mark_dirty(self, side, i, s.n, moved)
+        # the range is marked while the level still counts, so that a removal at the best is seen; the tenth is new
+        mark_level(self, side, i, s.n, moved, CRC_DEPTH - 1)
         s.n -= 1
 
     cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept:
@@ -205,7 +242,7 @@ cdef class Book:
             self.sides[side].dirty_lo = 0
             self.sides[side].dirty_hi = self.sides[side].capacity
             self.sides[side].n = 0
-            self.side_crc[side].length = -1
+            self.side_crc[side].length = ALL_TOUCHED
         self.crc_known = False
 
     cdef void set_rule(self, int rule) noexcept:
@@ -217,7 +254,7 @@ cdef class Book:
         self.rule = rule
         self.crc_known = False
         for side in range(2):
-            self.side_crc[side].length = -1
+            self.side_crc[side].length = ALL_TOUCHED
             for i in range(self.sides[side].n):
                 self.aux[side][i].length = 0
 
@@ -225,49 +262,33 @@ cdef class Book:
         # raw CRC of one level by the level rule; cached while `rule` is the book's own
         cdef LevelAux* aux = &self.aux[side][i]
         cdef uint8_t n = 0
-        cdef uint32_t crc
-        crc = kfix_crc_level(self.sides[side].price[i], self.sides[side].qty[i], &n)
+        cdef uint32_t crc = kfix_crc_level(self.sides[side].price[i], self.sides[side].qty[i], &n)
         if rule == self.rule:
             aux.crc = crc
             aux.length = n
         length[0] = n
         return crc
 
-    cdef void join_side(self, int side, int rule, SideCrc* out) noexcept:
-        # the texts of the ten best levels as one
-        cdef int32_t i, n = self.sides[side].n, first = max(n - CRC_DEPTH, 0)
-        cdef uint32_t length, stale
-        cdef LevelAux* level = self.aux[side] + first
-        cdef LevelAux by_rule[CRC_DEPTH]
-        if rule == self.rule:
-            stale = kfix_crc_stale(level, n - first)
-            while stale:
-                self.level_crc(side, first + kfix_lowest(stale), &length, rule)
-                stale &= stale - 1
-        else:
-            level = by_rule
-            for i in range(first, n):
-                level[i - first].crc = self.level_crc(side, i, &length, rule)
-                level[i - first].length = length
-        out.crc = kfix_crc_join(level, n - first, &out.length)
-
     cdef uint32_t crc_by(self, int rule) noexcept:
         # 5041 covers the offers, then the bids
-        cdef SideCrc bids
-        cdef SideCrc offers
-        if rule != self.rule:
-            self.join_side(0, rule, &bids)
-            self.join_side(1, rule, &offers)
-            return kfix_crc_both(offers.crc, offers.length, bids.crc, bids.length)
-        if not self.crc_known:
-            if self.side_crc[0].length < 0:
-                self.join_side(0, rule, &self.side_crc[0])
-            if self.side_crc[1].length < 0:
-                self.join_side(1, rule, &self.side_crc[1])
-            self.both_crc = kfix_crc_both(self.side_crc[1].crc, self.side_crc[1].length,
-                                          self.side_crc[0].crc, self.side_crc[0].length)
+        cdef SideCrc other[2]
+        cdef SideCrc* known = self.side_crc
+        cdef int side
+        if rule == self.rule:
+            if self.crc_known:
+                return self.both_crc
+            for side in range(2):
+                if known[side].length < 0:
+                    join_side(self, side)
+        else:
+            known = other
+            for side in range(2):
+                join_by(self, side, rule, &other[side])
+        cdef uint32_t crc = kfix_crc_both(known[1].crc, known[1].length, known[0].crc, known[0].length)
+        if rule == self.rule:
+            self.both_crc = crc
             self.crc_known = True
-        return self.both_crc
+        return crc
 
     # ---- what Python sees ----
 
@@ -365,7 +386,7 @@ cdef class L2Book(Book):
                         self.repeated += e.action != ACTION_UPDATE
                         s.qty[i] = e.qty
                         self.aux[side][i].length = 0
-                        mark_dirty(self, side, i, i + 1, s.n - i - 1)
+                        mark_level(self, side, i, i + 1, s.n - i - 1, s.n - i - 1)
                 elif e.action >= ACTION_DELETE or e.qty == 0:
                     self.unknown += 1
                 else:

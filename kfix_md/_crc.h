@@ -125,43 +125,46 @@ static uint32_t kfix_crc_level_plain(int64_t price, int64_t qty, uint8_t *length
 }
 
 #if KFIX_HAVE_CLMUL
-/* the sixteen decimal digits of v < 10^16 as characters, the first in the lowest byte, zero bytes in place of the
- * leading zeros, whose number goes to *zeros (15 for 0): eight, four, two and one digits at a time */
-static inline __m128i kfix_sixteen_digits(uint64_t v, int *zeros) {
-    static const uint8_t keep[32] = {0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
-                                     255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
-    uint64_t high = v / 100000000, low = v - high * 100000000;
-    __m128i x = _mm_set_epi64x((long long)low, (long long)high);
-    __m128i q = _mm_srli_epi64(_mm_mul_epu32(x, _mm_set1_epi32((int)0xD1B71759u)), 45);
-    __m128i r = _mm_sub_epi32(x, _mm_mul_epu32(q, _mm_set1_epi32(10000)));
-    x = _mm_or_si128(q, _mm_slli_epi64(r, 32));
-    q = _mm_srli_epi16(_mm_mulhi_epu16(x, _mm_set1_epi32(5243)), 3); /* by 100 */
-    r = _mm_sub_epi16(x, _mm_mullo_epi16(q, _mm_set1_epi32(100)));
-    x = _mm_or_si128(q, _mm_slli_epi32(r, 16));
-    q = _mm_mulhi_epu16(x, _mm_set1_epi16(6554)); /* by 10 */
-    r = _mm_sub_epi16(x, _mm_mullo_epi16(q, _mm_set1_epi16(10)));
-    x = _mm_or_si128(q, _mm_slli_epi16(r, 8));
-    int digits = _mm_movemask_epi8(_mm_cmpeq_epi8(x, _mm_setzero_si128())) ^ 0xFFFF;
-    *zeros = __builtin_ctz((unsigned)digits | 0x8000u);
-    __m128i shown = _mm_loadu_si128((const __m128i *)(keep + 16 - *zeros));
-    return _mm_and_si128(_mm_or_si128(x, _mm_set1_epi8('0')), shown);
+static uint64_t kfix_fold[17][2]; /* x^(8 n + 32) and x^(8 n - 32): what moves the two halves of 128 bits by n bytes */
+
+/* characters of sixteen digits, the first in the lowest byte, zero bytes for leading zeros; *length is their number */
+static inline __m128i kfix_shown(__m128i digits, int *length) {
+    static const uint8_t shown[32] = {0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
+                                      '0', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0'};
+    int zeros = _mm_movemask_epi8(_mm_cmpeq_epi8(digits, _mm_setzero_si128()));
+    int leading = __builtin_ctz(((unsigned)zeros ^ 0xFFFFu) | 0x8000u);
+    *length = 16 - leading;
+    return _mm_or_si128(digits, _mm_loadu_si128((const __m128i *)(shown + 16 - leading)));
 }
 
-/* the same for 0 <= price, qty < 10^16: both texts put together, folded to 128 bits, then to 32 (Barrett) */
+/* The same for 0 <= price, qty < 10^16. The digits of both are taken apart together: eight, four, two and one at a
+ * time. The text of price, moved by the length of that of qty, and that of qty are summed and folded to 32 bits. */
 __attribute__((target("pclmul"))) static uint32_t kfix_crc_level_clmul(uint64_t price, uint64_t qty, uint8_t *length) {
-    char text[48] = {0};
-    int p, q;
-    __m128i price_text = kfix_sixteen_digits(price, &p), qty_text = kfix_sixteen_digits(qty, &q);
-    _mm_storeu_si128((__m128i *)(text + 16), qty_text);
-    _mm_storeu_si128((__m128i *)(text + q), price_text); /* ends where the digits of qty begin */
-    *length = (uint8_t)(32 - p - q);
-    __m128i first = _mm_loadu_si128((const __m128i *)text), last = _mm_loadu_si128((const __m128i *)(text + 16));
-    const __m128i by_128 = _mm_set_epi64x(0x0CCAA009E, 0x1751997D0); /* x^96, x^160 modulo the polynomial, reflected */
-    const __m128i by_64 = _mm_set_epi64x(0, 0x163CD6124), barrett = _mm_set_epi64x(0x1F7011641, 0x1DB710641);
-    const __m128i low = _mm_setr_epi32(-1, 0, -1, 0);
-    __m128i x = _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(first, by_128, 0x00),
-                                            _mm_clmulepi64_si128(first, by_128, 0x11)), last);
-    x = _mm_xor_si128(_mm_srli_si128(x, 8), _mm_clmulepi64_si128(x, by_128, 0x10));
+    uint64_t price_high = price / 100000000, qty_high = qty / 100000000;
+    uint64_t price_both = price_high | (price - price_high * 100000000) << 32;
+    uint64_t qty_both = qty_high | (qty - qty_high * 100000000) << 32;
+    const __m128i by_10000 = _mm_set1_epi32((int)0xD1B71759u), zero = _mm_setzero_si128();
+    __m128i x = _mm_set_epi64x((long long)qty_both, (long long)price_both);
+    __m128i q = _mm_or_si128(_mm_srli_epi64(_mm_mul_epu32(x, by_10000), 45),
+                             _mm_slli_epi64(_mm_srli_epi64(_mm_mul_epu32(_mm_srli_epi64(x, 32), by_10000), 45), 32));
+    __m128i r = _mm_sub_epi32(x, _mm_madd_epi16(q, _mm_set1_epi32(10000)));
+    x = _mm_or_si128(q, _mm_slli_epi32(r, 16));
+    q = _mm_srli_epi16(_mm_mulhi_epu16(x, _mm_set1_epi16(5243)), 3);                            /* by 100 */
+    x = _mm_sub_epi16(_mm_slli_epi16(x, 8), _mm_mullo_epi16(q, _mm_set1_epi16(100 * 256 - 1))); /* q, remainder */
+    __m128i price_twos = _mm_unpacklo_epi8(x, zero), qty_twos = _mm_unpackhi_epi8(x, zero);
+    const __m128i by_10 = _mm_set1_epi16(6554), back = _mm_set1_epi16(10 * 256 - 1);
+    int price_n, qty_n;
+    __m128i text = kfix_shown(_mm_sub_epi16(_mm_slli_epi16(price_twos, 8),
+                                            _mm_mullo_epi16(_mm_mulhi_epu16(price_twos, by_10), back)), &price_n);
+    __m128i last = kfix_shown(_mm_sub_epi16(_mm_slli_epi16(qty_twos, 8),
+                                            _mm_mullo_epi16(_mm_mulhi_epu16(qty_twos, by_10), back)), &qty_n);
+    *length = (uint8_t)(price_n + qty_n);
+    __m128i move = _mm_loadu_si128((const __m128i *)kfix_fold[qty_n]);
+    const __m128i by_64 = _mm_set_epi64x(0x0CCAA009E, 0x163CD6124); /* x^96, x^64 modulo the polynomial, reflected */
+    const __m128i barrett = _mm_set_epi64x(0x1F7011641, 0x1DB710641), low = _mm_setr_epi32(-1, 0, -1, 0);
+    x = _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(text, move, 0x00), _mm_clmulepi64_si128(text, move, 0x11)),
+                      last);
+    x = _mm_xor_si128(_mm_srli_si128(x, 8), _mm_clmulepi64_si128(x, by_64, 0x10));
     x = _mm_xor_si128(_mm_srli_si128(x, 4), _mm_clmulepi64_si128(_mm_and_si128(x, low), by_64, 0x00));
     __m128i y = _mm_and_si128(_mm_clmulepi64_si128(_mm_and_si128(x, low), barrett, 0x10), low);
     x = _mm_xor_si128(x, _mm_clmulepi64_si128(y, barrett, 0x00));
@@ -211,6 +214,7 @@ static uint32_t kfix_crc_join_plain(const kfix_level_aux *level, int n, int32_t 
 __attribute__((target("pclmul"))) static uint32_t kfix_crc_join_ten(const kfix_level_aux *level, int32_t *length) {
     __m128i product = _mm_setzero_si128();
     uint32_t follows = 0;
+    /* four bytes at a time, as they are written: wider loads would wait for the level just changed */
 #pragma GCC unroll 10
     for (int i = 0; i < KFIX_CRC_LEVELS; i++) {
         product = _mm_xor_si128(product, KFIX_TIMES(level[i].crc, kfix_power[follows & (KFIX_POWERS - 1)]));
@@ -295,5 +299,11 @@ static void kfix_crc_init(int allow_clmul) {
         if (e & 1) inverse = kfix_crc_multiply(inverse, base);
     kfix_power_inverse[0] = kfix_power[0];
     for (int i = 1; i < 64; i++) kfix_power_inverse[i] = kfix_crc_multiply(kfix_power_inverse[i - 1], inverse);
+#if KFIX_HAVE_CLMUL
+    for (int n = 0; n <= 16; n++) {
+        kfix_fold[n][0] = (uint64_t)kfix_power[n + 4] << 1;
+        kfix_fold[n][1] = (uint64_t)(n >= 4 ? kfix_power[n - 4] : kfix_power_inverse[4 - n]) << 1;
+    }
+#endif
 }
 #endif
