@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from kfix_md._book cimport Book
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport Header, MDMessage, Span
-from kfix_md._entry cimport Tick
+from kfix_md._entry cimport MDEntry, Tick
 from kfix_md._journal cimport JournalWriter
 from kfix_md._sequence cimport Sequence
 from kfix_md._symbols cimport Slot, Symbols
@@ -35,15 +35,15 @@ cdef class Handler(Symbols):
     cdef Tick* tick_rows
     cdef int64_t n_ticks, tick_capacity
 
-    cdef bint in_order(self, Header* h, int64_t recv_ns) noexcept
     cdef int controlled(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1
     cdef int garbled(self, const char* p, int64_t n, int64_t recv_ns) except -1
-    cdef int decode(self, Header* h, const char* end, MDMessage* m, int32_t* row) noexcept
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1
     cdef uint16_t market_data(self, Header* h, const char* end, int64_t recv_ns, uint16_t flags) except? 65535
-    cdef uint16_t apply(self, Slot* s, Book book, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) noexcept
-    cdef uint16_t verify(self, Slot* s, Book book, MDMessage* m) noexcept
-    cdef int check_crc(self, Book book, uint32_t crc) noexcept
+    cdef uint16_t refused(self, Header* h, const char* end, MDMessage* m, int error, int32_t row, int64_t recv_ns,
+                          uint16_t flags) except? 65535
+    cdef void show_trades(self, Slot* s, MDEntry* e, int32_t n, uint64_t seq, int64_t recv_ns) noexcept
+    cdef void begin_book(self, Slot* s, Book book) noexcept
+    cdef int tell_rules_apart(self, Book book, uint32_t crc) noexcept
     cdef int level_seen(self, int32_t n) noexcept
     cdef int collect_ticks(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1
     cdef int process_recorded(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except? -1

@@ -39,6 +39,7 @@ cdef extern from "_levels.h" nogil:
     void kfix_ask_for(const void* book, const void** ends, int n)
 
 cdef enum:
+    FEW_SYMBOLS = 32            # whose books stay in the caches without being asked for
     DELIVER = 1                 # what session.receive() may answer (see kfix_md.fix)
     DEFER = 2
     IGNORE = 4
@@ -63,6 +64,145 @@ cdef void find_symbol(const char* p, const char* end, Span* symbol) noexcept:
             symbol.n = after - p - 3
             return
         p = after + 1
+
+
+# ---- the hot loop: on_frame, and the steps of market_data ----
+
+cdef inline bint in_order(Handler self, Header* h, int64_t recv_ns) noexcept:
+    # a W or X that needs no word of the session
+    if h.msg_type != c'X' and h.msg_type != c'W':
+        return False
+    if not self.fast or h.poss_dup or h.poss_resend or h.seq < 0 or h.seq != self.sequence.expected:
+        return False
+    cdef int64_t off = recv_ns - h.sending_ns
+    if self.sending_time_limit_ns > 0 and (
+            h.sending_ns <= 0 or off > self.sending_time_limit_ns or off < -self.sending_time_limit_ns):
+        return False
+    if h.comp_ids == 0 or h.comp_ids != self.known_comp_ids:
+        # the codec compares with what it saw last: once is enough to look at that ourselves
+        if not (same(h.sender, self.sender) and same(h.target, self.target)):
+            return False
+        self.known_comp_ids = h.comp_ids
+    return True
+
+
+cdef inline int decode(Handler self, Header* h, const char* end, MDMessage* m, int32_t* row) noexcept:
+    # entries in the codec, in the precisions of the symbol's row (-1: unknown), or what is wrong
+    cdef int error = self.codec.begin(h, end, m)
+    cdef Slot* s
+    if error != MD_OK and m.symbol.n == 0:
+        find_symbol(h.body, end, &m.symbol)
+    while True:
+        row[0] = self.find_slot(m.symbol.p, m.symbol.n) if m.symbol.n else -1
+        if error != MD_OK or row[0] < 0:
+            return error if m.staged else self.codec.stage(h, end, m)
+        s = &self.slots[row[0]]
+        if self.n_slots > FEW_SYMBOLS:
+            kfix_ask_for(PyList_GET_ITEM(self.books, row[0]), s.ends, 6)
+        error = self.codec.finish(h, end, m, s.price_precision, s.qty_precision)
+        if error != MD_OTHER_SYMBOL:
+            return error
+        error = MD_OK
+
+
+cdef inline bint wanted(Slot* s, MDMessage* m) noexcept:
+    # of the subscription that is applied
+    return s.req_n == ANY_REQ_ID or m.req_id.n == s.req_n and kfix_same(m.req_id.p, s.req_id, s.req_n)
+
+
+cdef inline uint16_t apply(Handler self, Slot* s, Book book, Header* h, MDMessage* m, int64_t recv_ns,
+                           uint16_t flags) noexcept:
+    # `top.spare` keeps the state before the message, so that the caller sees a change
+    cdef MDEntry* e = self.codec.entries
+    cdef int32_t trades = count_trades(e, m.n)
+    self.counters.entries += m.n
+    self.counters.repeated_tags += m.repeated_tags
+    s.top.spare = s.top.state
+    s.top.seq = h.seq
+    s.top.recv_ns = recv_ns
+    s.top.updates += 1
+    if m.n:
+        s.top.event_ns = e[m.n - 1].event_ns
+    if trades:
+        self.show_trades(s, e, m.n, h.seq, recv_ns)
+    if h.msg_type == c'W':
+        flags |= MSG_SNAPSHOT
+        self.begin_book(s, book)
+    if s.synced and trades < m.n or h.msg_type == c'W':
+        if book.apply_entries(e, m.n) == BOOK_OK:
+            flags |= verify(self, s, book, m)
+        else:
+            s.synced = 0
+            s.top.state = STATE_STALE
+            s.top.cause = CAUSE_OVERFLOW
+        if self.n_slots > FEW_SYMBOLS:
+            note_ends(s, book)
+    elif m.has_crc:
+        flags |= MSG_HAS_CRC
+    if s.synced and s.top.state <= STATE_EMPTY:
+        s.top.state = self.settled(s, book) if s.halted or book.sides[0].n == 0 else STATE_LIVE
+    if s.top.state != STATE_LIVE and s.top.state != STATE_EMPTY:
+        flags |= MSG_BAD_BOOK
+    if self.n_pending == BURST:
+        self.publish_slot(s, book)
+    elif s.shm_slot >= 0 and not s.pending:
+        s.pending = 1
+        self.pending[self.n_pending] = s - self.slots
+        self.n_pending += 1
+    return flags
+
+
+cdef inline uint16_t verify(Handler self, Slot* s, Book book, MDMessage* m) noexcept:
+    # 5041 against our book; without that proof a crossed book is not to be trusted either
+    cdef uint16_t flags = 0
+    if m.has_crc:
+        flags |= MSG_HAS_CRC
+        if self.rule != RULE_OFF and s.verifiable:
+            flags |= MSG_CRC_CHECKED
+            self.counters.crc_checked += 1
+            s.top.crc_checked += 1
+            if check_crc(self, book, m.crc):
+                flags |= MSG_CRC_OK
+                self.counters.crc_ok += 1
+            else:
+                self.counters.crc_failed += 1
+                s.top.crc_failed += 1
+                s.synced = 0
+                s.top.state = STATE_CRC_FAIL
+                s.top.cause = CAUSE_CRC
+                return flags
+    if crossed(book):
+        self.counters.crossed += 1
+        if not flags & MSG_CRC_OK:
+            s.synced = 0
+            s.top.state = STATE_CRC_FAIL
+            s.top.cause = CAUSE_CROSSED
+    return flags
+
+
+cdef inline bint check_crc(Handler self, Book book, uint32_t crc) noexcept:
+    if book.level == 3:
+        if self.rule == RULE_AUTO:
+            return self.tell_rules_apart(book, crc)
+        if book.rule != self.rule:
+            book.set_rule(self.rule)
+    return (book.both_crc if book.crc_known else book.crc_by(book.rule)) == crc
+
+
+cdef inline int32_t count_trades(MDEntry* e, int32_t n) noexcept:
+    cdef int32_t trades = 0, i
+    for i in range(n):
+        trades += e[i].side == SIDE_TRADE
+    return trades
+
+
+cdef inline void note_ends(Slot* s, Book book) noexcept:
+    # for kfix_ask_for
+    cdef int side
+    for side in range(2):
+        s.ends[side] = book.sides[side].price + book.sides[side].n
+        s.ends[side + 2] = book.sides[side].qty + book.sides[side].n
+        s.ends[side + 4] = book.aux[side] + book.sides[side].n
 
 
 @final
@@ -133,7 +273,7 @@ cdef class Handler(Symbols):
             return self.controlled(&h, p, n, recv_ns)
         self.last_recv_ns = recv_ns
         self.last_sending_ns = h.sending_ns
-        if not self.in_order(&h, recv_ns):
+        if not in_order(self, &h, recv_ns):
             return self.controlled(&h, p, n, recv_ns)
         self.sequence.expected = h.seq + 1
         if self.journal is not None:
@@ -142,23 +282,6 @@ cdef class Handler(Symbols):
         if self.journal is not None:
             self.journal.commit(flags)
         return 0
-
-    cdef bint in_order(self, Header* h, int64_t recv_ns) noexcept:
-        # a W or X that needs no word of the session
-        if h.msg_type != c'X' and h.msg_type != c'W':
-            return False
-        if not self.fast or h.poss_dup or h.poss_resend or h.seq < 0 or h.seq != self.sequence.expected:
-            return False
-        cdef int64_t off = recv_ns - h.sending_ns
-        if self.sending_time_limit_ns > 0 and (
-                h.sending_ns <= 0 or off > self.sending_time_limit_ns or off < -self.sending_time_limit_ns):
-            return False
-        if h.comp_ids == 0 or h.comp_ids != self.known_comp_ids:
-            # the codec compares with what it saw last: once is enough to look at that ourselves
-            if not (same(h.sender, self.sender) and same(h.target, self.target)):
-                return False
-            self.known_comp_ids = h.comp_ids
-        return True
 
     cdef int controlled(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1:
         # the session decides, and sees what was received before
@@ -237,8 +360,31 @@ cdef class Handler(Symbols):
         cdef MDMessage m
         cdef Slot* s
         cdef int32_t row
-        cdef int error = self.decode(h, end, &m, &row)
+        cdef int error = decode(self, h, end, &m, &row)
         self.counters.market_data += 1
+        if error != MD_OK or row < 0:
+            return self.refused(h, end, &m, error, row, recv_ns, flags)
+        s = &self.slots[row]
+        if not wanted(s, &m):
+            self.counters.late += 1
+            return flags | MSG_IGNORED
+        if s.level == 0 or self.books[row] is None:
+            self.make_book(row, self.level_seen(m.n))
+            s = &self.slots[row]
+        flags = apply(self, s, <Book>self.books[row], h, &m, recv_ns, flags)
+        if s.top.state != s.top.spare:
+            self.set_state(row, s.top.state, s.top.cause)
+        if self.collect:
+            self.collect_ticks(row, h, &m, recv_ns, flags)
+        self.burst += 1
+        if self.burst >= BURST:
+            self.on_pause()
+        return flags
+
+    cdef uint16_t refused(self, Header* h, const char* end, MDMessage* m, int error, int32_t row, int64_t recv_ns,
+                          uint16_t flags) except? 65535:
+        # what cannot be decoded whole, or is about no symbol that is known
+        cdef Slot* s
         if error == MD_NOT_NUMERIC and not self.following and h.seq == self.sequence.expected - 1:
             self.sequence.expected = h.seq
             self.garbled(NULL, end - h.sender.p, recv_ns)
@@ -254,143 +400,46 @@ cdef class Handler(Symbols):
                 self.counters.unknown_symbol += 1
             return flags | MSG_IGNORED
         s = &self.slots[row]
-        if s.req_n != ANY_REQ_ID and (m.req_id.n != s.req_n or not kfix_same(m.req_id.p, s.req_id, s.req_n)):
+        if not wanted(s, m):
             self.counters.late += 1
             return flags | MSG_IGNORED
         self.counters.repeated_tags += m.repeated_tags
+        self.counters.malformed += 1
         s.top.seq = h.seq
         s.top.recv_ns = recv_ns
-        if error != MD_OK:
-            self.counters.malformed += 1
-            s.synced = 0
-            self.complain(h, error, recv_ns)
-            self.set_state(row, STATE_STALE, CAUSE_PRECISION if error == MD_PRECISION else CAUSE_MALFORMED)
-            return flags | MSG_IGNORED | MSG_BAD_BOOK
-        if s.level == 0 or self.books[row] is None:
-            self.make_book(row, self.level_seen(m.n))
-            s = &self.slots[row]
-        flags = self.apply(s, <Book>self.books[row], h, &m, recv_ns, flags)
-        if s.top.state != s.top.spare:
-            self.set_state(row, s.top.state, s.top.cause)
-        if self.collect:
-            self.collect_ticks(row, h, &m, recv_ns, flags)
-        self.burst += 1
-        if self.burst >= BURST:
-            self.on_pause()
-        return flags
-
-    cdef int decode(self, Header* h, const char* end, MDMessage* m, int32_t* row) noexcept:
-        # entries in the codec, in the precisions of the symbol's row (-1: unknown), or what is wrong
-        cdef int error = self.codec.begin(h, end, m)
-        cdef Slot* s
-        if error != MD_OK and m.symbol.n == 0:
-            find_symbol(h.body, end, &m.symbol)
-        while True:
-            row[0] = self.find_slot(m.symbol.p, m.symbol.n) if m.symbol.n else -1
-            if error != MD_OK or row[0] < 0:
-                return error if m.staged else self.codec.stage(h, end, m)
-            s = &self.slots[row[0]]
-            kfix_ask_for(PyList_GET_ITEM(self.books, row[0]), s.ends, 6)
-            error = self.codec.finish(h, end, m, s.price_precision, s.qty_precision)
-            if error != MD_OTHER_SYMBOL:
-                return error
-            error = MD_OK
+        s.synced = 0
+        self.complain(h, error, recv_ns)
+        self.set_state(row, STATE_STALE, CAUSE_PRECISION if error == MD_PRECISION else CAUSE_MALFORMED)
+        return flags | MSG_IGNORED | MSG_BAD_BOOK
 
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1:
         if error != MD_PRECISION:
             self.session.malformed(h.seq, chr(h.msg_type), error, recv_ns)
         return 0
 
-    cdef uint16_t apply(self, Slot* s, Book book, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) noexcept:
-        # `top.spare` keeps the state before the message, so that the caller sees a change
-        cdef MDEntry* e = self.codec.entries
-        cdef MDEntry* last = e + m.n
-        cdef int32_t trades = 0
-        cdef int side
-        s.top.spare = s.top.state
+    cdef void show_trades(self, Slot* s, MDEntry* e, int32_t n, uint64_t seq, int64_t recv_ns) noexcept:
+        cdef MDEntry* last = e + n
         while e < last:
             if e.side == SIDE_TRADE:
-                trades += 1
+                self.counters.trades += 1
                 if s.shm_slot >= 0 and not s.silent:
-                    self.publisher.publish_trade(s.shm_slot, e, recv_ns, h.seq)
+                    self.publisher.publish_trade(s.shm_slot, e, recv_ns, seq)
             e += 1
-        self.counters.entries += m.n
-        self.counters.trades += trades
-        if m.n:
-            s.top.event_ns = (last - 1).event_ns
-        if h.msg_type == c'W':
-            flags |= MSG_SNAPSHOT
-            self.counters.snapshots += 1
-            book.clear_book()
-            s.synced = 1
-            s.top.cause = CAUSE_NONE
-            # with a session a gap is open until the session says that it is closed
-            if s.top.state != STATE_GAP or self.following:
-                s.top.state = STATE_LIVE
-        if s.synced and trades < m.n or h.msg_type == c'W':
-            if book.apply_entries(self.codec.entries, m.n) != BOOK_OK:
-                s.synced = 0
-                s.top.state = STATE_STALE
-                s.top.cause = CAUSE_OVERFLOW
-            else:
-                flags |= self.verify(s, book, m)
-        elif m.has_crc:
-            flags |= MSG_HAS_CRC
-        for side in range(2):
-            s.ends[side] = book.sides[side].price + book.sides[side].n
-            s.ends[side + 2] = book.sides[side].qty + book.sides[side].n
-            s.ends[side + 4] = book.aux[side] + book.sides[side].n
-        s.top.updates += 1
-        if s.synced and s.top.state <= STATE_EMPTY:
-            s.top.state = self.settled(s, book)
-        if s.top.state != STATE_LIVE and s.top.state != STATE_EMPTY:
-            flags |= MSG_BAD_BOOK
-        if self.n_pending == BURST:
-            self.publish_slot(s, book)
-        elif s.shm_slot >= 0 and not s.pending:
-            s.pending = 1
-            self.pending[self.n_pending] = s - self.slots
-            self.n_pending += 1
-        return flags
 
-    cdef uint16_t verify(self, Slot* s, Book book, MDMessage* m) noexcept:
-        # 5041 against our book; without that proof a crossed book is not to be trusted either
-        cdef uint16_t flags = 0
-        if m.has_crc:
-            flags |= MSG_HAS_CRC
-            if self.rule != RULE_OFF and s.verifiable:
-                flags |= MSG_CRC_CHECKED
-                self.counters.crc_checked += 1
-                s.top.crc_checked += 1
-                if self.check_crc(book, m.crc):
-                    flags |= MSG_CRC_OK
-                    self.counters.crc_ok += 1
-                else:
-                    self.counters.crc_failed += 1
-                    s.top.crc_failed += 1
-                    s.synced = 0
-                    s.top.state = STATE_CRC_FAIL
-                    s.top.cause = CAUSE_CRC
-                    return flags
-        if crossed(book):
-            self.counters.crossed += 1
-            if not flags & MSG_CRC_OK:
-                s.synced = 0
-                s.top.state = STATE_CRC_FAIL
-                s.top.cause = CAUSE_CROSSED
-        return flags
+    cdef void begin_book(self, Slot* s, Book book) noexcept:
+        # what a snapshot does before its entries
+        self.counters.snapshots += 1
+        book.clear_book()
+        s.synced = 1
+        s.top.cause = CAUSE_NONE
+        # with a session a gap is open until the session says that it is closed
+        if s.top.state != STATE_GAP or self.following:
+            s.top.state = STATE_LIVE
 
-    cdef int check_crc(self, Book book, uint32_t crc) noexcept:
-        cdef uint32_t by_order, by_level
-        if book.level == 2:
-            return book.crc_by(RULE_LEVEL) == crc
-        if self.rule != RULE_AUTO:
-            book.set_rule(self.rule)
-            return book.crc_by(self.rule) == crc
-        by_order = book.crc_by(RULE_ORDER)
-        by_level = book.crc_by(RULE_LEVEL)
+    cdef int tell_rules_apart(self, Book book, uint32_t crc) noexcept:
+        # L3 under "auto": the first message on which the two rules differ decides for the whole feed
+        cdef uint32_t by_order = book.crc_by(RULE_ORDER), by_level = book.crc_by(RULE_LEVEL)
         if by_order != by_level and (by_order == crc or by_level == crc):
-            # the first message on which the two rules differ decides for the whole feed
             self.rule = RULE_ORDER if by_order == crc else RULE_LEVEL
             self.tell_rule()
         return by_order == crc or by_level == crc
