@@ -1,4 +1,5 @@
 # Append-only capture log: the writer the hot loop calls, and the reader that tails it. Layout: docs/journal.md.
+from cython cimport final
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
@@ -16,6 +17,7 @@ cdef struct Record:
     uint16_t session
     uint16_t flags          # MSG_* as known when the record was committed
 
+@final
 cdef class JournalWriter:
     cdef void* io           # jio: the keeper of segments and its thread
     cdef char* base         # of the active segment, NULL before the first record
@@ -26,8 +28,7 @@ cdef class JournalWriter:
     cdef uint32_t pending   # bytes of the record that is put and not yet committed, 0: none
     cdef uint32_t body_crc
     cdef uint32_t body_n
-    cdef uint16_t kind
-    cdef uint16_t session
+    cdef uint32_t head      # kind, session << 16
     cdef int64_t recv_ns
     cdef char* side         # records that came while one was pending; written right behind it
     cdef size_t side_n
@@ -53,6 +54,8 @@ cdef class JournalWriter:
     cdef int _defer(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data,
                     uint32_t n) noexcept nogil
     cdef void _drain(self) noexcept nogil
+    cdef void _body(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data,
+                    uint32_t n) noexcept nogil
     cdef void _write(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data, uint32_t n,
                      uint16_t flags) noexcept nogil
     cdef void _count_lost(self, int64_t recv_ns) noexcept nogil

@@ -7,10 +7,16 @@ import time
 from kfix_md import journal_files
 from kfix_md.errors import CaptureError, UsageError
 
+from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 from libc.stdio cimport snprintf
+
+cdef extern from "_crc32c.h" nogil:
+    ctypedef uint32_t (*crc32c_fn)(uint32_t, const void*, size_t) noexcept nogil
+    crc32c_fn crc32c_choose()
+    crc32c_fn crc32c_by_name(const char* name)
 
 cdef extern from "journal_segment.h" nogil:
     enum:
@@ -48,9 +54,6 @@ cdef extern from "journal_segment.h" nogil:
         uint64_t synced
         int64_t sync_max_ns
         int64_t exposed_max_ns
-    ctypedef uint32_t (*crc32c_fn)(uint32_t, const void*, size_t) noexcept nogil
-    crc32c_fn crc32c_choose()
-    uint32_t crc32c_portable(uint32_t crc, const void* data, size_t n)
     int64_t jclock()
     uint32_t jload32(const void* p)
     uint64_t jload64(const void* p)
@@ -82,19 +85,26 @@ cdef struct Deferred:
     uint16_t session
 
 
-def crc32c(data, uint32_t value=0, portable=False) -> int:
-    """CRC32C of a bytes-like, continuing `value`; `portable` takes the table path that other CPUs use."""
+def crc32c(data, uint32_t value=0, way=None) -> int:
+    """CRC32C of a bytes-like, continuing `value`; `way` is one of crc32c_ways(), None the one that the journal uses."""
     cdef const uint8_t[::1] view = data
     cdef const void* p = &view[0] if view.shape[0] else NULL
-    if portable:
-        return ~crc32c_portable(~value, p, view.shape[0])
-    return ~crc32c_run(~value, p, view.shape[0])
+    cdef crc32c_fn run = crc32c_run if way is None else crc32c_by_name(way.encode())
+    if run == NULL:
+        raise ValueError(f"way must be one of {', '.join(crc32c_ways())}, not {way!r}")
+    return ~run(~value, p, view.shape[0])
+
+
+def crc32c_ways():
+    """Names of the ways in which this machine can compute CRC32C."""
+    return [name for name in ("portable", "sse4.2", "avx512") if crc32c_by_name(name.encode()) != NULL]
 
 
 cdef inline uint64_t _padded(uint64_t n) noexcept nogil:
     return (JREC_HEADER + n + 7) & ~<uint64_t>7
 
 
+@final
 cdef class JournalWriter:
     """Appends records to `directory`. One writer a directory (flock), one thread a writer.
 
@@ -143,28 +153,38 @@ cdef class JournalWriter:
 
     cdef int put(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data,
                  uint32_t n) noexcept nogil:
+        cdef uint64_t need = _padded(n)
         if self.pending:
             self.commit(0)
-        if n > MAX_BODY or self._room(_padded(n), recv_ns) < 0:
-            self._count_lost(recv_ns)
-            return -1
-        if n:
-            memcpy(self.base + self.offset + JREC_HEADER, data, n)
-        jahead(self.base + self.offset + JREC_HEADER + n)
-        self.body_n, self.kind, self.session, self.recv_ns = n, kind, session, recv_ns
-        self.pending = <uint32_t>_padded(n)
+        if n > MAX_BODY or self.offset + need > self.limit or recv_ns >= self.roll_ns or self.lost:
+            if n > MAX_BODY or self._room(need, recv_ns) < 0:
+                self._count_lost(recv_ns)
+                return -1
+        self._body(kind, session, recv_ns, data, n)
+        jahead(self.base + self.offset + need)
         return 0
 
+    cdef inline void _body(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data,
+                           uint32_t n) noexcept nogil:
+        # room is known to be there
+        if n:
+            memcpy(self.base + self.offset + JREC_HEADER, data, n)
+        self.head, self.recv_ns, self.body_n = kind | <uint32_t>session << 16, recv_ns, n
+        self.pending = <uint32_t>_padded(n)
+
     cdef void commit(self, uint16_t flags) noexcept nogil:
-        cdef jrec_header* h
+        cdef char* at
+        cdef uint64_t words[3]
         if self.pending == 0:
             return
-        h = <jrec_header*>(self.base + self.offset)
-        h.kind, h.session, h.flags, h.spare = self.kind, self.session, flags, 0
-        h.recv_ns = self.recv_ns
-        h.position = self.number << 32 | self.offset
-        h.crc = ~crc32c_run(0xFFFFFFFF, &h.kind, JREC_HEADER - 8 + self.body_n)
-        jstore32(&h.length, JREC_HEADER + self.body_n)
+        at = self.base + self.offset
+        # kind, session, flags; recv_ns; position: whole words, as the CRC is about to load them
+        words[0] = self.head | <uint64_t>flags << 32
+        words[1] = <uint64_t>self.recv_ns
+        words[2] = self.number << 32 | self.offset
+        memcpy(at + 8, words, 24)
+        jstore32(at + 4, ~crc32c_run(0xFFFFFFFF, at + 8, JREC_HEADER - 8 + self.body_n))
+        jstore32(at, JREC_HEADER + self.body_n)
         self.offset += self.pending
         self.pending = 0
         self.records += 1
@@ -198,11 +218,7 @@ cdef class JournalWriter:
 
     cdef void _write(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data, uint32_t n,
                      uint16_t flags) noexcept nogil:
-        # room is known to be there
-        if n:
-            memcpy(self.base + self.offset + JREC_HEADER, data, n)
-        self.body_n, self.kind, self.session, self.recv_ns = n, kind, session, recv_ns
-        self.pending = <uint32_t>_padded(n)
+        self._body(kind, session, recv_ns, data, n)
         self.commit(flags)
 
     cdef int _roll(self, uint64_t need, int64_t recv_ns) noexcept nogil:

@@ -1,5 +1,5 @@
-/* Segment files of the journal: CRC32C, creation and prefaulting, and the thread that keeps a spare segment
- * ready and what was written on disk. Nothing here runs in the hot path but crc32c and the atomics. */
+/* Segment files of the journal: creation and prefaulting, and the thread that keeps a spare segment ready and what was
+ * written on disk. Nothing here runs in the hot path but the atomics and jahead. */
 #ifndef KFIX_JOURNAL_SEGMENT_H
 #define KFIX_JOURNAL_SEGMENT_H
 
@@ -23,100 +23,17 @@
 #define JSEG_TAIL 64u         /* kept free at the end: decoders may load that far past a frame */
 #define JSEG_AHEAD (1u << 20) /* bytes kept writable in front of the writer */
 
-/* ---- CRC32C (Castagnoli), reflected 0x82F63B78 ---- */
-
-static uint32_t crc32c_table[8][256];
-
-static void crc32c_init(void) {
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t c = i;
-        for (int k = 0; k < 8; k++) c = (c >> 1) ^ (0x82F63B78u & (0u - (c & 1)));
-        crc32c_table[0][i] = c;
-    }
-    for (int t = 1; t < 8; t++)
-        for (uint32_t i = 0; i < 256; i++)
-            crc32c_table[t][i] = (crc32c_table[t - 1][i] >> 8) ^ crc32c_table[0][crc32c_table[t - 1][i] & 255];
-}
-
-static uint32_t crc32c_portable(uint32_t crc, const void* data, size_t n) {
-    const uint8_t* p = (const uint8_t*)data;
-    while (n >= 8) {
-        crc ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-        crc = crc32c_table[7][crc & 255] ^ crc32c_table[6][(crc >> 8) & 255] ^ crc32c_table[5][(crc >> 16) & 255] ^
-              crc32c_table[4][crc >> 24] ^ crc32c_table[3][p[4]] ^ crc32c_table[2][p[5]] ^ crc32c_table[1][p[6]] ^
-              crc32c_table[0][p[7]];
-        p += 8, n -= 8;
-    }
-    while (n--) crc = (crc >> 8) ^ crc32c_table[0][(crc ^ *p++) & 255];
-    return crc;
-}
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-/* state times x^(8 * 8 * words): what words of zero bytes would make of it */
-static uint32_t crc32c_over[64];
-
-/* three words of a record at once, since the instruction takes three cycles and starts one in each */
-__attribute__((target("sse4.2,pclmul"))) static uint32_t crc32c_sse42(uint32_t crc, const void* data, size_t n) {
-    const uint8_t* p = (const uint8_t*)data;
-    uint64_t a = crc, word;
-    int whole = n < 96; /* shorter than a word may end it */
-    while (n >= 96) {
-        size_t third = n / 24 < 63 ? n / 24 : 63;
-        uint64_t b = 0, c = 0, w[3];
-        for (size_t i = 0; i < third; i++, p += 8) {
-            memcpy(&w[0], p, 8), memcpy(&w[1], p + 8 * third, 8), memcpy(&w[2], p + 16 * third, 8);
-            a = __builtin_ia32_crc32di(a, w[0]);
-            b = __builtin_ia32_crc32di(b, w[1]);
-            c = __builtin_ia32_crc32di(c, w[2]);
-        }
-        __m128i over = _mm_cvtsi32_si128((int)crc32c_over[third]);
-        uint64_t product = (uint64_t)_mm_cvtsi128_si64(_mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)a), over, 0));
-        b ^= __builtin_ia32_crc32di(0, product);
-        product = (uint64_t)_mm_cvtsi128_si64(_mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)b), over, 0));
-        a = c ^ __builtin_ia32_crc32di(0, product);
-        p += 16 * third;
-        n -= 24 * third;
-    }
-    for (; n >= 8; p += 8, n -= 8) {
-        memcpy(&word, p, 8);
-        a = __builtin_ia32_crc32di(a, word);
-    }
-    if (n == 0) return (uint32_t)a;
-    if (whole) {
-        while (n--) a = __builtin_ia32_crc32qi((uint32_t)a, *p++);
-        return (uint32_t)a;
-    }
-    /* the last bytes by the word that ends with them, which began in what is done */
-    memcpy(&word, p + n - 8, 8);
-    word >>= 64 - 8 * n;
-    return (uint32_t)(__builtin_ia32_crc32di(0, (word ^ a) << (64 - 8 * n)) ^ a >> 8 * n);
-}
-static int crc32c_has_hardware(void) { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"); }
-#else
-#define crc32c_sse42 crc32c_portable
-static int crc32c_has_hardware(void) { return 0; }
-#endif
-
-typedef uint32_t (*crc32c_fn)(uint32_t, const void*, size_t);
-
-static crc32c_fn crc32c_choose(void) {
-    crc32c_init();
-#if defined(__x86_64__)
-    /* x^(64 words - 33), bit-reflected: product and reduction by the instruction bring the other 33 */
-    uint32_t power = 0x80000000u;
-    for (int k = 0; k < 64 * 64 - 33; k++) {
-        if ((k + 33) % 64 == 0) crc32c_over[(k + 33) / 64] = power;
-        power = (power >> 1) ^ (0x82F63B78u & (0u - (power & 1)));
-    }
-#endif
-    return crc32c_has_hardware() ? crc32c_sse42 : crc32c_portable;
-}
-
-/* The segment's next bytes were last written by another core: ask for their cache lines, a record or two before they
- * are written. A line that does not exist is no fault. */
+/* The segment's next bytes were last written by another core: ask for their cache lines, to write to, a record or two
+ * before they are written. A line that does not exist is no fault, and where x86-64 has no PREFETCHW it does nothing. */
 static inline void jahead(const void* p) {
-    for (int i = 0; i < 6; i++) __builtin_prefetch((const void*)((uintptr_t)p + 768 + 64u * (unsigned)i), 1);
+    for (int i = 0; i < 8; i++) {
+        const char* line = (const char*)((uintptr_t)p + 768 + 64u * (unsigned)i);
+#if defined(__x86_64__)
+        __asm__ __volatile__("prefetchw %0" : : "m"(*line));
+#else
+        __builtin_prefetch(line, 1);
+#endif
+    }
 }
 
 /* ---- layout: little endian, see docs/journal.md ---- */
