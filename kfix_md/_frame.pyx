@@ -47,6 +47,13 @@ def _choose_simd():
 SIMD = _choose_simd()
 
 
+cdef inline bint three_digits(const char* p, unsigned int* number) noexcept nogil:
+    # "ddd|" at p
+    cdef uint32_t t = kfix_load4(p) ^ 0x01303030
+    number[0] = (t & 15) * 100 + (t >> 8 & 15) * 10 + (t >> 16 & 15)
+    return (t | (t + 0x060606)) & <uint32_t>0xFFF0F0F0 == 0
+
+
 cdef int next_frame(const char* p, int64_t n, int64_t max_frame, int64_t* length) noexcept nogil:
     # `length` becomes the frame's, or the number of bytes to skip
     cdef int64_t body = 0, i, total
@@ -61,17 +68,21 @@ cdef int next_frame(const char* p, int64_t n, int64_t max_frame, int64_t* length
         return FRAME_GARBAGE
     if memcmp(p, <const char*>b"8=FIX.4.4\x019=", 12) != 0:
         return FRAME_GARBAGE
-    i = 12
-    while i < n:
-        c = <unsigned int>(<uint8_t>p[i]) - 48
-        if c > 9:
-            break
-        body = body * 10 + c
-        i += 1
-        if i > 12 + LENGTH_DIGITS:
-            return FRAME_BAD_LENGTH
-    if i == n:
-        return FRAME_MORE
+    if n > 15 and three_digits(p + 12, &c):     # nearly every length
+        body = c
+        i = 15
+    else:
+        i = 12
+        while i < n:
+            c = <unsigned int>(<uint8_t>p[i]) - 48
+            if c > 9:
+                break
+            body = body * 10 + c
+            i += 1
+            if i > 12 + LENGTH_DIGITS:
+                return FRAME_BAD_LENGTH
+        if i == n:
+            return FRAME_MORE
     if p[i] != SOH or i == 12 or body < MIN_BODY or body + i + 8 > max_frame:
         return FRAME_BAD_LENGTH
     total = i + 1 + body + TRAILER

@@ -224,7 +224,7 @@ static int kfix_number_any(const char **p, int64_t *mantissa, int *decimals) {
 
 #if KFIX_WIDE
 /* the first n of 16 bytes set, n up to 32: loaded at kfix_first + 32 - n */
-static const uint8_t kfix_first[48] = {
+static const uint8_t kfix_first[48] __attribute__((aligned(64))) = {
     255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
     255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
 static inline __m128i kfix_first_bytes(int n) {
@@ -249,7 +249,7 @@ static inline uint64_t kfix_sixteen(__m128i digits) {
  * decimals, where dot + places <= 16. *wrong gets bits when a character is no digit, or a digit is lost. */
 static inline uint64_t kfix_join_digits(__m128i text, int end, int dot, int places, __m128i *wrong) {
     /* byte k of a load at `+ ones + 1` is k - 15 + ones: where the digit of place 15 - k stands behind the point */
-    static const int8_t slide[33] = {-16, -15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1, 0,
+    static const int8_t slide[33] __attribute__((aligned(64))) = {-16, -15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1, 0,
                                      1,   2,   3,   4,   5,   6,   7,   8,  9,  10, 11, 12, 13, 14, 15, -128};
     int ones = dot + places;
     __m128i digits = _mm_and_si128(_mm_sub_epi8(text, _mm_set1_epi8('0')), kfix_first_bytes(end));
