@@ -34,10 +34,14 @@ cdef extern from "_scan.h" nogil:
     int kfix_same(const char* a, const char* b, int64_t n)
     const char* kfix_next_soh(const char* p)
     int kfix_entry_begins(const char* p, int snapshot)
+    int kfix_plain
+
+cdef extern from "_clock.h" nogil:
     int64_t kfix_clock_ms(const char* p)
     int64_t kfix_iso(const char** p, kfix_dates* dates)
+
+cdef extern from "_order_ids.h" nogil:
     int kfix_uuid(const char* p, uint64_t* hi, uint64_t* lo)
-    int kfix_plain
 
 if SIMD == "scalar":
     kfix_plain = 1

@@ -19,15 +19,19 @@ cdef extern from "_scan.h" nogil:
     int kfix_same(const char* a, const char* b, int64_t n)
     uint32_t kfix_load4(const char* p)
     const char* kfix_next_soh(const char* p)
+    int kfix_plain
+
+cdef extern from "_clock.h" nogil:
     int64_t kfix_clock_ms(const char* p)
     int64_t kfix_time_of_day(const char* p)
     int64_t kfix_fraction(const char** p)
     int64_t kfix_timestamp(const char** p, kfix_date* cache)
     int64_t kfix_iso(const char** p, kfix_dates* dates)
+
+cdef extern from "_order_ids.h" nogil:
     int kfix_uuid(const char* p, uint64_t* hi, uint64_t* lo)
     int kfix_kraken_id(const char* p, uint64_t* hi, uint64_t* lo)
     void kfix_text_id(const char* p, int n, uint64_t* hi, uint64_t* lo)
-    int kfix_plain
 
 if SIMD == "scalar":
     kfix_plain = 1
