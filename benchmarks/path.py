@@ -53,26 +53,26 @@ def opened_journal(where: Path) -> JournalWriter:
 
 
 class Plumbing:
-    """Journal and segment for one round; those of the round before are closed."""
+    """A handler for one call, with new journal and segment; those of the call before are closed.
+
+    Both are made whether the handler is given them or not: it takes milliseconds and empties the caches, which all
+    runners are to find alike.
+    """
 
     def __init__(self, folder: Path, journal: bool, publisher: bool, opening: bytes = b"") -> None:
-        self.folder, self.wanted, self.open, self.count = folder, (journal, publisher), [], 0
-        self.opening = opening
+        self.folder, self.wanted, self.opening, self.open = folder, (journal, publisher), opening, []
 
     def __call__(self) -> Handler:
         self.close()
-        self.count += 1
-        where = self.folder / f"{self.count}-{self.wanted}"
-        where.mkdir()
-        journal = opened_journal(where / "journal") if self.wanted[0] else None
-        publisher = SegmentWriter("bench", where, capacity=32) if self.wanted[1] else None
-        self.open = [(part, where) for part in (journal, publisher) if part is not None]
-        handler = Handler(journal=journal, publisher=publisher)
+        where = Path(tempfile.mkdtemp(dir=self.folder))
+        journal, publisher = opened_journal(where / "journal"), SegmentWriter("bench", where, capacity=32)
+        self.open = [(part, where) for part in (journal, publisher)]
+        handler = Handler(journal=journal if self.wanted[0] else None, publisher=publisher if self.wanted[1] else None)
         handler.on_bytes(self.opening, 1)
         return handler
 
     def close(self) -> None:
-        """End what the last round used."""
+        """End what the last call used."""
         for part, where in self.open:
             part.close()
             shutil.rmtree(where, ignore_errors=True)
@@ -94,7 +94,8 @@ def whole_stream(work: Workload, rounds: int) -> list[Row]:
             race.add(name, lambda handler: run_handler(handler, data), prepare=prepare)
         reference = reference_runner(data)
         if reference is not None:
-            race.add(REFERENCE, reference)
+            plumbing[REFERENCE] = Plumbing(folder, False, False)
+            race.add(REFERENCE, lambda _: reference(), prepare=plumbing[REFERENCE])
         rows = race.rows(rounds)
         for prepare in plumbing.values():
             prepare.close()

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 Runner = Callable[[], object]
-TURN_NS, TURN_CALLS = 3_000_000, 20  # a turn of a round: calls until so much CPU time has gone, at most so many
+# a turn of a round: calls until so much CPU time has gone, at most so many; fewer of those that are prepared
+TURN_NS, TURN_CALLS, PREPARED_CALLS = 3_000_000, 20, 2
 
 
 @dataclass
@@ -74,10 +75,10 @@ class Race:
 def timed(runner: Callable, prepare: Runner | None) -> float:
     """CPU ns of this thread that a call takes, the garbage collector kept out: the mean of as many calls as fill a
     turn, since a short one alone would time how the runner before it left the caches."""
-    taken = calls = 0
-    while not calls or (taken < TURN_NS and calls < TURN_CALLS):
+    taken, calls, most = 0, 0, PREPARED_CALLS if prepare else TURN_CALLS
+    while not calls or (taken < TURN_NS and calls < most):
         argument = prepare() if prepare else None
-        if not calls:
+        if not calls or prepare:
             gc.collect()
         gc.disable()
         try:
