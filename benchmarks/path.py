@@ -87,7 +87,7 @@ def run(work: Workload, rounds: int) -> list[Row]:
 def whole_stream(work: Workload, rounds: int) -> list[Row]:
     """Every message, snapshots and the first touch of the memory included."""
     group = f"whole path, {work.name}"
-    race, data = Race(group, work.messages), work.data
+    race, data = Race(group, work.messages, calls=2), work.data
     with scratch() as folder:
         plumbing = {WHOLE: Plumbing(folder, True, True), BARE: Plumbing(folder, False, False)}
         for name, prepare in plumbing.items():
@@ -108,7 +108,7 @@ def steps(work: Workload, rounds: int) -> list[Row]:
     opening, updates = work.halves()
     messages = updates.count(b"8=FIX.4.4\x019=")
     group = f"steps, X of {work.name}"
-    race = Race(group, messages)
+    race = Race(group, messages, calls=2)
     kinds = {WHOLE: (True, True), PUBLISHED: (False, True), JOURNALED: (True, False), BARE: (False, False)}
     with scratch() as folder:
         plumbing = {name: Plumbing(folder, *kind, opening) for name, kind in kinds.items()}

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 Runner = Callable[[], object]
-# a turn of a round: calls until so much CPU time has gone, at most so many; fewer of those that are prepared
-TURN_NS, TURN_CALLS, PREPARED_CALLS = 3_000_000, 20, 2
+TURN_NS, TURN_CALLS = 3_000_000, 20  # a turn of a round: calls until so much CPU time has gone, at most so many
 
 
 @dataclass
@@ -37,6 +36,7 @@ class Race:
     group: str
     per: int  # units of work in a run: messages, reads
     unit: str = "ns/message"
+    calls: int = TURN_CALLS  # in a turn, at most: few where preparing takes long
     runners: dict[str, tuple[Callable, int, Runner | None]] = field(default_factory=dict)
     times: dict[str, list[float]] = field(default_factory=dict)
 
@@ -54,7 +54,7 @@ class Race:
             for name, (runner, units, prepare) in self.runners.items():
                 if units < self.per and count > max(rounds // 2, 3):
                     continue
-                taken = timed(runner, prepare)
+                taken = timed(runner, prepare, self.calls)
                 if count:
                     self.times[name].append(taken / units)
         return {name: statistics.median(times) for name, times in self.times.items()}
@@ -72,13 +72,13 @@ class Race:
         return (times[-1 - quarter] - times[quarter]) / statistics.median(times)
 
 
-def timed(runner: Callable, prepare: Runner | None) -> float:
+def timed(runner: Callable, prepare: Runner | None, most: int = TURN_CALLS) -> float:
     """CPU ns of this thread that a call takes, the garbage collector kept out: the mean of as many calls as fill a
     turn, since a short one alone would time how the runner before it left the caches."""
-    taken, calls, most = 0, 0, PREPARED_CALLS if prepare else TURN_CALLS
+    taken = calls = 0
     while not calls or (taken < TURN_NS and calls < most):
         argument = prepare() if prepare else None
-        if not calls or prepare:
+        if not calls:
             gc.collect()
         gc.disable()
         try:

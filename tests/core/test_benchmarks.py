@@ -17,7 +17,7 @@ SMALL = generate("derivatives-l3", symbols=1, messages=60, depth=8, empties=Fals
 
 def test_rounds_are_interleaved_and_the_first_is_dropped(monkeypatch):
     order, clock = [], iter([100, 1000] + [10, 30] * 3)
-    monkeypatch.setattr(race, "timed", lambda runner, prepare: (runner(), next(clock))[1])
+    monkeypatch.setattr(race, "timed", lambda runner, prepare, most: (runner(), next(clock))[1])
     turns = Race("group", 10)
     turns.add("a", lambda: order.append("a"))
     turns.add("b", lambda: order.append("b"))
