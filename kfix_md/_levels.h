@@ -10,7 +10,7 @@
 
 #define KFIX_NEAR 8
 #define KFIX_SLACK 16 /* elements behind the capacity that may be read, and written with what is not counted */
-#define KFIX_GUARD 32 /* prices in front of the first: worse than any */
+#define KFIX_GUARD 48 /* prices in front of the first: worse than any, and as far as a search for such a one goes */
 
 /* what a level has beside price, quantity and count */
 typedef struct {
