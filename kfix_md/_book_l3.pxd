@@ -11,15 +11,15 @@ cdef class L3Book(Book):
     cdef OrderSlab slab
     cdef tuple order_memory         # numpy owners of rows, table and changed rows
     cdef int32_t free_row           # head of the list of free slab rows, linked by `next`
-    cdef int32_t* table             # open addressing: slab row, -1 empty
+    cdef int64_t* table             # open addressing: hash of 31 bits << 32 | slab row, -1 empty
     cdef uint32_t mask              # table size - 1
     cdef int32_t dirty_capacity
-    cdef void link(self, int32_t row) noexcept
-    cdef void unlink(self, int32_t row) noexcept
-    cdef int32_t find(self, uint64_t hi, uint64_t lo, uint8_t kind) noexcept
+    cdef void unlink(self, uint32_t hole) noexcept
     cdef int reserve_orders(self, int64_t capacity) noexcept
     cdef void touch(self, int32_t row) noexcept
-    cdef int add(self, MDEntry* e) noexcept
+    cdef void ask_ahead(self, MDEntry* e, MDEntry* end) noexcept
+    cdef int add(self, MDEntry* e, uint32_t at) noexcept
     cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept
-    cdef void remove(self, int32_t row) noexcept
+    cdef void remove(self, int32_t row, uint32_t at) noexcept
+    cdef int replace(self, int32_t row, MDEntry* e, uint32_t at) noexcept
     cdef void change(self, int32_t row, MDEntry* e) noexcept

@@ -11,7 +11,7 @@ from kfix_md._book cimport (
     BOOK_FULL, BOOK_OK, MAX_ORDERS, RULE_ORDER, Book, LevelAux, address, locate, mark_dirty,
 )
 from kfix_md._entry cimport (
-    ACTION_CLEAR, ACTION_DELETE, ACTION_UPDATE, SIDE_TRADE, BookSide, MDEntry, Order, OrderSlab,
+    ACTION_CLEAR, ACTION_DELETE, ACTION_NEW, ACTION_UPDATE, SIDE_TRADE, BookSide, MDEntry, Order, OrderSlab,
 )
 
 import os
@@ -30,7 +30,11 @@ cdef extern from "_crc.h" nogil:
     uint32_t kfix_crc_replace_after(uint32_t whole, uint32_t old, int32_t old_n, uint32_t fresh, int32_t fresh_n,
                                     uint32_t before, uint32_t after_n)
 
+cdef extern from "_levels.h" nogil:
+    void kfix_ask(const void* p, size_t bytes)
+
 cdef enum:
+    MANY_ORDERS = 131072        # from here on rows are asked for ahead
     DIRTY_ROWS = 1024           # changed rows that are published one by one; beyond, all of them are
 
 kfix_crc_init(os.environ.get("KFIX_SIMD") != "scalar")
@@ -49,7 +53,32 @@ cdef inline int64_t wrapping(int64_t a, int64_t b) noexcept nogil:
 
 
 cdef inline uint32_t hash_id(uint64_t hi, uint64_t lo) noexcept nogil:
-    return <uint32_t>(((hi ^ (lo * <uint64_t>0x9E3779B97F4A7C15)) * <uint64_t>0xD6E8FEB86659FD93) >> 32)
+    return <uint32_t>(((hi ^ (lo * <uint64_t>0x9E3779B97F4A7C15)) * <uint64_t>0xD6E8FEB86659FD93) >> 33)
+
+
+cdef inline int32_t find(L3Book book, uint64_t hi, uint64_t lo, uint8_t kind, uint32_t* place) noexcept:
+    # Row of an order, -1: none. `place`: where it stands in the table, or is to be put. The hash is kept in the table,
+    # so that no other order's row, which may have left the caches, is looked at.
+    cdef uint32_t hashed = hash_id(hi, lo), at = hashed & book.mask
+    cdef int64_t entry = book.table[at]
+    cdef Order* o
+    while entry >= 0:
+        if entry >> 32 == hashed:
+            o = &book.slab.rows[<int32_t>entry]
+            if o.id_lo == lo and o.id_hi == hi and o.id_kind == kind:
+                break
+        at = (at + 1) & book.mask
+        entry = book.table[at]
+    place[0] = at
+    return <int32_t>entry
+
+
+cdef inline int64_t table_entry(Order* o, int32_t row) noexcept:
+    return <int64_t>hash_id(o.id_hi, o.id_lo) << 32 | row
+
+
+cdef inline uint32_t home(int64_t entry, uint32_t mask) noexcept:
+    return <uint32_t>(entry >> 32) & mask
 
 
 @final
@@ -73,9 +102,10 @@ cdef class L3Book(Book):
         if capacity > MAX_ORDERS:
             return BOOK_FULL
         cdef int32_t row
+        cdef uint32_t at
         try:
             rows = np.zeros(capacity, _ORDER_DTYPE)
-            table = np.full(2 * capacity, -1, "i4")
+            table = np.full(2 * capacity, -1, "i8")
             dirty = np.zeros(DIRTY_ROWS, "i4")
         except MemoryError:
             return BOOK_FULL
@@ -87,47 +117,27 @@ cdef class L3Book(Book):
         self.slab.dirty = <int32_t*>address(dirty)
         self.slab.n_dirty = -1
         self.dirty_capacity = DIRTY_ROWS
-        self.table = <int32_t*>address(table)
+        self.table = <int64_t*>address(table)
         self.mask = 2 * capacity - 1
         for row in range(self.slab.used):
             if self.slab.rows[row].qty > 0:
-                self.link(row)
+                at = hash_id(self.slab.rows[row].id_hi, self.slab.rows[row].id_lo) & self.mask
+                while self.table[at] >= 0:
+                    at = (at + 1) & self.mask
+                self.table[at] = table_entry(&self.slab.rows[row], row)
         return BOOK_OK
 
-    cdef void link(self, int32_t row) noexcept:
-        cdef uint32_t at = hash_id(self.slab.rows[row].id_hi, self.slab.rows[row].id_lo) & self.mask
-        while self.table[at] >= 0:
-            at = (at + 1) & self.mask
-        self.table[at] = row
-
-    cdef int32_t find(self, uint64_t hi, uint64_t lo, uint8_t kind) noexcept:
-        cdef uint32_t at = hash_id(hi, lo) & self.mask
-        cdef int32_t row = self.table[at]
-        cdef Order* o
-        while row >= 0:
-            o = &self.slab.rows[row]
-            if o.id_lo == lo and o.id_hi == hi and o.id_kind == kind:
-                return row
-            at = (at + 1) & self.mask
-            row = self.table[at]
-        return -1
-
-    cdef void unlink(self, int32_t row) noexcept:
+    cdef void unlink(self, uint32_t hole) noexcept:
         # linear probing without tombstones: what follows moves back over the hole
-        cdef Order* o = &self.slab.rows[row]
-        cdef uint32_t hole = hash_id(o.id_hi, o.id_lo) & self.mask
-        cdef uint32_t at, home
-        while self.table[hole] != row:
-            hole = (hole + 1) & self.mask
-        at = hole
+        cdef uint32_t at = hole
+        cdef int64_t entry
         while True:
             at = (at + 1) & self.mask
-            if self.table[at] < 0:
+            entry = self.table[at]
+            if entry < 0:
                 break
-            o = &self.slab.rows[self.table[at]]
-            home = hash_id(o.id_hi, o.id_lo) & self.mask
-            if ((at - home) & self.mask) >= ((at - hole) & self.mask):
-                self.table[hole] = self.table[at]
+            if ((at - home(entry, self.mask)) & self.mask) >= ((at - hole) & self.mask):
+                self.table[hole] = entry
                 hole = at
         self.table[hole] = -1
 
@@ -140,7 +150,7 @@ cdef class L3Book(Book):
         self.slab.dirty[self.slab.n_dirty] = row
         self.slab.n_dirty += 1
 
-    cdef int add(self, MDEntry* e) noexcept:
+    cdef int add(self, MDEntry* e, uint32_t at) noexcept:
         cdef BookSide* s = &self.sides[e.side]
         cdef int32_t i = locate(s, e.side, e.price)
         cdef int32_t row, after, before
@@ -150,6 +160,7 @@ cdef class L3Book(Book):
         if self.free_row < 0 and self.slab.used == self.slab.capacity:
             if self.reserve_orders(self.slab.capacity * 2) != BOOK_OK:
                 return BOOK_FULL
+            find(self, e.id_hi, e.id_lo, e.id_kind, &at)
         if i == s.n or s.price[i] != e.price:
             if self.insert_level(e.side, i, e.price, 0) != BOOK_OK:
                 return BOOK_FULL
@@ -196,7 +207,7 @@ cdef class L3Book(Book):
         s.qty[i] = wrapping(s.qty[i], e.qty)
         s.orders[i] += 1
         self.slab.n_orders += 1
-        self.link(row)
+        self.table[at] = table_entry(o, row)
         self.touch(row)
         mark_dirty(self, e.side, i, i + 1, s.n - i - 1)
         return BOOK_OK
@@ -237,12 +248,12 @@ cdef class L3Book(Book):
             aux.crc = kfix_crc_replace_after(aux.crc, old, old_n, fresh, fresh_n, before, after_n)
         aux.length += fresh_n - old_n
 
-    cdef void remove(self, int32_t row) noexcept:
+    cdef void remove(self, int32_t row, uint32_t at) noexcept:
         cdef Order* rows = self.slab.rows
         cdef Order* o = &rows[row]
         cdef BookSide* s = &self.sides[o.side]
         cdef int32_t i = locate(s, o.side, o.price)
-        self.unlink(row)
+        self.unlink(at)
         if o.prev >= 0:
             rows[o.prev].next = o.next
             self.touch(o.prev)
@@ -284,8 +295,8 @@ cdef class L3Book(Book):
     cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept:
         cdef MDEntry* e = entries
         cdef MDEntry* end = entries + n
-        cdef Order* o
         cdef int32_t row
+        cdef uint32_t at
         cdef int64_t capacity
         if self.sides[0].n == 0 and self.sides[1].n == 0:
             self.open_levels(entries, n)
@@ -294,37 +305,63 @@ cdef class L3Book(Book):
                 capacity *= 2
             if capacity > self.slab.capacity and self.reserve_orders(capacity) != BOOK_OK:
                 return BOOK_FULL
+        elif n > 1 and self.slab.capacity >= MANY_ORDERS:
+            self.ask_ahead(e, end)
         while e < end:
             if e.action == ACTION_CLEAR:
                 self.clear_book()
             elif e.side != SIDE_TRADE:
-                row = self.find(e.id_hi, e.id_lo, e.id_kind)
+                row = find(self, e.id_hi, e.id_lo, e.id_kind, &at)
                 if e.action >= ACTION_DELETE or e.qty <= 0:
                     if row >= 0:
-                        self.remove(row)
+                        self.remove(row, at)
                     else:
                         self.unknown += 1
                 elif row < 0:
                     self.unknown += e.action == ACTION_UPDATE
-                    if self.add(e) != BOOK_OK:
+                    if self.add(e, at) != BOOK_OK:
                         return BOOK_FULL
-                else:
-                    self.repeated += e.action != ACTION_UPDATE
-                    o = &self.slab.rows[row]
-                    if o.price == e.price and o.side == e.side and (
-                        e.queue_ns == 0 or o.queue_ns == e.queue_ns
-                    ):
-                        self.change(row, e)
-                    else:
-                        self.remove(row)
-                        if self.add(e) != BOOK_OK:
-                            return BOOK_FULL
+                elif self.replace(row, e, at) != BOOK_OK:
+                    return BOOK_FULL
             e += 1
         return BOOK_OK
 
+    cdef int replace(self, int32_t row, MDEntry* e, uint32_t at) noexcept:
+        # an order that is there already: a new quantity, or another place
+        cdef Order* o = &self.slab.rows[row]
+        self.repeated += e.action != ACTION_UPDATE
+        if o.price == e.price and o.side == e.side and (e.queue_ns == 0 or o.queue_ns == e.queue_ns):
+            self.change(row, e)
+            return BOOK_OK
+        self.remove(row, at)
+        find(self, e.id_hi, e.id_lo, e.id_kind, &at)
+        return self.add(e, at)
+
+    cdef void ask_ahead(self, MDEntry* e, MDEntry* end) noexcept:
+        # The orders of a large book have left the caches: what the entries of a message will touch is asked for at
+        # once, first the table, then the rows.
+        cdef MDEntry* first = e
+        cdef BookSide* s
+        cdef int64_t entry
+        cdef int32_t i
+        while e < end:
+            kfix_ask(&self.table[hash_id(e.id_hi, e.id_lo) & self.mask], 1)
+            e += 1
+        e = first
+        while e < end:
+            entry = self.table[hash_id(e.id_hi, e.id_lo) & self.mask]
+            if entry >= 0:
+                kfix_ask(&self.slab.rows[<int32_t>entry], 1)
+            if e.action == ACTION_NEW and e.side < SIDE_TRADE:
+                s = &self.sides[e.side]
+                i = locate(s, e.side, e.price)
+                if i < s.n:
+                    kfix_ask(&self.slab.rows[self.tail[e.side][i]], 1)
+            e += 1
+
     cdef void clear_book(self) noexcept:
         Book.clear_book(self)
-        memset(self.table, 0xFF, (self.mask + 1) * sizeof(int32_t))
+        memset(self.table, 0xFF, (self.mask + 1) * sizeof(int64_t))
         cdef int32_t row
         for row in range(self.slab.used):
             self.slab.rows[row].qty = 0
@@ -363,7 +400,8 @@ cdef class L3Book(Book):
         return tuple(sum(self.sides[side].orders[i] for i in range(self.sides[side].n)) for side in range(2))
 
     def _row(self, hi, lo, kind):
-        row = self.find(hi, lo, kind)
+        cdef uint32_t at
+        cdef int32_t row = find(self, hi, lo, kind, &at)
         if row < 0:
             raise KeyError("no such order in the book")
         return row
