@@ -59,8 +59,12 @@ cdef inline void join_side(Book book, int side) noexcept:
     cdef SideCrc* known = &book.side_crc[side]
     cdef int32_t n = s.n, first = max(n - CRC_DEPTH, 0), i
     cdef uint32_t length, stale
-    if known.length <= ONE_TOUCHED and book.rule == RULE_LEVEL and n > 0:
-        touch_level(book, side, max(n - 1 - (ONE_TOUCHED - known.length), 0))
+    if known.length <= ONE_TOUCHED and n > 0:
+        i = max(n - 1 - (ONE_TOUCHED - known.length), 0)
+        if book.rule == RULE_LEVEL:
+            touch_level(book, side, i)
+        elif book.aux[side][i].length == 0:
+            book.level_crc(side, i, &length, book.rule)
     else:
         stale = kfix_crc_stale(book.aux[side] + first, n - first)
         while stale:

@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from kfix_md._book cimport (
-    BOOK_FULL, BOOK_OK, MAX_ORDERS, RULE_ORDER, Book, LevelAux, address, locate, mark_dirty,
+    BOOK_FULL, BOOK_OK, MAX_ORDERS, RULE_ORDER, Book, LevelAux, address, locate, mark_level,
 )
 from kfix_md._entry cimport (
     ACTION_CLEAR, ACTION_DELETE, ACTION_NEW, ACTION_UPDATE, SIDE_TRADE, BookSide, MDEntry, Order, OrderSlab,
@@ -203,17 +203,18 @@ cdef class L3Book(Book):
             self.touch(before)
         else:
             self.tail[e.side][i] = row
-        self.recompute(aux, o, 0, 0)
+        if aux.length:
+            self.recompute(aux, o, 0, 0)
         s.qty[i] = wrapping(s.qty[i], e.qty)
         s.orders[i] += 1
         self.slab.n_orders += 1
         self.table[at] = table_entry(o, row)
         self.touch(row)
-        mark_dirty(self, e.side, i, i + 1, s.n - i - 1)
+        mark_level(self, e.side, i, i + 1, s.n - i - 1, s.n - i - 1)
         return BOOK_OK
 
     cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept:
-        # the cached CRC of a level in which the text of one order changed: it was (old, old_n), nothing for a new
+        # the CRC of a level, which was valid, where the text of one order changed: it was (old, old_n), nothing for a new
         # order, and is that of `o` now, nothing when o.crc_len still is old_n. Both neighbours are walked at once,
         # so that only the shorter way to an end of the queue is gone.
         cdef Order* rows = self.slab.rows
@@ -222,8 +223,6 @@ cdef class L3Book(Book):
         cdef int32_t fresh_n = 0
         cdef uint64_t product = 0
         cdef Order* q
-        if aux.length == 0:
-            return
         if self.rule != RULE_ORDER or (old_n == 0 and o.crc_len > 0):
             aux.length = 0
             return
@@ -269,8 +268,9 @@ cdef class L3Book(Book):
         if s.orders[i] == 0:
             self.remove_level(o.side, i)
         else:
-            self.recompute(&self.aux[o.side][i], o, o.crc, o.crc_len)
-            mark_dirty(self, o.side, i, i + 1, s.n - i - 1)
+            if self.aux[o.side][i].length:
+                self.recompute(&self.aux[o.side][i], o, o.crc, o.crc_len)
+            mark_level(self, o.side, i, i + 1, s.n - i - 1, s.n - i - 1)
         o.qty = 0
         o.next = self.free_row
         self.free_row = row
@@ -288,9 +288,10 @@ cdef class L3Book(Book):
         o.qty = e.qty
         o.event_ns = e.event_ns
         o.crc_len = 0
-        self.recompute(&self.aux[o.side][i], o, old, old_n)
+        if self.aux[o.side][i].length:
+            self.recompute(&self.aux[o.side][i], o, old, old_n)
         self.touch(row)
-        mark_dirty(self, o.side, i, i + 1, s.n - i - 1)
+        mark_level(self, o.side, i, i + 1, s.n - i - 1, s.n - i - 1)
 
     cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept:
         cdef MDEntry* e = entries

@@ -256,6 +256,7 @@ static inline uint32_t kfix_crc_power_ratio(int32_t n) {
 
 static inline uint32_t kfix_crc_replace_before(uint32_t whole, uint32_t old, int32_t old_n, uint32_t fresh,
                                                int32_t fresh_n, uint32_t after, uint32_t after_n) {
+    if (after_n == 0) return kfix_crc_multiply(whole ^ old, kfix_crc_power_ratio(fresh_n - old_n)) ^ fresh;
     uint32_t power = kfix_crc_power(after_n);
     uint32_t before = whole ^ kfix_crc_multiply(old, power) ^ after; /* A, moved by what follows it */
     return kfix_crc_multiply(before, kfix_crc_power_ratio(fresh_n - old_n)) ^ kfix_crc_multiply(fresh, power) ^ after;
@@ -265,7 +266,7 @@ static inline uint32_t kfix_crc_replace_before(uint32_t whole, uint32_t old, int
 static inline uint32_t kfix_crc_replace_after(uint32_t whole, uint32_t old, int32_t old_n, uint32_t fresh,
                                               int32_t fresh_n, uint32_t before, uint32_t after_n) {
     uint32_t change = kfix_crc_multiply(old ^ fresh, kfix_crc_power(after_n));
-    if (fresh_n == old_n) return whole ^ change;
+    if (fresh_n == old_n || before == 0) return whole ^ change;
     return whole ^ change ^ kfix_crc_multiply(before, kfix_crc_power(after_n + (uint32_t)old_n) ^
                                                           kfix_crc_power(after_n + (uint32_t)fresh_n));
 }
