@@ -6,7 +6,7 @@ happen near the best, so a short scan finds the level and an insertion moves lit
 
 from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from kfix_md._entry cimport (
     ACTION_CLEAR, ACTION_DELETE, ACTION_NEW, ACTION_UPDATE, SIDE_BID, SIDE_TRADE, BookSide, MDEntry, OrderSlab,
@@ -125,7 +125,7 @@ cdef class Book:
         cdef uint32_t* orders
         cdef int32_t* head
         try:
-            memory = np.zeros(KFIX_GUARD + 3 * rows + (3 if self.level == 3 else 1) * half, "i8")
+            memory = np.empty(KFIX_GUARD + 3 * rows + (3 if self.level == 3 else 1) * half, "i8")
             words = <int64_t*>address(memory) + KFIX_GUARD
         except MemoryError:
             return BOOK_FULL
@@ -133,6 +133,7 @@ cdef class Book:
         aux = <LevelAux*>(words + 2 * rows)
         orders = <uint32_t*>(words + 3 * rows)
         head = <int32_t*>(orders + 2 * half)
+        memset(orders, 0, rows * sizeof(uint32_t))
         if s.n:
             memcpy(words, s.price, s.n * sizeof(int64_t))
             memcpy(words + rows, s.qty, s.n * sizeof(int64_t))
@@ -213,14 +214,21 @@ cdef class Book:
             e += 1
         for side in range(2):
             s = &self.sides[side]
-            if counts[side] > s.capacity:
-                if self.reserve_levels(side, max(counts[side], 2 * s.capacity)) != BOOK_OK:
+            if counts[side] > s.capacity:   # with room for what comes behind the snapshot
+                if self.reserve_levels(side, counts[side] + counts[side] // 4 + 16) != BOOK_OK:
                     return 0
         for side in range(2):
             self.sides[side].n = counts[side]
             if counts[side]:
                 mark_dirty(self, side, 0, counts[side], 0)
         e = entries
+        while self.level == 2 and e < end:
+            side = e.side & 1
+            counts[side] -= 1
+            self.sides[side].price[counts[side]] = e.price
+            self.sides[side].qty[counts[side]] = e.qty
+            self.aux[side][counts[side]].length = 0
+            e += 1
         while e < end:
             side = e.side & 1
             s = &self.sides[side]
@@ -228,12 +236,11 @@ cdef class Book:
             if at[0] == s.n or s.price[at[0]] != e.price:
                 at[0] -= 1
                 s.price[at[0]] = e.price
-                s.qty[at[0]] = e.qty if self.level == 2 else 0
+                s.qty[at[0]] = 0
                 s.orders[at[0]] = 0
                 self.aux[side][at[0]].length = 0
-                if s.head != NULL:
-                    s.head[at[0]] = -1
-                    self.tail[side][at[0]] = -1
+                s.head[at[0]] = -1
+                self.tail[side][at[0]] = -1
             e += 1
         return 1
 

@@ -18,7 +18,9 @@ cdef class L3Book(Book):
     cdef int reserve_orders(self, int64_t capacity) noexcept
     cdef void touch(self, int32_t row) noexcept
     cdef void ask_ahead(self, MDEntry* e, MDEntry* end) noexcept
-    cdef int add(self, MDEntry* e, uint32_t at) noexcept
+    cdef int open_orders(self, MDEntry* e, MDEntry* end) noexcept
+    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept
+    cdef int add(self, MDEntry* e, uint32_t at, int32_t i) noexcept
     cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept
     cdef void remove(self, int32_t row, uint32_t at) noexcept
     cdef int replace(self, int32_t row, MDEntry* e, uint32_t at) noexcept

@@ -98,14 +98,17 @@ cdef class L3Book(Book):
         return &self.slab
 
     cdef int reserve_orders(self, int64_t capacity) noexcept:
-        # rows, the table of twice their number, and the list of changed rows grow together
+        # rows, the table of at least twice their number, and the list of changed rows grow together
         if capacity > MAX_ORDERS:
             return BOOK_FULL
         cdef int32_t row
         cdef uint32_t at
+        cdef int64_t size = self.mask + 1
+        while size < 2 * capacity:
+            size *= 2
         try:
             rows = np.zeros(capacity, _ORDER_DTYPE)
-            table = np.full(2 * capacity, -1, "i8")
+            table = np.full(size, -1, "i8")
             dirty = np.zeros(DIRTY_ROWS, "i4")
         except MemoryError:
             return BOOK_FULL
@@ -118,7 +121,7 @@ cdef class L3Book(Book):
         self.slab.n_dirty = -1
         self.dirty_capacity = DIRTY_ROWS
         self.table = <int64_t*>address(table)
-        self.mask = 2 * capacity - 1
+        self.mask = size - 1
         for row in range(self.slab.used):
             if self.slab.rows[row].qty > 0:
                 at = hash_id(self.slab.rows[row].id_hi, self.slab.rows[row].id_lo) & self.mask
@@ -150,9 +153,9 @@ cdef class L3Book(Book):
         self.slab.dirty[self.slab.n_dirty] = row
         self.slab.n_dirty += 1
 
-    cdef int add(self, MDEntry* e, uint32_t at) noexcept:
+    cdef int add(self, MDEntry* e, uint32_t at, int32_t i) noexcept:
+        # `at`: its place in the table; `i`: that of its price among the levels
         cdef BookSide* s = &self.sides[e.side]
-        cdef int32_t i = locate(s, e.side, e.price)
         cdef int32_t row, after, before
         cdef Order* rows
         cdef Order* o
@@ -296,18 +299,38 @@ cdef class L3Book(Book):
     cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept:
         cdef MDEntry* e = entries
         cdef MDEntry* end = entries + n
-        cdef int32_t row
-        cdef uint32_t at
-        cdef int64_t capacity
         if self.sides[0].n == 0 and self.sides[1].n == 0:
-            self.open_levels(entries, n)
-            capacity = self.slab.capacity
-            while capacity < n:
-                capacity *= 2
-            if capacity > self.slab.capacity and self.reserve_orders(capacity) != BOOK_OK:
+            if n > self.slab.capacity and self.reserve_orders(n + n // 4) != BOOK_OK:
                 return BOOK_FULL
+            if self.open_levels(entries, n):
+                return self.open_orders(e, end)
         elif n > 1 and self.slab.capacity >= MANY_ORDERS:
             self.ask_ahead(e, end)
+        return self.apply_each(e, end)
+
+    cdef int open_orders(self, MDEntry* e, MDEntry* end) noexcept:
+        # of a snapshot whose levels have been laid down in the order of its entries
+        cdef int32_t level[2]
+        cdef BookSide* s
+        cdef int32_t i
+        cdef uint32_t at
+        level[0], level[1] = self.sides[0].n, self.sides[1].n
+        while e < end:
+            s = &self.sides[e.side]
+            i = level[e.side]
+            if i == s.n or s.price[i] != e.price:
+                i -= 1
+            level[e.side] = i
+            if find(self, e.id_hi, e.id_lo, e.id_kind, &at) >= 0:
+                return self.apply_each(e, end)      # an id that was there before: levels may go
+            if self.add(e, at, i) != BOOK_OK:
+                return BOOK_FULL
+            e += 1
+        return BOOK_OK
+
+    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept:
+        cdef int32_t row
+        cdef uint32_t at
         while e < end:
             if e.action == ACTION_CLEAR:
                 self.clear_book()
@@ -320,7 +343,7 @@ cdef class L3Book(Book):
                         self.unknown += 1
                 elif row < 0:
                     self.unknown += e.action == ACTION_UPDATE
-                    if self.add(e, at) != BOOK_OK:
+                    if self.add(e, at, locate(&self.sides[e.side], e.side, e.price)) != BOOK_OK:
                         return BOOK_FULL
                 elif self.replace(row, e, at) != BOOK_OK:
                     return BOOK_FULL
@@ -336,7 +359,7 @@ cdef class L3Book(Book):
             return BOOK_OK
         self.remove(row, at)
         find(self, e.id_hi, e.id_lo, e.id_kind, &at)
-        return self.add(e, at)
+        return self.add(e, at, locate(&self.sides[e.side], e.side, e.price))
 
     cdef void ask_ahead(self, MDEntry* e, MDEntry* end) noexcept:
         # The orders of a large book have left the caches: what the entries of a message will touch is asked for at
