@@ -17,6 +17,7 @@ cdef struct Record:
     uint16_t session
     uint16_t flags          # MSG_* as known when the record was committed
 
+
 @final
 cdef class JournalWriter:
     cdef void* io           # jio: the keeper of segments and its thread
