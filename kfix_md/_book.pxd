@@ -2,7 +2,7 @@ from cython cimport final
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 
-from kfix_md._entry cimport BookSide, MDEntry, OrderSlab
+from kfix_md._entry cimport FAR_BITS, BookSide, MDEntry, OrderSlab
 
 cdef enum:
     RULE_OFF = 0
@@ -83,11 +83,18 @@ cdef inline int32_t locate(BookSide* side, int which, int64_t price) noexcept no
     return kfix_locate(side.price, side.n, price, which)
 
 
+cdef inline void mark_range(BookSide* s, int32_t low, int32_t high, int32_t better) noexcept:
+    # a single level behind the ten best would stretch the range over all that is between
+    if better >= CRC_DEPTH and high - low == 1:
+        s.dirty_far |= <uint64_t>1 << (low >> FAR_BITS & 63)
+    else:
+        s.dirty_lo = min(s.dirty_lo, low)
+        s.dirty_hi = max(s.dirty_hi, high)
+
+
 cdef inline void mark_dirty(Book book, int side, int32_t low, int32_t high, int32_t better) noexcept:
     # elements [low, high) of the side differ from what was published; `better` levels are better than the one touched
-    cdef BookSide* s = &book.sides[side]
-    s.dirty_lo = min(s.dirty_lo, low)
-    s.dirty_hi = max(s.dirty_hi, high)
+    mark_range(&book.sides[side], low, high, better)
     if better < CRC_DEPTH:
         book.side_crc[side].length = ALL_TOUCHED
         book.crc_known = False
@@ -95,9 +102,7 @@ cdef inline void mark_dirty(Book book, int side, int32_t low, int32_t high, int3
 
 cdef inline void mark_level(Book book, int side, int32_t low, int32_t high, int32_t better, int32_t stale) noexcept:
     # the same, where the level with `stale` better ones alone needs a new CRC
-    cdef BookSide* s = &book.sides[side]
-    s.dirty_lo = min(s.dirty_lo, low)
-    s.dirty_hi = max(s.dirty_hi, high)
+    mark_range(&book.sides[side], low, high, better)
     if better < CRC_DEPTH:
         book.side_crc[side].length = ONE_TOUCHED - stale if book.side_crc[side].length >= 0 else ALL_TOUCHED
         book.crc_known = False

@@ -84,6 +84,9 @@ cdef struct Tick:           # 104 bytes: an entry and the message that brought i
     uint16_t flags          # MSG_*
     uint32_t spare
 
+cdef enum:
+    FAR_BITS = 4
+
 # One side of a book as flat parallel arrays, sorted so that the best level is the LAST element.
 cdef struct BookSide:
     int64_t* price
@@ -93,7 +96,8 @@ cdef struct BookSide:
     int32_t n
     int32_t capacity
     int32_t dirty_lo        # elements [dirty_lo, dirty_hi) differ from what was published;
-    int32_t dirty_hi        # dirty_lo >= dirty_hi: nothing does. The publisher resets both.
+    int32_t dirty_hi        # dirty_lo >= dirty_hi: none of them.
+    uint64_t dirty_far      # and single ones far from there: bit (i >> FAR_BITS) & 63. The publisher resets all three.
 
 cdef struct TopOfBook:      # what a publisher writes beside the levels
     int64_t recv_ns

@@ -138,6 +138,7 @@ cdef extern from "_shm_put.h" nogil:
         const uint32_t* orders
         const int32_t* head
 
+    int kfix_lowest_bit(uint64_t bits)
     void kfix_put_levels(kfix_level* to, const kfix_side* side, int32_t lo, int32_t hi)
     void kfix_put_levels_back(kfix_level* to, const kfix_side* side, int32_t lo, int32_t hi)
 

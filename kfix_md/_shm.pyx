@@ -19,7 +19,7 @@ from libc.errno cimport errno, ENOSPC
 from posix.fcntl cimport posix_fallocate
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
-from kfix_md._entry cimport STATE_EMPTY, STATE_LIVE, BookSide, MDEntry, Order, OrderSlab, TopOfBook
+from kfix_md._entry cimport FAR_BITS, STATE_EMPTY, STATE_LIVE, BookSide, MDEntry, Order, OrderSlab, TopOfBook
 
 PREFIX = "kfix-md."
 LAYOUT = KFIX_LAYOUT
@@ -54,12 +54,24 @@ cdef inline void put_best(kfix_level* to, BookSide* side, int32_t was) noexcept 
     """The ten best of one side, best first; `was` is the number of levels at the last publication."""
     cdef int32_t n = side.n, lo = side.dirty_lo, hi = side.dirty_hi
     cdef kfix_side levels = arrays(side)
-    if n != was:
+    if n != was or side.dirty_far:
         lo, hi = 0, n
     lo = max(lo, n - 10, 0)
     hi = min(hi, n)
     if lo < hi:
         kfix_put_levels_back(&to[n - hi], &levels, lo, hi)
+
+
+cdef void put_far(kfix_level* to, uint64_t far, kfix_side* levels, int32_t lo, int32_t hi, int32_t n) noexcept nogil:
+    """Levels that were touched one by one, with those around them; not those of [lo, hi), which are there."""
+    cdef int32_t at
+    while far:
+        at = kfix_lowest_bit(far) << FAR_BITS
+        far &= far - 1
+        while at < n:
+            if at < lo or at + (1 << FAR_BITS) > hi:
+                kfix_put_levels(&to[at], levels, at, min(at + (1 << FAR_BITS), n))
+            at += 64 << FAR_BITS
 
 
 cdef inline void put_side(kfix_level* to, BookSide* side, int32_t was, int32_t capacity) noexcept nogil:
@@ -71,15 +83,18 @@ cdef inline void put_side(kfix_level* to, BookSide* side, int32_t was, int32_t c
     lo = max(lo, 0)
     if lo < hi:
         kfix_put_levels(&to[lo - cut], &levels, lo, hi)
+    if side.dirty_far and not (cut > 0 or was > capacity):
+        put_far(to, side.dirty_far, &levels, lo, hi, n)
 
 
 cdef inline bint touched(BookSide* side, int32_t was) noexcept nogil:
-    return side.n != was or side.dirty_lo < side.dirty_hi
+    return side.n != was or side.dirty_lo < side.dirty_hi or side.dirty_far != 0
 
 
 cdef inline void clean(BookSide* side) noexcept nogil:
     side.dirty_lo = 0x7fffffff
     side.dirty_hi = 0
+    side.dirty_far = 0
 
 
 cdef void put_orders(Slot* s, OrderSlab* slab) noexcept nogil:

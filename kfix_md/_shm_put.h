@@ -37,6 +37,8 @@ static inline __m128i kfix_join(__m128i low, __m128i high, const int halves) /* 
 }
 #endif
 
+static inline int kfix_lowest_bit(uint64_t bits) { return __builtin_ctzll(bits); }
+
 /* levels [lo, hi) into to[0], to[1], ... */
 static inline void kfix_put_levels(struct kfix_level *to, const struct kfix_side *from, int32_t lo, int32_t hi)
 {

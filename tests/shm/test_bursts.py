@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import random
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from kfix_md import Handler, State
 from kfix_md._shm import SegmentWriter
 from kfix_md.shm_layout import dtype
 from tests.streams import generate
+from tests.streams.market import Market
+from tests.streams.wire import frame
 
 BURST = 32
 
@@ -49,10 +52,11 @@ def same_books(handler: Handler, path) -> None:
     for symbol in handler.symbols:
         book = feed[symbol, str(handler[symbol].level)]
         assert book.seq == handler.book_state(symbol)[2]
-        sides = zip(book.depth(None, price="int"), handler.book(symbol).depth(None, price="int"), strict=True)
-        for ours, theirs in sides:
-            assert ours["price"].tolist() == theirs["price"].tolist()
-            assert ours["qty"].tolist() == theirs["qty"].tolist()
+        for n in (10, None):
+            sides = zip(book.depth(n, price="int"), handler.book(symbol).depth(n, price="int"), strict=True)
+            for ours, theirs in sides:
+                for name in ("price", "qty", "orders"):
+                    assert ours[name].tolist() == theirs[name].tolist()
 
 
 @pytest.mark.parametrize("service", ["spot-l2", "derivatives-l3"])
@@ -81,6 +85,47 @@ def test_many_symbols_in_one_read(segment):
     opening, frames = stream(symbols=5)
     handler = Handler(publisher=segment)
     handler.on_bytes(opening + b"".join(frames), 1)
+    same_books(handler, segment.path)
+
+
+@pytest.mark.parametrize(("service", "depth"), [
+    ("spot-l2", 12), ("spot-l2", 14), ("spot-l2", 300), ("spot-l2", 1500), ("derivatives-l3", 14), ("derivatives-l3", 200),
+])
+def test_changes_at_every_depth_are_published(tmp_path, monkeypatch, service, depth):
+    """As many far from the best as near it, alone and up to 40 in a read."""
+    monkeypatch.setattr(Market, "near", lambda market: market.rng.randrange(market.depth))
+    made = generate(service, symbols=1, depth=depth, messages=500, empties=False, admin=False, logout=False, seed=depth)
+    rng = random.Random(depth)
+    with SegmentWriter("deep", tmp_path, capacity=2, depth=2000, l3_depth=2000) as segment:
+        handler = Handler(publisher=segment)
+        handler.on_bytes(b"".join(made.frames[:-500]), 1)
+        frames = made.frames[-500:]
+        while frames:
+            n = rng.choice((1, 1, 1, 3, 40))
+            handler.on_bytes(b"".join(frames[:n]), 2)
+            same_books(handler, segment.path)
+            frames = frames[n:]
+        assert handler.stats["crc_failed"] == 0
+
+
+def test_a_level_touched_as_the_eleventh_is_among_the_ten_best_when_published(segment):
+    """A level comes, the eleventh below it changes, the level goes: the book has the ten best prices it had before."""
+    def message(seq, kind, *entries):
+        body = [(34, seq), (49, "KRAKEN-MD"), (52, "20231012-09:55:14.934"), (56, "C"), (55, "A/B"), (262, "0"),
+                (268, len(entries))]
+        for action, price, qty in entries:
+            body += [*([(279, action)] if kind == "X" else []), (269, "0"), (278, f"B{price}"), (270, price), (271, qty),
+                     (273, "09:55:15.071")]
+        return frame(kind, body)
+
+    handler = Handler(publisher=segment)
+    handler.define("A/B", 1, 1)
+    handler.on_bytes(message(1, "W", *[("0", f"{price}.0", "1.0") for price in range(111, 100, -1)]), 1)
+    came, changed = message(2, "X", ("0", "112.0", "1.0")), message(3, "X", ("1", "102.0", "7.0"))
+    read = came + changed + message(4, "X", ("2", "112.0", "0.0"))
+    handler.get_buffer()[:len(read)] = read
+    handler.buffer_updated(len(read), 2)
+    assert handler.book("A/B").depth(10, price="int")[0]["qty"][9] == 70
     same_books(handler, segment.path)
 
 
