@@ -12,9 +12,8 @@ import kfix_md
 from kfix_md import Handler, State
 from kfix_md._shm import SegmentWriter
 from kfix_md.shm_layout import dtype
-from tests.streams import generate
+from tests.streams import generate, wire
 from tests.streams.market import Market
-from tests.streams.wire import frame
 
 BURST = 32
 
@@ -89,7 +88,8 @@ def test_many_symbols_in_one_read(segment):
 
 
 @pytest.mark.parametrize(("service", "depth"), [
-    ("spot-l2", 12), ("spot-l2", 14), ("spot-l2", 300), ("spot-l2", 1500), ("derivatives-l3", 14), ("derivatives-l3", 200),
+    ("spot-l2", 12), ("spot-l2", 14), ("spot-l2", 300), ("spot-l2", 1500),
+    ("derivatives-l3", 14), ("derivatives-l3", 200),
 ])
 def test_changes_at_every_depth_are_published(tmp_path, monkeypatch, service, depth):
     """As many far from the best as near it, alone and up to 40 in a read."""
@@ -114,9 +114,9 @@ def test_a_level_touched_as_the_eleventh_is_among_the_ten_best_when_published(se
         body = [(34, seq), (49, "KRAKEN-MD"), (52, "20231012-09:55:14.934"), (56, "C"), (55, "A/B"), (262, "0"),
                 (268, len(entries))]
         for action, price, qty in entries:
-            body += [*([(279, action)] if kind == "X" else []), (269, "0"), (278, f"B{price}"), (270, price), (271, qty),
-                     (273, "09:55:15.071")]
-        return frame(kind, body)
+            body += [(279, action)] if kind == "X" else []
+            body += [(269, "0"), (278, f"B{price}"), (270, price), (271, qty), (273, "09:55:15.071")]
+        return wire.frame(kind, body)
 
     handler = Handler(publisher=segment)
     handler.define("A/B", 1, 1)
