@@ -18,11 +18,11 @@ typedef struct {
     uint32_t length;
 } kfix_level_aux;
 
-static inline int32_t kfix_bisect(const int64_t *p, int32_t left, int64_t key, int64_t flip) {
+static inline int32_t kfix_bisect(const int64_t *p, int32_t left, uint64_t key, uint64_t flip) {
     int32_t low = 0;
     while (left > 0) { /* halved without a branch on what is found */
         int32_t half = (left + 1) >> 1;
-        low += (p[low + half - 1] ^ flip) < key ? half : 0;
+        low += ((uint64_t)p[low + half - 1] ^ flip) < key ? half : 0;
         left = left - half;
     }
     return low;
@@ -31,10 +31,11 @@ static inline int32_t kfix_bisect(const int64_t *p, int32_t left, int64_t key, i
 /* index of the first of n sorted prices (best last) that is not worse than `price`; KFIX_GUARD stand in front.
  * The best eight are all looked at, the best 64 in three steps of three comparisons each. */
 static inline int32_t kfix_locate(const int64_t *p, int32_t n, int64_t price, int offers) {
-    const int64_t flip = -(int64_t)(offers != 0); /* offers descend: their complements ascend */
-    const int64_t key = price ^ flip;
+    /* bids ascend, the complements of offers do; with the sign turned they are compared as unsigned, which adds up
+     * without a detour */
+    const uint64_t flip = offers ? INT64_MAX : 1ull << 63, key = (uint64_t)price ^ flip;
     const int64_t *q = p + n;
-#define KFIX_NOT_WORSE(at) ((q[at] ^ flip) >= key)
+#define KFIX_NOT_WORSE(at) (((uint64_t)q[at] ^ flip) >= key)
     int32_t better = 0;
     for (int k = 1; k <= KFIX_NEAR; k++) better += KFIX_NOT_WORSE(-k);
     q -= better;
