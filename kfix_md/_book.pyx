@@ -101,7 +101,7 @@ cdef class Book:
     `levels`, the number of levels a side that memory is taken for at first (it grows).
     """
 
-    def __cinit__(self, int price_precision=0, int qty_precision=0, *, int levels=64):
+    def __cinit__(self, int price_precision=0, int qty_precision=0, *, int levels=16):
         self.price_precision = price_precision
         self.qty_precision = qty_precision
         self.rule = RULE_LEVEL
