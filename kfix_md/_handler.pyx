@@ -276,6 +276,8 @@ cdef class Handler(Symbols):
         if not in_order(self, &h, recv_ns):
             return self.controlled(&h, p, n, recv_ns)
         self.sequence.expected = h.seq + 1
+        if self.n_slots > FEW_SYMBOLS:
+            self.ask_next(h.body + n + 3)  # behind its 55=, if the header of the next frame is as long as this one's
         if self.journal is not None:
             self.journal.put(REC_FRAME, self.session_number, recv_ns, p, n)
         flags = self.market_data(&h, end, recv_ns, 0)

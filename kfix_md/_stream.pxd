@@ -13,6 +13,9 @@ cdef class Stream:
     cdef int64_t capacity, start, end
     cdef bint in_garbage
     cdef int64_t resets
+    # the bytes that frames are being found in
+    cdef const char* first
+    cdef const char* last
 
     cdef int room(self, int64_t n) except -1
     cdef int64_t in_place(self, const char* p, int64_t total, int64_t recv_ns) except -1

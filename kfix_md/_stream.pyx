@@ -55,6 +55,7 @@ cdef class Stream:
     cdef int64_t in_place(self, const char* p, int64_t total, int64_t recv_ns) except -1:
         # sound frames from p on that have their padding within `total`: the number of bytes they take
         cdef int64_t at = 0, length, resets = self.resets
+        self.first, self.last = p, p + total
         while total - at > PADDING:
             if next_frame(p + at, total - at - PADDING, self.max_frame, &length) != FRAME_OK:
                 break
@@ -115,6 +116,7 @@ cdef class Stream:
     cdef int64_t run(self, int64_t recv_ns) except -1:
         cdef int64_t length, at
         cdef int kind
+        self.first, self.last = self.buffer + self.start, self.buffer + self.end
         while self.start < self.end:
             kind = next_frame(self.buffer + self.start, self.end - self.start, self.max_frame, &length)
             if kind == FRAME_OK:

@@ -1,4 +1,4 @@
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t
 
 from kfix_md._book cimport Book
 from kfix_md._entry cimport TopOfBook
@@ -7,20 +7,20 @@ from kfix_md._stream cimport Stream
 
 cdef enum:
     SYMBOL_BYTES = 40
-    REQ_ID_BYTES = 40
+    REQ_ID_BYTES = 32
+    LINE = 64               # bytes of a cache line
     ANY_REQ_ID = 0
     NO_REQ_ID = -1
     BURST = 32              # messages of one read after which touched books are published, at the latest
 
 
-cdef struct Slot:               # one symbol of this stream
+cdef struct Slot:               # one symbol of this stream: three cache lines
     char symbol[SYMBOL_BYTES]
-    char req_id[REQ_ID_BYTES]
     int32_t symbol_n
     int32_t req_n               # length of the 262 that is applied; ANY_REQ_ID, NO_REQ_ID
     int32_t shm_slot            # -1: not published
-    int32_t price_precision
-    int32_t qty_precision
+    int8_t price_precision
+    int8_t qty_precision
     uint8_t synced              # the book holds a snapshot and every message since
     uint8_t halted              # the instrument's status does not trade
     uint8_t verifiable          # 5041 can be checked: the subscribed depth covers ten levels
@@ -29,6 +29,7 @@ cdef struct Slot:               # one symbol of this stream
     uint8_t silent              # another handler's copy is the published one
     TopOfBook top
     const void* ends[6]         # behind the best of the book's arrays, see kfix_ask_for
+    char req_id[REQ_ID_BYTES]
 
 
 cdef class Symbols(Stream):
@@ -50,6 +51,8 @@ cdef class Symbols(Stream):
 
     cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept
     cdef int _define_row(self, bytes symbol, bytes price, bytes qty) except -1
+    cdef int _more_slots(self, int32_t capacity) except -1
+    cdef void ask_next(self, const char* symbol) noexcept
     cdef int set_state(self, int32_t row, int state, int cause) except -1
     cdef void publish_slot(self, Slot* s, Book book) noexcept
     cdef int settled(self, Slot* s, Book book) noexcept

@@ -3,9 +3,11 @@
 Symbols are found through an open-addressing table of rows; a row is a Slot, and has a book once there is data.
 """
 
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memchr, memcmp, memcpy, memset
+from posix.stdlib cimport posix_memalign
 
 from kfix_md._book cimport CRC_DEPTH, Book, L2Book
 from kfix_md._book_l3 cimport L3Book
@@ -21,22 +23,37 @@ cdef extern from "_scan.h" nogil:
 cdef extern from "_levels.h" nogil:
     void kfix_ask(const void* p, size_t bytes)
 
+cdef extern from "Python.h":
+    PyObject* PyList_GET_ITEM(list items, Py_ssize_t i)     # borrowed
+
 cdef enum:
     MAX_SYMBOLS = 65536
+    BOOK_BYTES = 256            # of a Book that messages touch
+
+assert sizeof(Slot) == 3 * LINE
 
 _KEEPS_BOOK = {State.GAP, State.STALE, State.HALTED, State.LIVE, State.EMPTY}
 
 
-cdef inline uint32_t hash_symbol(const char* p, int32_t n) noexcept nogil:
-    # from the first and the last eight bytes; `p` has padding behind it
-    cdef uint64_t head, tail = 0
-    memcpy(&head, p, 8)
-    if n < 8:
-        head &= (<uint64_t>1 << (8 * n)) - 1
-    else:
-        memcpy(&tail, p + n - 8, 8)
-    head = (head ^ (tail * <uint64_t>0x9E3779B97F4A7C15)) * <uint64_t>0xD6E8FEB86659FD93
-    return <uint32_t>(head >> 32)
+cdef struct Key:        # a symbol's first and last eight bytes: all of one that has at most sixteen
+    uint64_t head
+    uint64_t tail
+
+
+cdef inline Key key_of(const char* p, int32_t n) noexcept nogil:
+    # `p` has padding behind it; of less than eight bytes the rest counts as zero, as it is in a Slot. No branch:
+    # lengths change from message to message
+    cdef Key key
+    cdef int spare = 8 * max(8 - n, 0) & 63
+    memcpy(&key.head, p, 8)
+    memcpy(&key.tail, p + max(n - 8, 0), 8)
+    key.head = key.head << spare >> spare
+    key.tail = key.tail << spare >> spare
+    return key
+
+
+cdef inline uint32_t hash_symbol(const Key* key) noexcept nogil:
+    return <uint32_t>(((key.head ^ key.tail * <uint64_t>0x9E3779B97F4A7C15) * <uint64_t>0xD6E8FEB86659FD93) >> 32)
 
 
 cdef int small(bytes value) noexcept:
@@ -74,15 +91,37 @@ cdef class Symbols(Stream):
     # ---- the table ----
 
     cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept:
-        cdef uint32_t at = hash_symbol(symbol, n) & self.mask
+        cdef Key key = key_of(symbol, n)
+        cdef Key held
+        cdef uint32_t at = hash_symbol(&key) & self.mask
         cdef int32_t row = self.table[at]
         while row >= 0:
             kfix_ask(&self.slots[row], sizeof(Slot))
-            if self.slots[row].symbol_n == n and kfix_same(self.slots[row].symbol, symbol, n):
-                return row
+            if self.slots[row].symbol_n == n:
+                held = key_of(self.slots[row].symbol, n)
+                if held.head == key.head and held.tail == key.tail and (
+                        n <= 16 or kfix_same(self.slots[row].symbol, symbol, n)):
+                    return row
             at = (at + 1) & self.mask
             row = self.table[at]
         return -1
+
+    cdef void ask_next(self, const char* symbol) noexcept:
+        # with many symbols slot and book of the next message have left the caches: they are asked for one message
+        # ahead. Its symbol should stand at `symbol`; when it does not, or has not come yet, nothing happens.
+        cdef const char* end
+        cdef int32_t row
+        cdef Key key
+        if symbol - 4 < self.first or symbol + SYMBOL_BYTES > self.last or memcmp(symbol - 4, b"\x0155=", 4) != 0:
+            return
+        end = <const char*>memchr(symbol, 1, SYMBOL_BYTES)
+        if end == NULL or end == symbol:
+            return
+        key = key_of(symbol, end - symbol)
+        row = self.table[hash_symbol(&key) & self.mask]
+        if row >= 0:
+            kfix_ask(&self.slots[row], sizeof(Slot))
+            kfix_ask(PyList_GET_ITEM(self.books, row), BOOK_BYTES)
 
     def row_of(self, symbol):
         """Row of a symbol; raises NoSuchSymbol."""
@@ -155,16 +194,11 @@ cdef class Symbols(Stream):
     def _new_slot(self, symbol, bytes text, int price_precision, int qty_precision):
         cdef int32_t row = self.n_slots, i
         cdef Slot* s
-        cdef Slot* slots
         cdef int32_t* table
         if row == MAX_SYMBOLS:
             raise ProtocolError(f"more than {MAX_SYMBOLS} instruments")
         if row == self.slot_capacity:
-            slots = <Slot*>realloc(self.slots, max(2 * row, 64) * sizeof(Slot))
-            if slots == NULL:
-                raise MemoryError("no memory for symbols")
-            self.slots = slots
-            self.slot_capacity = max(2 * row, 64)
+            self._more_slots(max(2 * row, 64))
         s = &self.slots[row]
         memset(s, 0, sizeof(Slot))
         memcpy(s.symbol, <const char*>text, len(text))
@@ -191,8 +225,20 @@ cdef class Symbols(Stream):
         self._enter(row)
         return row
 
+    cdef int _more_slots(self, int32_t capacity) except -1:
+        cdef void* slots
+        if posix_memalign(&slots, LINE, capacity * sizeof(Slot)) != 0:
+            raise MemoryError("no memory for symbols")
+        if self.n_slots:
+            memcpy(slots, self.slots, self.n_slots * sizeof(Slot))
+        free(self.slots)
+        self.slots = <Slot*>slots
+        self.slot_capacity = capacity
+        return 0
+
     def _enter(self, int32_t row):
-        cdef uint32_t at = hash_symbol(self.slots[row].symbol, self.slots[row].symbol_n) & self.mask
+        cdef Key key = key_of(self.slots[row].symbol, self.slots[row].symbol_n)
+        cdef uint32_t at = hash_symbol(&key) & self.mask
         while self.table[at] >= 0:
             at = (at + 1) & self.mask
         self.table[at] = row
