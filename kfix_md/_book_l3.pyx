@@ -217,9 +217,9 @@ cdef class L3Book(Book):
         return BOOK_OK
 
     cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept:
-        # the CRC of a level, which was valid, where the text of one order changed: it was (old, old_n), nothing for a new
-        # order, and is that of `o` now, nothing when o.crc_len still is old_n. Both neighbours are walked at once,
-        # so that only the shorter way to an end of the queue is gone.
+        # the CRC of a level, which was valid, where the text of one order changed: it was (old, old_n), nothing for a
+        # new order, and is that of `o` now, nothing when o.crc_len still is old_n. Both neighbours are walked at
+        # once, so that only the shorter way to an end of the queue is gone.
         cdef Order* rows = self.slab.rows
         cdef int32_t ahead = o.prev, behind = o.next
         cdef uint32_t before = 0, before_n = 0, after = 0, after_n = 0, fresh = 0
