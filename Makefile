@@ -39,7 +39,7 @@ sanitize: $(VENV)/.ready
 	cd $(SANITIZED) && LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 	  "$(CURDIR)/$(PY)" -m pytest -p no:cacheprovider tests/core \
-	  tests/shm/test_books.py tests/shm/test_orders_trades.py tests/shm/test_torn.py \
+	  tests/shm/test_books.py tests/shm/test_bursts.py tests/shm/test_orders_trades.py tests/shm/test_torn.py \
 	  tests/journal tests/recorder/test_rows.py tests/recorder/test_replay.py tests/recorder/test_queries.py
 
 demo: build
