@@ -93,12 +93,14 @@ cdef class Symbols(Stream):
     cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept:
         cdef Key key = key_of(symbol, n)
         cdef Key held
+        cdef int32_t tail = max(n - 8, 0)
         cdef uint32_t at = hash_symbol(&key) & self.mask
         cdef int32_t row = self.table[at]
         while row >= 0:
             kfix_ask(&self.slots[row], sizeof(Slot))
             if self.slots[row].symbol_n == n:
-                held = key_of(self.slots[row].symbol, n)
+                memcpy(&held.head, self.slots[row].symbol, 8)
+                memcpy(&held.tail, self.slots[row].symbol + tail, 8)
                 if held.head == key.head and held.tail == key.tail and (
                         n <= 16 or kfix_same(self.slots[row].symbol, symbol, n)):
                     return row
