@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zlib
 from decimal import Decimal
 
 import numpy as np
@@ -137,6 +138,27 @@ def test_levels_are_found_at_every_distance_from_the_best(span):
         levels = core.depth(None, price="int")[side]
         assert list(zip(levels["price"].tolist(), levels["qty"].tolist(), strict=True)) == sorted(
             plain[side].items(), reverse=side == 0)
+
+
+@pytest.mark.parametrize("width", [11, 14, 40])
+def test_checksum_after_any_number_of_changes_around_the_tenth_level(width):
+    core, plain, rng = L2Book(0, 0), ({}, {}), np.random.default_rng(width)
+    for _ in range(4000):
+        rows = np.zeros(rng.choice([1, 1, 1, 2, 5]), ENTRY_DTYPE)
+        for row in rows:
+            price = int(rng.integers(1, width))
+            row["side"], row["price"], row["qty"] = rng.integers(2), price, 10 ** rng.integers(0, 15)
+            side = plain[row["side"]]
+            if price in side and rng.random() < 0.4:
+                row["action"] = 2
+                del side[price]
+            else:
+                row["action"] = price in side
+                side[price] = int(row["qty"])
+        core.apply(rows)
+        best = sorted(plain[1].items())[:10] + sorted(plain[0].items(), reverse=True)[:10]
+        assert core.crc("level") == zlib.crc32("".join(f"{price}{qty}" for price, qty in best).encode())
+    assert core.unknown == core.repeated == 0
 
 
 def entry_strategy(l3: bool):
