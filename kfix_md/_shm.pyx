@@ -101,12 +101,12 @@ cdef void put_orders(Slot* s, OrderSlab* slab) noexcept nogil:
     cdef int32_t i, row
     cdef int32_t limit = min(slab.used, <int32_t> s.orders_ready)
     if slab.n_dirty < 0:
-        kfix_put(s.orders, slab.rows, limit * sizeof(Order))
+        memcpy(s.orders, slab.rows, limit * sizeof(Order))
     else:
         for i in range(slab.n_dirty):
             row = slab.dirty[i]
             if 0 <= row < limit:
-                kfix_put(&s.orders[row], &slab.rows[row], sizeof(Order))
+                memcpy(&s.orders[row], &slab.rows[row], sizeof(Order))
     slab.n_dirty = 0
 
 

@@ -305,7 +305,13 @@ static inline void kfix_write_end(uint64_t *version)
     kfix_store_release(version, *version + 1);
 }
 
-static inline void kfix_put(void *to, const void *from, size_t bytes) { memcpy(to, from, bytes); }
+/* Words into shared memory, one by one: what was just written in words is not loaded again in wider pieces. */
+static inline void kfix_put(void *to, const void *from, size_t bytes)
+{
+    kfix_word *t = (kfix_word *)to;
+    const kfix_word *f = (const kfix_word *)from;
+    for (size_t i = 0; i < bytes / 8; i++) kfix_store(t + i, f[i]);
+}
 
 /* Reader's side: begin, copy words with kfix_get, then end says whether the copy is whole. */
 static inline uint64_t kfix_read_begin(const uint64_t *version) { return kfix_load_acquire(version); }
