@@ -25,7 +25,7 @@
 #endif
 
 /* KFIX_SIMD=scalar: numbers, times and ids are read without SSE4.1, as on a machine that has none */
-static int kfix_plain = !KFIX_WIDE;
+static int kfix_plain __attribute__((unused)) = !KFIX_WIDE;
 
 static inline uint64_t kfix_load8(const char *p) {
     uint64_t v;
