@@ -1,4 +1,4 @@
-/* How levels, rows and heads get into shared memory: by whole vectors, inside a block's seqlock.
+/* How levels get into shared memory: by whole vectors, inside a block's seqlock.
  *
  * A reader that sees the same even version before and after its copy has copied nothing half written: words may
  * go in any width and order between kfix_write_begin and kfix_write_end, over which nothing moves. */
