@@ -34,7 +34,7 @@ def opened(opening: bytes) -> Handler:
 
 def race_of(group: str, cases: dict[str, tuple[bytes, bytes]], messages: int, rounds: int) -> list[Row]:
     """Each case over the same number of messages; ratios to the first."""
-    race = Race(group, messages)
+    race = Race(group, messages, calls=4)
     for name, (opening, updates) in cases.items():
         race.add(name, lambda handler, updates=updates: handler.on_bytes(updates),
                  prepare=lambda opening=opening: opened(opening))
@@ -88,7 +88,7 @@ def orders(rounds: int, quick: bool) -> list[Row]:
     """
     sizes = (1_000, 10_000, 100_000) if quick else (1_000, 10_000, 100_000, 1_000_000)
     messages, updates_of = 1_000, build.driver().Updates
-    race = Race("growth, resting orders of an L3 book", messages)
+    race = Race("growth, resting orders of an L3 book", messages, calls=4)
     ends = np.arange(2, 2 * messages + 1, 2, dtype=np.int64)
     for size in sizes:
         opening, updates = order_flow(size, messages)
