@@ -11,7 +11,7 @@ cdef enum:
     LINE = 64               # bytes of a cache line
     ANY_REQ_ID = 0
     NO_REQ_ID = -1
-    BURST = 32              # messages of one read after which touched books are published, at the latest
+    BURST = 64              # messages of one read after which touched books are published, at the latest
 
 
 cdef struct Slot:               # one symbol of this stream: three cache lines

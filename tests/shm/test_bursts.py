@@ -1,4 +1,4 @@
-"""How often a handler publishes: once a read or every 32 messages, at once when a state changes, always all of it."""
+"""How often a handler publishes: once a read or every 64 messages, at once when a state changes, always all of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kfix_md.shm_layout import dtype
 from tests.streams import generate, wire
 from tests.streams.market import Market
 
-BURST = 32
+BURST = 64
 
 
 @pytest.fixture
