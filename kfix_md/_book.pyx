@@ -58,29 +58,27 @@ cdef inline void join_side(Book book, int side) noexcept:
     cdef BookSide* s = &book.sides[side]
     cdef SideCrc* known = &book.side_crc[side]
     cdef int32_t n = s.n, first = max(n - CRC_DEPTH, 0), i
-    cdef uint32_t length, stale
+    cdef uint32_t stale
     if known.length <= ONE_TOUCHED and n > 0:
         i = max(n - 1 - (ONE_TOUCHED - known.length), 0)
-        if book.rule == RULE_LEVEL:
-            touch_level(book, side, i)
-        elif book.aux[side][i].length == 0:
-            book.level_crc(side, i, &length, book.rule)
+        if book.rule == RULE_LEVEL or book.aux[side][i].length == 0:
+            renew_level(book, side, i)
     else:
         stale = kfix_crc_stale(book.aux[side] + first, n - first)
         while stale:
-            i = first + kfix_lowest(stale)
+            renew_level(book, side, first + kfix_lowest(stale))
             stale &= stale - 1
-            if book.rule == RULE_LEVEL:
-                touch_level(book, side, i)
-            else:
-                book.level_crc(side, i, &length, book.rule)
     known.crc = kfix_crc_join(book.aux[side] + first, n - first, &known.length)
 
 
-cdef inline void touch_level(Book book, int side, int32_t i) noexcept:
-    # the CRC of one level by the level rule
+cdef inline void renew_level(Book book, int side, int32_t i) noexcept:
+    # the CRC of one level by the book's own rule; by the level rule at once, without a virtual call
     cdef LevelAux* aux = &book.aux[side][i]
+    cdef uint32_t length
     cdef uint8_t n
+    if book.rule != RULE_LEVEL:
+        book.level_crc(side, i, &length, book.rule)
+        return
     aux.crc = kfix_crc_level(book.sides[side].price[i], book.sides[side].qty[i], &n)
     aux.length = n
 

@@ -12,7 +12,8 @@ from kfix_md._entry cimport (
     ACTION_DELETE, ACTION_NEW, ENTRY_LAST, ENTRY_SNAPSHOT, ID_NONE, ID_UUID, SIDE_TRADE, MDEntry,
 )
 from kfix_md._fields cimport (
-    MAX_HEADER_TEXT, MD_BAD_VALUE, MD_OK, MD_OTHER_SYMBOL, FieldReader, Header, MDMessage, kfix_dates, near_midnight,
+    MAX_HEADER_TEXT, MD_BAD_VALUE, MD_OK, MD_OTHER_SYMBOL, TEXT_40, TEXT_55, TEXT_262, TEXT_268, TEXT_270, TEXT_271,
+    TEXT_273, TEXT_2446, TEXT_5041, TEXT_5060, TEXT_5273, FieldReader, Header, MDMessage, kfix_dates, near_midnight,
 )
 from kfix_md._frame cimport FRAME_OK, next_frame
 
@@ -111,17 +112,17 @@ cdef inline int begin_fast(Codec self, Header* h, const char* end, MDMessage* m)
     cdef const char* p = h.body
     cdef const char* q
     cdef uint64_t number
-    if kfix_load4(p) & 0xFFFFFF != 0x3D3535:    # "55="
+    if kfix_load4(p) & 0xFFFFFF != TEXT_55:
         return MD_BAD_VALUE
     p += 3
     q = kfix_next_soh(p)        # one stands before `end`
-    if q == p or kfix_load4(q + 1) != 0x3D323632:      # "262="
+    if q == p or kfix_load4(q + 1) != TEXT_262:
         return MD_BAD_VALUE
     m.symbol.p = p
     m.symbol.n = q - p
     p = q + 5
     q = kfix_next_soh(p)
-    if q == p or kfix_load4(q + 1) != 0x3D383632:      # "268="
+    if q == p or kfix_load4(q + 1) != TEXT_268:
         return MD_BAD_VALUE
     m.req_id.p = p
     m.req_id.n = q - p
@@ -143,6 +144,15 @@ cdef inline int begin_fast(Codec self, Header* h, const char* end, MDMessage* m)
     m.error = MD_OK
     m.repeated_tags = 0
     return MD_OK
+
+
+cdef inline bint iso_field(const char** p, kfix_dates* dates, int64_t* t) noexcept:
+    # 5060 or 5273 at p, which goes behind its SOH
+    cdef const char* q = p[0] + 5
+    cdef int64_t ns = kfix_iso(&q, dates)
+    t[0] = ns
+    p[0] = q + 1
+    return ns >= 0 and q[0] == SOH
 
 
 cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* m, int price_precision,
@@ -178,13 +188,13 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
             e.id_kind = ID_UUID
             p += 37
             q = p + 4
-            if kfix_load4(p) != 0x3D303732 or kfix_fixed(&q, price_precision, &e.price) != 0:   # "270="
+            if kfix_load4(p) != TEXT_270 or kfix_fixed(&q, price_precision, &e.price) != 0:
                 return MD_BAD_VALUE
             p = q
         else:
             # side letter and price, then the price again
             p += 1
-            if kfix_fixed(&p, price_precision, &e.price) == 0 and kfix_load4(p) == 0x3D303732 \
+            if kfix_fixed(&p, price_precision, &e.price) == 0 and kfix_load4(p) == TEXT_270 \
                     and (id_p[0] == c'B' or id_p[0] == c'O') and kfix_same(id_p + 1, p + 4, p - id_p - 1):
                 e.id_kind = ID_NONE
                 e.id_hi = 0
@@ -192,13 +202,13 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
                 p += 4 + (p - id_p - 1)
             else:
                 q = kfix_next_soh(id_p)
-                if q == id_p or kfix_load4(q + 1) != 0x3D303732:
+                if q == id_p or kfix_load4(q + 1) != TEXT_270:
                     return MD_BAD_VALUE
                 self.read_id(id_p, q - id_p, e)
                 p = q + 5
                 if kfix_fixed(&p, price_precision, &e.price) != 0:
                     return MD_BAD_VALUE
-        if kfix_load4(p) != 0x3D313732:         # "271="
+        if kfix_load4(p) != TEXT_271:
             return MD_BAD_VALUE
         p += 4
         if kfix_fixed(&p, qty_precision, &qty) != 0:
@@ -206,7 +216,7 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
         e.qty = qty
         # ACTION_LEAVE is ACTION_DELETE + 1: deleted, but with a quantity
         e.action = action + ((action == ACTION_DELETE) & (qty > 0))
-        if kfix_load4(p) != 0x3D333732:         # "273="
+        if kfix_load4(p) != TEXT_273:
             return MD_BAD_VALUE
         clock = kfix_clock_ms(p + 4)
         if clock < 0:
@@ -220,34 +230,28 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
         e.spare0 = 0
         e.spare1 = 0
         tag = kfix_load4(p)
-        if tag == 0x30363035:                   # "5060"
-            p += 5
-            e.event_ns = kfix_iso(&p, dates)
-            if e.event_ns < 0 or p[0] != SOH:
+        if tag == TEXT_5060:
+            if not iso_field(&p, dates, &e.event_ns):
                 return MD_BAD_VALUE
-            p += 1
             tag = kfix_load4(p)
-        if tag == 0x33373235:                   # "5273"
-            p += 5
-            e.queue_ns = kfix_iso(&p, dates)
-            if e.queue_ns < 0 or p[0] != SOH:
+        if tag == TEXT_5273:
+            if not iso_field(&p, dates, &e.queue_ns):
                 return MD_BAD_VALUE
-            p += 1
         elif side == SIDE_TRADE:
             if qty == 0 and action != ACTION_DELETE:
                 return MD_BAD_VALUE
-            if tag & 0xFFFFFF == 0x3D3034 and p[4] == SOH:      # "40="
+            if tag & 0xFFFFFF == TEXT_40 and p[4] == SOH:
                 if <uint8_t>(p[3] - c'0') > 9:
                     return MD_BAD_VALUE
                 e.ord_type = p[3] - c'0'
                 p += 5
-            if kfix_load4(p) == 0x36343432 and p[4] == c'=' and p[6] == SOH:    # "2446"
+            if kfix_load4(p) == TEXT_2446 and p[4] == c'=' and p[6] == SOH:
                 if <uint8_t>(p[5] - c'0') > 9:
                     return MD_BAD_VALUE
                 e.aggressor = p[5] - c'0'
                 p += 7
         e += 1
-    if kfix_load4(p) == 0x31343035 and p[4] == c'=':            # "5041"
+    if kfix_load4(p) == TEXT_5041 and p[4] == c'=':
         p += 5
         if kfix_whole(&p, &number) != 0 or number >> 32 != 0:
             return MD_BAD_VALUE

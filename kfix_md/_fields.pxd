@@ -24,6 +24,23 @@ cdef enum:
 
     MAX_HEADER_TEXT = 48
 
+    # what stands before a value, as four bytes are loaded: "270=" and so on; of longer tags their digits, of shorter
+    # ones three bytes
+    TEXT_40 = 0x3D3034
+    TEXT_55 = 0x3D3535
+    TEXT_262 = 0x3D323632
+    TEXT_268 = 0x3D383632
+    TEXT_269 = 0x3D393632
+    TEXT_270 = 0x3D303732
+    TEXT_271 = 0x3D313732
+    TEXT_273 = 0x3D333732
+    TEXT_278 = 0x3D383732
+    TEXT_279 = 0x3D393732
+    TEXT_2446 = 0x36343432
+    TEXT_5041 = 0x31343035
+    TEXT_5060 = 0x30363035
+    TEXT_5273 = 0x33373235
+
 
 cdef struct Span:
     const char* p

@@ -51,16 +51,6 @@ cdef enum:
     HAS_QUEUE = 128
     HAS_ALL = 31
 
-    # what stands before a value, as four bytes are loaded: "270=" and so on, and "5060" with its '=' behind
-    TEXT_269 = 0x3D393632
-    TEXT_270 = 0x3D303732
-    TEXT_271 = 0x3D313732
-    TEXT_273 = 0x3D333732
-    TEXT_278 = 0x3D383732
-    TEXT_279 = 0x3D393732
-    TEXT_5060 = 0x30363035
-    TEXT_5273 = 0x33373235
-
 
 cdef inline int l2_id(const Span* id, const Span* price) noexcept nogil:
     # 278 that repeats side letter and price

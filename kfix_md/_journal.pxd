@@ -27,7 +27,6 @@ cdef class JournalWriter:
     cdef uint64_t number
     cdef int64_t roll_ns    # a record received from here on belongs to the next session date
     cdef uint32_t pending   # bytes of the record that is put and not yet committed, 0: none
-    cdef uint32_t body_crc
     cdef uint32_t body_n
     cdef uint32_t head      # kind, session << 16
     cdef int64_t recv_ns
