@@ -3,7 +3,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-SOURCES := $(wildcard kfix_md/*.pyx kfix_md/*.pxd kfix_md/*.h) setup.py
+SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
+# the tests' compiled rigs are built with the package, in place
+export KFIX_TEST_RIGS := 1
 
 .PHONY: all build demo test lint sanitize chaos soak clean
 
@@ -27,7 +29,7 @@ test: build lint
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff check .
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint kfix_md
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint kfix_md recorder tests
 
 # the core's tests with AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the tree
 SANITIZED := build/sanitize
@@ -43,7 +45,7 @@ sanitize: $(VENV)/.ready
 	  tests/journal tests/recorder/test_rows.py tests/recorder/test_replay.py tests/recorder/test_queries.py
 
 demo: build
-	$(PY) -m kfix_md.demo
+	$(PY) -m kfix_md.cli.demo
 
 # four services, faults several times a second, a rollover every 20 s; every LIVE book against the venue's truth
 CHAOS_SECONDS ?= 180
@@ -57,7 +59,8 @@ soak: build
 	$(PY) -m tests.chaos.soak --messages $(SOAK_MESSAGES)
 
 clean:
-	rm -rf build .venv dist *.egg-info kfix_md/*.so
+	rm -rf build .venv dist *.egg-info
+	find kfix_md recorder tests -name '*.so' -delete
 
 .PHONY: torn
 # torn readings of shared memory: 10^8 against a writer at a million a second, and flat out; then what reading costs

@@ -26,15 +26,22 @@ if SANITIZE:
     ]
     LDFLAGS = ["-fsanitize=address,undefined"]
 
+FOLDERS = ["kfix_md", "recorder"]
+if os.environ.get("KFIX_TEST_RIGS") == "1":  # compiled helpers of the tests: built in place, never packaged
+    FOLDERS.append("tests")
+
+HEADERS = [str(header) for header in sorted(Path("kfix_md").rglob("*.h"))]
 extensions = [
     Extension(
-        f"kfix_md.{source.stem}",
+        ".".join(source.with_suffix("").parts),
         [str(source)],
+        include_dirs=["kfix_md"],
         extra_compile_args=CFLAGS,
         extra_link_args=LDFLAGS,
-        depends=[str(header) for header in sorted(Path("kfix_md").glob("*.h"))],
+        depends=HEADERS,
     )
-    for source in sorted(Path("kfix_md").glob("_*.pyx"))
+    for folder in FOLDERS
+    for source in sorted(Path(folder).rglob("*.pyx"))
 ]
 
 if os.environ.get("KFIX_NO_EXTENSIONS") == "1":

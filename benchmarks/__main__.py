@@ -16,8 +16,8 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
-from . import books, decode, growth, ingest, latency, path, start, workload
-from .race import Row
+from benchmarks import books, decode, growth, ingest, latency, path, start, workload
+from benchmarks.race import Row
 
 PACKAGES = ("numpy", "Cython", "uvloop", "aiofastnet", "simplefix", "sortedcontainers", "order-book", "quickfix",
             "quickfix-tls", "nautilus_trader", "hftbacktest")

@@ -10,14 +10,13 @@ from decimal import Decimal
 
 import numpy as np
 
+from benchmarks import build
+from benchmarks.race import Race, Row, absent, compare
+from benchmarks.rivals_hftbacktest import hftbacktest
+from benchmarks.workload import Workload
 from kfix_md._book import L2Book
 from kfix_md._book_l3 import L3Book
 from kfix_md._entry import ENTRY_DTYPE, Action
-
-from . import build
-from .race import Race, Row, absent, compare
-from .rivals_hftbacktest import hftbacktest
-from .workload import Workload
 
 OURS, FLAT = "kfix-md", "plain C++ flat arrays"
 SLOW = 1_000  # messages for the rivals in Python

@@ -14,7 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import recorder
-from recorder import compact, layout
+from kfix_md import trading_day
+from recorder import compact
 from recorder.writer import Writer
 from tests.recorder import big, build
 
@@ -33,7 +34,7 @@ def main() -> None:
     work = Path(tempfile.mkdtemp())
     try:
         tree, day = big.year(work)
-        at = build.START_NS + layout.DAY_NS + 40 * build.STEP_NS
+        at = build.START_NS + trading_day.DAY_NS + 40 * build.STEP_NS
         root = tree.root
         wait("recorder.open and its dates", lambda: recorder.open(root).dates())
         wait("open and one second of a symbol", lambda: recorder.open(root).ticks("BTC/USD", at - 10**9, at))

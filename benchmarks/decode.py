@@ -6,9 +6,9 @@ import calendar
 import ctypes
 from collections.abc import Callable
 
-from . import build
-from .race import Race, Row, absent, compare
-from .workload import Workload
+from benchmarks import build
+from benchmarks.race import Race, Row, absent, compare
+from benchmarks.workload import Workload
 
 REFERENCE = "plain C++ reader"
 GROUP, ORDER = (279, 269, 278, 270, 271, 273), (5060, 5273)

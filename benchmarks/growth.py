@@ -6,13 +6,12 @@ import tracemalloc
 
 import numpy as np
 
+from benchmarks import books, build
+from benchmarks.race import Race, Row
 from kfix_md import Handler
 from kfix_md._book_l3 import L3Book
 from kfix_md._entry import ENTRY_DTYPE, Action, IdKind
 from tests.streams import generate
-
-from . import books, build
-from .race import Race, Row
 
 PER_LEVEL = 20  # orders, so that more orders are more levels too
 

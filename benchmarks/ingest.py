@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import receivers
-from .race import Row, absent, compare
-from .venue import MARKER, Link, Market, Session, Venue
+from benchmarks import receivers
+from benchmarks.race import Row, absent, compare
+from benchmarks.venue import MARKER, Link, Market, Session, Venue
 
 GROUP = "TLS 1.3 ingest, one message per record"
 RIVAL = "C, epoll and static memory BIO"
@@ -121,7 +121,7 @@ def run(rounds: int, quick: bool) -> list[Row]:
 
 
 if __name__ == "__main__":
-    from .__main__ import line
+    from benchmarks.__main__ import line
 
     for row in run(9, True):
         print(line(row))

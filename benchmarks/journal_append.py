@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from kfix_md import _journal
+from kfix_md.journal import writer as _journal
 
 
 def main() -> None:

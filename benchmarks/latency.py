@@ -27,11 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import kfix_md
-
-from . import receivers
-from .ingest import Receiver, cpu_ns
-from .race import Row, absent, compare
-from .venue import Market, Session, Venue
+from benchmarks import receivers
+from benchmarks.ingest import Receiver, cpu_ns
+from benchmarks.race import Row, absent, compare
+from benchmarks.venue import Market, Session, Venue
 
 GROUP = "wire to shared memory, 5,000 messages a second"
 CPU_GROUP = "TLS 1.3 ingest, one message per wake-up"
@@ -217,7 +216,7 @@ def far(histogram: Any) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    from .__main__ import line
+    from benchmarks.__main__ import line
 
     for row in run(15, True):
         print(line(row))

@@ -6,9 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from .__main__ import told_lines
-from .build import ROOT
-from .race import Row
+from benchmarks.__main__ import told_lines
+from benchmarks.build import ROOT
+from benchmarks.race import Row
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import recorder
 from kfix_md import Handler
-from kfix_md._journal import JournalWriter
+from kfix_md.journal.writer import JournalWriter
 from recorder import compact, files, schema
 from recorder.process import Recorder, Settings
 

@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import recorder
 from benchmarks.busy_day import BusyDay
+from kfix_md import trading_day
 from kfix_md._entry import TICK_DTYPE
-from kfix_md._journal import JournalWriter
+from kfix_md.journal.writer import JournalWriter
 from recorder import compact, layout, schema
 from recorder.catalog import Captures
 from recorder.process import Recorder, Settings
@@ -35,7 +36,7 @@ def one_day(path: Path, symbols: int, rows: int) -> list[str]:
     rng = np.random.default_rng(1)
     names = [f"S{i:03d}/USD" for i in range(symbols)]
     weight = 1 / np.arange(1, symbols + 1)  # a few are busy, most are not
-    start, end = layout.session_bounds(DAY)
+    start, end = trading_day.session_bounds(DAY)
     writer = Writer(path)
     files = 100
     for i in range(files):
@@ -70,14 +71,14 @@ def wait(run: Callable[[], object], times: int) -> str:
 
 def minutes(cap: Captures, names: list[str], rng: np.random.Generator) -> None:
     """One symbol, one minute, at a random time."""
-    start = layout.session_bounds(DAY)[0] + int(rng.integers(0, 23 * HOUR))
+    start = trading_day.session_bounds(DAY)[0] + int(rng.integers(0, 23 * HOUR))
     cap.ticks(str(rng.choice(names)), start, start + HOUR // 60)
 
 
 def books(path: Path, messages: int) -> None:
     """book(symbol, at) anywhere in a day with a busy L2 and a busy L3 session: the busiest symbol, one in the middle
     and a quiet one; in as many live files as a day has, and as a recorder writes them that catches up."""
-    start, end = layout.session_bounds(DAY)
+    start, end = trading_day.session_bounds(DAY)
     span = end - start - 1
     days = {"L2": BusyDay("L2", 100, 500, start, span), "L3": BusyDay("L3", 20, 10_000, start, span)}
     with JournalWriter(path / "journal", segment_bytes=256 << 20) as journal:

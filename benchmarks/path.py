@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.decode import REFERENCE, reference_runner
+from benchmarks.race import Race, Row, absent, compare
+from benchmarks.workload import Workload
 from kfix_md import Handler
-from kfix_md._journal import JournalWriter
-from kfix_md._shm import SegmentWriter
-
-from .decode import REFERENCE, reference_runner
-from .race import Race, Row, absent, compare
-from .workload import Workload
+from kfix_md.journal.writer import JournalWriter
+from kfix_md.shm.writer import SegmentWriter
 
 WHOLE, BARE = "kfix-md, all eight steps", "kfix-md without journal and shared memory"
 PUBLISHED, JOURNALED = "kfix-md without journal", "kfix-md without shared memory"

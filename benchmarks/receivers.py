@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .build import ROOT, library
+from benchmarks.build import ROOT, library
 
 C, FRAMING, STREAMS = "c", "framing", "streams"
 
@@ -105,9 +105,9 @@ async def run_framing(port: int, ca: Path, engine: str) -> None:
     """The connector as it is, in front of a Stream: frames are found and checked, and nothing else."""
     from kfix_md._stream import Stream
     from kfix_md.config import ServiceSection
-    from kfix_md.connector import Connector, _Protocol
-    from kfix_md.dial import choose_engine, dial
-    from kfix_md.service import Service
+    from kfix_md.feed.connector import Connector, _Protocol
+    from kfix_md.feed.dial import choose_engine, dial
+    from kfix_md.feed.service import Service
 
     class Framing(Stream):
         """Answers the bytes that end a round."""

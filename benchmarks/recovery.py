@@ -26,8 +26,8 @@ import uvloop
 from kfix_md import config
 from kfix_md._entry import State
 from kfix_md._handler import Handler
-from kfix_md._journal import JournalReader
-from kfix_md.feed import Feed
+from kfix_md.feed.process import Feed
+from kfix_md.journal.reader import JournalReader
 from kfix_md.simulator.control import Control
 
 

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kfix_md._shm import SegmentWriter
-from kfix_md._stress import ManualBook, spin_latency
-from kfix_md.reader import LEVEL_INT_DTYPE, attach
-from kfix_md.shm_layout import dtype
+from kfix_md.shm.attach import LEVEL_INT_DTYPE, attach
+from kfix_md.shm.layout import dtype
+from kfix_md.shm.writer import SegmentWriter
+from tests.shm._stress import ManualBook, spin_latency
 
 try:
     import iceoryx2

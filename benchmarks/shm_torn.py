@@ -14,10 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from kfix_md._shm import SegmentWriter
-from kfix_md._stress import ManualBook, check_levels, torn_levels, torn_tops
 from kfix_md.errors import FeedError
-from kfix_md.reader import attach
+from kfix_md.shm.attach import attach
+from kfix_md.shm.writer import SegmentWriter
+from tests.shm._stress import ManualBook, check_levels, torn_levels, torn_tops
 
 LEVELS = 10
 

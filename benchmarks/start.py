@@ -9,11 +9,10 @@ import sys
 import time
 
 import kfix_md
-from kfix_md._shm import SegmentWriter
-
-from .build import ROOT
-from .path import scratch
-from .race import Row
+from benchmarks.build import ROOT
+from benchmarks.path import scratch
+from benchmarks.race import Row
+from kfix_md.shm.writer import SegmentWriter
 
 
 def child_cpu_ms(code: str) -> float:

@@ -22,7 +22,7 @@ def main(rounds: int = 10) -> None:
         time.sleep(1.0)
 
 
-def deepen(feed: "kfix_md.reader.Feed", symbol: str, level: int) -> None:
+def deepen(feed: "kfix_md.shm.attach.Feed", symbol: str, level: int) -> None:
     """The same over ten levels, for the first of them."""
     try:
         bids, asks = feed[symbol, level].depth(10)

@@ -13,8 +13,8 @@ _LAZY = {
     "Handler": "kfix_md._handler",
     "State": "kfix_md._entry",
     "Cause": "kfix_md._entry",
-    "attach": "kfix_md.reader",
-    "feeds": "kfix_md.reader",
+    "attach": "kfix_md.shm.attach",
+    "feeds": "kfix_md.shm.attach",
 }
 
 __all__ = [
@@ -49,4 +49,4 @@ def get_include() -> str:
     """Directory of kfix_shm.h, for C and C++ programs that read the shared memory."""
     from pathlib import Path
 
-    return str(Path(__file__).parent)
+    return str(Path(__file__).parent / "shm")

@@ -1,6 +1,6 @@
 """`python -m kfix_md` is the `kfix` command."""
 
-from .cli import main
+from kfix_md.cli import main
 
 if __name__ == "__main__":
     main()

@@ -18,7 +18,7 @@ cdef enum:
     CRC_DEPTH = 10      # 5041 covers ten levels a side, whatever the subscribed depth
 
 
-cdef extern from "_levels.h" nogil:
+cdef extern from "c/levels.h" nogil:
     ctypedef struct LevelAux "kfix_level_aux":  # what a level has beside price, quantity and count
         uint32_t crc        # raw CRC of the level's text, valid while length > 0
         uint32_t length

@@ -18,7 +18,7 @@ import numpy as np
 
 from kfix_md._entry import ENTRY_DTYPE
 
-cdef extern from "_crc.h" nogil:
+cdef extern from "c/crc.h" nogil:
     int KFIX_HAVE_CLMUL
     int kfix_use_clmul
     void kfix_crc_init(int allow_clmul)
@@ -28,7 +28,7 @@ cdef extern from "_crc.h" nogil:
     uint32_t kfix_crc_both(uint32_t head, uint32_t head_n, uint32_t tail, uint32_t tail_n)
     int kfix_lowest "__builtin_ctz" (uint32_t bits)
 
-cdef extern from "_levels.h" nogil:
+cdef extern from "c/levels.h" nogil:
     int KFIX_GUARD, KFIX_SLACK
     void kfix_guard(int64_t* p, int offers)
     void kfix_open_gap(void* at, int32_t moved, size_t size)

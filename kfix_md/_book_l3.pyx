@@ -18,7 +18,7 @@ import os
 
 import numpy as np
 
-cdef extern from "_crc.h" nogil:
+cdef extern from "c/crc.h" nogil:
     void kfix_crc_init(int allow_clmul)
     uint64_t kfix_clmul(uint32_t a, uint32_t b)
     uint32_t kfix_reduce(uint64_t product)
@@ -30,7 +30,7 @@ cdef extern from "_crc.h" nogil:
     uint32_t kfix_crc_replace_after(uint32_t whole, uint32_t old, int32_t old_n, uint32_t fresh, int32_t fresh_n,
                                     uint32_t before, uint32_t after_n)
 
-cdef extern from "_levels.h" nogil:
+cdef extern from "c/levels.h" nogil:
     void kfix_ask(const void* p, size_t bytes)
 
 cdef enum:

@@ -26,7 +26,7 @@ from kfix_md.errors import ProtocolError
 
 __all__ = ["SIMD", "Codec", "checksum", "fields", "id_key", "id_text"]
 
-cdef extern from "_scan.h" nogil:
+cdef extern from "c/scan.h" nogil:
     uint64_t kfix_load8(const char* p)
     uint32_t kfix_load4(const char* p)
     int kfix_digits(const char** p, uint64_t* value)
@@ -37,11 +37,11 @@ cdef extern from "_scan.h" nogil:
     int kfix_entry_begins(const char* p, int snapshot)
     int kfix_plain
 
-cdef extern from "_clock.h" nogil:
+cdef extern from "c/clock.h" nogil:
     int64_t kfix_clock_ms(const char* p)
     int64_t kfix_iso(const char** p, kfix_dates* dates)
 
-cdef extern from "_order_ids.h" nogil:
+cdef extern from "c/order_ids.h" nogil:
     int kfix_uuid(const char* p, uint64_t* hi, uint64_t* lo)
 
 if SIMD == "scalar":

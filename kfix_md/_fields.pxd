@@ -2,7 +2,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from kfix_md._entry cimport MDEntry
 
-cdef extern from "_clock.h" nogil:
+cdef extern from "c/clock.h" nogil:
     ctypedef struct kfix_date:
         uint64_t text
         int64_t ns

@@ -11,7 +11,7 @@ from kfix_md._entry cimport (
 
 from kfix_md._frame import SIMD
 
-cdef extern from "_scan.h" nogil:
+cdef extern from "c/scan.h" nogil:
     int kfix_rescale(int64_t* value, int shift)
     int kfix_digits(const char** p, uint64_t* value)
     int kfix_number(const char** p, int64_t* mantissa, int* decimals)
@@ -21,14 +21,14 @@ cdef extern from "_scan.h" nogil:
     const char* kfix_next_soh(const char* p)
     int kfix_plain
 
-cdef extern from "_clock.h" nogil:
+cdef extern from "c/clock.h" nogil:
     int64_t kfix_clock_ms(const char* p)
     int64_t kfix_time_of_day(const char* p)
     int64_t kfix_fraction(const char** p)
     int64_t kfix_timestamp(const char** p, kfix_date* cache)
     int64_t kfix_iso(const char** p, kfix_dates* dates)
 
-cdef extern from "_order_ids.h" nogil:
+cdef extern from "c/order_ids.h" nogil:
     int kfix_uuid(const char* p, uint64_t* hi, uint64_t* lo)
     int kfix_kraken_id(const char* p, uint64_t* hi, uint64_t* lo)
     void kfix_text_id(const char* p, int n, uint64_t* hi, uint64_t* lo)

@@ -16,7 +16,7 @@ cdef extern from * nogil:
     """
     void* memmem(const void*, size_t, const void*, size_t)
 
-cdef extern from "_scan.h" nogil:
+cdef extern from "c/scan.h" nogil:
     uint8_t kfix_sum(const char* p, int64_t n)
     const char* kfix_scan_init(const char* name)
     uint32_t kfix_load4(const char* p)

@@ -5,8 +5,8 @@ from kfix_md._book cimport Book
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport Header, MDMessage, Span
 from kfix_md._entry cimport MDEntry, Tick
-from kfix_md._journal cimport JournalWriter
-from kfix_md._sequence cimport Sequence
+from kfix_md.journal.writer cimport JournalWriter
+from kfix_md.session.sequence cimport Sequence
 from kfix_md._symbols cimport Slot, Symbols
 
 cdef struct Counters:

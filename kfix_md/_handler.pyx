@@ -15,9 +15,10 @@ from kfix_md._book cimport (
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport MD_NOT_NUMERIC, MD_OK, MD_OTHER_SYMBOL, MD_PRECISION, Header, MDMessage, Span
 from kfix_md._entry cimport *
-from kfix_md._journal cimport REC_FRAME, JournalWriter
-from kfix_md._sequence cimport Sequence
-from kfix_md._shm cimport SegmentWriter
+from kfix_md.journal.records cimport REC_FRAME
+from kfix_md.journal.writer cimport JournalWriter
+from kfix_md.session.sequence cimport Sequence
+from kfix_md.shm.writer cimport SegmentWriter
 from kfix_md._stream cimport PADDING, Stream
 from kfix_md._symbols cimport ANY_REQ_ID, BURST, Slot, Symbols
 
@@ -29,18 +30,18 @@ from kfix_md._entry import TICK_DTYPE
 from kfix_md.errors import ProtocolError
 from kfix_md.follower import Follower
 
-cdef extern from "_scan.h" nogil:
+cdef extern from "c/scan.h" nogil:
     int kfix_same(const char* a, const char* b, int64_t n)
 
 cdef extern from "Python.h":
     PyObject* PyList_GET_ITEM(list items, Py_ssize_t i)     # borrowed
 
-cdef extern from "_levels.h" nogil:
+cdef extern from "c/levels.h" nogil:
     void kfix_ask_for(const void* book, const void** ends, int n)
 
 cdef enum:
     FEW_SYMBOLS = 32            # whose books stay in the caches without being asked for
-    DELIVER = 1                 # what session.receive() may answer (see kfix_md.fix)
+    DELIVER = 1                 # what session.receive() may answer (see kfix_md.session.fix)
     DEFER = 2
     IGNORE = 4
 

@@ -4,7 +4,7 @@ from libc.stdint cimport uint64_t
 
 from kfix_md._entry cimport ID_KRAKEN, ID_TABLE, ID_TEXT, ID_UUID
 
-cdef extern from "_order_ids.h" nogil:
+cdef extern from "c/order_ids.h" nogil:
     int kfix_uuid(const char* p, uint64_t* hi, uint64_t* lo)
     int kfix_kraken_id(const char* p, uint64_t* hi, uint64_t* lo)
     void kfix_text_id(const char* p, int n, uint64_t* hi, uint64_t* lo)

@@ -2,7 +2,7 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t
 
 from kfix_md._book cimport Book
 from kfix_md._entry cimport TopOfBook
-from kfix_md._shm cimport SegmentWriter
+from kfix_md.shm.writer cimport SegmentWriter
 from kfix_md._stream cimport Stream
 
 cdef enum:

@@ -17,10 +17,10 @@ from kfix_md._stream cimport PADDING, Stream
 from kfix_md._entry import Cause, State
 from kfix_md.errors import NoSuchSymbol, ProtocolError
 
-cdef extern from "_scan.h" nogil:
+cdef extern from "c/scan.h" nogil:
     int kfix_same(const char* a, const char* b, int64_t n)
 
-cdef extern from "_levels.h" nogil:
+cdef extern from "c/levels.h" nogil:
     void kfix_ask(const void* p, size_t bytes)
 
 cdef extern from "Python.h":

@@ -21,17 +21,12 @@ from pydantic import (
     model_validator,
 )
 
-from .errors import UsageError
+from kfix_md.errors import UsageError
+from kfix_md.services import SERVICES, ServiceSpec
+from kfix_md.shm.names import part_name, split_part
 
 ServiceName = Literal["spot-l2", "derivatives-l2", "derivatives-l3", "spot-l3"]
 
-#: service -> (port, TargetCompID), as Kraken documents them
-SERVICES: dict[str, tuple[int, str]] = {
-    "spot-l2": (4000, "KRAKEN-MD"),
-    "derivatives-l2": (4002, "KRAKEN-DRV-MD"),
-    "derivatives-l3": (4004, "KRAKEN-DRV-MD"),
-    "spot-l3": (4005, "KRAKEN-MD"),
-}
 #: 264 MarketDepth values that the venue accepts (0: full)
 DEPTHS = (0, 1, 10, 25, 100, 500, 1000)
 _COMP_ID = re.compile(r"[\x21-\x7e]{1,64}")
@@ -88,8 +83,8 @@ def _depth(value: int) -> int:
 def _segment_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,48}", value) or value.startswith("."):
         raise ValueError("must be 1 to 48 letters, digits, dots, dashes or underscores")
-    if value.endswith(tuple(f".{service}" for service in SERVICES)):
-        raise ValueError("must not end like a service: so are the parts of a feed of several processes named")
+    if split_part(value)[1]:
+        raise ValueError(f"must not end in .{split_part(value)[1]}: reserved for per-service segments")
     return value
 
 
@@ -159,20 +154,24 @@ class ServiceSection(_Section):
     retry_max_s: float = Field(30.0, ge=0.1, le=600)
 
     @property
+    def spec(self) -> ServiceSpec:
+        """What the venue documents about this service."""
+        return SERVICES[self.name]
+
+    @property
     def level(self) -> str:
         """'L2' or 'L3'."""
-        return "L3" if self.name.endswith("l3") else "L2"
+        return self.spec.level
 
     @property
     def spot(self) -> bool:
         """True on Kraken Spot, False on Kraken Derivatives."""
-        return self.name.startswith("spot")
+        return self.spec.market == "spot"
 
     @model_validator(mode="after")
     def _fill(self) -> ServiceSection:
-        port, target = SERVICES[self.name]
-        self.port = self.port if self.port is not None else port
-        self.target_comp_id = self.target_comp_id or target
+        self.port = self.port if self.port is not None else self.spec.port
+        self.target_comp_id = self.target_comp_id or self.spec.target_comp_id
         if self.trades and self.level == "L3":
             raise ValueError("trades: the venue refuses trades on L3; take them from the L2 service")
         self.trades = (self.level == "L2") if self.trades is None else self.trades
@@ -257,6 +256,29 @@ def load(path: str | os.PathLike[str]) -> Config:
         raise UsageError(f"{path}: {explain(error, data)}") from None
     _absolute_paths(config, path.resolve().parent)
     return config
+
+
+def service_names(config: Config) -> list[str]:
+    """The services, each once, in the order of the file: a process each. (A hot pair shares one.)"""
+    return list(dict.fromkeys(section.name for section in config.service))
+
+
+def service_config(config: Config, name: str) -> Config:
+    """The configuration of the process of one service: segment, journal, captures and metrics port are its own."""
+    names = service_names(config)
+    if name not in names:
+        raise UsageError(f"no service {name!r} in this configuration; there are: {', '.join(names)}")
+    number = names.index(name)
+    feed, metrics, cpu = config.feed, config.metrics, config.feed.cpu
+    if isinstance(cpu, list):
+        cpu = cpu[number % len(cpu)]
+    return config.model_copy(update={
+        "feed": feed.model_copy(update={"name": part_name(feed.name, name), "cpu": cpu}),
+        "service": [section for section in config.service if section.name == name],
+        "journal": config.journal.model_copy(update={"directory": config.journal.directory / name}),
+        "recorder": config.recorder.model_copy(update={"directory": config.recorder.directory / name}),
+        "metrics": metrics.model_copy(update={"port": metrics.port + number if metrics.port else 0}),
+    })
 
 
 def explain(error: ValidationError, data: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from kfix_md._entry import Cause, State
 if TYPE_CHECKING:
     from kfix_md._handler import Handler
 
-CONSUMED, DELIVER, IGNORE = 0, 1, 4  # as kfix_md.fix has them
+CONSUMED, DELIVER, IGNORE = 0, 1, 4  # as kfix_md.session.fix has them
 
 
 def number(value: bytes | None) -> int | None:

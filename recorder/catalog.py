@@ -8,9 +8,10 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kfix_md import trading_day
 from kfix_md._book import Book
 from kfix_md.errors import CaptureError, NoSuchSymbol, UsageError
-from recorder import files, layout, rebuild, schema, shape
+from recorder import files, rebuild, schema, shape
 from recorder.layout import Tree, to_date, to_ns
 from recorder.loss import Losses
 from recorder.rebuild import BookAt, Rebuilder
@@ -53,7 +54,7 @@ class Captures:
         return sorted(found)
 
     def _span(self, day: "date | str | None") -> tuple[int | None, int | None]:
-        return (None, None) if day is None else layout.session_bounds(to_date(day))
+        return (None, None) if day is None else trading_day.session_bounds(to_date(day))
 
     # ---- ticks ----
 
@@ -136,7 +137,7 @@ class Captures:
     def _listed(self, at: int | None) -> dict[str, set[str]]:
         """Levels by symbol, as known on the session date of `at`: every date tells all anew (see docs/parquet.md)."""
         days = self.tree.dates("instruments")
-        return self._levels_of([d for d in days if at is None or d <= layout.session_date(at)][-1:] or days[:1])
+        return self._levels_of([d for d in days if at is None or d <= trading_day.session_date(at)][-1:] or days[:1])
 
     def _levels_of(self, days: list[date]) -> dict[str, set[str]]:
         found: dict[str, set[str]] = {}
@@ -144,7 +145,7 @@ class Captures:
             stamp = len(self.tree.files("instruments", day))
             known = self._day_levels.get(day)
             if known is None or known[0] != stamp:
-                rows = self._table("instruments", *layout.session_bounds(day), ["symbol", "level"])
+                rows = self._table("instruments", *trading_day.session_bounds(day), ["symbol", "level"])
                 pairs = zip(rows["symbol"].to_pylist(), rows["level"].to_pylist(), strict=True)
                 known = self._day_levels[day] = (stamp, set(pairs))
             for symbol, level in known[1]:
@@ -173,7 +174,7 @@ class Captures:
         rows = shape.latest(self._table("gaps", start, end), "gap")
         if symbol is not None:
             rows = rows.filter(pc.or_kleene(pc.is_null(rows["symbol"]), pc.equal(rows["symbol"], symbol)))
-            number = self._sessions_of(symbol, None if start is None else start - layout.DAY_NS, end)
+            number = self._sessions_of(symbol, None if start is None else start - trading_day.DAY_NS, end)
             alike = pc.is_in(rows["session"], pa.array(number, pa.int32()))
             rows = rows.filter(pc.or_kleene(alike, pc.is_null(rows["session"])))
         return rows
@@ -219,7 +220,7 @@ class Captures:
         if book is None:
             what = "no snapshot" if told["seen"] else "nothing"
             return f"{what} was received before this time"
-        start = layout.session_bounds(layout.session_date(at))[0] - 2 * layout.DAY_NS
+        start = trading_day.session_bounds(trading_day.session_date(at))[0] - 2 * trading_day.DAY_NS
         rows = shape.latest(self._table("gaps", start, at + 1), "gap")
         lost = Losses(rows).between(told["base_ns"], at, told["session"])
         if lost:
@@ -238,14 +239,14 @@ class Captures:
     def latest_book(self, symbol: str, level: int, session: int, end: int | None = None) -> Book | None:
         """The live book object behind everything recorded of a session (up to `end`, ns); None when messages of it are
         missing."""
-        start, last = layout.session_bounds((self.tree.dates("ticks") or [layout.session_date(0)])[-1])
+        start, last = trading_day.session_bounds((self.tree.dates("ticks") or [trading_day.session_date(0)])[-1])
         start, end = (start, last) if end is None else (end, end)
         book, told = files.attempt(lambda: self._rebuild.book(symbol, f"L{level}", end, session))
         return None if self._losses(start, end).between(told["base_ns"], end, session) else book
 
     def _losses(self, start: int | None, end: int | None) -> Losses:
         """Losses that may matter to books between two times: a checkpoint may be as old as two dates."""
-        return Losses(self._table("gaps", None if start is None else start - 2 * layout.DAY_NS, end))
+        return Losses(self._table("gaps", None if start is None else start - 2 * trading_day.DAY_NS, end))
 
     # ---- derived ----
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from kfix_md import journal_files
 from kfix_md.errors import CaptureError, UsageError
+from kfix_md.journal import files as journal_files
 
 
 class _Place(click.Path):
@@ -30,12 +30,11 @@ class _Place(click.Path):
 
 
 def _placed(config: Path, what: str) -> Path:
-    from kfix_md.config import load
-    from kfix_md.processes import names_of
+    from kfix_md.config import load, service_names
     from recorder.process import Settings
 
     whole = load(str(config))
-    parts: list[str | None] = [None] if whole.feed.processes == "one" else list(names_of(whole))
+    parts: list[str | None] = [None] if whole.feed.processes == "one" else list(service_names(whole))
     found = [getattr(Settings.load(str(config), part), what) for part in parts]
     if len(found) > 1:
         raise UsageError(f"{config} has one {what} a service, name its directory: {', '.join(map(str, found))}")
@@ -56,15 +55,15 @@ def _say(text: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print totals as JSON at the end.")
 def record(config: Path, once: bool, service: str | None, as_json: bool) -> int:
     """Turn the journal into Parquet, from where the last recorder stopped."""
-    from kfix_md.config import load
-    from kfix_md.processes import names_of, supervise
+    from kfix_md.config import load, service_names
+    from kfix_md.feed.processes import supervise
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     whole = load(config)
     if service is not None or whole.feed.processes == "one":
         _record(config, service, once, as_json)
     elif once:
-        for name in names_of(whole):
+        for name in service_names(whole):
             _record(config, name, once, as_json)
     else:
         return supervise(config, whole, "record", ["--json"] if as_json else [])

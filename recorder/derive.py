@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kfix_md import _proof
+from kfix_md import trading_day
 from kfix_md.errors import UsageError
-from recorder import files, layout, rebuild, schema, shape
+from recorder import _proof, files, rebuild, schema, shape
 from recorder.loss import Losses
 from recorder.schema import Flags
 
@@ -159,5 +159,5 @@ def _form(part: dict, finest: tuple, price: str) -> pa.Table:
 
 def seconds_of(day) -> float:
     """Length of a session date in seconds."""
-    start, end = layout.session_bounds(day)
+    start, end = trading_day.session_bounds(day)
     return (end - start) / 1e9

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kfix_md import trading_day
 from kfix_md.errors import CaptureError
 from recorder import layout, schema
 from recorder.layout import Tree
@@ -58,15 +59,15 @@ class Files:
         return self._notes.may_hold(path, symbols, start, end)
 
     def _around(self, table: str, start: int | None, end: int | None) -> list[Path]:
-        first = layout.session_date(start) if start is not None else date.min
-        last = layout.session_date(end - 1) if end is not None else date.max
+        first = trading_day.session_date(start) if start is not None else date.min
+        last = trading_day.session_date(end - 1) if end is not None else date.max
         found = []
         for day in self.tree.dates(table):
             if first <= day <= last:
                 names = self.tree.names(table, day)
                 folder = self.tree.partition(table, day)
                 self._notes.refresh(table, day)
-                whole = layout.session_bounds(day)
+                whole = trading_day.session_bounds(day)
                 cut = "recv_ns" in schema.SCHEMAS[table].names and (start or 0, end or whole[1]) != whole
                 if len(names) > _LINEAR and cut:
                     names = self._between(folder, names, start, end)

@@ -13,31 +13,18 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from kfix_md.errors import CaptureError, UsageError
-from kfix_md.journal_files import take_lock
+from kfix_md.journal.files import take_lock
 
 TABLES = ("ticks", "gaps", "sessions", "instruments", "status", "checkpoints")
-DAY_NS = 86_400_000_000_000
-ROLL_NS = 7_200_000_000_000  # a trading session ends at 22:00 UTC
 _NAME = re.compile(r"(c-)?([0-9a-f]{16})-([0-9a-f]{16})(-\d+)?\.parquet$")
 _PARTITION = re.compile(r"session_date=(\d{4}-\d\d-\d\d)$")
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _ASIDE = ".aside"
-
-
-def session_date(ns: int) -> date:
-    """The trading session date of a moment: the day that ends at 22:00 UTC."""
-    return date(1970, 1, 1) + timedelta(days=(ns + ROLL_NS) // DAY_NS)
-
-
-def session_bounds(day: date) -> tuple[int, int]:
-    """First nanosecond of a trading session and the first of the next one."""
-    start = (day - date(1970, 1, 1)).days * DAY_NS - ROLL_NS
-    return start, start + DAY_NS
 
 
 def to_ns(moment: "int | str | datetime | None") -> int | None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kfix_md.instruments import Instrument
-from recorder.layout import session_bounds, session_date
+from kfix_md.trading_day import session_bounds, session_date
 
 TRADING_STATUS = {"0": "unknown", "1": "maintenance", "2": "online", "101": "cancel_only", "102": "post_only"}
 GOOD = ("LIVE", "EMPTY", "HALTED")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from kfix_md import journal_files
 from kfix_md.errors import CaptureError, UsageError
+from kfix_md.journal import files as journal_files
 from recorder import retention
 from recorder.tail import Tail
 from recorder.writer import Writer
@@ -40,12 +40,11 @@ class Settings:
     @classmethod
     def load(cls, path: str, service: str | None = None) -> "Settings":
         """From a feed's configuration file (the part of one service); UsageError in one line when it cannot be."""
-        from kfix_md.config import load
-        from kfix_md.processes import part_of
+        from kfix_md.config import load, service_config
 
         config = load(path)
         if service is not None:
-            config = part_of(config, service)
+            config = service_config(config, service)
         return cls(
             journal=config.journal.directory, captures=config.recorder.directory,
             flush_seconds=config.recorder.interval_s, row_group=config.recorder.row_group_rows,
@@ -226,7 +225,7 @@ class Recorder:
 
     def _journal_date(self):
         """Session date of the segment being read: dates before it are over."""
-        from recorder.layout import DAY_NS, session_date
+        from kfix_md.trading_day import DAY_NS, session_date
 
         head = journal_files.heads(self.settings.journal).get(self.tail.reader.position >> 32)
         return session_date(head.date * DAY_NS) if head is not None and head.date else None

@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kfix_md import trading_day
 from kfix_md._book import Book, L2Book
 from kfix_md._book_l3 import L3Book
 from kfix_md._codec import id_key, id_text
-from kfix_md._ticks import book_rows
-from recorder import files, layout, schema
+from recorder import files, schema
+from recorder._ticks import book_rows
 from recorder.schema import Flags
 
 _COLUMNS = ["recv_ns", "session", "seq", "level", "side", "action", "flags", "price", "qty", "price_scale", "qty_scale"]
@@ -100,9 +101,9 @@ class Rebuilder:
     def book(self, symbol: str, level: str | None, at: int, session: int | None = None) -> tuple[Book | None, dict]:
         """The book behind the last message received up to `at`, and what is known of it:
         recv_ns, session, seq, level, flags and the reason it is None."""
-        day = layout.session_date(at)
+        day = trading_day.session_date(at)
         for back in range(_DAYS_BACK + 1):
-            start = layout.session_bounds(day)[0] - back * layout.DAY_NS
+            start = trading_day.session_bounds(day)[0] - back * trading_day.DAY_NS
             book, told = self._search(symbol, level, start, at, session)
             if book is not None or (told["seen"] and session is None and back):
                 return book, told

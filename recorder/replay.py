@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from kfix_md import trading_day
 from kfix_md._codec import id_text
-from recorder import derive, files, layout, schema
+from recorder import derive, files, schema
 from recorder.schema import Flags
 
 if TYPE_CHECKING:
@@ -164,14 +165,14 @@ def _messages(captures: "Captures", day: date, symbols: list[str] | None) -> Ite
         rows = files.attempt(read)
         if carried is not None:
             rows = pa.concat_tables([carried, rows]).unify_dictionaries()
-        last = end == layout.session_bounds(day)[1]
+        last = end == trading_day.session_bounds(day)[1]
         rows, carried = _in_order(rows, last)
         yield from _split(rows)
 
 
 def _windows(captures: "Captures", day: date) -> list[tuple[int, int]]:
     """Spans of receive time with about as many rows each as may be in memory."""
-    start, end = layout.session_bounds(day)
+    start, end = trading_day.session_bounds(day)
     n = captures.rows(day) // _WINDOW_ROWS + 1
     if n == 1:
         return [(start, end)]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
-from kfix_md import __version__
-from recorder import files, layout
+from kfix_md import __version__, trading_day
+from recorder import files
 from recorder.schema import Flags
 from recorder.verify import verify
 
@@ -63,7 +63,7 @@ def page(captures: "Captures", day: date) -> str:
 
 def _flow(captures: "Captures", day: date) -> dict[str, Any]:
     """Histograms over the day's own span, a batch at a time: messages, rows, trades, lag."""
-    bounds = layout.session_bounds(day)
+    bounds = trading_day.session_bounds(day)
     paths = captures._files.of("ticks", bounds[0], bounds[1] - 1)
     spans = [captures._files.span(p) for p in paths if files.open_file(p).metadata.num_rows]
     first, last = min((s[0] for s in spans), default=bounds[0]), max((s[1] for s in spans), default=bounds[1])
@@ -98,7 +98,7 @@ def _lag(flow: dict, share: float) -> float:
 
 
 def _head(captures: "Captures", day: date, proof: dict, flow: dict) -> str:
-    start, end = layout.session_bounds(day)
+    start, end = trading_day.session_bounds(day)
     good = proof["holds"] and not proof["failed"]
     words = "Proven: every checksum that was checked live matches again" if good else "The proof does not hold"
     if good and not proof["messages"]:

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kfix_md import journal_files
 from kfix_md.errors import CaptureError
+from kfix_md.journal import files as journal_files
 from recorder import files, layout, schema
 from recorder.digest import row_hashes
 from recorder.layout import Tree

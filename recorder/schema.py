@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kfix_md._columns import columns
 from kfix_md._entry import ENTRY_DTYPE, Action, IdKind
+from recorder._columns import columns
 
 VERSION = "2"
 

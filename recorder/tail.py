@@ -6,11 +6,11 @@ from typing import Any
 import pyarrow as pa
 
 from kfix_md._codec import fields
-from kfix_md._journal import EVENT, FRAME, JournalReader
-from kfix_md._ticks import SessionTicks, book_rows, message_type, route
 from kfix_md.errors import CaptureError, ProtocolError
 from kfix_md.instruments import parse_list
+from kfix_md.journal.reader import EVENT, FRAME, JournalReader
 from recorder import schema
+from recorder._ticks import SessionTicks, book_rows, message_type, route
 from recorder.ledger import Ledger
 
 _FILES = 64  # flushes with rows of a symbol between two of its checkpoints: reading a few rows of each takes time too

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kfix_md import _proof
-from recorder import derive, files, layout, rebuild, schema
+from kfix_md import trading_day
+from recorder import _proof, derive, files, rebuild, schema
 from recorder.catalog import Captures
 from recorder.loss import Losses
 from recorder.schema import Flags
@@ -98,10 +98,10 @@ class Proof:
 def verify(captures: Captures, day: date | None = None, progress: Callable[[int], None] = lambda rows: None) -> Proof:
     """Rebuild every book from ticks alone and check each CRC that was checked live; one session date or all."""
     streams: dict[tuple[int, str, str], Stream] = {}
-    start, end = (None, None) if day is None else layout.session_bounds(day)
+    start, end = (None, None) if day is None else trading_day.session_bounds(day)
     paths = captures._files.of("ticks", start, None if end is None else end - 1)
     seed = None if start is None else (lambda s: _seed(captures, s, start))
-    losses = Losses(captures._table("gaps", None if start is None else start - layout.DAY_NS, end))
+    losses = Losses(captures._table("gaps", None if start is None else start - trading_day.DAY_NS, end))
     for batch in files.batches("ticks", paths, _COLUMNS):
         _take(streams, batch, seed, losses)
         progress(batch.num_rows)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kfix_md import trading_day
 from kfix_md.errors import CaptureError
 from recorder import layout, notes, schema
 from recorder.layout import Tree
@@ -165,10 +166,10 @@ def split_by_date(rows: pa.Table, column: str):
     if not rows.num_rows:
         return
     limits = pc.min_max(rows[column])
-    first, last = (layout.session_date(limits[k].as_py()) for k in ("min", "max"))
+    first, last = (trading_day.session_date(limits[k].as_py()) for k in ("min", "max"))
     if first == last:
         yield first, rows
         return
-    days = (rows[column].to_numpy() + layout.ROLL_NS) // layout.DAY_NS
+    days = trading_day.session_day(rows[column].to_numpy())
     for day in np.unique(days).tolist():
-        yield layout.session_date(day * layout.DAY_NS - layout.ROLL_NS), rows.filter(pa.array(days == day))
+        yield trading_day.day_date(day), rows.filter(pa.array(days == day))

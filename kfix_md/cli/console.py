@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from kfix_md._entry import Cause, State
-from kfix_md.reader import Feed
+from kfix_md.shm.attach import Feed
 
 NEVER_NS = (1 << 63) - 1
 SEGMENT_SHIFT = 32  # a journal position is segment number << 32 | offset

@@ -27,7 +27,7 @@ def command(config: str, as_json: bool, timeout: float) -> None:
 
 def report(config: str, as_json: bool, timeout: float = 8.0) -> int:
     """Print the findings; the exit status they mean."""
-    from kfix_md.doctor import FAIL, WARN, examine
+    from kfix_md.feed.doctor import FAIL, WARN, examine
 
     log = logging.getLogger("kfix.feed")
     log.propagate = False  # the findings say it

@@ -53,11 +53,11 @@ def command(config: str, check: bool, service: str | None, as_json: bool, verbos
     refuses is tried again until it answers.
     """
     if check:
-        from .doctor import report
+        from kfix_md.cli.doctor import report
 
         raise SystemExit(report(config, as_json))
     set_up_logging(as_json, verbose)
-    from kfix_md.feed import run
+    from kfix_md.feed.process import run
 
     options = [*(["--json"] if as_json else []), *(["--verbose"] if verbose else [])]
     return run(config, service, options)

@@ -12,7 +12,7 @@ import click
 
 from kfix_md.cli.console import STYLES, colourless, decimal, screen, short, span
 from kfix_md.errors import FeedDead, FeedError
-from kfix_md.reader import Book, Feed, attach
+from kfix_md.shm.attach import Book, Feed, attach
 
 SIDES = {1: "buy", 2: "sell"}  # 2446, the aggressor
 

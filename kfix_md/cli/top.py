@@ -16,7 +16,7 @@ from kfix_md._entry import State
 from kfix_md.cli import ladder
 from kfix_md.cli.console import STYLES, Reading, Watch, as_dicts, colourless, row_dict, screen, short, span
 from kfix_md.errors import NoSuchSymbol
-from kfix_md.reader import attach
+from kfix_md.shm.attach import attach
 
 #: (title, how dear it is: the highest numbers go first when the terminal is narrow, to the right)
 COLUMNS = [

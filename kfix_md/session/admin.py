@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kfix_md import fix
+from kfix_md.session import fix
 from kfix_md.session.gap import missing_ranges
 from kfix_md.session.message import Message
-from kfix_md.session.words import SessionState, looks_like_credentials
+from kfix_md.session.types import SessionState, looks_like_credentials
 
 if TYPE_CHECKING:
     from kfix_md.session.machine import Session

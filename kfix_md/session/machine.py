@@ -3,13 +3,13 @@
 from collections import Counter, deque
 from typing import Any, Protocol
 
-from kfix_md import fix
-from kfix_md._sequence import Sequence
-from kfix_md.session import admin
+from kfix_md.session import admin, fix
 from kfix_md.session.gap import GapQueue
-from kfix_md.session.liveness import Liveness
 from kfix_md.session.message import Message
-from kfix_md.session.words import (
+from kfix_md.session.sequence import Sequence
+from kfix_md.session.store import SequenceStore
+from kfix_md.session.timers import Liveness
+from kfix_md.session.types import (
     SECOND,
     Application,
     Close,
@@ -18,7 +18,6 @@ from kfix_md.session.words import (
     SessionConfig,
     SessionState,
 )
-from kfix_md.store import SequenceStore
 
 OFF, LOGON_SENT, ON, LOGOUT_SENT, LOGGED_OUT, CLOSED = SessionState
 

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from kfix_md import fix
-from kfix_md.session.words import Fields
+from kfix_md.session import fix
+from kfix_md.session.types import Fields
 
 _HEADER = {8, 9, 34, 35, 43, 49, 52, 56, 97, 122}
 _VALID_TYPE = re.compile(r"[A-Za-z0-9]{1,2}\Z")

@@ -3,13 +3,13 @@
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
-from kfix_md import fix
-from kfix_md._sequence import Sequence
-from kfix_md.session import admin
+from kfix_md.session import admin, fix
 from kfix_md.session.gap import GapQueue, Hole
 from kfix_md.session.message import Message
-from kfix_md.session.rollover import Rollover, trading_date
-from kfix_md.session.words import SECOND, Application, SessionConfig, SessionState
+from kfix_md.session.rollover import Rollover
+from kfix_md.session.sequence import Sequence
+from kfix_md.session.types import SECOND, Application, SessionConfig, SessionState
+from kfix_md.trading_day import session_date
 
 _MAX_UNHEALED = 1_000
 
@@ -307,5 +307,5 @@ class Recovery:
         if rollover.arm(now_ns):
             self.event(now_ns, "rollover", phase="armed", at=rollover.armed_for)
         if rollover.turn(now_ns):
-            date = trading_date(now_ns, self.config.rollover_at)
+            date = session_date(now_ns).isoformat()
             self.event(now_ns, "rollover", phase="date", date=date)

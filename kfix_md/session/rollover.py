@@ -1,14 +1,6 @@
 """When the venue's day turns (22:00 UTC): armed before, expected in whatever form, and the trading date."""
 
-import datetime
-
-from kfix_md.session.words import DAY_S, SECOND, SessionConfig
-
-
-def trading_date(ns: int, rollover_at: int = 22 * 3600) -> str:
-    """ISO date of the trading session that holds `ns`: the UTC day that ends at `rollover_at` seconds."""
-    shifted = ns // SECOND + (DAY_S - rollover_at)
-    return datetime.datetime.fromtimestamp(shifted, datetime.UTC).date().isoformat()
+from kfix_md.session.types import SECOND, SessionConfig
 
 
 class Rollover:

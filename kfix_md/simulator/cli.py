@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from kfix_md.errors import UsageError
+from kfix_md.services import PORT_BASE
 from kfix_md.simulator.rollover import FORMS
 
 
@@ -43,7 +44,7 @@ def _clock(_context: click.Context, _option: click.Parameter, value: str | None)
 @click.option("--rendered", type=click.IntRange(0), default=0,
               help="Play a market rendered beforehand, of this many steps a symbol: for very high rates.")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port-base", type=click.IntRange(0, 65000), default=4000, show_default=True,
+@click.option("--port-base", type=click.IntRange(0, 65000), default=PORT_BASE, show_default=True,
               help="Spot L2; derivatives L2 is 2 above, derivatives L3 4, spot L3 5. 0: any free ports.")
 @click.option("--tls-dir", type=click.Path(path_type=Path), help="Use TLS 1.3; certificates are made here.")
 @click.option("--name", "names", multiple=True, help="Another host name or address in the certificate.")

@@ -6,18 +6,12 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 from kfix_md.errors import UsageError
+from kfix_md.services import PORT_BASE, SERVICES
 from kfix_md.simulator.acceptor import Acceptor, Peer
 from kfix_md.simulator.lines import Line
 
 if TYPE_CHECKING:
     from kfix_md.simulator.venue import Venue
-
-SERVICES = {  # name: (port offset, TargetCompID, venue, level)
-    "spot-l2": (0, "KRAKEN-MD", "spot", "L2"),
-    "derivatives-l2": (2, "KRAKEN-DRV-MD", "derivatives", "L2"),
-    "derivatives-l3": (4, "KRAKEN-DRV-MD", "derivatives", "L3"),
-    "spot-l3": (5, "KRAKEN-MD", "spot", "L3"),
-}
 
 
 class Service:
@@ -25,7 +19,9 @@ class Service:
 
     def __init__(self, venue: "Venue", name: str) -> None:
         self.venue, self.name = venue, name
-        self.offset, self.target, self.venue_name, self.level = SERVICES[name]
+        spec = SERVICES[name]
+        self.offset, self.target = spec.port - PORT_BASE, spec.target_comp_id
+        self.venue_name, self.level = spec.market, spec.level
         self.lines: dict[str, Line] = {}
         self.sessions: set[Acceptor] = set()
         self.peers: dict[str, Peer] = {}

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from kfix_md.errors import UsageError
+from kfix_md.services import PORT_BASE, SERVICES
 from kfix_md.simulator import requests, rollover, tls, wire
 from kfix_md.simulator.book import Instrument
 from kfix_md.simulator.capture import CaptureLine, Player, read
 from kfix_md.simulator.lines import Line, Subscription
 from kfix_md.simulator.loops import LoopLine, cycle
 from kfix_md.simulator.market import Market, instruments, level_entries
-from kfix_md.simulator.service import SERVICES, Service
+from kfix_md.simulator.service import Service
 
 PUMP_NS = 10_000_000    # the loop is never held longer by a rendered market
 TICK_SECONDS = 0.005
@@ -28,7 +29,7 @@ class Config:
     """Everything that can be chosen about a venue; `rate` is in order book changes a second and service."""
 
     host: str = "127.0.0.1"
-    port_base: int = 4000               # 0: any free ports
+    port_base: int = PORT_BASE               # 0: any free ports
     captures: list[Path] = field(default_factory=list)
     symbols: int = 0                    # generated ones, for each venue
     rate: float = 100.0

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from kfix_md._journal import JournalReader
+from kfix_md.journal.reader import JournalReader
 
 SECOND = 1_000_000_000
 NEAR = 10 * SECOND

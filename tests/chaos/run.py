@@ -20,9 +20,9 @@ from typing import Any
 
 from kfix_md import attach
 from kfix_md._entry import State
-from kfix_md.feed import Feed
-from kfix_md.pacing import SECOND
-from kfix_md.service import Service
+from kfix_md.feed.pacing import SECOND
+from kfix_md.feed.process import Feed
+from kfix_md.feed.service import Service
 from kfix_md.session import Rollover
 from kfix_md.simulator.control import ControlError
 from tests.chaos.accounts import audit

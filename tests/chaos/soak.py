@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from kfix_md.feed import Feed
-from kfix_md.pacing import SECOND
+from kfix_md.feed.pacing import SECOND
+from kfix_md.feed.process import Feed
 from kfix_md.session import Rollover
 from tests.chaos.faults import FORMS
 from tests.chaos.run import SERVICE, settled

@@ -14,8 +14,8 @@ import uvloop
 
 from kfix_md import config
 from kfix_md._entry import State
-from kfix_md.feed import Feed
-from kfix_md.service import Service
+from kfix_md.feed.process import Feed
+from kfix_md.feed.service import Service
 from kfix_md.simulator.control import Control
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -10,8 +10,7 @@ from click.testing import CliRunner
 
 import kfix_md
 from kfix_md._handler import Handler
-
-from .rig import Venue, drive, until
+from tests.feed.rig import Venue, drive, until
 
 CAPTURES = ("spot-l2", "derivatives-l2", "derivatives-l3")
 DEEP = "PF_ESUSD"  # the one instrument of the L3 capture

@@ -12,8 +12,7 @@ import pytest
 from kfix_md import __version__
 from kfix_md.cli import COMMANDS, main
 from kfix_md.cli.feed import set_up_logging
-
-from .rig import ROOT
+from tests.feed.rig import ROOT
 
 
 def ran(capsys, *arguments):

@@ -12,10 +12,10 @@ from itertools import pairwise
 import pytest
 
 from kfix_md.config import ServiceSection
-from kfix_md.connector import Backoff
-from kfix_md.dial import DialError, Endpoint, choose_engine, dial, explain, resolve, tls_context
 from kfix_md.errors import UsageError
-from kfix_md.service import Service
+from kfix_md.feed.connector import Backoff
+from kfix_md.feed.dial import DialError, Endpoint, choose_engine, dial, explain, resolve, tls_context
+from kfix_md.feed.service import Service
 from kfix_md.session import SessionState
 
 

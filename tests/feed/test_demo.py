@@ -9,15 +9,14 @@ import sys
 import pytest
 
 from kfix_md import config
-
-from .rig import ROOT
+from tests.feed.rig import ROOT
 
 
 @pytest.mark.slow
 def test_the_demo_holds_in_a_path_with_spaces(tmp_path):
     folder = tmp_path / "a path"
     folder.mkdir()
-    command = [sys.executable, "-m", "kfix_md.demo", "--seconds", "7", "--symbols", "3", "--rate", "200"]
+    command = [sys.executable, "-m", "kfix_md.cli.demo", "--seconds", "7", "--symbols", "3", "--rate", "200"]
     done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
                           text=True, timeout=90, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

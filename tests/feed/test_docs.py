@@ -6,7 +6,7 @@ import pytest
 
 from kfix_md import config
 from kfix_md._entry import State
-from kfix_md.metrics import COUNTERS
+from kfix_md.feed.metrics import COUNTERS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()

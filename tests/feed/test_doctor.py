@@ -7,11 +7,10 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from kfix_md import doctor
 from kfix_md.cli.doctor import command
-from kfix_md.dial import Connected
-
-from .rig import SERVICES, Venue
+from kfix_md.feed import doctor
+from kfix_md.feed.dial import Connected
+from tests.feed.rig import SERVICES, Venue
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +84,7 @@ def test_comp_ids_ports_clock_and_certificate(venue, tmp_path):
 
 
 def examine_section(tmp_path, text):
-    from .rig import load
+    from tests.feed.rig import load
 
     return load(tmp_path, text).service[0]
 

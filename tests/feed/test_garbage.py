@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from kfix_md.garbage import Garbage
+from kfix_md.feed.garbage import Garbage
 
 
 class Knot:

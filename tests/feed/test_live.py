@@ -10,11 +10,10 @@ import urllib.request
 import pytest
 
 from kfix_md._entry import Cause, State
-from kfix_md._journal import JournalReader
 from kfix_md.errors import UsageError
+from kfix_md.journal.reader import JournalReader
 from kfix_md.session import SessionState
-
-from .rig import Venue, all_good, drive, equal_to_truth, good, until
+from tests.feed.rig import Venue, all_good, drive, equal_to_truth, good, until
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,13 @@ import pytest
 
 import kfix_md
 from kfix_md._entry import Cause, State
-from kfix_md._shm import SegmentWriter
 from kfix_md.cli.console import Watch
+from kfix_md.config import service_config, service_names
 from kfix_md.errors import FeedDead, NoSuchSymbol, UsageError
-from kfix_md.joined import JoinedFeed
-from kfix_md.processes import Supervisor, clear_way, names_of, part_of
-
-from .rig import ROOT, Venue, load
+from kfix_md.feed.processes import Supervisor, clear_way
+from kfix_md.shm.joined import JoinedFeed
+from kfix_md.shm.writer import SegmentWriter
+from tests.feed.rig import ROOT, Venue, load
 
 SERVICES = ("spot-l2", "derivatives-l3")
 FEED = 'processes = "per-service"'
@@ -138,8 +138,8 @@ def test_a_part_has_what_must_not_be_shared(tmp_path):
             + "".join(f'[[service]]\nname = "{name}"\nsender_comp_id = "{name}-{twin}"\nsymbols = ["*"]\n'
                       for name, twin in (("spot-l2", 1), ("spot-l3", 1), ("spot-l2", 2), ("derivatives-l2", 1))))
     whole = load(tmp_path, text)
-    assert names_of(whole) == ["spot-l2", "spot-l3", "derivatives-l2"]
-    parts = [part_of(whole, name) for name in names_of(whole)]
+    assert service_names(whole) == ["spot-l2", "spot-l3", "derivatives-l2"]
+    parts = [service_config(whole, name) for name in service_names(whole)]
     assert [part.feed.name for part in parts] == ["a.spot-l2", "a.spot-l3", "a.derivatives-l2"]
     assert [part.feed.cpu for part in parts] == [3, 5, 3]
     assert [part.metrics.port for part in parts] == [9000, 9001, 9002]
@@ -148,7 +148,7 @@ def test_a_part_has_what_must_not_be_shared(tmp_path):
     assert parts[1].recorder.directory == tmp_path / "captures" / "spot-l3"
     assert (whole.feed.name, len(whole.service)) == ("a", 4)
     with pytest.raises(UsageError, match=r"no service 'derivatives-l3'.*there are: spot-l2"):
-        part_of(whole, "derivatives-l3")
+        service_config(whole, "derivatives-l3")
 
 
 def test_names_of_parts_are_not_to_be_had(tmp_path):
@@ -248,7 +248,7 @@ def test_the_console_shows_the_recorder_that_is_furthest_behind(tmp_path):
 def test_a_fault_of_the_configuration_ends_all(tmp_path):
     script = "import sys, time; time.sleep(60) if sys.argv[2] == 'b' else sys.exit(2)"
     begun = time.monotonic()
-    code = ("import sys; from kfix_md.processes import Supervisor; "
+    code = ("import sys; from kfix_md.feed.processes import Supervisor; "
             f"sys.exit(Supervisor([sys.executable, '-c', {script!r}], ['a', 'b']).run())")
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30, check=False).returncode == 2
     assert time.monotonic() - begun < 20

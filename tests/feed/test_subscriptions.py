@@ -7,8 +7,8 @@ import random
 import pytest
 
 from kfix_md._entry import Cause, State
-from kfix_md.pacing import SECOND, Pace, Phase, Wish
-from kfix_md.subscriptions import Subscriptions
+from kfix_md.feed.pacing import SECOND, Pace, Phase, Wish
+from kfix_md.feed.subscriptions import Subscriptions
 
 
 class Venue:

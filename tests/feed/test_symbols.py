@@ -2,7 +2,7 @@
 
 import pytest
 
-from kfix_md.symbols import SymbolTable, select
+from kfix_md.feed.symbols import SymbolTable, select
 
 SPOT = ["BTC/USD", "BTC/EUR", "ETH/USD", "ETH/BTC", "DOGE/USD", "XRP/USD", "USDT/USD"]
 DERIVATIVES = ["PI_XBTUSD", "PF_XBTUSD", "PF_ETHUSD", "FI_XBTUSD_261225"]

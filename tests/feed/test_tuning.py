@@ -12,13 +12,12 @@ import sys
 import pytest
 
 import kfix_md
-from kfix_md import tuning
 from kfix_md._entry import State
 from kfix_md.config import FeedSection
 from kfix_md.errors import UsageError
-
-from .rig import ROOT, Venue
-from .test_per_service import until
+from kfix_md.feed import tuning
+from tests.feed.rig import ROOT, Venue
+from tests.feed.test_per_service import until
 
 
 def test_a_cpu_that_is_not_ours_is_one_line():

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from kfix_md import _journal, journal_files
-from kfix_md._journal import EVENT, FRAME, JournalReader, JournalWriter, crc32c, crc32c_ways
 from kfix_md.errors import CaptureError, UsageError
+from kfix_md.journal import files as journal_files
+from kfix_md.journal import writer as _journal
+from kfix_md.journal.reader import EVENT, FRAME, JournalReader, crc32c, crc32c_ways
+from kfix_md.journal.writer import JournalWriter
 from recorder.layout import Tree
 
 NOON = 1_700_049_600_000_000_000  # 2023-11-15 12:00 UTC
@@ -242,7 +244,7 @@ def test_compressed_segments_read_the_same(tmp_path):
 
 _LIMITED = """
 import resource, sys, time
-from kfix_md._journal import JournalWriter
+from kfix_md.journal.writer import JournalWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, resource.RLIM_INFINITY))
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 w = JournalWriter(sys.argv[1], segment_bytes=1 << 17, first_number=1)
@@ -282,7 +284,7 @@ def test_no_room_is_an_alarm_and_a_record_of_what_was_lost(tmp_path):
 
 _VICTIM = """
 import sys
-from kfix_md._journal import JournalWriter
+from kfix_md.journal.writer import JournalWriter
 w = JournalWriter(sys.argv[1], segment_bytes=1 << 17)
 start = int(sys.argv[2])
 out = sys.stdout

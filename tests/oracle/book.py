@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 
-from .codec import Entry
+from tests.oracle.codec import Entry
 
 DEPTH = 10  # levels under the checksum, whatever was subscribed
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
-from .book import Book, L2Book, L3Book
-from .codec import BOOK_SIDES, Entry, FixError, Message, frames, message
+from tests.oracle.book import Book, L2Book, L3Book
+from tests.oracle.codec import BOOK_SIDES, Entry, FixError, Message, frames, message
 
 RULES = ("order", "level")
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kfix_md._journal import FRAME, JournalReader, JournalWriter
+from kfix_md import trading_day
+from kfix_md.journal.reader import FRAME, JournalReader
+from kfix_md.journal.writer import JournalWriter
 from recorder import compact, layout
 from recorder.process import Recorder
 from recorder.writer import Writer
@@ -81,7 +83,7 @@ def year(path: Path, live: int = 2880) -> tuple[layout.Tree, date]:
     with JournalWriter(path / "journal") as journal:
         for i in range(3):
             frames = generate("spot-l2", messages=60, seed=3 + i).frames
-            now = build.write_session(journal, 0, "spot-l2", frames, build.START_NS + i * layout.DAY_NS)
+            now = build.write_session(journal, 0, "spot-l2", frames, build.START_NS + i * trading_day.DAY_NS)
             journal.event(0, now, {"type": "journal_lost", "count": 1, "first": now, "last": now})
     build.record(path)
     tree = layout.Tree(path / "captures")

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from kfix_md import Handler
-from kfix_md._journal import JournalWriter
+from kfix_md.journal.writer import JournalWriter
 from recorder.process import Recorder, Settings
 from tests.oracle.follow import Follower
 from tests.streams import generate

@@ -29,9 +29,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import recorder
-from kfix_md import journal_files
-from kfix_md._journal import FRAME, JournalReader, JournalWriter
+from kfix_md import trading_day
 from kfix_md.errors import CaptureError
+from kfix_md.journal import files as journal_files
+from kfix_md.journal.reader import FRAME, JournalReader
+from kfix_md.journal.writer import JournalWriter
 from recorder import compact, layout
 from recorder.process import Recorder, Settings
 from tests.recorder import build
@@ -54,7 +56,7 @@ class World:
                                  retention=retention, checkpoint_rows=500)  # fmt: skip
 
     def time_of(self, i: int) -> int:
-        return build.START_NS + i * 1000 + i * DATES // len(self.frames) * layout.DAY_NS
+        return build.START_NS + i * 1000 + i * DATES // len(self.frames) * trading_day.DAY_NS
 
     def stored(self) -> int:
         """Frames in the journal: the number of the last one, in the newest segment, for retention may delete others."""

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import recorder
-from kfix_md import journal_files
-from kfix_md._journal import FRAME, JournalReader, JournalWriter
 from kfix_md.errors import CaptureError
+from kfix_md.journal import files as journal_files
+from kfix_md.journal.reader import FRAME, JournalReader
+from kfix_md.journal.writer import JournalWriter
 from recorder import cli, layout
 from recorder.process import Recorder
 from recorder.schema import Flags
@@ -255,7 +256,7 @@ def test_a_segment_cut_off_behind_its_header_is_read_to_its_end(tmp_path):
 _NO_ROOM = """
 import resource, signal, sys, time
 from kfix_md import Handler
-from kfix_md._journal import JournalWriter
+from kfix_md.journal.writer import JournalWriter
 from tests.recorder.build import START_NS, announce
 from tests.streams import generate
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

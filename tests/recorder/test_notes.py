@@ -16,14 +16,15 @@ import pytest
 
 import recorder
 from benchmarks.busy_day import BusyDay
-from kfix_md._journal import JournalWriter
-from kfix_md._ticks import book_rows
+from kfix_md import trading_day
+from kfix_md.journal.writer import JournalWriter
 from recorder import compact, files, layout, notes, schema, tail
+from recorder._ticks import book_rows
 from recorder.process import Recorder
 from tests.recorder import build
 
 DAY = layout.to_date("2026-03-01")
-START, END = layout.session_bounds(DAY)
+START, END = trading_day.session_bounds(DAY)
 EVERY = 20  # files with a symbol between two of its checkpoints
 
 

@@ -11,9 +11,9 @@ import pytest
 
 import recorder
 from benchmarks.busy_day import BusyDay
-from kfix_md._ticks import book_rows
 from kfix_md.errors import CaptureError, NoSuchSymbol, UsageError
 from recorder import compact, files, schema, tail
+from recorder._ticks import book_rows
 from recorder.rebuild import Rebuilder
 from tests.recorder import build
 

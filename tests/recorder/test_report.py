@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 import recorder
-from kfix_md._journal import JournalWriter
 from kfix_md.errors import UsageError
+from kfix_md.journal.writer import JournalWriter
 from recorder import cli, schema
 from recorder.report import _ms, page
 from tests.recorder import build

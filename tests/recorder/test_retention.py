@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kfix_md import journal_files
-from kfix_md._journal import JournalReader, JournalWriter
 from kfix_md.errors import CaptureError, UsageError
+from kfix_md.journal import files as journal_files
+from kfix_md.journal.reader import JournalReader
+from kfix_md.journal.writer import JournalWriter
 from recorder import compact, retention
 from recorder.process import Recorder
 from tests.recorder import build

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import recorder
-from kfix_md._journal import JournalWriter
 from kfix_md.errors import CaptureError, NoSuchSymbol, UsageError
+from kfix_md.journal.writer import JournalWriter
 from recorder.process import Recorder
 from recorder.schema import Flags
 from recorder.verify import verify

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import recorder
+from kfix_md import trading_day
 from kfix_md.errors import NoSuchSymbol
-from recorder import files, layout
+from recorder import files
 from tests.recorder import big, build
 
 SMALL, LARGE = 6, 32  # copies of a session: 30 and 160 MB of ticks in memory
@@ -117,7 +118,7 @@ def test_a_question_looks_at_its_dates_alone(year, monkeypatch, question):
     touched = Touched(monkeypatch, tree.root)
     cap = recorder.open(tree.root)
     assert touched.listed == touched.opened == []
-    at = build.START_NS + layout.DAY_NS + 40 * build.STEP_NS
+    at = build.START_NS + trading_day.DAY_NS + 40 * build.STEP_NS
     assert QUESTIONS[question](cap, at, day)
     before = {str(day - timedelta(days=i)) for i in range(3)}  # gaps and sessions that may reach into the date
     assert touched.dates() <= before and len(touched.listed) < 20 and len(touched.opened) < 20
@@ -138,7 +139,7 @@ def test_what_is_said_of_all_dates_lists_no_date(year, monkeypatch):
 def test_every_date_begins_with_the_instruments_known(year):
     tree, day = year
     cap = recorder.open(tree.root)
-    start = layout.session_bounds(day)[0]
+    start = trading_day.session_bounds(day)[0]
     rows = cap.instruments(day).to_pylist()
     listed = {r["symbol"]: r for r in rows if r["recv_ns"] == start}
     earlier = {r["symbol"]: r for r in cap.instruments(day - timedelta(days=1)).to_pylist()}

@@ -17,8 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 import recorder
-from kfix_md._journal import EVENT, JournalReader
 from kfix_md.errors import UsageError
+from kfix_md.journal.reader import EVENT, JournalReader
 from recorder import cli
 from recorder.process import Recorder
 from tests.recorder import build

@@ -3,7 +3,7 @@
 import pytest
 
 from kfix_md.session import SessionState
-from kfix_md.store import SequenceStore
+from kfix_md.session.store import SequenceStore
 from tests.session.peer import NOON, SECOND, SENDER, TARGET, TEN_PM, Rig
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from kfix_md.errors import UsageError
-from kfix_md.store import SequenceStore, Stored
+from kfix_md.session.store import SequenceStore, Stored
 
 
 def reopened(path):
@@ -76,7 +76,7 @@ def test_a_directory_that_cannot_be_written(tmp_path):
 
 def test_a_killed_process_leaves_its_numbers_and_no_lock(tmp_path):
     code = (
-        "import os, signal, sys; from kfix_md.store import SequenceStore\n"
+        "import os, signal, sys; from kfix_md.session.store import SequenceStore\n"
         "store = SequenceStore(sys.argv[1], 'A', 'B')\n"
         "for n in range(1, 1000): store.save(n, n, n)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kfix_md._shm import SegmentWriter
-from kfix_md._stress import ManualBook
-from kfix_md.reader import Feed, attach
+from kfix_md.shm.attach import Feed, attach
+from kfix_md.shm.writer import SegmentWriter
+from tests.shm._stress import ManualBook
 
 BIDS = [(280030, 100000), (279999, 96375), (279699, 73860423)]
 ASKS = [(280130, 96506), (280398, 100000)]

@@ -254,7 +254,7 @@ def test_segment_tables(desk):
 
 
 def test_writer_refuses_bad_words(tmp_path, desk):
-    from kfix_md._shm import SegmentWriter
+    from kfix_md.shm.writer import SegmentWriter
 
     for bad in ({"name": "a/b"}, {"name": ""}, {"depth": 0}, {"directory": tmp_path / "none"}):
         with pytest.raises(UsageError):

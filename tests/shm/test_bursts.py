@@ -10,8 +10,8 @@ import pytest
 
 import kfix_md
 from kfix_md import Handler, State
-from kfix_md._shm import SegmentWriter
-from kfix_md.shm_layout import dtype
+from kfix_md.shm.layout import dtype
+from kfix_md.shm.writer import SegmentWriter
 from tests.streams import generate, wire
 from tests.streams.market import Market
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import kfix_md
-from kfix_md import _shm
-from kfix_md.shm_layout import BLOCKS, dtype, table
+from kfix_md.shm import writer as _shm
+from kfix_md.shm.layout import BLOCKS, dtype, table
 from tests.shm.conftest import Desk
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import pytest
 
 from kfix_md import NotLive, State
 from kfix_md._codec import id_key
-from kfix_md.reader import QueuePosition
+from kfix_md.shm.attach import QueuePosition
 from tests.shm.conftest import Desk
 
 IDS = [f"00bf007e-0039-00dd-0071-00ae00d7{i:04x}" for i in range(400)]

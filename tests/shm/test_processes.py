@@ -17,8 +17,8 @@ import pytest
 
 import kfix_md
 from kfix_md import Cause, FeedDead, FeedError, State, UsageError, attach
-from kfix_md._shm import SegmentWriter
-from kfix_md._stress import check_levels
+from kfix_md.shm.writer import SegmentWriter
+from tests.shm._stress import check_levels
 from tests.shm.conftest import Desk
 
 VICTIM = Path(__file__).with_name("victim.py")
@@ -317,7 +317,7 @@ def test_a_full_file_system_is_an_error_when_a_symbol_is_added_never_sigbus(tmp_
 
 def _orders_without_space(where: Path) -> None:
     """Order rows that get no pages are left out, and the book says so."""
-    from kfix_md._stress import ManualBook
+    from tests.shm._stress import ManualBook
 
     writer = SegmentWriter("o", where, capacity=4, orders=20_000, l3_depth=10, trades=4, depth=10)
     book = ManualBook(writer, writer.add_symbol("A", 3), orders=20_000)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from kfix_md._stress import check_levels, torn_levels, torn_tops
+from tests.shm._stress import check_levels, torn_levels, torn_tops
 from tests.shm.conftest import Desk
 
 ROUNDS, SECONDS = 12, 0.5

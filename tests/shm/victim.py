@@ -2,8 +2,8 @@
 
 import sys
 
-from kfix_md._shm import SegmentWriter
-from kfix_md._stress import ManualBook
+from kfix_md.shm.writer import SegmentWriter
+from tests.shm._stress import ManualBook
 
 
 def main() -> None:

@@ -6,9 +6,8 @@ import pytest
 
 from kfix_md.errors import UsageError
 from kfix_md.simulator.capture import read
-
-from .plain import PlainBook, groups
-from .venue import Client, running_venue, value
+from tests.simulator.plain import PlainBook, groups
+from tests.simulator.venue import Client, running_venue, value
 
 SERVICES = {"spot-l2": "spot-l2", "derivatives-l2": "derivatives-l2", "derivatives-l3": "derivatives-l3"}
 

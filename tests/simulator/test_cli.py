@@ -8,8 +8,7 @@ import pytest
 
 from kfix_md.errors import UsageError
 from kfix_md.simulator import script
-
-from .venue import ROOT, Client, running_venue, value
+from tests.simulator.venue import ROOT, Client, running_venue, value
 
 
 def run(*arguments):

@@ -6,9 +6,8 @@ import pytest
 
 from kfix_md.simulator.control import ControlError
 from kfix_md.simulator.edits import EDITS, HARM
-
-from .plain import PlainBook
-from .venue import Client, running_venue, value
+from tests.simulator.plain import PlainBook
+from tests.simulator.venue import Client, running_venue, value
 
 ADMIN = "0123A5"
 

@@ -6,9 +6,8 @@ import pytest
 
 from kfix_md.simulator.book import BID, OFFER, Instrument, L2Book, L3Book
 from kfix_md.simulator.market import Market, instruments, level_entries
-
-from .plain import PlainBook, groups
-from .venue import Client, running_venue, value
+from tests.simulator.plain import PlainBook, groups
+from tests.simulator.venue import Client, running_venue, value
 
 
 def precisions(client):

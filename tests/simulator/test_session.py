@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from .plain import groups
-from .venue import Client, running_venue, value, venue  # noqa: F401
+from tests.simulator.plain import groups
+from tests.simulator.venue import Client, running_venue, value, venue  # noqa: F401
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from .market import BID, OFFER, TRADE, Instrument, L2Market, L3Market, Market, Row
-from .wire import clock, frame, iso, number, stamp
+from tests.streams.market import BID, OFFER, TRADE, Instrument, L2Market, L3Market, Market, Row
+from tests.streams.wire import clock, frame, iso, number, stamp
 
 SERVICES = ("spot-l2", "derivatives-l2", "derivatives-l3", "spot-l3")
 HEADERS = (

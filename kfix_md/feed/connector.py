@@ -1,0 +1,229 @@
+"""The only network I/O: when to connect, bytes between socket and service, timers, when to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kfix_md.feed.dial import DialError, Endpoint, dial, tls_context
+from kfix_md.feed.pacing import SECOND
+from kfix_md.feed.service import Service
+from kfix_md.session import SessionState
+
+TICK_S = 0.02
+CALM_TICK_S = 0.1  # while nothing waits: ticks are what an idle feed costs
+LOGOUT_PATIENCE_S = 3.0
+_TCP_CLOSE = 7  # tcp_info.tcpi_state
+MAX_UNSENT = 8 << 20  # a venue that does not read what we send is as good as gone
+
+
+class Backoff:
+    """How long to wait before the next attempt to connect."""
+
+    def __init__(self, longest_s: float, rng: random.Random | None = None) -> None:
+        self._longest, self._rng = longest_s, rng or random.Random()
+        self._failures = 0
+
+    def success(self) -> None:
+        """Logged on: the next loss is answered at once again."""
+        self._failures = 0
+
+    def next(self, retry: str) -> float:
+        """Seconds to wait; `retry` is the session's word: rollover, backoff or long."""
+        self._failures += 1
+        jitter = self._rng.uniform(0.75, 1.25)
+        if retry == "rollover":  # quickly at first, then about every 2 s for as long as it takes
+            return min(0.25 * 2.0 ** min(self._failures - 1, 10), 2.0) * jitter
+        delay = 0.05 if self._failures == 1 else min(0.2 * 2.0 ** min(self._failures - 2, 20), self._longest)
+        return (max(delay, self._longest) if retry == "long" else delay) * jitter
+
+
+class _Protocol(asyncio.BufferedProtocol):
+    """One connection: reads go straight into the handler's buffer."""
+
+    def __init__(self, connector: Connector) -> None:
+        self.connector, self.service = connector, connector.service
+        self.get_buffer = self.service.handler.get_buffer  # type: ignore[method-assign]
+        self.transport: asyncio.Transport | None = None
+        self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self.service.received(nbytes, time.time_ns()):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what the session wants written, and close when it says so."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        data = self.service.output()
+        if data:
+            transport.write(data)
+        if transport.get_write_buffer_size() > MAX_UNSENT:
+            transport.abort()
+        elif self.service.close_reason is not None:
+            transport.close()
+
+    def notice_reset(self) -> None:
+        """Find a connection that was reset without our being told.
+
+        libuv answers a reset seen by a reader (which aiofastnet is under uvloop) by no longer polling the socket,
+        and nobody hears of it. The kernel knows.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        raw = transport.get_extra_info("socket")
+        if raw is None or raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
+            return
+        read = getattr(transport, "_read_ready", None)
+        if read is not None:  # what had arrived before the reset
+            read()
+        if not transport.is_closing():
+            transport.abort()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closed.done():
+            self.closed.set_result(_lost(exc))
+
+
+def _lost(exc: Exception | None) -> str:
+    if exc is None:
+        return "closed by the venue"
+    if isinstance(exc, ConnectionResetError):
+        return "reset by the venue"
+    return f"connection failed: {exc}"
+
+
+class Connector:
+    """Keeps one service connected for ever.
+
+    `create` is create_connection of `dial.choose_engine`. `on_fatal(text)` is called when the very first
+    attempt shows that the venue cannot prove its identity: a fault of the configuration, not of the day.
+    """
+
+    def __init__(
+        self, service: Service, create: Callable[..., Any], *, on_fatal: Callable[[str], None],
+        rng: random.Random | None = None,
+    ) -> None:
+        section = service.section
+        self.service = service
+        self.endpoint = Endpoint(section.host, int(section.port or 0), section.tls, section.tls_ca,
+                                 section.tls_name, section.verify)
+        self.context = tls_context(self.endpoint)
+        self.backoff = Backoff(section.retry_max_s, rng)
+        self.details: Any = None  # dial.Connected of the present connection
+        self._create, self._on_fatal = create, on_fatal
+        self._protocol: _Protocol | None = None
+        self._stop = asyncio.Event()
+        self._ever = False
+
+    async def run(self) -> None:
+        """Connect, serve, wait, again; ends after `stop`."""
+        while not self._stop.is_set():
+            self.service.session.tick(time.time_ns())  # the rollover is armed also while disconnected
+            if not await self._once():
+                return
+            if self.service.session.retry == "never":
+                return
+            await self._sleep(self.backoff.next(self.service.session.retry))
+
+    async def _once(self) -> bool:
+        """One connection from dial to loss; False when it makes no sense to try again."""
+        service = self.service
+        try:
+            details = await self._dial()
+        except DialError as error:
+            service.disconnected(time.time_ns(), error.kind)
+            if error.kind == "identity" and not self._ever:
+                self._on_fatal(f"{service.name}: {error}")
+                return False
+            if error.kind == "stopped":
+                return False
+            planned = service.session.retry == "rollover"
+            service.log.log(logging.INFO if planned else logging.WARNING, "%s", error)
+            return True
+        self._ever, self.details = True, details
+        protocol = self._protocol
+        assert protocol is not None
+        service.connected(time.time_ns(), str(details))
+        protocol.flush()
+        ticker = asyncio.create_task(self._tick(protocol))
+        try:
+            reason = await protocol.closed
+        finally:
+            ticker.cancel()
+            self._protocol = None
+        service.disconnected(time.time_ns(), reason)
+        return True
+
+    async def _dial(self) -> Any:
+        def factory() -> _Protocol:
+            self._protocol = _Protocol(self)
+            return self._protocol
+
+        dialling = asyncio.create_task(dial(self.endpoint, factory, self.context, self._create))
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({dialling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not dialling.done():
+            dialling.cancel()
+            raise DialError("stopped", f"{self.endpoint}: stopped")
+        return dialling.result()[1]
+
+    async def _tick(self, protocol: _Protocol) -> None:
+        on = False
+        while True:
+            calm = self.service.calm(time.time_ns() + int(CALM_TICK_S * SECOND))
+            await asyncio.sleep(CALM_TICK_S if calm else TICK_S)
+            now_ns = time.time_ns()
+            try:
+                self.service.tick(now_ns)
+            except Exception:  # a fault of ours must not leave a session without its timers
+                self.service.log.exception("fault in the feed; reconnecting")
+                if protocol.transport is not None:
+                    protocol.transport.abort()
+                return
+            if not on and self.service.session.state == SessionState.ON:
+                on = True
+            elif on and now_ns - self.service.since_ns > 5 * SECOND:
+                self.backoff.success()
+            protocol.flush()
+            protocol.notice_reset()
+
+    async def _sleep(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self._stop.is_set():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            self.service.session.tick(time.time_ns())
+            try:
+                await asyncio.wait_for(self._stop.wait(), min(left, 1.0))
+            except TimeoutError:
+                continue
+
+    async def stop(self) -> None:
+        """Log out, give the venue a moment to confirm, close."""
+        self._stop.set()
+        protocol = self._protocol
+        if protocol is None or protocol.transport is None:
+            return
+        self.service.logout(time.time_ns())
+        protocol.flush()
+        try:
+            await asyncio.wait_for(asyncio.shield(protocol.closed), LOGOUT_PATIENCE_S)
+        except TimeoutError:
+            protocol.transport.abort()
+            await protocol.closed

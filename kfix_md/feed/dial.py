@@ -1,0 +1,207 @@
+"""How a TLS connection to a service comes about: resolved each time, all addresses tried, identity proved."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from kfix_md.errors import KfixError, UsageError
+
+ADDRESS_TIMEOUT_S = 4.0  # per address; DNS gives several
+HANDSHAKE_TIMEOUT_S = 8.0
+_HOSTNAME_MISMATCH, _IP_MISMATCH = 62, 64  # X509_V_ERR_*
+_EXPIRED, _NOT_YET_VALID = 10, 9
+_UNTRUSTED = {2, 18, 19, 20, 21, 27}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a session goes, and how the other side must prove that it is there."""
+
+    host: str
+    port: int
+    tls: bool = True
+    ca: Path | None = None
+    name: str | None = None  # another name than `host` in the certificate
+    verify: bool = True
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class DialError(KfixError):
+    """No connection. `kind`: dns, refused, timeout, unreachable, tls, or identity (certificate)."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+@dataclass(slots=True)
+class Connected:
+    """What is known of a fresh connection, for the log and the doctor."""
+
+    address: str
+    resolved: list[str]
+    took_s: float
+    tls_version: str = ""
+    cipher: str = ""
+    certificate: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        tls = f", {self.tls_version} {self.cipher}" if self.tls_version else ", no TLS"
+        until = self.certificate.get("notAfter")
+        valid = f", certificate until {until}" if until else ""
+        return f"{self.address}{tls}{valid} ({self.took_s * 1000:.0f} ms)"
+
+
+def tls_context(end: Endpoint) -> ssl.SSLContext | None:
+    """TLS 1.3 or nothing, certificate and host name verified (unless `verify` is false).
+
+    UsageError when the CA file cannot be used.
+    """
+    if not end.tls:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=str(end.ca) if end.ca else None)
+    except FileNotFoundError:
+        raise UsageError(f"tls_ca = {end.ca}: no such file") from None
+    except (ssl.SSLError, OSError) as error:
+        raise UsageError(f"tls_ca = {end.ca}: not a PEM certificate file ({_reason(error)})") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if not end.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _reason(error: BaseException) -> str:
+    for name in ("reason", "strerror"):
+        if text := getattr(error, name, None):
+            return str(text)
+    return str(error) or type(error).__name__
+
+
+def explain(error: BaseException, end: Endpoint) -> DialError:
+    """Any error of dialling, classified and in plain words."""
+    if isinstance(error, DialError):
+        return error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return DialError("identity", f"{end}: {_explain_certificate(error, end)}")
+    if isinstance(error, ssl.SSLError):
+        return DialError("tls", f"{end}: TLS failed: {_reason(error)}; is this a TLS 1.3 port?")
+    if isinstance(error, socket.gaierror):
+        why = f"the name '{end.host}' does not resolve ({error.strerror})"
+        return DialError("dns", f"{end}: {why}; check host and DNS")
+    if isinstance(error, ConnectionRefusedError):
+        return DialError("refused", f"{end}: connection refused; check host and port, or the venue is down")
+    if isinstance(error, TimeoutError):
+        return DialError("timeout", f"{end}: no answer; check port, firewall and route")
+    if isinstance(error, ConnectionError):
+        return DialError("tls", f"{end}: connection closed during the TLS handshake")
+    return DialError("unreachable", f"{end}: {_reason(error)}")
+
+
+def _explain_certificate(error: ssl.SSLCertVerificationError, end: Endpoint) -> str:
+    code, message = error.verify_code, error.verify_message
+    if code in (_HOSTNAME_MISMATCH, _IP_MISMATCH):
+        return f"the certificate is not for '{end.name or end.host}'; correct host (or tls_name)"
+    if code in (_EXPIRED, _NOT_YET_VALID):
+        return f"{message}; check this machine's clock, else ask Kraken"
+    if code in _UNTRUSTED:
+        trust = f"tls_ca = {end.ca}" if end.ca else "the system's certificate authorities"
+        return f"certificate not signed by {trust} ({message}); set tls_ca to the right file"
+    return f"certificate refused: {message}"
+
+
+async def resolve(end: Endpoint) -> list[tuple[socket.AddressFamily, Any]]:
+    """Every address of the name, the families interleaved, the resolver's preference first."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(end.host, end.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    seen = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    first = [entry for entry in seen if entry[0] == seen[0][0]]
+    second = [entry for entry in seen if entry[0] != seen[0][0]]
+    return [entry for pair in zip_longest(first, second) for entry in pair if entry is not None]
+
+
+async def _connect(family: socket.AddressFamily, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        await asyncio.wait_for(asyncio.get_running_loop().sock_connect(sock, address), ADDRESS_TIMEOUT_S)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def choose_engine(wanted: str) -> Callable[..., Any]:
+    """create_connection(loop, factory, **options) of aiofastnet or of the loop itself.
+
+    UsageError when aiofastnet is asked for by name and not installed.
+    """
+    if wanted != "uvloop":
+        try:
+            import aiofastnet
+
+            return aiofastnet.create_connection
+        except ImportError:
+            if wanted == "aiofastnet":
+                told = "feed.tls_engine: aiofastnet is not installed: pip install aiofastnet"
+                raise UsageError(told) from None
+    return lambda loop, factory, **options: loop.create_connection(factory, **options)
+
+
+async def dial(
+    end: Endpoint, factory: Callable[[], asyncio.BaseProtocol], context: ssl.SSLContext | None,
+    create: Callable[..., Any],
+) -> tuple[asyncio.Transport, Connected]:
+    """Connect to the first address that completes TCP and TLS; DialError (of the last one) when none does.
+
+    An identity fault ends the attempt at once: the next address would not be more trustworthy.
+    """
+    loop = asyncio.get_running_loop()
+    started = time.monotonic()
+    try:
+        addresses = await asyncio.wait_for(resolve(end), ADDRESS_TIMEOUT_S)
+    except TimeoutError:
+        raise explain(socket.gaierror(0, "the resolver does not answer"), end) from None
+    except OSError as error:
+        raise explain(error, end) from None
+    fault: DialError | None = None
+    options: dict[str, Any] = {}
+    if context is not None:
+        options = {"ssl": context, "server_hostname": end.name or end.host,
+                   "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S}
+    for family, address in addresses:
+        try:
+            sock = await _connect(family, address)
+            transport, _ = await create(loop, factory, sock=sock, **options)
+        except (OSError, TimeoutError) as error:
+            fault = explain(error, end)
+            if fault.kind == "identity":
+                break
+            continue
+        resolved = [entry[1][0] for entry in addresses]
+        known = Connected(f"{address[0]}:{address[1]}", resolved, time.monotonic() - started)
+        _tls_details(transport, known)
+        return transport, known
+    raise fault or DialError("dns", f"{end}: the name '{end.host}' has no address")
+
+
+def _tls_details(transport: asyncio.Transport, known: Connected) -> None:
+    wrapped = transport.get_extra_info("ssl_object")
+    if wrapped is not None:
+        known.tls_version = wrapped.version() or ""
+        known.cipher = (wrapped.cipher() or ("",))[0]
+        known.certificate = wrapped.getpeercert() or {}

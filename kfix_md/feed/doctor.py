@@ -1,0 +1,222 @@
+"""What has to be true of the world for a configuration to work, asked one question at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import ssl
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kfix_md.config import Config, ServiceSection, check_writable, load, service_names
+from kfix_md.errors import FeedError, KfixError, UsageError
+from kfix_md.feed import tuning
+from kfix_md.feed.connector import Connector
+from kfix_md.feed.dial import Connected, choose_engine
+from kfix_md.feed.service import Service
+from kfix_md.feed.symbols import select
+from kfix_md.session import SessionState
+
+OK, WARN, FAIL = "ok", "warn", "FAIL"
+ORDER_ENTRY_PORTS = (4001, 4003)
+ENOUGH_DAYS = 21  # of certificate left
+ENOUGH_BYTES = 2 << 30  # of journal disk left
+CLOCK_WARNING_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One answer: `status` ok, warn or FAIL; what it is about; the answer and, when bad, what to do."""
+
+    status: str
+    about: str
+    text: str
+
+
+class _Collect(logging.Handler):
+    """Keeps what one service would have told the operator."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__(logging.WARNING)
+        self.service, self.lines = service, []  # type: ignore[var-annotated]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "service", "") == self.service:
+            self.lines.append(record.getMessage())
+
+
+def examine(path: str, timeout_s: float = 8.0) -> list[Finding]:
+    """Every finding about a configuration file. UsageError when it cannot be read at all."""
+    config = load(path)
+    findings = [Finding(OK, "configuration", f"{path}: {len(config.service)} sessions")]
+    findings += directories(config)
+    findings += tuned(config)
+    running = _running(config)
+    if running:
+        findings.append(Finding(OK, "feed", f"'{config.feed.name}' is running (pid {running}): its CompIDs are in "
+                                            "use, so no logon is tried"))
+    findings += asyncio.run(_services(config, not running, timeout_s))
+    return findings
+
+
+def tuned(config: Config) -> list[Finding]:
+    """TLS engine, CPUs and priority: what of it this machine gives."""
+    feed, found = config.feed, []
+    try:
+        fast = choose_engine(feed.tls_engine).__module__.startswith("aiofastnet")
+        found.append(Finding(OK, "TLS engine", "aiofastnet" if fast else "uvloop's own" + (
+            "" if feed.tls_engine == "uvloop" else "; pip install aiofastnet for a third less CPU")))
+        tuning.check(feed)
+    except UsageError as error:
+        found.append(Finding(FAIL, "feed", str(error)))
+    processes = len(service_names(config)) if feed.processes == "per-service" else 1
+    cpus = tuning.cpus_of(feed) or os.sched_getaffinity(0)
+    if feed.busy_poll and len(cpus) < processes:
+        found.append(Finding(WARN, "busy_poll", f"{processes} processes that never sleep on {len(cpus)} CPU: they keep "
+                                                "each other waiting; give feed.cpu one for each"))
+    if feed.rt_priority is not None and not tuning.permitted(feed.rt_priority):
+        found.append(Finding(WARN, "rt_priority", "not permitted, the feed goes on without; give CAP_SYS_NICE "
+                                                  "(or LimitRTPRIO)"))
+    return found
+
+
+def directories(config: Config) -> list[Finding]:
+    """Shared memory, journal and captures: writable, with room."""
+    found = []
+    wanted: list[tuple[str, Path, bool]] = [("shared memory", config.feed.directory, False)]
+    if config.journal.enabled:
+        wanted.append(("journal", config.journal.directory, True))
+    wanted.append(("captures", config.recorder.directory, True))
+    for about, folder, create in wanted:
+        there = folder.exists()
+        try:
+            check_writable(folder, about, create)
+        except UsageError as error:
+            found.append(Finding(FAIL, about, str(error)))
+            continue
+        free = shutil.disk_usage(folder).free
+        if not there:
+            folder.rmdir()
+        short = free < (ENOUGH_BYTES if create else 64 << 20)
+        found.append(Finding(WARN if short else OK, about, f"{folder}: writable, {free / (1 << 30):.1f} GiB free"
+                             + ("; make room" if short else "")))
+    return found
+
+
+def _running(config: Config) -> int:
+    try:
+        from kfix_md.shm.attach import attach
+
+        feed = attach(config.feed.name, directory=config.feed.directory)
+        return int(feed.info["pid"])
+    except (FeedError, ImportError):
+        return 0
+
+
+async def _services(config: Config, logon: bool, timeout_s: float) -> list[Finding]:
+    create = choose_engine(config.feed.tls_engine)
+    jobs = [_service(section, create, logon, timeout_s) for section in config.service]
+    return [finding for findings in await asyncio.gather(*jobs) for finding in findings]
+
+
+async def _service(section: ServiceSection, create: Any, logon: bool, timeout_s: float) -> list[Finding]:
+    """One service: identity, way to the venue, and (unless the CompID is in use) a logon and the list."""
+    about = section.name
+    found = comp_ids(section)
+    told = _Collect(section.name)
+    try:
+        service = Service(section.model_copy(update={"symbols": []}), 0, start_ns=time.time_ns())
+        service.log.logger.addHandler(told)
+        fatal: list[str] = []
+        connector = Connector(service, create, on_fatal=fatal.append)
+    except KfixError as error:
+        return [*found, Finding(FAIL, about, str(error))]
+    if not logon:
+        return found + await _only_dial(section, connector)
+    running = asyncio.create_task(connector.run())
+    deadline = time.monotonic() + timeout_s
+    while not (service.verified_ns or fatal or time.monotonic() > deadline):
+        if told.lines and service.session.retry != "rollover":
+            break
+        await asyncio.sleep(0.02)
+    details = connector.details
+    on = service.session.state == SessionState.ON
+    lag_s = service.session.clock_lag_ns / 1e9
+    await connector.stop()
+    await running
+    if details is not None:
+        found += connection(about, details)
+    service.log.logger.removeHandler(told)
+    if not on:
+        silent = f"no logon within {timeout_s:.0f} s; are the CompIDs right, is the venue open?"
+        why = (fatal or told.lines or [silent])[0]
+        return [*found, Finding(FAIL, about, why.removeprefix(f"{about}: "))]
+    found.append(Finding(OK, about, f"logged on as {section.sender_comp_id} to {section.target_comp_id}"))
+    found.append(clock(about, lag_s))
+    return found + symbols(section, service)
+
+
+async def _only_dial(section: ServiceSection, connector: Connector) -> list[Finding]:
+    from kfix_md.feed.dial import DialError, dial
+
+    try:
+        transport, details = await dial(connector.endpoint, asyncio.Protocol, connector.context,
+                                        choose_engine("uvloop"))
+    except DialError as error:
+        return [Finding(FAIL, section.name, str(error))]
+    transport.abort()
+    return connection(section.name, details)
+
+
+def comp_ids(section: ServiceSection) -> list[Finding]:
+    """Does the identity look like one for this service?"""
+    found = []
+    derivatives = "DRV" in section.sender_comp_id.upper()
+    if derivatives == section.spot:
+        what = "has" if derivatives else "has no"
+        found.append(Finding(WARN, section.name, f"sender_comp_id {section.sender_comp_id} {what} 'DRV' in it, "
+                             "unusual here; compare with what Kraken assigned"))
+    if section.port in ORDER_ENTRY_PORTS:
+        found.append(Finding(FAIL, section.name, f"port {section.port} is order entry, not market data"))
+    if not section.verify:
+        found.append(Finding(WARN, section.name, "certificate verification is off"))
+    return found
+
+
+def connection(about: str, details: Connected) -> list[Finding]:
+    """DNS, TLS and certificate of a connection that came about."""
+    found = [Finding(OK, about, f"name resolves to {', '.join(details.resolved)}")]
+    if details.tls_version:
+        found.append(Finding(OK, about, f"{details.tls_version} {details.cipher} with {details.address} "
+                                        f"in {details.took_s * 1000:.0f} ms"))
+    until = details.certificate.get("notAfter")
+    if until:
+        days = (ssl.cert_time_to_seconds(until) - time.time()) / 86400
+        status = OK if days > ENOUGH_DAYS else WARN
+        names = ", ".join(value for _, value in details.certificate.get("subjectAltName", ()))
+        found.append(Finding(status, about, f"certificate for {names}: {days:.0f} days left"))
+    return found
+
+
+def clock(about: str, lag_s: float) -> Finding:
+    """This machine's clock against SendingTime (52), the way included."""
+    text = f"our clock minus the venue's SendingTime: {lag_s * 1000:+.1f} ms"
+    if abs(lag_s) < CLOCK_WARNING_S:
+        return Finding(OK, about, text)
+    return Finding(WARN, about, text + "; synchronise this machine's clock (chrony, ntpd)")
+
+
+def symbols(section: ServiceSection, service: Service) -> list[Finding]:
+    """What the configuration's names and patterns find in the venue's list."""
+    listed = service.subs.instruments.listed()
+    wanted, complaints = select(section.symbols, listed)
+    found = [Finding(OK if wanted else FAIL, section.name, f"{len(wanted)} of {len(listed)} instruments wanted")]
+    for text in complaints:
+        found.append(Finding(WARN if text.startswith("pattern") else FAIL, section.name, text))
+    return found
+
+

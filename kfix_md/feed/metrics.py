@@ -1,0 +1,163 @@
+"""What the feed counts, under which names, and how Prometheus reads it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kfix_md._entry import State
+from kfix_md.errors import UsageError
+
+if TYPE_CHECKING:
+    from kfix_md.feed.process import Feed
+
+#: handler counters exported as kfix_<name>_total
+COUNTERS = {
+    "messages": "FIX messages received",
+    "bytes": "bytes of FIX messages received",
+    "entries": "market data entries decoded",
+    "crc_checked": "messages whose 5041 was checked",
+    "crc_failed": "messages whose 5041 did not match the book",
+    "malformed": "messages that could not be applied whole",
+    "late": "messages of ended subscriptions",
+    "bad_checksum": "frames with a wrong tag 10",
+    "bad_length": "frames with a wrong tag 9",
+    "garbage": "runs of bytes between messages",
+}
+
+
+@dataclass(slots=True)
+class Reading:
+    """One look at the whole feed."""
+
+    services: list[dict[str, Any]] = field(default_factory=list)
+    journal: dict[str, Any] = field(default_factory=dict)
+
+    def totals(self) -> dict[str, int]:
+        """Sums over the services, for the counters in shared memory."""
+        sums = {name: sum(int(one["counters"].get(name, 0)) for one in self.services) for name in COUNTERS}
+        sums["gaps"] = sum(sum(one["gaps"].values()) for one in self.services)
+        sums["gaps_open"] = sum(one["gaps_open"] for one in self.services)
+        sums["reconnects"] = sum(one["reconnects"] for one in self.services)
+        sums["journal_records"] = int(self.journal.get("records", 0))
+        sums["journal_position"] = int(self.journal.get("position", 0))
+        sums["journal_lost"] = int(self.journal.get("lost", 0))
+        return sums
+
+
+def gather(feed: Feed) -> Reading:
+    """Read every counter of a feed."""
+    reading = Reading()
+    now_ns = time.time_ns()
+    for service in feed.services:
+        session = service.session
+        reading.services.append({
+            "labels": (service.name, service.section.sender_comp_id),
+            "counters": service.handler.stats,
+            "states": {state.name: service.states[state] for state in State},
+            "gaps": dict(service.gaps), "gaps_open": service.open_gaps(),
+            "reconnects": max(0, service.connects - 1), "up": int(session.ready),
+            "silence_s": max(0, now_ns - session.last_recv_ns) / 1e9,
+            "clock_lag_s": _clock_lag(service) / 1e9,
+            "rollover_s": max(0, session.rollover.next_instant(now_ns) - now_ns) / 1e9,
+            "rollover_took_s": _took(session.rollover), "rejected": service.subs.counters.rejected,
+            "resubscribed": dict(service.subs.counters.faults),
+        })
+    if feed.journal is not None:
+        reading.journal = feed.journal.stats()
+    return reading
+
+
+def _clock_lag(service: Any) -> int:
+    """Our receive time minus SendingTime of the last market data message, else of the last session message; ns."""
+    handler = service.handler
+    if handler.last_sending_ns and handler.last_recv_ns:
+        return int(handler.last_recv_ns - handler.last_sending_ns)
+    return int(service.session.clock_lag_ns)
+
+
+def _took(rollover: Any) -> float:
+    """Seconds from the last rollover's first sign to the last book verified again; 0: none yet."""
+    return max(0, rollover.verified_ns - rollover.began_ns) / 1e9 if rollover.verified_ns else 0.0
+
+
+class Metrics:
+    """The HTTP server of /metrics, in a thread of its own. UsageError when the port is taken."""
+
+    def __init__(self, host: str, port: int, read: Callable[[], Reading]) -> None:
+        try:
+            from prometheus_client import CollectorRegistry, start_http_server
+        except ImportError:
+            told = "metrics.port: needs prometheus-client: pip install 'kfix-md[operator]'"
+            raise UsageError(told) from None
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Collector(read))  # type: ignore[arg-type]
+        try:
+            self._server, self._thread = start_http_server(port, addr=host, registry=registry)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise UsageError(f"metrics.port = {port}: {reason}; choose another or 0 for none") from None
+        self.port = self._server.server_port
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=2)
+
+
+class _Collector:
+    def __init__(self, read: Callable[[], Reading]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        reading, labels = self._read(), ["service", "sender"]
+        for name, text in COUNTERS.items():
+            family = CounterMetricFamily(f"kfix_{name}", text, labels=labels)
+            for one in reading.services:
+                family.add_metric(one["labels"], one["counters"].get(name, 0))
+            yield family
+        for name, text in _GAUGES.items():
+            family = GaugeMetricFamily(f"kfix_{name}", text, labels=labels)
+            for one in reading.services:
+                family.add_metric(one["labels"], one[name])
+            yield family
+        for name, label, text in _LABELLED:
+            family = GaugeMetricFamily(f"kfix_{name}", text, labels=[*labels, label])
+            for one in reading.services:
+                for key, value in one[name].items():
+                    family.add_metric([*one["labels"], key.lower()], value)
+            yield family
+        for name, text in (("records", "records appended"), ("lost", "records that could not be stored"),
+                           ("syncs", "times it was put on disk"), ("sync_failed", "times that failed")):  # fmt: skip
+            value = reading.journal.get(name, 0)
+            yield CounterMetricFamily(f"kfix_journal_{name}", f"journal: {text}", value=value)
+        exposed = reading.journal.get("exposed_max_ns", 0) / 1e9
+        yield GaugeMetricFamily("kfix_journal_exposed_max_seconds", "longest a record may have waited to be on disk, "
+                                "what a power loss costs", value=exposed)  # fmt: skip
+        position, synced = (reading.journal.get(name, 0) for name in ("position", "synced"))
+        waiting = max(0, position - synced) if position >> 32 == synced >> 32 else position & 0xFFFFFFFF
+        yield GaugeMetricFamily("kfix_journal_unsynced_bytes", "written since the last sync", value=waiting)
+        alarm = int(bool(reading.journal.get("alarm")))
+        yield GaugeMetricFamily("kfix_journal_alarm", "1 while the journal cannot be written", value=alarm)
+
+
+_GAUGES = {
+    "up": "1 while the session is logged on with no gap open",
+    "gaps_open": "gaps not healed yet",
+    "reconnects": "connections made after the first",
+    "silence_s": "seconds since anything was received",
+    "clock_lag_s": "our clock minus SendingTime of the last message",
+    "rollover_s": "seconds to the next rollover",
+    "rollover_took_s": "seconds the last rollover took until the last book was verified",
+    "rejected": "subscriptions the venue refused",
+}
+_LABELLED = [
+    ("states", "state", "books in each state"),
+    ("gaps", "cause", "gaps since the start"),
+    ("resubscribed", "cause", "books subscribed to again"),
+]

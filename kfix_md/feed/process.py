@@ -1,0 +1,279 @@
+"""The feed process: what is built from a configuration, in which order, and how it all ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kfix_md import __version__
+from kfix_md.config import Config, check_directories, service_config
+from kfix_md.config import load as load_config
+from kfix_md.errors import UsageError
+from kfix_md.feed import tuning
+from kfix_md.feed.connector import Connector
+from kfix_md.feed.dial import choose_engine
+from kfix_md.feed.garbage import Garbage
+from kfix_md.feed.metrics import Metrics, gather
+from kfix_md.feed.pair import Pair
+from kfix_md.feed.processes import clear_way, supervise
+from kfix_md.feed.service import Service
+from kfix_md.session import SessionState
+from kfix_md.session.store import SequenceStore
+
+log = logging.getLogger("kfix.feed")
+GC_SECONDS = 5.0
+
+
+class Feed:
+    """Everything one process runs. Building it checks all that can be checked without the network.
+
+    Raises UsageError (one line, what to do) before anything is written when the configuration cannot work.
+    """
+
+    def __init__(self, config: Config, reread: Callable[[], Config] | None = None) -> None:
+        self.config, self._reread = config, reread
+        self.fault = ""  # why the process has to end with status 2
+        self.services: list[Service] = []
+        self.connectors: list[Connector] = []
+        self.pairs: list[Pair] = []
+        self.segment: Any = None
+        self.journal: Any = None
+        self._metrics: Metrics | None = None
+        self._garbage: Garbage | None = None
+        self._stopping = asyncio.Event()
+        create = choose_engine(config.feed.tls_engine)
+        check_directories(config)
+        tuning.check(config.feed)
+        try:
+            self._build(create)
+        except BaseException:
+            self._close()
+            raise
+
+    def _build(self, create: Callable[..., Any]) -> None:
+        from kfix_md.journal.writer import JournalWriter
+        from kfix_md.shm.writer import SegmentWriter
+
+        config, now_ns = self.config, time.time_ns()
+        feed = config.feed
+        if feed.processes == "one":
+            clear_way(config)
+        plans = [Service(section, number, rollover_s=feed.rollover, start_ns=now_ns)
+                 for number, section in enumerate(config.service)]
+        for plan in plans:  # certificate files and secrets are read before the first byte is written
+            Connector(plan, create, on_fatal=self._fatal)
+        self.segment = SegmentWriter(
+            feed.name, str(feed.directory), feed.mode, capacity=feed.symbols_max, depth=feed.book_depth,
+            heartbeat_ns=feed.heartbeat_ms * 1_000_000)
+        if config.journal.enabled:
+            self.journal = JournalWriter(
+                config.journal.directory, segment_bytes=config.journal.segment_mb << 20,
+                sync_ms=config.journal.sync_ms)
+        names = [section.name for section in config.service]
+        for number, section in enumerate(config.service):
+            store = None
+            if not section.reset_seq_num:
+                store = SequenceStore(feed.state_directory, section.sender_comp_id,
+                                      str(section.target_comp_id), int(section.port or 0))
+            service = Service(
+                section, number, rollover_s=feed.rollover, journal=self.journal, store=store, start_ns=now_ns,
+                publisher=self.segment,
+                standby_for=names.index(section.name) if names.count(section.name) > 1 else -1)
+            self.services.append(service)
+            self.connectors.append(Connector(service, create, on_fatal=self._fatal))
+        twins = [[s for s in self.services if s.name == name] for name in dict.fromkeys(names)]
+        self.pairs = [Pair(services) for services in twins if len(services) > 1]
+        if config.metrics.port:
+            self._metrics = Metrics(config.metrics.host, config.metrics.port, lambda: gather(self))
+
+    # ---- life -------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until `stop` is called (or a signal comes); raises UsageError for a fault of the setting."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        self._started()
+        await tuning.settle(self.config.feed, log)
+        tasks = [asyncio.create_task(connector.run()) for connector in self.connectors]
+        helpers = [asyncio.create_task(self._beat()), asyncio.create_task(self._collect_garbage())]
+        if self.config.feed.busy_poll:
+            helpers.append(asyncio.create_task(_spin()))
+        try:
+            await self._stopping.wait()
+            log.info("stopping")
+            await asyncio.gather(*(connector.stop() for connector in self.connectors))
+            await asyncio.gather(*tasks)
+        finally:
+            for task in [*tasks, *helpers]:
+                task.cancel()
+            await asyncio.gather(*tasks, *helpers, return_exceptions=True)
+            self._close()
+        if self.fault:
+            raise UsageError(self.fault)
+
+    def stop(self) -> None:
+        """End in order: log out everywhere, close journal and segment."""
+        self._stopping.set()
+
+    def _fatal(self, text: str) -> None:
+        self.fault = self.fault or text
+        self.stop()
+
+    def _started(self) -> None:
+        now_ns = time.time_ns()
+        feed = self.config.feed
+        if self.journal is not None:
+            event = {"type": "started", "version": __version__, "pid": os.getpid(), "feed": feed.name}
+            found = self.journal.recovered
+            self.journal.event(0, now_ns, event | ({"recovered": found} if found else {}))
+            if found:
+                log.warning("journal: the last feed died; %s records are sound, %s bytes were torn",
+                            found.get("records"), found.get("torn_bytes"))
+        for service in self.services:
+            service.announce(now_ns)
+        self._garbage = Garbage()
+        journal = self.config.journal.directory if self.journal else "off"
+        log.info("feed '%s': %d sessions, shared memory %s, journal %s", feed.name, len(self.services),
+                 self.segment.path, journal)
+        for service in self.services:
+            if not service.section.verify:
+                service.log.warning("TLS CERTIFICATE VERIFICATION IS OFF (verify = false)")
+
+    def _close(self) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+        if self.journal is not None:
+            self.journal.event(0, time.time_ns(), {"type": "stopped"})
+            self.journal.close()
+        if self.segment is not None:
+            self.segment.close()
+        for service in self.services:
+            if service.session.store is not None:
+                service.session.store.close()
+        if self._garbage is not None:
+            self._garbage.close()
+
+    # ---- while it runs ----------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        """Heartbeat, session table and counters in the segment; names that are nobody's end the process."""
+        period = self.config.feed.heartbeat_ms / 2500
+        alarm = ""
+        while True:
+            self.segment.heartbeat(time.time_ns())
+            self._publish_sessions()
+            for pair in self.pairs:
+                pair.tick(time.time_ns())
+            alarm = self._journal_alarm(alarm)
+            for service in self.services:
+                if service.unknown:
+                    self._judge_unknown(service)
+            await asyncio.sleep(period)
+
+    async def _collect_garbage(self) -> None:
+        assert self._garbage is not None
+        while True:
+            await asyncio.sleep(GC_SECONDS)
+            self._garbage.step(all(service.session.ready and service.verified_ns for service in self.services))
+
+    def _publish_sessions(self) -> None:
+        now_ns = time.time_ns()
+        for service in self.services:
+            section, session, stats = service.section, service.session, service.handler.stats
+            self.segment.set_session(
+                service.number, service=section.name, state=session_word(service), host=section.host,
+                port=section.port, level=section.level, sender=section.sender_comp_id,
+                target=section.target_comp_id, since_ns=service.since_ns, last_recv_ns=session.last_recv_ns,
+                rollover_ns=session.rollover.next_instant(now_ns), messages=stats["messages"],
+                bytes=stats["bytes"], gaps=sum(service.gaps.values()),
+                reconnects=max(0, service.connects - 1))
+        for name, value in gather(self).totals().items():
+            self.segment.set_counter(name, value)
+
+    def _journal_alarm(self, before: str) -> str:
+        if self.journal is None:
+            return ""
+        alarm = self.journal.stats()["alarm"] or ""
+        if alarm and alarm != before:
+            log.error("JOURNAL: %s; books go on, but what arrives now is not recorded", alarm)
+        elif before and not alarm:
+            log.warning("journal: writing again")
+        return alarm
+
+    def _judge_unknown(self, service: Service) -> None:
+        text = f"{service.name}: symbols: {service.unknown[0]}"
+        service.unknown.clear()
+        if self.config.feed.unknown_symbols == "stop":
+            self._fatal(text + '; correct it (or set feed.unknown_symbols = "warn")')
+
+    def reload(self) -> None:
+        """Read the configuration again and follow its symbols; anything else needs a restart."""
+        if self._reread is None:
+            return
+        try:
+            fresh = self._reread()
+        except UsageError as error:
+            log.error("not reloaded: %s", error)
+            return
+        log.info("configuration read again")
+        before = {(s.section.name, s.section.sender_comp_id): s for s in self.services}
+        for section in fresh.service:
+            service = before.pop((section.name, section.sender_comp_id), None)
+            if service is None:
+                log.warning("new service %s: needs a restart", section.name)
+                continue
+            for complaint in service.reload(section, time.time_ns()):
+                service.log.warning("%s", complaint)
+            same = section.model_copy(update={"symbols": service.section.symbols})
+            if same != service.section:
+                service.log.warning("settings other than symbols changed: they need a restart")
+            service.section.symbols[:] = section.symbols
+        for name, _ in before:
+            log.warning("service %s is gone from the configuration: needs a restart", name)
+
+
+def session_word(service: Service) -> str:
+    """The state of a session as consoles and metrics show it."""
+    session = service.session
+    if session.state in (SessionState.OFF, SessionState.CLOSED):
+        return "ROLLOVER" if session.retry == "rollover" else "DOWN"
+    if session.state == SessionState.ON:
+        return "GAP" if session.gap else "ON"
+    return "LOGON" if session.state == SessionState.LOGON_SENT else "LOGOUT"
+
+
+async def _spin() -> None:
+    """Busy polling: the loop never sleeps in the kernel."""
+    while True:
+        await asyncio.sleep(0)
+
+
+def run(path: str, service: str | None = None, options: Sequence[str] = ()) -> int:
+    """`kfix feed`: build from the file, serve until told to stop; the exit status.
+
+    `service`: that one alone, as the process it has by processes = "per-service"; `options` go to such processes.
+    """
+    import uvloop
+
+    def load() -> Config:
+        config = load_config(path)
+        return config if service is None else service_config(config, service)
+
+    config = load()
+    if service is None and config.feed.processes == "per-service":
+        clear_way(config)
+        return supervise(path, config, "feed", options)
+
+    async def main() -> None:
+        await Feed(config, load).run()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+    return 0

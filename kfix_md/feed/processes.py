@@ -1,0 +1,126 @@
+"""Which processes a configuration becomes, what is each one's own, and how they are kept running."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kfix_md.config import Config, service_names
+from kfix_md.errors import FeedError, UsageError
+from kfix_md.shm.names import part_paths, segment_path
+from kfix_md.shm.segment import Segment
+
+log = logging.getLogger("kfix.feed")
+LOOK_S = 0.1
+CALM_S = 60.0  # a process that lived so long starts with a clean record
+LONGEST_PAUSE_S = 10.0
+PATIENCE_S = 15.0  # for leaving in order
+_PR_SET_PDEATHSIG = 1
+
+
+def clear_way(config: Config) -> None:
+    """Remove what a dead feed of this name left when it ran in the other form; UsageError while it is alive."""
+    name, several = config.feed.name, config.feed.processes == "per-service"
+    whole = segment_path(config.feed.directory, name)
+    others = [whole] if several else list(part_paths(whole).values())
+    for path in others:
+        with contextlib.suppress(FeedError, FileNotFoundError):
+            segment = Segment(str(path))
+            if not segment.abandoned():
+                raise UsageError(f"feed {name!r} is running already (process {segment.info()['pid']}); stop it first, "
+                                 "or give feed.name another value")
+            path.unlink()
+
+
+class Supervisor:
+    """Runs `command --service NAME` for every name, starts again what dies, ends all when told to.
+
+    A process that ends with status 2 (a fault of the configuration, which it has told) ends the others too.
+    """
+
+    def __init__(self, command: Sequence[str], names: Sequence[str]) -> None:
+        self._command, self._names = list(command), list(names)
+        self.children: dict[str, subprocess.Popen[bytes]] = {}
+        self._born = dict.fromkeys(names, 0.0)
+        self._failures = dict.fromkeys(names, 0)
+        self._stopping = False
+
+    def run(self) -> int:
+        """Until SIGTERM or SIGINT (0), or a fault of the configuration (2). SIGHUP goes to every process."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._forward)
+        status = 0
+        try:
+            while not self._stopping and not status:
+                status = self._look(time.monotonic())
+                time.sleep(LOOK_S)
+        finally:
+            self._end()
+        return status
+
+    def _look(self, now: float) -> int:
+        for name in self._names:
+            child = self.children.get(name)
+            if child is not None and child.poll() is None:
+                continue
+            if child is not None and child.returncode == 2:
+                return 2
+            if child is None or self._may_start(name, child.returncode, now):
+                self.children[name] = subprocess.Popen(
+                    [*self._command, "--service", name], preexec_fn=_end_with_parent)  # noqa: PLW1509
+                self._born[name] = now
+        return 0
+
+    def _may_start(self, name: str, status: int, now: float) -> bool:
+        """After a death: at once the first time, then after growing pauses."""
+        if now - self._born[name] > CALM_S:
+            self._failures[name] = 0
+        pause = min(0.25 * 2.0 ** self._failures[name], LONGEST_PAUSE_S) if self._failures[name] else 0.0
+        if now - self._born[name] < pause:
+            return False
+        self._failures[name] += 1
+        how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        log.error("the process of %s was %s; starting it again", name, how)
+        return True
+
+    def _stop(self, *_: Any) -> None:
+        self._stopping = True
+
+    def _forward(self, number: int, _: Any) -> None:
+        for child in self.children.values():
+            if child.poll() is None:
+                child.send_signal(number)
+
+    def _end(self) -> None:
+        """All leave in order; who does not is killed."""
+        self._forward(signal.SIGTERM, None)
+        deadline = time.monotonic() + PATIENCE_S
+        for name, child in self.children.items():
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.error("the process of %s does not end; killed", name)
+                child.kill()
+                child.wait()
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def supervise(path: str | Path, config: Config, subcommand: str, options: Sequence[str] = ()) -> int:
+    """Run `kfix SUBCOMMAND` of every service of a configuration in a process of its own; the exit status."""
+    names = service_names(config)
+    log.info("%s: a process for each of %s", subcommand, ", ".join(names))
+    command = [sys.executable, "-m", "kfix_md", subcommand, os.fspath(path), *options]
+    return Supervisor(command, names).run()

@@ -1,0 +1,59 @@
+"""Where the loop's thread runs and before whom: its CPU and its priority, which no helper thread shares."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+
+from kfix_md.config import FeedSection
+from kfix_md.errors import UsageError
+
+
+def cpus_of(feed: FeedSection) -> set[int]:
+    """The CPUs of feed.cpu, empty when there is none."""
+    if feed.cpu is None:
+        return set()
+    return set(feed.cpu if isinstance(feed.cpu, list) else [feed.cpu])
+
+
+def check(feed: FeedSection) -> None:
+    """UsageError when the process may not run where it is to be pinned."""
+    allowed = os.sched_getaffinity(0)
+    if strange := cpus_of(feed) - allowed:
+        raise UsageError(f"feed.cpu = {feed.cpu}: {min(strange)} is not one of this process's CPUs "
+                         f"({', '.join(map(str, sorted(allowed)))})")
+
+
+def permitted(priority: int) -> bool:
+    """This process may run under SCHED_FIFO at this priority (tried in a thread that ends)."""
+    def attempt() -> None:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+            answers.append(True)
+
+    answers: list[bool] = []
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+    return bool(answers)
+
+
+async def settle(feed: FeedSection, log: logging.Logger) -> None:
+    """Pin the calling thread and raise its priority; what is not permitted is told and done without.
+
+    Threads take after the one that starts them. A loop that polls under SCHED_FIFO would never let a name be
+    resolved on its CPU, so the resolver's threads are started before (the journal's and the metrics' are there).
+    """
+    with contextlib.suppress(OSError):
+        await asyncio.get_running_loop().getaddrinfo("localhost", None)
+    if cpus := cpus_of(feed):
+        os.sched_setaffinity(0, cpus)
+    if feed.rt_priority is not None:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(feed.rt_priority))
+        except OSError:
+            log.warning("feed.rt_priority = %d: not permitted, going on without; give CAP_SYS_NICE (or LimitRTPRIO)",
+                        feed.rt_priority)

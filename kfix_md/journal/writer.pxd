@@ -1,0 +1,47 @@
+# The append-only writer that the hot loop calls.
+from cython cimport final
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+@final
+cdef class JournalWriter:
+    cdef void* io           # jio: the keeper of segments and its thread
+    cdef char* base         # of the active segment, NULL before the first record
+    cdef uint64_t offset    # end of what is committed
+    cdef uint64_t limit
+    cdef uint64_t number
+    cdef int64_t roll_ns    # a record received from here on belongs to the next session date
+    cdef uint32_t pending   # bytes of the record that is put and not yet committed, 0: none
+    cdef uint32_t body_n
+    cdef uint32_t head      # kind, session << 16
+    cdef int64_t recv_ns
+    cdef char* side         # records that came while one was pending; written right behind it
+    cdef size_t side_n
+    cdef size_t side_capacity
+    cdef uint64_t lost      # records not stored since the last journal_lost event
+    cdef int64_t lost_first_ns
+    cdef int64_t lost_last_ns
+    cdef readonly uint64_t lost_total
+    cdef readonly uint64_t records
+    cdef readonly object directory
+    cdef readonly dict recovered
+    cdef object lock_file
+
+    # Body written, not yet visible. 0; or -1 when it cannot be stored (counted: see stats()).
+    cdef int put(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data, uint32_t n) noexcept nogil
+    # Make it visible with its flags. Without a pending record: nothing.
+    cdef void commit(self, uint16_t flags) noexcept nogil
+    # put and commit; behind the pending record when there is one
+    cdef int append(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data, uint32_t n,
+                    uint16_t flags) noexcept nogil
+    cdef int _room(self, uint64_t need, int64_t recv_ns) noexcept nogil
+    cdef int _roll(self, uint64_t need, int64_t recv_ns) noexcept nogil
+    cdef int _defer(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data,
+                    uint32_t n) noexcept nogil
+    cdef void _drain(self) noexcept nogil
+    cdef void _body(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data,
+                    uint32_t n) noexcept nogil
+    cdef void _write(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data, uint32_t n,
+                     uint16_t flags) noexcept nogil
+    cdef void _count_lost(self, int64_t recv_ns) noexcept nogil
+    cdef _finish(self)

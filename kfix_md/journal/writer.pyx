@@ -1,0 +1,340 @@
+"""Appends records to the journal so that they survive the death of the process that wrote them."""
+
+import json
+import os
+import time
+
+from kfix_md import trading_day
+from kfix_md.errors import CaptureError, UsageError
+from kfix_md.journal import files as journal_files
+from kfix_md.journal.reader import JournalReader
+
+from cython cimport final
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
+
+from kfix_md.journal.records cimport (
+    JREC_HEADER, JSEG_HEADER, JSEG_TAIL, REC_EVENT, REC_FRAME, REC_OUT, crc32c_choose, crc32c_fn, jahead, jclock, jio,
+    jio_close, jio_open, jio_switch, jio_take, jseg, jseg_header, jstore32, jstore64, padded,
+)
+
+cdef enum:
+    SEAL_SIZE = 1
+    SEAL_DATE = 2
+    SEAL_CLOSED = 3
+
+cdef crc32c_fn crc32c_run = crc32c_choose()
+cdef int64_t DAY_NS = trading_day.DAY_NS
+cdef int64_t ROLL_NS = trading_day.SHIFT_NS
+cdef uint32_t MAX_BODY = 1 << 30
+
+# a record of the side buffer: this, then the body
+cdef struct Deferred:
+    int64_t recv_ns
+    uint32_t n
+    uint16_t kind
+    uint16_t session
+
+
+@final
+cdef class JournalWriter:
+    """Appends records to `directory`. One writer a directory (flock), one thread a writer.
+
+    put() and commit() make no system call: a helper thread keeps the next segment reserved, mapped and
+    faulted in, and puts what was written on disk every `sync_ms`. Segments end at `segment_bytes` and with
+    the session date (22:00 UTC, by the receive times of the records). When the disk gives no segment,
+    records are counted as lost, `stats()["alarm"]` says why, and a journal_lost event is written as soon as
+    there is room again.
+
+    `recovered` tells what a dead writer left: None, or {"segment", "end", "records", "torn_bytes" behind the last
+    sound record, "damaged_bytes" in front of it}. Raises CaptureError when another process writes here,
+    UsageError when the directory cannot be used.
+    """
+
+    def __init__(self, directory, *, segment_bytes=64 << 20, sync_ms=100, first_number=None):
+        segment_bytes = int(segment_bytes)
+        if not 1 << 16 <= segment_bytes <= 1 << 31:
+            raise UsageError(f"journal segment_bytes is {segment_bytes}: use 65536 to 2147483648")
+        self.directory = os.fspath(directory)
+        self.lock_file = journal_files.lock(self.directory)
+        try:
+            self.recovered, number = _recover(self.directory)
+            number = number or first_number or journal_files.first_number(time.time())
+            self._start((segment_bytes + 4095) & ~4095, number, sync_ms)
+        except BaseException:
+            self.lock_file.close()
+            raise
+
+    def _start(self, uint64_t segment_bytes, uint32_t number, int sync_ms):
+        cdef int fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        cdef jio* io = jio_open(fd, segment_bytes, number, sync_ms)
+        if io == NULL:
+            os.close(fd)
+            raise MemoryError
+        if io.error or not io.running:
+            error = io.error
+            jio_close(io)
+            raise UsageError(f"journal {self.directory} cannot hold a segment of {segment_bytes} bytes: "
+                             f"{os.strerror(error) if error else 'no thread'}; free space or set segment_bytes")
+        self.io = io
+
+    def __dealloc__(self):
+        if self.io != NULL:
+            self._finish()
+        free(self.side)
+
+    cdef int put(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data,
+                 uint32_t n) noexcept nogil:
+        cdef uint64_t need = padded(n)
+        if self.pending:
+            self.commit(0)
+        if n > MAX_BODY or self.offset + need > self.limit or recv_ns >= self.roll_ns or self.lost:
+            if n > MAX_BODY or self._room(need, recv_ns) < 0:
+                self._count_lost(recv_ns)
+                return -1
+        self._body(kind, session, recv_ns, data, n)
+        jahead(self.base + self.offset + need)
+        return 0
+
+    cdef inline void _body(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data,
+                           uint32_t n) noexcept nogil:
+        # room is known to be there
+        if n:
+            memcpy(self.base + self.offset + JREC_HEADER, data, n)
+        self.head, self.recv_ns, self.body_n = kind | <uint32_t>session << 16, recv_ns, n
+        self.pending = <uint32_t>padded(n)
+
+    cdef void commit(self, uint16_t flags) noexcept nogil:
+        cdef char* at
+        cdef uint64_t words[3]
+        if self.pending == 0:
+            return
+        at = self.base + self.offset
+        # kind, session, flags; recv_ns; position: whole words, as the CRC is about to load them
+        words[0] = self.head | <uint64_t>flags << 32
+        words[1] = <uint64_t>self.recv_ns
+        words[2] = self.number << 32 | self.offset
+        memcpy(at + 8, words, 24)
+        jstore32(at + 4, ~crc32c_run(0xFFFFFFFF, at + 8, JREC_HEADER - 8 + self.body_n))
+        jstore32(at, JREC_HEADER + self.body_n)
+        self.offset += self.pending
+        self.pending = 0
+        self.records += 1
+        jstore64(&(<jio*>self.io).written, self.offset)
+        if self.side_n:
+            self._drain()
+
+    cdef int append(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data, uint32_t n,
+                    uint16_t flags) noexcept nogil:
+        if self.pending:
+            return self._defer(kind, session, recv_ns, data, n)
+        if self.put(kind, session, recv_ns, data, n) < 0:
+            return -1
+        self.commit(flags)
+        return 0
+
+    cdef int _room(self, uint64_t need, int64_t recv_ns) noexcept nogil:
+        # after a loss, room for the journal_lost event too, which goes first
+        cdef uint64_t notice = JREC_HEADER + 128 if self.lost else 0
+        cdef char text[128]
+        cdef int n
+        if self.offset + need + notice > self.limit or recv_ns >= self.roll_ns:
+            if self._roll(need + notice, recv_ns) < 0 and self.offset + need + notice > self.limit:
+                return -1
+        if self.lost:
+            n = snprintf(text, sizeof(text), b'{"type":"journal_lost","count":%llu,"first":%lld,"last":%lld}',
+                         <unsigned long long>self.lost, <long long>self.lost_first_ns, <long long>self.lost_last_ns)
+            self.lost = 0
+            self._write(REC_EVENT, 0, recv_ns, text, n, 0)
+        return 0
+
+    cdef void _write(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data, uint32_t n,
+                     uint16_t flags) noexcept nogil:
+        self._body(kind, session, recv_ns, data, n)
+        self.commit(flags)
+
+    cdef int _roll(self, uint64_t need, int64_t recv_ns) noexcept nogil:
+        cdef jseg* s = jio_take(<jio*>self.io, need)
+        cdef int32_t date
+        cdef uint32_t reason = SEAL_SIZE
+        if s == NULL:
+            return -1
+        date = <int32_t>((recv_ns + ROLL_NS) // DAY_NS) if recv_ns > 0 else 1
+        if self.base != NULL:
+            # a clock set back does not reopen an earlier date
+            date = max(date, (<jseg_header*>self.base).date)
+            reason = SEAL_DATE if recv_ns >= self.roll_ns else SEAL_SIZE
+        jio_switch(<jio*>self.io, s, self.offset, date, reason)
+        self.base, self.limit, self.number = s.base, s.size - JSEG_TAIL, s.number
+        self.offset = JSEG_HEADER
+        self.roll_ns = (date + 1) * DAY_NS - ROLL_NS
+        return 0
+
+    cdef void _count_lost(self, int64_t recv_ns) noexcept nogil:
+        if self.lost == 0:
+            self.lost_first_ns = recv_ns
+        self.lost_last_ns = recv_ns
+        self.lost += 1
+        self.lost_total += 1
+
+    cdef int _defer(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data,
+                    uint32_t n) noexcept nogil:
+        cdef Deferred head
+        cdef size_t need = self.side_n + sizeof(Deferred) + n
+        cdef char* grown
+        if need > self.side_capacity:
+            grown = <char*>realloc(self.side, 2 * need)
+            if grown == NULL:
+                self._count_lost(recv_ns)
+                return -1
+            self.side, self.side_capacity = grown, 2 * need
+        head.recv_ns, head.n, head.kind, head.session = recv_ns, n, kind, session
+        memcpy(self.side + self.side_n, &head, sizeof(Deferred))
+        if n:
+            memcpy(self.side + self.side_n + sizeof(Deferred), data, n)
+        self.side_n = need
+        return 0
+
+    cdef void _drain(self) noexcept nogil:
+        cdef size_t i = 0
+        cdef size_t n = self.side_n
+        cdef Deferred head
+        self.side_n = 0         # nothing is pending now: append() below writes at once
+        while i < n:
+            memcpy(&head, self.side + i, sizeof(Deferred))
+            i += sizeof(Deferred)
+            self.append(head.kind, head.session, head.recv_ns, self.side + i, head.n, 0)
+            i += head.n
+
+    # ---- Python ----
+
+    def event(self, uint16_t session, int64_t recv_ns, dict event) -> bool:
+        """Append one session event, an object with "type"; behind the frame being processed, if any."""
+        return self._append(REC_EVENT, session, recv_ns, json.dumps(event, separators=(",", ":")).encode(), 0)
+
+    def frame(self, uint16_t session, int64_t recv_ns, data, uint16_t flags=0) -> bool:
+        """Append one inbound frame (bytes-like). False when it could not be stored."""
+        return self._append(REC_FRAME, session, recv_ns, data, flags)
+
+    def out(self, uint16_t session, int64_t recv_ns, data) -> bool:
+        """Append one frame we sent."""
+        return self._append(REC_OUT, session, recv_ns, data, 0)
+
+    def _append(self, uint16_t kind, uint16_t session, int64_t recv_ns, data, uint16_t flags):
+        cdef const uint8_t[::1] view = data
+        cdef const char* body = NULL
+        if self.io == NULL:
+            raise CaptureError(f"journal {self.directory} is closed")
+        if view.shape[0]:
+            body = <const char*>&view[0]
+        return self.append(kind, session, recv_ns, body, view.shape[0], flags) == 0
+
+    def stage(self, uint16_t session, int64_t recv_ns, const uint8_t[::1] frame) -> bool:
+        """Put a frame that `publish` makes visible: in between it is processed, and its flags become known."""
+        return self.put(REC_FRAME, session, recv_ns, <const char*>&frame[0], frame.shape[0]) == 0
+
+    def publish(self, uint16_t flags):
+        """Commit the staged frame with its flags."""
+        self.commit(flags)
+
+    @property
+    def position(self) -> int:
+        """Where the next record goes, comparable with a reader's position."""
+        return self.number << 32 | self.offset
+
+    def stats(self) -> dict:
+        """records, lost, position behind the last record; segments made, and made late; syncs, failed ones, when the
+        last began (everything written before is on disk), the position it reached, the longest one, and the longest a
+        record may have waited to be on disk (what a power loss costs); alarm text."""
+        cdef jio* io = <jio*>self.io
+        if io == NULL:
+            raise CaptureError(f"journal {self.directory} is closed")
+        alarm = ""
+        if io.error:
+            alarm = f"journal cannot grow: {os.strerror(io.error)}"
+        elif io.sync_error:
+            alarm = f"journal cannot be synced: {os.strerror(io.sync_error)}"
+        elif self.lost:
+            alarm = "journal is losing records"
+        return {"records": self.records, "lost": self.lost_total, "position": self.position,
+                "segments": io.made, "made_late": io.made_inline, "syncs": io.syncs, "sync_failed": io.sync_failed,
+                "synced_ns": io.synced_ns, "synced": io.synced, "sync_max_ns": io.sync_max_ns,
+                "exposed_max_ns": io.exposed_max_ns, "alarm": alarm}
+
+    cdef _finish(self):
+        self.commit(0)
+        if self.base != NULL:
+            jio_switch(<jio*>self.io, NULL, self.offset, 0, SEAL_CLOSED)
+        jio_close(<jio*>self.io)
+        self.io, self.base = NULL, NULL
+        self.limit = 0
+
+    def close(self):
+        """Seal and sync the last segment, give the directory up. Harmless twice."""
+        if self.io != NULL:
+            self._finish()
+            self.lock_file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+
+def _recover(directory):
+    """Seal what a dead writer left open at its last sound record, remove its spare; (what was found, next number)."""
+    report, last = None, 0
+    for number, head in journal_files.heads(directory).items():
+        if head.date == 0:
+            head.path.unlink()
+            continue
+        last = number
+        if head.sealed_end == 0 and head.date > 0:
+            report = _find_end(directory, head.path, number)
+            journal_files.seal(head.path, report["end"])
+    return report, last + 1 if last else 0
+
+
+def _find_end(directory, path, number):
+    reader = JournalReader(directory, number << 32)
+    records = damaged = 0
+    while True:
+        try:
+            record = reader.read()
+        except CaptureError:
+            skipped = reader.resync()
+            if not skipped:
+                break
+            damaged += skipped
+            continue
+        if record is None or record[0] >> 32 != number:
+            break
+        records += 1
+    end = reader.position & 0xFFFFFFFF
+    rest = bytes(journal_files.Segment(path).buffer[end:]).rstrip(b"\0")
+    return {"segment": path.name, "end": end, "records": records, "torn_bytes": len(rest), "damaged_bytes": damaged}
+
+
+def _bench_append(JournalWriter writer, Py_ssize_t n, Py_ssize_t length, int64_t rate):
+    """Nanoseconds of each of `n` appends of `length` bytes, `rate` a second (benchmarks/journal_append.py)."""
+    import numpy as np
+    cdef int64_t[::1] spans = np.zeros(n, np.int64)
+    cdef bytes body = os.urandom(length)
+    cdef const char* data = body
+    cdef int64_t gap = 1_000_000_000 // rate if rate else 0
+    cdef int64_t due = jclock()
+    cdef int64_t now
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(n):
+            due += gap
+            now = jclock()
+            while now < due and gap:
+                now = jclock()
+            writer.put(REC_FRAME, 0, now, data, <uint32_t>length)
+            writer.commit(0)
+            spans[i] = jclock() - now
+    return spans.base

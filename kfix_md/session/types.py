@@ -1,0 +1,115 @@
+"""The words of a session: its states, its settings, why it closes, and what it tells the application."""
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from kfix_md.errors import UsageError
+from kfix_md.trading_day import DAY_S, ROLLOVER_S
+
+SECOND = 1_000_000_000
+Fields = list[tuple[int, bytes]]
+
+#: Logout texts that no quick retry can cure
+_CREDENTIALS = re.compile(
+    r"auth|credential|signature|api.?key|password|nonce|permission|denied|not (permitted|allowed)"
+    r"|(unknown|invalid).{0,24}(comp|sender|target|key|account)", re.IGNORECASE)
+
+
+class LocalError(UsageError):
+    """Our own side used the session wrongly (the peer's mistakes never raise: they end in close_reason)."""
+
+
+class SessionState(IntEnum):
+    """Where the session is in its life."""
+
+    OFF = 0  # no connection
+    LOGON_SENT = 1
+    ON = 2
+    LOGOUT_SENT = 3  # we asked to leave; data still comes
+    LOGGED_OUT = 4  # the peer asked to leave and we answered: it closes, or we do after logout_timeout
+    CLOSED = 5  # close_reason is set; whatever still comes is ignored
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Why the connection is to be closed. `retry` is when to try again: rollover, backoff, long or never."""
+
+    kind: str  # logon_timeout, refused, protocol, too_low, silent, gap_timeout, overflow, logout, ...
+    text: str
+    retry: str = "backoff"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def looks_like_credentials(text: str) -> bool:
+    """Whether a refusal's 58 speaks of identity rather than of a passing state."""
+    return _CREDENTIALS.search(text) is not None
+
+
+@dataclass(slots=True)
+class SessionConfig:
+    """Settings of one FIX session; times in seconds. UsageError when a value makes no sense."""
+
+    sender: str
+    target: str
+    heartbeat: int = 60
+    reset_on_logon: bool = True  # 141=Y, the default for market data; False continues the stored numbers
+    next_expected: bool = False  # send 789 in our Logon
+    logon_timeout: float = 12.0
+    logout_timeout: float = 2.0
+    gap_timeout: float = 10.0  # without progress: ask once more; again: reconnect with 141=Y
+    sending_time_limit: float | None = 120.0  # None: SendingTime is measured, never judged
+    sending_time_warning: float = 1.0
+    max_gap_messages: int = 100_000
+    max_gap_bytes: int = 256 << 20
+    max_rejects_per_s: int = 10  # a gateway ends a session that makes too many errors
+    rollover_at: int = ROLLOVER_S  # seconds of the UTC day; never local time
+    rollover_every: int = DAY_S
+    rollover_lead: float = 60.0  # armed this long before
+    rollover_patience: float = 600.0  # and expected until this long after
+    rollover_silence: float = 10.0  # a mute connection after the rollover is tested, then dropped, this fast
+    api_key: str = ""
+    api_secret: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("sender", "target"):
+            value = getattr(self, name)
+            if not value or not value.isprintable() or "=" in value:
+                raise UsageError(f"{name} CompID {value!r} is empty or not printable: copy Kraken's")
+        if not 1 <= self.heartbeat <= 3600:
+            raise UsageError(f"heartbeat {self.heartbeat} is not between 1 and 3600 seconds")
+        if bool(self.api_key) != bool(self.api_secret):
+            raise UsageError("api_key and api_secret go together: give both or neither")
+        if min(self.max_gap_messages, self.max_gap_bytes) < 1 or self.gap_timeout <= 0:
+            raise UsageError("max_gap_messages, max_gap_bytes and gap_timeout must be above 0")
+
+
+class Application:
+    """What a session calls; override what you need. All run inside receive() or tick()."""
+
+    def on_ready(self) -> None:
+        """Logged on with no gap open: ask for the instrument list and subscribe."""
+
+    def on_message(self, msg_type: str, fields: Fields, recv_ns: int) -> None:
+        """An application-level message (y, Y, j, 3, h) in its turn."""
+
+    def on_lost(self, first: int, last: int, cause: str) -> None:
+        """MsgSeqNum first..last will never come: every live book is suspect, subscribe again."""
+
+    def on_reset(self, cause: str) -> None:
+        """The peer began a new numbering in this connection: books and subscriptions are void."""
+
+    def on_gap(self, first: int, last: int, cause: str) -> None:
+        """A gap is open: no book of this session is to be trusted until on_gap_closed or on_lost."""
+
+    def on_gap_closed(self) -> None:
+        """Every missing message was replayed and applied: the books are whole again."""
+
+    def on_requests_lost(self, requests: list[tuple[str, str]]) -> None:
+        """The peer never saw these (msg_type, request id); send fresh ones where still wanted."""
+
+    def on_event(self, now_ns: int, event: dict[str, Any]) -> None:
+        """Something to be journaled; see docs/session.md for the list."""

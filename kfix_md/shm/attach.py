@@ -1,0 +1,327 @@
+"""How a script finds a running feed and keeps it: names, permissions, near matches, re-attaching."""
+
+import difflib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kfix_md.errors import FeedDead, FeedError, NoSuchSymbol, NotLive
+from kfix_md.shm.deep import LEVEL_DTYPE, LEVEL_INT_DTYPE, ORDER_DTYPE, TRADE_DTYPE, Book, QueuePosition
+from kfix_md.shm.names import PREFIX, default_directory, feed_name, segment_path, split_part
+from kfix_md.shm.reader import Quote
+from kfix_md.shm.segment import Segment
+
+if TYPE_CHECKING:
+    from datetime import date
+
+__all__ = [
+    "LEVEL_DTYPE",
+    "LEVEL_INT_DTYPE",
+    "ORDER_DTYPE",
+    "TRADE_DTYPE",
+    "Book",
+    "Feed",
+    "FeedDead",
+    "FeedError",
+    "NotLive",
+    "QueuePosition",
+    "Quote",
+    "attach",
+    "feeds",
+]  # fmt: skip
+
+LEVELS = {"L2": 2, "L3": 3, 2: 2, 3: 3}
+
+
+def feeds(directory: str | os.PathLike | None = None) -> list[str]:
+    """Names of the feeds in a directory, dead ones included; one of several processes counts once."""
+    where = default_directory() if directory is None else Path(directory)
+    try:
+        names = [feed_name(entry) for entry in where.iterdir() if entry.name.startswith(PREFIX)]
+        return sorted({split_part(name)[0] for name in names})
+    except OSError as error:
+        raise FeedError(f"shared memory directory {where}: {error.strerror}") from error
+
+
+def attach(
+    name: str | None = None,
+    *,
+    path: str | os.PathLike | None = None,
+    directory: str | os.PathLike | None = None,
+    reconnect: bool = False,
+    replay: str | os.PathLike | None = None,
+    date: "date | str | None" = None,
+    speed: float | None = 1.0,
+) -> "Feed":
+    """The books of a running feed, read-only.
+
+    Without a name: the only feed there is, else the one named "default". With `reconnect` the books move by themselves
+    to the segment of a feed that was started again. FeedError when there is no such feed (with the names of those
+    there are), no permission, or another layout version; FeedDead when its process is gone.
+
+    `replay="captures"` plays a recorded session date (the last one, unless given) instead, `speed` times as fast as
+    it was (None: as fast as possible), see kfix_md.shm.replay.ReplayFeed; UsageError when nothing is recorded for it.
+    """
+    if replay is not None:
+        from kfix_md.shm.replay import ReplayFeed
+
+        return ReplayFeed(Path(replay), date, speed)
+    if path is None:
+        where = default_directory() if directory is None else Path(directory)
+        if name is None:
+            there = feeds(where)
+            name = there[0] if len(there) == 1 else "default"
+        path = segment_path(where, name)
+    return _feed_at(Path(path), reconnect)
+
+
+def _feed_at(path: Path, reconnect: bool) -> "Feed":
+    if not path.exists():
+        from kfix_md.shm.joined import JoinedFeed, parts_of
+
+        if parts_of(path):
+            return JoinedFeed(path, reconnect)
+    return Feed(path, reconnect)
+
+
+def _open(path: Path) -> Segment:
+    try:
+        return Segment(str(path))
+    except FileNotFoundError:
+        others = feeds(path.parent)
+        there = f"there are: {', '.join(others)}" if others else f"there is none in {path.parent}; is one running?"
+        raise FeedError(f"no feed named {feed_name(path)!r}; {there}") from None
+
+
+def snapshot_dtype(symbol_chars: int) -> np.dtype:
+    """Rows of `feed.snapshot()`; prices and quantities NaN unless the book is to be trusted."""
+    return np.dtype([
+        ("symbol", f"U{max(symbol_chars, 1)}"), ("level", "u1"), ("state", "u1"), ("cause", "u1"),
+        ("bid", "f8"), ("bid_qty", "f8"), ("ask", "f8"), ("ask_qty", "f8"),
+        ("recv_ns", "i8"), ("age_ns", "i8"), ("seq", "u8"), ("updates", "u8"), ("bids", "u4"), ("asks", "u4"),
+        ("crc_checked", "u4"), ("crc_failed", "u4"),
+        ("gaps", "u4"), ("gap_state", "u1"), ("gap_cause", "u1"), ("gap_ns", "i8"),
+        ("price_precision", "u1"), ("qty_precision", "u1"),
+    ], align=True)  # fmt: skip
+
+
+class Feed:
+    """A running feed's books: `feed["BTC/USD"]` (L2 first), `feed["PF_ETHUSD", "L3"]`, `feed.items()`.
+
+    Books are made once and kept, so look them up outside the loop or in it, as you like.
+    """
+
+    def __init__(self, path: Path, reconnect: bool = False, *, check: bool = True) -> None:
+        self.path, self.reconnect = path, reconnect
+        self._retired: list[Segment] = []  # other threads may still be reading them
+        self._adopt(_open(path))
+        if check and not reconnect:
+            self._segment.check()
+
+    def _adopt(self, segment: Segment) -> None:
+        self._segment = segment
+        self._rows: dict[tuple[str, int], int] = {}
+        self._books: dict[tuple[str, int], Book] = getattr(self, "_books", {})
+        self._quick: dict[object, Book] = {}
+        self._template: np.ndarray | None = None
+        self._seen = segment.change
+        self._learn()
+
+    def _learn(self) -> None:
+        """Take note of the symbols added since."""
+        if self._segment.n_symbols != len(self._rows):
+            self._rows = {key: row for row, key in enumerate(self._segment.symbols())}
+            self._template = None
+
+    def revive(self, book: Book) -> bool:
+        """The segment is dead: move all books to the new one, if it may be and there is one. Called by the books."""
+        if not self.reconnect or not self._find_living():
+            return False
+        self._learn()
+        moved = False
+        for key, held in self._books.items():
+            if key in self._rows:
+                held.bind(self._segment, self._rows[key])
+                moved |= held is book
+        return moved
+
+    def _find_living(self) -> bool:
+        """The segment held is alive, or was just exchanged for one that is."""
+        try:
+            self._segment.check()
+            return True
+        except FeedDead:
+            if not self._segment.replaced():
+                return False
+        try:
+            fresh = _open(self.path)
+            fresh.check()
+        except FeedError:
+            return False
+        self._retired.append(self._segment)
+        self._adopt(fresh)
+        return True
+
+    def __getitem__(self, key: str | tuple[str, str | int]) -> Book:
+        try:
+            return self._quick[key]
+        except (KeyError, TypeError):
+            return self._find(key)
+
+    def _find(self, key: str | tuple[str, str | int]) -> Book:
+        self._learn()
+        symbol, level = key if isinstance(key, tuple) and len(key) == 2 else (key, None)
+        if level is None:
+            wanted = [(symbol, 2), (symbol, 3)]
+        elif level in LEVELS:
+            wanted = [(symbol, LEVELS[level])]
+        else:
+            raise NoSuchSymbol(f"level {level!r} of {symbol!r}: levels are 'L2' and 'L3'")
+        found = next((each for each in wanted if each in self._rows), None)
+        if found is None:
+            raise NoSuchSymbol(self._near(symbol, level))
+        book = self._quick[key] = self._open_book(found)
+        return book
+
+    def _open_book(self, found: tuple[str, int]) -> Book:
+        book = self._books.get(found)
+        if book is None:
+            book = self._books[found] = Book(self._segment, self._rows[found], self)
+        return book
+
+    def _near(self, symbol: object, level: object) -> str:
+        names = [name for name, _ in self._rows]
+        if symbol in names:
+            held = "L2" if (symbol, 2) in self._rows else "L3"
+            return f"{symbol!r} is here as {held} only, not as {level}"
+        by_fold = {"".join(filter(str.isalnum, name.upper())): name for name in names}
+        folded = "".join(filter(str.isalnum, str(symbol).upper()))
+        near = difflib.get_close_matches(folded, by_fold, n=4, cutoff=0.6)
+        hint = f"; near: {', '.join(by_fold[each] for each in near)}" if near else ""
+        return f"no symbol {symbol!r} among the {len(names)} of this feed{hint}"
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            self[key]  # type: ignore[index]
+        except NoSuchSymbol:
+            return False
+        return True
+
+    def __len__(self) -> int:
+        self._learn()
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[str]:
+        self._learn()
+        return iter(dict.fromkeys(symbol for symbol, _ in self._rows))
+
+    @property
+    def symbols(self) -> list[str]:
+        """All symbols, each once, in the order the feed added them."""
+        return list(self)
+
+    def items(self) -> Iterator[tuple[str, Book]]:
+        """(symbol, book) for every symbol and level."""
+        self._learn()
+        for symbol, level in list(self._rows):
+            yield symbol, self[symbol, level]
+
+    def books(self) -> list[Book]:
+        """Every book, L2 and L3."""
+        return [book for _, book in self.items()]
+
+    def snapshot(self, allow_stale: bool = False) -> np.ndarray:
+        """The top of every book in one pass, one row each (see snapshot_dtype).
+
+        Prices and quantities of a book that is not LIVE are NaN unless `allow_stale`; FeedDead as for a book.
+        """
+        if not allow_stale:
+            self.check()
+        self._learn()
+        if self._template is None:
+            widest = max((len(symbol) for symbol, _ in self._rows), default=1)
+            self._template = np.zeros(len(self._rows), snapshot_dtype(widest))
+            self._template["symbol"] = [symbol for symbol, _ in self._rows]
+            self._template["level"] = [level for _, level in self._rows]
+        out = self._template.copy()
+        self._segment.scan(out, allow_stale)
+        return out
+
+    def check(self) -> None:
+        """Raise FeedDead, saying why, unless the feed's process lives (or, reconnecting, a new one does)."""
+        try:
+            self._segment.check()
+        except FeedDead:
+            if not self._moved():
+                raise
+
+    def _moved(self) -> bool:
+        before = self._segment
+        self.revive(None)  # type: ignore[arg-type]
+        return self._segment is not before
+
+    @property
+    def alive(self) -> bool:
+        """The feed's process lives and its heartbeat is fresh."""
+        try:
+            self.check()
+        except FeedDead:
+            return False
+        return True
+
+    @property
+    def fault(self) -> str:
+        """Why the feed, or a process of it, is gone; "" while all live."""
+        try:
+            self.check()
+        except FeedDead as error:
+            return str(error)
+        return ""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Sleep until any book or trade is new since the last wait, at most `timeout` seconds; False: nothing came."""
+        end = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        while True:
+            if (change := self._segment.change) != self._seen:
+                self._seen = change
+                return True
+            self.check()
+            left = 1 << 62 if end is None else end - time.monotonic_ns()
+            if left <= 0:
+                return False
+            self._segment.wait_change(self._seen, min(left, self._segment.info()["heartbeat_interval_ns"]))
+
+    @property
+    def name(self) -> str:
+        return self._segment.name
+
+    @property
+    def info(self) -> dict:
+        """The segment's header: name, pid, start_ns, heartbeat_ns, layout, software..."""
+        return self._segment.info()
+
+    @property
+    def sessions(self) -> list[dict]:
+        """The feed's FIX sessions: service, state, host, counts, times."""
+        return self._segment.sessions()
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Named counts the feed keeps."""
+        return self._segment.counters()
+
+    def close(self) -> None:
+        """Nothing has to be closed: the mapping goes with the last object that reads it. A replay ends here."""
+
+    def __enter__(self) -> "Feed":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Feed({str(self.path)!r}, {len(self._rows)} books{'' if self.alive else ', not alive'})"

@@ -1,0 +1,162 @@
+"""How one feed whose services run in processes of their own is read as one: a segment for each, found by name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kfix_md._entry import Cause, State
+from kfix_md.errors import FeedDead, FeedError
+from kfix_md.shm.attach import Feed, snapshot_dtype
+from kfix_md.shm.deep import Book
+from kfix_md.shm.names import feed_name, part_paths, split_part
+from kfix_md.shm.segment import wait_any
+
+PRICES = ("bid", "bid_qty", "ask", "ask_qty")
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The segments there are of the feed that would lie at `path`, if its services run in several processes."""
+    return [part for part in part_paths(path).values() if part.exists()]
+
+
+class JoinedFeed(Feed):
+    """Several segments as one Feed. Each book tells by itself when its process is gone; the others go on.
+
+    `check()` raises, and `alive` is False, when no process lives; `fault` names those that do not.
+    """
+
+    def __init__(self, path: Path, reconnect: bool = False) -> None:
+        self.path, self.reconnect = path, reconnect
+        self.parts: dict[str, Feed] = {}
+        self._quick: dict[object, Book] = {}
+        self._seen_of: dict[str, int] = {}
+        self._learn()
+        if not reconnect:
+            self.check()
+
+    def _learn(self) -> None:
+        """Take note of the processes and symbols added since."""
+        for part in parts_of(self.path):
+            service = split_part(part.name)[1]
+            if service not in self.parts:
+                try:
+                    self.parts[service] = Feed(part, self.reconnect, check=False)
+                except FeedError:  # gone, or not whole yet
+                    continue
+                self._seen_of[service] = self.parts[service]._segment.change
+        self._owner: dict[tuple[str, int], Feed] = {}
+        for feed in self.parts.values():
+            feed._learn()
+            for key in feed._rows:
+                self._owner.setdefault(key, feed)
+        self._rows = dict.fromkeys(self._owner, 0)
+
+    def _open_book(self, found: tuple[str, int]) -> Book:
+        return self._owner[found][found]
+
+    def items(self) -> Iterator[tuple[str, Book]]:
+        """(symbol, book) for every symbol and level."""
+        self._learn()
+        for symbol, level in list(self._rows):
+            yield symbol, self[symbol, level]
+
+    def snapshot(self, allow_stale: bool = False) -> np.ndarray:
+        """As Feed.snapshot; books whose process is gone are DOWN with cause RESTART."""
+        if not allow_stale:
+            self.check()
+        self._learn()
+        found = [_rows_of(feed, allow_stale) for feed in self.parts.values()]
+        widest = max((rows["symbol"].dtype.itemsize // 4 for rows in found), default=1)
+        out, at = np.zeros(sum(map(len, found)), snapshot_dtype(widest)), 0
+        for rows in found:
+            for name in rows.dtype.names or ():
+                out[name][at:at + len(rows)] = rows[name]
+            at += len(rows)
+        return out
+
+    def check(self) -> None:
+        """Raise FeedDead, saying why, unless a process lives."""
+        faults = self._faults()
+        if len(faults) == len(self.parts):
+            raise FeedDead("; ".join(faults) or f"feed {self.name!r} has no process")
+
+    def _faults(self) -> list[str]:
+        faults = []
+        for feed in self.parts.values():
+            try:
+                feed.check()
+            except FeedDead as error:
+                faults.append(str(error))
+        return faults
+
+    @property
+    def fault(self) -> str:
+        """Which processes are gone, and why; "" when all live."""
+        return "; ".join(self._faults())
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As Feed.wait."""
+        end = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        while True:
+            self._learn()
+            new = {service: feed._segment.change for service, feed in self.parts.items()}
+            if new != self._seen_of:
+                self._seen_of = new
+                return True
+            self.check()
+            left = 1 << 62 if end is None else end - time.monotonic_ns()
+            if left <= 0:
+                return False
+            segments = [feed._segment for feed in self.parts.values()]
+            beats = (each.info()["heartbeat_interval_ns"] for each in segments)
+            wait_any(segments, list(new.values()), min(left, *beats))
+
+    @property
+    def name(self) -> str:
+        return feed_name(self.path)
+
+    @property
+    def info(self) -> dict:
+        """The header of the process that was started first; `pids` has all by service."""
+        infos = {service: feed.info for service, feed in self.parts.items()}
+        first = min(infos.values(), key=lambda info: info["start_ns"])
+        return first | {"name": self.name, "path": str(self.path),
+                        "pids": {service: info["pid"] for service, info in infos.items()}}
+
+    @property
+    def sessions(self) -> list[dict]:
+        """The FIX sessions of all processes, numbered through; DOWN when the process is gone."""
+        found = [session | ({} if feed.alive else {"state": "DOWN"})
+                 for feed in self.parts.values() for session in feed.sessions]
+        return [session | {"number": number} for number, session in enumerate(found)]
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Sums over the processes (of positions in their journals, which are several: meaningless)."""
+        sums: dict[str, int] = {}
+        for feed in self.parts.values():
+            for name, value in feed.counters.items():
+                sums[name] = sums.get(name, 0) + value
+        return sums
+
+    def __repr__(self) -> str:
+        return f"Feed({str(self.path)!r}, {len(self)} books of {len(self.parts)} processes" + (
+            f", {self.fault})" if self.fault else ")")
+
+
+def _rows_of(feed: Feed, allow_stale: bool) -> Any:
+    try:
+        feed.check()
+        return feed.snapshot(allow_stale)
+    except FeedDead:
+        rows = feed.snapshot(allow_stale=True)
+        rows["state"], rows["cause"] = State.DOWN, Cause.RESTART
+        if not allow_stale:
+            for name in PRICES:
+                rows[name] = np.nan
+        return rows

@@ -1,0 +1,44 @@
+"""Names of shared memory segments: the file prefix, the directory, and the parts of a feed of several processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kfix_md.services import SERVICES
+
+#: Every segment file is called PREFIX + the feed's name.
+PREFIX = "kfix-md."
+
+
+def default_directory() -> Path:
+    """Where feeds put their shared memory: $KFIX_SHM_DIR, else /dev/shm."""
+    return Path(os.environ.get("KFIX_SHM_DIR") or "/dev/shm")
+
+
+def segment_path(directory: str | os.PathLike[str], name: str) -> Path:
+    """Path of the segment of the feed called `name`."""
+    return Path(directory) / (PREFIX + name)
+
+
+def feed_name(path: Path) -> str:
+    """Name of the feed whose segment is at `path`."""
+    return path.name.removeprefix(PREFIX)
+
+
+def part_name(name: str, service: str) -> str:
+    """Name of the segment that one service of a feed of several processes has: "default.spot-l2"."""
+    return f"{name}.{service}"
+
+
+def split_part(name: str) -> tuple[str, str]:
+    """("default", "spot-l2") of "default.spot-l2"; the second is "" for the name of a whole feed."""
+    for service in SERVICES:
+        if name.endswith("." + service):
+            return name.removesuffix("." + service), service
+    return name, ""
+
+
+def part_paths(path: Path) -> dict[str, Path]:
+    """Where the segment of each service would be if the feed at `path` ran in several processes."""
+    return {service: path.with_name(part_name(path.name, service)) for service in SERVICES}

@@ -1,0 +1,30 @@
+# Top of one book in a segment, as the compiled reader holds it.
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from kfix_md.shm.segment cimport Segment
+from kfix_md.shm.writer cimport kfix_symbol, kfix_top
+
+
+cdef class Quote:
+    cdef readonly double bid, bid_qty, ask, ask_qty
+    cdef readonly int64_t recv_ns
+    cdef readonly uint64_t seq
+    cdef readonly object state
+
+
+cdef class TopReader:
+    cdef Segment segment
+    cdef object feed
+    cdef kfix_top* best_of
+    cdef uint64_t seen              # version of the top block when this object was last read
+    cdef readonly uint64_t retries
+    cdef readonly str symbol, level
+
+    cdef int quote(self, kfix_top* t, bint allow_stale, size_t n=*) except -1
+    cdef uint32_t again(self, uint32_t tries) except? 0xffffffff
+    cdef int judge(self, int state, int cause) except -1
+    cdef int peek(self, kfix_top* t, size_t n) except -1
+    cdef bint gone(self, kfix_top* t)
+
+
+cdef bint wants_int(price) except -1

@@ -1,0 +1,68 @@
+"""How a recorded day comes back as a feed: a process plays it into shared memory, so that scripts run unchanged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import weakref
+from datetime import date
+from pathlib import Path
+
+from kfix_md.errors import CaptureError, UsageError
+from kfix_md.shm.attach import Feed
+from kfix_md.shm.names import default_directory, segment_path
+
+NAME = "replay"
+
+
+class ReplayFeed(Feed):
+    """A recorded day as a feed, played by a process of its own which ends with this object.
+
+    Receive times are those of the replay, as if the messages came now, so ages are as live; exchange times are the
+    recorded ones, and `recorded_ns` is where the replay is. At the end of the day books raise FeedDead.
+    """
+
+    def __init__(self, captures: Path, day: date | str | None, speed: float | None) -> None:
+        if speed is not None and not speed > 0:
+            raise UsageError(f"speed {speed!r}: a factor above 0, or None for as fast as possible")
+        self._folder = tempfile.mkdtemp(prefix="kfix-replay.", dir=default_directory())
+        words = [str(captures), self._folder, str(day or ""), str(speed or 0)]
+        paths = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
+        self._player = subprocess.Popen(
+            [sys.executable, "-m", "recorder.player", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+        self._end = weakref.finalize(self, _end, self._player, self._folder)
+        assert self._player.stdout is not None and self._player.stdin is not None
+        told = json.loads(self._player.stdout.readline() or '{"error": "the replaying process died"}')
+        if "error" in told:
+            self._end()
+            raise (UsageError if told.get("usage") else CaptureError)(told["error"])
+        self.date = date.fromisoformat(told["date"])
+        super().__init__(segment_path(self._folder, NAME))
+        self._player.stdin.write(b"go\n")
+        self._player.stdin.flush()
+
+    @property
+    def recorded_ns(self) -> int:
+        """Recorded receive time of the last message played, ns since the epoch; 0 before the first."""
+        return self.counters.get("recorded_ns", 0)
+
+    def close(self) -> None:
+        """End the replay."""
+        self._end()
+
+
+def _end(player: subprocess.Popen, folder: str) -> None:
+    for pipe in (player.stdin, player.stdout):
+        if pipe is not None:
+            pipe.close()
+    try:
+        player.wait(2)  # it ends by itself when its stdin is closed
+    except subprocess.TimeoutExpired:
+        player.kill()
+        player.wait()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,32 @@
+# Journal records -> ticks: one decoder for each feed session, and the router between them.
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
+
+from kfix_md._book cimport Book
+from kfix_md._codec cimport Codec
+from kfix_md._entry cimport Tick
+from kfix_md.journal.records cimport Record
+
+
+cdef class SessionTicks:
+    cdef Codec codec
+    cdef public int level           # 2, 3; 0 until an entry tells
+    cdef bint books_wanted
+    cdef list names                 # by row
+    cdef dict rows                  # symbol bytes -> row
+    cdef list books                 # by row: Book that holds everything decoded, or None
+    cdef object row_array           # _ROW_DTYPE, owner of `info`
+    cdef void* info
+    cdef object tick_array          # owner of `ticks`
+    cdef Tick* ticks
+    cdef Py_ssize_t n, capacity
+    cdef bytes last_symbol          # of the message before: flow comes in runs
+    cdef int32_t last_row
+    cdef readonly list held         # frames of an open gap: (MsgSeqNum, position, recv_ns, flags, frame)
+    cdef readonly Py_ssize_t held_bytes
+    cdef readonly int64_t messages, ignored, malformed, rows_total, last_seq, last_recv_ns
+    cdef int add(self, Record* r) except -1
+    cdef int decode(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except -1
+    cdef int32_t find(self, const char* symbol, int32_t n) except -2
+    cdef int keep(self, int32_t row, int64_t seq, int64_t sending_ns, int32_t n, int64_t recv_ns,
+                  uint16_t flags, uint64_t crc) except -1
+    cdef int follow(self, int32_t row, int32_t n, uint16_t flags) except -1

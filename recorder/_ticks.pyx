@@ -1,0 +1,422 @@
+"""Journal records -> ticks: hides which frames count, in which order, and what a tick carries of its message."""
+
+import numpy as np
+
+from kfix_md._entry import ENTRY_DTYPE, TICK_DTYPE
+from kfix_md.errors import CaptureError
+
+from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memchr, memcmp, memset
+
+from kfix_md._book cimport Book, L2Book
+from kfix_md._book_l3 cimport L3Book
+from kfix_md._codec cimport Codec
+from kfix_md._fields cimport MD_OK, MD_OTHER_SYMBOL, Header, MDMessage
+from kfix_md._entry cimport (ACTION_CLEAR, ACTION_NEW, BookSide, ENTRY_LAST, ENTRY_SNAPSHOT, ID_NONE, MDEntry,
+                             MSG_BAD_BOOK, MSG_CRC_CHECKED, MSG_CRC_OK, MSG_DEFERRED, MSG_HAS_CRC, MSG_IGNORED,
+                             MSG_POSSDUP, MSG_SNAPSHOT, Order, OrderSlab, SIDE_TRADE, Tick)
+from kfix_md.journal.reader cimport JournalReader
+from kfix_md.journal.records cimport REC_FRAME, Record
+
+cdef enum:
+    MAX_HELD_BYTES = 268435456      # of one session's open gap
+    NOTHING = 0
+    CONTROL = 1
+    FULL = 2
+    DAMAGED = -1
+
+# what the journal knows of a message and the frame itself does not
+cdef uint16_t VERDICT = MSG_CRC_CHECKED | MSG_CRC_OK | MSG_BAD_BOOK | MSG_DEFERRED
+
+cdef struct RowInfo:
+    int8_t price_precision
+    int8_t qty_precision
+    int8_t spare[6]
+    int64_t since           # rows decoded since the last checkpoint
+    int64_t recv_ns         # of the last message
+    int64_t seq
+    int64_t checkpoint_ns   # receive time of the last checkpoint, or of the first tick
+    int64_t total           # rows of all books that were decoded then
+    int64_t files           # flushes it had rows in since the last checkpoint
+    int64_t flushed         # of `since`, rows that are in these
+
+_ROW_DTYPE = np.dtype([("price_precision", "i1"), ("qty_precision", "i1"), ("spare", "i1", 6),
+                       ("since", "i8"), ("recv_ns", "i8"), ("seq", "i8"), ("checkpoint_ns", "i8"),
+                       ("total", "i8"), ("files", "i8"), ("flushed", "i8")])
+assert _ROW_DTYPE.itemsize == sizeof(RowInfo)
+
+
+def message_type(const unsigned char[::1] frame) -> str:
+    """35 of one frame, "" where there is none."""
+    cdef const char* p = <const char*>&frame[0]
+    cdef Py_ssize_t n = frame.shape[0]
+    cdef Py_ssize_t at = _type_at(p, n)
+    cdef const char* end
+    if at < 0:
+        return ""
+    end = <const char*>memchr(p + at, 1, n - at)
+    return p[at:end - p].decode("latin-1") if end != NULL else ""
+
+
+cdef inline Py_ssize_t _type_at(const char* p, Py_ssize_t n) noexcept nogil:
+    """Offset of the value of 35 in `8=FIX.4.4|9=..|35=`, -1 where it does not stand there."""
+    cdef Py_ssize_t i = 12
+    while i < n and i < 24 and p[i] != 1:
+        i += 1
+    if i + 5 < n and p[i + 1] == c'3' and p[i + 2] == c'5' and p[i + 3] == c'=':
+        return i + 4
+    return -1
+
+
+cdef class SessionTicks:
+    """Decoder of one feed session: instruments, frames of an open gap, collected ticks and, when wanted, books.
+
+    `level` is "L2", "L3" or None where the stream is to tell. The books are what the frames say, so that whole
+    books can be written now and then; nothing is verified here: the verdict is in the journal.
+    """
+
+    def __cinit__(self, level=None, bint books=False):
+        self.codec = Codec()
+        self.level = {"L2": 2, "L3": 3}.get(level, 0)
+        self.books_wanted = books
+        self.names, self.rows, self.books, self.held = [], {}, [], []
+        self.last_symbol, self.last_row = b"", -1
+
+    def define(self, symbol, int price_precision, int qty_precision):
+        """Make an instrument known, or its precision changed; returns its row. Take the ticks before."""
+        cdef RowInfo* info
+        row = self.rows.get(symbol.encode())
+        if row is None:
+            row = len(self.names)
+            if row == (0 if self.row_array is None else len(self.row_array)):
+                grown = np.zeros(max(64, 2 * row), _ROW_DTYPE)
+                if row:
+                    grown[:row] = self.row_array
+                self.row_array = grown
+                self.info = <void*><uintptr_t>grown.ctypes.data
+            self.rows[symbol.encode()] = row
+            self.names.append(symbol)
+            self.books.append(None)
+        info = &(<RowInfo*>self.info)[<int32_t>row]
+        if (info.price_precision, info.qty_precision) != (price_precision, qty_precision):
+            self.books[row] = None
+        info.price_precision, info.qty_precision = price_precision, qty_precision
+        return row
+
+    def knows(self, symbol, int price_precision, int qty_precision) -> bool:
+        """Whether the instrument is defined with these precisions."""
+        row = self.rows.get(symbol.encode())
+        return row is not None and self.instrument(row)[1:] == (price_precision, qty_precision)
+
+    def instrument(self, int32_t row) -> tuple:
+        """(symbol, price precision, quantity precision) of a row."""
+        cdef RowInfo* info = &(<RowInfo*>self.info)[row]
+        return self.names[row], info.price_precision, info.qty_precision
+
+    @property
+    def instruments(self) -> list:
+        """(symbol, price precision, quantity precision) by row."""
+        return [self.instrument(row) for row in range(len(self.names))]
+
+    def texts(self, rows) -> list:
+        """Text of the order ids of ticks whose ids are text."""
+        from kfix_md._codec import id_text
+        return [id_text(kind, hi, lo, self.codec.id_table)
+                for kind, hi, lo in zip(rows["id_kind"].tolist(), rows["id_hi"].tolist(), rows["id_lo"].tolist())]
+
+    # ---- frames ----
+
+    cdef int add(self, Record* r) except -1:
+        """Take one W or X of the journal."""
+        self.messages += 1
+        self.last_recv_ns = r.recv_ns
+        if r.flags & MSG_IGNORED:
+            self.ignored += 1
+        elif r.flags & MSG_DEFERRED:
+            self.hold(r.position, r.recv_ns, r.flags, r.data[:r.length])
+        else:
+            self.decode(r.data, r.length, r.recv_ns, r.flags)
+        return 0
+
+    def add_record(self, position, int64_t recv_ns, uint16_t flags, bytes frame):
+        """Take one W or X that is not in a mapped segment."""
+        cdef Record r
+        cdef bytes padded = frame + b"\0" * 64
+        r.position, r.recv_ns, r.flags, r.kind = position, recv_ns, flags, REC_FRAME
+        r.data, r.length = <const char*>padded, len(frame)
+        self.add(&r)
+
+    def hold(self, position, recv_ns, flags, bytes frame):
+        """Keep a frame that arrived in an open gap, until it is released or discarded."""
+        cdef Header h
+        cdef bytes padded = frame + b"\0" * 64
+        cdef const char* p = padded
+        cdef Py_ssize_t at = _type_at(p, len(frame))
+        if self.held_bytes + len(frame) > MAX_HELD_BYTES:
+            raise CaptureError(f"more than {MAX_HELD_BYTES} bytes wait in an open gap of one session")
+        self.codec.read_header(p + at - 3, p + len(frame) - 7, &h)
+        self.held.append((h.seq, position, recv_ns, flags, frame))
+        self.held_bytes += len(frame)
+
+    def release(self, first, last) -> int:
+        """Decode the held frames with these MsgSeqNum, in their order: they were applied now. How many."""
+        taken = self._take(first, last)
+        for _, _, recv_ns, flags, frame in sorted(taken, key=lambda held: held[0]):
+            padded = frame + b"\0" * 64
+            self.decode(padded, len(frame), recv_ns, flags)
+        return len(taken)
+
+    def discard(self, first=0, last=None) -> int:
+        """Forget the held frames with these MsgSeqNum (all): they were never applied. How many."""
+        n = len(self._take(first, last))
+        self.ignored += n
+        return n
+
+    def _take(self, first, last):
+        taken = [h for h in self.held if h[0] >= first and (last is None or h[0] <= last)]
+        if taken:
+            self.held = [h for h in self.held if h[0] < first or (last is not None and h[0] > last)]
+            self.held_bytes = sum(len(h[4]) for h in self.held)
+        return taken
+
+    cdef int32_t find(self, const char* symbol, int32_t n) except -2:
+        if n == len(self.last_symbol) and n and memcmp(symbol, <const char*>self.last_symbol, n) == 0:
+            return self.last_row
+        key = symbol[:n]
+        self.last_row = self.rows.get(key, -1)
+        self.last_symbol = key
+        if self.last_row < 0:
+            self.last_symbol = b""
+        return self.last_row
+
+    cdef int decode(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except -1:
+        # 35=W MarketDataSnapshotFullRefresh, 35=X MarketDataIncrementalRefresh
+        cdef Header h
+        cdef MDMessage m
+        cdef RowInfo* info
+        cdef int32_t row = -1
+        cdef int error
+        cdef Py_ssize_t at = _type_at(frame, n)
+        self.codec.read_header(frame + at - 3, frame + n - 7, &h)
+        error = self.codec.begin(&h, frame + n - 7, &m)
+        while error == MD_OK:
+            row = self.find(m.symbol.p, m.symbol.n)
+            if row < 0:
+                break
+            info = &(<RowInfo*>self.info)[row]
+            error = self.codec.finish(&h, frame + n - 7, &m, info.price_precision, info.qty_precision)
+            if error != MD_OTHER_SYMBOL:
+                break
+            error = MD_OK
+        if row < 0 or error != MD_OK:
+            self.malformed += 1     # not applied by the feed either, which says so in its own words
+            return 0
+        flags &= VERDICT
+        if h.msg_type == c'W':
+            flags |= MSG_SNAPSHOT
+        if h.poss_dup:
+            flags |= MSG_POSSDUP
+        if m.has_crc:
+            flags |= MSG_HAS_CRC
+        self.keep(row, h.seq, h.sending_ns, m.n, recv_ns, flags, m.crc)
+        if self.books_wanted:
+            self.follow(row, m.n, flags)
+        self.last_seq = max(self.last_seq, h.seq)
+        self.rows_total += m.n
+        return 0
+
+    cdef int keep(self, int32_t row, int64_t seq, int64_t sending_ns, int32_t n, int64_t recv_ns,
+                  uint16_t flags, uint64_t crc) except -1:
+        # a snapshot's entries come behind a CLEAR, which an empty snapshot has too
+        cdef int32_t i
+        cdef int32_t clear = 1 if flags & MSG_SNAPSHOT else 0
+        cdef Tick* t
+        if self.n + n + clear > self.capacity:
+            self.grow(n + clear)
+        for i in range(n + clear):
+            t = &self.ticks[self.n + i]
+            if i < clear:
+                memset(t, 0, sizeof(Tick))
+                t.entry.action = ACTION_CLEAR
+                t.entry.flags = ENTRY_SNAPSHOT | (0 if n else ENTRY_LAST)
+            else:
+                t.entry = self.codec.entries[i - clear]
+                t.entry.flags |= ENTRY_LAST if i == n + clear - 1 else 0
+            t.entry.instrument = row
+            t.recv_ns, t.sending_ns, t.seq = recv_ns, sending_ns, seq
+            t.entry_no = i - clear if i >= clear else 0
+            t.crc, t.flags = <uint32_t>crc, flags
+            t.session, t.spare = 0, 0
+        self.n += n + clear
+        if (<RowInfo*>self.info)[row].checkpoint_ns == 0:
+            (<RowInfo*>self.info)[row].checkpoint_ns = recv_ns
+        (<RowInfo*>self.info)[row].since += n + clear
+        (<RowInfo*>self.info)[row].recv_ns = recv_ns
+        (<RowInfo*>self.info)[row].seq = seq
+        return 0
+
+    def grow(self, more):
+        """Make room for `more` ticks."""
+        grown = np.empty(max(2 * self.capacity, self.n + more, 4096), TICK_DTYPE)
+        if self.n:
+            grown[:self.n] = self.tick_array[:self.n]
+        self.tick_array = grown
+        self.ticks = <Tick*><uintptr_t>grown.ctypes.data
+        self.capacity = len(grown)
+
+    def take(self):
+        """The ticks since the last call (TICK_DTYPE); `instrument` is the row in `instruments`."""
+        if not self.n:
+            return np.empty(0, TICK_DTYPE)
+        out = self.tick_array[:self.n]
+        self.tick_array, self.ticks, self.n, self.capacity = None, NULL, 0, 0
+        return out
+
+    def __len__(self):
+        return self.n
+
+    # ---- books ----
+
+    cdef int follow(self, int32_t row, int32_t n, uint16_t flags) except -1:
+        cdef Book book = self.books[row]
+        cdef RowInfo* info = &(<RowInfo*>self.info)[row]
+        cdef int32_t i
+        cdef MDEntry* e = self.codec.entries
+        if flags & MSG_SNAPSHOT:
+            if self.level == 0:
+                for i in range(n):
+                    if e[i].side != SIDE_TRADE and (e[i].id_kind != ID_NONE or e[i].queue_ns):
+                        self.level = 3
+                self.level = self.level or (2 if n else 0)
+            if book is None:
+                kind = L3Book if self.level == 3 else L2Book
+                book = self.books[row] = kind(info.price_precision, info.qty_precision)
+            book.clear_book()
+        elif book is None:
+            return 0
+        if book.apply_entries(e, n) != 0 or flags & (MSG_CRC_CHECKED | MSG_CRC_OK) == MSG_CRC_CHECKED:
+            self.books[row] = None      # known to be wrong: nothing to write down
+        return 0
+
+    def flushed(self):
+        """All rows decoded until now go into one file, with others it may be."""
+        if self.row_array is not None:
+            held = self.row_array[:len(self.names)]
+            held["files"] += held["since"] > held["flushed"]
+            held["flushed"] = held["since"]
+
+    def due(self, rows, span_ns=None, total=0, enough=0, files=1 << 62) -> list:
+        """Rows whose book, or whose missing book, had `rows` ticks since its checkpoint (and four times its size, or
+        three times `rows`: what is read back for a book is bounded). With `span_ns` also those that are so far from
+        their checkpoint and had as many ticks as their size since, or one behind `enough` of the `total` rows of all
+        books decoded by now; and those that had rows in `files` files since, whose opening takes time by itself."""
+        if self.row_array is None:
+            return []
+        held = self.row_array[:len(self.names)]
+        since = held["since"]
+        late = np.zeros(len(held), bool)
+        if span_ns is not None:
+            late = (since > 0) & (held["recv_ns"] - held["checkpoint_ns"] >= span_ns)
+        far = total - held["total"] >= enough
+        many = held["files"] >= files
+        found = []
+        for row in np.flatnonzero((since >= rows) | late | many).tolist():
+            size = self.size(row)
+            enough_own = max(rows, min(4 * size, 3 * rows))
+            if many[row] or since[row] >= enough_own or (late[row] and (far[row] or since[row] >= size)):
+                found.append(row)
+        return found
+
+    def size(self, int32_t row) -> int:
+        """Levels (L3: orders) in the book of a row."""
+        book = self.books[row]
+        if book is None:
+            return 0
+        orders = book.order_counts
+        return sum(orders if orders is not None else book.counts)
+
+    def last(self, int32_t row) -> tuple:
+        """(receive time, MsgSeqNum) of the last message of a row."""
+        return (<RowInfo*>self.info)[row].recv_ns, (<RowInfo*>self.info)[row].seq
+
+    def checkpointed(self, int32_t row, int64_t total=0):
+        """Count anew from here, where `total` rows of all books are decoded."""
+        (<RowInfo*>self.info)[row].since = 0
+        (<RowInfo*>self.info)[row].files = 0
+        (<RowInfo*>self.info)[row].flushed = 0
+        (<RowInfo*>self.info)[row].total = total
+        (<RowInfo*>self.info)[row].checkpoint_ns = (<RowInfo*>self.info)[row].recv_ns
+
+    def forget_books(self):
+        """A new session: what comes next starts with snapshots."""
+        self.books = [None] * len(self.names)
+        if self.row_array is not None:
+            for name in ("since", "checkpoint_ns", "files", "flushed"):
+                self.row_array[name] = 0
+
+    def book(self, int32_t row):
+        """Book of a row or None."""
+        return self.books[row]
+
+    def restore(self, int32_t row, Book book):
+        """Give a row the book that everything decoded so far makes (after a restart)."""
+        self.books[row] = book
+
+
+def book_rows(Book book):
+    """The whole book as ENTRY_DTYPE rows: bids then offers, best first, orders of a price in queue order.
+
+    Applied to an empty book they give the same book.
+    """
+    cdef OrderSlab* slab = book.slab_or_null()
+    cdef Py_ssize_t n = book.sides[0].n + book.sides[1].n if slab == NULL else slab.n_orders
+    out = np.zeros(n, ENTRY_DTYPE)
+    cdef MDEntry* e = <MDEntry*><uintptr_t>out.ctypes.data
+    cdef BookSide* s
+    cdef Order* o
+    cdef int side
+    cdef int32_t i, row
+    for side in range(2):
+        s = &book.sides[side]
+        for i in range(s.n - 1, -1, -1):
+            if slab == NULL:
+                e.price, e.qty, e.side, e.action = s.price[i], s.qty[i], side, ACTION_NEW
+                e += 1
+                continue
+            row = s.head[i]
+            while row >= 0:
+                o = &slab.rows[row]
+                e.price, e.qty, e.side, e.action = o.price, o.qty, side, ACTION_NEW
+                e.id_hi, e.id_lo, e.id_kind = o.id_hi, o.id_lo, o.id_kind
+                e.queue_ns, e.event_ns = o.queue_ns, o.event_ns
+                e += 1
+                row = o.next
+    return out
+
+
+def route(JournalReader reader, list sessions, Py_ssize_t max_rows, Py_ssize_t max_records=1 << 62):
+    """Read on until something wants attention; returns (what, record or None).
+
+    W and X go to `sessions[session number]` (SessionTicks; a list, None where there is none yet). what is
+    "nothing" (end of the journal for now), "control" (an event, another frame, or one of an unknown session: the
+    record is a tuple as of JournalReader), "full" (some `max_rows` rows are collected), "damaged" (see reader.damage).
+    """
+    cdef Record r
+    cdef SessionTicks s
+    cdef int got
+    cdef Py_ssize_t at, rows = 0, records = 0
+    while rows < max_rows and records < max_records:
+        got = reader.next(&r)
+        if got <= 0:
+            return ("damaged" if got < 0 else "nothing"), None
+        records += 1
+        if r.kind == REC_FRAME and r.session < len(sessions) and sessions[r.session] is not None:
+            at = _type_at(r.data, r.length)
+            if at > 0 and (r.data[at] == c'X' or r.data[at] == c'W') and r.data[at + 1] == 1:
+                s = sessions[r.session]
+                rows -= s.n
+                s.add(&r)
+                rows += s.n
+                continue
+        return "control", (r.position, r.kind, r.session, r.recv_ns, r.flags, r.data[:r.length])
+    return "full", None
