@@ -29,6 +29,8 @@ test: build lint
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check -q .
+	$(VENV)/bin/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.c' '*.cpp')
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint kfix_md recorder tests
 
 # the core's tests with AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the tree

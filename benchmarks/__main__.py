@@ -19,8 +19,19 @@ from pathlib import Path
 from benchmarks import books, decode, growth, ingest, latency, path, start, workload
 from benchmarks.race import Row
 
-PACKAGES = ("numpy", "Cython", "uvloop", "aiofastnet", "simplefix", "sortedcontainers", "order-book", "quickfix",
-            "quickfix-tls", "nautilus_trader", "hftbacktest")
+PACKAGES = (
+    "numpy",
+    "Cython",
+    "uvloop",
+    "aiofastnet",
+    "simplefix",
+    "sortedcontainers",
+    "order-book",
+    "quickfix",
+    "quickfix-tls",
+    "nautilus_trader",
+    "hftbacktest",
+)
 PARTS = ("decode", "books", "path", "ingest", "latency", "growth", "start")
 
 
@@ -29,16 +40,22 @@ def machine() -> dict[str, str]:
     from kfix_md import __version__
     from kfix_md._codec import SIMD
 
-    cpu = next((line.split(":", 1)[1].strip() for line in read("/proc/cpuinfo") if line.startswith("model name")),
-               platform.processor())
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in read("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
     compiler = shutil.which("c++") or shutil.which("g++")
     version = ""
     if compiler:
         version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     told = {
-        "cpu": f"{cpu}, {os.cpu_count()} cores", "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(), "compiler": version.splitlines()[0] if version else "none found",
-        "kfix-md": __version__, "instruction set": SIMD, "TLS": ssl.OPENSSL_VERSION,
+        "cpu": f"{cpu}, {os.cpu_count()} cores",
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "compiler": version.splitlines()[0] if version else "none found",
+        "kfix-md": __version__,
+        "instruction set": SIMD,
+        "TLS": ssl.OPENSSL_VERSION,
         "load before": f"{os.getloadavg()[0]:.1f}",
     }
     for name in PACKAGES:
@@ -57,9 +74,7 @@ def read(name: str) -> list[str]:
         return []
 
 
-def plan(
-    works: list[workload.Workload], rounds: int, quick: bool, parts: set[str]
-) -> list[Callable[[], list[Row]]]:
+def plan(works: list[workload.Workload], rounds: int, quick: bool, parts: set[str]) -> list[Callable[[], list[Row]]]:
     """What is to be run, in order."""
     runs: list[Callable[[], list[Row]]] = []
     for name, suite in (("decode", decode), ("books", books), ("path", path)):

@@ -72,8 +72,7 @@ def flow(work: Workload) -> Flow:
     ends = np.append(np.nonzero(np.diff(seqs))[0] + 1, len(seqs)).astype(np.int64)
     first = entries[book & opening]
     first = first[np.argsort(first["queue_ns"], kind="stable")]  # rivals know no order but that of arrival
-    return Flow(work.level, first, np.ascontiguousarray(entries[book & ~opening]), ends,
-                work.precisions[work.busiest])
+    return Flow(work.level, first, np.ascontiguousarray(entries[book & ~opening]), ends, work.precisions[work.busiest])
 
 
 # ---- rivals: each makes a book that holds the opening and runs the updates over it ----
@@ -182,8 +181,10 @@ def order_book(seen: Flow, with_crc: bool) -> tuple[Callable, Callable]:
     number = (lambda v, digits: Decimal(v).scaleb(-digits)) if with_crc and not l3 else (lambda v, digits: v)
 
     def convert(rows: list[tuple]) -> list[tuple]:
-        return [(side, action, number(price, price_precision), number(qty, qty_precision), order_id, queue)
-                for side, action, price, qty, order_id, queue in rows]
+        return [
+            (side, action, number(price, price_precision), number(qty, qty_precision), order_id, queue)
+            for side, action, price, qty, order_id, queue in rows
+        ]
 
     opening, messages = convert(tuples(seen.opening)), [convert(rows) for rows in seen.by_message()]
 
@@ -253,11 +254,19 @@ def nautilus(seen: Flow, with_crc: bool) -> tuple[Callable, Callable]:
     def deltas(rows: list[tuple]):
         made = [
             core.OrderBookDelta(
-                instrument, actions[action],
-                core.BookOrder(sides[side], core.Price(float(price % 10**13), 0),
-                               core.Quantity(float(max(qty % 10**9, 1)), 0),
-                               order_id & (2**63 - 1) if seen.level == "L3" else price),
-                0, i, 0, 0)
+                instrument,
+                actions[action],
+                core.BookOrder(
+                    sides[side],
+                    core.Price(float(price % 10**13), 0),
+                    core.Quantity(float(max(qty % 10**9, 1)), 0),
+                    order_id & (2**63 - 1) if seen.level == "L3" else price,
+                ),
+                0,
+                i,
+                0,
+                0,
+            )
             for i, (side, action, price, qty, order_id, _) in enumerate(rows)
         ]
         return core.OrderBookDeltas(instrument, made)
@@ -278,8 +287,12 @@ def nautilus(seen: Flow, with_crc: bool) -> tuple[Callable, Callable]:
     return prepare, run
 
 
-RIVALS = {"order-book": order_book, "SortedDict": sorted_dict, "nautilus_trader from Python": nautilus,
-          "hftbacktest's loop": hftbacktest}
+RIVALS = {
+    "order-book": order_book,
+    "SortedDict": sorted_dict,
+    "nautilus_trader from Python": nautilus,
+    "hftbacktest's loop": hftbacktest,
+}
 
 
 def run(work: Workload, rounds: int) -> list[Row]:

@@ -41,8 +41,21 @@ def library(name: str, *flags: str, suffix: str = "cpp") -> ctypes.CDLL | None:
     if not newer(target, source, *NATIVE.glob("*.h")):
         BUILD.mkdir(parents=True, exist_ok=True)
         linked = [flag for flag in flags if flag.startswith("-l")]  # behind what needs them
-        run([compiler, "-O3", "-march=native", standard, "-shared", "-fPIC",
-             *(flag for flag in flags if flag not in linked), str(source), "-o", str(target), *linked])
+        run(
+            [
+                compiler,
+                "-O3",
+                "-march=native",
+                standard,
+                "-shared",
+                "-fPIC",
+                *(flag for flag in flags if flag not in linked),
+                str(source),
+                "-o",
+                str(target),
+                *linked,
+            ]
+        )
     return ctypes.CDLL(str(target))
 
 
@@ -56,11 +69,39 @@ def driver() -> ModuleType:
         generated = BUILD / "kfix_bench_driver.c"
         include = ["-I", str(ROOT)]
         directives = "boundscheck=False,wraparound=False,cdivision=True,initializedcheck=False"
-        run([sys.executable, "-m", "cython", "-3", *include, "-X", directives, "--module-name",
-             "kfix_bench_driver", str(source), "-o", str(generated)])
+        run(
+            [
+                sys.executable,
+                "-m",
+                "cython",
+                "-3",
+                *include,
+                "-X",
+                directives,
+                "--module-name",
+                "kfix_bench_driver",
+                str(source),
+                "-o",
+                str(generated),
+            ]
+        )
         compiler = (sysconfig.get_config_var("CC") or "cc").split()
-        run([*compiler, "-O3", "-shared", "-fPIC", "-fno-strict-aliasing", "-I", sysconfig.get_path("include"),
-             "-I", str(ROOT / "kfix_md"), str(generated), "-o", str(target)])
+        run(
+            [
+                *compiler,
+                "-O3",
+                "-shared",
+                "-fPIC",
+                "-fno-strict-aliasing",
+                "-I",
+                sysconfig.get_path("include"),
+                "-I",
+                str(ROOT / "kfix_md"),
+                str(generated),
+                "-o",
+                str(target),
+            ]
+        )
     spec = importlib.util.spec_from_file_location("kfix_bench_driver", target)
     if spec is None or spec.loader is None:
         raise RuntimeError(f"{target} cannot be loaded")

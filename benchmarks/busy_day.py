@@ -52,8 +52,9 @@ class BusyDay:
         return [(34, str(seq)), (49, "K"), (52, stamp(now)), (56, "M")]
 
     def _opening(self, now: int) -> Iterator[bytes]:
-        listed = [pair for s in self.symbols
-                  for pair in ((55, s), (5010, "2"), (2349, "2"), (5022, "0.01"), (5032, "1"))]  # fmt: skip
+        listed = [
+            pair for s in self.symbols for pair in ((55, s), (5010, "2"), (2349, "2"), (5022, "0.01"), (5032, "1"))
+        ]
         counted = (146, str(len(self.symbols)))
         yield frame("y", [*self._head(now, 1), (320, "1"), (322, "1"), (560, "0"), counted, *listed])
         for row, symbol in enumerate(self.symbols):
@@ -62,8 +63,9 @@ class BusyDay:
                 self._add(row, self._fresh(now))
             self.usual[row] = len(self.resting[row])
             groups = [pair for one in self.resting[row] for pair in self._entry(one, self.rng.randrange(1, 10**6), now)]
-            yield frame("W", [*self._head(now, row + 2), (55, symbol), (262, "1"), (268, str(len(self.resting[row]))),
-                              *groups])  # fmt: skip
+            yield frame(
+                "W", [*self._head(now, row + 2), (55, symbol), (262, "1"), (268, str(len(self.resting[row]))), *groups]
+            )
 
     def _change(self, row: int, now: int) -> list[tuple[int, str]]:
         """Something comes, goes or changes; about as much rests afterwards."""

@@ -56,10 +56,15 @@ def converter(of: type) -> Callable[[dict], tuple]:
 
     def convert(entry: dict) -> tuple:
         name = entry[278]
-        return (int(entry[279]), int(entry[269]), int(name.replace(dash, nothing), 16) if len(name) == 36 else name,
-                int(entry[270].replace(point, nothing)), int(entry[271].replace(point, nothing)),
-                iso_ns(entry[5060]) if 5060 in entry else clock_ns(entry[273]),
-                iso_ns(entry[5273]) if 5273 in entry else 0)
+        return (
+            int(entry[279]),
+            int(entry[269]),
+            int(name.replace(dash, nothing), 16) if len(name) == 36 else name,
+            int(entry[270].replace(point, nothing)),
+            int(entry[271].replace(point, nothing)),
+            iso_ns(entry[5060]) if 5060 in entry else clock_ns(entry[273]),
+            iso_ns(entry[5273]) if 5273 in entry else 0,
+        )
 
     return convert
 
@@ -165,8 +170,9 @@ def whole_stream(work: Workload, rounds: int) -> list[Row]:
     checked.run(work.padded)
     assert checked.errors == 0 and checked.messages == work.messages
     for name, fast in ((OURS, True), (GENERAL, False)):
-        race.add(name, lambda made: made.run(work.padded),
-                 prepare=lambda fast=fast: decoder(work.precisions, fast=fast))
+        race.add(
+            name, lambda made: made.run(work.padded), prepare=lambda fast=fast: decoder(work.precisions, fast=fast)
+        )
     reference = reference_runner(work.data)
     if reference is not None:
         told = reference()

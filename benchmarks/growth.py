@@ -19,8 +19,16 @@ PER_LEVEL = 20  # orders, so that more orders are more levels too
 def incrementals(symbols: int, depth: int, messages: int) -> tuple[bytes, bytes]:
     """A stream cut behind its snapshots: what opens the books, what is timed."""
     warm = 4 * symbols  # updates, so that every level's checksum has been computed once
-    frames = generate("spot-l2", symbols=symbols, depth=depth, messages=messages + warm, max_entries=3,
-                      empties=False, admin=False, logout=False).frames
+    frames = generate(
+        "spot-l2",
+        symbols=symbols,
+        depth=depth,
+        messages=messages + warm,
+        max_entries=3,
+        empties=False,
+        admin=False,
+        logout=False,
+    ).frames
     return b"".join(frames[:-messages]), b"".join(frames[-messages:])
 
 
@@ -35,8 +43,11 @@ def race_of(group: str, cases: dict[str, tuple[bytes, bytes]], messages: int, ro
     """Each case over the same number of messages; ratios to the first."""
     race = Race(group, messages, calls=4)
     for name, (opening, updates) in cases.items():
-        race.add(name, lambda handler, updates=updates: handler.on_bytes(updates),
-                 prepare=lambda opening=opening: opened(opening))
+        race.add(
+            name,
+            lambda handler, updates=updates: handler.on_bytes(updates),
+            prepare=lambda opening=opening: opened(opening),
+        )
     return against_first(race.rows(rounds), 1.3)
 
 
@@ -121,8 +132,14 @@ def weight() -> Row:
     taken = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert sum(book.order_counts) == 10_000
-    return Row("growth, resting orders of an L3 book", "memory of 10,000 orders", taken / 1e6, "MB",
-               goal="<= 2 MB", met=taken <= 2e6)
+    return Row(
+        "growth, resting orders of an L3 book",
+        "memory of 10,000 orders",
+        taken / 1e6,
+        "MB",
+        goal="<= 2 MB",
+        met=taken <= 2e6,
+    )
 
 
 def run(rounds: int, quick: bool) -> list[Row]:
@@ -130,5 +147,8 @@ def run(rounds: int, quick: bool) -> list[Row]:
     n = 3_000 if quick else 10_000
     symbols = {f"{count} symbols": incrementals(count, 10, n) for count in (1, 10, 100, 1000)}
     levels = {f"{depth} levels a side": incrementals(1, depth, n) for depth in (10, 100, 1000)}
-    return (race_of("growth, symbols", symbols, n, rounds) + race_of("growth, levels", levels, n, rounds)
-            + orders(rounds, quick))
+    return (
+        race_of("growth, symbols", symbols, n, rounds)
+        + race_of("growth, levels", levels, n, rounds)
+        + orders(rounds, quick)
+    )

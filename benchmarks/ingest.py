@@ -102,8 +102,11 @@ def run(rounds: int, quick: bool) -> list[Row]:
     if why := receivers.missing():
         return [absent(GROUP, FAST, why)]
     count = 10_000 if quick else 20_000
-    with tempfile.TemporaryDirectory(prefix="kfix-ingest-", dir="/dev/shm") as name, \
-            contextlib.closing(Venue(Path(name) / "tls")) as venue, running(venue, Path(name)) as held:
+    with (
+        tempfile.TemporaryDirectory(prefix="kfix-ingest-", dir="/dev/shm") as name,
+        contextlib.closing(Venue(Path(name) / "tls")) as venue,
+        running(venue, Path(name)) as held,
+    ):
         for number in range(rounds + 1):
             for receiver in held:
                 receiver.round(count)

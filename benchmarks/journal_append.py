@@ -25,8 +25,10 @@ def main() -> None:
         names = [("median", 0.5), ("99 %", 0.99), ("99.9 %", 0.999), ("99.99 %", 0.9999), ("max", 1)]
         told = ", ".join(f"{n} {spans[min(len(spans) - 1, int(len(spans) * q))]} ns" for n, q in names)
         print(f"append of {args.bytes} bytes: mean {spans.mean():.0f} ns, {told} (some 40 ns of each are the clock's)")
-        print(f"segments {stats['segments']}, made late {stats['made_late']}, lost {stats['lost']}, "
-              f"longest sync {stats['sync_max_ns'] / 1e6:.1f} ms")
+        print(
+            f"segments {stats['segments']}, made late {stats['made_late']}, lost {stats['lost']}, "
+            f"longest sync {stats['sync_max_ns'] / 1e6:.1f} ms"
+        )
         start = time.perf_counter_ns()
         n = _journal._bench_read(_journal.JournalReader(where))
         print(f"read with CRC32C: {(time.perf_counter_ns() - start) / n:.0f} ns a record, {n} records")

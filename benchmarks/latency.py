@@ -152,8 +152,10 @@ def running(venue: Venue, folder: Path, core: int) -> Iterator[list[Contender]]:
             if engine == "aiofastnet" and not receivers.has("aiofastnet"):
                 continue
             where = folder / f"{engine}-{spin}"
-            each = add(name, receivers.start_feed(where, venue.port, venue.ca, comp_id, engine=engine,
-                                                  busy_poll=spin, cpu=core))
+            each = add(
+                name,
+                receivers.start_feed(where, venue.port, venue.ca, comp_id, engine=engine, busy_poll=spin, cpu=core),
+            )
             book = kfix_md.attach(path=where / "kfix-md.bench")["BTC/USD"]
             each.attach(wait_for(book), histogram())
         yield held
@@ -170,8 +172,11 @@ def run(rounds: int, quick: bool) -> list[Row]:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         return [absent(GROUP, FAST, "it takes two cores")]
-    with tempfile.TemporaryDirectory(prefix="kfix-latency-", dir="/dev/shm") as name, \
-            contextlib.closing(Venue(Path(name) / "tls")) as venue, running(venue, Path(name), cores[1]) as held:
+    with (
+        tempfile.TemporaryDirectory(prefix="kfix-latency-", dir="/dev/shm") as name,
+        contextlib.closing(Venue(Path(name) / "tls")) as venue,
+        running(venue, Path(name), cores[1]) as held,
+    ):
         os.sched_setaffinity(0, {cores[0]})
         try:
             for _ in range(rounds):
@@ -184,10 +189,17 @@ def run(rounds: int, quick: bool) -> list[Row]:
 
 def rows_of(held: list[Contender]) -> list[Row]:
     """Medians with the rest of each histogram beside them; CPU time per message."""
-    rows = [Row(GROUP, each.name, each.histogram.get_value_at_percentile(50) / 1000, "us p50",
-                note=", ".join(f"{name} {value:,.0f}" for name, value in far(each.histogram).items()),
-                far=far(each.histogram))
-            for each in held]
+    rows = [
+        Row(
+            GROUP,
+            each.name,
+            each.histogram.get_value_at_percentile(50) / 1000,
+            "us p50",
+            note=", ".join(f"{name} {value:,.0f}" for name, value in far(each.histogram).items()),
+            far=far(each.histogram),
+        )
+        for each in held
+    ]
     names = {row.name for row in rows}
     if RIVAL not in names:
         rows.append(absent(GROUP, RIVAL, "no C compiler, or no headers of OpenSSL"))

@@ -18,8 +18,10 @@ def tables(told: dict) -> str:
     lines = [", ".join(f"{name} {value}" for name, value in told["machine"].items()) + ".", ""]
     rows = [Row(**row) for row in told["rows"]]
     goals = [row for row in rows if row.met is not None]
-    lines.append(f"{sum(bool(row.met) for row in goals)} of {len(goals)} goals met; {told['seconds']} s in all, "
-                 f"medians of {told['rounds']} interleaved rounds.")
+    lines.append(
+        f"{sum(bool(row.met) for row in goals)} of {len(goals)} goals met; {told['seconds']} s in all, "
+        f"medians of {told['rounds']} interleaved rounds."
+    )
     group = None
     for row in rows:
         lines += told_lines(row, group, markdown=True)
@@ -31,7 +33,7 @@ def main() -> None:
     """Put the tables between the two marks of the page."""
     page = ROOT / "docs" / "performance.md"
     text = page.read_text()
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END):]
+    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
     page.write_text(f"{before}\n{tables(json.loads(Path(sys.argv[1]).read_text()))}\n\n{after}")
 
 

@@ -42,8 +42,10 @@ def frames(data: bytes) -> list[bytes]:
 def receive_times(stream: list[bytes], rng: np.random.Generator) -> np.ndarray:
     """When each frame may have been received: 52 SendingTime (ms) and 0.3 ms or more of travel, never going back."""
     texts = [f[f.index(b"\x0152=") + 4 :][:21].decode() for f in stream]
-    sent = {t: int(datetime.strptime(t, "%Y%m%d-%H:%M:%S.%f").replace(tzinfo=UTC).timestamp() * 1000 + 0.5)
-            for t in set(texts)}  # fmt: skip
+    sent = {
+        t: int(datetime.strptime(t, "%Y%m%d-%H:%M:%S.%f").replace(tzinfo=UTC).timestamp() * 1000 + 0.5)
+        for t in set(texts)
+    }
     times = np.array([sent[t] for t in texts]) * 1_000_000 + 300_000
     times += rng.gamma(2.0, 150_000, len(times)).astype(np.int64)
     return np.maximum.accumulate(times)
@@ -89,10 +91,25 @@ def column_bytes(path: Path) -> dict[str, float]:
 
 def dbn_records(rows: pa.Table) -> np.ndarray:
     """The rows as DBN MBO records (56 bytes). Order ids: the first eight bytes of ours, all that DBN has room for."""
-    layout = np.dtype([("length", "u1"), ("rtype", "u1"), ("publisher", "<u2"), ("instrument", "<u4"),
-                       ("ts_event", "<u8"), ("order_id", "<u8"), ("price", "<i8"), ("size", "<u4"), ("flags", "u1"),
-                       ("channel", "u1"), ("action", "S1"), ("side", "S1"), ("ts_recv", "<u8"),
-                       ("ts_in_delta", "<i4"), ("sequence", "<u4")])  # fmt: skip
+    layout = np.dtype(
+        [
+            ("length", "u1"),
+            ("rtype", "u1"),
+            ("publisher", "<u2"),
+            ("instrument", "<u4"),
+            ("ts_event", "<u8"),
+            ("order_id", "<u8"),
+            ("price", "<i8"),
+            ("size", "<u4"),
+            ("flags", "u1"),
+            ("channel", "u1"),
+            ("action", "S1"),
+            ("side", "S1"),
+            ("ts_recv", "<u8"),
+            ("ts_in_delta", "<i4"),
+            ("sequence", "<u4"),
+        ]
+    )
     entries = schema.entries(rows)
     out = np.zeros(rows.num_rows, layout)
     out["length"], out["rtype"], out["publisher"] = 14, 160, 1
@@ -118,8 +135,17 @@ def against_dbn(rows: pa.Table, path: Path) -> None:
         print("  DBN: databento-dbn or zstandard is not installed, left out")
         return
     records = dbn_records(rows)
-    metadata = databento_dbn.Metadata("X", START_NS, databento_dbn.SType.RAW_SYMBOL, databento_dbn.SType.INSTRUMENT_ID,
-                                      databento_dbn.Schema.MBO, ["X"], [], [], [])  # fmt: skip
+    metadata = databento_dbn.Metadata(
+        "X",
+        START_NS,
+        databento_dbn.SType.RAW_SYMBOL,
+        databento_dbn.SType.INSTRUMENT_ID,
+        databento_dbn.Schema.MBO,
+        ["X"],
+        [],
+        [],
+        [],
+    )
     plain = bytes(metadata.encode()) + records.tobytes()
     packed = zstandard.ZstdCompressor(level=3).compress(plain)
     head = len(plain) - records.nbytes
@@ -136,9 +162,11 @@ def against_dbn(rows: pa.Table, path: Path) -> None:
     without["order_id"] = 0
     bare = len(zstandard.ZstdCompressor(level=3).compress(without.tobytes())) / n
     mine, ids = sum(ours[c] for c in BESIDE_DBN), ours["order_id"] + ours["id_kind"]
-    print(f"  DBN.zst {dbn:.2f} B/row (without ids {bare:.2f}); ours, same columns: without ids {mine:.2f} "
-          f"({mine / dbn:.2f} x), with 16-byte ids {mine + ids:.2f} ({(mine + ids) / dbn:.2f} x), "
-          f"everything (queue time, CRC, ...) and the footer {ours['all']:.2f}")
+    print(
+        f"  DBN.zst {dbn:.2f} B/row (without ids {bare:.2f}); ours, same columns: without ids {mine:.2f} "
+        f"({mine / dbn:.2f} x), with 16-byte ids {mine + ids:.2f} ({(mine + ids) / dbn:.2f} x), "
+        f"everything (queue time, CRC, ...) and the footer {ours['all']:.2f}"
+    )
     records = np.tile(records, 10)
     plain = plain[:head] + records.tobytes()
     packed = zstandard.ZstdCompressor(level=3).compress(plain)
@@ -160,14 +188,23 @@ def against_dbn(rows: pa.Table, path: Path) -> None:
 
     same = [c for c in [*BESIDE_DBN, "order_id"] if c != "level"]
     four = ["recv_ns", "side", "price", "qty"]
-    spent = interleaved({"array": decode, "same": read(same), "all": read(), "four": read(four),
-                         "all, read_table": lambda: pq.read_table(big, use_threads=False),
-                         "four, read_table": lambda: pq.read_table(big, columns=four, use_threads=False)})  # fmt: skip
+    spent = interleaved(
+        {
+            "array": decode,
+            "same": read(same),
+            "all": read(),
+            "four": read(four),
+            "all, read_table": lambda: pq.read_table(big, use_threads=False),
+            "four, read_table": lambda: pq.read_table(big, columns=four, use_threads=False),
+        }
+    )
     n = len(records)
     whole, slow = spent.pop("array"), best(objects, 1)
-    print(f"  read, both from memory, M rows/s: DBN.zst into an array {n / whole / 1e6:.1f}, into objects "
-          f"{n / slow / 1e6:.1f}; ours: "
-          + ", ".join(f"{k} {n / v / 1e6:.1f} ({whole / v:.2f} x array)" for k, v in spent.items()))  # fmt: skip
+    print(
+        f"  read, both from memory, M rows/s: DBN.zst into an array {n / whole / 1e6:.1f}, into objects "
+        f"{n / slow / 1e6:.1f}; ours: "
+        + ", ".join(f"{k} {n / v / 1e6:.1f} ({whole / v:.2f} x array)" for k, v in spent.items())
+    )
 
 
 def interleaved(runs: dict[str, Callable[[], object]], times: int = 7) -> dict[str, float]:
@@ -187,8 +224,10 @@ def against_csv(rows: pa.Table, path: Path, kind: str) -> None:
     packed = len(gzip.compress(sink.getvalue(), 6)) / rows.num_rows
     sizes = column_bytes(path)
     ours = sum(sizes[c] for c in schema.stored("ticks", names))
-    print(f"  {kind}: csv.gz {packed:.2f} B/row, ours {ours:.2f} ({ours / packed:.2f} x); all columns and the footer "
-          f"{sizes.pop('all'):.2f}")
+    print(
+        f"  {kind}: csv.gz {packed:.2f} B/row, ours {ours:.2f} ({ours / packed:.2f} x); all columns and the footer "
+        f"{sizes.pop('all'):.2f}"
+    )
     print(f"    by column: { {k: round(v, 2) for k, v in sizes.items() if v >= 0.05} }")
 
 
@@ -211,9 +250,15 @@ def split_rows(data: bytes, most: int) -> list[dict]:
             break
     for row in rows:
         fields = row.pop("entry")
-        row |= {"side": fields[b"269"].decode(), "id": fields[b"278"].decode(), "price": float(fields[b"270"]),
-                "qty": float(fields[b"271"]), "action": fields.get(b"279", b"0").decode(),
-                "time": fields[b"273"].decode(), "recv": time.time()}  # fmt: skip
+        row |= {
+            "side": fields[b"269"].decode(),
+            "id": fields[b"278"].decode(),
+            "price": float(fields[b"270"]),
+            "qty": float(fields[b"271"]),
+            "action": fields.get(b"279", b"0").decode(),
+            "time": fields[b"273"].decode(),
+            "recv": time.time(),
+        }
     return rows
 
 
@@ -240,10 +285,19 @@ def against_nautilus(data: bytes, most: int, ours: float) -> None:
     sides = {"0": OrderSide.BUY, "1": OrderSide.SELL}
 
     def make() -> list:
-        return [model.OrderBookDelta(
-            instrument, actions.get(row["action"], BookAction.DELETE),
-            model.BookOrder(sides[row["side"]], Price(row["price"], 8), Quantity(row["qty"], 8), i), 0, i, i, i)
-            for i, row in enumerate(split_rows(data, most)) if row["side"] in sides]  # fmt: skip
+        return [
+            model.OrderBookDelta(
+                instrument,
+                actions.get(row["action"], BookAction.DELETE),
+                model.BookOrder(sides[row["side"]], Price(row["price"], 8), Quantity(row["qty"], 8), i),
+                0,
+                i,
+                i,
+                i,
+            )
+            for i, row in enumerate(split_rows(data, most))
+            if row["side"] in sides
+        ]
 
     made = make()
     writing = float("inf")
@@ -255,8 +309,10 @@ def against_nautilus(data: bytes, most: int, ours: float) -> None:
         finally:
             shutil.rmtree(work)
     alone, whole = writing / len(made) * 1e9, (best(make) + writing) / len(made) * 1e9
-    print(f"  nautilus' catalog: {1e3 / whole:.3f} M rows/s from bytes, ours {whole / ours:.1f} x; "
-          f"{1e3 / alone:.3f} from objects that are there already, ours (from bytes) {alone / ours:.1f} x")  # fmt: skip
+    print(
+        f"  nautilus' catalog: {1e3 / whole:.3f} M rows/s from bytes, ours {whole / ours:.1f} x; "
+        f"{1e3 / alone:.3f} from objects that are there already, ours (from bytes) {alone / ours:.1f} x"
+    )
 
 
 def measure(name: str, data: bytes, repeat: int) -> None:
@@ -278,8 +334,10 @@ def measure(name: str, data: bytes, repeat: int) -> None:
 
         spent = best(record)
         print(f"{name} ({level}): {messages:,} messages, {rows:,} rows")
-        print(f"  journal to closed Parquet, one core: {rows / spent / 1e6:.2f} M rows/s, "
-              f"{messages / spent / 20_000:.0f} x real time at 20,000 messages a second")
+        print(
+            f"  journal to closed Parquet, one core: {rows / spent / 1e6:.2f} M rows/s, "
+            f"{messages / spent / 20_000:.0f} x real time at 20,000 messages a second"
+        )
         one = Recorder(Settings(work / "once", work / "small"))
         one.once()
         one.close()

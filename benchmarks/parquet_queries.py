@@ -51,8 +51,9 @@ def one_day(path: Path, symbols: int, rows: int) -> list[str]:
         ticks["side"], ticks["action"] = rng.integers(0, 2, n), rng.integers(0, 3, n)
         ticks["entry_flags"] = 2
         batch = schema.tick_columns(ticks, [(s, 2, 8) for s in names], 1, 2, lambda rows: [])
-        writer.commit(8 * i, {"position": 8 * i + 8, "decoders": {}, "ledger": None},
-                      {"ticks": pa.Table.from_batches([batch])})  # fmt: skip
+        writer.commit(
+            8 * i, {"position": 8 * i + 8, "decoders": {}, "ledger": None}, {"ticks": pa.Table.from_batches([batch])}
+        )
     writer.close()
     return names
 
@@ -65,8 +66,10 @@ def wait(run: Callable[[], object], times: int) -> str:
         run()
         busy.append((time.thread_time() - cpu) * 1e3)
         spans.append((time.perf_counter() - start) * 1e3)
-    return (f"median {statistics.median(spans):.1f} ms, worst {max(spans):.1f} ms "
-            f"(CPU {statistics.median(busy):.1f}, {max(busy):.1f})")  # fmt: skip
+    return (
+        f"median {statistics.median(spans):.1f} ms, worst {max(spans):.1f} ms "
+        f"(CPU {statistics.median(busy):.1f}, {max(busy):.1f})"
+    )
 
 
 def minutes(cap: Captures, names: list[str], rng: np.random.Generator) -> None:
@@ -127,8 +130,10 @@ def main() -> None:
         start = time.perf_counter()
         told = compact.compact_day(cap.tree, DAY)
         spent = time.perf_counter() - start
-        print(f"compaction: {told['rows']:,} rows in {spent:.1f} s, {told['files_before']} files to "
-              f"{told['files_after']}, {told['bytes_before']:,} bytes to {told['bytes_after']:,}")  # fmt: skip
+        print(
+            f"compaction: {told['rows']:,} rows in {spent:.1f} s, {told['files_before']} files to "
+            f"{told['files_after']}, {told['bytes_before']:,} bytes to {told['bytes_after']:,}"
+        )
         cap = recorder.open(work / "captures")
         print("one symbol, one minute, compacted:", wait(lambda: minutes(cap, names, rng), 50))
         books(work / "books", args.messages)

@@ -26,7 +26,7 @@ def run_handler(handler: Handler, data: bytes) -> None:
     """A stream in reads of 64 KiB, which nobody copies."""
     view = memoryview(data)
     for at in range(0, len(data), READ_BYTES):
-        handler.on_bytes(view[at:at + READ_BYTES], 1)
+        handler.on_bytes(view[at : at + READ_BYTES], 1)
 
 
 @contextmanager
@@ -117,8 +117,11 @@ def steps(work: Workload, rounds: int) -> list[Row]:
         for prepare in plumbing.values():
             prepare.close()
     by_name = {row.name: row.value for row in rows}
-    return [*rows, cost(group, "publish to shared memory", by_name[PUBLISHED], by_name[BARE], 20),
-            cost(group, "append to the journal", by_name[JOURNALED], by_name[BARE], 200)]
+    return [
+        *rows,
+        cost(group, "publish to shared memory", by_name[PUBLISHED], by_name[BARE], 20),
+        cost(group, "append to the journal", by_name[JOURNALED], by_name[BARE], 200),
+    ]
 
 
 def cost(group: str, name: str, with_it: float | None, without: float | None, goal: int) -> Row:

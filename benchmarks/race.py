@@ -62,8 +62,10 @@ class Race:
     def rows(self, rounds: int, notes: dict[str, str] | None = None) -> list[Row]:
         """A row for every runner."""
         medians = self.run(rounds)
-        return [Row(self.group, name, value, self.unit, spread=self.spread(name), note=(notes or {}).get(name, ""))
-                for name, value in medians.items()]
+        return [
+            Row(self.group, name, value, self.unit, spread=self.spread(name), note=(notes or {}).get(name, ""))
+            for name, value in medians.items()
+        ]
 
     def spread(self, name: str) -> float:
         """Width of the middle half of the rounds, relative to their median."""

@@ -54,8 +54,9 @@ def start(kind: str, port: int, ca: Path, *more: str) -> subprocess.Popen[bytes]
     return subprocess.Popen([sys.executable, "-m", "benchmarks.receivers", kind, str(port), str(ca), *more], cwd=ROOT)
 
 
-def start_feed(folder: Path, port: int, ca: Path, comp_id: str, *, engine: str, busy_poll: bool = False,
-               cpu: int | None = None) -> subprocess.Popen[bytes]:
+def start_feed(
+    folder: Path, port: int, ca: Path, comp_id: str, *, engine: str, busy_poll: bool = False, cpu: int | None = None
+) -> subprocess.Popen[bytes]:
     """`kfix feed` itself, its books in `folder`/kfix-md.bench."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "feed.toml"
@@ -79,8 +80,9 @@ sending_time_limit_s = 1e9
 [journal]
 directory = "journal"
 """)
-    return subprocess.Popen([sys.executable, "-m", "kfix_md", "feed", str(config)], cwd=ROOT,
-                            stderr=(folder / "feed.log").open("wb"))
+    return subprocess.Popen(
+        [sys.executable, "-m", "kfix_md", "feed", str(config)], cwd=ROOT, stderr=(folder / "feed.log").open("wb")
+    )
 
 
 def run_c(port: int, shared: str | None, spin: bool) -> None:
@@ -115,8 +117,9 @@ async def run_framing(port: int, ca: Path, engine: str) -> None:
         def on_garbled(self, *_: Any) -> None:
             transport.write(b"done")
 
-    section = ServiceSection(name="spot-l2", sender_comp_id="BENCH", symbols=["*"], host="localhost", port=port,
-                             tls_ca=ca)
+    section = ServiceSection(
+        name="spot-l2", sender_comp_id="BENCH", symbols=["*"], host="localhost", port=port, tls_ca=ca
+    )
     service = Service(section, 0)
     service.handler = Framing()
     connector = Connector(service, choose_engine(engine), on_fatal=sys.exit)

@@ -37,8 +37,22 @@ class Bench:
     def __init__(self, folder: Path, symbols: int, rounds: int) -> None:
         self.folder, self.symbols, self.rounds = folder, symbols, rounds
         self.rows: list[dict[str, Any]] = []
-        command = [sys.executable, "-m", "kfix_md", "simulate", "--symbols", str(symbols), "--rate", "200",
-                   "--port-base", "0", "--tls-dir", str(folder / "tls"), "--control", str(folder / "ctl")]
+        command = [
+            sys.executable,
+            "-m",
+            "kfix_md",
+            "simulate",
+            "--symbols",
+            str(symbols),
+            "--rate",
+            "200",
+            "--port-base",
+            "0",
+            "--tls-dir",
+            str(folder / "tls"),
+            "--control",
+            str(folder / "ctl"),
+        ]
         self.venue = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         ready = json.loads(self.venue.stdout.readline()) if self.venue.stdout else {}
         self.control = Control(folder / "ctl", timeout=60)
@@ -47,7 +61,8 @@ class Bench:
         (folder / "feed.toml").write_text(
             f'[feed]\nname = "recovery"\ndirectory = "{folder}"\nrollover = "{at}"\n[journal]\ndirectory = "journal"\n'
             f'[[service]]\nname = "spot-l2"\nhost = "localhost"\nport = {ready["ports"]["spot-l2"]}\n'
-            f'tls_ca = {json.dumps(str(ready["ca"]))}\nsender_comp_id = "BENCH"\nsymbols = ["*"]\n')
+            f'tls_ca = {json.dumps(str(ready["ca"]))}\nsender_comp_id = "BENCH"\nsymbols = ["*"]\n'
+        )
 
     def close(self) -> None:
         """End the venue."""
@@ -75,8 +90,14 @@ class Bench:
                 took, sent = await self.once(act)
                 seconds.append(took)
                 frames.append(sent)
-            self.rows.append({"what": name, "ms": statistics.median(seconds) * 1e3, "worst_ms": max(seconds) * 1e3,
-                              "floor_ms": trip * 1e3 + statistics.median(map(decode_ms, frames))})
+            self.rows.append(
+                {
+                    "what": name,
+                    "ms": statistics.median(seconds) * 1e3,
+                    "worst_ms": max(seconds) * 1e3,
+                    "floor_ms": trip * 1e3 + statistics.median(map(decode_ms, frames)),
+                }
+            )
         self.feed.stop()
         await serving
 
@@ -84,8 +105,11 @@ class Bench:
         """Wait until every book is live and verified."""
         for _ in range(int(seconds * 1000)):
             states = self.service.states
-            if (self.service.session.ready and states[State.LIVE] + states[State.EMPTY] == self.symbols
-                    and not self.service.open_gaps()):
+            if (
+                self.service.session.ready
+                and states[State.LIVE] + states[State.EMPTY] == self.symbols
+                and not self.service.open_gaps()
+            ):
                 return
             await asyncio.sleep(0.001)
         raise RuntimeError("the books did not come back")

@@ -24,9 +24,20 @@ class Run:
         from hftbacktest import BacktestAsset, binding, build_roivec_backtest
 
         low, high = float(events["px"].min()), float(events["px"].max())
-        asset = (BacktestAsset().data(events).linear_asset(1.0).constant_order_latency(0, 0)
-                 .risk_adverse_queue_model().no_partial_fill_exchange().trading_value_fee_model(0, 0)
-                 .tick_size(1.0).lot_size(1.0).roi_lb(low - 10).roi_ub(high + 10).last_trades_capacity(0))
+        asset = (
+            BacktestAsset()
+            .data(events)
+            .linear_asset(1.0)
+            .constant_order_latency(0, 0)
+            .risk_adverse_queue_model()
+            .no_partial_fill_exchange()
+            .trading_value_fee_model(0, 0)
+            .tick_size(1.0)
+            .lot_size(1.0)
+            .roi_lb(low - 10)
+            .roi_ub(high + 10)
+            .last_trades_capacity(0)
+        )
         self._events, self._lib, self._end_ns = events, binding, end_ns  # the loop reads the array where it is
         self._loop = ctypes.c_void_p(build_roivec_backtest([asset]))
         self._elapse(STEP_NS)

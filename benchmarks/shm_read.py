@@ -101,8 +101,10 @@ class NumpyReader:
                 n = int(self.deep_version[1])  # both counts
                 bids, asks = self.bids.copy(), self.asks.copy()
                 if self.deep_version[0] == version:
-                    return (bids.view(LEVEL_INT_DTYPE)[: n & 0xFFFFFFFF][::-1],
-                            asks.view(LEVEL_INT_DTYPE)[: n >> 32][::-1])
+                    return (
+                        bids.view(LEVEL_INT_DTYPE)[: n & 0xFFFFFFFF][::-1],
+                        asks.view(LEVEL_INT_DTYPE)[: n >> 32][::-1],
+                    )
             self.retries += 1
 
     def floats(self):
@@ -226,12 +228,14 @@ class Bench:
     def tops(self) -> dict[str, float]:
         quote, book = self.book.read(), self.book
         return {
-            "tuple": cost(book.top, self.n), "held": cost(lambda: book.read(quote), self.n) - cost(_nothing, self.n),
+            "tuple": cost(book.top, self.n),
+            "held": cost(lambda: book.read(quote), self.n) - cost(_nothing, self.n),
             "attribute": cost(lambda: book.bid, self.n) - cost(_nothing, self.n),
             "changed": cost(book.changed, self.n),
-            "struct": cost(self.struct.top, self.n // 4), "struct changed": cost(self.struct.changed, self.n // 4),
+            "struct": cost(self.struct.top, self.n // 4),
+            "struct changed": cost(self.struct.changed, self.n // 4),
             "numpy": cost(self.numpy.top, self.n // 8),
-        }  # fmt: skip
+        }
 
 
 def _nothing() -> None:
@@ -323,11 +327,19 @@ def against_iceoryx2(bench: Bench) -> None:
     if ice.pointer()[1:5] != (10**6, 1, 2 * 10**6, 1) or ice.get()[:2] != (1, 10**6):
         raise SystemExit("iceoryx2 gave other values than were published")
     quote = book.read()
-    new = {"top()": book.top, "read(quote)": partial(book.read, quote), "iceoryx2 receive(), payload()": ice.payload,
-           "iceoryx2 receive(), by pointer": ice.pointer, "iceoryx2 blackboard get()": ice.get}  # fmt: skip
-    same = {"changed(), nothing new": book.changed, "iceoryx2 receive(), nothing new": ice.subscriber.receive,
-            "iceoryx2 has_samples(), nothing new": ice.subscriber.has_samples,
-            "iceoryx2 blackboard is_up_to_date()": ice.same}  # fmt: skip
+    new = {
+        "top()": book.top,
+        "read(quote)": partial(book.read, quote),
+        "iceoryx2 receive(), payload()": ice.payload,
+        "iceoryx2 receive(), by pointer": ice.pointer,
+        "iceoryx2 blackboard get()": ice.get,
+    }
+    same = {
+        "changed(), nothing new": book.changed,
+        "iceoryx2 receive(), nothing new": ice.subscriber.receive,
+        "iceoryx2 has_samples(), nothing new": ice.subscriber.has_samples,
+        "iceoryx2 blackboard is_up_to_date()": ice.same,
+    }
     taken = {name: [] for name in (*new, *same)}
     for _ in range(10 if bench.n < 100_000 else 100):
         for name, read in new.items():

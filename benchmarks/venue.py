@@ -46,8 +46,11 @@ class Market:
 
     def crc(self) -> int:
         """5041 of the book as it is."""
-        text = "".join(f"{price}{qty}" for side in (1, 0)
-                       for price, qty in list(zip(self.prices[side], self.qtys[side], strict=True))[:10])
+        text = "".join(
+            f"{price}{qty}"
+            for side in (1, 0)
+            for price, qty in list(zip(self.prices[side], self.qtys[side], strict=True))[:10]
+        )
         return zlib.crc32(text.encode())
 
     def header(self, seq: int) -> list[tuple[int, str]]:
@@ -60,8 +63,13 @@ class Market:
 
     def entry(self, side: int, level: int, qty: int) -> list[tuple[int, str]]:
         price = number(self.prices[side][level], PRICE_PRECISION)
-        return [(269, str(side)), (278, f"{'BO'[side]}{price}"), (270, price), (271, number(qty, QTY_PRECISION)),
-                (273, self.time[9:])]
+        return [
+            (269, str(side)),
+            (278, f"{'BO'[side]}{price}"),
+            (270, price),
+            (271, number(qty, QTY_PRECISION)),
+            (273, self.time[9:]),
+        ]
 
     def update(self, seq: int, changes: list[tuple[int, int, int]], crc: int) -> bytes:
         """35=X of (side, level, quantity) changes."""
@@ -105,7 +113,7 @@ class Market:
     def _split(self, message: bytes) -> tuple[bytes, bytes, int]:
         assert len(message) == MESSAGE_BYTES, len(message)
         at = message.index(b"\x0134=") + 4
-        head, tail = message[:at], message[at + 9:-7]
+        head, tail = message[:at], message[at + 9 : -7]
         return head, tail, sum(head) + sum(tail)
 
     def updates(self, numbers: Iterable[int]) -> Iterator[bytes]:
@@ -195,8 +203,20 @@ class Session:
         self.market.comp_id = logon[b"49"].decode()
         self.say("A", [(98, "0"), (108, "600"), (141, "Y")])
         listing = self.expect(b"x")
-        self.say("y", [(320, listing[b"320"].decode()), (322, "1"), (560, "0"), (146, "1"), (55, SYMBOL),
-                       (5010, str(QTY_PRECISION)), (2349, str(PRICE_PRECISION)), (5022, "0.1"), (5032, "1")])
+        self.say(
+            "y",
+            [
+                (320, listing[b"320"].decode()),
+                (322, "1"),
+                (560, "0"),
+                (146, "1"),
+                (55, SYMBOL),
+                (5010, str(QTY_PRECISION)),
+                (2349, str(PRICE_PRECISION)),
+                (5022, "0.1"),
+                (5032, "1"),
+            ],
+        )
         asked = self.expect(b"V")[b"262"].decode()
         self.market = Market(asked)
         assert self.market.comp_id == logon[b"49"].decode()

@@ -71,8 +71,7 @@ def generated(quick: bool) -> list[Workload]:
     """An L2 and an L3 stream of our own, alike in size and depth to the real ones."""
     n = 6_000 if quick else 20_000
     l2 = generate("spot-l2", symbols=6, depth=400, messages=n, max_entries=4, empties=False, seed=1)
-    l3 = generate("derivatives-l3", symbols=1, depth=600, per_level=6, messages=n, max_entries=3, empties=False,
-                  seed=1)
+    l3 = generate("derivatives-l3", symbols=1, depth=600, per_level=6, messages=n, max_entries=3, empties=False, seed=1)
     return [Workload("generated L2", l2.data), Workload("generated L3", l3.data)]
 
 

@@ -8,21 +8,25 @@
 #include <time.h>
 #include "kfix_shm.h"
 
-int main(int argc, char **argv)
-{
+int main(int argc, char** argv) {
     struct stat st;
     struct timespec now;
     struct kfix_top top;
     int fd = argc == 3 ? open(argv[1], O_RDONLY) : -1;
-    if (fd < 0 || fstat(fd, &st) || st.st_size < 4096) return fprintf(stderr, "usage: reader FEED-FILE SYMBOL\n"), 2;
-    const char *base = mmap(NULL, st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-    const struct kfix_header *head = (const struct kfix_header *)base;
-    if (base == MAP_FAILED || head->magic != KFIX_MAGIC || head->layout != KFIX_LAYOUT || head->file_bytes != (uint64_t)st.st_size)
+    if (fd < 0 || fstat(fd, &st) || st.st_size < 4096)
+        return fprintf(stderr, "usage: reader FEED-FILE SYMBOL\n"), 2;
+    const char* base = mmap(NULL, st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    const struct kfix_header* head = (const struct kfix_header*)base;
+    if (base == MAP_FAILED || head->magic != KFIX_MAGIC || head->layout != KFIX_LAYOUT ||
+        head->file_bytes != (uint64_t)st.st_size)
         return fprintf(stderr, "%s is no feed of layout %u\n", argv[1], KFIX_LAYOUT), 2;
     for (uint32_t i = 0; i < kfix_load32(&head->n_symbols); i++) {
-        const struct kfix_symbol *symbol = (const struct kfix_symbol *)(base + head->symbols_offset + i * head->symbol_bytes);
-        if (strcmp(symbol->symbol, argv[2])) continue;
-        if (!kfix_read_block(base + symbol->top_offset, &top, sizeof top, 100000)) return 1; /* died inside a write */
+        const struct kfix_symbol* symbol =
+            (const struct kfix_symbol*)(base + head->symbols_offset + i * head->symbol_bytes);
+        if (strcmp(symbol->symbol, argv[2]))
+            continue;
+        if (!kfix_read_block(base + symbol->top_offset, &top, sizeof top, 100000))
+            return 1; /* died inside a write */
         clock_gettime(CLOCK_REALTIME, &now);
         int64_t silent = now.tv_sec * 1000000000LL + now.tv_nsec - (int64_t)kfix_load(&head->heartbeat_ns);
         int alive = !kfix_load32(&head->closed) && silent < 3 * head->heartbeat_interval_ns;

@@ -31,7 +31,7 @@ cdef extern from "c/crc.h" nogil:
                                     uint32_t before, uint32_t after_n)
 
 cdef extern from "c/levels.h" nogil:
-    void kfix_ask(const void* p, size_t bytes)
+    void kfix_prefetch(const void* p, size_t bytes)
 
 cdef enum:
     MANY_ORDERS = 131072        # from here on rows are asked for ahead
@@ -369,18 +369,18 @@ cdef class L3Book(Book):
         cdef int64_t entry
         cdef int32_t i
         while e < end:
-            kfix_ask(&self.table[hash_id(e.id_hi, e.id_lo) & self.mask], 1)
+            kfix_prefetch(&self.table[hash_id(e.id_hi, e.id_lo) & self.mask], 1)
             e += 1
         e = first
         while e < end:
             entry = self.table[hash_id(e.id_hi, e.id_lo) & self.mask]
             if entry >= 0:
-                kfix_ask(&self.slab.rows[<int32_t>entry], 1)
+                kfix_prefetch(&self.slab.rows[<int32_t>entry], 1)
             if e.action == ACTION_NEW and e.side < SIDE_TRADE:
                 s = &self.sides[e.side]
                 i = locate(s, e.side, e.price)
                 if i < s.n:
-                    kfix_ask(&self.slab.rows[self.tail[e.side][i]], 1)
+                    kfix_prefetch(&self.slab.rows[self.tail[e.side][i]], 1)
             e += 1
 
     cdef void clear_book(self) noexcept:

@@ -32,10 +32,10 @@ cdef extern from "c/scan.h" nogil:
     int kfix_digits(const char** p, uint64_t* value)
     int kfix_whole(const char** p, uint64_t* value)
     int kfix_fixed(const char** p, int precision, int64_t* value)
-    int kfix_same(const char* a, const char* b, int64_t n)
+    int kfix_equal(const char* a, const char* b, int64_t n)
     const char* kfix_next_soh(const char* p)
     int kfix_entry_begins(const char* p, int snapshot)
-    int kfix_plain
+    int kfix_scalar
 
 cdef extern from "c/clock.h" nogil:
     int64_t kfix_clock_ms(const char* p)
@@ -45,7 +45,7 @@ cdef extern from "c/order_ids.h" nogil:
     int kfix_uuid(const char* p, uint64_t* hi, uint64_t* lo)
 
 if SIMD == "scalar":
-    kfix_plain = 1
+    kfix_scalar = 1
 
 cdef enum:
     SOH = 1
@@ -66,13 +66,13 @@ cdef inline int header_fast(Codec self, const char* p, const char* end, Header* 
     p += 8
     if kfix_whole(&p, &seq) != 0:
         return -1
-    if end - p < self._sender_n + self._target_n + 13 or not kfix_same(p, self._sender_literal, self._sender_n):
+    if end - p < self._sender_n + self._target_n + 13 or not kfix_equal(p, self._sender_literal, self._sender_n):
         return -1
     h.sender.p = p + 3
     p += self._sender_n
     clock = kfix_clock_ms(p)
     p += 13
-    if clock < 0 or not kfix_same(p, self._target_literal, self._target_n):
+    if clock < 0 or not kfix_equal(p, self._target_literal, self._target_n):
         return -1
     h.sender.n = self._sender_n - SENDER_REST
     h.target.p = p + 3
@@ -195,7 +195,7 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
             # side letter and price, then the price again
             p += 1
             if kfix_fixed(&p, price_precision, &e.price) == 0 and kfix_load4(p) == TEXT_270 \
-                    and (id_p[0] == c'B' or id_p[0] == c'O') and kfix_same(id_p + 1, p + 4, p - id_p - 1):
+                    and (id_p[0] == c'B' or id_p[0] == c'O') and kfix_equal(id_p + 1, p + 4, p - id_p - 1):
                 e.id_kind = ID_NONE
                 e.id_hi = 0
                 e.id_lo = 0

@@ -16,10 +16,10 @@ cdef extern from "c/scan.h" nogil:
     int kfix_digits(const char** p, uint64_t* value)
     int kfix_number(const char** p, int64_t* mantissa, int* decimals)
     uint32_t kfix_tag(const char** p)
-    int kfix_same(const char* a, const char* b, int64_t n)
+    int kfix_equal(const char* a, const char* b, int64_t n)
     uint32_t kfix_load4(const char* p)
     const char* kfix_next_soh(const char* p)
-    int kfix_plain
+    int kfix_scalar
 
 cdef extern from "c/clock.h" nogil:
     int64_t kfix_clock_ms(const char* p)
@@ -34,7 +34,7 @@ cdef extern from "c/order_ids.h" nogil:
     void kfix_text_id(const char* p, int n, uint64_t* hi, uint64_t* lo)
 
 if SIMD == "scalar":
-    kfix_plain = 1
+    kfix_scalar = 1
 
 cdef enum:
     SOH = 1
@@ -55,7 +55,7 @@ cdef enum:
 cdef inline int l2_id(const Span* id, const Span* price) noexcept nogil:
     # 278 that repeats side letter and price
     return (id.n == price.n + 1 and (id.p[0] == c'B' or id.p[0] == c'O')
-            and kfix_same(id.p + 1, price.p, price.n))
+            and kfix_equal(id.p + 1, price.p, price.n))
 
 
 cdef inline bint group_tag(uint64_t tag) noexcept nogil:

@@ -31,13 +31,13 @@ from kfix_md.errors import ProtocolError
 from kfix_md.follower import Follower
 
 cdef extern from "c/scan.h" nogil:
-    int kfix_same(const char* a, const char* b, int64_t n)
+    int kfix_equal(const char* a, const char* b, int64_t n)
 
 cdef extern from "Python.h":
     PyObject* PyList_GET_ITEM(list items, Py_ssize_t i)     # borrowed
 
 cdef extern from "c/levels.h" nogil:
-    void kfix_ask_for(const void* book, const void** ends, int n)
+    void kfix_prefetch_book(const void* book, const void** ends, int n)
 
 cdef enum:
     FEW_SYMBOLS = 32            # whose books stay in the caches without being asked for
@@ -50,7 +50,7 @@ _LEVELS = {"auto": 0, "L2": 2, "L3": 3}
 
 cdef inline bint same(Span span, bytes text) noexcept:
     # `text` has PADDING behind it
-    return text is None or (span.n == len(text) - PADDING and kfix_same(span.p, <const char*>text, span.n))
+    return text is None or (span.n == len(text) - PADDING and kfix_equal(span.p, <const char*>text, span.n))
 
 
 cdef void find_symbol(const char* p, const char* end, Span* symbol) noexcept:
@@ -99,7 +99,7 @@ cdef inline int decode(Handler self, Header* h, const char* end, MDMessage* m, i
             return error if m.staged else self.codec.stage(h, end, m)
         s = &self.slots[row[0]]
         if self.n_slots > FEW_SYMBOLS:
-            kfix_ask_for(PyList_GET_ITEM(self.books, row[0]), s.ends, 6)
+            kfix_prefetch_book(PyList_GET_ITEM(self.books, row[0]), s.ends, 6)
         error = self.codec.finish(h, end, m, s.price_precision, s.qty_precision)
         if error != MD_OTHER_SYMBOL:
             return error
@@ -108,7 +108,7 @@ cdef inline int decode(Handler self, Header* h, const char* end, MDMessage* m, i
 
 cdef inline bint wanted(Slot* s, MDMessage* m) noexcept:
     # of the subscription that is applied
-    return s.req_n == ANY_REQ_ID or m.req_id.n == s.req_n and kfix_same(m.req_id.p, s.req_id, s.req_n)
+    return s.req_n == ANY_REQ_ID or m.req_id.n == s.req_n and kfix_equal(m.req_id.p, s.req_id, s.req_n)
 
 
 cdef inline uint16_t apply(Handler self, Slot* s, Book book, Header* h, MDMessage* m, int64_t recv_ns,
@@ -198,7 +198,7 @@ cdef inline int32_t count_trades(MDEntry* e, int32_t n) noexcept:
 
 
 cdef inline void note_ends(Slot* s, Book book) noexcept:
-    # for kfix_ask_for
+    # for kfix_prefetch_book
     cdef int side
     for side in range(2):
         s.ends[side] = book.sides[side].price + book.sides[side].n

@@ -28,7 +28,7 @@ cdef struct Slot:               # one symbol of this stream: three cache lines
     uint8_t pending             # to be published at the next pause
     uint8_t silent              # another handler's copy is the published one
     TopOfBook top
-    const void* ends[6]         # behind the best of the book's arrays, see kfix_ask_for
+    const void* ends[6]         # behind the best of the book's arrays, see kfix_prefetch_book
     char req_id[REQ_ID_BYTES]
 
 

@@ -18,10 +18,10 @@ from kfix_md._entry import Cause, State
 from kfix_md.errors import NoSuchSymbol, ProtocolError
 
 cdef extern from "c/scan.h" nogil:
-    int kfix_same(const char* a, const char* b, int64_t n)
+    int kfix_equal(const char* a, const char* b, int64_t n)
 
 cdef extern from "c/levels.h" nogil:
-    void kfix_ask(const void* p, size_t bytes)
+    void kfix_prefetch(const void* p, size_t bytes)
 
 cdef extern from "Python.h":
     PyObject* PyList_GET_ITEM(list items, Py_ssize_t i)     # borrowed
@@ -97,12 +97,12 @@ cdef class Symbols(Stream):
         cdef uint32_t at = hash_symbol(&key) & self.mask
         cdef int32_t row = self.table[at]
         while row >= 0:
-            kfix_ask(&self.slots[row], sizeof(Slot))
+            kfix_prefetch(&self.slots[row], sizeof(Slot))
             if self.slots[row].symbol_n == n:
                 memcpy(&held.head, self.slots[row].symbol, 8)
                 memcpy(&held.tail, self.slots[row].symbol + tail, 8)
                 if held.head == key.head and held.tail == key.tail and (
-                        n <= 16 or kfix_same(self.slots[row].symbol, symbol, n)):
+                        n <= 16 or kfix_equal(self.slots[row].symbol, symbol, n)):
                     return row
             at = (at + 1) & self.mask
             row = self.table[at]
@@ -122,8 +122,8 @@ cdef class Symbols(Stream):
         key = key_of(symbol, end - symbol)
         row = self.table[hash_symbol(&key) & self.mask]
         if row >= 0:
-            kfix_ask(&self.slots[row], sizeof(Slot))
-            kfix_ask(PyList_GET_ITEM(self.books, row), BOOK_BYTES)
+            kfix_prefetch(&self.slots[row], sizeof(Slot))
+            kfix_prefetch(PyList_GET_ITEM(self.books, row), BOOK_BYTES)
 
     def row_of(self, symbol):
         """Row of a symbol; raises NoSuchSymbol."""

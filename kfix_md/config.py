@@ -116,13 +116,12 @@ class FeedSection(_Section):
     rt_priority: int | None = Field(None, ge=1, le=99)
     busy_poll: bool = False
 
-
     @model_validator(mode="after")
     def _fill(self) -> FeedSection:
         if self.cpu == []:
             raise ValueError("cpu: an empty list; name CPUs or remove the line")
         if self.processes == "per-service" and len(self.name) > 32:
-            raise ValueError("name: at most 32 characters with processes = \"per-service\"")
+            raise ValueError('name: at most 32 characters with processes = "per-service"')
         return self
 
 
@@ -272,13 +271,15 @@ def service_config(config: Config, name: str) -> Config:
     feed, metrics, cpu = config.feed, config.metrics, config.feed.cpu
     if isinstance(cpu, list):
         cpu = cpu[number % len(cpu)]
-    return config.model_copy(update={
-        "feed": feed.model_copy(update={"name": part_name(feed.name, name), "cpu": cpu}),
-        "service": [section for section in config.service if section.name == name],
-        "journal": config.journal.model_copy(update={"directory": config.journal.directory / name}),
-        "recorder": config.recorder.model_copy(update={"directory": config.recorder.directory / name}),
-        "metrics": metrics.model_copy(update={"port": metrics.port + number if metrics.port else 0}),
-    })
+    return config.model_copy(
+        update={
+            "feed": feed.model_copy(update={"name": part_name(feed.name, name), "cpu": cpu}),
+            "service": [section for section in config.service if section.name == name],
+            "journal": config.journal.model_copy(update={"directory": config.journal.directory / name}),
+            "recorder": config.recorder.model_copy(update={"directory": config.recorder.directory / name}),
+            "metrics": metrics.model_copy(update={"port": metrics.port + number if metrics.port else 0}),
+        }
+    )
 
 
 def explain(error: ValidationError, data: dict[str, Any]) -> str:

@@ -61,8 +61,7 @@ class BookView:
         scales = [10.0**precision for precision in self._handler.precisions(self.symbol)] * 2
         missing = (math.nan, 0.0, math.nan, 0.0)
         return tuple(
-            none if value is None else value / scale
-            for value, scale, none in zip(exact, scales, missing, strict=True)
+            none if value is None else value / scale for value, scale, none in zip(exact, scales, missing, strict=True)
         )
 
     def top_text(self) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:

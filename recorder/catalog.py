@@ -58,9 +58,17 @@ class Captures:
 
     # ---- ticks ----
 
-    def ticks(self, symbol: "str | list[str] | None" = None, start: Moment = None, end: Moment = None, *,
-              level: str | None = None, price: Price = "int", columns: list[str] | None = None,
-              ids: Literal["binary", "text"] = "binary") -> pa.Table:  # fmt: skip
+    def ticks(
+        self,
+        symbol: "str | list[str] | None" = None,
+        start: Moment = None,
+        end: Moment = None,
+        *,
+        level: str | None = None,
+        price: Price = "int",
+        columns: list[str] | None = None,
+        ids: Literal["binary", "text"] = "binary",
+    ) -> pa.Table:
         """Rows received in [start, end), in arrival order of each symbol; see docs/parquet.md for the columns.
 
         price: "int" (exact, with price_scale and qty_scale), "decimal" (exact) or "float". ids="text": order ids as
@@ -75,9 +83,17 @@ class Captures:
 
         return files.attempt(read)
 
-    def tick_batches(self, symbol: "str | list[str] | None" = None, start: Moment = None, end: Moment = None, *,
-                     level: str | None = None, price: Price = "int", columns: list[str] | None = None,
-                     ids: Literal["binary", "text"] = "binary") -> Iterator[pa.RecordBatch]:  # fmt: skip
+    def tick_batches(
+        self,
+        symbol: "str | list[str] | None" = None,
+        start: Moment = None,
+        end: Moment = None,
+        *,
+        level: str | None = None,
+        price: Price = "int",
+        columns: list[str] | None = None,
+        ids: Literal["binary", "text"] = "binary",
+    ) -> Iterator[pa.RecordBatch]:
         """As `ticks`, a record batch at a time: for days larger than memory. Decimals have each batch's own scale.
 
         CaptureError when compaction replaces the files meanwhile: begin again.
@@ -95,9 +111,17 @@ class Captures:
 
         return give()
 
-    def scan(self, symbol: "str | list[str] | None" = None, start: Moment = None, end: Moment = None, *,
-             level: str | None = None, price: Literal["int", "float"] = "int", columns: list[str] | None = None,
-             ids: Literal["binary", "text"] = "binary") -> pa.RecordBatchReader:  # fmt: skip
+    def scan(
+        self,
+        symbol: "str | list[str] | None" = None,
+        start: Moment = None,
+        end: Moment = None,
+        *,
+        level: str | None = None,
+        price: Literal["int", "float"] = "int",
+        columns: list[str] | None = None,
+        ids: Literal["binary", "text"] = "binary",
+    ) -> pa.RecordBatchReader:
         """As `tick_batches`, for tools that take Arrow streams lazily: duckdb.sql("FROM reader"), polars.from_arrow,
         pyarrow.dataset.write_dataset, reader.read_pandas()."""
         if price not in ("int", "float"):
@@ -106,13 +130,28 @@ class Captures:
         kind = shape.prices(shape.empty(columns, ids), price, columns).schema.remove_metadata()
         return pa.RecordBatchReader.from_batches(kind, (batch.replace_schema_metadata() for batch in found))
 
-    def _ticks(self, symbol: Any, start: Moment, end: Moment, level: str | None, columns: list[str] | None, ids: str,
-               price: Price) -> Iterator[pa.RecordBatch]:  # fmt: skip
+    def _ticks(
+        self,
+        symbol: Any,
+        start: Moment,
+        end: Moment,
+        level: str | None,
+        columns: list[str] | None,
+        ids: str,
+        price: Price,
+    ) -> Iterator[pa.RecordBatch]:
         first, last = to_ns(start), to_ns(end)
         wanted = shape.wanted(columns, price != "int", ids)
         names = [symbol] if isinstance(symbol, str) else symbol
-        found = files.batches("ticks", self._files.of("ticks", first, last, names), wanted, self._where(level),
-                              symbols=names, start=first, end=last)  # fmt: skip
+        found = files.batches(
+            "ticks",
+            self._files.of("ticks", first, last, names),
+            wanted,
+            self._where(level),
+            symbols=names,
+            start=first,
+            end=last,
+        )
         batches = (batch for batch in found if batch.num_rows)
         return (shape.text_ids(batch) for batch in batches) if ids == "text" else batches
 
@@ -157,14 +196,30 @@ class Captures:
         levels = self._listed(at).get(symbol) or self._levels_of(self.tree.dates("instruments")).get(symbol, set())
         return min(levels, default=None)
 
-    def _batches(self, name: str, start: int | None, end: int | None, columns: list[str] | None = None,
-                 where: pc.Expression | None = None) -> Iterator[pa.RecordBatch]:  # fmt: skip
+    def _batches(
+        self,
+        name: str,
+        start: int | None,
+        end: int | None,
+        columns: list[str] | None = None,
+        where: pc.Expression | None = None,
+    ) -> Iterator[pa.RecordBatch]:
         return files.batches(name, self._files.of(name, start, end), columns, where)
 
-    def _table(self, name: str, start: int | None, end: int | None, columns: list[str] | None = None,
-               where: pc.Expression | None = None, symbols: list[str] | None = None) -> pa.Table:  # fmt: skip
-        return files.attempt(lambda: files.table(name, self._files.of(name, start, end, symbols), columns,
-                                                 where, symbols=symbols, start=start, end=end))  # fmt: skip
+    def _table(
+        self,
+        name: str,
+        start: int | None,
+        end: int | None,
+        columns: list[str] | None = None,
+        where: pc.Expression | None = None,
+        symbols: list[str] | None = None,
+    ) -> pa.Table:
+        return files.attempt(
+            lambda: files.table(
+                name, self._files.of(name, start, end, symbols), columns, where, symbols=symbols, start=start, end=end
+            )
+        )
 
     # ---- what is missing, and what was said ----
 
@@ -213,8 +268,18 @@ class Captures:
         level = level or self._level(symbol, moment)
         book, told = files.attempt(lambda: self._rebuild.book(symbol, level, moment))
         reason = self._doubt(symbol, moment, book, told)
-        return BookAt(symbol, told["level"], moment, told["recv_ns"], told["session"], told["seq"], not reason, reason,
-                      book, depth)  # fmt: skip
+        return BookAt(
+            symbol,
+            told["level"],
+            moment,
+            told["recv_ns"],
+            told["session"],
+            told["seq"],
+            not reason,
+            reason,
+            book,
+            depth,
+        )
 
     def _doubt(self, symbol: str, at: int, book: Book | None, told: dict) -> str:
         if book is None:
@@ -230,7 +295,8 @@ class Captures:
                 continue
             if row["opened_ns"] <= at and (row["closed_ns"] is None or row["closed_ns"] > at):
                 return f"inside a gap ({row['cause']}), open since {row['opened_ns']}" + (
-                    f", healed by {row['healed']} at {row['closed_ns']}" if row["closed_ns"] else "")
+                    f", healed by {row['healed']} at {row['closed_ns']}" if row["closed_ns"] else ""
+                )
         for row in shape.latest(self._table("sessions", start, at + 1), "session").to_pylist():
             if row["session"] == told["session"] and row["ended_ns"] is not None and row["ended_ns"] <= at:
                 return f"its session had ended at {row['ended_ns']} ({row['reason']})"
@@ -250,8 +316,15 @@ class Captures:
 
     # ---- derived ----
 
-    def bars(self, symbol: str, every: "str | int" = "1s", start: Moment = None, end: Moment = None, *,
-             price: Price = "float") -> pa.Table:  # fmt: skip
+    def bars(
+        self,
+        symbol: str,
+        every: "str | int" = "1s",
+        start: Moment = None,
+        end: Moment = None,
+        *,
+        price: Price = "float",
+    ) -> pa.Table:
         """Trades in bars of `every` ("1s", "5m", "1h", ns): time_ns (start), open, high, low, close, volume,
         buy_volume, trades. Bars without a trade are not there. L3 services carry no trades."""
         from recorder import derive
@@ -262,8 +335,9 @@ class Captures:
         rows = self._table("ticks", first, last, derive.TRADE_COLUMNS, is_trade, symbols=[symbol])
         return derive.bars(rows, derive.duration(every), price)
 
-    def bbo(self, symbol: str, start: Moment = None, end: Moment = None, *, level: str | None = None,
-            price: Price = "float") -> pa.Table:  # fmt: skip
+    def bbo(
+        self, symbol: str, start: Moment = None, end: Moment = None, *, level: str | None = None, price: Price = "float"
+    ) -> pa.Table:
         """Best bid and offer at every message that changed one: recv_ns, seq, bid, bid_qty, ask, ask_qty, trusted.
 
         Starts with the book as it was at `start`. A missing side is null.
@@ -275,8 +349,9 @@ class Captures:
         level = level or self._level(symbol, moment)
         return files.attempt(lambda: derive.bbo(self, symbol, to_ns(start), to_ns(end), level, price))
 
-    def replay(self, day: "date | str", speed: float | None = None, *, symbols: list[str] | None = None,
-               handler: Any = None):  # fmt: skip
+    def replay(
+        self, day: "date | str", speed: float | None = None, *, symbols: list[str] | None = None, handler: Any = None
+    ):
         """Messages of a session date in the order they were applied; see recorder.replay.Message.
 
         speed: None as fast as they are taken, 1.0 as received, 10.0 ten times faster. With `handler` (a
@@ -289,7 +364,7 @@ class Captures:
     def rows(self, day: "date | str | None" = None) -> int:
         """Rows of ticks on a session date (ever), from the files' footers."""
         start, end = self._span(day)
-        return sum(files.open_file(f).metadata.num_rows for f in self._files.of("ticks", start, None if day is None
-                                                                                else end - 1))  # fmt: skip
-
-
+        return sum(
+            files.open_file(f).metadata.num_rows
+            for f in self._files.of("ticks", start, None if day is None else end - 1)
+        )

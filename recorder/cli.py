@@ -85,13 +85,18 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> Non
             with _writing(settings.captures):
                 recorder.once()
         else:
-            logging.getLogger("kfix.record").info("recording %s into %s", recorder.settings.journal,
-                                                  recorder.settings.captures)  # fmt: skip
+            logging.getLogger("kfix.record").info(
+                "recording %s into %s", recorder.settings.journal, recorder.settings.captures
+            )
             recorder.run(lambda: bool(stopping))
     finally:
         recorder.close()
-    told = {"rows": recorder.rows, "flushes": recorder.flushes, "position": recorder.committed,
-            "seconds": round(time.monotonic() - start, 3)}  # fmt: skip
+    told = {
+        "rows": recorder.rows,
+        "flushes": recorder.flushes,
+        "position": recorder.committed,
+        "seconds": round(time.monotonic() - start, 3),
+    }
     _say(json.dumps(told) if as_json else f"{told['rows']} rows in {told['flushes']} flushes, {told['seconds']} s")
 
 
@@ -115,8 +120,9 @@ def _writing(captures: Path) -> Iterator[None]:
         yield
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
-        raise CaptureError(f"captures {captures} cannot be written: {why}; nothing is lost, run it again when there is "
-                           "room") from None  # fmt: skip
+        raise CaptureError(
+            f"captures {captures} cannot be written: {why}; nothing is lost, run it again when there is room"
+        ) from None
 
 
 class _Progress:
@@ -132,8 +138,11 @@ class _Progress:
             return
         rate = (told["rows"] - self.rows) / max(now - self.since, 1e-9)
         self.last, self.since, self.rows = now, now, told["rows"]
-        click.echo(f"catching up: {told['rows']:,} rows, {rate:,.0f} a second, {behind / 1e6:,.0f} MB of journal "
-                   f"in {told['segments_behind']} segments to go", err=True)  # fmt: skip
+        click.echo(
+            f"catching up: {told['rows']:,} rows, {rate:,.0f} a second, {behind / 1e6:,.0f} MB of journal "
+            f"in {told['segments_behind']} segments to go",
+            err=True,
+        )
 
 
 @click.command()
@@ -166,18 +175,24 @@ def _dates(captures: Any) -> str:
 
 
 def _print_proof(told: dict[str, Any]) -> None:
-    _say(f"{'symbol':24} {'level':5} {'messages':>10} {'rows':>11} {'CRC ok':>10} {'failed':>7} {'unproven':>9} "
-         f"{'s not covered':>14}")  # fmt: skip
+    _say(
+        f"{'symbol':24} {'level':5} {'messages':>10} {'rows':>11} {'CRC ok':>10} {'failed':>7} {'unproven':>9} "
+        f"{'s not covered':>14}"
+    )
     for row in told["symbols"]:
-        _say(f"{row['symbol']:24} {row['level']:5} {row['messages']:>10,} {row['rows']:>11,} {row['ok']:>10,} "
-             f"{row['failed']:>7,} {row['unproven']:>9,} {row['seconds_not_covered']:>14,.3f}")  # fmt: skip
+        _say(
+            f"{row['symbol']:24} {row['level']:5} {row['messages']:>10,} {row['rows']:>11,} {row['ok']:>10,} "
+            f"{row['failed']:>7,} {row['unproven']:>9,} {row['seconds_not_covered']:>14,.3f}"
+        )
     for fault in told["faults"]:
         _say(f"FAULT: {fault}")
     if told["unproven"]:
         _say(f"{told['unproven']:,} messages are unproven: before a snapshot, behind a wrong checksum or a loss (gaps)")
     verdict = "the proof holds" if told["holds"] else "THE PROOF DOES NOT HOLD"
-    _say(f"{verdict}: {told['messages']:,} messages, {told['rows']:,} rows, {told['ok']:,} of {told['checked']:,} CRCs "
-         f"match, {told['failed_live']:,} failed live, {told['gaps']} gaps, {told['seconds']} s")  # fmt: skip
+    _say(
+        f"{verdict}: {told['messages']:,} messages, {told['rows']:,} rows, {told['ok']:,} of {told['checked']:,} CRCs "
+        f"match, {told['failed_live']:,} failed live, {told['gaps']} gaps, {told['seconds']} s"
+    )
 
 
 @click.command()
@@ -219,8 +234,10 @@ def compact(captures: Path, day: str | None) -> None:
     for one in dates:
         with _writing(tree.root):
             told = compact_day(tree, one)
-        _say(f"{one}: {told['rows']:,} rows, {told['files_before']} files -> {told['files_after']}, "
-             f"{told['bytes_before']:,} bytes -> {told['bytes_after']:,}")  # fmt: skip
+        _say(
+            f"{one}: {told['rows']:,} rows, {told['files_before']} files -> {told['files_after']}, "
+            f"{told['bytes_before']:,} bytes -> {told['bytes_after']:,}"
+        )
     if not dates:
         _say("nothing to compact")
 
@@ -291,8 +308,9 @@ def grep(directory: Path, pattern: str, session: int | None, start: str | None, 
 @SESSION
 @click.option("--start", default=None)
 @click.option("--end", default=None)
-def export(directory: Path, output: Path, kind: str | None, session: int | None, start: str | None,
-           end: str | None) -> None:  # fmt: skip
+def export(
+    directory: Path, output: Path, kind: str | None, session: int | None, start: str | None, end: str | None
+) -> None:
     """Write frames to a file: .fix (raw stream), .log (FIX log), .pcap (for Wireshark)."""
     from recorder.journal_tools import export as write
 

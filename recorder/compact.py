@@ -76,8 +76,9 @@ def _compact_table(tree: Tree, table: str, day: date, row_group: int) -> dict:
         shutil.rmtree(spill, ignore_errors=True)
 
 
-def _compact_into(tree: Tree, table: str, day: date, row_group: int, before: list[Path], work: Path,
-                  spill: Path) -> dict:  # fmt: skip
+def _compact_into(
+    tree: Tree, table: str, day: date, row_group: int, before: list[Path], work: Path, spill: Path
+) -> dict:
     ranges = [layout.file_range(f.name) for f in before]
     start, end = min(r[0] for r in ranges if r), max(r[1] for r in ranges if r)
     sizes = sum(f.stat().st_size for f in before)
@@ -88,8 +89,13 @@ def _compact_into(tree: Tree, table: str, day: date, row_group: int, before: lis
     after = parts.close()
     _compare(table, seen, after)
     _swap(tree, table, day, work, before)
-    return {"rows": parts.rows, "files_before": len(before), "files_after": len(after), "bytes_before": sizes,
-            "bytes_after": sum(f.stat().st_size for f in tree.files(table, day))}  # fmt: skip
+    return {
+        "rows": parts.rows,
+        "files_before": len(before),
+        "files_after": len(after),
+        "bytes_before": sizes,
+        "bytes_after": sum(f.stat().st_size for f in tree.files(table, day)),
+    }
 
 
 def _clustered(table: str, paths: list[Path], spill: Path, seen: Digests) -> Iterator[pa.Table]:
@@ -150,8 +156,7 @@ def _ranked(batch: pa.RecordBatch, names: pa.Array) -> pa.RecordBatch:
     return batch.set_column(at, batch.schema.field(at), pa.DictionaryArray.from_arrays(codes, names))
 
 
-def _spilled(table: str, ranked: Iterable[pa.RecordBatch], buckets: np.ndarray,
-             spill: Path) -> list[tuple[Path, int]]:  # fmt: skip
+def _spilled(table: str, ranked: Iterable[pa.RecordBatch], buckets: np.ndarray, spill: Path) -> list[tuple[Path, int]]:
     """Each row to the file of its bucket; the files, and how many symbols are in each."""
     paths = [spill / f"{i}.arrow" for i in range(buckets[-1] + 1)]
     with ExitStack() as stack:
@@ -219,8 +224,9 @@ class _Parts:
         described = schema.SCHEMAS[self.table].with_metadata(metadata(self.table, more))
         name = layout.file_name(self.start, self.end, compacted=True, part=len(self.paths))
         self.paths.append(self.work / name)
-        self.writer = pq.ParquetWriter(self.paths[-1], described,
-                                       **schema.write_options(self.table, schema.LEVEL, self.row_group))  # fmt: skip
+        self.writer = pq.ParquetWriter(
+            self.paths[-1], described, **schema.write_options(self.table, schema.LEVEL, self.row_group)
+        )
         self.in_file = 0
 
     def _finish(self) -> None:

@@ -47,20 +47,28 @@ def bars(rows: pa.Table, every: int, price: str) -> pa.Table:
         return np.add.reduceat(values, starts) if len(starts) else values
 
     def form(values: np.ndarray, scale: int) -> pa.Array:
-        return shape.scaled(pa.array(values), pa.array(np.full(len(values), scale, np.int8)), price) \
-            if price != "int" else pa.array(values)  # fmt: skip
+        return (
+            shape.scaled(pa.array(values), pa.array(np.full(len(values), scale, np.int8)), price)
+            if price != "int"
+            else pa.array(values)
+        )
 
     high, low = (np.maximum, np.minimum)
     columns = {
-        "time_ns": pa.array(slot[starts]), "open": form(p[starts], scales[0]),
+        "time_ns": pa.array(slot[starts]),
+        "open": form(p[starts], scales[0]),
         "high": form(high.reduceat(p, starts) if len(starts) else p, scales[0]),
         "low": form(low.reduceat(p, starts) if len(starts) else p, scales[0]),
-        "close": form(p[ends], scales[0]), "volume": form(total(q), scales[1]),
-        "buy_volume": form(total(np.where(buy, q, 0)), scales[1]), "trades": pa.array(ends - starts + 1),
-    }  # fmt: skip
+        "close": form(p[ends], scales[0]),
+        "volume": form(total(q), scales[1]),
+        "buy_volume": form(total(np.where(buy, q, 0)), scales[1]),
+        "trades": pa.array(ends - starts + 1),
+    }
     if price == "int":
-        columns |= {n: pa.array(np.full(len(starts), s, np.int8))
-                    for n, s in zip(("price_scale", "qty_scale"), scales, strict=True)}  # fmt: skip
+        columns |= {
+            n: pa.array(np.full(len(starts), s, np.int8))
+            for n, s in zip(("price_scale", "qty_scale"), scales, strict=True)
+        }
     return pa.table(columns)
 
 
@@ -68,8 +76,25 @@ def _finest(values: pa.ChunkedArray, scales: pa.ChunkedArray, finest: int) -> np
     return values.to_numpy() * 10 ** (finest - scales.to_numpy().astype(np.int64))
 
 
-BOOK_COLUMNS = ["recv_ns", "session", "seq", "level", "side", "action", "flags", "price", "qty", "price_scale",
-                "qty_scale", "queue_ns", "event_ns", "order_id", "id_kind", "order_text", "crc"]  # fmt: skip
+BOOK_COLUMNS = [
+    "recv_ns",
+    "session",
+    "seq",
+    "level",
+    "side",
+    "action",
+    "flags",
+    "price",
+    "qty",
+    "price_scale",
+    "qty_scale",
+    "queue_ns",
+    "event_ns",
+    "order_id",
+    "id_kind",
+    "order_text",
+    "crc",
+]
 
 
 def message_ends(rows: pa.Table) -> np.ndarray:
@@ -96,8 +121,15 @@ def segments(rows: pa.Table):
 
 def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level: str | None, price: str) -> pa.Table:
     """See Captures.bbo."""
-    rows = files.table("ticks", cap._files.of("ticks", start, end, [symbol]), BOOK_COLUMNS, cap._where(level),
-                       symbols=[symbol], start=start, end=end)  # fmt: skip
+    rows = files.table(
+        "ticks",
+        cap._files.of("ticks", start, end, [symbol]),
+        BOOK_COLUMNS,
+        cap._where(level),
+        symbols=[symbol],
+        start=start,
+        end=end,
+    )
     seed, before = None, -1
     if start is not None and rows.num_rows and rows["action"][0].as_py() != "clear":
         first = rows["session"][0].as_py()
@@ -133,12 +165,18 @@ def _bbo_of(rows: pa.Table, book, losses: Losses, before_ns: int) -> dict:
     last = ends - 1
     flags = rows["flags"].to_numpy()[last]
     trusted = (flags & Flags.MAYBE_BAD_BOOK) == 0
-    trusted &= ~_unproven(losses, rows["session"][0].as_py(), before_ns, rows["recv_ns"].to_numpy()[last],
-                          (flags & Flags.SNAPSHOT) != 0)  # fmt: skip
+    trusted &= ~_unproven(
+        losses, rows["session"][0].as_py(), before_ns, rows["recv_ns"].to_numpy()[last], (flags & Flags.SNAPSHOT) != 0
+    )
     changed = np.ones(len(ends), bool)
     changed[1:] = (best[:, 1:] != best[:, :-1]).any(axis=0) | (trusted[1:] != trusted[:-1])
-    return {"recv_ns": rows["recv_ns"].to_numpy()[last][changed], "seq": rows["seq"].to_numpy()[last][changed],
-            "best": best[:, changed], "trusted": trusted[changed], "scales": scales}  # fmt: skip
+    return {
+        "recv_ns": rows["recv_ns"].to_numpy()[last][changed],
+        "seq": rows["seq"].to_numpy()[last][changed],
+        "best": best[:, changed],
+        "trusted": trusted[changed],
+        "scales": scales,
+    }
 
 
 def _form(part: dict, finest: tuple, price: str) -> pa.Table:

@@ -48,8 +48,9 @@ class Files:
         self.tree = tree
         self._notes = Notes(tree)
 
-    def of(self, table: str, start: int | None = None, end: int | None = None,
-           symbols: Collection[str] | None = None) -> list[Path]:  # fmt: skip
+    def of(
+        self, table: str, start: int | None = None, end: int | None = None, symbols: Collection[str] | None = None
+    ) -> list[Path]:
         """Files that may hold rows (of these symbols) received in [start, end), by session date and arrival."""
         found = self._around(table, start, end)
         return found if symbols is None else [path for path in found if self.may_hold(path, symbols, start, end)]
@@ -187,9 +188,17 @@ def _damaged(path: Path, error: BaseException) -> BaseException:
     return CaptureError(f"{path} is damaged ({_line(error)}): restore it, or record it again from the journal")
 
 
-def batches(table: str, paths: list[Path], columns: list[str] | None = None, where: pc.Expression | None = None,
-            *, symbols: Collection[str] | None = None, start: int | None = None, end: int | None = None,
-            rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatch]:  # fmt: skip
+def batches(
+    table: str,
+    paths: list[Path],
+    columns: list[str] | None = None,
+    where: pc.Expression | None = None,
+    *,
+    symbols: Collection[str] | None = None,
+    start: int | None = None,
+    end: int | None = None,
+    rows: int = _BATCH_ROWS,
+) -> Iterator[pa.RecordBatch]:
     """Rows of `paths` in order, a batch at a time: those of `symbols`, received in [start, end), for which `where`
     holds. Row groups that have none are not read. (A table without recv_ns is not cut by time.)"""
     wanted = schema.SCHEMAS[table]
@@ -208,8 +217,9 @@ def batches(table: str, paths: list[Path], columns: list[str] | None = None, whe
                 yield schema.given(part, names)
 
 
-def _read(paths: list[Path], needed: list[str], symbols: Collection[str] | None, start: int | None,
-          end: int | None, rows: int) -> Iterator[pa.RecordBatch]:  # fmt: skip
+def _read(
+    paths: list[Path], needed: list[str], symbols: Collection[str] | None, start: int | None, end: int | None, rows: int
+) -> Iterator[pa.RecordBatch]:
     """All rows of the row groups that may hold what is asked."""
     for path in paths:
         try:
@@ -229,8 +239,9 @@ def _read(paths: list[Path], needed: list[str], symbols: Collection[str] | None,
             raise _damaged(path, error) from None
 
 
-def _few(seen: Footer, file: pq.ParquetFile, groups: list[int], needed: list[str],
-         symbols: Collection[str] | None) -> Iterator[pa.RecordBatch]:  # fmt: skip
+def _few(
+    seen: Footer, file: pq.ParquetFile, groups: list[int], needed: list[str], symbols: Collection[str] | None
+) -> Iterator[pa.RecordBatch]:
     """The same of a file of so few rows that looking first for the symbol would take longer than reading them."""
     for group in groups:
         for batch in file.iter_batches(_FEW_ROWS, [group], needed, use_threads=False):
@@ -281,8 +292,9 @@ def _in_group(seen: Footer, file: pq.ParquetFile, group: int, symbols: Collectio
     return not seen.held[group].isdisjoint(symbols)
 
 
-def _selected(batch: pa.RecordBatch, symbols: Collection[str] | None, start: int | None,
-              end: int | None) -> pa.RecordBatch:  # fmt: skip
+def _selected(
+    batch: pa.RecordBatch, symbols: Collection[str] | None, start: int | None, end: int | None
+) -> pa.RecordBatch:
     """The rows of these symbols received in [start, end): a slice where they lie together, as in a compacted file."""
     mask = None
     if symbols is not None:
@@ -305,8 +317,9 @@ def _selected(batch: pa.RecordBatch, symbols: Collection[str] | None, start: int
     return together if 2 * n >= batch.num_rows else together.take(pa.array(np.arange(n)))
 
 
-def table(name: str, paths: list[Path], columns: list[str] | None = None, where: pc.Expression | None = None,
-          **limits: Any) -> pa.Table:  # fmt: skip
+def table(
+    name: str, paths: list[Path], columns: list[str] | None = None, where: pc.Expression | None = None, **limits: Any
+) -> pa.Table:
     """Rows of `paths` in order as one table; `limits` as of `batches`."""
     found = list(batches(name, paths, columns, where, **limits))
     if not found:

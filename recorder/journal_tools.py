@@ -25,11 +25,17 @@ def listing(directory: Path) -> list[dict]:
         if head.date == 0:
             continue
         state = f"sealed ({head.reason})" if head.sealed_end else "open" if head.date > 0 else head.reason
-        rows.append({
-            "file": head.path.name, "number": number, "position": number << 32,
-            "date": session_date(head.date * DAY_NS).isoformat() if head.date > 0 else "",
-            "bytes": head.sealed_end or head.size, "on_disk": head.path.stat().st_blocks * 512,
-            "state": state + (", zstd" if head.compressed else "")})  # fmt: skip
+        rows.append(
+            {
+                "file": head.path.name,
+                "number": number,
+                "position": number << 32,
+                "date": session_date(head.date * DAY_NS).isoformat() if head.date > 0 else "",
+                "bytes": head.sealed_end or head.size,
+                "on_disk": head.path.stat().st_blocks * 512,
+                "state": state + (", zstd" if head.compressed else ""),
+            }
+        )
     return rows
 
 
@@ -38,8 +44,14 @@ def _check(directory: Path) -> None:
         raise UsageError(f"no journal at {directory}")
 
 
-def records(directory: Path, *, session: int | None = None, start: str | None = None, end: str | None = None,
-            follow: bool = False) -> Iterator[tuple]:  # fmt: skip
+def records(
+    directory: Path,
+    *,
+    session: int | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    follow: bool = False,
+) -> Iterator[tuple]:
     """Records as of JournalReader, damage stepped over and given as (position, -1, 0, 0, 0, text)."""
     _check(directory)
     position = int(start, 16) if start and start.startswith("0x") else 0
@@ -78,8 +90,16 @@ def text(record: tuple) -> bytes:
     return head.encode() + body.replace(b"\x01", b"|").replace(b"\n", b"\\n") + b"\n"
 
 
-def lines(directory: Path, *, session: int | None = None, start: str | None = None, end: str | None = None,
-          raw: bool = False, follow: bool = False, pattern: str | None = None) -> Iterator[bytes]:  # fmt: skip
+def lines(
+    directory: Path,
+    *,
+    session: int | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    raw: bool = False,
+    follow: bool = False,
+    pattern: str | None = None,
+) -> Iterator[bytes]:
     """Records as lines (or raw inbound frames); with `pattern` those that match it."""
     try:
         wanted = re.compile(pattern.encode()) if pattern else None
@@ -93,8 +113,15 @@ def lines(directory: Path, *, session: int | None = None, start: str | None = No
             yield text(record)
 
 
-def export(directory: Path, output: Path, kind: str | None = None, *, session: int | None = None,
-           start: str | None = None, end: str | None = None) -> int:  # fmt: skip
+def export(
+    directory: Path,
+    output: Path,
+    kind: str | None = None,
+    *,
+    session: int | None = None,
+    start: str | None = None,
+    end: str | None = None,
+) -> int:
     """Write frames as "fix", "log" or "pcap" (by the file's name without `kind`); how many."""
     kind = kind or output.suffix.lstrip(".")
     if kind not in ("fix", "log", "pcap"):

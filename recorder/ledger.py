@@ -75,8 +75,15 @@ class Ledger:
         self._begin(current, recv_ns, event)
 
     def _begin(self, current: dict, recv_ns: int, event: dict) -> None:
-        current.update(session=self.state["next_session"], session_id=event.get("session_id"), started_ns=recv_ns,
-                       messages=0, rows=0, ignored=0, last_seq=None)  # fmt: skip
+        current.update(
+            session=self.state["next_session"],
+            session_id=event.get("session_id"),
+            started_ns=recv_ns,
+            messages=0,
+            rows=0,
+            ignored=0,
+            last_seq=None,
+        )
         self.state["next_session"] += 1
         self._session_row(current, None, None)
 
@@ -86,8 +93,21 @@ class Ledger:
             current["last_session"], current["session"] = current["session"], None
 
     def _session_row(self, current: dict, ended_ns: int | None, reason: str | None) -> None:
-        keys = ("session", "session_id", "service", "level", "host", "port", "sender", "target", "started_ns",
-                "messages", "rows", "ignored", "last_seq")  # fmt: skip
+        keys = (
+            "session",
+            "session_id",
+            "service",
+            "level",
+            "host",
+            "port",
+            "sender",
+            "target",
+            "started_ns",
+            "messages",
+            "rows",
+            "ignored",
+            "last_seq",
+        )
         self.rows["sessions"].append({k: current.get(k) for k in keys} | {"ended_ns": ended_ns, "reason": reason})
 
     def _on_disconnected(self, number: int, recv_ns: int, position: int, event: dict) -> None:
@@ -125,9 +145,18 @@ class Ledger:
 
     def _on_gap_open(self, number: int, recv_ns: int, position: int, event: dict) -> None:
         symbols = event.get("symbols") or []
-        self._open(position, number, recv_ns, str(event.get("cause") or "LOST").upper(), [], event.get("first"),
-                   event.get("last"), feed_id=event.get("id"), detail=event.get("detail"),
-                   symbol=symbols[0] if len(symbols) == 1 else None)  # fmt: skip
+        self._open(
+            position,
+            number,
+            recv_ns,
+            str(event.get("cause") or "LOST").upper(),
+            [],
+            event.get("first"),
+            event.get("last"),
+            feed_id=event.get("id"),
+            detail=event.get("detail"),
+            symbol=symbols[0] if len(symbols) == 1 else None,
+        )
 
     def _on_gap_close(self, number: int, recv_ns: int, position: int, event: dict) -> None:
         for gap, row in list(self.state["gaps"].items()):
@@ -177,8 +206,16 @@ class Ledger:
     # ---- the journal itself ----
 
     def _on_journal_lost(self, number: int, recv_ns: int, position: int, event: dict) -> None:
-        self._open(position, number, event.get("first", recv_ns), "JOURNAL_LOST", [], lost=event.get("count"),
-                   detail=f"{event.get('count')} records were not stored: no room", session=None)  # fmt: skip
+        self._open(
+            position,
+            number,
+            event.get("first", recv_ns),
+            "JOURNAL_LOST",
+            [],
+            lost=event.get("count"),
+            detail=f"{event.get('count')} records were not stored: no room",
+            session=None,
+        )
         self._close(str(position), event.get("last", recv_ns))
 
     def damage(self, position: int, skipped: int, text: str) -> None:
@@ -189,16 +226,42 @@ class Ledger:
 
     # ---- gaps ----
 
-    def _open(self, position: int, number: int, ns: int, cause: str, waiting: list, first: int | None = None,
-              last: int | None = None, *, symbol: str | None = None, feed_id: Any = None, lost: int | None = None,
-              detail: str | None = None, healed: str | None = None, session: int | None = -1) -> None:  # fmt: skip
+    def _open(
+        self,
+        position: int,
+        number: int,
+        ns: int,
+        cause: str,
+        waiting: list,
+        first: int | None = None,
+        last: int | None = None,
+        *,
+        symbol: str | None = None,
+        feed_id: Any = None,
+        lost: int | None = None,
+        detail: str | None = None,
+        healed: str | None = None,
+        session: int | None = -1,
+    ) -> None:
         current = self.session(number) if number >= 0 else {"service": None, "session": None}
         if session == -1:  # the feed tells of a lost session's gap right behind its end
             session = current["session"] if current["session"] is not None else current.get("last_session")
-        row = {"number": number, "session": session,
-               "service": current["service"], "symbol": symbol, "cause": cause,
-               "planned": cause == "ROLLOVER", "opened_ns": ns, "first_seq": first, "last_seq": last, "lost": lost,
-               "detail": detail, "waiting": list(waiting), "feed_id": feed_id, "healed": healed}  # fmt: skip
+        row = {
+            "number": number,
+            "session": session,
+            "service": current["service"],
+            "symbol": symbol,
+            "cause": cause,
+            "planned": cause == "ROLLOVER",
+            "opened_ns": ns,
+            "first_seq": first,
+            "last_seq": last,
+            "lost": lost,
+            "detail": detail,
+            "waiting": list(waiting),
+            "feed_id": feed_id,
+            "healed": healed,
+        }
         while str(position) in self.state["gaps"]:
             position += 1  # records are 8 bytes apart at least: numbers in between are free
         self.state["gaps"][str(position)] = row
@@ -260,10 +323,19 @@ class Ledger:
         current["last_ns"] = last_ns
         self.state["last_ns"] = max(self.state["last_ns"], last_ns)
 
-    def _status(self, recv_ns: int, number: int, symbol: str | None, kind: str, state: str | None,
-                cause: Any, detail: dict) -> None:  # fmt: skip
+    def _status(
+        self, recv_ns: int, number: int, symbol: str | None, kind: str, state: str | None, cause: Any, detail: dict
+    ) -> None:
         current = self.session(number)
         self.rows["status"].append(
-            {"recv_ns": recv_ns, "session": current["session"], "service": current["service"], "symbol": symbol,
-             "kind": kind, "state": state, "cause": None if cause is None else str(cause), "detail": json.dumps(detail)}
-        )  # fmt: skip
+            {
+                "recv_ns": recv_ns,
+                "session": current["session"],
+                "service": current["service"],
+                "symbol": symbol,
+                "kind": kind,
+                "state": state,
+                "cause": None if cause is None else str(cause),
+                "detail": json.dumps(detail),
+            }
+        )

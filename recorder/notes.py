@@ -138,9 +138,17 @@ class NoteWriter:
         for name in new:
             bits[name] = len(bits)
         limits, stat = pc.min_max(rows["recv_ns"]), path.stat()
-        told = {"file": path.name, "size": stat.st_size, "changed_ns": stat.st_mtime_ns,
-                "first_ns": limits["min"].as_py(), "last_ns": limits["max"].as_py(), "of": writer,
-                "numbered": numbered, "new": new, "held": f"{sum(1 << bits[s] for s in names):x}"}  # fmt: skip
+        told = {
+            "file": path.name,
+            "size": stat.st_size,
+            "changed_ns": stat.st_mtime_ns,
+            "first_ns": limits["min"].as_py(),
+            "last_ns": limits["max"].as_py(),
+            "of": writer,
+            "numbered": numbered,
+            "new": new,
+            "held": f"{sum(1 << bits[s] for s in names):x}",
+        }
         return json.dumps(told).encode()
 
 

@@ -27,8 +27,9 @@ def books_of(captures: Any, day: date) -> list[tuple[str, str, int, int]]:
     folder = captures.tree.root / "ticks" / f"session_date={day.isoformat()}"
     found: set[tuple[str, str, int, int]] = set()
     for batch in pyarrow.dataset.dataset(folder, format="parquet").to_batches(columns=wanted):
-        columns = [column.dictionary_decode() if hasattr(column, "dictionary_decode") else column
-                   for column in batch.columns]  # fmt: skip
+        columns = [
+            column.dictionary_decode() if hasattr(column, "dictionary_decode") else column for column in batch.columns
+        ]
         found.update(zip(*(column.to_pylist() for column in columns), strict=True))
     return sorted(found)
 
@@ -64,8 +65,11 @@ class Player:
 
     def _states(self) -> list[tuple[int, int, str, str, str]]:
         rows = self.captures.status(self.day).to_pylist()
-        return sorted((row["recv_ns"], row["session"] or 0, row["symbol"], row["state"], row["cause"] or "NONE")
-                      for row in rows if row["kind"] == "book" and row["state"] in MARKED)  # fmt: skip
+        return sorted(
+            (row["recv_ns"], row["session"] or 0, row["symbol"], row["state"], row["cause"] or "NONE")
+            for row in rows
+            if row["kind"] == "book" and row["state"] in MARKED
+        )
 
     def _mark(self, session: int, symbol: str, state: str, cause: str) -> None:
         from kfix_md._entry import Cause, State

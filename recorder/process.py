@@ -46,25 +46,34 @@ class Settings:
         if service is not None:
             config = service_config(config, service)
         return cls(
-            journal=config.journal.directory, captures=config.recorder.directory,
-            flush_seconds=config.recorder.interval_s, row_group=config.recorder.row_group_rows,
-            retention=config.journal.retention, compact=config.recorder.compact,
+            journal=config.journal.directory,
+            captures=config.recorder.directory,
+            flush_seconds=config.recorder.interval_s,
+            row_group=config.recorder.row_group_rows,
+            retention=config.journal.retention,
+            compact=config.recorder.compact,
             checkpoint_seconds=config.recorder.checkpoint_s,
-        )  # fmt: skip
+        )
 
 
 class Recorder:
     """Journal in, Parquet out, from where the last commit stands. `now` and `sleep` may be a test's."""
 
-    def __init__(self, settings: Settings, *, now: Callable[[], float] = time.monotonic,
-                 progress: Callable[[dict], None] | None = None):  # fmt: skip
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        progress: Callable[[dict], None] | None = None,
+    ):
         if settings.retention not in RETENTIONS:
             raise UsageError(f"journal retention is {settings.retention!r}: use {', '.join(RETENTIONS)}")
         if not settings.journal.is_dir():
             raise UsageError(f"no journal at {settings.journal}: start `kfix feed` first, or correct [journal]")
         self.settings, self._now, self._progress = settings, now, progress or (lambda told: None)
-        self.writer = Writer(settings.captures, row_group=settings.row_group,
-                             compression_level=settings.compression_level)  # fmt: skip
+        self.writer = Writer(
+            settings.captures, row_group=settings.row_group, compression_level=settings.compression_level
+        )
         try:
             self._open_tail()
         except BaseException:
@@ -77,8 +86,12 @@ class Recorder:
         self._torn = False
 
     def _open_tail(self) -> None:
-        self.tail = Tail(str(self.settings.journal), self.writer.state, checkpoint_rows=self.settings.checkpoint_rows,
-                         checkpoint_ns=int(self.settings.checkpoint_seconds * 1e9))  # fmt: skip
+        self.tail = Tail(
+            str(self.settings.journal),
+            self.writer.state,
+            checkpoint_rows=self.settings.checkpoint_rows,
+            checkpoint_ns=int(self.settings.checkpoint_seconds * 1e9),
+        )
         self.tail.reader.hold_at_end = True
         self.committed = self.tail.reader.position
         self._new = self.writer.state["position"] == 0
@@ -160,8 +173,9 @@ class Recorder:
             log.error("%s; recorded as a gap", text)
         self.tail.damages.clear()
         if said == "torn" and not self._torn:
-            log.warning("%s: the journal's writer died inside a record; all before it is recorded",
-                        self.tail.reader.damage)  # fmt: skip
+            log.warning(
+                "%s: the journal's writer died inside a record; all before it is recorded", self.tail.reader.damage
+            )
         self._torn = said == "torn"
 
     # ---- whole runs ----

@@ -67,15 +67,34 @@ class BookAt:
         """
         rows = book_rows(self.book) if self.book is not None and self.book.level == 3 else np.zeros(0, "V64")
         if not len(rows):
-            return pa.table({n: pa.array([], t) for n, t in (("side", pa.string()), ("price", pa.int64()),
-                             ("qty", pa.int64()), ("order_id", pa.string()), ("ahead", pa.int64()))})  # fmt: skip
+            return pa.table(
+                {
+                    n: pa.array([], t)
+                    for n, t in (
+                        ("side", pa.string()),
+                        ("price", pa.int64()),
+                        ("qty", pa.int64()),
+                        ("order_id", pa.string()),
+                        ("ahead", pa.int64()),
+                    )
+                }
+            )
         total = np.cumsum(rows["qty"]) - rows["qty"]
         starts = np.flatnonzero(np.r_[True, (np.diff(rows["price"]) != 0) | (np.diff(rows["side"].astype(int)) != 0)])
         ahead = total - np.repeat(total[starts], np.diff(np.r_[starts, len(rows)]))
-        ids = [id_text(*key) for key in zip(rows["id_kind"].tolist(), rows["id_hi"].tolist(),
-                                            rows["id_lo"].tolist(), strict=True)]  # fmt: skip
-        return pa.table({"side": [schema.SIDES[s] for s in rows["side"]], "price": rows["price"], "qty": rows["qty"],
-                         "order_id": ids, "ahead": ahead})  # fmt: skip
+        ids = [
+            id_text(*key)
+            for key in zip(rows["id_kind"].tolist(), rows["id_hi"].tolist(), rows["id_lo"].tolist(), strict=True)
+        ]
+        return pa.table(
+            {
+                "side": [schema.SIDES[s] for s in rows["side"]],
+                "price": rows["price"],
+                "qty": rows["qty"],
+                "order_id": ids,
+                "ahead": ahead,
+            }
+        )
 
     def queue_position(self, order_id: str) -> tuple[int, int] | None:
         """L3: (orders ahead, quantity ahead) of a resting order at its price; None when it does not rest."""
@@ -128,8 +147,9 @@ class Rebuilder:
 
     def _rows(self, symbol: str, level: str | None, since: int, at: int, session: int | None) -> pa.Table:
         columns = _COLUMNS if level == "L2" else _ORDER_COLUMNS
-        rows = files.table("ticks", self.files.of("ticks", since, at + 1, [symbol]), columns, symbols=[symbol],
-                           start=since, end=at + 1)  # fmt: skip
+        rows = files.table(
+            "ticks", self.files.of("ticks", since, at + 1, [symbol]), columns, symbols=[symbol], start=since, end=at + 1
+        )
         mask = schema._indices(rows["side"], schema.SIDES) != schema.SIDES.index("trade")
         if level:
             mask &= schema._indices(rows["level"], schema.LEVELS) == schema.LEVELS.index(level)
@@ -146,8 +166,15 @@ class Rebuilder:
         for path in reversed(self.files.of("checkpoints", start, at + 1)):
             if not self.files.may_hold(path, [symbol], start, at + 1):
                 continue
-            keys = files.table("checkpoints", [path], ["recv_ns", "session", "seq", "level"], where, symbols=[symbol],
-                               start=start, end=at + 1)  # fmt: skip
+            keys = files.table(
+                "checkpoints",
+                [path],
+                ["recv_ns", "session", "seq", "level"],
+                where,
+                symbols=[symbol],
+                start=start,
+                end=at + 1,
+            )
             if keys.num_rows:
                 best = int(np.argmax(keys["recv_ns"].to_numpy()))
                 return {"path": path, "symbol": symbol} | {k: keys[k][best].as_py() for k in keys.column_names}
@@ -166,8 +193,11 @@ class Rebuilder:
             book = self._load(symbol, point)
             rows = _kept(rows, rows["seq"].to_numpy() > point["seq"])
         else:
-            book = new_book(3 if rows["level"][0].as_py() == "L3" else 2,
-                            rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py())  # fmt: skip
+            book = new_book(
+                3 if rows["level"][0].as_py() == "L3" else 2,
+                rows["price_scale"][0].as_py(),
+                rows["qty_scale"][0].as_py(),
+            )
         if rows.num_rows:
             book.apply(schema.entries(rows))
         return book, base_ns
@@ -175,8 +205,9 @@ class Rebuilder:
     def _load(self, symbol: str, point: dict) -> Book:
         where = (pc.field("seq") == point["seq"]) & (pc.field("session") == point["session"])
         path: Path = point["path"]
-        rows = files.table("checkpoints", [path], None, where, symbols=[symbol], start=point["recv_ns"],
-                           end=point["recv_ns"] + 1)  # fmt: skip
+        rows = files.table(
+            "checkpoints", [path], None, where, symbols=[symbol], start=point["recv_ns"], end=point["recv_ns"] + 1
+        )
         scales = rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py()
         book = new_book(3 if point["level"] == "L3" else 2, *scales)
         rows = rows.filter(pc.is_valid(rows["side"]))

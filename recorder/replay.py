@@ -23,8 +23,20 @@ _WINDOW_ROWS = 2_000_000  # rows in memory at a time
 _SAME_DAY_NS = 10 * 3_600_000_000_000
 _COLUMNS = [*derive.BOOK_COLUMNS, "symbol", "entry_no", "aggressor", "ord_type"]
 _HEAD = ["recv_ns", "session", "seq", "symbol", "level", "price_scale", "qty_scale"]
-_WORDS = ["action", "event_ns", "queue_ns", "side", "price", "qty", "order_id", "id_kind", "order_text", "aggressor",
-          "ord_type", "crc"]  # fmt: skip
+_WORDS = [
+    "action",
+    "event_ns",
+    "queue_ns",
+    "side",
+    "price",
+    "qty",
+    "order_id",
+    "id_kind",
+    "order_text",
+    "aggressor",
+    "ord_type",
+    "crc",
+]
 _CHUNK = 2048  # messages that are made into words at a time
 _SIDES = {"bid": 0, "offer": 1, "trade": 2}
 _ACTIONS = {"new": "279=0", "update": "279=1", "delete": "279=2", "leave": "279=2"}
@@ -78,8 +90,10 @@ class Message:
         event = events[rows[0]] if rows else self.recv_ns
         # 273 is a time of day on the day of 52: a replayed old stream was not received on that day
         sent = self.recv_ns if abs(event - self.recv_ns) < _SAME_DAY_NS else event
-        body = [f"35={'W' if snapshot else 'X'}\x0134={self.seq}\x0149=REPLAY\x0152={_stamp(sent)}\x0156=REPLAY\x01"
-                f"55={self.symbol}\x01262=replay\x01268={len(rows)}"]  # fmt: skip
+        body = [
+            f"35={'W' if snapshot else 'X'}\x0134={self.seq}\x0149=REPLAY\x0152={_stamp(sent)}\x0156=REPLAY\x01"
+            f"55={self.symbol}\x01262=replay\x01268={len(rows)}"
+        ]
         for i in rows:
             self._group(body, values, i, snapshot)
         crc = values["crc"][self._behind - 1]
@@ -94,8 +108,10 @@ class Message:
         price, qty = _decimal(values["price"][i], self.scales[0]), _decimal(values["qty"][i], self.scales[1])
         if not snapshot:
             body.append(_ACTIONS[values["action"][i]])
-        body.append(f"269={_SIDES[side]}\x01278={_name(values, i, price)}\x01270={price}\x01271={qty}\x01"
-                    f"273={_stamp(event)[9:]}")  # fmt: skip
+        body.append(
+            f"269={_SIDES[side]}\x01278={_name(values, i, price)}\x01270={price}\x01271={qty}\x01"
+            f"273={_stamp(event)[9:]}"
+        )
         if queue is not None:
             body.append(f"5060={_iso(event)}\x015273={_iso(queue)}")
         if side == "trade":
@@ -135,9 +151,15 @@ def _iso(ns: int) -> str:
     return f"{_second(ns // 1_000_000_000)[1]}.{ns % 1_000_000_000:09d}Z"
 
 
-def replay(captures: "Captures", day: date, speed: float | None, symbols: list[str] | None, handler: Any,
-           sleep: Callable[[float], None] = time.sleep,
-           clock: Callable[[], float] = time.monotonic) -> Iterator[Message]:  # fmt: skip
+def replay(
+    captures: "Captures",
+    day: date,
+    speed: float | None,
+    symbols: list[str] | None,
+    handler: Any,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Message]:
     """See Captures.replay."""
     captures._known(symbols)
     begin: tuple[float, int] | None = None
@@ -159,6 +181,7 @@ def replay(captures: "Captures", day: date, speed: float | None, symbols: list[s
 def _messages(captures: "Captures", day: date, symbols: list[str] | None) -> Iterator[Message]:
     carried: pa.Table | None = None
     for start, end in _windows(captures, day):
+
         def read(a: int = start, b: int = end) -> pa.Table:
             return files.table("ticks", captures._files.of("ticks", a, b), _COLUMNS, symbols=symbols, start=a, end=b)
 

@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 _BINS = 240
 _SPREADS = 6  # symbols whose spread is drawn: those with the most messages
 _SPAN_MESSAGES = 50_000  # of a symbol in memory at a time
-_CAUSES = {"ROLLOVER": "planned", "DISCONNECT": "down", "RESTART": "down", "JOURNAL_LOST": "lost",
-           "JOURNAL_DAMAGE": "lost"}  # fmt: skip
+_CAUSES = {
+    "ROLLOVER": "planned",
+    "DISCONNECT": "down",
+    "RESTART": "down",
+    "JOURNAL_LOST": "lost",
+    "JOURNAL_DAMAGE": "lost",
+}
 
 _STYLE = """
 :root{--ink:#1d2733;--soft:#6b7785;--line:#dfe4ea;--ok:#2f9e6e;--gap:#e07a1f;--down:#c9363e;--planned:#7b8794;
@@ -52,13 +57,25 @@ def page(captures: "Captures", day: date) -> str:
     gaps = told.gaps.to_pylist()
     body = [_head(captures, day, proof, flow)]
     if proof["messages"]:
-        body += ["<h2>Coverage</h2>", _key(), _coverage(told, gaps, flow), "<h2>Messages a second</h2>", _rates(flow),
-                 "<h2>Exchange to receive time</h2>", _latency(flow), "<h2>Spread and depth</h2>",
-                 _spreads(captures, told, flow), "<h2>Symbols</h2>", _symbols(proof)]  # fmt: skip
+        body += [
+            "<h2>Coverage</h2>",
+            _key(),
+            _coverage(told, gaps, flow),
+            "<h2>Messages a second</h2>",
+            _rates(flow),
+            "<h2>Exchange to receive time</h2>",
+            _latency(flow),
+            "<h2>Spread and depth</h2>",
+            _spreads(captures, told, flow),
+            "<h2>Symbols</h2>",
+            _symbols(proof),
+        ]
     body += ["<h2>Gaps</h2>", _gap_table(gaps), "<h2>Sessions</h2>", _sessions(captures, day)]
-    return ("<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-            f"<title>Capture {day}</title><style>{_STYLE}</style><body>{''.join(body)}"
-            f"<p style='margin-top:40px'>kfix-md {__version__}. Times are UTC.</p>")  # fmt: skip
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>Capture {day}</title><style>{_STYLE}</style><body>{''.join(body)}"
+        f"<p style='margin-top:40px'>kfix-md {__version__}. Times are UTC.</p>"
+    )
 
 
 def _flow(captures: "Captures", day: date) -> dict[str, Any]:
@@ -104,19 +121,25 @@ def _head(captures: "Captures", day: date, proof: dict, flow: dict) -> str:
     if good and not proof["messages"]:
         words = "No market data was recorded: there is nothing to prove"
     cards = [
-        ("messages", f"{proof['messages']:,}"), ("rows", f"{proof['rows']:,}"),
-        ("checksums right", f"{proof['ok']:,}"), ("wrong live", f"{proof['failed_live']:,}"),
-        ("gaps", f"{proof['gaps']:,}"), ("symbols", f"{len({r['symbol'] for r in proof['symbols']}):,}"),
-        ("median lag", _ms(_lag(flow, 0.5))), ("99 % lag", _ms(_lag(flow, 0.99))),
-    ]  # fmt: skip
+        ("messages", f"{proof['messages']:,}"),
+        ("rows", f"{proof['rows']:,}"),
+        ("checksums right", f"{proof['ok']:,}"),
+        ("wrong live", f"{proof['failed_live']:,}"),
+        ("gaps", f"{proof['gaps']:,}"),
+        ("symbols", f"{len({r['symbol'] for r in proof['symbols']}):,}"),
+        ("median lag", _ms(_lag(flow, 0.5))),
+        ("99 % lag", _ms(_lag(flow, 0.99))),
+    ]
     shown = "".join(f"<div class=card><b>{v}</b><span>{k}</span></div>" for k, v in cards)
     color = "var(--down)" if not good else "var(--ok)" if proof["messages"] else "var(--planned)"
     faults = "".join(f"<p class=bad>{html.escape(f)}</p>" for f in proof["faults"])
-    return (f"<h1>Capture of {day}</h1><p>{html.escape(str(captures.tree.root))} · trading session "
-            f"{_time(start, True)} to {_time(end, True)} · recorded "
-            f"{_time(flow['first'])} to {_time(flow['last'])}</p>"
-            f"<div class=verdict style='background:{color}'>{words}</div>{faults}"
-            f"<div class=cards>{shown}</div>")  # fmt: skip
+    return (
+        f"<h1>Capture of {day}</h1><p>{html.escape(str(captures.tree.root))} · trading session "
+        f"{_time(start, True)} to {_time(end, True)} · recorded "
+        f"{_time(flow['first'])} to {_time(flow['last'])}</p>"
+        f"<div class=verdict style='background:{color}'>{words}</div>{faults}"
+        f"<div class=cards>{shown}</div>"
+    )
 
 
 def _ms(value: float) -> str:
@@ -136,8 +159,13 @@ def _time(ns: int, with_date: bool = False, decimals: int = 0) -> str:
 
 
 def _key() -> str:
-    names = (("ok", "covered"), ("gap", "gap"), ("down", "connection or feed down"), ("planned", "rollover"),
-             ("lost", "journal"))  # fmt: skip
+    names = (
+        ("ok", "covered"),
+        ("gap", "gap"),
+        ("down", "connection or feed down"),
+        ("planned", "rollover"),
+        ("lost", "journal"),
+    )
     return "<p class=key>" + "".join(f"<i style='background:var(--{c})'></i>{n}" for c, n in names) + "</p>"
 
 
@@ -148,8 +176,10 @@ def _coverage(proof: Any, gaps: list[dict], flow: dict) -> str:
     rows = []
     for i, service in enumerate(services):
         y = 14 + 30 * i
-        rows.append(f"<text x=8 y={y + 12}>{html.escape(service)}</text>"
-                    f"<rect x=130 y={y} width=850 height=16 rx=3 fill='var(--ok)'/>")  # fmt: skip
+        rows.append(
+            f"<text x=8 y={y + 12}>{html.escape(service)}</text>"
+            f"<rect x=130 y={y} width=850 height=16 rx=3 fill='var(--ok)'/>"
+        )
         for gap in gaps:
             if gap["service"] not in (service, None):
                 continue
@@ -158,11 +188,15 @@ def _coverage(proof: Any, gaps: list[dict], flow: dict) -> str:
             if a > 1 or b < 0:
                 continue
             color = _CAUSES.get(gap["cause"], "gap")
-            title = html.escape(f"{gap['cause']} {_time(gap['opened_ns'])} {gap['symbol'] or 'all symbols'}, "
-                                f"healed by {gap['healed'] or 'nothing yet'}")  # fmt: skip
+            title = html.escape(
+                f"{gap['cause']} {_time(gap['opened_ns'])} {gap['symbol'] or 'all symbols'}, "
+                f"healed by {gap['healed'] or 'nothing yet'}"
+            )
             top, tall = (y, 16) if gap["symbol"] is None else (y + 17, 5)
-            rows.append(f"<rect x={130 + 850 * a:.1f} y={top} width={max(1.5, 850 * (b - a)):.1f} height={tall} "
-                        f"fill='var(--{color})'><title>{title}</title></rect>")  # fmt: skip
+            rows.append(
+                f"<rect x={130 + 850 * a:.1f} y={top} width={max(1.5, 850 * (b - a)):.1f} height={tall} "
+                f"fill='var(--{color})'><title>{title}</title></rect>"
+            )
     height = 30 * len(services) + 34
     return f"<svg viewBox='0 0 1000 {height}'>{''.join(rows)}{_axis(flow, height)}</svg>"
 
@@ -171,8 +205,11 @@ def _axis(flow: dict, height: int, left: int = 130, width: int = 850) -> str:
     span = flow["last"] - flow["first"]
     marks = [(i / 6, flow["first"] + span * i // 6) for i in range(7)]
     fine = 3 if span < 30e9 else 0
-    return "".join(f"<text x={left + width * x:.0f} y={height - 6} text-anchor={'end' if x == 1 else 'middle'}>"
-                   f"{_time(ns, decimals=fine)}</text>" for x, ns in marks)  # fmt: skip
+    return "".join(
+        f"<text x={left + width * x:.0f} y={height - 6} text-anchor={'end' if x == 1 else 'middle'}>"
+        f"{_time(ns, decimals=fine)}</text>"
+        for x, ns in marks
+    )
 
 
 def _line(values: np.ndarray, top: float, height: int, color: str, left: int = 130, width: int = 850) -> str:
@@ -190,8 +227,11 @@ def _line(values: np.ndarray, top: float, height: int, color: str, left: int = 1
 
 def _bars(values: np.ndarray, top: float) -> str:
     step = 850 / len(values)
-    return "".join(f"<rect x={130 + i * step:.2f} y={8 + 120 * (1 - v / top):.1f} width={max(0.5, step - 0.4):.2f} "
-                   f"height={120 * v / top:.1f} fill='var(--a)'/>" for i, v in enumerate(values.tolist()))  # fmt: skip
+    return "".join(
+        f"<rect x={130 + i * step:.2f} y={8 + 120 * (1 - v / top):.1f} width={max(0.5, step - 0.4):.2f} "
+        f"height={120 * v / top:.1f} fill='var(--a)'/>"
+        for i, v in enumerate(values.tolist())
+    )
 
 
 def _rates(flow: dict) -> str:
@@ -199,9 +239,11 @@ def _rates(flow: dict) -> str:
     rate = flow["messages"] / per
     top = float(rate.max()) or 1.0
     bars = _bars(rate, top)
-    return (f"<svg viewBox='0 0 1000 156'><text x=8 y=18>{_rate(top)} / s</text><text x=8 y=128>0</text>{bars}"
-            f"{_axis(flow, 156)}</svg>"
-            f"<p>{flow['rows'].sum():,} rows with those that begin a snapshot, {flow['trades'].sum():,} trades.</p>")
+    return (
+        f"<svg viewBox='0 0 1000 156'><text x=8 y=18>{_rate(top)} / s</text><text x=8 y=128>0</text>{bars}"
+        f"{_axis(flow, 156)}</svg>"
+        f"<p>{flow['rows'].sum():,} rows with those that begin a snapshot, {flow['trades'].sum():,} trades.</p>"
+    )
 
 
 def _rate(value: float) -> str:
@@ -219,8 +261,11 @@ def _latency(flow: dict) -> str:
     shown, n = lags[low:high], high - low
     top = float(shown.max())
     bars = _bars(shown, top)
-    ticks = "".join(f"<text x={130 + 850 * k / 5:.0f} y=150 text-anchor={'end' if k == 5 else 'middle'}>"
-                    f"{_ms(float(np.exp((low + n * k / 5) / 10) / 1000))}</text>" for k in range(6))  # fmt: skip
+    ticks = "".join(
+        f"<text x={130 + 850 * k / 5:.0f} y=150 text-anchor={'end' if k == 5 else 'middle'}>"
+        f"{_ms(float(np.exp((low + n * k / 5) / 10) / 1000))}</text>"
+        for k in range(6)
+    )
     quantiles = ", ".join(f"{100 * q:g} % under {_ms(_lag(flow, q))}" for q in (0.5, 0.9, 0.99, 0.999))
     early = f" {flow['early']:,} messages carry an exchange time later than their receipt." if flow["early"] else ""
     return f"<svg viewBox='0 0 1000 156'>{bars}{ticks}</svg><p>{quantiles} (clocks compared as they are).{early}</p>"
@@ -293,10 +338,12 @@ def _spread_row(name: str, spread: np.ndarray, depth: np.ndarray, flow: dict) ->
     tops = [max(float(np.nanmax(v)), 1e-9) for v in (spread, depth)]
     lines = _line(spread, tops[0], 110, "var(--a)") + _line(depth, tops[1], 110, "var(--gap)")
     mean = f"{np.nanmedian(spread):.3g} bp median spread, {np.nanmedian(depth):.4g} median quantity at the best"
-    return (f"<svg viewBox='0 0 1000 110' style='margin-top:6px'><text x=8 y=20>{html.escape(name)}</text>"
-            f"<text x=8 y=40 style='fill:var(--a)'>spread ≤ {tops[0]:.3g} bp</text>"
-            f"<text x=8 y=56 style='fill:var(--gap)'>best qty ≤ {tops[1]:.3g}</text>{lines}{_axis(flow, 110)}"
-            f"<title>{html.escape(mean)}</title></svg>")  # fmt: skip
+    return (
+        f"<svg viewBox='0 0 1000 110' style='margin-top:6px'><text x=8 y=20>{html.escape(name)}</text>"
+        f"<text x=8 y=40 style='fill:var(--a)'>spread ≤ {tops[0]:.3g} bp</text>"
+        f"<text x=8 y=56 style='fill:var(--gap)'>best qty ≤ {tops[1]:.3g}</text>{lines}{_axis(flow, 110)}"
+        f"<title>{html.escape(mean)}</title></svg>"
+    )
 
 
 def _table(names: list[str], rows: list[list[str]]) -> str:
@@ -308,11 +355,18 @@ def _table(names: list[str], rows: list[list[str]]) -> str:
 def _gap_table(gaps: list[dict]) -> str:
     if not gaps:
         return "<p>None.</p>"
-    rows = [[html.escape(str(g["service"] or "all")), html.escape(g["symbol"] or "all"), g["cause"],
-             _time(g["opened_ns"]),
-             "open" if g["closed_ns"] is None else f"{(g['closed_ns'] - g['opened_ns']) / 1e9:,.3f} s",
-             html.escape(g["healed"] or "–"), f"{g['first_seq'] or ''}–{g['last_seq'] or ''}"]
-            for g in gaps[:500]]  # fmt: skip
+    rows = [
+        [
+            html.escape(str(g["service"] or "all")),
+            html.escape(g["symbol"] or "all"),
+            g["cause"],
+            _time(g["opened_ns"]),
+            "open" if g["closed_ns"] is None else f"{(g['closed_ns'] - g['opened_ns']) / 1e9:,.3f} s",
+            html.escape(g["healed"] or "–"),
+            f"{g['first_seq'] or ''}–{g['last_seq'] or ''}",
+        ]
+        for g in gaps[:500]
+    ]
     more = f"<p>{len(gaps) - 500:,} more: recorder.open(...).gaps()</p>" if len(gaps) > 500 else ""
     return _table(["service", "symbol", "cause", "opened", "length", "healed by", "MsgSeqNum"], rows) + more
 
@@ -321,14 +375,44 @@ def _symbols(proof: dict) -> str:
     rows = []
     for r in proof["symbols"]:
         failed = f"<span class=bad>{r['failed']:,}</span>" if r["failed"] else "0"
-        rows.append([html.escape(r["symbol"]), r["level"], *(f"{r[k]:,}" for k in ("messages", "rows", "ok")), failed,
-                     f"{r['failed_live']:,}", f"{r['unproven']:,}", f"{r['seconds_not_covered']:,.3f}"])  # fmt: skip
-    return _table(["symbol", "level", "messages", "rows", "CRC right", "CRC wrong", "wrong live", "unproven",
-                   "seconds not covered"], rows)  # fmt: skip
+        rows.append(
+            [
+                html.escape(r["symbol"]),
+                r["level"],
+                *(f"{r[k]:,}" for k in ("messages", "rows", "ok")),
+                failed,
+                f"{r['failed_live']:,}",
+                f"{r['unproven']:,}",
+                f"{r['seconds_not_covered']:,.3f}",
+            ]
+        )
+    return _table(
+        [
+            "symbol",
+            "level",
+            "messages",
+            "rows",
+            "CRC right",
+            "CRC wrong",
+            "wrong live",
+            "unproven",
+            "seconds not covered",
+        ],
+        rows,
+    )
 
 
 def _sessions(captures: "Captures", day: date) -> str:
-    rows = [[html.escape(f"{r['session']} {r['service']}"), r["level"] or "", _time(r["started_ns"]),
-             "still on" if r["ended_ns"] is None else _time(r["ended_ns"]), f"{r['messages']:,}", f"{r['ignored']:,}",
-             html.escape(r["reason"] or "")] for r in captures.sessions(day).to_pylist()]  # fmt: skip
+    rows = [
+        [
+            html.escape(f"{r['session']} {r['service']}"),
+            r["level"] or "",
+            _time(r["started_ns"]),
+            "still on" if r["ended_ns"] is None else _time(r["ended_ns"]),
+            f"{r['messages']:,}",
+            f"{r['ignored']:,}",
+            html.escape(r["reason"] or ""),
+        ]
+        for r in captures.sessions(day).to_pylist()
+    ]
     return _table(["session", "level", "from", "to", "messages", "ignored", "ended because"], rows)

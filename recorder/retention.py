@@ -49,8 +49,9 @@ def retire(journal: Path, tree: Tree, safe: int, how: str) -> list[Path]:
         else:
             path.unlink()
             start.unlink()
-        log.info("journal segment %s: its Parquet is proven, now %s", path.name,
-                 "compressed" if how == "zstd" else "deleted")  # fmt: skip
+        log.info(
+            "journal segment %s: its Parquet is proven, now %s", path.name, "compressed" if how == "zstd" else "deleted"
+        )
         done.append(path)
     for start in (tree.state / "segments").glob("*.json"):  # of segments that are gone
         if int(start.stem) < min(present, default=0):
@@ -76,8 +77,10 @@ def prove(journal: Path, tree: Tree, number: int, state: dict) -> int:
             break
     for session, span in decoded.items():
         if not span.same(files.attempt(lambda s=session, n=span: _held(tree, s, n))):
-            raise CaptureError(f"journal segment {number}: session {session}, messages {span.first} to {span.last} "
-                               f"are not the same in {tree.root / 'ticks'}; the segment is kept")  # fmt: skip
+            raise CaptureError(
+                f"journal segment {number}: session {session}, messages {span.first} to {span.last} "
+                f"are not the same in {tree.root / 'ticks'}; the segment is kept"
+            )
     return sum(span.rows for span in decoded.values())
 
 
@@ -100,7 +103,8 @@ class _Span:
     def same(self, other: list[np.ndarray]) -> bool:
         """Whether these are the very rows; (seq, entry_no) is in the numbers, so that their order is."""
         return sum(map(len, other)) == self.rows and bool(
-            (np.sort(np.concatenate(self.hashes)) == np.sort(np.concatenate(other))).all())
+            (np.sort(np.concatenate(self.hashes)) == np.sort(np.concatenate(other))).all()
+        )
 
 
 def _held(tree: Tree, session: int, span: _Span) -> list[np.ndarray]:

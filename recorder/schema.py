@@ -42,10 +42,18 @@ def _dict() -> pa.DataType:
 #: name, type, encoding ("dict" or Parquet's name), description; the order is that of the columns
 _TICKS = [
     ("recv_ns", pa.int64(), "DELTA_BINARY_PACKED", "receive time of the read that completed the frame, ns"),
-    ("event_ms", pa.int64(), "BYTE_STREAM_SPLIT", "exchange time: 5060, else 273 on the day of 52, of a clear row "
-                                                   "52; ms"),
-    ("event_frac_ns", pa.int32(), "BYTE_STREAM_SPLIT", "ns of the exchange time beyond event_ms; 0 where only 273 is "
-                                                       "known"),
+    (
+        "event_ms",
+        pa.int64(),
+        "BYTE_STREAM_SPLIT",
+        "exchange time: 5060, else 273 on the day of 52, of a clear row 52; ms",
+    ),
+    (
+        "event_frac_ns",
+        pa.int32(),
+        "BYTE_STREAM_SPLIT",
+        "ns of the exchange time beyond event_ms; 0 where only 273 is known",
+    ),
     ("queue_ns", pa.int64(), "PLAIN", "L3: 5273 time that orders the queue at a price; ns, null unknown or L2"),
     ("session", pa.int32(), "dict", "logon the message came in, see sessions.session"),
     ("seq", pa.int64(), "DELTA_BINARY_PACKED", "34 MsgSeqNum; messages of a session were applied in its order"),
@@ -53,39 +61,59 @@ _TICKS = [
     ("symbol", _dict(), "dict", "55 Symbol"),
     ("level", _dict(), "dict", "L2 (price levels) or L3 (orders)"),
     ("side", _dict(), "dict", "269: bid, offer, trade; null for clear"),
-    ("action", _dict(), "dict", "279: new, update (of quantity), delete; leave = left the subscribed depth only; "
-                                 "clear = the book is emptied, a snapshot follows"),
+    (
+        "action",
+        _dict(),
+        "dict",
+        "279: new, update (of quantity), delete; leave = left the subscribed depth only; "
+        "clear = the book is emptied, a snapshot follows",
+    ),
     ("flags", pa.int32(), "dict", "bits: " + ", ".join(f"{int(f)} {f.name}" for f in Flags)),
     ("price", pa.int64(), "BYTE_STREAM_SPLIT", "270 * 10**price_scale, exact"),
     ("qty", pa.int64(), "PLAIN", "271 * 10**qty_scale, exact"),
     ("price_scale", pa.int8(), "dict", "decimals of price (2349)"),
     ("qty_scale", pa.int8(), "dict", "decimals of qty (5010)"),
     ("order_id", pa.binary(16), "PLAIN", "278 in 128 bits, see id_kind; null: text, or repeats the price (L2)"),
-    ("id_kind", _dict(), "dict", "uuid: its 16 bytes; kraken: OXXXXX-XXXXX-XXXXXX, 16 base-36 digits as two "
-                                  "big-endian integers; text: see order_text; none"),
+    (
+        "id_kind",
+        _dict(),
+        "dict",
+        "uuid: its 16 bytes; kraken: OXXXXX-XXXXX-XXXXXX, 16 base-36 digits as two "
+        "big-endian integers; text: see order_text; none",
+    ),
     ("order_text", pa.string(), "PLAIN", "278 where it is of no known form"),
     ("aggressor", _dict(), "dict", "trades: 2446 buy or sell"),
     ("ord_type", _dict(), "dict", "trades: 40 market or limit"),
     ("crc", pa.uint32(), "PLAIN", "5041 book CRC32, on the last row of a message that carries it"),
-]  # fmt: skip
+]
 
 _GAPS = [
     ("gap", pa.int64(), "PLAIN", "number of the gap; a row when it opens, another when it closes"),
     ("session", pa.int32(), "dict", "see sessions.session"),
     ("service", _dict(), "dict", "name of the feed's service"),
     ("symbol", _dict(), "dict", "the one symbol it concerns; null: all of the session"),
-    ("cause", _dict(), "dict", "LOST CHECKSUM CRC CROSSED MALFORMED PRECISION DISCONNECT ROLLOVER RESTART OVERFLOW, "
-                               "JOURNAL_LOST (not stored), JOURNAL_DAMAGE (not readable)"),
+    (
+        "cause",
+        _dict(),
+        "dict",
+        "LOST CHECKSUM CRC CROSSED MALFORMED PRECISION DISCONNECT ROLLOVER RESTART OVERFLOW, "
+        "JOURNAL_LOST (not stored), JOURNAL_DAMAGE (not readable)",
+    ),
     ("planned", pa.bool_(), "PLAIN", "the 22:00 UTC rollover"),
     ("opened_ns", pa.int64(), "PLAIN", "from when the books are not to be trusted, receive time in ns"),
     ("closed_ns", pa.int64(), "PLAIN", "from when they are again; null: open"),
     ("first_seq", pa.int64(), "PLAIN", "first MsgSeqNum missing, null unknown"),
     ("last_seq", pa.int64(), "PLAIN", "last MsgSeqNum missing, null unknown"),
     ("lost", pa.int64(), "PLAIN", "messages or bytes known to be gone for good, null unknown"),
-    ("healed", _dict(), "dict", "replay: nothing is missing after all; snapshot, reconnect: the book is right again, "
-                                "what happened in between is not known; null: open"),
+    (
+        "healed",
+        _dict(),
+        "dict",
+        "replay: nothing is missing after all; snapshot, reconnect: the book is right again, "
+        "what happened in between is not known; null: open",
+    ),
     ("detail", pa.string(), "PLAIN", "reason in words"),
-]  # fmt: skip
+]
 
 _SESSIONS = [
     ("session", pa.int32(), "PLAIN", "number of the logon in these captures; a row at its start and again at its end"),
@@ -126,11 +154,16 @@ _STATUS = [
     ("service", _dict(), "dict", "name of the feed's service"),
     ("symbol", _dict(), "dict", "null: the session or the feed"),
     ("kind", _dict(), "dict", "book, instrument, trading_session, feed"),
-    ("state", _dict(), "dict", "book: INIT SYNCING LIVE EMPTY GAP CRC_FAIL STALE HALTED ROLLOVER DOWN; "
-                               "instrument: 5032; trading_session: 340; feed: the event's type"),
+    (
+        "state",
+        _dict(),
+        "dict",
+        "book: INIT SYNCING LIVE EMPTY GAP CRC_FAIL STALE HALTED ROLLOVER DOWN; "
+        "instrument: 5032; trading_session: 340; feed: the event's type",
+    ),
     ("cause", _dict(), "dict", "why, for books"),
     ("detail", pa.string(), "PLAIN", "the whole event as JSON"),
-]  # fmt: skip
+]
 
 _CHECKPOINTS = [
     ("recv_ns", pa.int64(), "dict", "receive time of the last message in this book"),
@@ -149,8 +182,14 @@ _CHECKPOINTS = [
     ("id_kind", _dict(), "dict", "L3, as in ticks"),
 ]
 
-TABLES = {"ticks": _TICKS, "gaps": _GAPS, "sessions": _SESSIONS, "instruments": _INSTRUMENTS,
-          "status": _STATUS, "checkpoints": _CHECKPOINTS}  # fmt: skip
+TABLES = {
+    "ticks": _TICKS,
+    "gaps": _GAPS,
+    "sessions": _SESSIONS,
+    "instruments": _INSTRUMENTS,
+    "status": _STATUS,
+    "checkpoints": _CHECKPOINTS,
+}
 
 #: columns of ticks and checkpoints that may be null; the others are read faster for being declared never to be
 _MAY_BE_NULL = {"event_ns", "queue_ns", "side", "order_id", "order_text", "aggressor", "ord_type", "crc"}
@@ -162,8 +201,7 @@ def _field(table: str, name: str, kind: pa.DataType, text: str) -> pa.Field:
     return pa.field(name, kind, not always or name in _MAY_BE_NULL, {"description": text} if text else None)
 
 
-SCHEMAS = {name: pa.schema([_field(name, n, t, text) for n, t, _, text in columns])
-           for name, columns in TABLES.items()}  # fmt: skip
+SCHEMAS = {name: pa.schema([_field(name, n, t, text) for n, t, _, text in columns]) for name, columns in TABLES.items()}
 
 _EVENT = ("event_ms", "event_frac_ns")
 _EVENT_NS = pa.field("event_ns", pa.int64(), False, {"description": "exchange time, ns: event_ms and event_frac_ns"})
@@ -202,14 +240,25 @@ _PRUNES = ("recv_ns", "session", "seq", "symbol", "level", "side", "opened_ns", 
 
 
 #: columns that zstd makes little smaller than lz4 does, for more time: it needs some for each page and more for recv_ns
-_LIGHT = {"recv_ns", "session", "symbol", "level", "price_scale", "qty_scale", "id_kind", "order_text", "aggressor",
-          "ord_type"}  # fmt: skip
+_LIGHT = {
+    "recv_ns",
+    "session",
+    "symbol",
+    "level",
+    "price_scale",
+    "qty_scale",
+    "id_kind",
+    "order_text",
+    "aggressor",
+    "ord_type",
+}
 _FEW_ROWS = 1024  # of a file: for these the set-up of zstd takes longer than all else
 LEVEL, ROW_GROUP = 6, 131_072  # of compacted files: written once, read for years
 
 
-def write_options(table: str, level: int = LEVEL, row_group: int = ROW_GROUP, *, index: bool = True,
-                  rows: int = ROW_GROUP) -> dict:  # fmt: skip
+def write_options(
+    table: str, level: int = LEVEL, row_group: int = ROW_GROUP, *, index: bool = True, rows: int = ROW_GROUP
+) -> dict:
     """Keyword arguments of pq.ParquetWriter for one table; `index`: with minima and maxima of pages too; `rows`: how
     many there will be, about."""
     columns = TABLES[table]
@@ -233,8 +282,9 @@ def _codes(values: np.ndarray, names: list[str], absent: np.ndarray | None = Non
     if absent is not None and absent.all():
         values = np.zeros(len(values), np.int32)
     mask = absent if absent is not None and absent.any() else None
-    return pa.DictionaryArray.from_arrays(pa.array(values.astype(np.int32, copy=False), mask=mask), pa.array(names),
-                                          safe=False)  # fmt: skip
+    return pa.DictionaryArray.from_arrays(
+        pa.array(values.astype(np.int32, copy=False), mask=mask), pa.array(names), safe=False
+    )
 
 
 def _nullable(values: np.ndarray, absent: np.ndarray) -> pa.Array:
@@ -312,8 +362,9 @@ def _texts(ticks: np.ndarray, texts) -> pa.Array:
     return pa.array(column, pa.string())
 
 
-def checkpoint_table(rows: np.ndarray, recv_ns: int, session: int, seq: int, symbol: str, level: int,
-                     scales: tuple[int, int]) -> pa.Table:  # fmt: skip
+def checkpoint_table(
+    rows: np.ndarray, recv_ns: int, session: int, seq: int, symbol: str, level: int, scales: tuple[int, int]
+) -> pa.Table:
     """One whole book (ENTRY_DTYPE, see _ticks.book_rows) as rows of checkpoints; an empty book is one row of nulls."""
     empty = not len(rows)
     n = max(1, len(rows))
@@ -322,15 +373,21 @@ def checkpoint_table(rows: np.ndarray, recv_ns: int, session: int, seq: int, sym
     ids, kinds = order_ids(rows)
     one = np.zeros(n, np.int32)
     columns = {
-        "recv_ns": np.full(n, recv_ns), "session": one + np.int32(session), "seq": np.full(n, seq),
-        "symbol": pa.DictionaryArray.from_arrays(one, [symbol]), "level": _codes(one + (level - 2), LEVELS),
-        "price_scale": np.full(n, scales[0], np.int8), "qty_scale": np.full(n, scales[1], np.int8),
+        "recv_ns": np.full(n, recv_ns),
+        "session": one + np.int32(session),
+        "seq": np.full(n, seq),
+        "symbol": pa.DictionaryArray.from_arrays(one, [symbol]),
+        "level": _codes(one + (level - 2), LEVELS),
+        "price_scale": np.full(n, scales[0], np.int8),
+        "qty_scale": np.full(n, scales[1], np.int8),
         "side": _codes(rows["side"], SIDES, absent if empty else None),
-        "price": pa.array(rows["price"].copy(), mask=absent), "qty": pa.array(rows["qty"].copy(), mask=absent),
+        "price": pa.array(rows["price"].copy(), mask=absent),
+        "qty": pa.array(rows["qty"].copy(), mask=absent),
         "event_ns": _nullable(rows["event_ns"].copy(), rows["event_ns"] == 0),
         "queue_ns": _nullable(rows["queue_ns"].copy(), rows["queue_ns"] == 0),
-        "order_id": ids, "id_kind": kinds,
-    }  # fmt: skip
+        "order_id": ids,
+        "id_kind": kinds,
+    }
     return pa.table([columns[f.name] for f in SCHEMAS["checkpoints"]], schema=SCHEMAS["checkpoints"])
 
 

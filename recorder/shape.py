@@ -51,8 +51,10 @@ def prices(rows, price: str, columns: list[str] | None = None):
 
 def scaled(values, scales, price: str):
     """Integers with their decimals as exact decimals (of the finest scale present) or the nearest floats."""
-    raw, decimals = values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy(), (
-        scales.to_numpy(zero_copy_only=False) if isinstance(scales, pa.Array) else scales.to_numpy())
+    raw, decimals = (
+        values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy(),
+        (scales.to_numpy(zero_copy_only=False) if isinstance(scales, pa.Array) else scales.to_numpy()),
+    )
     if price == "float":
         return pa.array(raw / 10.0 ** decimals.astype(float))
     finest = int(decimals.max()) if len(decimals) else 0
@@ -79,8 +81,11 @@ def text_ids(batch: pa.RecordBatch) -> pa.RecordBatch:
     texts = batch["order_text"]
     for i in np.flatnonzero(~is_uuid & (kinds != schema.ID_KINDS.index("none"))).tolist():
         raw = raws[i].as_py()
-        others[i] = texts[i].as_py() if raw is None else id_text(
-            int(kinds[i]), int.from_bytes(raw[:8]), int.from_bytes(raw[8:]))  # fmt: skip
+        others[i] = (
+            texts[i].as_py()
+            if raw is None
+            else id_text(int(kinds[i]), int.from_bytes(raw[:8]), int.from_bytes(raw[8:]))
+        )
     rest = pa.array(others, pa.string())
     made = pc.if_else(pa.array(is_uuid), _uuids(raws), rest) if is_uuid.any() else rest
     return batch.set_column(at, "order_id", made)

@@ -25,8 +25,14 @@ class Tail:
     checkpoints are made.
     """
 
-    def __init__(self, journal: str, state: dict | None = None, *, checkpoint_rows: int | None = 20_000,
-                 checkpoint_ns: int = 300_000_000_000):  # fmt: skip
+    def __init__(
+        self,
+        journal: str,
+        state: dict | None = None,
+        *,
+        checkpoint_rows: int | None = 20_000,
+        checkpoint_ns: int = 300_000_000_000,
+    ):
         state = state or {}
         self.ledger = Ledger(state.get("ledger"))
         self.decoders: list[SessionTicks | None] = []
@@ -49,8 +55,10 @@ class Tail:
         for number, decoder in enumerate(self.decoders):
             if decoder is not None:
                 decoders[str(number)] = {
-                    "level": decoder.level, "instruments": decoder.instruments,
-                    "held": [held[1] for held in decoder.held]}  # fmt: skip
+                    "level": decoder.level,
+                    "instruments": decoder.instruments,
+                    "held": [held[1] for held in decoder.held],
+                }
         return {"position": self.reader.position, "decoders": decoders, "ledger": self.ledger.state}
 
     def _restore(self, number: int, saved: dict) -> None:
@@ -194,7 +202,8 @@ class Tail:
         if len(ticks):
             session = self.ledger.ordinal(number, int(ticks["recv_ns"][0]))
             self.batches.append(
-                schema.tick_columns(ticks, decoder.instruments, session, decoder.level or 2, decoder.texts))
+                schema.tick_columns(ticks, decoder.instruments, session, decoder.level or 2, decoder.texts)
+            )
             self.rows += len(ticks)
 
     # ---- giving ----
@@ -244,5 +253,6 @@ class Tail:
                 symbol, *scales = decoder.instrument(row)
                 session = self.ledger.session(number)["session"]
                 self.books.append(
-                    schema.checkpoint_table(book_rows(book), recv_ns, session, seq, symbol, book.level, scales))
+                    schema.checkpoint_table(book_rows(book), recv_ns, session, seq, symbol, book.level, scales)
+                )
         return missing

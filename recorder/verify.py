@@ -79,20 +79,48 @@ class Proof:
         """As JSON: totals and a row for each symbol and level."""
         symbols: dict[str, dict] = {}
         for s in self.streams:
-            row = symbols.setdefault(f"{s.symbol} {s.level}", {
-                "symbol": s.symbol, "level": s.level, "sessions": 0, "rows": 0, "messages": 0, "checked": 0, "ok": 0,
-                "failed": 0, "failed_live": 0, "unproven": 0, "in_doubt": 0,
-                "seconds_not_covered": round(self.uncovered.get(s.symbol, 0.0), 3)})  # fmt: skip
+            row = symbols.setdefault(
+                f"{s.symbol} {s.level}",
+                {
+                    "symbol": s.symbol,
+                    "level": s.level,
+                    "sessions": 0,
+                    "rows": 0,
+                    "messages": 0,
+                    "checked": 0,
+                    "ok": 0,
+                    "failed": 0,
+                    "failed_live": 0,
+                    "unproven": 0,
+                    "in_doubt": 0,
+                    "seconds_not_covered": round(self.uncovered.get(s.symbol, 0.0), 3),
+                },
+            )
             row["sessions"] += 1
-            counts = {"rows": s.rows, "messages": s.messages, "checked": self.ok(s) + self.failed(s), "ok": self.ok(s),
-                      "failed": self.failed(s), "failed_live": s.failed_live, "unproven": s.unproven,
-                      "in_doubt": s.in_doubt}  # fmt: skip
+            counts = {
+                "rows": s.rows,
+                "messages": s.messages,
+                "checked": self.ok(s) + self.failed(s),
+                "ok": self.ok(s),
+                "failed": self.failed(s),
+                "failed_live": s.failed_live,
+                "unproven": s.unproven,
+                "in_doubt": s.in_doubt,
+            }
             for key, value in counts.items():
                 row[key] += value
-        total = {k: sum(r[k] for r in symbols.values()) for k in
-                 ("rows", "messages", "checked", "ok", "failed", "failed_live", "unproven", "in_doubt")}  # fmt: skip
-        return {"holds": self.holds, **total, "gaps": self.gaps.num_rows, "rule_L3": self.rule("L3"),
-                "faults": self.faults, "symbols": [symbols[k] for k in sorted(symbols)]}  # fmt: skip
+        total = {
+            k: sum(r[k] for r in symbols.values())
+            for k in ("rows", "messages", "checked", "ok", "failed", "failed_live", "unproven", "in_doubt")
+        }
+        return {
+            "holds": self.holds,
+            **total,
+            "gaps": self.gaps.num_rows,
+            "rule_L3": self.rule("L3"),
+            "faults": self.faults,
+            "symbols": [symbols[k] for k in sorted(symbols)],
+        }
 
 
 def verify(captures: Captures, day: date | None = None, progress: Callable[[int], None] = lambda rows: None) -> Proof:
@@ -224,8 +252,10 @@ def _row_faults(captures: Captures, streams: list[Stream], day: date | None) -> 
     faults = []
     for row in captures.sessions().to_pylist():
         if row["ended_ns"] is not None and row["rows"] != held.get(row["session"], 0):
-            faults.append(f"session {row['session']} ({row['service']}) had {row['rows']} rows, "
-                          f"{held.get(row['session'], 0)} are here")  # fmt: skip
+            faults.append(
+                f"session {row['session']} ({row['service']}) had {row['rows']} rows, "
+                f"{held.get(row['session'], 0)} are here"
+            )
     return faults
 
 
@@ -238,8 +268,11 @@ def uncovered(captures: Captures, streams: list[Stream], gaps: pa.Table) -> dict
     out: dict[str, float] = {}
     for symbol in {s.symbol for s in streams}:
         services = {sessions.get(s.session) for s in streams if s.symbol == symbol}
-        spans = [(max(r["opened_ns"], begin), min(r["closed_ns"] or end, end)) for r in rows
-                 if r["symbol"] in (None, symbol) and (r["service"] is None or r["service"] in services)]  # fmt: skip
+        spans = [
+            (max(r["opened_ns"], begin), min(r["closed_ns"] or end, end))
+            for r in rows
+            if r["symbol"] in (None, symbol) and (r["service"] is None or r["service"] in services)
+        ]
         out[symbol] = _union(spans) / 1e9
     return out
 
@@ -250,5 +283,3 @@ def _union(spans: list[tuple[int, int]]) -> int:
         total += max(0, b - max(a, reach))
         reach = max(reach, b)
     return total
-
-

@@ -24,8 +24,14 @@ from recorder import layout, notes, schema
 from recorder.layout import Tree
 
 #: the time that says which session date a row belongs to
-_TIME = {"ticks": "recv_ns", "gaps": "opened_ns", "sessions": "started_ns", "instruments": "recv_ns",
-         "status": "recv_ns", "checkpoints": "recv_ns"}  # fmt: skip
+_TIME = {
+    "ticks": "recv_ns",
+    "gaps": "opened_ns",
+    "sessions": "started_ns",
+    "instruments": "recv_ns",
+    "status": "recv_ns",
+    "checkpoints": "recv_ns",
+}
 
 
 class Writer:
@@ -53,8 +59,10 @@ class Writer:
     def _load(self) -> dict[str, Any]:
         if not self._commit.exists():
             if any(self.tree.dates(table) for table in layout.TABLES):
-                raise CaptureError(f"{self.tree.root} holds files but {self._commit} is missing: restore it, or "
-                                   "record into a new directory (the journal still holds what it holds)")  # fmt: skip
+                raise CaptureError(
+                    f"{self.tree.root} holds files but {self._commit} is missing: restore it, or "
+                    "record into a new directory (the journal still holds what it holds)"
+                )
             begin = {"position": 0, "decoders": {}, "ledger": None}
             layout.write_atomically(self._commit, json.dumps(begin).encode(), self.tree.state)
             return begin
@@ -148,8 +156,12 @@ def metadata(table: str, more: dict[str, str]) -> dict[str, str]:
     """Key-value metadata of a file."""
     from kfix_md import __version__
 
-    return {"kfix_md.table": table, "kfix_md.schema": schema.VERSION, "kfix_md.version": __version__,
-            **{f"kfix_md.{key}": value for key, value in more.items()}}  # fmt: skip
+    return {
+        "kfix_md.table": table,
+        "kfix_md.schema": schema.VERSION,
+        "kfix_md.version": __version__,
+        **{f"kfix_md.{key}": value for key, value in more.items()},
+    }
 
 
 def write_file(path: Path, table: str, rows: pa.Table, more: dict[str, str], row_group: int, level: int) -> None:

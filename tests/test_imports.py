@@ -15,10 +15,16 @@ ROOT = Path(__file__).resolve().parent.parent
 #: The layers, lowest first: group -> the modules or packages in it. A group may import itself and any group that
 #: ALLOWED names for it; docs/architecture.md shows the same picture.
 GROUPS = {
-    "base": ("kfix_md", "kfix_md.errors", "kfix_md.services", "kfix_md.trading_day", "kfix_md._state",
-             "kfix_md._entry", "kfix_md._ids"),
-    "decode": ("kfix_md._frame", "kfix_md._fields", "kfix_md._codec", "kfix_md._stream",
-               "kfix_md.instruments"),
+    "base": (
+        "kfix_md",
+        "kfix_md.errors",
+        "kfix_md.services",
+        "kfix_md.trading_day",
+        "kfix_md._state",
+        "kfix_md._entry",
+        "kfix_md._ids",
+    ),
+    "decode": ("kfix_md._frame", "kfix_md._fields", "kfix_md._codec", "kfix_md._stream", "kfix_md.instruments"),
     "book": ("kfix_md._book", "kfix_md._book_l3"),
     "shm": ("kfix_md.shm",),
     "journal": ("kfix_md.journal",),
@@ -50,8 +56,22 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("recorder.cli", "kfix_md.feed.processes.supervise"): "kfix record runs one process per service as the feed does",
 }
 
-HEAVY = ("pyarrow", "uvloop", "click", "rich", "pydantic", "prometheus_client", "aiofastnet", "cryptography",
-         "simplefix", "zstandard", "asyncio", "recorder", "pandas", "polars")  # fmt: skip
+HEAVY = (
+    "pyarrow",
+    "uvloop",
+    "click",
+    "rich",
+    "pydantic",
+    "prometheus_client",
+    "aiofastnet",
+    "cryptography",
+    "simplefix",
+    "zstandard",
+    "asyncio",
+    "recorder",
+    "pandas",
+    "polars",
+)
 
 
 def module_name(path: Path) -> str:
@@ -201,7 +221,7 @@ def test_the_reader_of_cython_imports_reads_every_form():
         *("kfix_md._entry.STATE_LIVE", "kfix_md._entry.TopOfBook", "kfix_md._book.Book", "kfix_md._book.crossed"),
         *("kfix_md.shm.writer.*", "kfix_md._ids", "cython", "kfix_md.errors", "kfix_md.shm.sibling.continued"),
         "kfix_md.view.BookView",
-    }  # fmt: skip
+    }
 
 
 PYTHON_FORMS = """
@@ -221,7 +241,7 @@ def test_the_reader_of_python_imports_reads_late_ones():
     assert python_imports(PYTHON_FORMS, "kfix_md.shm") == {
         *("kfix_md.errors", "kfix_md.shm.writer", "kfix_md.errors.FeedDead", "kfix_md.config.Config"),
         *("importlib", "recorder.open", "kfix_md.feed.process"),
-    }  # fmt: skip
+    }
 
 
 def test_a_wrong_arrow_is_found():

@@ -25,19 +25,23 @@ struct Field {
 };
 
 // FIX 4.4 and 5.0: tags that state the length of the data field behind them
-int length_tags[] = {90,  93,  95,  212, 348, 350, 352,  354,  356,  358,  360,  362,
+int length_tags[] = {90,  93,  95,  212, 348,  350,  352,  354,  356,  358,  360, 362,
                      364, 445, 618, 621, 1184, 1277, 1280, 1282, 1397, 1401, 1404};
 
 // one field at p; returns where the next one starts. A frame ends with SOH, so that nobody asks for its end
-inline const char *next_field(const char *p, Field &f) {
+inline const char* next_field(const char* p, Field& f) {
     int tag = 0;
-    for (; *p != '='; ++p) tag = tag * 10 + (*p - '0');
+    for (; *p != '='; ++p)
+        tag = tag * 10 + (*p - '0');
     f.begin = f.end = ++p;
-    while (*f.end != SOH) ++f.end;
+    while (*f.end != SOH)
+        ++f.end;
     if (std::find(std::begin(length_tags), std::end(length_tags), tag) != std::end(length_tags)) {
         int64_t n = 0;
-        for (p = f.begin; p < f.end; ++p) n = n * 10 + (*p - '0');
-        for (++p, tag = 0; *p != '='; ++p) tag = tag * 10 + (*p - '0');
+        for (p = f.begin; p < f.end; ++p)
+            n = n * 10 + (*p - '0');
+        for (++p, tag = 0; *p != '='; ++p)
+            tag = tag * 10 + (*p - '0');
         f.begin = p + 1, f.end = f.begin + n;
     }
     f.tag = tag;
@@ -56,7 +60,7 @@ struct Decoder {
     int64_t messages = 0, n_entries = 0, bad = 0;
     uint64_t digest = 0;
 
-    const Precision &precision(std::string_view symbol) {
+    const Precision& precision(std::string_view symbol) {
         if (symbol != last_symbol) {
             last_symbol.assign(symbol);
             auto found = instruments.find(last_symbol);
@@ -65,14 +69,16 @@ struct Decoder {
         return last;
     }
 
-    void list(const char *p, const char *end) {  // 35=y
+    void list(const char* p, const char* end) {  // 35=y
         Field f;
         std::string symbol;
         Precision seen{};
         while (p < end) {
             p = next_field(p, f);
-            if (f.tag == 55) symbol.assign(f.begin, f.end);
-            if (f.tag == 5010) seen.qty = as_int(f.begin, f.end);
+            if (f.tag == 55)
+                symbol.assign(f.begin, f.end);
+            if (f.tag == 5010)
+                seen.qty = as_int(f.begin, f.end);
             if (f.tag == 2349) {
                 seen.price = as_int(f.begin, f.end);
                 seen.row = instruments.size();
@@ -81,57 +87,94 @@ struct Decoder {
         }
     }
 
-    void market_data(const char *p, const char *end, bool snapshot) {  // 35=W, 35=X
+    void market_data(const char* p, const char* end, bool snapshot) {  // 35=W, 35=X
         Field f;
         size_t n = 0;
-        Entry *e = nullptr;
+        Entry* e = nullptr;
         Precision precisions{};
         int64_t sending = 0, crc = 0;
         const int starts = snapshot ? 269 : 279;
         while (p < end) {
             p = next_field(p, f);
             if (f.tag == starts) {
-                if (n == entries.size()) entries.resize(2 * n);
+                if (n == entries.size())
+                    entries.resize(2 * n);
                 e = &entries[n++];
                 std::memset(e, 0, sizeof *e);
                 e->instrument = precisions.row;
             }
             switch (f.tag) {
-                case 52: sending = as_stamp_ns(f.begin, f.end); break;
-                case 55: precisions = precision({f.begin, size_t(f.end - f.begin)}); break;
-                case 279: e->action = *f.begin - '0'; break;
-                case 269: e->side = *f.begin - '0'; break;
-                case 278: as_id(f.begin, f.end, *e); break;
-                case 270: e->price = as_fixed(f.begin, f.end, precisions.price); break;
-                case 271: e->qty = as_fixed(f.begin, f.end, precisions.qty); break;
-                case 273: e->event_ns = sending - sending % DAY_NS + as_clock_ns(f.begin, f.end); break;
-                case 5060: e->event_ns = as_iso_ns(f.begin, f.end); break;
-                case 5273: e->queue_ns = as_iso_ns(f.begin, f.end); break;
-                case 40: e->ord_type = *f.begin - '0'; break;
-                case 2446: e->aggressor = *f.begin - '0'; break;
-                case 5041: crc = as_int(f.begin, f.end); break;
-                default: break;
+                case 52:
+                    sending = as_stamp_ns(f.begin, f.end);
+                    break;
+                case 55:
+                    precisions = precision({f.begin, size_t(f.end - f.begin)});
+                    break;
+                case 279:
+                    e->action = *f.begin - '0';
+                    break;
+                case 269:
+                    e->side = *f.begin - '0';
+                    break;
+                case 278:
+                    as_id(f.begin, f.end, *e);
+                    break;
+                case 270:
+                    e->price = as_fixed(f.begin, f.end, precisions.price);
+                    break;
+                case 271:
+                    e->qty = as_fixed(f.begin, f.end, precisions.qty);
+                    break;
+                case 273:
+                    e->event_ns = sending - sending % DAY_NS + as_clock_ns(f.begin, f.end);
+                    break;
+                case 5060:
+                    e->event_ns = as_iso_ns(f.begin, f.end);
+                    break;
+                case 5273:
+                    e->queue_ns = as_iso_ns(f.begin, f.end);
+                    break;
+                case 40:
+                    e->ord_type = *f.begin - '0';
+                    break;
+                case 2446:
+                    e->aggressor = *f.begin - '0';
+                    break;
+                case 5041:
+                    crc = as_int(f.begin, f.end);
+                    break;
+                default:
+                    break;
             }
         }
         n_entries += n;
-        for (size_t i = 0; i < n; ++i) digest += entries[i].price ^ entries[i].qty ^ entries[i].event_ns;
+        for (size_t i = 0; i < n; ++i)
+            digest += entries[i].price ^ entries[i].qty ^ entries[i].event_ns;
         digest += crc;
     }
 
-    void run(const char *p, int64_t n) {
-        const char *stop = p + n;
-        while (stop - p > 20 && !std::memcmp(p, "8=FIX.4.4\x01" "9=", 12)) {
-            const char *q = p + 12;
+    void run(const char* p, int64_t n) {
+        const char* stop = p + n;
+        while (stop - p > 20 && !std::memcmp(p,
+                                             "8=FIX.4.4\x01"
+                                             "9=",
+                                             12)) {
+            const char* q = p + 12;
             int64_t length = 0;
-            for (; *q != SOH; ++q) length = length * 10 + (*q - '0');
+            for (; *q != SOH; ++q)
+                length = length * 10 + (*q - '0');
             const char *body = q + 1, *tail = body + length;
-            if (tail + 7 > stop) break;
+            if (tail + 7 > stop)
+                break;
             uint8_t sum = 0;
-            for (const char *c = p; c < tail; ++c) sum += uint8_t(*c);
+            for (const char* c = p; c < tail; ++c)
+                sum += uint8_t(*c);
             bad += as_int(tail + 3, tail + 6) != sum;
             ++messages;
-            if (body[3] == 'W' || body[3] == 'X') market_data(body, tail, body[3] == 'W');
-            if (body[3] == 'y') list(body, tail);
+            if (body[3] == 'W' || body[3] == 'X')
+                market_data(body, tail, body[3] == 'W');
+            if (body[3] == 'y')
+                list(body, tail);
             p = tail + 7;
         }
     }
@@ -143,18 +186,25 @@ struct Level {
     int64_t price, qty;
 };
 
-inline bool before(int side, int64_t a, int64_t b) { return side ? a > b : a < b; }  // worse prices first
+inline bool before(int side, int64_t a, int64_t b) {
+    return side ? a > b : a < b;
+}  // worse prices first
 
 // scan from the best for a while, then a binary search
 template <class Levels>
-inline size_t place(const Levels &levels, int side, int64_t price) {
+inline size_t place(const Levels& levels, int side, int64_t price) {
     size_t i = levels.size(), near = i > 8 ? i - 8 : 0;
-    while (i > near && !before(side, levels[i - 1].price, price)) --i;
-    if (i > near || near == 0) return i;
+    while (i > near && !before(side, levels[i - 1].price, price))
+        --i;
+    if (i > near || near == 0)
+        return i;
     size_t low = 0;
     while (low < i) {
         size_t mid = (low + i) / 2;
-        if (before(side, levels[mid].price, price)) low = mid + 1; else i = mid;
+        if (before(side, levels[mid].price, price))
+            low = mid + 1;
+        else
+            i = mid;
     }
     return i;
 }
@@ -163,7 +213,8 @@ uint32_t crc_table[256];
 bool crc_ready = [] {
     for (uint32_t i = 0; i < 256; ++i) {
         uint32_t c = i;
-        for (int k = 0; k < 8; ++k) c = c & 1 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
+        for (int k = 0; k < 8; ++k)
+            c = c & 1 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
         crc_table[i] = c;
     }
     return true;
@@ -172,22 +223,30 @@ bool crc_ready = [] {
 inline uint32_t crc_number(uint32_t crc, int64_t v) {
     char text[20];
     int n = 0;
-    for (; v > 0; v /= 10) text[n++] = char('0' + v % 10);
-    while (n > 0) crc = crc_table[(crc ^ uint8_t(text[--n])) & 255] ^ (crc >> 8);
+    for (; v > 0; v /= 10)
+        text[n++] = char('0' + v % 10);
+    while (n > 0)
+        crc = crc_table[(crc ^ uint8_t(text[--n])) & 255] ^ (crc >> 8);
     return crc;
 }
 
 struct FlatBook {  // L2
     std::vector<Level> sides[2];
-    FlatBook() { sides[0].reserve(4096), sides[1].reserve(4096); }
-    void clear() { sides[0].clear(), sides[1].clear(); }
-    void apply(const Entry &e) {
-        if (e.side > 1) return;
-        auto &levels = sides[e.side];
+    FlatBook() {
+        sides[0].reserve(4096), sides[1].reserve(4096);
+    }
+    void clear() {
+        sides[0].clear(), sides[1].clear();
+    }
+    void apply(const Entry& e) {
+        if (e.side > 1)
+            return;
+        auto& levels = sides[e.side];
         size_t i = place(levels, e.side, e.price);
         bool there = i < levels.size() && levels[i].price == e.price;
         if (e.action >= 2 || e.qty == 0) {
-            if (there) levels.erase(levels.begin() + i);
+            if (there)
+                levels.erase(levels.begin() + i);
         } else if (there) {
             levels[i].qty = e.qty;
         } else {
@@ -197,9 +256,9 @@ struct FlatBook {  // L2
     uint32_t crc() const {
         uint32_t c = 0xFFFFFFFFu;
         for (int side : {1, 0}) {
-            const auto &levels = sides[side];
+            const auto& levels = sides[side];
             for (size_t k = 0; k < std::min<size_t>(10, levels.size()); ++k) {
-                const Level &level = levels[levels.size() - 1 - k];
+                const Level& level = levels[levels.size() - 1 - k];
                 c = crc_number(crc_number(c, level.price), level.qty);
             }
         }
@@ -224,7 +283,9 @@ struct Queue {
 
 struct Key {
     uint64_t hi, lo;
-    bool operator==(const Key &o) const { return hi == o.hi && lo == o.lo; }
+    bool operator==(const Key& o) const {
+        return hi == o.hi && lo == o.lo;
+    }
 };
 
 struct OrderBook {  // L3: open addressing from id to slab row, flat levels, a linked queue per level
@@ -233,11 +294,16 @@ struct OrderBook {  // L3: open addressing from id to slab row, flat levels, a l
     std::vector<int32_t> free_rows, table = std::vector<int32_t>(1 << 16, -1);
     size_t live = 0;
 
-    static uint64_t hash(uint64_t hi, uint64_t lo) { return (hi ^ lo * 0x9E3779B97F4A7C15ull) * 0xD6E8FEB86659FD93ull >> 32; }
-    size_t mask() const { return table.size() - 1; }
-    int32_t find(uint64_t hi, uint64_t lo, size_t &at) const {
+    static uint64_t hash(uint64_t hi, uint64_t lo) {
+        return (hi ^ lo * 0x9E3779B97F4A7C15ull) * 0xD6E8FEB86659FD93ull >> 32;
+    }
+    size_t mask() const {
+        return table.size() - 1;
+    }
+    int32_t find(uint64_t hi, uint64_t lo, size_t& at) const {
         for (at = hash(hi, lo) & mask(); table[at] >= 0; at = (at + 1) & mask())
-            if (slab[table[at]].hi == hi && slab[table[at]].lo == lo) return table[at];
+            if (slab[table[at]].hi == hi && slab[table[at]].lo == lo)
+                return table[at];
         return -1;
     }
     void clear() {
@@ -249,34 +315,39 @@ struct OrderBook {  // L3: open addressing from id to slab row, flat levels, a l
         std::vector<int32_t> old = std::move(table);
         table.assign(old.size() * 2, -1);
         for (int32_t row : old) {
-            if (row < 0) continue;
+            if (row < 0)
+                continue;
             size_t at = hash(slab[row].hi, slab[row].lo) & mask();
-            while (table[at] >= 0) at = (at + 1) & mask();
+            while (table[at] >= 0)
+                at = (at + 1) & mask();
             table[at] = row;
         }
     }
     void unlink(size_t hole) {
         for (size_t at = (hole + 1) & mask(); table[at] >= 0; at = (at + 1) & mask()) {
             size_t home = hash(slab[table[at]].hi, slab[table[at]].lo) & mask();
-            if (((at - home) & mask()) >= ((at - hole) & mask())) table[hole] = table[at], hole = at;
+            if (((at - home) & mask()) >= ((at - hole) & mask()))
+                table[hole] = table[at], hole = at;
         }
         table[hole] = -1;
     }
     void remove(int32_t row, size_t at) {
-        Order &o = slab[row];
-        auto &levels = sides[o.side];
+        Order& o = slab[row];
+        auto& levels = sides[o.side];
         size_t i = place(levels, o.side, o.price);
-        Queue &q = levels[i];
+        Queue& q = levels[i];
         (o.prev >= 0 ? slab[o.prev].next : q.head) = o.next;
         (o.next >= 0 ? slab[o.next].prev : q.tail) = o.prev;
         q.qty -= o.qty;
         unlink(at);
-        if (--q.count == 0) levels.erase(levels.begin() + i);
+        if (--q.count == 0)
+            levels.erase(levels.begin() + i);
         free_rows.push_back(row);
         --live;
     }
-    void add(const Entry &e) {
-        if (live * 2 >= table.size()) grow();
+    void add(const Entry& e) {
+        if (live * 2 >= table.size())
+            grow();
         int32_t row;
         if (free_rows.empty()) {
             row = slab.size();
@@ -285,13 +356,14 @@ struct OrderBook {  // L3: open addressing from id to slab row, flat levels, a l
             row = free_rows.back();
             free_rows.pop_back();
         }
-        auto &levels = sides[e.side];
+        auto& levels = sides[e.side];
         size_t i = place(levels, e.side, e.price);
         if (i == levels.size() || levels[i].price != e.price)
             levels.insert(levels.begin() + i, Queue{e.price, 0, -1, -1, 0});
-        Queue &q = levels[i];
+        Queue& q = levels[i];
         int32_t after = q.tail;
-        while (after >= 0 && slab[after].queue_ns > e.queue_ns) after = slab[after].prev;
+        while (after >= 0 && slab[after].queue_ns > e.queue_ns)
+            after = slab[after].prev;
         int32_t next = after >= 0 ? slab[after].next : q.head;
         slab[row] = Order{e.price, e.qty, e.queue_ns, e.id_hi, e.id_lo, after, next, e.side};
         (after >= 0 ? slab[after].next : q.head) = row;
@@ -300,32 +372,36 @@ struct OrderBook {  // L3: open addressing from id to slab row, flat levels, a l
         ++q.count;
         ++live;
         size_t at = hash(e.id_hi, e.id_lo) & mask();
-        while (table[at] >= 0) at = (at + 1) & mask();
+        while (table[at] >= 0)
+            at = (at + 1) & mask();
         table[at] = row;
     }
-    void apply(const Entry &e) {
-        if (e.side > 1) return;
+    void apply(const Entry& e) {
+        if (e.side > 1)
+            return;
         size_t at;
         int32_t row = find(e.id_hi, e.id_lo, at);
         if (e.action >= 2 || e.qty == 0) {
-            if (row >= 0) remove(row, at);
+            if (row >= 0)
+                remove(row, at);
             return;
         }
         if (row >= 0 && slab[row].price == e.price && slab[row].side == e.side && slab[row].queue_ns == e.queue_ns) {
-            auto &levels = sides[e.side];
+            auto& levels = sides[e.side];
             levels[place(levels, e.side, e.price)].qty += e.qty - slab[row].qty;
             slab[row].qty = e.qty;
             return;
         }
-        if (row >= 0) remove(row, at);
+        if (row >= 0)
+            remove(row, at);
         add(e);
     }
     uint32_t crc() const {
         uint32_t c = 0xFFFFFFFFu;
         for (int side : {1, 0}) {
-            const auto &levels = sides[side];
+            const auto& levels = sides[side];
             for (size_t k = 0; k < std::min<size_t>(10, levels.size()); ++k) {
-                const Queue &q = levels[levels.size() - 1 - k];
+                const Queue& q = levels[levels.size() - 1 - k];
                 for (int32_t row = q.head; row >= 0; row = slab[row].next)
                     c = crc_number(crc_number(c, q.price), slab[row].qty);
             }
@@ -341,17 +417,19 @@ FlatBook flat_book;
 OrderBook order_book;
 
 template <class Book>
-void open_book(Book &book, const Entry *entries, int64_t n) {
+void open_book(Book& book, const Entry* entries, int64_t n) {
     book.clear();
-    for (int64_t i = 0; i < n; ++i) book.apply(entries[i]);
+    for (int64_t i = 0; i < n; ++i)
+        book.apply(entries[i]);
 }
 
 template <class Book>
-uint64_t run_book(Book &book, const Entry *entries, const int64_t *ends, int64_t messages, int with_crc) {
+uint64_t run_book(Book& book, const Entry* entries, const int64_t* ends, int64_t messages, int with_crc) {
     uint64_t digest = 0;
     int64_t at = 0;
     for (int64_t m = 0; m < messages; ++m) {
-        for (; at < ends[m]; ++at) book.apply(entries[at]);
+        for (; at < ends[m]; ++at)
+            book.apply(entries[at]);
         digest += with_crc ? book.crc() : book.digest();
     }
     return digest;
@@ -362,23 +440,23 @@ uint64_t run_book(Book &book, const Entry *entries, const int64_t *ends, int64_t
 extern "C" {
 
 // decodes a clean stream; out: messages, entries, wrong checksums, digest
-void reference_decode(const char *data, int64_t n, int64_t *out) {
+void reference_decode(const char* data, int64_t n, int64_t* out) {
     Decoder decoder;
     decoder.run(data, n);
     out[0] = decoder.messages, out[1] = decoder.n_entries, out[2] = decoder.bad, out[3] = int64_t(decoder.digest);
 }
 
 // a book that holds these entries and nothing else
-uint64_t reference_book_open(int level, const void *entries, int64_t n) {
-    auto e = static_cast<const Entry *>(entries);
+uint64_t reference_book_open(int level, const void* entries, int64_t n) {
+    auto e = static_cast<const Entry*>(entries);
     level == 3 ? open_book(order_book, e, n) : open_book(flat_book, e, n);
     return 0;
 }
 
 // applies entries message by message (ends[m]: one past the last entry of message m); the sum of the CRCs
 // after each message, or, without CRC, of something of the best levels
-uint64_t reference_book_run(int level, const void *entries, const int64_t *ends, int64_t messages, int with_crc) {
-    auto e = static_cast<const Entry *>(entries);
+uint64_t reference_book_run(int level, const void* entries, const int64_t* ends, int64_t messages, int with_crc) {
+    auto e = static_cast<const Entry*>(entries);
     return level == 3 ? run_book(order_book, e, ends, messages, with_crc)
                       : run_book(flat_book, e, ends, messages, with_crc);
 }

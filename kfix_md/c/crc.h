@@ -18,13 +18,13 @@
 #define KFIX_HAVE_CLMUL 0
 #endif
 
-#define KFIX_POLY 0xEDB88320u
+#define KFIX_POLY   0xEDB88320u
 #define KFIX_POWERS 2048 /* x^(8n) for n below this by table; longer texts by one more product */
 
 static uint32_t kfix_slice[8][256];
 static uint32_t kfix_power[KFIX_POWERS];
 static uint32_t kfix_power_high[KFIX_POWERS]; /* x^(8 * KFIX_POWERS * n) */
-static uint32_t kfix_power_inverse[64];      /* x^(-8n): takes back the move by n bytes */
+static uint32_t kfix_power_inverse[64];       /* x^(-8n): takes back the move by n bytes */
 static int kfix_use_clmul;
 
 /* 63-bit carry-less product of two 32-bit polynomials, by shifts: the oracle of the instruction */
@@ -37,7 +37,8 @@ static inline uint64_t kfix_clmul_plain(uint32_t a, uint32_t b) {
         table[i] = table[i / 2] << 1;
         table[i + 1] = table[i] ^ a;
     }
-    for (int shift = 28; shift >= 0; shift -= 4) product = (product << 4) ^ table[(b >> shift) & 15];
+    for (int shift = 28; shift >= 0; shift -= 4)
+        product = (product << 4) ^ table[(b >> shift) & 15];
     return product;
 }
 
@@ -47,7 +48,9 @@ static inline uint64_t kfix_clmul(uint32_t a, uint32_t b) {
     if (__builtin_expect(kfix_use_clmul, 1)) {
         uint64_t product; /* asm, so that the function inlines without raising the whole file's target */
         __asm__("movd %1, %%xmm0\n\tmovd %2, %%xmm1\n\tpclmulqdq $0, %%xmm1, %%xmm0\n\tmovq %%xmm0, %0"
-                : "=r"(product) : "r"(a), "r"(b) : "xmm0", "xmm1");
+                : "=r"(product)
+                : "r"(a), "r"(b)
+                : "xmm0", "xmm1");
         return product;
     }
 #endif
@@ -61,11 +64,14 @@ static inline uint32_t kfix_reduce(uint64_t product) {
            kfix_slice[1][(high >> 16) & 255] ^ kfix_slice[0][high >> 24];
 }
 
-static inline uint32_t kfix_crc_multiply(uint32_t a, uint32_t b) { return kfix_reduce(kfix_clmul(a, b)); }
+static inline uint32_t kfix_crc_multiply(uint32_t a, uint32_t b) {
+    return kfix_reduce(kfix_clmul(a, b));
+}
 
 /* x^(8 n): what a raw CRC is multiplied with when n bytes follow it */
 static inline uint32_t kfix_crc_power(uint32_t n) {
-    if (__builtin_expect(n < KFIX_POWERS, 1)) return kfix_power[n];
+    if (__builtin_expect(n < KFIX_POWERS, 1))
+        return kfix_power[n];
     uint32_t high = n / KFIX_POWERS, result = kfix_power[n % KFIX_POWERS];
     for (; high >= KFIX_POWERS; high -= KFIX_POWERS - 1)
         result = kfix_crc_multiply(result, kfix_power_high[KFIX_POWERS - 1]);
@@ -91,7 +97,7 @@ static inline uint64_t kfix_eight_digits(uint32_t v) {
 
 /* raw CRC of the decimal digits of v < 10^18; *length becomes their number. Zero bytes in place of leading
  * zeros change no raw CRC, so that whole words are taken. */
-static inline uint32_t kfix_crc_digits(uint64_t v, int *length) {
+static inline uint32_t kfix_crc_digits(uint64_t v, int* length) {
     uint32_t crc = 0;
     uint64_t digits, zeros;
     int n = 8;
@@ -110,7 +116,7 @@ static inline uint32_t kfix_crc_digits(uint64_t v, int *length) {
 
 /* raw CRC of the decimal digits of price, then of qty; *length becomes the number of characters.
  * A negative price keeps its sign, as str() would print it. */
-static uint32_t kfix_crc_level_plain(int64_t price, int64_t qty, uint8_t *length) {
+static uint32_t kfix_crc_level_plain(int64_t price, int64_t qty, uint8_t* length) {
     int p, q;
     uint32_t head, tail = kfix_crc_digits(qty < 0 ? 0 - (uint64_t)qty : (uint64_t)qty, &q);
     if (__builtin_expect(price < 0, 0)) {
@@ -128,18 +134,18 @@ static uint32_t kfix_crc_level_plain(int64_t price, int64_t qty, uint8_t *length
 static uint64_t kfix_fold[17][2]; /* x^(8 n + 32) and x^(8 n - 32): what moves the two halves of 128 bits by n bytes */
 
 /* characters of sixteen digits, the first in the lowest byte, zero bytes for leading zeros; *length is their number */
-static inline __m128i kfix_shown(__m128i digits, int *length) {
+static inline __m128i kfix_shown(__m128i digits, int* length) {
     static const uint8_t shown[32] = {0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
                                       '0', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0'};
     int zeros = _mm_movemask_epi8(_mm_cmpeq_epi8(digits, _mm_setzero_si128()));
     int leading = __builtin_ctz(((unsigned)zeros ^ 0xFFFFu) | 0x8000u);
     *length = 16 - leading;
-    return _mm_or_si128(digits, _mm_loadu_si128((const __m128i *)(shown + 16 - leading)));
+    return _mm_or_si128(digits, _mm_loadu_si128((const __m128i*)(shown + 16 - leading)));
 }
 
 /* The same for 0 <= price, qty < 10^16. The digits of both are taken apart together: eight, four, two and one at a
  * time. The text of price, moved by the length of that of qty, and that of qty are summed and folded to 32 bits. */
-__attribute__((target("pclmul"))) static uint32_t kfix_crc_level_clmul(uint64_t price, uint64_t qty, uint8_t *length) {
+__attribute__((target("pclmul"))) static uint32_t kfix_crc_level_clmul(uint64_t price, uint64_t qty, uint8_t* length) {
     uint64_t price_high = price / 100000000, qty_high = qty / 100000000;
     uint64_t price_both = price_high | (price - price_high * 100000000) << 32;
     uint64_t qty_both = qty_high | (qty - qty_high * 100000000) << 32;
@@ -154,12 +160,13 @@ __attribute__((target("pclmul"))) static uint32_t kfix_crc_level_clmul(uint64_t 
     __m128i price_twos = _mm_unpacklo_epi8(x, zero), qty_twos = _mm_unpackhi_epi8(x, zero);
     const __m128i by_10 = _mm_set1_epi16(6554), back = _mm_set1_epi16(10 * 256 - 1);
     int price_n, qty_n;
-    __m128i text = kfix_shown(_mm_sub_epi16(_mm_slli_epi16(price_twos, 8),
-                                            _mm_mullo_epi16(_mm_mulhi_epu16(price_twos, by_10), back)), &price_n);
-    __m128i last = kfix_shown(_mm_sub_epi16(_mm_slli_epi16(qty_twos, 8),
-                                            _mm_mullo_epi16(_mm_mulhi_epu16(qty_twos, by_10), back)), &qty_n);
+    __m128i text = kfix_shown(
+        _mm_sub_epi16(_mm_slli_epi16(price_twos, 8), _mm_mullo_epi16(_mm_mulhi_epu16(price_twos, by_10), back)),
+        &price_n);
+    __m128i last = kfix_shown(
+        _mm_sub_epi16(_mm_slli_epi16(qty_twos, 8), _mm_mullo_epi16(_mm_mulhi_epu16(qty_twos, by_10), back)), &qty_n);
     *length = (uint8_t)(price_n + qty_n);
-    __m128i move = _mm_loadu_si128((const __m128i *)kfix_fold[qty_n]);
+    __m128i move = _mm_loadu_si128((const __m128i*)kfix_fold[qty_n]);
     const __m128i by_64 = _mm_set_epi64x(0x0CCAA009E, 0x163CD6124); /* x^96, x^64 modulo the polynomial, reflected */
     const __m128i barrett = _mm_set_epi64x(0x1F7011641, 0x1DB710641), low = _mm_setr_epi32(-1, 0, -1, 0);
     x = _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(text, move, 0x00), _mm_clmulepi64_si128(text, move, 0x11)),
@@ -172,31 +179,34 @@ __attribute__((target("pclmul"))) static uint32_t kfix_crc_level_clmul(uint64_t 
 }
 #endif
 
-static inline uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t *length) {
+static inline uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t* length) {
 #if KFIX_HAVE_CLMUL
-    if (__builtin_expect(kfix_use_clmul && (uint64_t)price < 10000000000000000ull &&
-                         (uint64_t)qty < 10000000000000000ull, 1))
+    if (__builtin_expect(
+            kfix_use_clmul && (uint64_t)price < 10000000000000000ull && (uint64_t)qty < 10000000000000000ull, 1))
         return kfix_crc_level_clmul((uint64_t)price, (uint64_t)qty, length);
 #endif
     return kfix_crc_level_plain(price, qty, length);
 }
 
-#define KFIX_CRC_LEVELS 10 /* 5041 covers ten levels a side, and most sides have them: loops of that many are unrolled */
+#define KFIX_CRC_LEVELS \
+    10 /* 5041 covers ten levels a side, and most sides have them: loops of that many are unrolled */
 
 /* bit i is set for each of n <= 10 levels whose CRC is not valid */
-static inline uint32_t kfix_crc_stale(const kfix_level_aux *level, int n) {
+static inline uint32_t kfix_crc_stale(const kfix_level_aux* level, int n) {
     uint32_t stale = 0;
     if (__builtin_expect(n == KFIX_CRC_LEVELS, 1)) {
 #pragma GCC unroll 10
-        for (int i = 0; i < KFIX_CRC_LEVELS; i++) stale |= (uint32_t)(level[i].length == 0) << i;
+        for (int i = 0; i < KFIX_CRC_LEVELS; i++)
+            stale |= (uint32_t)(level[i].length == 0) << i;
         return stale;
     }
-    for (int i = 0; i < n; i++) stale |= (uint32_t)(level[i].length == 0) << i;
+    for (int i = 0; i < n; i++)
+        stale |= (uint32_t)(level[i].length == 0) << i;
     return stale;
 }
 
 /* raw CRC of the texts of n <= 10 levels, the last one first; their length goes to *length */
-static uint32_t kfix_crc_join_plain(const kfix_level_aux *level, int n, int32_t *length) {
+static uint32_t kfix_crc_join_plain(const kfix_level_aux* level, int n, int32_t* length) {
     uint64_t product = 0;
     uint32_t follows = 0;
     for (int i = 0; i < n; i++) {
@@ -208,10 +218,9 @@ static uint32_t kfix_crc_join_plain(const kfix_level_aux *level, int n, int32_t 
 }
 
 #if KFIX_HAVE_CLMUL
-#define KFIX_TIMES(crc, power) \
-    _mm_clmulepi64_si128(_mm_cvtsi32_si128((int)(crc)), _mm_cvtsi32_si128((int)(power)), 0)
+#define KFIX_TIMES(crc, power) _mm_clmulepi64_si128(_mm_cvtsi32_si128((int)(crc)), _mm_cvtsi32_si128((int)(power)), 0)
 
-__attribute__((target("pclmul"))) static uint32_t kfix_crc_join_ten(const kfix_level_aux *level, int32_t *length) {
+__attribute__((target("pclmul"))) static uint32_t kfix_crc_join_ten(const kfix_level_aux* level, int32_t* length) {
     __m128i product = _mm_setzero_si128();
     uint32_t follows = 0;
     /* four bytes at a time, as they are written: wider loads would wait for the level just changed */
@@ -221,7 +230,8 @@ __attribute__((target("pclmul"))) static uint32_t kfix_crc_join_ten(const kfix_l
         follows += level[i].length;
     }
     *length = (int32_t)follows;
-    if (__builtin_expect(follows >= KFIX_POWERS, 0)) return kfix_crc_join_plain(level, KFIX_CRC_LEVELS, length);
+    if (__builtin_expect(follows >= KFIX_POWERS, 0))
+        return kfix_crc_join_plain(level, KFIX_CRC_LEVELS, length);
     return kfix_reduce((uint64_t)_mm_cvtsi128_si64(product));
 }
 
@@ -233,9 +243,10 @@ __attribute__((target("pclmul"))) static uint32_t kfix_crc_both_clmul(uint32_t h
 }
 #endif
 
-static inline uint32_t kfix_crc_join(const kfix_level_aux *level, int n, int32_t *length) {
+static inline uint32_t kfix_crc_join(const kfix_level_aux* level, int n, int32_t* length) {
 #if KFIX_HAVE_CLMUL
-    if (__builtin_expect(kfix_use_clmul && n == KFIX_CRC_LEVELS, 1)) return kfix_crc_join_ten(level, length);
+    if (__builtin_expect(kfix_use_clmul && n == KFIX_CRC_LEVELS, 1))
+        return kfix_crc_join_ten(level, length);
 #endif
     return kfix_crc_join_plain(level, n, length);
 }
@@ -244,7 +255,8 @@ static inline uint32_t kfix_crc_join(const kfix_level_aux *level, int n, int32_t
 static inline uint32_t kfix_crc_both(uint32_t head, uint32_t head_n, uint32_t tail, uint32_t tail_n) {
     uint32_t tail_power = kfix_crc_power(tail_n), all_power = kfix_crc_power(head_n + tail_n);
 #if KFIX_HAVE_CLMUL
-    if (__builtin_expect(kfix_use_clmul, 1)) return kfix_crc_both_clmul(head, tail_power, all_power, tail);
+    if (__builtin_expect(kfix_use_clmul, 1))
+        return kfix_crc_both_clmul(head, tail_power, all_power, tail);
 #endif
     return kfix_reduce(kfix_clmul(head, tail_power) ^ kfix_clmul(0xFFFFFFFFu, all_power)) ^ tail ^ 0xFFFFFFFFu;
 }
@@ -256,7 +268,8 @@ static inline uint32_t kfix_crc_power_ratio(int32_t n) {
 
 static inline uint32_t kfix_crc_replace_before(uint32_t whole, uint32_t old, int32_t old_n, uint32_t fresh,
                                                int32_t fresh_n, uint32_t after, uint32_t after_n) {
-    if (after_n == 0) return kfix_crc_multiply(whole ^ old, kfix_crc_power_ratio(fresh_n - old_n)) ^ fresh;
+    if (after_n == 0)
+        return kfix_crc_multiply(whole ^ old, kfix_crc_power_ratio(fresh_n - old_n)) ^ fresh;
     uint32_t power = kfix_crc_power(after_n);
     uint32_t before = whole ^ kfix_crc_multiply(old, power) ^ after; /* A, moved by what follows it */
     return kfix_crc_multiply(before, kfix_crc_power_ratio(fresh_n - old_n)) ^ kfix_crc_multiply(fresh, power) ^ after;
@@ -266,15 +279,18 @@ static inline uint32_t kfix_crc_replace_before(uint32_t whole, uint32_t old, int
 static inline uint32_t kfix_crc_replace_after(uint32_t whole, uint32_t old, int32_t old_n, uint32_t fresh,
                                               int32_t fresh_n, uint32_t before, uint32_t after_n) {
     uint32_t change = kfix_crc_multiply(old ^ fresh, kfix_crc_power(after_n));
-    if (fresh_n == old_n || before == 0) return whole ^ change;
-    return whole ^ change ^ kfix_crc_multiply(before, kfix_crc_power(after_n + (uint32_t)old_n) ^
-                                                          kfix_crc_power(after_n + (uint32_t)fresh_n));
+    if (fresh_n == old_n || before == 0)
+        return whole ^ change;
+    return whole ^ change ^
+           kfix_crc_multiply(before,
+                             kfix_crc_power(after_n + (uint32_t)old_n) ^ kfix_crc_power(after_n + (uint32_t)fresh_n));
 }
 
 static void kfix_crc_init(int allow_clmul) {
     for (uint32_t i = 0; i < 256; i++) {
         uint32_t c = i;
-        for (int k = 0; k < 8; k++) c = c & 1 ? KFIX_POLY ^ (c >> 1) : c >> 1;
+        for (int k = 0; k < 8; k++)
+            c = c & 1 ? KFIX_POLY ^ (c >> 1) : c >> 1;
         kfix_slice[0][i] = c;
     }
     for (int i = 0; i < 256; i++)
@@ -293,13 +309,16 @@ static void kfix_crc_init(int allow_clmul) {
     }
     uint32_t step = (kfix_power[KFIX_POWERS - 1] >> 8) ^ kfix_slice[0][kfix_power[KFIX_POWERS - 1] & 255];
     kfix_power_high[0] = kfix_power[0];
-    for (int i = 1; i < KFIX_POWERS; i++) kfix_power_high[i] = kfix_crc_multiply(kfix_power_high[i - 1], step);
+    for (int i = 1; i < KFIX_POWERS; i++)
+        kfix_power_high[i] = kfix_crc_multiply(kfix_power_high[i - 1], step);
     /* the order of x is 2^32 - 1, so that x^-8 = x^(2^32 - 9), by squaring */
     uint32_t inverse = kfix_power[0], base = 0x40000000u; /* the polynomial x */
     for (uint32_t e = 0xFFFFFFFFu - 8; e; e >>= 1, base = kfix_crc_multiply(base, base))
-        if (e & 1) inverse = kfix_crc_multiply(inverse, base);
+        if (e & 1)
+            inverse = kfix_crc_multiply(inverse, base);
     kfix_power_inverse[0] = kfix_power[0];
-    for (int i = 1; i < 64; i++) kfix_power_inverse[i] = kfix_crc_multiply(kfix_power_inverse[i - 1], inverse);
+    for (int i = 1; i < 64; i++)
+        kfix_power_inverse[i] = kfix_crc_multiply(kfix_power_inverse[i - 1], inverse);
 #if KFIX_HAVE_CLMUL
     for (int n = 0; n <= 16; n++) {
         kfix_fold[n][0] = (uint64_t)kfix_power[n + 4] << 1;

@@ -1,5 +1,5 @@
-/* CRC32C (Castagnoli, reflected 0x82F63B78) of what a journal record holds: by table, by the CPU's own instruction, or by
- * carry-less multiplication of four times 128 bits at once, whichever of them this machine does fastest. */
+/* CRC32C (Castagnoli, reflected 0x82F63B78) of what a journal record holds: by table, by the CPU's own instruction, or
+ * by carry-less multiplication of four times 128 bits at once, whichever of them this machine does fastest. */
 #ifndef KFIX_CRC32C_H
 #define KFIX_CRC32C_H
 
@@ -13,7 +13,8 @@ static uint32_t crc32c_table[8][256];
 static void crc32c_init(void) {
     for (uint32_t i = 0; i < 256; i++) {
         uint32_t c = i;
-        for (int k = 0; k < 8; k++) c = (c >> 1) ^ (0x82F63B78u & (0u - (c & 1)));
+        for (int k = 0; k < 8; k++)
+            c = (c >> 1) ^ (0x82F63B78u & (0u - (c & 1)));
         crc32c_table[0][i] = c;
     }
     for (int t = 1; t < 8; t++)
@@ -30,7 +31,8 @@ static uint32_t crc32c_portable(uint32_t crc, const void* data, size_t n) {
               crc32c_table[0][p[7]];
         p += 8, n -= 8;
     }
-    while (n--) crc = (crc >> 8) ^ crc32c_table[0][(crc ^ *p++) & 255];
+    while (n--)
+        crc = (crc >> 8) ^ crc32c_table[0][(crc ^ *p++) & 255];
     return crc;
 }
 
@@ -42,7 +44,8 @@ static uint32_t crc32c_over[64];
 /* x^n modulo the polynomial, bit-reflected */
 static uint32_t crc32c_power(int n) {
     uint32_t power = 0x80000000u;
-    while (n--) power = (power >> 1) ^ (0x82F63B78u & (0u - (power & 1)));
+    while (n--)
+        power = (power >> 1) ^ (0x82F63B78u & (0u - (power & 1)));
     return power;
 }
 
@@ -53,7 +56,8 @@ __attribute__((target("sse4.2"))) static inline uint32_t crc32c_rest(uint64_t cr
         memcpy(&word, p, 8);
         crc = __builtin_ia32_crc32di(crc, word);
     }
-    if (n == 0) return (uint32_t)crc;
+    if (n == 0)
+        return (uint32_t)crc;
     memcpy(&word, p + n - 8, 8);
     word >>= 64 - 8 * n;
     return (uint32_t)(__builtin_ia32_crc32di(0, (word ^ crc) << (64 - 8 * n)) ^ crc >> 8 * n);
@@ -65,7 +69,8 @@ __attribute__((target("sse4.2"))) static uint32_t crc32c_short(uint64_t crc, con
         memcpy(&word, p, 8);
         crc = __builtin_ia32_crc32di(crc, word);
     }
-    while (n--) crc = __builtin_ia32_crc32qi((uint32_t)crc, *p++);
+    while (n--)
+        crc = __builtin_ia32_crc32qi((uint32_t)crc, *p++);
     return (uint32_t)crc;
 }
 
@@ -73,7 +78,8 @@ __attribute__((target("sse4.2"))) static uint32_t crc32c_short(uint64_t crc, con
 __attribute__((target("sse4.2,pclmul"))) static uint32_t crc32c_sse42(uint32_t crc, const void* data, size_t n) {
     const uint8_t* p = (const uint8_t*)data;
     uint64_t a = crc;
-    if (n < 96) return crc32c_short(crc, p, n);
+    if (n < 96)
+        return crc32c_short(crc, p, n);
     while (n >= 96) {
         size_t third = n / 24 < 63 ? n / 24 : 63;
         uint64_t b = 0, c = 0, w[3];
@@ -101,16 +107,17 @@ static uint64_t crc32c_by_512[2], crc32c_by_lane[8];
 __attribute__((target("sse4.2,avx512f,vpclmulqdq"))) static uint32_t crc32c_avx512(uint32_t crc, const void* data,
                                                                                    size_t n) {
     const uint8_t* p = (const uint8_t*)data;
-    if (n < 128) return crc32c_short(crc, p, n);
+    if (n < 128)
+        return crc32c_short(crc, p, n);
     const __m512i by = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)crc32c_by_512));
     const __m512i to_last = _mm512_loadu_si512(crc32c_by_lane);
     __m512i x = _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)crc)));
     for (p += 64, n -= 64; n >= 64; p += 64, n -= 64)
         x = _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(x, by, 0x00), _mm512_clmulepi64_epi128(x, by, 0x11),
                                       _mm512_loadu_si512(p), 0x96);
-    __m512i y = _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(x, to_last, 0x00),
-                                          _mm512_clmulepi64_epi128(x, to_last, 0x11),
-                                          _mm512_maskz_mov_epi64(0xC0, x), 0x96);
+    __m512i y =
+        _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(x, to_last, 0x00),
+                                  _mm512_clmulepi64_epi128(x, to_last, 0x11), _mm512_maskz_mov_epi64(0xC0, x), 0x96);
     __m256i half = _mm256_xor_si256(_mm512_castsi512_si256(y), _mm512_extracti64x4_epi64(y, 1));
     __m128i lane = _mm_xor_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
     uint64_t a = __builtin_ia32_crc32di(0, (uint64_t)_mm_cvtsi128_si64(lane));
@@ -119,7 +126,8 @@ __attribute__((target("sse4.2,avx512f,vpclmulqdq"))) static uint32_t crc32c_avx5
 
 /* bit-reflected, product and reduction bring x^33 of their own */
 static void crc32c_init_powers(void) {
-    for (int words = 1; words < 64; words++) crc32c_over[words] = crc32c_power(64 * words - 33);
+    for (int words = 1; words < 64; words++)
+        crc32c_over[words] = crc32c_power(64 * words - 33);
     crc32c_by_512[0] = crc32c_power(512 + 31), crc32c_by_512[1] = crc32c_power(512 - 33);
     for (int lane = 0; lane < 3; lane++) {
         crc32c_by_lane[2 * lane] = crc32c_power(128 * (3 - lane) + 31);
@@ -130,10 +138,12 @@ static void crc32c_init_powers(void) {
 
 /* By name: "portable", "sse4.2", "avx512"; NULL where this machine has no such thing. */
 static crc32c_fn crc32c_by_name(const char* name) {
-    if (strcmp(name, "portable") == 0) return crc32c_portable;
+    if (strcmp(name, "portable") == 0)
+        return crc32c_portable;
 #if defined(__x86_64__)
     int words = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
-    if (strcmp(name, "sse4.2") == 0 && words) return crc32c_sse42;
+    if (strcmp(name, "sse4.2") == 0 && words)
+        return crc32c_sse42;
     if (strcmp(name, "avx512") == 0 && words && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("vpclmulqdq"))
         return crc32c_avx512;
@@ -147,7 +157,8 @@ static crc32c_fn crc32c_choose(void) {
     crc32c_init_powers();
 #endif
     crc32c_fn best = crc32c_by_name("avx512");
-    if (!best) best = crc32c_by_name("sse4.2");
+    if (!best)
+        best = crc32c_by_name("sse4.2");
     return best ? best : crc32c_portable;
 }
 

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define KFIX_NEAR 8
+#define KFIX_NEAR  8
 #define KFIX_SLACK 16 /* elements behind the capacity that may be read, and written with what is not counted */
 #define KFIX_GUARD 48 /* prices in front of the first: worse than any, and as far as a search for such a one goes */
 
@@ -18,7 +18,7 @@ typedef struct {
     uint32_t length;
 } kfix_level_aux;
 
-static inline int32_t kfix_bisect(const int64_t *p, int32_t left, uint64_t key, uint64_t flip) {
+static inline int32_t kfix_bisect(const int64_t* p, int32_t left, uint64_t key, uint64_t flip) {
     int32_t low = 0;
     while (left > 0) { /* halved without a branch on what is found */
         int32_t half = (left + 1) >> 1;
@@ -30,19 +30,22 @@ static inline int32_t kfix_bisect(const int64_t *p, int32_t left, uint64_t key, 
 
 /* index of the first of n sorted prices (best last) that is not worse than `price`; KFIX_GUARD stand in front.
  * The best eight are all looked at, the best 64 in three steps of three comparisons each. */
-static inline int32_t kfix_locate(const int64_t *p, int32_t n, int64_t price, int offers) {
+static inline int32_t kfix_locate(const int64_t* p, int32_t n, int64_t price, int offers) {
     /* bids ascend, the complements of offers do; with the sign turned they are compared as unsigned, which adds up
      * without a detour */
     const uint64_t flip = offers ? INT64_MAX : 1ull << 63, key = (uint64_t)price ^ flip;
-    const int64_t *q = p + n;
+    const int64_t* q = p + n;
 #define KFIX_NOT_WORSE(at) (((uint64_t)q[at] ^ flip) >= key)
     int32_t better = 0;
-    for (int k = 1; k <= KFIX_NEAR; k++) better += KFIX_NOT_WORSE(-k);
+    for (int k = 1; k <= KFIX_NEAR; k++)
+        better += KFIX_NOT_WORSE(-k);
     q -= better;
     if (better == KFIX_NEAR) {
         q = p + n;
-        if (n >= 64 && KFIX_NOT_WORSE(-64)) return kfix_bisect(p, n - 64, key, flip);
-        if (n >= 16) q -= 16 * (KFIX_NOT_WORSE(-16) + KFIX_NOT_WORSE(-32) + KFIX_NOT_WORSE(-48));
+        if (n >= 64 && KFIX_NOT_WORSE(-64))
+            return kfix_bisect(p, n - 64, key, flip);
+        if (n >= 16)
+            q -= 16 * (KFIX_NOT_WORSE(-16) + KFIX_NOT_WORSE(-32) + KFIX_NOT_WORSE(-48));
         q -= 4 * (KFIX_NOT_WORSE(-4) + KFIX_NOT_WORSE(-8) + KFIX_NOT_WORSE(-12));
         q -= KFIX_NOT_WORSE(-1) + KFIX_NOT_WORSE(-2) + KFIX_NOT_WORSE(-3);
     }
@@ -51,43 +54,46 @@ static inline int32_t kfix_locate(const int64_t *p, int32_t n, int64_t price, in
 }
 
 /* what stands in front of the prices of a side, so that no search needs to know where they begin */
-static inline void kfix_guard(int64_t *p, int offers) {
-    for (int i = 1; i <= KFIX_GUARD; i++) p[-i] = offers ? INT64_MAX : INT64_MIN;
+static inline void kfix_guard(int64_t* p, int offers) {
+    for (int i = 1; i <= KFIX_GUARD; i++)
+        p[-i] = offers ? INT64_MAX : INT64_MIN;
 }
 
 /* With many symbols the book a message is about has left the caches: its lines are asked for as soon as the symbol is
- * known, and arrive while the entries are decoded. `ends`: behind the best of each array, as the last message left it. */
-static inline void kfix_ask(const void *p, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)p + i, 1);
+ * known, and arrive while the entries are decoded. `ends`: behind the best of each array, as the last message left it.
+ */
+static inline void kfix_prefetch(const void* p, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch((const char*)p + i, 1);
 }
 
-static inline void kfix_ask_for(const void *book, const void *const *ends, int n) {
-    kfix_ask(book, 256);
+static inline void kfix_prefetch_book(const void* book, const void* const* ends, int n) {
+    kfix_prefetch(book, 256);
     for (int i = 0; i < n; i++) { /* of a book that has seen nothing yet they are NULL, which is no fault here */
-        __builtin_prefetch((const void *)((uintptr_t)ends[i] - 1), 1);
-        __builtin_prefetch((const void *)((uintptr_t)ends[i] - 65), 1);
+        __builtin_prefetch((const void*)((uintptr_t)ends[i] - 1), 1);
+        __builtin_prefetch((const void*)((uintptr_t)ends[i] - 65), 1);
     }
 }
 
 /* make room for one element of `size` bytes at `at`, behind which `moved` stand */
-static inline void kfix_open_gap(void *at, int32_t moved, size_t size) {
+static inline void kfix_open_gap(void* at, int32_t moved, size_t size) {
     if (moved <= KFIX_NEAR) {
         char held[KFIX_NEAR * 16];
         memcpy(held, at, KFIX_NEAR * size);
-        memcpy((char *)at + size, held, KFIX_NEAR * size);
+        memcpy((char*)at + size, held, KFIX_NEAR * size);
     } else {
-        memmove((char *)at + size, at, (size_t)moved * size);
+        memmove((char*)at + size, at, (size_t)moved * size);
     }
 }
 
 /* take the element at `at` out, behind which `moved` stand */
-static inline void kfix_close_gap(void *at, int32_t moved, size_t size) {
+static inline void kfix_close_gap(void* at, int32_t moved, size_t size) {
     if (moved <= KFIX_NEAR) {
         char held[KFIX_NEAR * 16];
-        memcpy(held, (char *)at + size, KFIX_NEAR * size);
+        memcpy(held, (char*)at + size, KFIX_NEAR * size);
         memcpy(at, held, KFIX_NEAR * size);
     } else {
-        memmove(at, (char *)at + size, (size_t)moved * size);
+        memmove(at, (char*)at + size, (size_t)moved * size);
     }
 }
 #endif

@@ -4,7 +4,7 @@
 #include "scan.h"
 
 /* eight lower case hexadecimal digits held in x, first digit in the lowest byte; *bad gets bits when one is not */
-static inline uint32_t kfix_hex8(uint64_t x, uint64_t *bad) {
+static inline uint32_t kfix_hex8(uint64_t x, uint64_t* bad) {
     uint64_t letter = (x >> 6) & 0x0101010101010101ull;
     uint64_t v = (x & 0x0F0F0F0F0F0F0F0Full) + letter * 9;
     *bad |= (x ^ (v + 0x3030303030303030ull + letter * 0x27)) | (v & 0xF0F0F0F0F0F0F0F0ull) |
@@ -16,17 +16,18 @@ static inline uint32_t kfix_hex8(uint64_t x, uint64_t *bad) {
 
 #if KFIX_WIDE
 /* 16 lower case hexadecimal digits as eight bytes, each in 16 bits; *right loses bits when one is none */
-static inline __m128i kfix_nibbles(__m128i text, __m128i *right) {
-    const __m128i digits = _mm_setr_epi8('0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f');
+static inline __m128i kfix_nibbles(__m128i text, __m128i* right) {
+    const __m128i digits =
+        _mm_setr_epi8('0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f');
     __m128i letter = _mm_cmpgt_epi8(text, _mm_set1_epi8('9'));
     __m128i n = _mm_add_epi8(_mm_and_si128(text, _mm_set1_epi8(15)), _mm_and_si128(letter, _mm_set1_epi8(9)));
     *right = _mm_and_si128(*right, _mm_cmpeq_epi8(_mm_shuffle_epi8(digits, n), text));
-    return _mm_maddubs_epi16(n, _mm_set1_epi16(0x0110));  /* 16, 1 */
+    return _mm_maddubs_epi16(n, _mm_set1_epi16(0x0110)); /* 16, 1 */
 }
 #endif
 
 /* 36 bytes 8-4-4-4-12: 0, or -1 when they are no lower case UUID */
-static inline int kfix_uuid_plain(const char *p, uint64_t *hi, uint64_t *lo) {
+static inline int kfix_uuid_plain(const char* p, uint64_t* hi, uint64_t* lo) {
     uint64_t bad = (uint64_t)((p[8] ^ '-') | (p[13] ^ '-') | (p[18] ^ '-') | (p[23] ^ '-'));
     uint64_t a = kfix_hex8(kfix_load8(p), &bad);
     uint64_t b = kfix_hex8(kfix_load4(p + 9) | (uint64_t)kfix_load4(p + 14) << 32, &bad);
@@ -37,21 +38,22 @@ static inline int kfix_uuid_plain(const char *p, uint64_t *hi, uint64_t *lo) {
     return bad ? -1 : 0;
 }
 
-static inline int kfix_uuid(const char *p, uint64_t *hi, uint64_t *lo) {
+static inline int kfix_uuid(const char* p, uint64_t* hi, uint64_t* lo) {
 #if KFIX_WIDE
-    if (__builtin_expect(kfix_plain, 0)) return kfix_uuid_plain(p, hi, lo);
+    if (__builtin_expect(kfix_scalar, 0))
+        return kfix_uuid_plain(p, hi, lo);
     /* the dashes stand in 8 to 23; the digits in 0 to 17 and in 19 to 35 */
     const __m128i first = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, -1, -1);
     const __m128i second = _mm_setr_epi8(-1, 0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     __m128i right = _mm_set1_epi8(-1);
-    __m128i a = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)p), first);
-    __m128i b = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(p + 20)), second);
+    __m128i a = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i*)p), first);
+    __m128i b = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i*)(p + 20)), second);
     a = kfix_nibbles(_mm_insert_epi16(a, (int)(kfix_load4(p + 16) & 0xFFFF), 7), &right);
     b = kfix_nibbles(_mm_insert_epi8(b, p[19], 0), &right);
     a = _mm_packus_epi16(a, b);
     *hi = __builtin_bswap64((uint64_t)_mm_cvtsi128_si64(a));
     *lo = __builtin_bswap64((uint64_t)_mm_extract_epi64(a, 1));
-    unsigned dashes = kfix_where(_mm_loadu_si128((const __m128i *)(p + 8)), '-') & 0x8421u;
+    unsigned dashes = kfix_where(_mm_loadu_si128((const __m128i*)(p + 8)), '-') & 0x8421u;
     return ((unsigned)_mm_movemask_epi8(right) == 0xFFFFu) & (dashes == 0x8421u) ? 0 : -1;
 #else
     return kfix_uuid_plain(p, hi, lo);
@@ -63,7 +65,7 @@ static inline int kfix_base36(char c) {
 }
 
 /* 19 bytes OXXXXX-XXXXX-XXXXXX, X in 0-9 A-Z: 0, or -1 */
-static inline int kfix_kraken_id(const char *p, uint64_t *hi, uint64_t *lo) {
+static inline int kfix_kraken_id(const char* p, uint64_t* hi, uint64_t* lo) {
     static const uint8_t at[16] = {1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17, 18};
     int bad = (p[0] ^ 'O') | (p[6] ^ '-') | (p[12] ^ '-');
     *hi = *lo = 0;
@@ -77,7 +79,7 @@ static inline int kfix_kraken_id(const char *p, uint64_t *hi, uint64_t *lo) {
 }
 
 /* at most 16 bytes of text, zero padded, big endian */
-static inline void kfix_text_id(const char *p, int n, uint64_t *hi, uint64_t *lo) {
+static inline void kfix_text_id(const char* p, int n, uint64_t* hi, uint64_t* lo) {
     char text[16] = {0};
     memcpy(text, p, (size_t)n);
     *hi = __builtin_bswap64(kfix_load8(text));

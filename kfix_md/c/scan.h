@@ -25,27 +25,29 @@
 #endif
 
 /* KFIX_SIMD=scalar: numbers, times and ids are read without SSE4.1, as on a machine that has none */
-static int kfix_plain __attribute__((unused)) = !KFIX_WIDE;
+static int kfix_scalar __attribute__((unused)) = !KFIX_WIDE;
 
-static inline uint64_t kfix_load8(const char *p) {
+static inline uint64_t kfix_load8(const char* p) {
     uint64_t v;
     memcpy(&v, p, 8);
     return v;
 }
-static inline uint32_t kfix_load4(const char *p) {
+static inline uint32_t kfix_load4(const char* p) {
     uint32_t v;
     memcpy(&v, p, 4);
     return v;
 }
 
 /* the same n bytes (n > 0) at a and b; up to 15 bytes past both may be loaded */
-static inline int kfix_same(const char *a, const char *b, int64_t n) {
+static inline int kfix_equal(const char* a, const char* b, int64_t n) {
 #if KFIX_WIDE
 #define KFIX_SAME(i) \
-    _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)(a + (i))), _mm_loadu_si128((const __m128i *)(b + (i))))
+    _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i*)(a + (i))), _mm_loadu_si128((const __m128i*)(b + (i))))
     __m128i same = KFIX_SAME(0);
-    if (n < 16) return ((unsigned)_mm_movemask_epi8(same) | 0xFFFFu << n) == (0xFFFFu | 0xFFFFu << n);
-    for (int64_t i = 16; i < n - 16; i += 16) same = _mm_and_si128(same, KFIX_SAME(i));
+    if (n < 16)
+        return ((unsigned)_mm_movemask_epi8(same) | 0xFFFFu << n) == (0xFFFFu | 0xFFFFu << n);
+    for (int64_t i = 16; i < n - 16; i += 16)
+        same = _mm_and_si128(same, KFIX_SAME(i));
     return _mm_movemask_epi8(_mm_and_si128(same, KFIX_SAME(n - 16))) == 0xFFFF;
 #undef KFIX_SAME
 #else
@@ -54,47 +56,57 @@ static inline int kfix_same(const char *a, const char *b, int64_t n) {
 }
 
 /* where the next SOH is at or after p, when there is one */
-static inline const char *kfix_next_soh(const char *p) {
+static inline const char* kfix_next_soh(const char* p) {
 #if KFIX_WIDE
     for (;; p += 16) {
-        int found = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8(1)));
-        if (__builtin_expect(found != 0, 1)) return p + __builtin_ctz((unsigned)found);
+        int found = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i*)p), _mm_set1_epi8(1)));
+        if (__builtin_expect(found != 0, 1))
+            return p + __builtin_ctz((unsigned)found);
     }
 #else
-    while (*p != 1) p++;
+    while (*p != 1)
+        p++;
     return p;
 #endif
 }
 
 /* "279=?|269=?|278=" at p; of a snapshot, whose entries have no 279, from its 269 on, which is 6 bytes behind p */
-static inline int kfix_entry_begins(const char *p, int snapshot) {
+static inline int kfix_entry_begins(const char* p, int snapshot) {
 #if KFIX_WIDE
     const __m128i tags = _mm_setr_epi8('2', '7', '9', '=', 0, 1, '2', '6', '9', '=', 0, 1, '2', '7', '8', '=');
-    int same = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)p), tags));
+    int same = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i*)p), tags));
     return (same | 1 << 4 | 1 << 10 | (snapshot ? 0x3F : 0)) == 0xFFFF;
 #else
     return (snapshot || (memcmp(p, "279=", 4) == 0 && p[5] == 1)) && memcmp(p + 6, "269=", 4) == 0 &&
-           memcmp(p + 11, "\x01" "278=", 5) == 0;
+           memcmp(p + 11,
+                  "\x01"
+                  "278=",
+                  5) == 0;
 #endif
 }
 
 /* ---- byte sum modulo 256 (tag 10), for three instruction sets ---- */
 
-#define KFIX_SUM_BODY                                        \
-    uint8_t sum = 0;                                         \
-    for (int64_t i = 0; i < n; i++) sum += (uint8_t)p[i];    \
+#define KFIX_SUM_BODY               \
+    uint8_t sum = 0;                \
+    for (int64_t i = 0; i < n; i++) \
+        sum += (uint8_t)p[i];       \
     return sum;
 
-static uint8_t kfix_sum_scalar(const char *p, int64_t n) { KFIX_SUM_BODY }
+static uint8_t kfix_sum_scalar(const char* p, int64_t n) {
+    KFIX_SUM_BODY
+}
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) static uint8_t kfix_sum_avx2(const char *p, int64_t n) { KFIX_SUM_BODY }
+__attribute__((target("avx2"))) static uint8_t kfix_sum_avx2(const char* p, int64_t n) {
+    KFIX_SUM_BODY
+}
 
 /* the n lowest of 64 bytes, whatever n */
-__attribute__((target("avx512f,avx512bw"))) static inline __m512i kfix_load64(const char *p, int64_t n) {
+__attribute__((target("avx512f,avx512bw"))) static inline __m512i kfix_load64(const char* p, int64_t n) {
     n = n < 0 ? 0 : n > 64 ? 64 : n;
     return _mm512_maskz_loadu_epi8(n ? ~0ull >> (64 - n) : 0, p);
 }
-__attribute__((target("avx512f,avx512bw"))) static uint8_t kfix_sum_avx512(const char *p, int64_t n) {
+__attribute__((target("avx512f,avx512bw"))) static uint8_t kfix_sum_avx512(const char* p, int64_t n) {
     /* the last 256 bytes by masks: nearly every message without a branch on its length */
     __m512i a = _mm512_setzero_si512(), b = a;
     for (; n > 256; p += 128, n -= 128) {
@@ -110,10 +122,10 @@ __attribute__((target("avx512f,avx512bw"))) static uint8_t kfix_sum_avx512(const
 }
 #endif
 
-static uint8_t (*kfix_sum)(const char *, int64_t) = kfix_sum_scalar;
+static uint8_t (*kfix_sum)(const char*, int64_t) = kfix_sum_scalar;
 
 /* name: "scalar", "avx2", "avx512", or NULL for the best there is; returns the one chosen, NULL if it is missing */
-__attribute__((unused)) static const char *kfix_scan_init(const char *name) {
+__attribute__((unused)) static const char* kfix_scan_init(const char* name) {
 #if defined(__x86_64__)
     int has512 = __builtin_cpu_supports("avx512bw"), has2 = __builtin_cpu_supports("avx2");
     if (has512 && (name == NULL || !strcmp(name, "avx512"))) {
@@ -134,41 +146,61 @@ __attribute__((unused)) static const char *kfix_scan_init(const char *name) {
 
 /* ---- decimal digits ---- */
 
-static const uint64_t kfix_pow10[20] = {1ull, 10ull, 100ull, 1000ull, 10000ull, 100000ull, 1000000ull, 10000000ull,
-    100000000ull, 1000000000ull, 10000000000ull, 100000000000ull, 1000000000000ull, 10000000000000ull,
-    100000000000000ull, 1000000000000000ull, 10000000000000000ull, 100000000000000000ull, 1000000000000000000ull,
-    10000000000000000000ull};
+static const uint64_t kfix_pow10[20] = {1ull,
+                                        10ull,
+                                        100ull,
+                                        1000ull,
+                                        10000ull,
+                                        100000ull,
+                                        1000000ull,
+                                        10000000ull,
+                                        100000000ull,
+                                        1000000000ull,
+                                        10000000000ull,
+                                        100000000000ull,
+                                        1000000000000ull,
+                                        10000000000000ull,
+                                        100000000000000ull,
+                                        1000000000000000ull,
+                                        10000000000000000ull,
+                                        100000000000000000ull,
+                                        1000000000000000000ull,
+                                        10000000000000000000ull};
 
 /* up to 8 digits at p: their number goes to *n, their value is returned */
-static inline uint64_t kfix_digits8(const char *p, int *n) {
+static inline uint64_t kfix_digits8(const char* p, int* n) {
     uint64_t t = kfix_load8(p) ^ 0x3030303030303030ull;
     uint64_t other = (t | (t + 0x0606060606060606ull)) & 0xF0F0F0F0F0F0F0F0ull;
     int count = other ? __builtin_ctzll(other) >> 3 : 8;
     *n = count;
-    if (count == 0) return 0;
+    if (count == 0)
+        return 0;
     t <<= 64 - 8 * count;
     t = t * 10 + (t >> 8);
     return (((t & 0x000000FF000000FFull) * 0x000F424000000064ull) +
-            (((t >> 16) & 0x000000FF000000FFull) * 0x0000271000000001ull)) >> 32;
+            (((t >> 16) & 0x000000FF000000FFull) * 0x0000271000000001ull)) >>
+           32;
 }
 
 /* the value of eight digits; *wrong gets bits when one is none */
-static inline uint64_t kfix_eight(uint64_t t, uint64_t *wrong) {
+static inline uint64_t kfix_eight(uint64_t t, uint64_t* wrong) {
     t ^= 0x3030303030303030ull;
     *wrong |= (t | (t + 0x0606060606060606ull)) & 0xF0F0F0F0F0F0F0F0ull;
     t = t * 10 + (t >> 8);
     return (((t & 0x000000FF000000FFull) * 0x000F424000000064ull) +
-            (((t >> 16) & 0x000000FF000000FFull) * 0x0000271000000001ull)) >> 32;
+            (((t >> 16) & 0x000000FF000000FFull) * 0x0000271000000001ull)) >>
+           32;
 }
 
 /* all digits at *p, at most 19; *p moves past them; returns their number, or -1 when there are more */
-static inline int kfix_digits(const char **p, uint64_t *value) {
+static inline int kfix_digits(const char** p, uint64_t* value) {
     int n, more;
     uint64_t v = kfix_digits8(*p, &n);
     int total = n;
     while (__builtin_expect(n == 8, 0)) {
         uint64_t w = kfix_digits8(*p + total, &more);
-        if (total + more > 18) return -1;
+        if (total + more > 18)
+            return -1;
         v = v * kfix_pow10[more] + w;
         total += more;
         n = more;
@@ -179,8 +211,8 @@ static inline int kfix_digits(const char **p, uint64_t *value) {
 }
 
 /* the tag at *p, up to '=', and *p behind it; 0 when there is none, or one of more than nine digits */
-static inline uint32_t kfix_tag(const char **p) {
-    const char *q = *p;
+static inline uint32_t kfix_tag(const char** p) {
+    const char* q = *p;
     uint32_t a = (uint32_t)(uint8_t)q[0] - '0', b = (uint32_t)(uint8_t)q[1] - '0', c = (uint32_t)(uint8_t)q[2] - '0';
     if (q[2] == '=' && ((a <= 9) & (b <= 9))) {
         *p = q + 3;
@@ -192,27 +224,33 @@ static inline uint32_t kfix_tag(const char **p) {
     }
     uint64_t tag;
     int n = kfix_digits(&q, &tag);
-    if (n < 1 || n > 9 || *q != '=') return 0;
+    if (n < 1 || n > 9 || *q != '=')
+        return 0;
     *p = q + 1;
     return (uint32_t)tag;
 }
 
 /* decimal number at *p as mantissa and number of decimals; *p moves to the byte after it (SOH when it is sound);
  * returns 0, or -1 when it is no number or has more than 18 digits. A fraction of zeros counts as none. */
-static int kfix_number_any(const char **p, int64_t *mantissa, int *decimals) {
-    const char *q = *p;
+static int kfix_number_any(const char** p, int64_t* mantissa, int* decimals) {
+    const char* q = *p;
     int negative = *q == '-', whole, fraction = 0;
     uint64_t a, b;
     q += negative;
     whole = kfix_digits(&q, &a);
-    if (whole < 0) return -1;
+    if (whole < 0)
+        return -1;
     if (*q == '.') {
         q++;
         fraction = kfix_digits(&q, &b);
-        if (fraction < 0 || whole + fraction > 18) return -1;
-        if (whole + fraction == 0) return -1;
-        if (b == 0) fraction = 0;
-        else a = a * kfix_pow10[fraction] + b;
+        if (fraction < 0 || whole + fraction > 18)
+            return -1;
+        if (whole + fraction == 0)
+            return -1;
+        if (b == 0)
+            fraction = 0;
+        else
+            a = a * kfix_pow10[fraction] + b;
     } else if (whole == 0) {
         return -1;
     }
@@ -224,11 +262,11 @@ static int kfix_number_any(const char **p, int64_t *mantissa, int *decimals) {
 
 #if KFIX_WIDE
 /* the first n of 16 bytes set, n up to 32: loaded at kfix_first + 32 - n */
-static const uint8_t kfix_first[48] __attribute__((aligned(64))) = {
-    255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
-    255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+static const uint8_t kfix_first[48]
+    __attribute__((aligned(64))) = {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
+                                    255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
 static inline __m128i kfix_first_bytes(int n) {
-    return _mm_loadu_si128((const __m128i *)(kfix_first + 32 - n));
+    return _mm_loadu_si128((const __m128i*)(kfix_first + 32 - n));
 }
 
 /* bit i: byte i of the text is c */
@@ -238,59 +276,64 @@ static inline unsigned kfix_where(__m128i text, char c) {
 
 /* 16 digits, as bytes 0 to 9, as a number */
 static inline uint64_t kfix_sixteen(__m128i digits) {
-    __m128i pairs = _mm_maddubs_epi16(digits, _mm_set1_epi16(0x010A));      /* 10, 1 */
-    __m128i fours = _mm_madd_epi16(pairs, _mm_set1_epi32(0x00010064));      /* 100, 1 */
+    __m128i pairs = _mm_maddubs_epi16(digits, _mm_set1_epi16(0x010A)); /* 10, 1 */
+    __m128i fours = _mm_madd_epi16(pairs, _mm_set1_epi32(0x00010064)); /* 100, 1 */
     fours = _mm_packus_epi32(fours, fours);
-    uint64_t eights = (uint64_t)_mm_cvtsi128_si64(_mm_madd_epi16(fours, _mm_set1_epi32(0x00012710)));  /* 10000, 1 */
+    uint64_t eights = (uint64_t)_mm_cvtsi128_si64(_mm_madd_epi16(fours, _mm_set1_epi32(0x00012710))); /* 10000, 1 */
     return (eights & 0xFFFFFFFFu) * 100000000u + (eights >> 32);
 }
 
 /* the `end` characters of a decimal text, its point at `dot` (or its end, without one), as an integer with `places`
  * decimals, where dot + places <= 16. *wrong gets bits when a character is no digit, or a digit is lost. */
-static inline uint64_t kfix_join_digits(__m128i text, int end, int dot, int places, __m128i *wrong) {
+static inline uint64_t kfix_join_digits(__m128i text, int end, int dot, int places, __m128i* wrong) {
     /* byte k of a load at `+ ones + 1` is k - 15 + ones: where the digit of place 15 - k stands behind the point */
-    static const int8_t slide[33] __attribute__((aligned(64))) = {-16, -15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1, 0,
-                                     1,   2,   3,   4,   5,   6,   7,   8,  9,  10, 11, 12, 13, 14, 15, -128};
+    static const int8_t slide[33]
+        __attribute__((aligned(64))) = {-16, -15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1,  0,
+                                        1,   2,   3,   4,   5,   6,   7,   8,  9,  10, 11, 12, 13, 14, 15, -128};
     int ones = dot + places;
     __m128i digits = _mm_and_si128(_mm_sub_epi8(text, _mm_set1_epi8('0')), kfix_first_bytes(end));
-    __m128i from = _mm_loadu_si128((const __m128i *)(slide + ones + 1));
-    from = _mm_add_epi8(from, kfix_first_bytes(16 - places));  /* before it one byte less: there is the point */
-    __m128i placed = _mm_shuffle_epi8(digits, from);           /* negative: no digit there */
-    *wrong = _mm_or_si128(_mm_subs_epu8(placed, _mm_set1_epi8(9)), _mm_andnot_si128(kfix_first_bytes(ones + 1), digits));
+    __m128i from = _mm_loadu_si128((const __m128i*)(slide + ones + 1));
+    from = _mm_add_epi8(from, kfix_first_bytes(16 - places)); /* before it one byte less: there is the point */
+    __m128i placed = _mm_shuffle_epi8(digits, from);          /* negative: no digit there */
+    *wrong =
+        _mm_or_si128(_mm_subs_epu8(placed, _mm_set1_epi8(9)), _mm_andnot_si128(kfix_first_bytes(ones + 1), digits));
     return kfix_sixteen(placed);
 }
 #endif
 
 /* digits at *p up to SOH as a number: 0 and *p behind the SOH, or -1 when there are none, more than 15, or others */
-static inline int kfix_whole(const char **p, uint64_t *value) {
-    const char *q = *p;
+static inline int kfix_whole(const char** p, uint64_t* value) {
+    const char* q = *p;
 #if KFIX_WIDE
-    if (__builtin_expect(!kfix_plain, 1)) {
-        int n = __builtin_ctz(kfix_where(_mm_loadu_si128((const __m128i *)q), 1) | 0x10000);
-        if (__builtin_expect((unsigned)(n - 1) >= 15, 0)) return -1;
-        __m128i text = _mm_loadu_si128((const __m128i *)(q + n - 16));
+    if (__builtin_expect(!kfix_scalar, 1)) {
+        int n = __builtin_ctz(kfix_where(_mm_loadu_si128((const __m128i*)q), 1) | 0x10000);
+        if (__builtin_expect((unsigned)(n - 1) >= 15, 0))
+            return -1;
+        __m128i text = _mm_loadu_si128((const __m128i*)(q + n - 16));
         __m128i digits = _mm_andnot_si128(kfix_first_bytes(16 - n), _mm_sub_epi8(text, _mm_set1_epi8('0')));
         __m128i wrong = _mm_subs_epu8(digits, _mm_set1_epi8(9));
-        if (__builtin_expect(!_mm_testz_si128(wrong, wrong), 0)) return -1;
+        if (__builtin_expect(!_mm_testz_si128(wrong, wrong), 0))
+            return -1;
         *value = kfix_sixteen(digits);
         *p = q + n + 1;
         return 0;
     }
 #endif
     int n = kfix_digits(&q, value);
-    if (n < 1 || n > 15 || *q != 1) return -1;
+    if (n < 1 || n > 15 || *q != 1)
+        return -1;
     *p = q + 1;
     return 0;
 }
 
-static inline int kfix_number(const char **p, int64_t *mantissa, int *decimals) {
+static inline int kfix_number(const char** p, int64_t* mantissa, int* decimals) {
 #if KFIX_WIDE
     /* up to 15 characters and SOH: nearly every price and quantity */
-    const char *q = *p;
-    __m128i text = _mm_loadu_si128((const __m128i *)q), wrong;
+    const char* q = *p;
+    __m128i text = _mm_loadu_si128((const __m128i*)q), wrong;
     unsigned ends = kfix_where(text, 1) | 0x10000;
     int end = __builtin_ctz(ends), dot = __builtin_ctz(ends | kfix_where(text, '.'));
-    if (__builtin_expect(end < 16 && dot > 0 && dot + 1 != end && !kfix_plain, 1)) {
+    if (__builtin_expect(end < 16 && dot > 0 && dot + 1 != end && !kfix_scalar, 1)) {
         int fraction = end - dot - (end != dot);
         uint64_t v = kfix_join_digits(text, end, dot, fraction, &wrong);
         if (__builtin_expect(_mm_testz_si128(wrong, wrong), 1)) {
@@ -306,19 +349,23 @@ static inline int kfix_number(const char **p, int64_t *mantissa, int *decimals) 
 
 /* price or quantity at *p, up to SOH, in units of 10^-precision: 0 and *p behind the SOH, or -1 for whatever is
  * not usual: signs, more than 15 characters, decimals that are not zero beyond the precision, and what is no number */
-static int kfix_fixed_plain(const char **p, int precision, int64_t *value) {
-    const char *q = *p;
+static int kfix_fixed_plain(const char** p, int precision, int64_t* value) {
+    const char* q = *p;
     uint64_t whole, fraction = 0;
     int digits = kfix_digits(&q, &whole), decimals = 0;
-    if (digits < 1 || digits + precision > 16) return -1;
+    if (digits < 1 || digits + precision > 16)
+        return -1;
     if (*q == '.') {
         q++;
         decimals = kfix_digits(&q, &fraction);
-        if (decimals < 1) return -1;
+        if (decimals < 1)
+            return -1;
     }
-    if (*q != 1 || q - *p > 15) return -1;
+    if (*q != 1 || q - *p > 15)
+        return -1;
     if (decimals > precision) {
-        if (fraction % kfix_pow10[decimals - precision]) return -1;
+        if (fraction % kfix_pow10[decimals - precision])
+            return -1;
         fraction /= kfix_pow10[decimals - precision];
         decimals = precision;
     }
@@ -327,21 +374,23 @@ static int kfix_fixed_plain(const char **p, int precision, int64_t *value) {
     return 0;
 }
 
-static inline int kfix_fixed(const char **p, int precision, int64_t *value) {
+static inline int kfix_fixed(const char** p, int precision, int64_t* value) {
 #if KFIX_WIDE
-    const char *q = *p;
-    __m128i text = _mm_loadu_si128((const __m128i *)q), wrong;
+    const char* q = *p;
+    __m128i text = _mm_loadu_si128((const __m128i*)q), wrong;
     unsigned ends = kfix_where(text, 1) | 0x10000;
     int end = __builtin_ctz(ends), dot = __builtin_ctz(ends | kfix_where(text, '.'));
-    if (__builtin_expect(kfix_plain, 0)) {
-        int wrong_form = kfix_fixed_plain(&q, precision, value);  /* p stays in a register */
+    if (__builtin_expect(kfix_scalar, 0)) {
+        int wrong_form = kfix_fixed_plain(&q, precision, value); /* p stays in a register */
         *p = q;
         return wrong_form;
     }
     /* some character, less than 16, a digit before the point, and what it makes has no more than 16 */
-    if (__builtin_expect((unsigned)((dot - 1) | end | (dot + precision - 1)) >= 16, 0)) return -1;
+    if (__builtin_expect((unsigned)((dot - 1) | end | (dot + precision - 1)) >= 16, 0))
+        return -1;
     uint64_t v = kfix_join_digits(text, end, dot, precision, &wrong);
-    if (__builtin_expect(!_mm_testz_si128(wrong, wrong), 0)) return -1;
+    if (__builtin_expect(!_mm_testz_si128(wrong, wrong), 0))
+        return -1;
     *value = (int64_t)v;
     *p = q + end + 1;
     return 0;
@@ -351,8 +400,9 @@ static inline int kfix_fixed(const char **p, int precision, int64_t *value) {
 }
 
 /* value in units of 10^-decimals to units of 10^-precision: 0, or -1 when a digit would be lost or 18 do not hold it */
-static inline int kfix_rescale(int64_t *value, int shift) {
-    if (shift == 0 || *value == 0) return 0;
+static inline int kfix_rescale(int64_t* value, int shift) {
+    if (shift == 0 || *value == 0)
+        return 0;
     if (shift > 0) {
         int64_t scaled;
         if (shift > 18 || __builtin_mul_overflow(*value, (int64_t)kfix_pow10[shift], &scaled) ||
@@ -361,7 +411,8 @@ static inline int kfix_rescale(int64_t *value, int shift) {
         *value = scaled;
         return 0;
     }
-    if (*value % (int64_t)kfix_pow10[-shift] != 0) return -1;
+    if (*value % (int64_t)kfix_pow10[-shift] != 0)
+        return -1;
     *value /= (int64_t)kfix_pow10[-shift];
     return 0;
 }

@@ -25,9 +25,18 @@ NEVER_NS = (1 << 63) - 1
 SEGMENT_SHIFT = 32  # a journal position is segment number << 32 | offset
 
 STYLES = {
-    "LIVE": "green", "EMPTY": "cyan", "INIT": "dim", "SYNCING": "yellow", "GAP": "bold yellow", "STALE": "magenta",
-    "CRC_FAIL": "bold red", "HALTED": "blue", "ROLLOVER": "blue", "DOWN": "bold red", "ON": "green",
-}  # fmt: skip
+    "LIVE": "green",
+    "EMPTY": "cyan",
+    "INIT": "dim",
+    "SYNCING": "yellow",
+    "GAP": "bold yellow",
+    "STALE": "magenta",
+    "CRC_FAIL": "bold red",
+    "HALTED": "blue",
+    "ROLLOVER": "blue",
+    "DOWN": "bold red",
+    "ON": "green",
+}
 
 
 @dataclass
@@ -68,8 +77,9 @@ class Watch:
             rows["state"], rows["cause"] = State.DOWN, Cause.RESTART
         sessions = self.feed.sessions
         self._rates(now_ns, rows["updates"].astype("i8"), {each["number"]: each["messages"] for each in sessions})
-        reading = Reading(now_ns, fault, self.feed.info, sessions, self.feed.counters, rows, self._rate,
-                          dict(self._session_rate))  # fmt: skip
+        reading = Reading(
+            now_ns, fault, self.feed.info, sessions, self.feed.counters, rows, self._rate, dict(self._session_rate)
+        )
         reading.recorder = self._recorder(reading)
         return reading
 
@@ -99,8 +109,11 @@ class Watch:
         parts = getattr(self.feed, "parts", None)
         if parts is None:
             return self._backlog(self.captures, reading.counters)
-        known = [told for service, feed in parts.items()
-                 if (told := self._backlog(self.captures / service, feed.counters)) is not None]
+        known = [
+            told
+            for service, feed in parts.items()
+            if (told := self._backlog(self.captures / service, feed.counters)) is not None
+        ]
         return max(known, key=lambda told: (told["behind_segments"] or 0, told["behind_bytes"] or 0), default=None)
 
     @staticmethod
@@ -115,31 +128,50 @@ class Watch:
         segments = max(0, (end >> SEGMENT_SHIFT) - (committed >> SEGMENT_SHIFT)) if committed else None
         mask = (1 << SEGMENT_SHIFT) - 1
         behind = max(0, (end & mask) - (committed & mask)) if segments == 0 else None
-        return {"committed": committed, "behind_bytes": behind, "behind_segments": segments,
-                "commit_age_s": max(0.0, time.time() - written)}  # fmt: skip
+        return {
+            "committed": committed,
+            "behind_bytes": behind,
+            "behind_segments": segments,
+            "commit_age_s": max(0.0, time.time() - written),
+        }
 
 
 def as_dicts(reading: Reading) -> list[dict[str, Any]]:
     """The rows for machines: prices and quantities as exact decimal text, None for a missing side."""
-    return [{**row_dict(row, reading.now_ns), "rate": round(float(rate), 1)}
-            for row, rate in zip(reading.rows, reading.rate, strict=True)]  # fmt: skip
+    return [
+        {**row_dict(row, reading.now_ns), "rate": round(float(rate), 1)}
+        for row, rate in zip(reading.rows, reading.rate, strict=True)
+    ]
 
 
 def row_dict(row: np.void, now_ns: int) -> dict[str, Any]:
     pp, qp = int(row["price_precision"]), int(row["qty_precision"])
     gaps, age = int(row["gaps"]), int(row["age_ns"])
     return {
-        "symbol": str(row["symbol"]), "level": f"L{row['level']}",
-        "state": name_of(State, row["state"]), "cause": name_of(Cause, row["cause"]),
-        "bid": decimal(row["bid"], pp), "bid_qty": None if math.isnan(row["bid"]) else decimal(row["bid_qty"], qp),
-        "ask": decimal(row["ask"], pp), "ask_qty": None if math.isnan(row["ask"]) else decimal(row["ask_qty"], qp),
-        "spread": decimal(row["ask"] - row["bid"], pp), "age_s": None if age == NEVER_NS else age / 1e9,
-        "seq": int(row["seq"]), "updates": int(row["updates"]), "levels": [int(row["bids"]), int(row["asks"])],
-        "crc_ok": int(row["crc_checked"]) - int(row["crc_failed"]), "crc_failed": int(row["crc_failed"]),
+        "symbol": str(row["symbol"]),
+        "level": f"L{row['level']}",
+        "state": name_of(State, row["state"]),
+        "cause": name_of(Cause, row["cause"]),
+        "bid": decimal(row["bid"], pp),
+        "bid_qty": None if math.isnan(row["bid"]) else decimal(row["bid_qty"], qp),
+        "ask": decimal(row["ask"], pp),
+        "ask_qty": None if math.isnan(row["ask"]) else decimal(row["ask_qty"], qp),
+        "spread": decimal(row["ask"] - row["bid"], pp),
+        "age_s": None if age == NEVER_NS else age / 1e9,
+        "seq": int(row["seq"]),
+        "updates": int(row["updates"]),
+        "levels": [int(row["bids"]), int(row["asks"])],
+        "crc_ok": int(row["crc_checked"]) - int(row["crc_failed"]),
+        "crc_failed": int(row["crc_failed"]),
         "gaps": gaps,
-        "last_gap": {"state": name_of(State, row["gap_state"]), "cause": name_of(Cause, row["gap_cause"]),
-                     "age_s": (now_ns - int(row["gap_ns"])) / 1e9} if gaps else None,
-    }  # fmt: skip
+        "last_gap": {
+            "state": name_of(State, row["gap_state"]),
+            "cause": name_of(Cause, row["gap_cause"]),
+            "age_s": (now_ns - int(row["gap_ns"])) / 1e9,
+        }
+        if gaps
+        else None,
+    }
 
 
 def name_of(kind: type[State] | type[Cause], code: int) -> str:
@@ -186,9 +218,22 @@ def colourless() -> bool:
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
 
-KEYS = {"\x1b[A": "up", "\x1b[B": "down", "\x1b[5~": "page up", "\x1b[6~": "page down", "\x1b[H": "home",
-        "\x1b[F": "end", "\x1bOA": "up", "\x1bOB": "down", "\r": "enter", "\n": "enter", "\x1b": "escape",
-        "\x7f": "backspace", "\x08": "backspace", "\x03": "q"}  # fmt: skip
+KEYS = {
+    "\x1b[A": "up",
+    "\x1b[B": "down",
+    "\x1b[5~": "page up",
+    "\x1b[6~": "page down",
+    "\x1b[H": "home",
+    "\x1b[F": "end",
+    "\x1bOA": "up",
+    "\x1bOB": "down",
+    "\r": "enter",
+    "\n": "enter",
+    "\x1b": "escape",
+    "\x7f": "backspace",
+    "\x08": "backspace",
+    "\x03": "q",
+}
 
 
 class Keys:

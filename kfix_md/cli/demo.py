@@ -76,7 +76,8 @@ class Demo:
         """A kfix command in the background; its log is NAME.log."""
         with open(self.folder / f"{name}.log", "w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "kfix_md", *arguments], stdout=subprocess.PIPE, stderr=log, text=True)
+                [sys.executable, "-m", "kfix_md", *arguments], stdout=subprocess.PIPE, stderr=log, text=True
+            )
         self.processes[name] = process
         return process
 
@@ -123,8 +124,10 @@ class Demo:
         self.start("record", "record", str(config))
         self.attach(feed)
         took = self.wait_live(20)
-        say(f"{len(self.feed.books())} books live {took:.1f} s after the feed started "
-            f"({self.symbols} symbols a venue, L2 and L3, over TLS 1.3)")
+        say(
+            f"{len(self.feed.books())} books live {took:.1f} s after the feed started "
+            f"({self.symbols} symbols a venue, L2 and L3, over TLS 1.3)"
+        )
         self.watch()
         self.compare()
         self.totals = dict(self.feed.counters)
@@ -141,8 +144,19 @@ class Demo:
         from kfix_md.simulator.control import Control
 
         process = self.start(
-            "simulate", "simulate", "--symbols", str(self.symbols), "--rate", str(self.rate), "--port-base", "0",
-            "--tls-dir", str(self.folder / "tls"), "--control", str(self.sockets / "control"))
+            "simulate",
+            "simulate",
+            "--symbols",
+            str(self.symbols),
+            "--rate",
+            str(self.rate),
+            "--port-base",
+            "0",
+            "--tls-dir",
+            str(self.folder / "tls"),
+            "--control",
+            str(self.sockets / "control"),
+        )
         line = process.stdout.readline() if process.stdout else ""
         if not line:
             raise Broken(f"the simulator does not start: {self.last_words('simulate')}")
@@ -158,11 +172,25 @@ class Demo:
         at = time.strftime("%H:%M:%S", time.gmtime(self.rollover_s))
         lines = ["[feed]", f'name = "{self.name}"', f'rollover = "{at}"  # 22:00 in real life', ""]
         for service, sender in SERVICES.items():
-            lines += ["[[service]]", f'name = "{service}"', 'host = "localhost"', f"port = {ready['ports'][service]}",
-                      f"tls_ca = {json.dumps(str(ready['ca']))}", f'sender_comp_id = "{sender}"',
-                      'symbols = ["*"]', ""]
-        lines += ["[journal]", 'directory = "journal"', "segment_mb = 8", "", "[recorder]",
-                  'directory = "captures"', "interval_s = 2"]
+            lines += [
+                "[[service]]",
+                f'name = "{service}"',
+                'host = "localhost"',
+                f"port = {ready['ports'][service]}",
+                f"tls_ca = {json.dumps(str(ready['ca']))}",
+                f'sender_comp_id = "{sender}"',
+                'symbols = ["*"]',
+                "",
+            ]
+        lines += [
+            "[journal]",
+            'directory = "journal"',
+            "segment_mb = 8",
+            "",
+            "[recorder]",
+            'directory = "captures"',
+            "interval_s = 2",
+        ]
         path = self.folder / "feed.toml"
         path.write_text("\n".join(lines) + "\n")
         return path
@@ -218,22 +246,33 @@ class Demo:
                 due, act, told = next(faults)
             if time.monotonic() - last >= 1.0:
                 messages = self.feed.counters.get("messages", 0)
-                print(f"  {passed:4.0f} s  {self.live():3d} live  {messages:9,d} messages "
-                      f"({(messages - before) / (time.monotonic() - last):7,.0f}/s)  {self.line('BTC/USD', 'L2')}",
-                      flush=True)
+                print(
+                    f"  {passed:4.0f} s  {self.live():3d} live  {messages:9,d} messages "
+                    f"({(messages - before) / (time.monotonic() - last):7,.0f}/s)  {self.line('BTC/USD', 'L2')}",
+                    flush=True,
+                )
                 before, last = messages, time.monotonic()
             time.sleep(0.02)
         self.wait_live(20)
 
     def faults(self, scale: float) -> Iterator[tuple[float, Any, str]]:
         """(when, what, words) of each forced fault."""
-        yield (GAP_AT * scale, lambda: self.venue("gap", service=GAP_OF, count=3),
-               f"-- forced: three messages of {GAP_OF} are lost")
-        yield (CRC_AT * scale, lambda: self.venue("crc", symbol=CRC_OF, level="L2"),
-               f"-- forced: a wrong checksum (5041) for {CRC_OF}")
+        yield (
+            GAP_AT * scale,
+            lambda: self.venue("gap", service=GAP_OF, count=3),
+            f"-- forced: three messages of {GAP_OF} are lost",
+        )
+        yield (
+            CRC_AT * scale,
+            lambda: self.venue("crc", symbol=CRC_OF, level="L2"),
+            f"-- forced: a wrong checksum (5041) for {CRC_OF}",
+        )
         left = max(0.0, self.rollover_s - time.time())
-        yield (CRC_AT * scale + left, lambda: self.venue("rollover", form="logout", refuse=1.0),
-               "-- forced: the rollover; every session is logged out, logons are refused for a second")
+        yield (
+            CRC_AT * scale + left,
+            lambda: self.venue("rollover", form="logout", refuse=1.0),
+            "-- forced: the rollover; every session is logged out, logons are refused for a second",
+        )
         yield 1e9, None, ""
 
     def line(self, symbol: str, level: str) -> str:
@@ -260,8 +299,14 @@ class Demo:
                     mine = list(zip(ours["price"].tolist(), ours["qty"].tolist(), strict=True))
                     if mine != [(price, qty) for price, qty, *_ in theirs]:
                         raise Broken(f"{symbol} {level}: the polled book is not the venue's")
-                self.tops.append((symbol, level, _polled(self.feed[symbol, level].top()),
-                                  f"{_best(truth['bids'])} / {_best(truth['offers'])}"))
+                self.tops.append(
+                    (
+                        symbol,
+                        level,
+                        _polled(self.feed[symbol, level].top()),
+                        f"{_best(truth['bids'])} / {_best(truth['offers'])}",
+                    )
+                )
         if len(self.tops) != len(SERVICES) * self.symbols:
             raise Broken(f"{len(self.tops)} books were compared, {len(SERVICES) * self.symbols} are there")
 
@@ -282,18 +327,37 @@ class Demo:
         print("\nWhat was verified and recorded")
         table = [
             ("books", f"{len(self.tops)} ({self.symbols} spot and {self.symbols} derivatives, L2 and L3)"),
-            ("messages", f"{totals['messages']:,} received, {story.frames:,} frames ({story.bytes / 1e6:.1f} MB) in "
-                         "the journal"),
+            (
+                "messages",
+                f"{totals['messages']:,} received, {story.frames:,} frames ({story.bytes / 1e6:.1f} MB) in the journal",
+            ),
             ("checksums", f"{totals['crc_checked']:,} checked, {totals['crc_failed']} failed (1 was forced)"),
-            *((f"forced gap ({gap.service})", f"MsgSeqNum {gap.first} to {gap.last} lost, healed by {gap.healed} in "
-               f"{gap.seconds * 1000:.1f} ms") for gap in lost),
-            *((f"forced checksum ({CRC_OF})", f"healed by {gap.healed} in {gap.seconds * 1000:.1f} ms, "
-               "no other book touched") for gap in crc),
-            ("rollover", ", ".join(f"{service} {event['seconds']:.2f} s" for service, event in
-                                   story.rollovers.items()) + " until all books were good again"),
-            ("Parquet", f"{proof['rows']:,} rows, {size / 1e6:.2f} MB in {len(parquet)} files; proved from Parquet "
-                        f"alone: {proof['ok']:,} of {proof['checked']:,} checksums"),
-            (f"polled {symbol} {level}", polled), ("the venue's own", truth),
+            *(
+                (
+                    f"forced gap ({gap.service})",
+                    f"MsgSeqNum {gap.first} to {gap.last} lost, healed by {gap.healed} in {gap.seconds * 1000:.1f} ms",
+                )
+                for gap in lost
+            ),
+            *(
+                (
+                    f"forced checksum ({CRC_OF})",
+                    f"healed by {gap.healed} in {gap.seconds * 1000:.1f} ms, no other book touched",
+                )
+                for gap in crc
+            ),
+            (
+                "rollover",
+                ", ".join(f"{service} {event['seconds']:.2f} s" for service, event in story.rollovers.items())
+                + " until all books were good again",
+            ),
+            (
+                "Parquet",
+                f"{proof['rows']:,} rows, {size / 1e6:.2f} MB in {len(parquet)} files; proved from Parquet "
+                f"alone: {proof['ok']:,} of {proof['checked']:,} checksums",
+            ),
+            (f"polled {symbol} {level}", polled),
+            ("the venue's own", truth),
             ("whole books", f"all {len(self.tops)} polled books equal the venue's, level by level"),
         ]
         for what, words in table:
@@ -306,7 +370,8 @@ class Demo:
             "exactly one checksum failed, the forced one": self.totals["crc_failed"] == 1,
             "checksums were checked": self.totals["crc_checked"] > 100,
             "the forced gap was seen once, with its three messages": (
-                len(lost) == 1 and lost[0].last is not None and lost[0].last - lost[0].first == 2),
+                len(lost) == 1 and lost[0].last is not None and lost[0].last - lost[0].first == 2
+            ),
             "the forced checksum was seen once": len(crc) == 1,
             "every service went through the rollover": set(story.rollovers) == set(SERVICES) and len(planned) == 4,
             "every gap was healed": all(gap.healed for gap in lost + crc + planned),
@@ -354,8 +419,9 @@ def _goodbye(gap: Gap, story: Story) -> bool:
 
 def _polled(top: tuple[float, float, float, float]) -> str:
     bid, bid_qty, ask, ask_qty = top
-    return " / ".join(f"{price:.10g} x {qty:.10g}" if qty else "nothing" for price, qty in
-                      ((bid, bid_qty), (ask, ask_qty)))
+    return " / ".join(
+        f"{price:.10g} x {qty:.10g}" if qty else "nothing" for price, qty in ((bid, bid_qty), (ask, ask_qty))
+    )
 
 
 def _best(side: list[list[Any]]) -> str:

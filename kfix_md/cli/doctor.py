@@ -14,8 +14,13 @@ _COLOUR = {"ok": "green", "warn": "yellow", "FAIL": "red"}
 @click.command()
 @click.argument("config", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Findings as one JSON object.")
-@click.option("--timeout", type=click.FloatRange(min=0.5), default=8.0, show_default=True,
-              help="Seconds a service may take to log on.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.5),
+    default=8.0,
+    show_default=True,
+    help="Seconds a service may take to log on.",
+)
 def command(config: str, as_json: bool, timeout: float) -> None:
     """Check CONFIG.toml against the world: directories, DNS, TLS, certificate, CompIDs, clock, symbols.
 
@@ -40,8 +45,9 @@ def report(config: str, as_json: bool, timeout: float = 8.0) -> int:
         click.echo(json.dumps({"ok": not bad, "findings": [asdict(finding) for finding in findings]}, indent=1))
         return 2 if bad else 0
     for finding in findings:
-        click.echo(f"{click.style(f'{finding.status:<5}', fg=_COLOUR[finding.status])} {finding.about:<15} "
-                   f"{finding.text}")
+        click.echo(
+            f"{click.style(f'{finding.status:<5}', fg=_COLOUR[finding.status])} {finding.about:<15} {finding.text}"
+        )
     warned = sum(finding.status == WARN for finding in findings)
     click.echo(f"{bad} to put right, {warned} to look at, {len(findings) - bad - warned} in order")
     return 2 if bad else 0

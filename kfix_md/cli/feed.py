@@ -24,8 +24,10 @@ class _Human(logging.Formatter):
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time_ns": int(record.created * 1e9), "level": record.levelname.lower(),
-            "service": getattr(record, "service", None), "message": record.getMessage(),
+            "time_ns": int(record.created * 1e9),
+            "level": record.levelname.lower(),
+            "service": getattr(record, "service", None),
+            "message": record.getMessage(),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -42,7 +44,7 @@ def set_up_logging(as_json: bool, verbose: bool = False) -> None:
 @click.command()
 @click.argument("config", type=click.Path())
 @click.option("--check", is_flag=True, help="Only check, as `kfix doctor` does.")
-@click.option("--service", help="Only this one, in the process that processes = \"per-service\" gives it.")
+@click.option("--service", help='Only this one, in the process that processes = "per-service" gives it.')
 @click.option("--json", "as_json", is_flag=True, help="Log lines as JSON objects.")
 @click.option("-v", "--verbose", is_flag=True, help="Also what is rarely of interest.")
 def command(config: str, check: bool, service: str | None, as_json: bool, verbose: bool) -> int:

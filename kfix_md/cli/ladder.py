@@ -24,19 +24,35 @@ def picture(book: Book, n: int) -> dict[str, Any]:
     trades = book.trades(5)
 
     def levels(side: Any) -> list[dict[str, Any]]:
-        return [{"price": decimal(price, pp), "qty": decimal(qty, qp), **({"orders": orders} if orders else {})}
-                for price, qty, orders in side.tolist()]  # fmt: skip
+        return [
+            {"price": decimal(price, pp), "qty": decimal(qty, qp), **({"orders": orders} if orders else {})}
+            for price, qty, orders in side.tolist()
+        ]
 
     return {
-        "symbol": book.symbol, "level": book.level, "state": book.state.name, "cause": book.cause.name,
-        "seq": info["seq"], "recv_ns": info["recv_ns"],
+        "symbol": book.symbol,
+        "level": book.level,
+        "state": book.state.name,
+        "cause": book.cause.name,
+        "seq": info["seq"],
+        "recv_ns": info["recv_ns"],
         "age_s": book.age_ns / 1e9 if info["recv_ns"] else None,
-        "crc_ok": info["crc_checked"] - info["crc_failed"], "crc_failed": info["crc_failed"], "gaps": info["gaps"],
-        "levels": [info["bids"], info["asks"]], "bids": levels(bids), "asks": levels(asks),
-        "trades": [{"price": decimal(each["price"], pp), "qty": decimal(each["qty"], qp),
-                    "side": SIDES.get(int(each["aggressor"]), ""), "recv_ns": int(each["recv_ns"])}
-                   for each in trades],
-    }  # fmt: skip
+        "crc_ok": info["crc_checked"] - info["crc_failed"],
+        "crc_failed": info["crc_failed"],
+        "gaps": info["gaps"],
+        "levels": [info["bids"], info["asks"]],
+        "bids": levels(bids),
+        "asks": levels(asks),
+        "trades": [
+            {
+                "price": decimal(each["price"], pp),
+                "qty": decimal(each["qty"], qp),
+                "side": SIDES.get(int(each["aggressor"]), ""),
+                "recv_ns": int(each["recv_ns"]),
+            }
+            for each in trades
+        ],
+    }
 
 
 def draw(told: dict[str, Any], width: int, plain: bool = False) -> Any:
@@ -50,8 +66,10 @@ def draw(told: dict[str, Any], width: int, plain: bool = False) -> Any:
     head.append(told["state"], style)
     if told["cause"] != "NONE":
         head.append(f" ({told['cause']})", style)
-    facts = f"  age {span(told['age_s'])}  seq {told['seq']}  levels {told['levels'][0]}/{told['levels'][1]}  " \
-            f"CRC ok {short(told['crc_ok'])} failed {told['crc_failed']}  gaps {told['gaps']}"
+    facts = (
+        f"  age {span(told['age_s'])}  seq {told['seq']}  levels {told['levels'][0]}/{told['levels'][1]}  "
+        f"CRC ok {short(told['crc_ok'])} failed {told['crc_failed']}  gaps {told['gaps']}"
+    )
     head.append(facts)
     sides = [*told["asks"], *told["bids"]]
     price_width = max([len(level["price"]) for level in sides] + [5])
@@ -140,9 +158,15 @@ def show(live: Any, keys: Any, feed: Feed, book: Book, n: int, interval: float) 
 @click.option("--json", "as_json", is_flag=True, help="One reading as a JSON object.")
 @click.option("--interval", default=0.2, show_default=True, type=click.FloatRange(0.05, 60), help="Seconds a frame.")
 def command(
-    symbol: str, levels: int, level: str | None, name: str | None, directory: Path | None, once: bool, as_json: bool,
+    symbol: str,
+    levels: int,
+    level: str | None,
+    name: str | None,
+    directory: Path | None,
+    once: bool,
+    as_json: bool,
     interval: float,
-) -> int:  # fmt: skip
+) -> int:
     """The book of SYMBOL, live, read from shared memory; exit status 1 when it is not to be trusted."""
     feed = attach(name, directory=directory, reconnect=True)
     book = feed[(symbol, level) if level else symbol]

@@ -20,10 +20,21 @@ from kfix_md.shm.attach import attach
 
 #: (title, how dear it is: the highest numbers go first when the terminal is narrow, to the right)
 COLUMNS = [
-    ("symbol", 0, False), ("lv", 4, False), ("state", 0, False), ("bid qty", 9, True), ("bid", 1, True),
-    ("ask", 1, True), ("ask qty", 9, True), ("spread", 7, True), ("rate/s", 6, True), ("age", 2, True),
-    ("CRC ok", 8, True), ("failed", 3, True), ("last gap", 5, False), ("levels", 10, True),
-]  # fmt: skip
+    ("symbol", 0, False),
+    ("lv", 4, False),
+    ("state", 0, False),
+    ("bid qty", 9, True),
+    ("bid", 1, True),
+    ("ask", 1, True),
+    ("ask qty", 9, True),
+    ("spread", 7, True),
+    ("rate/s", 6, True),
+    ("age", 2, True),
+    ("CRC ok", 8, True),
+    ("failed", 3, True),
+    ("last gap", 5, False),
+    ("levels", 10, True),
+]
 SORTS = ["symbol", "rate/s", "age", "spread", "failed", "state", "gaps"]
 HELP = "q quit  s sort  r reverse  / filter  ↑↓ choose  enter ladder  esc all"
 
@@ -41,13 +52,19 @@ class View:
     def order(self, reading: Reading) -> list[int]:
         """Row numbers to be shown, in order."""
         rows, text = reading.rows, self.filter.upper()
-        shown = [i for i in range(len(rows)) if text in str(rows["symbol"][i]).upper()
-                 or text in State(int(rows["state"][i])).name]  # fmt: skip
+        shown = [
+            i
+            for i in range(len(rows))
+            if text in str(rows["symbol"][i]).upper() or text in State(int(rows["state"][i])).name
+        ]
         keys = {
-            "rate/s": -reading.rate, "age": -rows["age_ns"].astype("f8"), "spread": -spread_bp(rows),
-            "failed": -rows["crc_failed"].astype("i8"), "state": -_worry(rows["state"]),
+            "rate/s": -reading.rate,
+            "age": -rows["age_ns"].astype("f8"),
+            "spread": -spread_bp(rows),
+            "failed": -rows["crc_failed"].astype("i8"),
+            "state": -_worry(rows["state"]),
             "gaps": -rows["gaps"].astype("i8"),
-        }  # fmt: skip
+        }
         name = [(str(symbol), int(level)) for symbol, level in zip(rows["symbol"], rows["level"], strict=True)]
         column = keys.get(self.sort)
         shown.sort(key=lambda i: name[i] if column is None else (column[i], name[i]), reverse=self.reverse)
@@ -90,8 +107,18 @@ def spread_bp(rows: np.ndarray) -> np.ndarray:
 
 
 def _worry(states: np.ndarray) -> np.ndarray:
-    calm = [State.EMPTY, State.LIVE, State.INIT, State.HALTED, State.SYNCING, State.ROLLOVER, State.STALE, State.GAP,
-            State.CRC_FAIL, State.DOWN]  # fmt: skip
+    calm = [
+        State.EMPTY,
+        State.LIVE,
+        State.INIT,
+        State.HALTED,
+        State.SYNCING,
+        State.ROLLOVER,
+        State.STALE,
+        State.GAP,
+        State.CRC_FAIL,
+        State.DOWN,
+    ]
     rank = np.zeros(256, "i8")
     rank[calm] = range(len(calm))
     return rank[states]
@@ -102,13 +129,21 @@ def cells(reading: Reading, i: int) -> dict[str, str]:
     row = row_dict(reading.rows[i], reading.now_ns)
     gap = row["last_gap"]
     return {
-        "symbol": row["symbol"], "lv": row["level"], "state": row["state"],
-        "bid qty": row["bid_qty"] or "-", "bid": row["bid"] or "-", "ask": row["ask"] or "-",
-        "ask qty": row["ask_qty"] or "-", "spread": row["spread"] or "-", "rate/s": short(float(reading.rate[i])),
-        "age": span(row["age_s"]), "CRC ok": short(row["crc_ok"]), "failed": short(row["crc_failed"]),
+        "symbol": row["symbol"],
+        "lv": row["level"],
+        "state": row["state"],
+        "bid qty": row["bid_qty"] or "-",
+        "bid": row["bid"] or "-",
+        "ask": row["ask"] or "-",
+        "ask qty": row["ask_qty"] or "-",
+        "spread": row["spread"] or "-",
+        "rate/s": short(float(reading.rate[i])),
+        "age": span(row["age_s"]),
+        "CRC ok": short(row["crc_ok"]),
+        "failed": short(row["crc_failed"]),
         "last gap": f"{gap['cause'] if gap['cause'] != 'NONE' else gap['state']} {span(gap['age_s'])}" if gap else "-",
         "levels": f"{row['levels'][0]}/{row['levels'][1]}",
-    }  # fmt: skip
+    }
 
 
 def fit(texts: list[dict[str, str]], width: int) -> dict[str, int]:
@@ -216,31 +251,56 @@ def footer(view: View, shown: int, held: int) -> Any:
 def as_json(reading: Reading) -> dict[str, Any]:
     """The reading for machines."""
     return {
-        "feed": reading.info["name"], "alive": not reading.fault, "fault": reading.fault or None,
-        "time_ns": reading.now_ns, "pid": reading.info["pid"], "start_ns": reading.info["start_ns"],
-        "software": reading.info["software"], "rollover_s": reading.rollover_s, "recorder": reading.recorder,
-        "sessions": [{**each, "rate": round(reading.session_rate.get(each["number"], 0.0), 1)}
-                     for each in reading.sessions],
-        "counters": reading.counters, "symbols": as_dicts(reading),
-    }  # fmt: skip
+        "feed": reading.info["name"],
+        "alive": not reading.fault,
+        "fault": reading.fault or None,
+        "time_ns": reading.now_ns,
+        "pid": reading.info["pid"],
+        "start_ns": reading.info["start_ns"],
+        "software": reading.info["software"],
+        "rollover_s": reading.rollover_s,
+        "recorder": reading.recorder,
+        "sessions": [
+            {**each, "rate": round(reading.session_rate.get(each["number"], 0.0), 1)} for each in reading.sessions
+        ],
+        "counters": reading.counters,
+        "symbols": as_dicts(reading),
+    }
 
 
 @click.command()
 @click.argument("filter", default="")
 @click.option("--feed", "name", help="Name of the feed (the only one there is, else 'default').")
 @click.option("--directory", type=click.Path(path_type=Path), help="Where feeds put their shared memory.")
-@click.option("--captures", type=click.Path(path_type=Path), default="captures", show_default=True,
-              help="The recorder's directory, for its backlog.")  # fmt: skip
+@click.option(
+    "--captures",
+    type=click.Path(path_type=Path),
+    default="captures",
+    show_default=True,
+    help="The recorder's directory, for its backlog.",
+)
 @click.option("--sort", type=click.Choice(SORTS), default="symbol", show_default=True)
 @click.option("--once", is_flag=True, help="Print one reading and end.")
 @click.option("--json", "json_wanted", is_flag=True, help="One reading as a JSON object.")
-@click.option("--sample", default=0.5, show_default=True, type=click.FloatRange(0, 60),
-              help="With --once, --json: seconds over which rates are measured.")  # fmt: skip
+@click.option(
+    "--sample",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0, 60),
+    help="With --once, --json: seconds over which rates are measured.",
+)
 @click.option("--interval", default=0.2, show_default=True, type=click.FloatRange(0.05, 60), help="Seconds a frame.")
 def command(
-    filter: str, name: str | None, directory: Path | None, captures: Path, sort: str, once: bool, json_wanted: bool,
-    sample: float, interval: float,
-) -> int:  # fmt: skip
+    filter: str,
+    name: str | None,
+    directory: Path | None,
+    captures: Path,
+    sort: str,
+    once: bool,
+    json_wanted: bool,
+    sample: float,
+    interval: float,
+) -> int:
     """One row for every book of the running feed (whose symbol or state holds FILTER).
 
     Read-only, from shared memory: any number of these do not disturb the feed. Exit status 1: the feed is not alive.

@@ -114,13 +114,18 @@ class Connector:
     """
 
     def __init__(
-        self, service: Service, create: Callable[..., Any], *, on_fatal: Callable[[str], None],
+        self,
+        service: Service,
+        create: Callable[..., Any],
+        *,
+        on_fatal: Callable[[str], None],
         rng: random.Random | None = None,
     ) -> None:
         section = service.section
         self.service = service
-        self.endpoint = Endpoint(section.host, int(section.port or 0), section.tls, section.tls_ca,
-                                 section.tls_name, section.verify)
+        self.endpoint = Endpoint(
+            section.host, int(section.port or 0), section.tls, section.tls_ca, section.tls_name, section.verify
+        )
         self.context = tls_context(self.endpoint)
         self.backoff = Backoff(section.retry_max_s, rng)
         self.details: Any = None  # dial.Connected of the present connection

@@ -163,7 +163,9 @@ def choose_engine(wanted: str) -> Callable[..., Any]:
 
 
 async def dial(
-    end: Endpoint, factory: Callable[[], asyncio.BaseProtocol], context: ssl.SSLContext | None,
+    end: Endpoint,
+    factory: Callable[[], asyncio.BaseProtocol],
+    context: ssl.SSLContext | None,
     create: Callable[..., Any],
 ) -> tuple[asyncio.Transport, Connected]:
     """Connect to the first address that completes TCP and TLS; DialError (of the last one) when none does.
@@ -181,8 +183,11 @@ async def dial(
     fault: DialError | None = None
     options: dict[str, Any] = {}
     if context is not None:
-        options = {"ssl": context, "server_hostname": end.name or end.host,
-                   "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S}
+        options = {
+            "ssl": context,
+            "server_hostname": end.name or end.host,
+            "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S,
+        }
     for family, address in addresses:
         try:
             sock = await _connect(family, address)

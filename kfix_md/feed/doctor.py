@@ -57,8 +57,13 @@ def examine(path: str, timeout_s: float = 8.0) -> list[Finding]:
     findings += tuned(config)
     running = _running(config)
     if running:
-        findings.append(Finding(OK, "feed", f"'{config.feed.name}' is running (pid {running}): its CompIDs are in "
-                                            "use, so no logon is tried"))
+        findings.append(
+            Finding(
+                OK,
+                "feed",
+                f"'{config.feed.name}' is running (pid {running}): its CompIDs are in use, so no logon is tried",
+            )
+        )
     findings += asyncio.run(_services(config, not running, timeout_s))
     return findings
 
@@ -68,19 +73,34 @@ def tuned(config: Config) -> list[Finding]:
     feed, found = config.feed, []
     try:
         fast = choose_engine(feed.tls_engine).__module__.startswith("aiofastnet")
-        found.append(Finding(OK, "TLS engine", "aiofastnet" if fast else "uvloop's own" + (
-            "" if feed.tls_engine == "uvloop" else "; pip install aiofastnet for a third less CPU")))
+        found.append(
+            Finding(
+                OK,
+                "TLS engine",
+                "aiofastnet"
+                if fast
+                else "uvloop's own"
+                + ("" if feed.tls_engine == "uvloop" else "; pip install aiofastnet for a third less CPU"),
+            )
+        )
         tuning.check(feed)
     except UsageError as error:
         found.append(Finding(FAIL, "feed", str(error)))
     processes = len(service_names(config)) if feed.processes == "per-service" else 1
     cpus = tuning.cpus_of(feed) or os.sched_getaffinity(0)
     if feed.busy_poll and len(cpus) < processes:
-        found.append(Finding(WARN, "busy_poll", f"{processes} processes that never sleep on {len(cpus)} CPU: they keep "
-                                                "each other waiting; give feed.cpu one for each"))
+        found.append(
+            Finding(
+                WARN,
+                "busy_poll",
+                f"{processes} processes that never sleep on {len(cpus)} CPU: they keep "
+                "each other waiting; give feed.cpu one for each",
+            )
+        )
     if feed.rt_priority is not None and not tuning.permitted(feed.rt_priority):
-        found.append(Finding(WARN, "rt_priority", "not permitted, the feed goes on without; give CAP_SYS_NICE "
-                                                  "(or LimitRTPRIO)"))
+        found.append(
+            Finding(WARN, "rt_priority", "not permitted, the feed goes on without; give CAP_SYS_NICE (or LimitRTPRIO)")
+        )
     return found
 
 
@@ -102,8 +122,13 @@ def directories(config: Config) -> list[Finding]:
         if not there:
             folder.rmdir()
         short = free < (ENOUGH_BYTES if create else 64 << 20)
-        found.append(Finding(WARN if short else OK, about, f"{folder}: writable, {free / (1 << 30):.1f} GiB free"
-                             + ("; make room" if short else "")))
+        found.append(
+            Finding(
+                WARN if short else OK,
+                about,
+                f"{folder}: writable, {free / (1 << 30):.1f} GiB free" + ("; make room" if short else ""),
+            )
+        )
     return found
 
 
@@ -164,8 +189,9 @@ async def _only_dial(section: ServiceSection, connector: Connector) -> list[Find
     from kfix_md.feed.dial import DialError, dial
 
     try:
-        transport, details = await dial(connector.endpoint, asyncio.Protocol, connector.context,
-                                        choose_engine("uvloop"))
+        transport, details = await dial(
+            connector.endpoint, asyncio.Protocol, connector.context, choose_engine("uvloop")
+        )
     except DialError as error:
         return [Finding(FAIL, section.name, str(error))]
     transport.abort()
@@ -178,8 +204,14 @@ def comp_ids(section: ServiceSection) -> list[Finding]:
     derivatives = "DRV" in section.sender_comp_id.upper()
     if derivatives == section.spot:
         what = "has" if derivatives else "has no"
-        found.append(Finding(WARN, section.name, f"sender_comp_id {section.sender_comp_id} {what} 'DRV' in it, "
-                             "unusual here; compare with what Kraken assigned"))
+        found.append(
+            Finding(
+                WARN,
+                section.name,
+                f"sender_comp_id {section.sender_comp_id} {what} 'DRV' in it, "
+                "unusual here; compare with what Kraken assigned",
+            )
+        )
     if section.port in ORDER_ENTRY_PORTS:
         found.append(Finding(FAIL, section.name, f"port {section.port} is order entry, not market data"))
     if not section.verify:
@@ -191,8 +223,13 @@ def connection(about: str, details: Connected) -> list[Finding]:
     """DNS, TLS and certificate of a connection that came about."""
     found = [Finding(OK, about, f"name resolves to {', '.join(details.resolved)}")]
     if details.tls_version:
-        found.append(Finding(OK, about, f"{details.tls_version} {details.cipher} with {details.address} "
-                                        f"in {details.took_s * 1000:.0f} ms"))
+        found.append(
+            Finding(
+                OK,
+                about,
+                f"{details.tls_version} {details.cipher} with {details.address} in {details.took_s * 1000:.0f} ms",
+            )
+        )
     until = details.certificate.get("notAfter")
     if until:
         days = (ssl.cert_time_to_seconds(until) - time.time()) / 86400
@@ -218,5 +255,3 @@ def symbols(section: ServiceSection, service: Service) -> list[Finding]:
     for text in complaints:
         found.append(Finding(WARN if text.startswith("pattern") else FAIL, section.name, text))
     return found
-
-

@@ -53,18 +53,23 @@ def gather(feed: Feed) -> Reading:
     now_ns = time.time_ns()
     for service in feed.services:
         session = service.session
-        reading.services.append({
-            "labels": (service.name, service.section.sender_comp_id),
-            "counters": service.handler.stats,
-            "states": {state.name: service.states[state] for state in State},
-            "gaps": dict(service.gaps), "gaps_open": service.open_gaps(),
-            "reconnects": max(0, service.connects - 1), "up": int(session.ready),
-            "silence_s": max(0, now_ns - session.last_recv_ns) / 1e9,
-            "clock_lag_s": _clock_lag(service) / 1e9,
-            "rollover_s": max(0, session.rollover.next_instant(now_ns) - now_ns) / 1e9,
-            "rollover_took_s": _took(session.rollover), "rejected": service.subs.counters.rejected,
-            "resubscribed": dict(service.subs.counters.faults),
-        })
+        reading.services.append(
+            {
+                "labels": (service.name, service.section.sender_comp_id),
+                "counters": service.handler.stats,
+                "states": {state.name: service.states[state] for state in State},
+                "gaps": dict(service.gaps),
+                "gaps_open": service.open_gaps(),
+                "reconnects": max(0, service.connects - 1),
+                "up": int(session.ready),
+                "silence_s": max(0, now_ns - session.last_recv_ns) / 1e9,
+                "clock_lag_s": _clock_lag(service) / 1e9,
+                "rollover_s": max(0, session.rollover.next_instant(now_ns) - now_ns) / 1e9,
+                "rollover_took_s": _took(session.rollover),
+                "rejected": service.subs.counters.rejected,
+                "resubscribed": dict(service.subs.counters.faults),
+            }
+        )
     if feed.journal is not None:
         reading.journal = feed.journal.stats()
     return reading
@@ -132,13 +137,20 @@ class _Collector:
                 for key, value in one[name].items():
                     family.add_metric([*one["labels"], key.lower()], value)
             yield family
-        for name, text in (("records", "records appended"), ("lost", "records that could not be stored"),
-                           ("syncs", "times it was put on disk"), ("sync_failed", "times that failed")):  # fmt: skip
+        for name, text in (
+            ("records", "records appended"),
+            ("lost", "records that could not be stored"),
+            ("syncs", "times it was put on disk"),
+            ("sync_failed", "times that failed"),
+        ):
             value = reading.journal.get(name, 0)
             yield CounterMetricFamily(f"kfix_journal_{name}", f"journal: {text}", value=value)
         exposed = reading.journal.get("exposed_max_ns", 0) / 1e9
-        yield GaugeMetricFamily("kfix_journal_exposed_max_seconds", "longest a record may have waited to be on disk, "
-                                "what a power loss costs", value=exposed)  # fmt: skip
+        yield GaugeMetricFamily(
+            "kfix_journal_exposed_max_seconds",
+            "longest a record may have waited to be on disk, what a power loss costs",
+            value=exposed,
+        )
         position, synced = (reading.journal.get(name, 0) for name in ("position", "synced"))
         waiting = max(0, position - synced) if position >> 32 == synced >> 32 else position & 0xFFFFFFFF
         yield GaugeMetricFamily("kfix_journal_unsynced_bytes", "written since the last sync", value=waiting)

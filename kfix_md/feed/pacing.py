@@ -12,7 +12,7 @@ SECOND = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SubscriptionSpec:
     """What one service is to deliver, from its section of the configuration."""
 
     patterns: tuple[str, ...]

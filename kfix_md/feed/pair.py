@@ -59,5 +59,10 @@ class Pair:
         serving.handler.serve(symbol, False)
         to.handler.serve(symbol, True)
         to.event({"type": "served", "symbol": symbol, "session": to.number})
-        to.log.info("%s: served by %s now (%s is %s)", symbol, to.section.sender_comp_id,
-                    serving.section.sender_comp_id, serving.state_of(symbol).name)
+        to.log.info(
+            "%s: served by %s now (%s is %s)",
+            symbol,
+            to.section.sender_comp_id,
+            serving.section.sender_comp_id,
+            serving.state_of(symbol).name,
+        )

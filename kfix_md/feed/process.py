@@ -63,27 +63,41 @@ class Feed:
         feed = config.feed
         if feed.processes == "one":
             clear_way(config)
-        plans = [Service(section, number, rollover_s=feed.rollover, start_ns=now_ns)
-                 for number, section in enumerate(config.service)]
+        plans = [
+            Service(section, number, rollover_s=feed.rollover, start_ns=now_ns)
+            for number, section in enumerate(config.service)
+        ]
         for plan in plans:  # certificate files and secrets are read before the first byte is written
             Connector(plan, create, on_fatal=self._fatal)
         self.segment = SegmentWriter(
-            feed.name, str(feed.directory), feed.mode, capacity=feed.symbols_max, depth=feed.book_depth,
-            heartbeat_ns=feed.heartbeat_ms * 1_000_000)
+            feed.name,
+            str(feed.directory),
+            feed.mode,
+            capacity=feed.symbols_max,
+            depth=feed.book_depth,
+            heartbeat_ns=feed.heartbeat_ms * 1_000_000,
+        )
         if config.journal.enabled:
             self.journal = JournalWriter(
-                config.journal.directory, segment_bytes=config.journal.segment_mb << 20,
-                sync_ms=config.journal.sync_ms)
+                config.journal.directory, segment_bytes=config.journal.segment_mb << 20, sync_ms=config.journal.sync_ms
+            )
         names = [section.name for section in config.service]
         for number, section in enumerate(config.service):
             store = None
             if not section.reset_seq_num:
-                store = SequenceStore(feed.state_directory, section.sender_comp_id,
-                                      str(section.target_comp_id), int(section.port or 0))
+                store = SequenceStore(
+                    feed.state_directory, section.sender_comp_id, str(section.target_comp_id), int(section.port or 0)
+                )
             service = Service(
-                section, number, rollover_s=feed.rollover, journal=self.journal, store=store, start_ns=now_ns,
+                section,
+                number,
+                rollover_s=feed.rollover,
+                journal=self.journal,
+                store=store,
+                start_ns=now_ns,
                 publisher=self.segment,
-                standby_for=names.index(section.name) if names.count(section.name) > 1 else -1)
+                standby_for=names.index(section.name) if names.count(section.name) > 1 else -1,
+            )
             self.services.append(service)
             self.connectors.append(Connector(service, create, on_fatal=self._fatal))
         twins = [[s for s in self.services if s.name == name] for name in dict.fromkeys(names)]
@@ -134,14 +148,22 @@ class Feed:
             found = self.journal.recovered
             self.journal.event(0, now_ns, event | ({"recovered": found} if found else {}))
             if found:
-                log.warning("journal: the last feed died; %s records are sound, %s bytes were torn",
-                            found.get("records"), found.get("torn_bytes"))
+                log.warning(
+                    "journal: the last feed died; %s records are sound, %s bytes were torn",
+                    found.get("records"),
+                    found.get("torn_bytes"),
+                )
         for service in self.services:
             service.announce(now_ns)
         self._garbage = Garbage()
         journal = self.config.journal.directory if self.journal else "off"
-        log.info("feed '%s': %d sessions, shared memory %s, journal %s", feed.name, len(self.services),
-                 self.segment.path, journal)
+        log.info(
+            "feed '%s': %d sessions, shared memory %s, journal %s",
+            feed.name,
+            len(self.services),
+            self.segment.path,
+            journal,
+        )
         for service in self.services:
             if not service.section.verify:
                 service.log.warning("TLS CERTIFICATE VERIFICATION IS OFF (verify = false)")
@@ -188,12 +210,22 @@ class Feed:
         for service in self.services:
             section, session, stats = service.section, service.session, service.handler.stats
             self.segment.set_session(
-                service.number, service=section.name, state=session_word(service), host=section.host,
-                port=section.port, level=section.level, sender=section.sender_comp_id,
-                target=section.target_comp_id, since_ns=service.since_ns, last_recv_ns=session.last_recv_ns,
-                rollover_ns=session.rollover.next_instant(now_ns), messages=stats["messages"],
-                bytes=stats["bytes"], gaps=sum(service.gaps.values()),
-                reconnects=max(0, service.connects - 1))
+                service.number,
+                service=section.name,
+                state=session_word(service),
+                host=section.host,
+                port=section.port,
+                level=section.level,
+                sender=section.sender_comp_id,
+                target=section.target_comp_id,
+                since_ns=service.since_ns,
+                last_recv_ns=session.last_recv_ns,
+                rollover_ns=session.rollover.next_instant(now_ns),
+                messages=stats["messages"],
+                bytes=stats["bytes"],
+                gaps=sum(service.gaps.values()),
+                reconnects=max(0, service.connects - 1),
+            )
         for name, value in gather(self).totals().items():
             self.segment.set_counter(name, value)
 

@@ -36,8 +36,10 @@ def clear_way(config: Config) -> None:
         with contextlib.suppress(FeedError, FileNotFoundError):
             segment = Segment(str(path))
             if not segment.abandoned():
-                raise UsageError(f"feed {name!r} is running already (process {segment.info()['pid']}); stop it first, "
-                                 "or give feed.name another value")
+                raise UsageError(
+                    f"feed {name!r} is running already (process {segment.info()['pid']}); stop it first, "
+                    "or give feed.name another value"
+                )
             path.unlink()
 
 
@@ -76,8 +78,7 @@ class Supervisor:
             if child is not None and child.returncode == 2:
                 return 2
             if child is None or self._may_start(name, child.returncode, now):
-                self.children[name] = subprocess.Popen(
-                    [*self._command, "--service", name], preexec_fn=_end_with_parent)  # noqa: PLW1509
+                self.children[name] = subprocess.Popen([*self._command, "--service", name], preexec_fn=_end_with_parent)  # noqa: PLW1509
                 self._born[name] = now
         return 0
 

@@ -15,7 +15,7 @@ from typing import Any
 from kfix_md._entry import Cause, State
 from kfix_md._handler import Handler
 from kfix_md.config import ServiceSection, read_secret
-from kfix_md.feed.pacing import SECOND, Pace, Wish
+from kfix_md.feed.pacing import SECOND, Pace, SubscriptionSpec
 from kfix_md.feed.subscriptions import FAULTS, Subscriptions
 from kfix_md.session import Application, Close, Session, SessionConfig, SessionState
 from kfix_md.session.store import SequenceStore
@@ -39,8 +39,16 @@ class Service(Application):
     """
 
     def __init__(
-        self, section: ServiceSection, number: int, *, rollover_s: int = ROLLOVER_S, journal: Any = None,
-        publisher: Any = None, store: SequenceStore | None = None, start_ns: int = 0, standby_for: int = -1,
+        self,
+        section: ServiceSection,
+        number: int,
+        *,
+        rollover_s: int = ROLLOVER_S,
+        journal: Any = None,
+        publisher: Any = None,
+        store: SequenceStore | None = None,
+        start_ns: int = 0,
+        standby_for: int = -1,
     ) -> None:
         self.section, self.number = section, number
         self.name = section.name
@@ -63,13 +71,26 @@ class Service(Application):
         self._doubt_ns = 0  # since when not all books are known to be good; 0: they are
         self.session = Session(session_config(section, rollover_s), self, store=store)
         self.handler = Handler(
-            checksum=section.checksum, level=section.level, session=self.session, session_number=number,
-            journal=journal, publisher=publisher, listener=self, standby_for=standby_for)
+            checksum=section.checksum,
+            level=section.level,
+            session=self.session,
+            session_number=number,
+            journal=journal,
+            publisher=publisher,
+            listener=self,
+            standby_for=standby_for,
+        )
         self.session.bind(self.handler)
         self.subs = Subscriptions(
-            wish_of(section), self.handler, self._send,
-            pace=Pace(burst=section.batch, per_second=section.requests_per_s), emit=self.event,
-            on_refused=self.unknown.extend, first_id=max(1, start_ns // SECOND), log=self.log)
+            wish_of(section),
+            self.handler,
+            self._send,
+            pace=Pace(burst=section.batch, per_second=section.requests_per_s),
+            emit=self.event,
+            on_refused=self.unknown.extend,
+            first_id=max(1, start_ns // SECOND),
+            log=self.log,
+        )
 
     # ---- inputs -----------------------------------------------------------------------------------
 
@@ -77,8 +98,18 @@ class Service(Application):
         """Write who this session is into the journal, once per process."""
         s = self.section
         self.now_ns = now_ns
-        self.event({"type": "session", "number": self.number, "service": s.name, "level": s.level,
-                    "host": s.host, "port": s.port, "sender": s.sender_comp_id, "target": s.target_comp_id})
+        self.event(
+            {
+                "type": "session",
+                "number": self.number,
+                "service": s.name,
+                "level": s.level,
+                "host": s.host,
+                "port": s.port,
+                "sender": s.sender_comp_id,
+                "target": s.target_comp_id,
+            }
+        )
 
     def connected(self, now_ns: int, details: str = "") -> None:
         """The transport is up: the Logon goes out."""
@@ -247,14 +278,14 @@ class Service(Application):
         """A book changed its state."""
         self._count_state(symbol, state)
         now_ns = max(recv_ns, self.now_ns)
-        self.event({"type": "book", "symbol": symbol, "state": state.name, "cause": cause.name, "seq": seq},
-                   now_ns)
+        self.event({"type": "book", "symbol": symbol, "state": state.name, "cause": cause.name, "seq": seq}, now_ns)
         if cause in FAULTS and state not in (State.LIVE, State.EMPTY) and symbol not in self._book_gaps:
             gap, word = self.session.new_gap_id(now_ns), cause.name.lower()
             self._book_gaps[symbol], self._open[gap] = gap, (word, now_ns)
             self.gaps[word] += 1
-            self.event({"type": "gap_open", "id": gap, "first": seq, "last": None, "cause": word,
-                        "symbols": [symbol]}, now_ns)
+            self.event(
+                {"type": "gap_open", "id": gap, "first": seq, "last": None, "cause": word, "symbols": [symbol]}, now_ns
+            )
         elif state in (State.LIVE, State.EMPTY) and symbol in self._book_gaps:
             gap = self._book_gaps.pop(symbol)
             self._heal(gap, "snapshot", now_ns)
@@ -308,18 +339,22 @@ class Service(Application):
 def session_config(section: ServiceSection, rollover_s: int) -> SessionConfig:
     """The session's part of a [[service]]; secrets are read here, so that a missing one stops the start."""
     return SessionConfig(
-        sender=section.sender_comp_id, target=str(section.target_comp_id), heartbeat=section.heartbeat_s,
-        reset_on_logon=section.reset_seq_num, logon_timeout=section.logon_timeout_s,
-        gap_timeout=section.gap_timeout_s, sending_time_limit=section.sending_time_limit_s,
+        sender=section.sender_comp_id,
+        target=str(section.target_comp_id),
+        heartbeat=section.heartbeat_s,
+        reset_on_logon=section.reset_seq_num,
+        logon_timeout=section.logon_timeout_s,
+        gap_timeout=section.gap_timeout_s,
+        sending_time_limit=section.sending_time_limit_s,
         rollover_at=rollover_s,
         api_key=read_secret(section.api_key) if section.api_key else "",
         api_secret=read_secret(section.api_secret) if section.api_secret else "",
     )
 
 
-def wish_of(section: ServiceSection) -> Wish:
+def wish_of(section: ServiceSection) -> SubscriptionSpec:
     """The subscriptions' part of a [[service]]."""
-    return Wish(tuple(section.symbols), section.level, section.depth, bool(section.trades), section.spot)
+    return SubscriptionSpec(tuple(section.symbols), section.level, section.depth, bool(section.trades), section.spot)
 
 
 def tell(log: Any, event: dict[str, Any], leaving: bool = False) -> None:

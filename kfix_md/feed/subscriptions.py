@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from kfix_md._entry import Cause, State
 from kfix_md.errors import KfixError
-from kfix_md.feed.pacing import SECOND, Bucket, Counters, Pace, Phase, Subscription, Wish
+from kfix_md.feed.pacing import SECOND, Bucket, Counters, Pace, Phase, Subscription, SubscriptionSpec
 from kfix_md.feed.requests import Fields, Requests, text_of
 from kfix_md.feed.symbols import select
 from kfix_md.instruments import RESULTS, Instrument, InstrumentList, ListChange, parse_list
@@ -26,7 +26,6 @@ from kfix_md.session import fix
 FAULTS = frozenset({Cause.CRC, Cause.CROSSED, Cause.MALFORMED, Cause.PRECISION})
 #: 340 TradSesStatus in words
 TRADING = {b"0": "unknown", b"1": "maintenance", b"2": "online", b"101": "cancel only", b"102": "post only"}
-
 
 
 class Books(Protocol):
@@ -48,7 +47,7 @@ class Subscriptions:
 
     def __init__(
         self,
-        wish: Wish,
+        wish: SubscriptionSpec,
         books: Books,
         send: Callable[[str, fix.Body, int], int],
         *,
@@ -144,7 +143,9 @@ class Subscriptions:
 
     def reload(self, patterns: Sequence[str], now_ns: int) -> list[str]:
         """Other patterns from now on; returns complaints about those that find nothing."""
-        self.wish = Wish(tuple(patterns), self.wish.level, self.wish.depth, self.wish.trades, self.wish.spot)
+        self.wish = SubscriptionSpec(
+            tuple(patterns), self.wish.level, self.wish.depth, self.wish.trades, self.wish.spot
+        )
         if not self.instruments.complete:
             return []
         complaints = self._follow(now_ns)
@@ -207,14 +208,18 @@ class Subscriptions:
     def _unanswered(self, sub: Subscription, now_ns: int) -> None:
         self.counters.unanswered += 1
         sub.failures += 1
-        self._log.warning("%s: no snapshot after %.0f s; asking again", sub.symbol,
-                          (now_ns - sub.asked_ns) / SECOND)
+        self._log.warning("%s: no snapshot after %.0f s; asking again", sub.symbol, (now_ns - sub.asked_ns) / SECOND)
         self._plan(sub, now_ns + self.pace.patience(self._rng, sub.failures))
 
     def _request(self, sub: Subscription, now_ns: int, end: bool = False) -> int:
         body = fix.market_data_request(
-            sub.md_req_id, [sub.symbol], depth=self.wish.depth, trades=self.wish.trades,
-            level3=self.wish.level == "L3", unsubscribe=end)
+            sub.md_req_id,
+            [sub.symbol],
+            depth=self.wish.depth,
+            trades=self.wish.trades,
+            level3=self.wish.level == "L3",
+            unsubscribe=end,
+        )
         return self._send("V", body, now_ns)
 
     def _close(self, sub: Subscription, now_ns: int) -> None:
@@ -253,11 +258,17 @@ class Subscriptions:
             self._log.warning("%s: %s; its precision may have changed: asking for the list", sub.symbol, cause.name)
             self._ask_list(now_ns)
         elif sub.failures == self.pace.quarantine_after:
-            self._log.error("%s: quarantined after %d faults in a row (%s); next try in %.1f s, then rarer",
-                            sub.symbol, sub.failures, cause.name, delay / SECOND)
+            self._log.error(
+                "%s: quarantined after %d faults in a row (%s); next try in %.1f s, then rarer",
+                sub.symbol,
+                sub.failures,
+                cause.name,
+                delay / SECOND,
+            )
         else:
-            self._log.warning("%s: %s; new snapshot%s", sub.symbol, cause.name,
-                              f" in {delay / SECOND:.1f} s" if delay else "")
+            self._log.warning(
+                "%s: %s; new snapshot%s", sub.symbol, cause.name, f" in {delay / SECOND:.1f} s" if delay else ""
+            )
         self._plan(sub, now_ns + delay)
 
     def _refuse(self, sub: Subscription, why: str, now_ns: int, at_once: bool = False) -> None:
@@ -268,8 +279,9 @@ class Subscriptions:
         # a refusal is rarely cured by haste: four steps of patience more than a fault
         delay = 0 if at_once and sub.failures < 3 else self.pace.patience(self._rng, sub.failures + 4)
         self._books.mark(sub.symbol, State.DOWN, Cause.REJECTED)
-        self._log.warning("%s: the venue refused the subscription: %s; again in %.0f s", sub.symbol, why,
-                          delay / SECOND)
+        self._log.warning(
+            "%s: the venue refused the subscription: %s; again in %.0f s", sub.symbol, why, delay / SECOND
+        )
         self._emit({"type": "refused", "symbol": sub.symbol, "why": why})
         self._plan(sub, now_ns + delay)
 
@@ -337,8 +349,13 @@ class Subscriptions:
             self._halt(sub)
             self._log.warning("%s is in maintenance", row.symbol)
         else:
-            self._log.info("%s changed (precision %d/%d, %s); new snapshot", row.symbol, row.price_precision,
-                           row.qty_precision, row.status.name)
+            self._log.info(
+                "%s changed (precision %d/%d, %s); new snapshot",
+                row.symbol,
+                row.price_precision,
+                row.qty_precision,
+                row.status.name,
+            )
 
     def _define(self, row: Instrument) -> bool:
         try:

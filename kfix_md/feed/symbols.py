@@ -48,7 +48,7 @@ def spellings(symbol: str) -> set[str]:
         for new, old in _RENAMED.items():
             for one, other in ((new, old), (old, new)):
                 if rest.startswith(one):
-                    found.add(f"{kind}_{other}{rest[len(one):]}")
+                    found.add(f"{kind}_{other}{rest[len(one) :]}")
     return found
 
 

@@ -23,12 +23,15 @@ def check(feed: FeedSection) -> None:
     """UsageError when the process may not run where it is to be pinned."""
     allowed = os.sched_getaffinity(0)
     if strange := cpus_of(feed) - allowed:
-        raise UsageError(f"feed.cpu = {feed.cpu}: {min(strange)} is not one of this process's CPUs "
-                         f"({', '.join(map(str, sorted(allowed)))})")
+        raise UsageError(
+            f"feed.cpu = {feed.cpu}: {min(strange)} is not one of this process's CPUs "
+            f"({', '.join(map(str, sorted(allowed)))})"
+        )
 
 
 def permitted(priority: int) -> bool:
     """This process may run under SCHED_FIFO at this priority (tried in a thread that ends)."""
+
     def attempt() -> None:
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
@@ -55,5 +58,7 @@ async def settle(feed: FeedSection, log: logging.Logger) -> None:
         try:
             os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(feed.rt_priority))
         except OSError:
-            log.warning("feed.rt_priority = %d: not permitted, going on without; give CAP_SYS_NICE (or LimitRTPRIO)",
-                        feed.rt_priority)
+            log.warning(
+                "feed.rt_priority = %d: not permitted, going on without; give CAP_SYS_NICE (or LimitRTPRIO)",
+                feed.rt_priority,
+            )

@@ -60,7 +60,7 @@ cdef extern from "journal/segment.h" nogil:
     int64_t jclock()
     uint32_t jload32(const void* p)
     uint64_t jload64(const void* p)
-    void jahead(const void* p)
+    void jprefetch(const void* p)
     void jstore32(void* p, uint32_t v)
     void jstore64(void* p, uint64_t v)
     jio* jio_open(int dirfd, uint64_t segment_bytes, uint32_t next_number, int sync_ms)

@@ -16,8 +16,8 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 from kfix_md.journal.records cimport (
-    JREC_HEADER, JSEG_HEADER, JSEG_TAIL, REC_EVENT, REC_FRAME, REC_OUT, crc32c_choose, crc32c_fn, jahead, jclock, jio,
-    jio_close, jio_open, jio_switch, jio_take, jseg, jseg_header, jstore32, jstore64, padded,
+    JREC_HEADER, JSEG_HEADER, JSEG_TAIL, REC_EVENT, REC_FRAME, REC_OUT, crc32c_choose, crc32c_fn, jclock, jio,
+    jio_close, jio_open, jio_switch, jio_take, jprefetch, jseg, jseg_header, jstore32, jstore64, padded,
 )
 
 cdef enum:
@@ -95,7 +95,7 @@ cdef class JournalWriter:
                 self._count_lost(recv_ns)
                 return -1
         self._body(kind, session, recv_ns, data, n)
-        jahead(self.base + self.offset + need)
+        jprefetch(self.base + self.offset + need)
         return 0
 
     cdef inline void _body(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data,

@@ -5,5 +5,11 @@ from kfix_md.session.rollover import Rollover
 from kfix_md.session.types import Application, Close, LocalError, SessionConfig, SessionState
 
 __all__ = [
-    "Application", "Close", "LocalError", "Rollover", "Session", "SessionConfig", "SessionState",
+    "Application",
+    "Close",
+    "LocalError",
+    "Rollover",
+    "Session",
+    "SessionConfig",
+    "SessionState",
 ]

@@ -17,6 +17,7 @@ Action = Callable[["Session", Message], int]
 
 # ---------------------------------------------------------------- header faults, before any action
 
+
 def header_fault(session: "Session", m: Message) -> bool:
     """Judge 8, 34, 49, 56, 52, 122; True when the message ends here (rejected, logged out or closed)."""
     if m.begin != fix.BEGIN_STRING:
@@ -69,6 +70,7 @@ def _possdup_fault(session: "Session", m: Message) -> bool:
 
 # ---------------------------------------------------------------- before the Logon reply
 
+
 def logon_reply(session: "Session", m: Message) -> int:
     """35=A while we wait for it."""
     sequence = session.sequence
@@ -110,6 +112,7 @@ def not_logged_on(session: "Session", m: Message) -> int:
 
 # ---------------------------------------------------------------- logged on: messages that keep no order
 
+
 def logon_again(session: "Session", m: Message) -> int:
     """35=A in session: with 141=Y a new numbering of both directions, otherwise a mistake."""
     if m.get(fix.RESET_SEQ_NUM) != b"Y" or m.seq > 1:
@@ -146,8 +149,9 @@ def sequence_reset(session: "Session", m: Message) -> int:
     """35=4, gap fill or reset."""
     new_seq = m.number(fix.NEW_SEQ_NO)
     if new_seq is None:
-        return session.refuse(m, fix.TAG_MISSING if m.get(fix.NEW_SEQ_NO) is None else fix.INCORRECT_VALUE,
-                              fix.NEW_SEQ_NO)
+        return session.refuse(
+            m, fix.TAG_MISSING if m.get(fix.NEW_SEQ_NO) is None else fix.INCORRECT_VALUE, fix.NEW_SEQ_NO
+        )
     if m.get(fix.GAP_FILL) == b"Y":
         return _gap_fill(session, m, new_seq)
     expected = session.sequence.expected
@@ -206,6 +210,7 @@ def jump(session: "Session", first: int, new_seq: int, now_ns: int) -> None:
 
 # ---------------------------------------------------------------- logged on: messages in their order
 
+
 def heartbeat(session: "Session", m: Message) -> int:
     """35=0; an unknown 112 means nothing."""
     return 0
@@ -241,8 +246,15 @@ def resend_request(session: "Session", m: Message) -> int:
 def application(session: "Session", m: Message) -> int:
     """35=y, Y, j, 3, h: to the application, in order (a Reject is never rejected)."""
     if m.type == "3":
-        session.event(m.recv_ns, "rejected", ref_seq=m.number(fix.REF_SEQ_NUM), ref_tag=m.text(fix.REF_TAG),
-                      ref_type=m.text(fix.REF_MSG_TYPE), reason=m.text(fix.REJECT_REASON), text=m.text())
+        session.event(
+            m.recv_ns,
+            "rejected",
+            ref_seq=m.number(fix.REF_SEQ_NUM),
+            ref_tag=m.text(fix.REF_TAG),
+            ref_type=m.text(fix.REF_MSG_TYPE),
+            reason=m.text(fix.REJECT_REASON),
+            text=m.text(),
+        )
     session.app.on_message(m.type, m.fields, m.recv_ns)
     return 0
 
@@ -296,16 +308,26 @@ def at_once(action: Action) -> Action:
 
 #: actions by MsgType once a message's turn has come
 ORDERED: dict[str, Action] = {
-    "0": heartbeat, "1": test_request, "2": resend_request,
-    "3": application, "h": application, "j": application, "y": application, "Y": application,
-    "W": market_data, "X": market_data,
-}  # fmt: skip
+    "0": heartbeat,
+    "1": test_request,
+    "2": resend_request,
+    "3": application,
+    "h": application,
+    "j": application,
+    "y": application,
+    "Y": application,
+    "W": market_data,
+    "X": market_data,
+}
 
 _LOGGED_ON: dict[str, Action] = {
     **{kind: in_order(action) for kind, action in ORDERED.items()},
-    "1": at_once(test_request), "2": at_once(resend_request),
-    "4": sequence_reset, "5": logout_received, "A": logon_again,
-}  # fmt: skip
+    "1": at_once(test_request),
+    "2": at_once(resend_request),
+    "4": sequence_reset,
+    "5": logout_received,
+    "A": logon_again,
+}
 
 _ANY_OTHER = in_order(unhandled)
 

@@ -42,9 +42,15 @@ TAG_REPEATED, TAG_OUT_OF_ORDER, GROUP_COUNT = 13, 14, 16
 
 #: 281 MDReqRejReason, in words (Kraken FIX guide)
 MD_REJECT_REASONS = {
-    "0": "unknown symbol", "1": "duplicate MDReqID", "4": "unsupported SubscriptionRequestType",
-    "5": "unsupported MarketDepth", "6": "unsupported MDUpdateType", "8": "unsupported MDEntryType",
-    "A": "unsupported Scope", "B": "L3 not available", "C": "trades not available",
+    "0": "unknown symbol",
+    "1": "duplicate MDReqID",
+    "4": "unsupported SubscriptionRequestType",
+    "5": "unsupported MarketDepth",
+    "6": "unsupported MDUpdateType",
+    "8": "unsupported MDEntryType",
+    "A": "unsupported Scope",
+    "B": "L3 not available",
+    "C": "trades not available",
 }
 
 
@@ -189,7 +195,12 @@ def instrument_list_request(
 
 
 def market_data_request(
-    request_id: str, symbols: list[str], *, depth: int = 0, trades: bool = True, level3: bool = False,
+    request_id: str,
+    symbols: list[str],
+    *,
+    depth: int = 0,
+    trades: bool = True,
+    level3: bool = False,
     unsubscribe: bool = False,
 ) -> Body:
     """35=V MarketDataRequest for bids and offers (Kraken refuses one side alone), incremental only.

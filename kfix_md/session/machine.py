@@ -57,7 +57,11 @@ class Session(Liveness):
     """
 
     def __init__(
-        self, config: SessionConfig, app: Application | None = None, *, store: SequenceStore | None = None,
+        self,
+        config: SessionConfig,
+        app: Application | None = None,
+        *,
+        store: SequenceStore | None = None,
         sequence: Sequence | None = None,
     ) -> None:
         super().__init__(config)
@@ -292,9 +296,7 @@ class Session(Liveness):
         self.fatal("too_low", text, m.recv_ns)
         return fix.IGNORE if m.is_market_data else 0
 
-    def reject(
-        self, ref_seq: int, ref_type: str, reason: int, tag: int | None, text: str, now_ns: int
-    ) -> None:
+    def reject(self, ref_seq: int, ref_type: str, reason: int, tag: int | None, text: str, now_ns: int) -> None:
         """35=3, when logged on, and no more of them a second than a gateway bears."""
         second = now_ns // SECOND
         if second != self._reject_second:
@@ -333,8 +335,15 @@ class Session(Liveness):
         self._was_on, self.force_reset = True, False
         stamp = fix.time_text(m.recv_ns).replace(":", "")
         self.session_id = f"{self.config.sender}-{self.config.target}-{stamp}"
-        self.event(m.recv_ns, "logged_on", session_id=self.session_id, heartbeat=self.heartbeat_s,
-                   reset=self.asked_reset, next_in=self.sequence.expected, next_out=self.sequence.outgoing)
+        self.event(
+            m.recv_ns,
+            "logged_on",
+            session_id=self.session_id,
+            heartbeat=self.heartbeat_s,
+            reset=self.asked_reset,
+            next_in=self.sequence.expected,
+            next_out=self.sequence.outgoing,
+        )
         self.rollover_logged_on(m.recv_ns)
 
     def peer_left(self, text: str, now_ns: int) -> None:
@@ -360,5 +369,3 @@ class Session(Liveness):
     def _numbers_too_old(self, now_ns: int) -> bool:
         stored = self.store.load() if self.store else None
         return stored is not None and stored.saved_ns < self.rollover.last_instant(now_ns)
-
-

@@ -51,7 +51,9 @@ class Message:
                 break
         sending = header.get(fix.SENDING_TIME)
         return cls(
-            frame, fields, recv_ns,
+            frame,
+            fields,
+            recv_ns,
             type=header.get(35, b"").decode("latin-1"),
             seq=parse_seq(header.get(fix.MSG_SEQ_NUM)),
             begin=header.get(8, b""),

@@ -14,7 +14,9 @@ Fields = list[tuple[int, bytes]]
 #: Logout texts that no quick retry can cure
 _CREDENTIALS = re.compile(
     r"auth|credential|signature|api.?key|password|nonce|permission|denied|not (permitted|allowed)"
-    r"|(unknown|invalid).{0,24}(comp|sender|target|key|account)", re.IGNORECASE)
+    r"|(unknown|invalid).{0,24}(comp|sender|target|key|account)",
+    re.IGNORECASE,
+)
 
 
 class LocalError(UsageError):

@@ -32,7 +32,7 @@ __all__ = [
     "Quote",
     "attach",
     "feeds",
-]  # fmt: skip
+]
 
 LEVELS = {"L2": 2, "L3": 3, 2: 2, 3: 3}
 
@@ -99,14 +99,33 @@ def _open(path: Path) -> Segment:
 
 def snapshot_dtype(symbol_chars: int) -> np.dtype:
     """Rows of `feed.snapshot()`; prices and quantities NaN unless the book is to be trusted."""
-    return np.dtype([
-        ("symbol", f"U{max(symbol_chars, 1)}"), ("level", "u1"), ("state", "u1"), ("cause", "u1"),
-        ("bid", "f8"), ("bid_qty", "f8"), ("ask", "f8"), ("ask_qty", "f8"),
-        ("recv_ns", "i8"), ("age_ns", "i8"), ("seq", "u8"), ("updates", "u8"), ("bids", "u4"), ("asks", "u4"),
-        ("crc_checked", "u4"), ("crc_failed", "u4"),
-        ("gaps", "u4"), ("gap_state", "u1"), ("gap_cause", "u1"), ("gap_ns", "i8"),
-        ("price_precision", "u1"), ("qty_precision", "u1"),
-    ], align=True)  # fmt: skip
+    return np.dtype(
+        [
+            ("symbol", f"U{max(symbol_chars, 1)}"),
+            ("level", "u1"),
+            ("state", "u1"),
+            ("cause", "u1"),
+            ("bid", "f8"),
+            ("bid_qty", "f8"),
+            ("ask", "f8"),
+            ("ask_qty", "f8"),
+            ("recv_ns", "i8"),
+            ("age_ns", "i8"),
+            ("seq", "u8"),
+            ("updates", "u8"),
+            ("bids", "u4"),
+            ("asks", "u4"),
+            ("crc_checked", "u4"),
+            ("crc_failed", "u4"),
+            ("gaps", "u4"),
+            ("gap_state", "u1"),
+            ("gap_cause", "u1"),
+            ("gap_ns", "i8"),
+            ("price_precision", "u1"),
+            ("qty_precision", "u1"),
+        ],
+        align=True,
+    )
 
 
 class Feed:

@@ -75,7 +75,7 @@ class JoinedFeed(Feed):
         out, at = np.zeros(sum(map(len, found)), snapshot_dtype(widest)), 0
         for rows in found:
             for name in rows.dtype.names or ():
-                out[name][at:at + len(rows)] = rows[name]
+                out[name][at : at + len(rows)] = rows[name]
             at += len(rows)
         return out
 
@@ -125,14 +125,20 @@ class JoinedFeed(Feed):
         """The header of the process that was started first; `pids` has all by service."""
         infos = {service: feed.info for service, feed in self.parts.items()}
         first = min(infos.values(), key=lambda info: info["start_ns"])
-        return first | {"name": self.name, "path": str(self.path),
-                        "pids": {service: info["pid"] for service, info in infos.items()}}
+        return first | {
+            "name": self.name,
+            "path": str(self.path),
+            "pids": {service: info["pid"] for service, info in infos.items()},
+        }
 
     @property
     def sessions(self) -> list[dict]:
         """The FIX sessions of all processes, numbered through; DOWN when the process is gone."""
-        found = [session | ({} if feed.alive else {"state": "DOWN"})
-                 for feed in self.parts.values() for session in feed.sessions]
+        found = [
+            session | ({} if feed.alive else {"state": "DOWN"})
+            for feed in self.parts.values()
+            for session in feed.sessions
+        ]
         return [session | {"number": number} for number, session in enumerate(found)]
 
     @property
@@ -146,7 +152,8 @@ class JoinedFeed(Feed):
 
     def __repr__(self) -> str:
         return f"Feed({str(self.path)!r}, {len(self)} books of {len(self.parts)} processes" + (
-            f", {self.fault})" if self.fault else ")")
+            f", {self.fault})" if self.fault else ")"
+        )
 
 
 def _rows_of(feed: Feed, allow_stale: bool) -> Any:

@@ -12,48 +12,48 @@
 #include <stdint.h>
 #include <string.h>
 
-#define KFIX_MAGIC 0x314d48535849464bULL        /* "KFIXSHM1" as it lies in memory */
-#define KFIX_LAYOUT 1u                          /* another number: another layout, readers refuse */
-#define KFIX_LINE 64u
-#define KFIX_BEST 10u                           /* levels a side in the block of the best */
+#define KFIX_MAGIC  0x314d48535849464bULL /* "KFIXSHM1" as it lies in memory */
+#define KFIX_LAYOUT 1u                    /* another number: another layout, readers refuse */
+#define KFIX_LINE   64u
+#define KFIX_BEST   10u /* levels a side in the block of the best */
 
-#define KFIX_OPEN 0u                            /* header.closed */
-#define KFIX_CLOSED 1u                          /* the writer ended in order */
-#define KFIX_REPLACED 2u                        /* another writer took the name */
+#define KFIX_OPEN     0u /* header.closed */
+#define KFIX_CLOSED   1u /* the writer ended in order */
+#define KFIX_REPLACED 2u /* another writer took the name */
 
-#define KFIX_HAS_BID 1u                         /* top.has */
+#define KFIX_HAS_BID 1u /* top.has */
 #define KFIX_HAS_ASK 2u
 
-#define KFIX_LEVELS_CUT 1u                      /* depth.flags: deeper levels exist than the block holds */
-#define KFIX_ORDERS_CUT 2u                      /* orders exist that the block does not hold */
+#define KFIX_LEVELS_CUT 1u /* depth.flags: deeper levels exist than the block holds */
+#define KFIX_ORDERS_CUT 2u /* orders exist that the block does not hold */
 
-#define KFIX_WAKE_FEED 1u                       /* header.wakes: FUTEX_WAKE on header.change at each publication */
-#define KFIX_WAKE_BOOK 2u                       /* FUTEX_WAKE on the low word of top.version as well */
+#define KFIX_WAKE_FEED 1u /* header.wakes: FUTEX_WAKE on header.change at each publication */
+#define KFIX_WAKE_BOOK 2u /* FUTEX_WAKE on the low word of top.version as well */
 
 /* Start of the file; one page with the counters behind it. */
 struct kfix_header {
-    uint64_t magic;                             /* written last when a segment is made */
+    uint64_t magic; /* written last when a segment is made */
     uint32_t layout;
     uint32_t header_bytes;
-    uint64_t file_bytes;                        /* never changes: a smaller file is a damaged one */
-    uint64_t instance;                          /* random; another writer, another number */
+    uint64_t file_bytes; /* never changes: a smaller file is a damaged one */
+    uint64_t instance;   /* random; another writer, another number */
     int64_t start_ns;
     uint32_t pid;
     uint32_t spare0;
-    uint64_t pid_start;                         /* field 22 of /proc/PID/stat: a reused pid differs */
-    int64_t heartbeat_interval_ns;              /* the writer beats at least twice in this time */
+    uint64_t pid_start;            /* field 22 of /proc/PID/stat: a reused pid differs */
+    int64_t heartbeat_interval_ns; /* the writer beats at least twice in this time */
 
-    int64_t heartbeat_ns;                       /* line 1 */
+    int64_t heartbeat_ns; /* line 1 */
     uint32_t closed;
-    uint32_t n_symbols;                         /* directory entries ready to be read */
+    uint32_t n_symbols; /* directory entries ready to be read */
     uint32_t wakes;
     uint32_t spare1;
     uint64_t spare2[5];
 
-    uint32_t change;                            /* line 2: +1 at every publication; the futex of feed.wait */
+    uint32_t change; /* line 2: +1 at every publication; the futex of feed.wait */
     uint32_t spare3[15];
 
-    uint64_t counters_offset;                   /* line 3: where the tables are, and the size of their rows */
+    uint64_t counters_offset; /* line 3: where the tables are, and the size of their rows */
     uint32_t counter_bytes;
     uint32_t counters_capacity;
     uint64_t sessions_offset;
@@ -76,9 +76,9 @@ struct kfix_counter {
 
 /* One FIX session; rows with an empty service are not used. */
 struct kfix_session {
-    uint64_t version;                           /* seqlock */
+    uint64_t version; /* seqlock */
     char service[24];
-    char state[16];                             /* "up", "down", "gap", "rollover", ... */
+    char state[16]; /* "up", "down", "gap", "rollover", ... */
     char host[64];
     char sender[32];
     char target[32];
@@ -86,9 +86,9 @@ struct kfix_session {
     uint8_t level;
     uint8_t spare0;
     uint32_t spare1;
-    int64_t since_ns;                           /* when it got into this state */
+    int64_t since_ns; /* when it got into this state */
     int64_t last_recv_ns;
-    int64_t rollover_ns;                        /* next planned rollover, 0 not known */
+    int64_t rollover_ns; /* next planned rollover, 0 not known */
     uint64_t messages;
     uint64_t bytes;
     uint64_t gaps;
@@ -98,36 +98,36 @@ struct kfix_session {
 
 /* Directory entry of one (symbol, level). */
 struct kfix_symbol {
-    uint64_t version;                           /* seqlock */
+    uint64_t version; /* seqlock */
     char symbol[48];
-    uint8_t level;                              /* 2: by price level, 3: by order */
+    uint8_t level; /* 2: by price level, 3: by order */
     int8_t price_precision;
     int8_t qty_precision;
     uint8_t session;
-    uint32_t generation;                        /* +1 when the precisions changed */
-    uint64_t top_offset;                        /* from the start of the file */
+    uint32_t generation; /* +1 when the precisions changed */
+    uint64_t top_offset; /* from the start of the file */
     uint64_t best_offset;
     uint64_t trades_offset;
     uint64_t depth_offset;
-    uint64_t orders_offset;                     /* 0: none (L2) */
+    uint64_t orders_offset; /* 0: none (L2) */
     uint32_t trades_capacity;
-    uint32_t depth_capacity;                    /* levels a side */
+    uint32_t depth_capacity; /* levels a side */
     uint32_t orders_capacity;
     uint32_t spare0;
-    uint64_t region_offset;                     /* pages of this symbol */
+    uint64_t region_offset; /* pages of this symbol */
     uint64_t region_bytes;
     uint64_t spare1[15];
 };
 
 /* Top of book: two cache lines, the first of which is all that a quote needs. */
 struct kfix_top {
-    uint64_t version;                           /* seqlock: odd while being written */
+    uint64_t version; /* seqlock: odd while being written */
     int64_t bid;
     int64_t bid_qty;
     int64_t ask;
     int64_t ask_qty;
-    int64_t recv_ns;                            /* receive time of the last message applied */
-    uint64_t seq;                               /* its MsgSeqNum (34) */
+    int64_t recv_ns; /* receive time of the last message applied */
+    uint64_t seq;    /* its MsgSeqNum (34) */
     uint8_t state;
     uint8_t cause;
     uint8_t has;
@@ -136,18 +136,18 @@ struct kfix_top {
     int8_t qty_precision;
     uint16_t generation;
 
-    int64_t event_ns;                           /* line 1 */
-    uint64_t updates;                           /* messages applied */
+    int64_t event_ns; /* line 1 */
+    uint64_t updates; /* messages applied */
     uint32_t crc_checked;
     uint32_t crc_failed;
     uint32_t n_bids;
     uint32_t n_asks;
-    uint32_t bid_orders;                        /* L3: orders at the best price */
+    uint32_t bid_orders; /* L3: orders at the best price */
     uint32_t ask_orders;
-    int64_t state_ns;                           /* when the state last changed */
-    int64_t gap_ns;                             /* when the book last left LIVE */
-    uint32_t gaps;                              /* how often it did */
-    uint8_t gap_state;                          /* into which state */
+    int64_t state_ns;  /* when the state last changed */
+    int64_t gap_ns;    /* when the book last left LIVE */
+    uint32_t gaps;     /* how often it did */
+    uint8_t gap_state; /* into which state */
     uint8_t gap_cause;
     uint16_t spare0;
 };
@@ -155,8 +155,8 @@ struct kfix_top {
 struct kfix_level {
     int64_t price;
     int64_t qty;
-    uint32_t orders;                            /* L3; 0 on L2, where it is not known */
-    int32_t head;                               /* L3: row of the first order of the queue, -1 none */
+    uint32_t orders; /* L3; 0 on L2, where it is not known */
+    int32_t head;    /* L3: row of the first order of the queue, -1 none */
 };
 
 /* The best ten of each side, best first. */
@@ -190,8 +190,8 @@ struct kfix_depth {
     uint32_t flags;
     uint64_t seq;
     int64_t recv_ns;
-    uint32_t orders_used;                       /* rows [0, orders_used) may be looked at */
-    uint32_t orders_ready;                      /* rows that have pages behind them */
+    uint32_t orders_used;  /* rows [0, orders_used) may be looked at */
+    uint32_t orders_ready; /* rows that have pages behind them */
     uint32_t n_orders;
     uint32_t spare0;
     uint64_t spare1;
@@ -203,32 +203,32 @@ struct kfix_order {
     int64_t qty;
     uint64_t id_hi;
     uint64_t id_lo;
-    int64_t queue_ns;                           /* 5273 */
+    int64_t queue_ns; /* 5273 */
     int64_t event_ns;
-    int32_t prev;                               /* rows in queue order; -1: none */
+    int32_t prev; /* rows in queue order; -1: none */
     int32_t next;
-    uint32_t crc;                               /* the feed's own cache */
+    uint32_t crc; /* the feed's own cache */
     uint8_t crc_len;
-    uint8_t side;                               /* 0 bid, 1 offer */
+    uint8_t side; /* 0 bid, 1 offer */
     uint8_t id_kind;
     uint8_t spare0;
 };
 
 /* Ring of the last trades: this head, then trades[trades_capacity]; trade i is in row i % trades_capacity. */
 struct kfix_trades {
-    uint64_t head;                              /* trades ever written */
+    uint64_t head; /* trades ever written */
     uint64_t spare0[7];
 };
 
 struct kfix_trade {
-    uint64_t stamp;                             /* 2 * i + 2 when trade i is whole, odd while being written */
+    uint64_t stamp; /* 2 * i + 2 when trade i is whole, odd while being written */
     int64_t price;
     int64_t qty;
     int64_t recv_ns;
     int64_t event_ns;
     uint64_t seq;
-    uint8_t aggressor;                          /* 2446: 1 buy, 2 sell, 0 unknown */
-    uint8_t ord_type;                           /* 40: 1 market, 2 limit, 0 unknown */
+    uint8_t aggressor; /* 2446: 1 buy, 2 sell, 0 unknown */
+    uint8_t ord_type;  /* 40: 1 market, 2 limit, 0 unknown */
     int8_t price_precision;
     int8_t qty_precision;
     uint32_t spare0;
@@ -258,15 +258,26 @@ KFIX_SIZE(kfix_trade, 64);
 typedef uint64_t __attribute__((__may_alias__)) kfix_word;
 typedef uint32_t __attribute__((__may_alias__)) kfix_half;
 
-static inline uint64_t kfix_load(const void *p) { return __atomic_load_n((const kfix_word *)p, __ATOMIC_RELAXED); }
-static inline uint64_t kfix_load_acquire(const void *p) { return __atomic_load_n((const kfix_word *)p, __ATOMIC_ACQUIRE); }
-static inline uint32_t kfix_load32(const void *p) { return __atomic_load_n((const kfix_half *)p, __ATOMIC_ACQUIRE); }
-static inline void kfix_store(void *p, uint64_t v) { __atomic_store_n((kfix_word *)p, v, __ATOMIC_RELAXED); }
-static inline void kfix_store_release(void *p, uint64_t v) { __atomic_store_n((kfix_word *)p, v, __ATOMIC_RELEASE); }
-static inline void kfix_store32(void *p, uint32_t v) { __atomic_store_n((kfix_half *)p, v, __ATOMIC_RELEASE); }
+static inline uint64_t kfix_load(const void* p) {
+    return __atomic_load_n((const kfix_word*)p, __ATOMIC_RELAXED);
+}
+static inline uint64_t kfix_load_acquire(const void* p) {
+    return __atomic_load_n((const kfix_word*)p, __ATOMIC_ACQUIRE);
+}
+static inline uint32_t kfix_load32(const void* p) {
+    return __atomic_load_n((const kfix_half*)p, __ATOMIC_ACQUIRE);
+}
+static inline void kfix_store(void* p, uint64_t v) {
+    __atomic_store_n((kfix_word*)p, v, __ATOMIC_RELAXED);
+}
+static inline void kfix_store_release(void* p, uint64_t v) {
+    __atomic_store_n((kfix_word*)p, v, __ATOMIC_RELEASE);
+}
+static inline void kfix_store32(void* p, uint32_t v) {
+    __atomic_store_n((kfix_half*)p, v, __ATOMIC_RELEASE);
+}
 
-static inline void kfix_pause(void)
-{
+static inline void kfix_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -275,16 +286,15 @@ static inline void kfix_pause(void)
 }
 
 /* Words out of shared memory; bytes is a multiple of 8. */
-static inline void kfix_get(void *to, const void *from, size_t bytes)
-{
-    kfix_word *t = (kfix_word *)to;
-    const kfix_word *f = (const kfix_word *)from;
-    for (size_t i = 0; i < bytes / 8; i++) t[i] = kfix_load(f + i);
+static inline void kfix_get(void* to, const void* from, size_t bytes) {
+    kfix_word* t = (kfix_word*)to;
+    const kfix_word* f = (const kfix_word*)from;
+    for (size_t i = 0; i < bytes / 8; i++)
+        t[i] = kfix_load(f + i);
 }
 
 /* The same for many levels at once: whole cache lines in no order of words, which the fence of kfix_read_end allows. */
-static inline void kfix_get_many(void *to, const void *from, size_t bytes)
-{
+static inline void kfix_get_many(void* to, const void* from, size_t bytes) {
     __asm__ __volatile__("" ::: "memory");
     memcpy(to, from, bytes);
     __asm__ __volatile__("" ::: "memory");
@@ -292,40 +302,39 @@ static inline void kfix_get_many(void *to, const void *from, size_t bytes)
 
 /* Writer's side of a seqlock; there is one writer, so its own plain reading of the version is right. Between begin and
  * end words may be written by plain stores of any width, which the compiler moves over neither of them. */
-static inline void kfix_write_begin(uint64_t *version)
-{
+static inline void kfix_write_begin(uint64_t* version) {
     kfix_store(version, *version + 1);
     __atomic_thread_fence(__ATOMIC_RELEASE);
     __asm__ __volatile__("" ::: "memory");
 }
 
-static inline void kfix_write_end(uint64_t *version)
-{
+static inline void kfix_write_end(uint64_t* version) {
     __asm__ __volatile__("" ::: "memory");
     kfix_store_release(version, *version + 1);
 }
 
 /* Words into shared memory, one by one: what was just written in words is not loaded again in wider pieces. */
-static inline void kfix_put(void *to, const void *from, size_t bytes)
-{
-    kfix_word *t = (kfix_word *)to;
-    const kfix_word *f = (const kfix_word *)from;
-    for (size_t i = 0; i < bytes / 8; i++) kfix_store(t + i, f[i]);
+static inline void kfix_put(void* to, const void* from, size_t bytes) {
+    kfix_word* t = (kfix_word*)to;
+    const kfix_word* f = (const kfix_word*)from;
+    for (size_t i = 0; i < bytes / 8; i++)
+        kfix_store(t + i, f[i]);
 }
 
 /* Reader's side: begin, copy words with kfix_get, then end says whether the copy is whole. */
-static inline uint64_t kfix_read_begin(const uint64_t *version) { return kfix_load_acquire(version); }
+static inline uint64_t kfix_read_begin(const uint64_t* version) {
+    return kfix_load_acquire(version);
+}
 
-static inline int kfix_read_end(const uint64_t *version, uint64_t begun)
-{
+static inline int kfix_read_end(const uint64_t* version, uint64_t begun) {
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     return !(begun & 1) && kfix_load(version) == begun;
 }
 
-/* Copy a block that starts with its version. 1 whole, 0 not within `tries` (the writer stopped inside, or is very busy). */
-static inline int kfix_read_block(const void *block, void *to, size_t bytes, unsigned tries)
-{
-    const uint64_t *version = (const uint64_t *)block;
+/* Copy a block that starts with its version. 1 whole, 0 not within `tries` (the writer stopped inside, or is very
+ * busy). */
+static inline int kfix_read_block(const void* block, void* to, size_t bytes, unsigned tries) {
+    const uint64_t* version = (const uint64_t*)block;
     while (tries--) {
         uint64_t begun = kfix_read_begin(version);
         if (!(begun & 1)) {

@@ -19,7 +19,7 @@ FIELD = re.compile(r"^\s+(?:struct kfix_)?(\w+) (\w+)(?:\[(\w+)\])?;(?:\s*/\* (.
 def _structs() -> dict[str, list[tuple[str, str, int, str]]]:
     """name -> (type, field, elements (0: no array), comment) of each field."""
     text = HEADER.read_text()
-    sizes = {name: int(value) for name, value in re.findall(r"#define (KFIX_\w+) (\d+)u\b", text)}
+    sizes = {name: int(value) for name, value in re.findall(r"#define (KFIX_\w+) +(\d+)u\b", text)}
     found = {}
     for name, body in re.findall(r"^struct kfix_(\w+) \{\n(.*?)^\};", text, re.M | re.S):
         found[name] = [

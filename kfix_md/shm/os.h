@@ -1,4 +1,5 @@
-/* What the shared memory writer and readers ask of Linux: futex, coarse clock, who waits, pages before they are touched. */
+/* What the shared memory writer and readers ask of Linux: futex, coarse clock, who waits, pages before they are
+ * touched. */
 #ifndef KFIX_SHM_OS_H
 #define KFIX_SHM_OS_H
 
@@ -14,37 +15,40 @@
 #include <time.h>
 #include <unistd.h>
 
-static inline int64_t kfix_clock(clockid_t id)
-{
+static inline int64_t kfix_clock(clockid_t id) {
     struct timespec t;
     clock_gettime(id, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
-static inline int64_t kfix_now(void) { return kfix_clock(CLOCK_REALTIME); }
+static inline int64_t kfix_now(void) {
+    return kfix_clock(CLOCK_REALTIME);
+}
 /* a few milliseconds coarse, a quarter of the price */
-static inline int64_t kfix_now_coarse(void) { return kfix_clock(CLOCK_REALTIME_COARSE); }
+static inline int64_t kfix_now_coarse(void) {
+    return kfix_clock(CLOCK_REALTIME_COARSE);
+}
 
-/* Map the pages of [p, p + n) now, in one call, rather than by a fault each; where Linux cannot (before 5.14) by faults. */
-static inline void kfix_populate(void *p, size_t n)
-{
+/* Map the pages of [p, p + n) now, in one call, rather than by a fault each; where Linux cannot (before 5.14) by
+ * faults. */
+static inline void kfix_populate(void* p, size_t n) {
 #ifdef MADV_POPULATE_WRITE
     uintptr_t from = (uintptr_t)p & ~(uintptr_t)4095, end = ((uintptr_t)p + n + 4095) & ~(uintptr_t)4095;
-    if (n) (void)madvise((void *)from, end - from, MADV_POPULATE_WRITE);
+    if (n)
+        (void)madvise((void*)from, end - from, MADV_POPULATE_WRITE);
 #else
     (void)p, (void)n;
 #endif
 }
 
-static inline void kfix_futex_wake(const void *word)
-{
+static inline void kfix_futex_wake(const void* word) {
     syscall(SYS_futex, word, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
 }
 
 /* 0 woken or the word is another already, else errno; works on a read-only shared mapping */
-static inline int kfix_futex_wait(const void *word, uint32_t seen, int64_t ns)
-{
-    struct timespec t = { ns / 1000000000, ns % 1000000000 };
-    if (syscall(SYS_futex, word, FUTEX_WAIT, seen, &t, NULL, 0) == 0 || errno == EAGAIN) return 0;
+static inline int kfix_futex_wait(const void* word, uint32_t seen, int64_t ns) {
+    struct timespec t = {ns / 1000000000, ns % 1000000000};
+    if (syscall(SYS_futex, word, FUTEX_WAIT, seen, &t, NULL, 0) == 0 || errno == EAGAIN)
+        return 0;
     return errno;
 }
 
@@ -52,30 +56,31 @@ static inline int kfix_futex_wait(const void *word, uint32_t seen, int64_t ns)
 #define SYS_futex_waitv 449
 #endif
 #define KFIX_WORDS 16
-struct kfix_waitv { uint64_t seen, word; uint32_t flags, reserved; };
+struct kfix_waitv {
+    uint64_t seen, word;
+    uint32_t flags, reserved;
+};
 
 /* The same for any of n <= KFIX_WORDS words; ENOSYS before Linux 5.16. */
-static inline int kfix_futex_wait_any(const void *const *words, const uint32_t *seen, int n, int64_t ns)
-{
+static inline int kfix_futex_wait_any(const void* const* words, const uint32_t* seen, int n, int64_t ns) {
     struct kfix_waitv any[KFIX_WORDS];
     int64_t end = kfix_clock(CLOCK_MONOTONIC) + ns;
-    struct timespec t = { end / 1000000000, end % 1000000000 };
+    struct timespec t = {end / 1000000000, end % 1000000000};
     for (int i = 0; i < n; i++)
-        any[i] = (struct kfix_waitv){ seen[i], (uint64_t)(uintptr_t)words[i], 2 /* 32 bits, shared */, 0 };
-    if (syscall(SYS_futex_waitv, any, n, 0, &t, CLOCK_MONOTONIC) >= 0 || errno == EAGAIN) return 0;
+        any[i] = (struct kfix_waitv){seen[i], (uint64_t)(uintptr_t)words[i], 2 /* 32 bits, shared */, 0};
+    if (syscall(SYS_futex_waitv, any, n, 0, &t, CLOCK_MONOTONIC) >= 0 || errno == EAGAIN)
+        return 0;
     return errno;
 }
 
 /* Somebody who sleeps holds a shared lock on byte `at`; the kernel drops it when he dies. */
-static inline int kfix_waiter_announce(int fd, int64_t at)
-{
-    struct flock f = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1 };
+static inline int kfix_waiter_announce(int fd, int64_t at) {
+    struct flock f = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
     return fcntl(fd, F_OFD_SETLK, &f);
 }
 
-static inline int kfix_waiter_present(int fd, int64_t at)
-{
-    struct flock f = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1 };
+static inline int kfix_waiter_present(int fd, int64_t at) {
+    struct flock f = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
     return fcntl(fd, F_OFD_GETLK, &f) == 0 && f.l_type != F_UNLCK;
 }
 

@@ -11,10 +11,13 @@
 #endif
 
 /* arrays of one side of a book; head NULL on L2, where all of orders is 0 */
-struct kfix_side { const int64_t *price, *qty; const uint32_t *orders; const int32_t *head; };
+struct kfix_side {
+    const int64_t *price, *qty;
+    const uint32_t* orders;
+    const int32_t* head;
+};
 
-static inline void kfix_put_level(struct kfix_level *to, const struct kfix_side *from, int32_t i)
-{
+static inline void kfix_put_level(struct kfix_level* to, const struct kfix_side* from, int32_t i) {
     to->price = from->price[i];
     to->qty = from->qty[i];
     to->orders = from->orders[i];
@@ -23,11 +26,11 @@ static inline void kfix_put_level(struct kfix_level *to, const struct kfix_side 
 
 #if defined(__SSE2__)
 /* orders and head of levels i and i + 1, as they lie in kfix_level */
-static inline __m128i kfix_counts(const struct kfix_side *from, int32_t i)
-{
-    if (!from->head) return _mm_set_epi32(-1, 0, -1, 0);
-    return _mm_unpacklo_epi32(_mm_loadl_epi64((const __m128i *)(from->orders + i)),
-                              _mm_loadl_epi64((const __m128i *)(from->head + i)));
+static inline __m128i kfix_counts(const struct kfix_side* from, int32_t i) {
+    if (!from->head)
+        return _mm_set_epi32(-1, 0, -1, 0);
+    return _mm_unpacklo_epi32(_mm_loadl_epi64((const __m128i*)(from->orders + i)),
+                              _mm_loadl_epi64((const __m128i*)(from->head + i)));
 }
 
 static inline __m128i kfix_join(__m128i low, __m128i high, const int halves) /* one word of each */
@@ -37,36 +40,38 @@ static inline __m128i kfix_join(__m128i low, __m128i high, const int halves) /* 
 }
 #endif
 
-static inline int kfix_lowest_bit(uint64_t bits) { return __builtin_ctzll(bits); }
+static inline int kfix_lowest_bit(uint64_t bits) {
+    return __builtin_ctzll(bits);
+}
 
 /* levels [lo, hi) into to[0], to[1], ... */
-static inline void kfix_put_levels(struct kfix_level *to, const struct kfix_side *from, int32_t lo, int32_t hi)
-{
+static inline void kfix_put_levels(struct kfix_level* to, const struct kfix_side* from, int32_t lo, int32_t hi) {
 #if defined(__SSE2__)
     for (; lo + 1 < hi; lo += 2, to += 2) {
-        __m128i price = _mm_loadu_si128((const __m128i *)(from->price + lo));
-        __m128i qty = _mm_loadu_si128((const __m128i *)(from->qty + lo)), counts = kfix_counts(from, lo);
-        _mm_storeu_si128((__m128i *)to, _mm_unpacklo_epi64(price, qty));
-        _mm_storeu_si128((__m128i *)to + 1, kfix_join(counts, price, 2));
-        _mm_storeu_si128((__m128i *)to + 2, _mm_unpackhi_epi64(qty, counts));
+        __m128i price = _mm_loadu_si128((const __m128i*)(from->price + lo));
+        __m128i qty = _mm_loadu_si128((const __m128i*)(from->qty + lo)), counts = kfix_counts(from, lo);
+        _mm_storeu_si128((__m128i*)to, _mm_unpacklo_epi64(price, qty));
+        _mm_storeu_si128((__m128i*)to + 1, kfix_join(counts, price, 2));
+        _mm_storeu_si128((__m128i*)to + 2, _mm_unpackhi_epi64(qty, counts));
     }
 #endif
-    for (; lo < hi; lo++) kfix_put_level(to++, from, lo);
+    for (; lo < hi; lo++)
+        kfix_put_level(to++, from, lo);
 }
 
 /* levels [lo, hi) the other way round, hi - 1 into to[0] */
-static inline void kfix_put_levels_back(struct kfix_level *to, const struct kfix_side *from, int32_t lo, int32_t hi)
-{
+static inline void kfix_put_levels_back(struct kfix_level* to, const struct kfix_side* from, int32_t lo, int32_t hi) {
 #if defined(__SSE2__)
     for (; lo + 1 < hi; hi -= 2, to += 2) {
-        __m128i price = _mm_loadu_si128((const __m128i *)(from->price + hi - 2));
-        __m128i qty = _mm_loadu_si128((const __m128i *)(from->qty + hi - 2)), counts = kfix_counts(from, hi - 2);
-        _mm_storeu_si128((__m128i *)to, _mm_unpackhi_epi64(price, qty));
-        _mm_storeu_si128((__m128i *)to + 1, kfix_join(counts, price, 1));
-        _mm_storeu_si128((__m128i *)to + 2, _mm_unpacklo_epi64(qty, counts));
+        __m128i price = _mm_loadu_si128((const __m128i*)(from->price + hi - 2));
+        __m128i qty = _mm_loadu_si128((const __m128i*)(from->qty + hi - 2)), counts = kfix_counts(from, hi - 2);
+        _mm_storeu_si128((__m128i*)to, _mm_unpackhi_epi64(price, qty));
+        _mm_storeu_si128((__m128i*)to + 1, kfix_join(counts, price, 1));
+        _mm_storeu_si128((__m128i*)to + 2, _mm_unpacklo_epi64(qty, counts));
     }
 #endif
-    while (lo < hi) kfix_put_level(to++, from, --hi);
+    while (lo < hi)
+        kfix_put_level(to++, from, --hi);
 }
 
 #endif

@@ -33,8 +33,11 @@ class ReplayFeed(Feed):
         words = [str(captures), self._folder, str(day or ""), str(speed or 0)]
         paths = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
         self._player = subprocess.Popen(
-            [sys.executable, "-m", "recorder.player", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+            [sys.executable, "-m", "recorder.player", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
         self._end = weakref.finalize(self, _end, self._player, self._folder)
         assert self._player.stdout is not None and self._player.stdin is not None
         told = json.loads(self._player.stdout.readline() or '{"error": "the replaying process died"}')

@@ -22,7 +22,7 @@ class Acceptor(Sender, asyncio.Protocol):
     def __init__(self, service: "Service", number: int) -> None:
         super().__init__(service, number)
         self.logged_on = False
-        self.closing = 0                # when our Logout went out
+        self.closing = 0  # when our Logout went out
         self.heartbeat_ns = 60 * SECOND
         self.subscriptions: dict[str, list[Subscription]] = {}
         self.used_ids: set[str] = set()
@@ -60,13 +60,12 @@ class Acceptor(Sender, asyncio.Protocol):
             self.peer.session = None
         if self.logged_on:
             self.logged_on = False
-            self.venue.log("disconnected", session=self.id, sender=self.peer.sender,
-                           last_seq=self.peer.outgoing - 1)
+            self.venue.log("disconnected", session=self.id, sender=self.peer.sender, last_seq=self.peer.outgoing - 1)
 
     def close(self, how: str = "fin") -> None:
         """End the connection: `fin` after what was written, or `rst` at once."""
         self.flush()
-        if self.transport is None:      # refused before it was one
+        if self.transport is None:  # refused before it was one
             pass
         elif how == "rst":
             raw = self.transport.get_extra_info("socket")
@@ -85,7 +84,7 @@ class Acceptor(Sender, asyncio.Protocol):
             try:
                 fields = wire.split(frame)
                 self._received(fields[2][1], fields)
-            except (ValueError, IndexError) as error:       # a client may say anything
+            except (ValueError, IndexError) as error:  # a client may say anything
                 self.reader.garbled += 1
                 self.venue.log("not understood", session=self.id, error=str(error)[:200])
             if self.ended:
@@ -140,9 +139,14 @@ class Acceptor(Sender, asyncio.Protocol):
         elif kind == b"5":
             self._logout_received()
         elif kind == b"3":
-            self.venue.log("reject received", session=self.id, ref=row.get(45, b"").decode(),
-                           tag=row.get(371, b"").decode(), reason=row.get(373, b"").decode(),
-                           text=row.get(58, b"").decode())
+            self.venue.log(
+                "reject received",
+                session=self.id,
+                ref=row.get(45, b"").decode(),
+                tag=row.get(371, b"").decode(),
+                reason=row.get(373, b"").decode(),
+                text=row.get(58, b"").decode(),
+            )
         elif kind not in (b"0",):
             requests.handle(self, kind, row, fields)
 
@@ -168,7 +172,7 @@ class Acceptor(Sender, asyncio.Protocol):
                 return
             kind, fields = self._pending.pop(self.peer.expected)
             if kind == b"2":
-                self.peer.expected += 1     # already answered
+                self.peer.expected += 1  # already answered
             else:
                 self._in_order(kind, dict(reversed(fields)), fields)
         self._asked = False
@@ -226,9 +230,9 @@ class Acceptor(Sender, asyncio.Protocol):
         if row.get(141) != b"Y":
             self.logout("unexpected Logon")
             return
-        if self.faults.awaits_logon:            # the client's answer to our Logon 141=Y
+        if self.faults.awaits_logon:  # the client's answer to our Logon 141=Y
             self.faults.awaits_logon = False
-            self._pending.clear()               # what was on its way has the old numbers
+            self._pending.clear()  # what was on its way has the old numbers
             self._asked = False
             self.peer.expected = seq + 1
             return

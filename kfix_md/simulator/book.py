@@ -17,10 +17,10 @@ class Instrument:
     symbol: str
     price_precision: int
     qty_precision: int
-    tick: int = 1               # 5022, in units of the price precision
-    minimum: int = 1            # 5011, in units of the quantity precision
-    status: int = 1             # 5032
-    verbatim: bytes = b""       # a capture's own group, served as recorded
+    tick: int = 1  # 5022, in units of the price precision
+    minimum: int = 1  # 5011, in units of the quantity precision
+    status: int = 1  # 5032
+    verbatim: bytes = b""  # a capture's own group, served as recorded
 
 
 class Entry(NamedTuple):
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 
     action: int
     side: int
-    ident: str                  # order id on L3, empty on L2
+    ident: str  # order id on L3, empty on L2
     price: int
     qty: int
     event_ns: int = 0
@@ -60,7 +60,7 @@ class Levels:
 
     def best(self, n: int) -> list[int]:
         """The `n` best prices, best first."""
-        return self.prices[:n] if self.side == OFFER else self.prices[:-n - 1:-1]
+        return self.prices[:n] if self.side == OFFER else self.prices[: -n - 1 : -1]
 
     def boundary(self, depth: int) -> int | None:
         """Price of the last level inside `depth`; None when all levels are inside."""
@@ -73,8 +73,7 @@ class Levels:
         if one == other or not self.prices:
             return []
         if self.side == OFFER:
-            low, high = sorted(len(self.prices) if b is None else bisect_left(self.prices, b + 1)
-                               for b in (one, other))
+            low, high = sorted(len(self.prices) if b is None else bisect_left(self.prices, b + 1) for b in (one, other))
         else:
             low, high = sorted(0 if b is None else bisect_left(self.prices, b) for b in (one, other))
         return self.prices[low:high]
@@ -127,8 +126,7 @@ class L2Book:
 
     def checksum(self, _rule: str = "level") -> int:
         """5041: CRC32 of price and quantity digits of ten offers, then of ten bids, best first."""
-        text = [f"{price}{self.qty[side][price]}" for side in (OFFER, BID)
-                for price in self.sides[side].best(10)]
+        text = [f"{price}{self.qty[side][price]}" for side in (OFFER, BID) for price in self.sides[side].best(10)]
         return crc32("".join(text).encode())
 
     def copy(self) -> "L2Book":
@@ -162,9 +160,18 @@ class L3Book:
             if entry.action != DELETE:
                 self._rank += 1
                 keeps = held and held.queue_ns == entry.queue_ns
-                self._put(Order(entry.ident, entry.side, entry.price, entry.qty, entry.queue_ns,
-                                entry.event_ns, held.rank if keeps else self._rank,
-                                f"{entry.price}{entry.qty}"))
+                self._put(
+                    Order(
+                        entry.ident,
+                        entry.side,
+                        entry.price,
+                        entry.qty,
+                        entry.queue_ns,
+                        entry.event_ns,
+                        held.rank if keeps else self._rank,
+                        f"{entry.price}{entry.qty}",
+                    )
+                )
         return undo
 
     def revert(self, undo: list) -> None:
@@ -198,8 +205,10 @@ class L3Book:
     def rows(self, side: int, depth: int = 0) -> list[tuple[int, int, int]]:
         """(price, total quantity, number of orders) best first."""
         queues = self.queues[side]
-        return [(price, sum(order.qty for order in queues[price]), len(queues[price]))
-                for price in self.sides[side].best(depth or len(queues) or 1)]
+        return [
+            (price, sum(order.qty for order in queues[price]), len(queues[price]))
+            for price in self.sides[side].best(depth or len(queues) or 1)
+        ]
 
     def checksum(self, rule: str = "order") -> int:
         """5041 over the ten best levels: order by order, or by the totals of the levels (`rule` level)."""
@@ -216,8 +225,7 @@ class L3Book:
     def copy(self) -> "L3Book":
         """An independent book of the same contents."""
         other = L3Book()
-        for mine, levels, theirs, held in zip(self.sides, self.queues, other.sides, other.queues,
-                                              strict=True):
+        for mine, levels, theirs, held in zip(self.sides, self.queues, other.sides, other.queues, strict=True):
             theirs.prices = list(mine.prices)
             held.update({price: list(queue) for price, queue in levels.items()})
         other.orders = dict(self.orders)

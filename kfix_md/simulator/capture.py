@@ -57,7 +57,7 @@ def read(path: str | Path) -> Capture:
 
 
 def _take(capture: Capture, frame: bytes) -> None:
-    kind = frame[frame.index(b"\x0135=") + 4:][:1]
+    kind = frame[frame.index(b"\x0135=") + 4 :][:1]
     if kind == b"y":
         _take_instruments(capture, wire.split(frame))
     elif kind in b"WX":
@@ -72,8 +72,14 @@ def _take_instruments(capture: Capture, fields: wire.Fields) -> None:
         price, qty = int(row[2349]), int(row[5010])
         symbol = row[55].decode()
         capture.instruments[symbol] = Instrument(
-            symbol, price, qty, wire.scaled(row.get(5022, b"1").decode(), price),
-            wire.scaled(row.get(5011, b"1").decode(), qty), int(row.get(5032, b"1")), wire.join(group))
+            symbol,
+            price,
+            qty,
+            wire.scaled(row.get(5022, b"1").decode(), price),
+            wire.scaled(row.get(5011, b"1").decode(), qty),
+            int(row.get(5032, b"1")),
+            wire.join(group),
+        )
 
 
 def _groups(fields: wire.Fields, first: int) -> Iterator[wire.Fields]:
@@ -102,7 +108,7 @@ def _take_data(capture: Capture, kind: bytes, frame: bytes) -> None:
     groups = [[pair for pair in group if pair[0] != 5041] for group in groups]
     if any(tag == 5273 for group in groups for tag, _ in group):
         capture.level = "L3"
-    rest = frame[frame.index(b"\x01268=") + 1:frame.rindex(b"\x0110=") + 1]
+    rest = frame[frame.index(b"\x01268=") + 1 : frame.rindex(b"\x0110=") + 1]
     trades = all(dict(group)[269] == b"2" for group in groups) and bool(groups)
     entries = [] if trades else [_entry(dict(group), instrument, sent) for group in groups]
     if kind == b"W":
@@ -120,17 +126,30 @@ def _entry(row: dict[int, bytes], instrument: Instrument, day_ns: int) -> Entry:
     action = int(row.get(279, b"0"))
     queued = row.get(5273)
     qty = wire.scaled(row[271].decode(), instrument.qty_precision)
-    return Entry(action, int(row[269]), row[278].decode() if queued else "",
-                 wire.scaled(row[270].decode(), instrument.price_precision), 0 if action == DELETE else qty,
-                 wire.iso_ns(row[5060].decode()) if 5060 in row else day_ns + _clock_ns(row[273].decode()),
-                 wire.iso_ns(queued.decode()) if queued else 0)
+    return Entry(
+        action,
+        int(row[269]),
+        row[278].decode() if queued else "",
+        wire.scaled(row[270].decode(), instrument.price_precision),
+        0 if action == DELETE else qty,
+        wire.iso_ns(row[5060].decode()) if 5060 in row else day_ns + _clock_ns(row[273].decode()),
+        wire.iso_ns(queued.decode()) if queued else 0,
+    )
 
 
 class CaptureLine(Line):
     """A line whose first snapshot is served as it was recorded."""
 
-    def __init__(self, instrument: Instrument, snapshot: tuple[bytes, list[Entry]] | None, *, level: str,
-                 rule: str, history: int, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        instrument: Instrument,
+        snapshot: tuple[bytes, list[Entry]] | None,
+        *,
+        level: str,
+        rule: str,
+        history: int,
+        clock: Callable[[], int],
+    ) -> None:
         book = L2Book() if level == "L2" else L3Book()
         self._recorded = b""
         if snapshot:
@@ -205,5 +224,3 @@ class Player:
         self.position = self._waiting_since = self._started = 0
         for line in self.lines.values():
             line.rewind()
-
-

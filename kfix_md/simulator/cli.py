@@ -34,39 +34,69 @@ def _clock(_context: click.Context, _option: click.Parameter, value: str | None)
 
 
 @click.command()
-@click.option("--capture", "captures", multiple=True, type=click.Path(path_type=Path),
-              help="A recorded stream, .fix or .fix.gz; once for each service.")
+@click.option(
+    "--capture",
+    "captures",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A recorded stream, .fix or .fix.gz; once for each service.",
+)
 @click.option("--symbols", type=click.IntRange(0), default=0, help="Generated symbols on each venue.")
-@click.option("--rate", type=click.FloatRange(0), default=100.0, show_default=True,
-              help="Book changes a second on each service.")
-@click.option("--orders", type=click.IntRange(1), default=60, show_default=True,
-              help="Orders resting on each side of a generated book, about.")
-@click.option("--rendered", type=click.IntRange(0), default=0,
-              help="Play a market rendered beforehand, of this many steps a symbol: for very high rates.")
+@click.option(
+    "--rate", type=click.FloatRange(0), default=100.0, show_default=True, help="Book changes a second on each service."
+)
+@click.option(
+    "--orders",
+    type=click.IntRange(1),
+    default=60,
+    show_default=True,
+    help="Orders resting on each side of a generated book, about.",
+)
+@click.option(
+    "--rendered",
+    type=click.IntRange(0),
+    default=0,
+    help="Play a market rendered beforehand, of this many steps a symbol: for very high rates.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port-base", type=click.IntRange(0, 65000), default=PORT_BASE, show_default=True,
-              help="Spot L2; derivatives L2 is 2 above, derivatives L3 4, spot L3 5. 0: any free ports.")
+@click.option(
+    "--port-base",
+    type=click.IntRange(0, 65000),
+    default=PORT_BASE,
+    show_default=True,
+    help="Spot L2; derivatives L2 is 2 above, derivatives L3 4, spot L3 5. 0: any free ports.",
+)
 @click.option("--tls-dir", type=click.Path(path_type=Path), help="Use TLS 1.3; certificates are made here.")
 @click.option("--name", "names", multiple=True, help="Another host name or address in the certificate.")
-@click.option("--faults", "script", type=click.Path(path_type=Path),
-              help="A TOML file of faults and their times.")
+@click.option("--faults", "script", type=click.Path(path_type=Path), help="A TOML file of faults and their times.")
 @click.option("--control", type=click.Path(path_type=Path), help="Path of the control socket.")
-@click.option("--rollover-at", callback=_clock, metavar="HH:MM:SS",
-              help="Roll over every day at this UTC time.")
-@click.option("--rollover-form", default="logout", show_default=True,
-              type=click.Choice(FORMS))
-@click.option("--rollover-refuse", type=click.FloatRange(0), default=30.0, show_default=True,
-              help="Seconds for which logons are refused after it.")
-@click.option("--replay", type=click.Choice(["replay", "gapfill", "mixed", "ignore"]), default="replay",
-              show_default=True, help="Answer to ResendRequests.")
-@click.option("--l3-rule", type=click.Choice(["order", "level"]), default="order", show_default=True,
-              help="What 5041 covers on L3.")
+@click.option("--rollover-at", callback=_clock, metavar="HH:MM:SS", help="Roll over every day at this UTC time.")
+@click.option("--rollover-form", default="logout", show_default=True, type=click.Choice(FORMS))
+@click.option(
+    "--rollover-refuse",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Seconds for which logons are refused after it.",
+)
+@click.option(
+    "--replay",
+    type=click.Choice(["replay", "gapfill", "mixed", "ignore"]),
+    default="replay",
+    show_default=True,
+    help="Answer to ResendRequests.",
+)
+@click.option(
+    "--l3-rule",
+    type=click.Choice(["order", "level"]),
+    default="order",
+    show_default=True,
+    help="What 5041 covers on L3.",
+)
 @click.option("--fragment", type=click.IntRange(1), default=500, show_default=True, help="Instruments in one 35=y.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the generated market.")
-@click.option("--speed", callback=_speed, default="1", show_default=True,
-              help="Of captures; max: as fast as it goes.")
-@click.option("--seconds", type=click.FloatRange(0), default=0.0,
-              help="End after this time; 0: when interrupted.")
+@click.option("--speed", callback=_speed, default="1", show_default=True, help="Of captures; max: as fast as it goes.")
+@click.option("--seconds", type=click.FloatRange(0), default=0.0, help="End after this time; 0: when interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="At the end, print the statistics as JSON.")
 @click.option("--verbose", is_flag=True, help="Log sessions and faults to stderr.")
 def command(script: Path | None, seconds: float, as_json: bool, verbose: bool, **options) -> None:
@@ -74,8 +104,9 @@ def command(script: Path | None, seconds: float, as_json: bool, verbose: bool, *
 
     Prints one JSON line with the ports when it is ready.
     """
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr,
-                        format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"
+    )
     stats = _run(script, seconds, options)
     if as_json:
         click.echo(json.dumps(stats))
@@ -84,6 +115,7 @@ def command(script: Path | None, seconds: float, as_json: bool, verbose: bool, *
 def _run(script: Path | None, seconds: float, options: dict) -> dict:
     try:
         import uvloop
+
         run = uvloop.run
     except ImportError:
         run = asyncio.run

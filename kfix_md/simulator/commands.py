@@ -54,8 +54,12 @@ class Commands:
 
     def sessions(self, request: dict) -> list[Acceptor]:
         wanted, sender = request.get("session"), request.get("sender")
-        found = [session for service in self.services(request) for session in service.live()
-                 if wanted in (None, session.id) and sender in (None, session.peer.sender)]
+        found = [
+            session
+            for service in self.services(request)
+            for session in service.live()
+            if wanted in (None, session.id) and sender in (None, session.peer.sender)
+        ]
         if not found:
             raise ValueError("no such session is logged on")
         return found
@@ -63,8 +67,11 @@ class Commands:
     def lines(self, request: dict) -> list[tuple[Service, Line]]:
         symbol = request["symbol"]
         level = request.get("level")
-        found = [(service, service.lines[symbol]) for service in self.services(request)
-                 if symbol in service.lines and level in (None, service.level)]
+        found = [
+            (service, service.lines[symbol])
+            for service in self.services(request)
+            if symbol in service.lines and level in (None, service.level)
+        ]
         if not found:
             raise ValueError(f"no such symbol here: {symbol}")
         return found
@@ -84,8 +91,11 @@ class Commands:
                 seen = session.sightings.get(request["symbol"])
                 last = seen.at(session.peer.outgoing) if seen else None
                 if last:
-                    seqs[session.id] = {"sender": session.peer.sender, "seq": session.peer.outgoing - 1,
-                                        "message_seq": last[0]}
+                    seqs[session.id] = {
+                        "sender": session.peer.sender,
+                        "seq": session.peer.outgoing - 1,
+                        "message_seq": last[0],
+                    }
             return {**answer, "sessions": seqs}
         session = self.sessions({**request, "service": service.name})[0]
         seen = session.sightings.get(request["symbol"])
@@ -95,8 +105,13 @@ class Commands:
         book = line.book_at(spot[1]) if spot else None
         if book is None:
             raise ValueError(f"{request['symbol']} at {request['seq']} of {session.id} is not known any more")
-        return {"service": service.name, "session": session.id, "seq": int(request["seq"]),
-                "message_seq": spot[0], **book_text(line, book, spot[1], request)}
+        return {
+            "service": service.name,
+            "session": session.id,
+            "seq": int(request["seq"]),
+            "message_seq": spot[0],
+            **book_text(line, book, spot[1], request),
+        }
 
     @command
     def stats(self, request: dict) -> dict:
@@ -104,20 +119,38 @@ class Commands:
         since = int(request.get("since", 0))
         services = {}
         for service in self.venue.services.values():
-            sessions = {session.id: {
-                "sender": session.peer.sender, "sent": session.peer.outgoing - 1,
-                "received": session.peer.expected - 1,
-                "subscriptions": sum(len(group) for group in session.subscriptions.values()),
-                "garbled": session.reader.garbled} for session in service.live()}
-            services[service.name] = {"port": service.port, "level": service.level,
-                                      "symbols": len(service.lines),
-                                      "messages": service.messages, "counts": dict(service.counts),
-                                      "sessions": sessions}
-        return {"services": services, "faults": self.venue.faults[since:],
-                "fault_count": len(self.venue.faults),
-                "captures": [{"file": player.capture.path.name, "position": player.position,
-                              "events": len(player.capture.events), "done": player.done}
-                             for player in self.venue.players]}
+            sessions = {
+                session.id: {
+                    "sender": session.peer.sender,
+                    "sent": session.peer.outgoing - 1,
+                    "received": session.peer.expected - 1,
+                    "subscriptions": sum(len(group) for group in session.subscriptions.values()),
+                    "garbled": session.reader.garbled,
+                }
+                for session in service.live()
+            }
+            services[service.name] = {
+                "port": service.port,
+                "level": service.level,
+                "symbols": len(service.lines),
+                "messages": service.messages,
+                "counts": dict(service.counts),
+                "sessions": sessions,
+            }
+        return {
+            "services": services,
+            "faults": self.venue.faults[since:],
+            "fault_count": len(self.venue.faults),
+            "captures": [
+                {
+                    "file": player.capture.path.name,
+                    "position": player.position,
+                    "events": len(player.capture.events),
+                    "done": player.done,
+                }
+                for player in self.venue.players
+            ],
+        }
 
     @command
     def events(self, request: dict) -> dict:
@@ -128,10 +161,20 @@ class Commands:
     @command
     def symbols(self, request: dict) -> dict:
         """Symbols of each service with precisions and status."""
-        return {"symbols": {service.name: {
-            symbol: {"price_precision": line.instrument.price_precision,
-                     "qty_precision": line.instrument.qty_precision, "status": line.instrument.status}
-            for symbol, line in service.lines.items() if line.listed} for service in self.services(request)}}
+        return {
+            "symbols": {
+                service.name: {
+                    symbol: {
+                        "price_precision": line.instrument.price_precision,
+                        "qty_precision": line.instrument.qty_precision,
+                        "status": line.instrument.status,
+                    }
+                    for symbol, line in service.lines.items()
+                    if line.listed
+                }
+                for service in self.services(request)
+            }
+        }
 
 
 def book_text(line: Line, book: Book, version: int, request: dict) -> dict:
@@ -141,23 +184,31 @@ def book_text(line: Line, book: Book, version: int, request: dict) -> dict:
     price, qty = line.instrument.price_precision, line.instrument.qty_precision
     rows = {"bids": book.rows(BID, depth), "offers": book.rows(OFFER, depth)}
     answer = {
-        "symbol": line.instrument.symbol, "level": book.level, "version": version, "price_precision": price,
-        "qty_precision": qty, "crc": book.checksum(line.rule), "ints": rows,
-        **{name: [[wire.number(p, price), wire.number(q, qty), n] for p, q, n in side]
-           for name, side in rows.items()},
-        "levels": [len(book.sides[BID].prices), len(book.sides[OFFER].prices)]}
+        "symbol": line.instrument.symbol,
+        "level": book.level,
+        "version": version,
+        "price_precision": price,
+        "qty_precision": qty,
+        "crc": book.checksum(line.rule),
+        "ints": rows,
+        **{name: [[wire.number(p, price), wire.number(q, qty), n] for p, q, n in side] for name, side in rows.items()},
+        "levels": [len(book.sides[BID].prices), len(book.sides[OFFER].prices)],
+    }
     if isinstance(book, L3Book):
-        answer["order_counts"] = [sum(len(queue) for queue in book.queues[side].values())
-                                  for side in (BID, OFFER)]
+        answer["order_counts"] = [sum(len(queue) for queue in book.queues[side].values()) for side in (BID, OFFER)]
         if request.get("orders"):
-            answer["orders"] = [[order.ident, wire.number(order.price, price), wire.number(order.qty, qty)]
-                                for side in (BID, OFFER) for level in book.sides[side].best(10**9)
-                                for order in book.queues[side][level]]
+            answer["orders"] = [
+                [order.ident, wire.number(order.price, price), wire.number(order.qty, qty)]
+                for side in (BID, OFFER)
+                for level in book.sides[side].best(10**9)
+                for order in book.queues[side][level]
+            ]
     return answer
 
 
 async def serve(commands: Commands, path: Path) -> asyncio.AbstractServer:
     """The control socket: one JSON object a line each way."""
+
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while line := await reader.readline():

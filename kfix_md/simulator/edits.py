@@ -17,13 +17,14 @@ Edit = Callable[["Acceptor", int, bytes, bytes, dict], list[bytes]]
 EDITS: dict[str, Edit] = {}
 HARM: dict[str, str] = {}
 HEADER = {8, 9, 35, 34, 43, 49, 52, 56, 97, 122}
-SWALLOWS = {"cut", "body_long"}     # a reader that believes 9= loses the next message as well
+SWALLOWS = {"cut", "body_long"}  # a reader that believes 9= loses the next message as well
 
 
 def _edit(name: str, harm: str) -> Callable[[Edit], Edit]:
     def register(function: Edit) -> Edit:
         EDITS[name], HARM[name] = function, harm
         return function
+
     return register
 
 
@@ -38,7 +39,7 @@ def _replaced(frame: bytes, tag: int, value: bytes | None) -> bytes:
     place = next((i for i, pair in enumerate(fields) if pair[0] == tag), None)
     if place is None:
         return frame
-    fields[place:place + 1] = [] if value is None else [(tag, value)]
+    fields[place : place + 1] = [] if value is None else [(tag, value)]
     return wire.message(fields)
 
 
@@ -89,13 +90,13 @@ def _body_huge(_session, _seq, _kind, frame, _options):
 
 @_edit("cut", "lost")
 def _cut(_session, _seq, _kind, frame, options):
-    return [frame[:int(len(frame) * options.get("part", 0.5))]]
+    return [frame[: int(len(frame) * options.get("part", 0.5))]]
 
 
 @_edit("cut_close", "session")
 def _cut_close(session, _seq, _kind, frame, options):
     session.venue.soon(session.close)
-    return [frame[:int(len(frame) * options.get("part", 0.5))]]
+    return [frame[: int(len(frame) * options.get("part", 0.5))]]
 
 
 @_edit("nul", "lost")
@@ -107,7 +108,7 @@ def _nul(_session, _seq, _kind, frame, _options):
 @_edit("eight_bits", "lost")
 def _eight_bits(_session, _seq, _kind, frame, _options):
     middle = len(frame) // 2
-    return [frame[:middle] + b"\xff\xfe\x80" + frame[middle + 3:]]
+    return [frame[:middle] + b"\xff\xfe\x80" + frame[middle + 3 :]]
 
 
 @_edit("tag", "lost")
@@ -258,7 +259,7 @@ def _body_order(_session, _seq, _kind, frame, _options):
     """The first two fields of the body change places (262 before 55, 322 before 320)."""
     fields = _fields(frame)
     start = next((i for i, pair in enumerate(fields) if pair[0] not in HEADER), len(fields))
-    fields[start:start + 2] = fields[start:start + 2][::-1]
+    fields[start : start + 2] = fields[start : start + 2][::-1]
     return [wire.message(fields)]
 
 

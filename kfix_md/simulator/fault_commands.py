@@ -37,8 +37,7 @@ def garble(commands: Commands, request: dict) -> dict:
     other keys are options of the edit."""
     sessions = commands.sessions(request)
     for session in sessions:
-        session.faults.edit(request["edit"], int(request.get("count", 1)), request.get("types", "WX"),
-                            request)
+        session.faults.edit(request["edit"], int(request.get("count", 1)), request.get("types", "WX"), request)
     return {"sessions": [session.id for session in sessions], "harm": HARM[request["edit"]]}
 
 
@@ -55,6 +54,7 @@ def resend(commands: Commands, request: dict) -> None:
         raise ValueError(f"no such answer: {request['answer']}")
     commands.venue.config.replay = request["answer"]
 
+
 # faults on connections -------------------------------------------------------------------------------
 
 
@@ -62,9 +62,16 @@ def resend(commands: Commands, request: dict) -> None:
 def rollover(commands: Commands, request: dict) -> dict:
     """`form` logout, fin, rst, seqreset, inlogon, restart0, restart1 or silent; logons are then refused for
     `refuse` seconds in the way `how` (close, logout, tcp)."""
-    return {"sessions": rolling.perform(
-        commands.venue, request.get("form", "logout"), float(request.get("refuse", 2.0)), request.get("how", "close"),
-        services=commands.services(request), keep=request.get("keep"))}
+    return {
+        "sessions": rolling.perform(
+            commands.venue,
+            request.get("form", "logout"),
+            float(request.get("refuse", 2.0)),
+            request.get("how", "close"),
+            services=commands.services(request),
+            keep=request.get("keep"),
+        )
+    }
 
 
 @command
@@ -73,8 +80,15 @@ def drop(commands: Commands, request: dict) -> dict:
     how = request.get("how", "fin")
     sessions = commands.sessions(request)
     for session in sessions:
-        commands.venue.fault("drop", harm="session", how=how, session=session.id, sender=session.peer.sender,
-                         service=session.service.name, last_seq=session.peer.outgoing - 1)
+        commands.venue.fault(
+            "drop",
+            harm="session",
+            how=how,
+            session=session.id,
+            sender=session.peer.sender,
+            service=session.service.name,
+            last_seq=session.peer.outgoing - 1,
+        )
         session.close(how)
     return {"sessions": [session.id for session in sessions]}
 
@@ -83,8 +97,14 @@ def drop(commands: Commands, request: dict) -> dict:
 def logout(commands: Commands, request: dict) -> None:
     """Send Logout with `text`."""
     for session in commands.sessions(request):
-        commands.venue.fault("logout", harm="session", session=session.id, sender=session.peer.sender,
-                         service=session.service.name, last_seq=session.peer.outgoing)
+        commands.venue.fault(
+            "logout",
+            harm="session",
+            session=session.id,
+            sender=session.peer.sender,
+            service=session.service.name,
+            last_seq=session.peer.outgoing,
+        )
         session.logout(request.get("text", "Session ended by the venue"))
 
 
@@ -99,8 +119,14 @@ def refuse(commands: Commands, request: dict) -> None:
 def mute(commands: Commands, request: dict) -> None:
     """Nothing is read or written for `seconds` (0: until the client goes)."""
     for session in commands.sessions(request):
-        commands.venue.fault("mute", harm="stall", session=session.id, seconds=float(request.get("seconds", 5)),
-                         sender=session.peer.sender, service=session.service.name)
+        commands.venue.fault(
+            "mute",
+            harm="stall",
+            session=session.id,
+            seconds=float(request.get("seconds", 5)),
+            sender=session.peer.sender,
+            service=session.service.name,
+        )
         session.faults.mute(float(request.get("seconds", 5)))
 
 
@@ -133,6 +159,7 @@ def logon(commands: Commands, request: dict) -> None:
     for service in commands.services(request):
         service.logon_faults.append({key: value for key, value in request.items() if key != "cmd"})
 
+
 # messages of the venue's own accord ------------------------------------------------------------------
 
 
@@ -157,15 +184,24 @@ def answer(commands: Commands, request: dict) -> None:
 def send(commands: Commands, request: dict) -> dict:
     """Send a message of `type` with `fields` [[tag, value], ...]; answers its MsgSeqNum by session."""
     fields = [(int(tag), str(value)) for tag, value in request.get("fields", [])]
-    return {"seqs": {session.id: session.send(str(request["type"]).encode(), fields)
-                     for session in commands.sessions(request)}}
+    return {
+        "seqs": {
+            session.id: session.send(str(request["type"]).encode(), fields) for session in commands.sessions(request)
+        }
+    }
 
 
 @command
 def j(commands: Commands, request: dict) -> dict:
     """Send a BusinessMessageReject of message `ref`."""
-    return send(commands, {**request, "type": "j", "fields": [
-        [45, request.get("ref", 1)], [372, "V"], [380, request.get("reason", 3)], [58, "by order"]]})
+    return send(
+        commands,
+        {
+            **request,
+            "type": "j",
+            "fields": [[45, request.get("ref", 1)], [372, "V"], [380, request.get("reason", 3)], [58, "by order"]],
+        },
+    )
 
 
 @command
@@ -177,8 +213,9 @@ def testrequest(commands: Commands, request: dict) -> dict:
 @command
 def resendrequest(commands: Commands, request: dict) -> dict:
     """Send a ResendRequest for `first` to `last` of the client's messages."""
-    return send(commands, {**request, "type": "2",
-                      "fields": [[7, request.get("first", 1)], [16, request.get("last", 0)]]})
+    return send(
+        commands, {**request, "type": "2", "fields": [[7, request.get("first", 1)], [16, request.get("last", 0)]]}
+    )
 
 
 @command
@@ -187,8 +224,7 @@ def sequence_reset(commands: Commands, request: dict) -> None:
     for session in commands.sessions(request):
         new = int(request.get("new", session.peer.outgoing + 1))
         if request.get("gap_fill", True):
-            session.gap_fill(int(request.get("seq", session.peer.outgoing)), new,
-                             dup=request.get("dup", False))
+            session.gap_fill(int(request.get("seq", session.peer.outgoing)), new, dup=request.get("dup", False))
         else:
             session.sequence_reset(new)
         if request.get("move", True):

@@ -10,8 +10,24 @@ from kfix_md.simulator.edits import EDITS, HARM, SWALLOWS
 if TYPE_CHECKING:
     from kfix_md.simulator.acceptor import Acceptor
 
-LOGON_VARIANTS = ("heartbeat", "high", "low", "reset", "logout", "close", "none", "time", "before",
-                  "next_equal", "next_low", "next_high", "length", "begin", "sender", "target")
+LOGON_VARIANTS = (
+    "heartbeat",
+    "high",
+    "low",
+    "reset",
+    "logout",
+    "close",
+    "none",
+    "time",
+    "before",
+    "next_equal",
+    "next_low",
+    "next_high",
+    "length",
+    "begin",
+    "sender",
+    "target",
+)
 
 
 class Faults:
@@ -20,9 +36,9 @@ class Faults:
     def __init__(self, session: "Acceptor") -> None:
         self.session = session
         self.active = False
-        self.deaf = False               # nothing is read
-        self.held = False               # nothing is written
-        self.drip = 0                   # bytes per small write
+        self.deaf = False  # nothing is read
+        self.held = False  # nothing is written
+        self.drip = 0  # bytes per small write
         self.awaits_logon = False
         self._lose = 0
         self._lost: list[int] = []
@@ -92,9 +108,9 @@ class Faults:
         if not self._drips or self.session.ended:
             return
         data = self._drips.popleft()
-        self.session.write_now(data[:self.drip])
+        self.session.write_now(data[: self.drip])
         if len(data) > self.drip:
-            self._drips.appendleft(data[self.drip:])
+            self._drips.appendleft(data[self.drip :])
         if self._drips:
             asyncio.get_running_loop().call_soon(self._drop_falls)
 
@@ -125,18 +141,31 @@ class Faults:
             self._lost, self._lost_symbols = [], set()
 
     def _note(self, kind: str, harm: str, seqs: list[int], symbols: list[str | None]) -> None:
-        self.session.venue.fault(kind, harm=harm, session=self.session.id, sender=self.session.peer.sender,
-                                 service=self.session.service.name, first=seqs[0], last=seqs[-1], seqs=seqs,
-                                 symbols=[symbol for symbol in symbols if symbol],
-                                 may_take_next=kind in SWALLOWS)
+        self.session.venue.fault(
+            kind,
+            harm=harm,
+            session=self.session.id,
+            sender=self.session.peer.sender,
+            service=self.session.service.name,
+            first=seqs[0],
+            last=seqs[-1],
+            seqs=seqs,
+            symbols=[symbol for symbol in symbols if symbol],
+            may_take_next=kind in SWALLOWS,
+        )
 
     # the reply to a Logon --------------------------------------------------------------------------------
 
     def logon(self, variant: dict[str, Any], reset: bool) -> bool:
         """Answer a Logon wrongly; True when nothing more is to be done for it."""
         name, session = variant["variant"], self.session
-        session.venue.fault(f"logon {name}", harm="session", session=session.id, sender=session.peer.sender,
-                            service=session.service.name)
+        session.venue.fault(
+            f"logon {name}",
+            harm="session",
+            session=session.id,
+            sender=session.peer.sender,
+            service=session.service.name,
+        )
         if name == "none":
             self.mute(0)
             return True
@@ -175,4 +204,4 @@ class Faults:
 
 def _symbol(frame: bytes) -> str | None:
     start = frame.find(b"\x0155=")
-    return None if start < 0 else frame[start + 4:frame.index(wire.SOH, start + 4)].decode(errors="replace")
+    return None if start < 0 else frame[start + 4 : frame.index(wire.SOH, start + 4)].decode(errors="replace")

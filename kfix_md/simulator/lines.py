@@ -14,8 +14,7 @@ from kfix_md.simulator.market import Trade
 class Subscription:
     """One symbol of one MarketDataRequest, and which version of the symbol each MsgSeqNum carried."""
 
-    def __init__(self, session: Any, md_req_id: str, line: "Line", *, depth: int, book: bool,
-                 trades: bool) -> None:
+    def __init__(self, session: Any, md_req_id: str, line: "Line", *, depth: int, book: bool, trades: bool) -> None:
         self.session, self.md_req_id, self.line = session, md_req_id, line
         self.depth, self.book, self.trades = depth, book, trades
         self.prefix = b"55=%b\x01262=%b\x01" % (line.instrument.symbol.encode(), md_req_id.encode())
@@ -32,7 +31,7 @@ class Sightings:
         self._seqs.append(seq)
         self._versions.append(version)
         if len(self._seqs) > 2 * self._limit:
-            del self._seqs[:self._limit], self._versions[:self._limit]
+            del self._seqs[: self._limit], self._versions[: self._limit]
 
     def at(self, seq: int) -> tuple[int, int] | None:
         """Last (MsgSeqNum, version) not after `seq`; None when unknown or forgotten."""
@@ -51,8 +50,9 @@ class Renderer:
         price = wire.number(entry.price, self.instrument.price_precision)
         qty = wire.number(entry.qty, self.instrument.qty_precision)
         ident = entry.ident or f"{'BO'[entry.side]}{price}"
-        text = (f"269={entry.side}\x01278={ident}\x01270={price}\x01271={qty}\x01"
-                f"273={wire.time_of_day(entry.event_ns)}\x01")
+        text = (
+            f"269={entry.side}\x01278={ident}\x01270={price}\x01271={qty}\x01273={wire.time_of_day(entry.event_ns)}\x01"
+        )
         if entry.queue_ns:
             text += f"5060={wire.iso_time(entry.event_ns)}\x015273={wire.iso_time(entry.queue_ns)}\x01"
         return text if snapshot else f"279={entry.action}\x01{text}"
@@ -68,9 +68,11 @@ class Renderer:
         for trade in trades:
             price = wire.number(trade.price, self.instrument.price_precision)
             qty = wire.number(trade.qty, self.instrument.qty_precision)
-            groups.append(f"279=0\x01269=2\x01278={trade.ident}\x01270={price}\x01271={qty}\x01"
-                          f"273={wire.time_of_day(trade.event_ns)}\x0140={trade.ord_type}\x01"
-                          f"2446={trade.aggressor}\x01")
+            groups.append(
+                f"279=0\x01269=2\x01278={trade.ident}\x01270={price}\x01271={qty}\x01"
+                f"273={wire.time_of_day(trade.event_ns)}\x0140={trade.ord_type}\x01"
+                f"2446={trade.aggressor}\x01"
+            )
         return f"268={len(trades)}\x01{''.join(groups)}".encode()
 
     def snapshot(self, book: Book, depth: int, now_ns: int) -> bytes:
@@ -86,8 +88,10 @@ def resting(book: Book, side: int, price: int, now_ns: int = 0) -> list[Entry]:
     """What rests at one price, as entries: the level on L2, its orders in queue order on L3."""
     if isinstance(book, L2Book):
         return [Entry(NEW, side, "", price, book.qty[side][price], now_ns)]
-    return [Entry(NEW, side, order.ident, price, order.qty, order.event_ns, order.queue_ns)
-            for order in book.queues[side][price]]
+    return [
+        Entry(NEW, side, order.ident, price, order.qty, order.event_ns, order.queue_ns)
+        for order in book.queues[side][price]
+    ]
 
 
 def visible(side: int, price: int, boundary: int | None) -> bool:
@@ -98,8 +102,7 @@ def visible(side: int, price: int, boundary: int | None) -> bool:
 class Line:
     """One symbol at one level (L2 or L3) on one service, and who listens to it."""
 
-    def __init__(self, instrument: Instrument, book: Book, rule: str, history: int,
-                 clock: Callable[[], int]) -> None:
+    def __init__(self, instrument: Instrument, book: Book, rule: str, history: int, clock: Callable[[], int]) -> None:
         self.instrument, self.book, self.rule = instrument, book, rule
         self.renderer = Renderer(instrument)
         self.version = 0
@@ -226,9 +229,12 @@ class Line:
     def _seen_levels(self, entries: list[Entry], known: dict, before: list, after: list) -> list[Entry]:
         stamp = entries[-1].event_ns
         touched = list(dict.fromkeys((entry.side, entry.price) for entry in entries))
-        moved = [(side, price) for side in (BID, OFFER)
-                 for price in self.book.sides[side].between(before[side], after[side])
-                 if (side, price) not in known]
+        moved = [
+            (side, price)
+            for side in (BID, OFFER)
+            for price in self.book.sides[side].between(before[side], after[side])
+            if (side, price) not in known
+        ]
         seen = []
         for side, price in touched + moved:
             now = self.book.qty[side].get(price, 0)
@@ -245,8 +251,9 @@ class Line:
 
     def _seen_orders(self, entries: list[Entry], known: dict, before: list, after: list) -> list[Entry]:
         seen: list[Entry] = []
-        shown = {ident for ident, order in known.items()
-                 if order and visible(order.side, order.price, before[order.side])}
+        shown = {
+            ident for ident, order in known.items() if order and visible(order.side, order.price, before[order.side])
+        }
         for entry in entries:
             inside = visible(entry.side, entry.price, after[entry.side])
             if entry.action == DELETE:
@@ -256,16 +263,26 @@ class Line:
             elif inside:
                 seen.append(entry if entry.ident in shown else entry._replace(action=NEW))
                 shown.add(entry.ident)
-            elif entry.ident in shown:      # changed, and its level left the depth by the same message
+            elif entry.ident in shown:  # changed, and its level left the depth by the same message
                 shown.discard(entry.ident)
                 seen.append(entry._replace(action=DELETE))
         stamp = entries[-1].event_ns
         for side in (BID, OFFER):
             for price in self.book.sides[side].between(before[side], after[side]):
                 entered = visible(side, price, after[side])
-                seen += [Entry(NEW if entered else DELETE, side, order.ident, price, order.qty,
-                               order.event_ns if entered else stamp, order.queue_ns)
-                         for order in self.book.queues[side][price] if order.ident not in known]
+                seen += [
+                    Entry(
+                        NEW if entered else DELETE,
+                        side,
+                        order.ident,
+                        price,
+                        order.qty,
+                        order.event_ns if entered else stamp,
+                        order.queue_ns,
+                    )
+                    for order in self.book.queues[side][price]
+                    if order.ident not in known
+                ]
         return seen
 
     # what was true ---------------------------------------------------------------------------------------
@@ -291,8 +308,9 @@ class Line:
         undo: list = []
         for side in (BID, OFFER):
             for price in list(self.book.sides[side].prices):
-                undo += self.book.apply([entry._replace(action=DELETE, qty=0)
-                                         for entry in resting(self.book, side, price)])
+                undo += self.book.apply(
+                    [entry._replace(action=DELETE, qty=0) for entry in resting(self.book, side, price)]
+                )
         self._undo.append(undo)
         self.version += 1
         self.resnapshot()

@@ -34,11 +34,19 @@ def _before(book: Book, entries: list[Entry]) -> dict[Any, Entry]:
     for entry in entries:
         if entry.ident:
             order = book.orders.get(entry.ident) if isinstance(book, L3Book) else None
-            was = entry._replace(qty=0) if order is None else \
-                Entry(NEW, order.side, order.ident, order.price, order.qty, 0, order.queue_ns)
+            was = (
+                entry._replace(qty=0)
+                if order is None
+                else Entry(NEW, order.side, order.ident, order.price, order.qty, 0, order.queue_ns)
+            )
         else:
-            was = Entry(NEW, entry.side, "", entry.price, 0 if isinstance(book, L3Book)
-                        else book.qty[entry.side].get(entry.price, 0))
+            was = Entry(
+                NEW,
+                entry.side,
+                "",
+                entry.price,
+                0 if isinstance(book, L3Book) else book.qty[entry.side].get(entry.price, 0),
+            )
         known.setdefault(_key(entry), was)
     return known
 
@@ -57,8 +65,9 @@ def cycle(market: Market, steps: int, now_ns: int) -> tuple[list[Step], list[Ste
         was_levels = _before(levels, changes)
         levels.apply(changes)
         forward.append(((changes, decision.trades), (decision.entries, [])))
-        backward.append(((inverse(changes, was_levels, now_ns), []),
-                         (inverse(decision.entries, was_orders, now_ns), [])))
+        backward.append(
+            ((inverse(changes, was_levels, now_ns), []), (inverse(decision.entries, was_orders, now_ns), []))
+        )
     market.book = mine
     walk = forward + backward[::-1]
     return [step[0] for step in walk], [step[1] for step in walk]

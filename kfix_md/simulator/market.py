@@ -7,12 +7,30 @@ from kfix_md.simulator.book import BID, DELETE, NEW, OFFER, UPDATE, Entry, Instr
 
 BASE36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # base name, price in whole units of the quote, price precision, quantity precision, tick in price units
-SPOT_BASES = [("BTC", 28000, 1, 8, 1), ("ETH", 1900, 2, 8, 1), ("SOL", 24, 2, 8, 1), ("XRP", 0.51, 5, 8, 1),
-              ("ADA", 0.29, 6, 8, 1), ("DOGE", 0.062, 7, 8, 1), ("DOT", 5.1, 4, 8, 1), ("LTC", 84, 2, 8, 1),
-              ("LINK", 6.4, 5, 8, 1), ("XMR", 155, 2, 8, 1)]
-FUTURES_BASES = [("XBT", 28000, 0, 4, 1), ("ETH", 1900, 1, 3, 1), ("SOL", 24, 2, 2, 1),
-                 ("XRP", 0.51, 5, 0, 1), ("ADA", 0.29, 5, 0, 1), ("DOGE", 0.062, 6, 0, 1),
-                 ("DOT", 5.1, 3, 1, 1), ("LTC", 84, 2, 2, 1), ("LINK", 6.4, 3, 1, 1), ("XMR", 155, 2, 2, 25)]
+SPOT_BASES = [
+    ("BTC", 28000, 1, 8, 1),
+    ("ETH", 1900, 2, 8, 1),
+    ("SOL", 24, 2, 8, 1),
+    ("XRP", 0.51, 5, 8, 1),
+    ("ADA", 0.29, 6, 8, 1),
+    ("DOGE", 0.062, 7, 8, 1),
+    ("DOT", 5.1, 4, 8, 1),
+    ("LTC", 84, 2, 8, 1),
+    ("LINK", 6.4, 5, 8, 1),
+    ("XMR", 155, 2, 8, 1),
+]
+FUTURES_BASES = [
+    ("XBT", 28000, 0, 4, 1),
+    ("ETH", 1900, 1, 3, 1),
+    ("SOL", 24, 2, 2, 1),
+    ("XRP", 0.51, 5, 0, 1),
+    ("ADA", 0.29, 5, 0, 1),
+    ("DOGE", 0.062, 6, 0, 1),
+    ("DOT", 5.1, 3, 1, 1),
+    ("LTC", 84, 2, 2, 1),
+    ("LINK", 6.4, 3, 1, 1),
+    ("XMR", 155, 2, 2, 25),
+]
 
 
 def instruments(venue: str, count: int) -> list[tuple[Instrument, int]]:
@@ -24,7 +42,7 @@ def instruments(venue: str, count: int) -> list[tuple[Instrument, int]]:
         if number >= len(bases):
             name = f"{name}{number:04d}"
         symbol = f"{name}/USD" if venue == "spot" else f"PF_{name}USD"
-        instrument = Instrument(symbol, price_precision, qty_precision, tick, 10**max(0, qty_precision - 4))
+        instrument = Instrument(symbol, price_precision, qty_precision, tick, 10 ** max(0, qty_precision - 4))
         rows.append((instrument, max(200, round(price * 10**price_precision / tick))))
     return rows
 
@@ -114,9 +132,14 @@ class Market:
         """Prices and quantities become finer by these powers of ten."""
         by_price, by_qty, row = 10**price, 10**qty, self.instrument
         orders, levels = L3Book(), L2Book()
-        entries = [Entry(NEW, order.side, order.ident, order.price * by_price, order.qty * by_qty,
-                         order.event_ns, order.queue_ns)
-                   for side in (BID, OFFER) for queue in self.book.queues[side].values() for order in queue]
+        entries = [
+            Entry(
+                NEW, order.side, order.ident, order.price * by_price, order.qty * by_qty, order.event_ns, order.queue_ns
+            )
+            for side in (BID, OFFER)
+            for queue in self.book.queues[side].values()
+            for order in queue
+        ]
         orders.apply(entries)
         levels.apply(level_entries(entries, orders, levels, self._clock))
         self.book, self.levels = orders, levels
@@ -169,8 +192,7 @@ class Market:
                 qty -= filled
                 left = order.qty - filled
                 decision.entries.append(self._entry(UPDATE if left else DELETE, order, left))
-                decision.trades.append(Trade(self._trade_ident(), price, filled, ord_type, side + 1,
-                                             self._clock))
+                decision.trades.append(Trade(self._trade_ident(), price, filled, ord_type, side + 1, self._clock))
                 if not qty:
                     break
         return qty

@@ -55,14 +55,19 @@ def trading_status(commands: Commands, request: dict) -> None:
 def precision(commands: Commands, request: dict) -> None:
     """Other precisions of a symbol (`price_precision`, `qty_precision`), finer by powers of ten;
     `silent` tells nobody. Listeners get a new snapshot."""
-    rows = [(market, level2, level3) for market, level2, level3 in commands.venue.markets
-            if market.instrument.symbol == request["symbol"]]
+    rows = [
+        (market, level2, level3)
+        for market, level2, level3 in commands.venue.markets
+        if market.instrument.symbol == request["symbol"]
+    ]
     if not rows or commands.venue.config.rendered:
         raise ValueError(f"no generated live market for {request['symbol']}")
     market, level2, level3 = rows[0]
     row = market.instrument
-    finer = (int(request.get("price_precision", row.price_precision)) - row.price_precision,
-             int(request.get("qty_precision", row.qty_precision)) - row.qty_precision)
+    finer = (
+        int(request.get("price_precision", row.price_precision)) - row.price_precision,
+        int(request.get("qty_precision", row.qty_precision)) - row.qty_precision,
+    )
     if min(finer) < 0:
         raise ValueError("precisions only become finer")
     market.rescale(*finer)
@@ -77,8 +82,12 @@ def precision(commands: Commands, request: dict) -> None:
 @command
 def list_(commands: Commands, request: dict) -> None:
     """A new generated symbol on `venue` (spot or derivatives)."""
-    commands.venue.list_symbol(request.get("venue", "spot"), request["symbol"],
-                           int(request.get("price_precision", 2)), int(request.get("qty_precision", 8)))
+    commands.venue.list_symbol(
+        request.get("venue", "spot"),
+        request["symbol"],
+        int(request.get("price_precision", 2)),
+        int(request.get("qty_precision", 8)),
+    )
 
 
 @command

@@ -11,9 +11,17 @@ if TYPE_CHECKING:
     from kfix_md.simulator.acceptor import Acceptor
 
 DEPTHS = {0, 1, 10, 25, 100, 500, 1000}
-REASONS = {0: "Unknown symbol", 1: "Duplicate MDReqID", 4: "Unsupported SubscriptionRequestType",
-           5: "Unsupported MarketDepth", 6: "Unsupported MDUpdateType", 8: "Unsupported MDEntryType",
-           "A": "Unsupported Scope", "B": "L3 not available", "C": "Trade not available"}
+REASONS = {
+    0: "Unknown symbol",
+    1: "Duplicate MDReqID",
+    4: "Unsupported SubscriptionRequestType",
+    5: "Unsupported MarketDepth",
+    6: "Unsupported MDUpdateType",
+    8: "Unsupported MDEntryType",
+    "A": "Unsupported Scope",
+    "B": "L3 not available",
+    "C": "Trade not available",
+}
 REQUIRED = {b"x": (320, 559), b"V": (262, 263, 264, 267, 269), b"g": (335, 263)}
 
 
@@ -55,6 +63,7 @@ def business_reject(session: "Acceptor", row: dict, kind: bytes, reason: int, te
 
 # 35=x -----------------------------------------------------------------------------------------------
 
+
 def instrument_list(session: "Acceptor", row: dict[int, bytes]) -> None:
     """One symbol (559=0), a type (1) or all (4); 263=1 keeps the requester informed, 2 ends that."""
     request, scope = row[320].decode(), row[559]
@@ -83,11 +92,14 @@ def send_list(session: "Acceptor", request: str, rows: list[Instrument], result:
         return
     size = session.venue.config.fragment
     for start in range(0, len(rows), size):
-        part = rows[start:start + size]
+        part = rows[start : start + size]
         last = "Y" if start + size >= len(rows) else "N"
         pieces = [(393, len(rows)), (893, last)] if len(rows) > size else []
-        session.service.send_raw(session, b"y", wire.join([*head, (560, 0), *pieces, (146, len(part))])
-                                 + b"".join(group(row) for row in part))
+        session.service.send_raw(
+            session,
+            b"y",
+            wire.join([*head, (560, 0), *pieces, (146, len(part))]) + b"".join(group(row) for row in part),
+        )
 
 
 def group(row: Instrument) -> bytes:
@@ -95,9 +107,17 @@ def group(row: Instrument) -> bytes:
     if row.verbatim:
         return row.verbatim
     qty = row.qty_precision
-    return wire.join([(55, row.symbol), (562, wire.number(1, qty)), (5010, qty),
-                      (5011, wire.number(row.minimum, qty)), (2349, row.price_precision),
-                      (5022, wire.number(row.tick, row.price_precision)), (5032, row.status)])
+    return wire.join(
+        [
+            (55, row.symbol),
+            (562, wire.number(1, qty)),
+            (5010, qty),
+            (5011, wire.number(row.minimum, qty)),
+            (2349, row.price_precision),
+            (5022, wire.number(row.tick, row.price_precision)),
+            (5032, row.status),
+        ]
+    )
 
 
 def notify(session: "Acceptor", row: Instrument) -> None:
@@ -108,6 +128,7 @@ def notify(session: "Acceptor", row: Instrument) -> None:
 
 
 # 35=V -----------------------------------------------------------------------------------------------
+
 
 def market_data(session: "Acceptor", row: dict[int, bytes], fields: wire.Fields) -> None:
     """Subscribe (263=1), symbol by symbol, or unsubscribe (263=2)."""
@@ -173,6 +194,7 @@ def refuse(session: "Acceptor", request: str, reason: int | str, symbol: str = "
 
 
 # 35=g -----------------------------------------------------------------------------------------------
+
 
 def trading_status(session: "Acceptor", row: dict[int, bytes]) -> None:
     """35=h, again at every change when 263=1."""

@@ -10,8 +10,15 @@ from kfix_md.simulator.venue import Venue
 FORMS = ("logout", "fin", "rst", "seqreset", "inlogon", "restart0", "restart1", "silent")
 
 
-def perform(venue: "Venue", form: str, refuse: float = 30.0, how: str = "close", *,
-            services: "list[Service] | None" = None, keep: bool | None = None) -> list[str]:
+def perform(
+    venue: "Venue",
+    form: str,
+    refuse: float = 30.0,
+    how: str = "close",
+    *,
+    services: "list[Service] | None" = None,
+    keep: bool | None = None,
+) -> list[str]:
     """Roll sessions over; returns their ids. Forms that end the connection refuse logons for `refuse`
     seconds.
 
@@ -24,8 +31,15 @@ def perform(venue: "Venue", form: str, refuse: float = 30.0, how: str = "close",
     for service in services or list(venue.services.values()):
         for session in service.live():
             touched.append(session.id)
-            venue.fault("rollover", harm="rollover", form=form, session=session.id, service=service.name,
-                        sender=session.peer.sender, last_seq=session.peer.outgoing - 1)
+            venue.fault(
+                "rollover",
+                harm="rollover",
+                form=form,
+                session=session.id,
+                service=service.name,
+                sender=session.peer.sender,
+                last_seq=session.peer.outgoing - 1,
+            )
             _roll(session, form, form != "inlogon" if keep is None else keep)
         if form in ("logout", "fin", "rst", "silent"):
             for peer in service.peers.values():

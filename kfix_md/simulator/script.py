@@ -74,5 +74,6 @@ async def play(plan: list[dict], commands: "Commands") -> None:
     for at, request in timeline(plan):
         await asyncio.sleep(max(0.0, start + at - loop.time()))
         answer = commands.run(request)
-        commands.venue.log("script", request=request, answer={key: answer[key] for key in ("ok", "error")
-                                                              if key in answer})
+        commands.venue.log(
+            "script", request=request, answer={key: answer[key] for key in ("ok", "error") if key in answer}
+        )

@@ -57,7 +57,7 @@ class Sender:
         self.sightings: dict[str, Sightings] = {}
         self.faults = Faults(self)
         self.resend_answers: deque[str] = deque()
-        self.ids = b""                  # 49 and 56 of our messages
+        self.ids = b""  # 49 and 56 of our messages
         self.out: list[bytes] = []
         self.last_out = 0
         self.transport: Any = None
@@ -72,8 +72,7 @@ class Sender:
         """Send one message; returns its MsgSeqNum."""
         return self.emit(kind, wire.join(fields), b"", 0)
 
-    def send_data(self, kind: bytes, subscription: Subscription, rest: bytes, total: int,
-                  version: int) -> int:
+    def send_data(self, kind: bytes, subscription: Subscription, rest: bytes, total: int, version: int) -> int:
         """Send W or X: `rest` (byte sum `total`) is its text from 268 on; `version` is what it brings the
         symbol to."""
         seq = self.emit(kind, subscription.prefix, rest, total)
@@ -162,18 +161,24 @@ class Sender:
         """Write message `seq` once more, with 43=Y and 122 (or with the header fields `poss_dup`)."""
         kind, stamp, prefix, rest = record
         marks = b"43=Y\x01122=%b\x01" % stamp if poss_dup is None else poss_dup
-        self.write(wire.finish(b"35=%b\x0134=%d\x01%b52=%b\x01%b%b%b" % (
-            kind, seq, self.ids, self._stamp.at(self.venue.now()), marks, prefix, rest)))
+        self.write(
+            wire.finish(
+                b"35=%b\x0134=%d\x01%b52=%b\x01%b%b%b"
+                % (kind, seq, self.ids, self._stamp.at(self.venue.now()), marks, prefix, rest)
+            )
+        )
 
     def gap_fill(self, seq: int, new: int, dup: bool = True) -> None:
         """SequenceReset 123=Y from `seq` to `new`, with 43=Y and 122 when `dup`."""
         stamp = self._stamp.at(self.venue.now())
         marks = b"43=Y\x01122=%b\x01" % stamp if dup else b""
-        self.write(wire.finish(b"35=4\x0134=%d\x01%b52=%b\x01%b123=Y\x0136=%d\x01" % (
-            seq, self.ids, stamp, marks, new)))
+        self.write(
+            wire.finish(b"35=4\x0134=%d\x01%b52=%b\x01%b123=Y\x0136=%d\x01" % (seq, self.ids, stamp, marks, new))
+        )
 
     def sequence_reset(self, new: int) -> None:
         """SequenceReset 123=N: the next number is `new`, whatever this message carries."""
         stamp = self._stamp.at(self.venue.now())
-        self.write(wire.finish(b"35=4\x0134=%d\x01%b52=%b\x01123=N\x0136=%d\x01" % (
-            self.peer.outgoing, self.ids, stamp, new)))
+        self.write(
+            wire.finish(b"35=4\x0134=%d\x01%b52=%b\x01123=N\x0136=%d\x01" % (self.peer.outgoing, self.ids, stamp, new))
+        )

@@ -43,10 +43,13 @@ class Service:
         self._context = context
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                self._connect, self.venue.config.host, port, ssl=context, family=socket.AF_UNSPEC)
+                self._connect, self.venue.config.host, port, ssl=context, family=socket.AF_UNSPEC
+            )
         except OSError as error:
-            raise UsageError(f"{self.venue.config.host}:{port} cannot be opened ({error.strerror or error}); "
-                             "choose another --port-base, or 0 for any free ports") from None
+            raise UsageError(
+                f"{self.venue.config.host}:{port} cannot be opened ({error.strerror or error}); "
+                "choose another --port-base, or 0 for any free ports"
+            ) from None
         self.port = self._server.sockets[0].getsockname()[1]
 
     def _connect(self) -> Acceptor:

@@ -31,10 +31,15 @@ def _builder(subject: str, issuer: str, key, days: int):
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
     now = datetime.datetime.now(datetime.UTC)
-    return (x509.CertificateBuilder().subject_name(name(subject)).issuer_name(name(issuer))
-            .public_key(key.public_key()).serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=days)))
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name(subject))
+        .issuer_name(name(issuer))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=days))
+    )
 
 
 def make(directory: str | Path, names: list[str] | None = None, days: int = 365) -> Path:
@@ -62,18 +67,21 @@ def _write(directory: Path, names: list[str], days: int) -> None:
     ca_identity = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
     signs = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
     serves = x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH])
-    ca = (_builder(authority, authority, ca_key, days)
-          .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-          .add_extension(ca_identity, critical=False)
-          .add_extension(signs, critical=True)
-          .sign(ca_key, hashes.SHA256()))
-    server = (_builder("kfix simulator", authority, key, days)
-              .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-              .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_identity),
-                             critical=False)
-              .add_extension(x509.SubjectAlternativeName(_names(names)), critical=False)
-              .add_extension(serves, critical=False)
-              .sign(ca_key, hashes.SHA256()))
+    ca = (
+        _builder(authority, authority, ca_key, days)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(ca_identity, critical=False)
+        .add_extension(signs, critical=True)
+        .sign(ca_key, hashes.SHA256())
+    )
+    server = (
+        _builder("kfix simulator", authority, key, days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_identity), critical=False)
+        .add_extension(x509.SubjectAlternativeName(_names(names)), critical=False)
+        .add_extension(serves, critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     with open(os.open(directory / KEY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -90,6 +98,7 @@ def server_context(directory: str | Path) -> ssl.SSLContext:
     try:
         context.load_cert_chain(directory / CERTIFICATE, directory / KEY)
     except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"{directory}: server.pem and server.key cannot be used ({error}); remove them "
-                         "to make new ones") from None
+        raise UsageError(
+            f"{directory}: server.pem and server.key cannot be used ({error}); remove them to make new ones"
+        ) from None
     return context

@@ -19,7 +19,7 @@ from kfix_md.simulator.loops import LoopLine, cycle
 from kfix_md.simulator.market import Market, instruments, level_entries
 from kfix_md.simulator.service import Service
 
-PUMP_NS = 10_000_000    # the loop is never held longer by a rendered market
+PUMP_NS = 10_000_000  # the loop is never held longer by a rendered market
 TICK_SECONDS = 0.005
 logger = logging.getLogger("kfix.simulator")
 
@@ -29,23 +29,23 @@ class Config:
     """Everything that can be chosen about a venue; `rate` is in order book changes a second and service."""
 
     host: str = "127.0.0.1"
-    port_base: int = PORT_BASE               # 0: any free ports
+    port_base: int = PORT_BASE  # 0: any free ports
     captures: list[Path] = field(default_factory=list)
-    symbols: int = 0                    # generated ones, for each venue
+    symbols: int = 0  # generated ones, for each venue
     rate: float = 100.0
-    orders: int = 60                    # resting on each side of a generated book, about
+    orders: int = 60  # resting on each side of a generated book, about
     seed: int = 1
-    speed: float = 1.0                  # of captures; 0: as fast as it goes
-    rendered: int = 0                   # steps of a pre-rendered market for each symbol; 0: a live one
-    tls_dir: Path | None = None         # None: no TLS
+    speed: float = 1.0  # of captures; 0: as fast as it goes
+    rendered: int = 0  # steps of a pre-rendered market for each symbol; 0: a live one
+    tls_dir: Path | None = None  # None: no TLS
     names: list[str] = field(default_factory=list)
     control: Path | None = None
-    l3_rule: str = "order"              # what 5041 covers on L3: order or level
-    replay: str = "replay"              # answer to ResendRequests: replay, gapfill, mixed or ignore
-    history: int = 100_000              # messages kept for resends, per session
-    versions: int = 2_000_000           # book changes kept for the truth, shared by all symbols
-    fragment: int = 500                 # instruments in one 35=y
-    rollover_at: str | None = None      # HH:MM:SS UTC
+    l3_rule: str = "order"  # what 5041 covers on L3: order or level
+    replay: str = "replay"  # answer to ResendRequests: replay, gapfill, mixed or ignore
+    history: int = 100_000  # messages kept for resends, per session
+    versions: int = 2_000_000  # book changes kept for the truth, shared by all symbols
+    fragment: int = 500  # instruments in one 35=y
+    rollover_at: str | None = None  # HH:MM:SS UTC
     rollover_form: str = "logout"
     rollover_refuse: float = 30.0
     write_limit: int = 256 << 20
@@ -92,9 +92,17 @@ class Venue:
         if service.lines:
             raise UsageError(f"{path}: another capture already serves {service.name}; give one a service")
         rule = "level" if capture.level == "L2" else self.config.l3_rule
-        lines = {symbol: CaptureLine(instrument, capture.snapshots.get(symbol), level=capture.level, rule=rule,
-                                     history=self._history(len(capture.instruments)), clock=self.now)
-                 for symbol, instrument in capture.instruments.items()}
+        lines = {
+            symbol: CaptureLine(
+                instrument,
+                capture.snapshots.get(symbol),
+                level=capture.level,
+                rule=rule,
+                history=self._history(len(capture.instruments)),
+                clock=self.now,
+            )
+            for symbol, instrument in capture.instruments.items()
+        }
         service.lines.update(lines)
         self.players.append(Player(capture, lines, self.config.speed))
 
@@ -110,8 +118,10 @@ class Venue:
         market.book.apply(opening)
         market.levels.apply(level_entries(opening, market.book, market.levels, self.now()))
         history = self._history(4 * max(1, self.config.symbols))
-        lines = (Line(instrument, market.levels, "level", history, self.now),
-                 Line(instrument, market.book, self.config.l3_rule, history, self.now))
+        lines = (
+            Line(instrument, market.levels, "level", history, self.now),
+            Line(instrument, market.book, self.config.l3_rule, history, self.now),
+        )
         if self.config.rendered:
             steps = cycle(market, self.config.rendered, self.now())
             lines = (LoopLine(lines[0], steps[0]), LoopLine(lines[1], steps[1]))
@@ -129,8 +139,7 @@ class Venue:
             by_venue.setdefault(row[0].venue, []).append(row)
         self._by_venue = list(by_venue.values())
 
-    def list_symbol(self, venue: str, symbol: str, price_precision: int = 2,
-                    qty_precision: int = 8) -> Instrument:
+    def list_symbol(self, venue: str, symbol: str, price_precision: int = 2, qty_precision: int = 8) -> Instrument:
         """A new generated instrument, announced to those who watch."""
         instrument = Instrument(symbol, price_precision, qty_precision)
         if not self._add_market(venue, instrument, 1000 * 10**price_precision):
@@ -176,9 +185,12 @@ class Venue:
             raise
         self._last_pump = self.now()
         self._tasks = [asyncio.create_task(self._pump()), asyncio.create_task(self._watch())]
-        return {"ready": True, "ports": {name: service.port for name, service in self.services.items()},
-                "ca": str(Path(self.config.tls_dir).absolute() / tls.CA) if self.config.tls_dir else None,
-                "control": str(self.config.control) if self.config.control else None}
+        return {
+            "ready": True,
+            "ports": {name: service.port for name, service in self.services.items()},
+            "ca": str(Path(self.config.tls_dir).absolute() / tls.CA) if self.config.tls_dir else None,
+            "control": str(self.config.control) if self.config.control else None,
+        }
 
     def stop(self) -> None:
         """Close everything."""
@@ -212,7 +224,7 @@ class Venue:
         self._last_pump = now_ns
         due = int(self._owed)
         self._owed -= due
-        due = min(due, 20_000)          # a machine that cannot keep up drops time, not memory
+        due = min(due, 20_000)  # a machine that cannot keep up drops time, not memory
         if self.config.rendered:
             due = self._pump_rendered(due)
         else:
@@ -298,9 +310,17 @@ class Venue:
 
     def _corrupted(self, subscription: Subscription, seq: int) -> None:
         session = subscription.session
-        self.fault("crc", harm="content", session=session.id, sender=session.peer.sender,
-                   service=session.service.name, first=seq, last=seq, seqs=[seq],
-                   symbols=[subscription.line.instrument.symbol])
+        self.fault(
+            "crc",
+            harm="content",
+            session=session.id,
+            sender=session.peer.sender,
+            service=session.service.name,
+            first=seq,
+            last=seq,
+            seqs=[seq],
+            symbols=[subscription.line.instrument.symbol],
+        )
 
     def after_unsubscribe(self, subscription: Subscription) -> None:
         """End a subscription, at once or `late_seconds` later."""

@@ -31,8 +31,9 @@ def finish(body: bytes, total: int | None = None) -> bytes:
 
 def join(fields: Iterable[tuple[int, object]]) -> bytes:
     """`tag=value` and SOH for each pair; values are bytes, str or int."""
-    return b"".join(b"%d=%b\x01" % (tag, value if isinstance(value, bytes) else str(value).encode())
-                    for tag, value in fields)
+    return b"".join(
+        b"%d=%b\x01" % (tag, value if isinstance(value, bytes) else str(value).encode()) for tag, value in fields
+    )
 
 
 def message(fields: Iterable[tuple[int, object]]) -> bytes:
@@ -87,13 +88,13 @@ class FrameReader:
         tail = buffer.find(SOH, head + 1)
         if head < 0 or tail < 0:
             return 0 if len(buffer) < 40 else -1
-        length = bytes(buffer[head + 3:tail])
-        if buffer[head + 1:head + 3] != b"9=" or not length.isdigit() or int(length) > MAX_BODY:
+        length = bytes(buffer[head + 3 : tail])
+        if buffer[head + 1 : head + 3] != b"9=" or not length.isdigit() or int(length) > MAX_BODY:
             return -1
         end = tail + 1 + int(length)
         if len(buffer) < end + 7:
             return 0
-        trailer = bytes(buffer[end:end + 7])
+        trailer = bytes(buffer[end : end + 7])
         expected = byte_sum(bytes(buffer[:end])) & 255
         return end + 7 if trailer == b"10=%03d\x01" % expected else -1
 

@@ -56,7 +56,12 @@ def read(journal: Path) -> tuple[list[dict[str, Any]], Counter[int], dict[int, d
             if event["type"] == "gap_open":
                 symbols = len(event.pop("symbols"))
                 gaps[session, event["id"]] = {
-                    **event, "symbols": symbols, "session": session, "opened_ns": recv_ns, "closed_ns": 1 << 62}
+                    **event,
+                    "symbols": symbols,
+                    "session": session,
+                    "opened_ns": recv_ns,
+                    "closed_ns": 1 << 62,
+                }
             elif event["type"] == "gap_close":
                 gaps[session, event["id"]] |= {"healed": event["healed"], "closed_ns": recv_ns}
     return list(gaps.values()), frames, numbers

@@ -8,14 +8,49 @@ from typing import Any
 #: what the rollover looks like on the wire, in turn
 FORMS = ("logout", "fin", "inlogon", "rst", "seqreset", "restart1", "silent", "restart0")
 ANSWERS = ("replay", "gapfill", "mixed", "replay", "ignore")
-LOST = ("checksum", "checksum_256", "body_short", "body_long", "body_text", "body_huge", "cut", "nul",
-        "eight_bits", "tag", "first_three", "tag_number")  # fmt: skip
+LOST = (
+    "checksum",
+    "checksum_256",
+    "body_short",
+    "body_long",
+    "body_text",
+    "body_huge",
+    "cut",
+    "nul",
+    "eight_bits",
+    "tag",
+    "first_three",
+    "tag_number",
+)
 CONTENT = ("time_missing", "count_more", "count_less", "missing", "empty", "value", "type")
 SESSION = ("begin", "sender", "target", "time", "seq_missing", "dup", "possdup_late", "cut_close")
-HARMLESS = ("noise", "possdup", "possdup_first", "possdup_no_122", "possresend", "unknown_tag", "duplicate_tag",
-            "order")  # fmt: skip
-LOGONS = ("heartbeat", "high", "low", "reset", "logout", "close", "time", "before", "next_equal", "next_low",
-          "next_high", "length", "begin", "sender", "target")  # fmt: skip
+HARMLESS = (
+    "noise",
+    "possdup",
+    "possdup_first",
+    "possdup_no_122",
+    "possresend",
+    "unknown_tag",
+    "duplicate_tag",
+    "order",
+)
+LOGONS = (
+    "heartbeat",
+    "high",
+    "low",
+    "reset",
+    "logout",
+    "close",
+    "time",
+    "before",
+    "next_equal",
+    "next_low",
+    "next_high",
+    "length",
+    "begin",
+    "sender",
+    "target",
+)
 
 Fault = tuple[str, dict[str, Any]]
 

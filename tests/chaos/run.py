@@ -75,13 +75,16 @@ class Judge:
         if book.state not in GOOD:
             self.counts[book.state.name] += 1
             return
-        ours = [[(int(p), int(q)) for p, q in zip(side["price"], side["qty"], strict=True)]
-                for side in book.depth(None, "int")]
+        ours = [
+            [(int(p), int(q)) for p, q in zip(side["price"], side["qty"], strict=True)]
+            for side in book.depth(None, "int")
+        ]
         self._judge_reader(symbol, service, book.state)
         seq = service.session.sequence.expected - 1
         try:
             truth = self.venue.control.truth(
-                symbol, service.section.level, service=service.name, sender=service.section.sender_comp_id, seq=seq)
+                symbol, service.section.level, service=service.name, sender=service.section.sender_comp_id, seq=seq
+            )
         except ControlError:  # the venue has ended this numbering and we have not read so far yet
             self.counts["venue is ahead"] += 1
             return
@@ -151,7 +154,8 @@ def hurry(feed: Feed, plan: Plan) -> None:
         config.rollover_lead, config.rollover_patience = 0.3, 1.5
         service.session.rollover = Rollover(config)
         service.subs.pace = dataclasses.replace(
-            service.subs.pace, first_retry_ns=SECOND // 10, longest_retry_ns=SECOND // 2, answer_ns=2 * SECOND)
+            service.subs.pace, first_retry_ns=SECOND // 10, longest_retry_ns=SECOND // 2, answer_ns=2 * SECOND
+        )
 
 
 def run(plan: Plan, folder: Path) -> dict[str, Any]:
@@ -165,8 +169,10 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
         hurry(feed, plan)
         await until(lambda: all(good(service) for service in feed.services), 30)
         judge = Judge(feed, venue, random.Random(plan.seed))
-        tasks = [asyncio.create_task(throw(feed, venue, plan, injected, rng)),
-                 asyncio.create_task(turn(feed, venue, plan, injected, random.Random(plan.seed + 1)))]
+        tasks = [
+            asyncio.create_task(throw(feed, venue, plan, injected, rng)),
+            asyncio.create_task(turn(feed, venue, plan, injected, random.Random(plan.seed + 1))),
+        ]
         end = time.monotonic() + plan.seconds
         while time.monotonic() < end:
             await judge.sample()

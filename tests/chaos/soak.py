@@ -57,8 +57,13 @@ def measure(feed: Feed) -> Sample:
     handlers = [service.handler for service in feed.services]
     lag = max(handler.last_recv_ns - handler.last_sending_ns for handler in handlers) / 1e6
     rss = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
-    return Sample(sum(handler.stats["messages"] for handler in handlers), rss,
-                  len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks()), round(lag, 3))
+    return Sample(
+        sum(handler.stats["messages"] for handler in handlers),
+        rss,
+        len(os.listdir("/proc/self/fd")),
+        len(asyncio.all_tasks()),
+        round(lag, 3),
+    )
 
 
 def judge(samples: list[Sample]) -> list[str]:

@@ -6,8 +6,9 @@ from tests.chaos.soak import Plan, Sample, judge, run
 def samples(**grown):
     """Twenty samples; `grown`: name -> what is added by the end."""
     start = {"rss": 100 << 20, "files": 30, "tasks": 20, "lag_ms": 1.0}
-    return [Sample(n, **{name: value + grown.get(name, 0) * n / 20 for name, value in start.items()})
-            for n in range(20)]
+    return [
+        Sample(n, **{name: value + grown.get(name, 0) * n / 20 for name, value in start.items()}) for n in range(20)
+    ]
 
 
 def test_what_grows_is_named():

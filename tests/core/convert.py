@@ -45,8 +45,21 @@ def record(entry: Entry, price_precision: int, qty_precision: int) -> tuple:
     """One entry as a row of ENTRY_DTYPE (instrument 0, no flags)."""
     hi, lo, kind = id_bits(entry)
     return (
-        units(entry.price, price_precision), units(entry.qty, qty_precision), hi, lo, entry.event_ns,
-        entry.queue_ns, 0, int(entry.side), action_of(entry), kind, 0, entry.ord_type, entry.aggressor, 0, 0,
+        units(entry.price, price_precision),
+        units(entry.qty, qty_precision),
+        hi,
+        lo,
+        entry.event_ns,
+        entry.queue_ns,
+        0,
+        int(entry.side),
+        action_of(entry),
+        kind,
+        0,
+        entry.ord_type,
+        entry.aggressor,
+        0,
+        0,
     )
 
 
@@ -58,8 +71,10 @@ def records(entries: list[Entry], book: Book) -> np.ndarray:
 
 def depth_units(book: Book, side: str, n: int = 1 << 30) -> list[tuple[int, int, int]]:
     """The oracle's levels as the core's integers, best first."""
-    return [(units(price, book.price_precision), units(qty, book.qty_precision), orders)
-            for price, qty, orders in book.depth(side, n)]
+    return [
+        (units(price, book.price_precision), units(qty, book.qty_precision), orders)
+        for price, qty, orders in book.depth(side, n)
+    ]
 
 
 def expected_ticks(follower: Follower, symbols: tuple[str, ...]) -> np.ndarray:

@@ -10,16 +10,82 @@ from tests.streams.wire import body_of, seal
 
 Field = list[bytes]  # [tag, value]
 VALUES = [
-    b"", b"0", b"1", b"2", b"3", b"-1", b"-0.5", b"1e5", b"NaN", b"inf", b".", b"-", b"1.", b".5", b"0.0",
-    b"00012.500", b"+5", b" 1", b"1 ", b"1,5", b"0.123456789012", b"99999999999999999999", b"999999999999999999",
-    b"4294967296", b"\x00", b"\xe9\xff", b"x" * 40, b"=", b"1=2", b"Y", b"24:00:00.000", b"23:59:60.000", b"1:2:3",
-    b"12:34:56", b"12:34:56.123456789", b"20240230-00:00:00.000", b"20240301-12:00:00",
-    b"2024-02-29T23:59:59.000000001Z", b"2024-13-01T00:00:00.0Z", b"B1.0", b"O1.0",
-    b"7c5dfa85-3e7d-5782-879a-dde8200da4bd", b"O5G2XK-ABCDE-QWERTZ",
+    b"",
+    b"0",
+    b"1",
+    b"2",
+    b"3",
+    b"-1",
+    b"-0.5",
+    b"1e5",
+    b"NaN",
+    b"inf",
+    b".",
+    b"-",
+    b"1.",
+    b".5",
+    b"0.0",
+    b"00012.500",
+    b"+5",
+    b" 1",
+    b"1 ",
+    b"1,5",
+    b"0.123456789012",
+    b"99999999999999999999",
+    b"999999999999999999",
+    b"4294967296",
+    b"\x00",
+    b"\xe9\xff",
+    b"x" * 40,
+    b"=",
+    b"1=2",
+    b"Y",
+    b"24:00:00.000",
+    b"23:59:60.000",
+    b"1:2:3",
+    b"12:34:56",
+    b"12:34:56.123456789",
+    b"20240230-00:00:00.000",
+    b"20240301-12:00:00",
+    b"2024-02-29T23:59:59.000000001Z",
+    b"2024-13-01T00:00:00.0Z",
+    b"B1.0",
+    b"O1.0",
+    b"7c5dfa85-3e7d-5782-879a-dde8200da4bd",
+    b"O5G2XK-ABCDE-QWERTZ",
 ]
-TAGS = [b"55", b"262", b"268", b"279", b"269", b"278", b"270", b"271", b"273", b"5060", b"5273", b"5041", b"40",
-        b"2446", b"34", b"52", b"43", b"97", b"122", b"10", b"8", b"9", b"0", b"-5", b"abc", b"", b"0270", b"5051",
-        b"99999999999999999999", b"2147483648"]
+TAGS = [
+    b"55",
+    b"262",
+    b"268",
+    b"279",
+    b"269",
+    b"278",
+    b"270",
+    b"271",
+    b"273",
+    b"5060",
+    b"5273",
+    b"5041",
+    b"40",
+    b"2446",
+    b"34",
+    b"52",
+    b"43",
+    b"97",
+    b"122",
+    b"10",
+    b"8",
+    b"9",
+    b"0",
+    b"-5",
+    b"abc",
+    b"",
+    b"0270",
+    b"5051",
+    b"99999999999999999999",
+    b"2147483648",
+]
 TYPES = [b"W", b"X", b"y", b"0", b"1", b"2", b"3", b"4", b"5", b"A", b"j", b"h", b"*", b"WW", b""]
 FIRST_OF_BODY = 5  # after 35, 34, 49, 52, 56
 
@@ -79,14 +145,14 @@ def damaged(rng: random.Random, whole: bytes) -> bytes:
     elif kind == 1:
         del data[at:]
     elif kind == 2:
-        del data[at:at + rng.randrange(1, 9)]
+        del data[at : at + rng.randrange(1, 9)]
     elif kind == 3:
         data[at:at] = rng.randbytes(rng.randrange(1, 20))
     elif kind == 4:
-        data[at:at] = data[max(at - 20, 0):at + 20]
+        data[at:at] = data[max(at - 20, 0) : at + 20]
     elif kind == 5:
         lengths = [b"0", b"4", b"5", b"", b"-5", b"abc", b"999999999", b"9999999999999", b"250", b"0099"]
-        data[12:data.index(1, 12)] = rng.choice(lengths)
+        data[12 : data.index(1, 12)] = rng.choice(lengths)
     else:
         data[-4:-1] = rng.choice([b"256", b"000", b"1 2", b"abc"])
     return bytes(data)
@@ -101,8 +167,17 @@ def runs(
     """
     rng = random.Random(f"{service} {seed}")
     bases = [
-        generate(service, symbols=2, messages=size, depth=6, per_level=2, seed=100 * seed + i, empties=False,
-                 admin=False, logout=False).frames
+        generate(
+            service,
+            symbols=2,
+            messages=size,
+            depth=6,
+            per_level=2,
+            seed=100 * seed + i,
+            empties=False,
+            admin=False,
+            logout=False,
+        ).frames
         for i in range(12)
     ]
     for _ in range(0, count, size):

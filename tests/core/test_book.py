@@ -43,7 +43,8 @@ def same_queues(core, plain, levels=3) -> None:
             wanted = plain.queue(side, price)
             row = core.queue(int(side), units(price, plain.price_precision))
             assert [(int(o["qty"]), int(o["queue_ns"])) for o in row] == [
-                (units(order.qty, plain.qty_precision), order.queue_ns) for _, order in wanted]
+                (units(order.qty, plain.qty_precision), order.queue_ns) for _, order in wanted
+            ]
             for order_id, order in wanted:
                 bits = id_bits(Entry(side, "0", order.price, order.qty, order_id, 0, 0, 0, 0))
                 place, ahead = plain.position(order_id)
@@ -137,7 +138,8 @@ def test_levels_are_found_at_every_distance_from_the_best(span):
             plain[side][int(row["price"][0])] = int(row["qty"][0])
         levels = core.depth(None, price="int")[side]
         assert list(zip(levels["price"].tolist(), levels["qty"].tolist(), strict=True)) == sorted(
-            plain[side].items(), reverse=side == 0)
+            plain[side].items(), reverse=side == 0
+        )
 
 
 @pytest.mark.parametrize("width", [11, 14, 40])
@@ -166,11 +168,15 @@ def entry_strategy(l3: bool):
     ids = st.integers(0, 12).map(lambda i: f"{i:08x}-0000-0000-0000-{i:012x}" if l3 else "")
     return st.builds(
         Entry,
-        side=st.sampled_from("01"), action=st.sampled_from("0012"),
+        side=st.sampled_from("01"),
+        action=st.sampled_from("0012"),
         price=st.integers(1, 14).map(Decimal),
         qty=st.integers(0, 10**12).map(lambda q: Decimal(q).scaleb(-3)),
-        id=ids, event_ns=st.just(0), queue_ns=st.integers(1, 4) if l3 else st.just(0),
-        ord_type=st.just(0), aggressor=st.just(0),
+        id=ids,
+        event_ns=st.just(0),
+        queue_ns=st.integers(1, 4) if l3 else st.just(0),
+        ord_type=st.just(0),
+        aggressor=st.just(0),
     )
 
 
@@ -195,8 +201,10 @@ def test_any_run_of_entries_gives_the_oracles_book(level, data):
 @given(st.dictionaries(st.integers(1, 2**62), st.integers(1, 2**62), min_size=1, max_size=12))
 def test_checksum_of_numbers_of_any_length(levels):
     plain, core = PlainL2(0, 0), L2Book(0, 0)
-    entries = [Entry("01"[i % 2], "0", Decimal(price), Decimal(qty), "", 0, 0, 0, 0)
-               for i, (price, qty) in enumerate(levels.items())]
+    entries = [
+        Entry("01"[i % 2], "0", Decimal(price), Decimal(qty), "", 0, 0, 0, 0)
+        for i, (price, qty) in enumerate(levels.items())
+    ]
     for entry in entries:
         plain.apply(entry)
     core.apply(records(entries, plain))
@@ -227,14 +235,22 @@ def test_growth_of_orders_keeps_the_book():
 
 def test_both_ways_of_computing_the_checksum():
     """The table-driven path gives what carry-less multiplication gives: the other path runs in a child."""
-    code = ("import sys; sys.path.insert(0, '.')\n"
-            "from kfix_md._book import crc_uses_clmul\n"
-            "from tests.core.test_book import test_generated_streams_book_by_book as check\n"
-            "assert not crc_uses_clmul()\n"
-            "for service in ('spot-l2', 'derivatives-l3'): check(service)\n"
-            "print('equal')")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, "KFIX_SIMD": "scalar"}, check=False)
+    code = (
+        "import sys; sys.path.insert(0, '.')\n"
+        "from kfix_md._book import crc_uses_clmul\n"
+        "from tests.core.test_book import test_generated_streams_book_by_book as check\n"
+        "assert not crc_uses_clmul()\n"
+        "for service in ('spot-l2', 'derivatives-l3'): check(service)\n"
+        "print('equal')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KFIX_SIMD": "scalar"},
+        check=False,
+    )
     assert done.stdout.strip() == "equal", done.stderr
     assert isinstance(crc_uses_clmul(), bool)
 

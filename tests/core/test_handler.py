@@ -18,8 +18,24 @@ from tests.streams import SERVICES, generate
 from tests.streams.generate import HEADERS, START_NS, Writer
 from tests.streams.wire import body_of, example, frame, seal
 
-COMPARED = ("price", "qty", "id_hi", "id_lo", "event_ns", "queue_ns", "instrument", "side", "action",
-            "id_kind", "ord_type", "aggressor", "sending_ns", "seq", "entry_no", "crc")
+COMPARED = (
+    "price",
+    "qty",
+    "id_hi",
+    "id_lo",
+    "event_ns",
+    "queue_ns",
+    "instrument",
+    "side",
+    "action",
+    "id_kind",
+    "ord_type",
+    "aggressor",
+    "sending_ns",
+    "seq",
+    "entry_no",
+    "crc",
+)
 SMALL = {"symbols": 3, "messages": 300, "depth": 12}
 
 
@@ -137,7 +153,7 @@ def test_one_byte_at_a_time():
     data = generate("spot-l3", symbols=2, messages=40, depth=5).data
     whole, wanted = follow(data)
     handler = Handler(collect=True)
-    completed = sum(handler.on_bytes(data[i:i + 1], 1) for i in range(len(data)))
+    completed = sum(handler.on_bytes(data[i : i + 1], 1) for i in range(len(data)))
     assert completed == whole.stats["messages"]
     assert handler.ticks().tobytes() == wanted.tobytes()
 
@@ -150,11 +166,11 @@ def test_random_splits_by_copy_or_in_place(seed, mean, which):
     rng, handler, at = random.Random(seed), Handler(collect=True), 0
     while at < len(data):
         size = 1 + int(rng.expovariate(1 / mean))
-        part = data[at:at + size]
+        part = data[at : at + size]
         if rng.random() < 0.5:
             handler.on_bytes(part, 1)
         else:
-            handler.get_buffer(-1)[:len(part)] = part
+            handler.get_buffer(-1)[: len(part)] = part
             handler.buffer_updated(len(part), 1)
         at += size
     assert handler.ticks().tobytes() == wanted
@@ -172,7 +188,7 @@ def shuffled(whole: bytes, rng: random.Random) -> bytes:
     at = next(i for i, pair in enumerate(pairs) if pair[0] == b"268")
     first = b"279" if pairs[0][2] == b"X" else b"269"
     before, groups, after = pairs[1:at], [], []
-    for pair in pairs[at + 1:]:
+    for pair in pairs[at + 1 :]:
         if pair[0] == first:
             groups.append([])
         (after if pair[0] == b"5041" else groups[-1]).append(pair)
@@ -218,8 +234,15 @@ def test_unknown_fields_are_stepped_over():
 
 
 def test_ids_of_every_form():
-    ids = ["7c5dfa85-3e7d-5782-879a-dde8200da4bd", "O5G2XK-ABCDE-QWERTZ", "short", "a" * 16,
-           "longer than sixteen bytes", "7C5DFA85-3E7D-5782-879A-DDE8200DA4BD", "O5g2xk-abcde-qwertz"]
+    ids = [
+        "7c5dfa85-3e7d-5782-879a-dde8200da4bd",
+        "O5G2XK-ABCDE-QWERTZ",
+        "short",
+        "a" * 16,
+        "longer than sixteen bytes",
+        "7C5DFA85-3E7D-5782-879A-DDE8200DA4BD",
+        "O5g2xk-abcde-qwertz",
+    ]
     head = [(34, "1"), (49, "A"), (52, "20240101-00:00:00.000"), (56, "B")]
     group = [(55, "X/Y"), (562, "1"), (5010, "2"), (5011, "1"), (2349, "1"), (5022, "1"), (5032, "1")]
     listed = frame("y", [*head, (320, "1"), (322, "1"), (560, "0"), (146, "1"), *group])
@@ -239,7 +262,7 @@ def test_top_raises_unless_the_book_is_to_be_trusted():
     for whole in stream.frames[:5]:
         handler.on_bytes(whole)
     assert handler[symbol].state is State.LIVE
-    handler.on_bytes(stream.frames[-1])     # a number far ahead
+    handler.on_bytes(stream.frames[-1])  # a number far ahead
     assert handler[symbol].state is State.GAP
     with pytest.raises(NotLive, match="GAP"):
         handler[symbol].top()
@@ -249,7 +272,7 @@ def test_top_raises_unless_the_book_is_to_be_trusted():
 def test_a_snapshot_heals_a_gap():
     stream = generate("derivatives-l3", empties=False, **SMALL)
     cut = len(stream.frames) // 2
-    kept = stream.frames[:cut] + stream.frames[cut + 5:]
+    kept = stream.frames[:cut] + stream.frames[cut + 5 :]
     seen = Follower().feed(b"".join(kept))
     assert (seen.gaps, seen.lost) == (1, 5)
     assert set(seen.states.values()) == {"GAP"}

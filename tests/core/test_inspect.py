@@ -119,7 +119,10 @@ def test_a_file_that_is_cut_is_told_in_one_line(name, cut, tmp_path):
     path.write_bytes(path.read_bytes()[:-cut])
     done = subprocess.run(
         [sys.executable, "-m", "kfix_md", "inspect", str(path), "--json"],
-        capture_output=True, text=True, cwd=ROOT, check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
     )
     assert done.returncode == 2
     assert done.stderr.startswith("kfix: ") and "cut" in done.stderr and done.stderr.count("\n") == 1

@@ -37,7 +37,11 @@ def digest() -> str:
 @pytest.mark.parametrize("name", ["scalar", "avx2", "avx512"])
 def test_forced(name):
     done = subprocess.run(
-        [sys.executable, "-c", PROBE], cwd=ROOT, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", PROBE],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "KFIX_SIMD": name},
     )
     if done.returncode and "offers no such instruction set" in done.stderr:
@@ -47,7 +51,11 @@ def test_forced(name):
 
 def test_an_unknown_one_is_refused():
     done = subprocess.run(
-        [sys.executable, "-c", "import kfix_md._codec"], cwd=ROOT, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", "import kfix_md._codec"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "KFIX_SIMD": "mmx"},
     )
     assert done.returncode

@@ -99,7 +99,7 @@ def test_damage_gives_the_same_in_any_split(service):
         whole, parts, at = fed(data), Handler(collect=True), 0
         while at < len(data):
             size = rng.choice((1, 2, 3, 17, 300))
-            parts.on_bytes(data[at:at + size], 1)
+            parts.on_bytes(data[at : at + size], 1)
             at += size
         assert parts.ticks().tobytes() == whole.ticks().tobytes()
         assert parts.stats["messages"] == whole.stats["messages"]
@@ -111,12 +111,28 @@ SOUND = b"".join(SOUND_FRAMES)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.one_of(
-    st.binary(max_size=60),
-    st.sampled_from([SOUND, SOUND[:200], b"8=FIX.4.4\x019=", b"8=FIX.4.4\x019=5\x0135=0\x0110=163\x01", b"8=FIX",
-                     b"8=FIX.4.4\x019=999999999\x01", b"8=FIX.4.2\x019=5\x01", b"\x01", b"10=000\x01"]),
-    st.integers(0, len(SOUND)).map(lambda at: SOUND[at:]),
-), max_size=8))
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=60),
+            st.sampled_from(
+                [
+                    SOUND,
+                    SOUND[:200],
+                    b"8=FIX.4.4\x019=",
+                    b"8=FIX.4.4\x019=5\x0135=0\x0110=163\x01",
+                    b"8=FIX",
+                    b"8=FIX.4.4\x019=999999999\x01",
+                    b"8=FIX.4.2\x019=5\x01",
+                    b"\x01",
+                    b"10=000\x01",
+                ]
+            ),
+            st.integers(0, len(SOUND)).map(lambda at: SOUND[at:]),
+        ),
+        max_size=8,
+    )
+)
 def test_any_bytes_at_all(parts):
     handler = Handler(collect=True)
     for part in parts:

@@ -21,8 +21,14 @@ LARGEST = 10**18 - 1
 
 def frame(price: str, qty: str, order_id: str = "9f9b934b-cd64-5a0e-adca-18e8ed95a019") -> bytes:
     """An X of one entry."""
-    body = (f"35=X|34=7|49=KRAKEN-MD|52=20240301-00:00:13.487|56=ME|55=A/B|262=1|268=1|279=0|269=0|278={order_id}|"
-            f"270={price}|271={qty}|273=00:00:13.481|").replace("|", "\x01").encode()
+    body = (
+        (
+            f"35=X|34=7|49=KRAKEN-MD|52=20240301-00:00:13.487|56=ME|55=A/B|262=1|268=1|279=0|269=0|278={order_id}|"
+            f"270={price}|271={qty}|273=00:00:13.481|"
+        )
+        .replace("|", "\x01")
+        .encode()
+    )
     head = b"8=FIX.4.4\x019=%d\x01" % len(body) + body
     return head + b"10=%03d\x01" % checksum(head)
 
@@ -43,9 +49,23 @@ def random_number(rng: random.Random) -> str:
     whole = str(rng.randrange(10 ** rng.choice((1, 1, 2, 3, 5, 8, 9, 12, 17, 19))))
     digits = "0123456789" if rng.random() < 0.8 else "0"
     fraction = "".join(rng.choice(digits) for _ in range(rng.choice((1, 2, 5, 8, 9, 12))))
-    text = rng.choice((f"{whole}.{fraction}",) * 6 + (whole, f"-{whole}.{fraction}", f"00{whole}.0", f".{fraction}",
-                                                      f"{whole}.", f"{whole}.{fraction}.1", f"{whole}x{fraction}",
-                                                      f"{whole}. {fraction}", "-", ".", "0.0", "0"))
+    text = rng.choice(
+        (f"{whole}.{fraction}",) * 6
+        + (
+            whole,
+            f"-{whole}.{fraction}",
+            f"00{whole}.0",
+            f".{fraction}",
+            f"{whole}.",
+            f"{whole}.{fraction}.1",
+            f"{whole}x{fraction}",
+            f"{whole}. {fraction}",
+            "-",
+            ".",
+            "0.0",
+            "0",
+        )
+    )
     return text
 
 
@@ -58,7 +78,7 @@ def compare(allow_fast: bool, seed: int) -> int:
         order_id = str(uuid.UUID(int=rng.getrandbits(128)))
         if rng.random() < 0.1:
             at = rng.randrange(36)
-            order_id = order_id[:at] + rng.choice("gAF:/`-@") + order_id[at + 1:]
+            order_id = order_id[:at] + rng.choice("gAF:/`-@") + order_id[at + 1 :]
         expected = wanted(price, places[0]), wanted(qty, places[1])
         try:
             (entry,) = codec.decode_frame(frame(price, qty, order_id), *places)
@@ -84,7 +104,11 @@ def test_numbers_and_ids(allow_fast):
 
 def test_the_plain_reader_alone():
     done = subprocess.run(
-        [sys.executable, "-c", "from tests.core.test_numbers import compare; print(compare(True, 1))"], cwd=ROOT,
-        capture_output=True, text=True, check=False, env={**os.environ, "KFIX_SIMD": "scalar"},
+        [sys.executable, "-c", "from tests.core.test_numbers import compare; print(compare(True, 1))"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "KFIX_SIMD": "scalar"},
     )
     assert done.stdout.split() == [str(compare(True, 1))], done.stderr

@@ -47,9 +47,15 @@ def test_real_l3_stream(l3_oracle, captures):
         assert (book.best(side, 1)[0], len(book.prices(side))) == (Decimal(price), levels)
 
 
-@pytest.mark.parametrize("wrong", [
-    TEXT.replace(b"9=", b"9=0", 1)[:-4] + b"000\x01", TEXT[:-4] + b"999\x01", TEXT[1:], b"x" + TEXT,
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        TEXT.replace(b"9=", b"9=0", 1)[:-4] + b"000\x01",
+        TEXT[:-4] + b"999\x01",
+        TEXT[1:],
+        b"x" + TEXT,
+    ],
+)
 def test_damaged_frames_are_refused(wrong):
     assert list(frames(TEXT)) == [TEXT]
     with pytest.raises((FixError, ValueError)):

@@ -28,9 +28,11 @@ def test_the_oracle_agrees_with_the_generator(service, header):
         for side in (0, 1):
             best_first = market.prices[side][:: 1 if side else -1]
             assert book.depth(str(side), 10**6) == [
-                (scaled(price, listed.price_precision),
-                 scaled(sum(market.quantities(side, price)), listed.qty_precision),
-                 len(market.quantities(side, price)) if book.level == "L3" else 0)
+                (
+                    scaled(price, listed.price_precision),
+                    scaled(sum(market.quantities(side, price)), listed.qty_precision),
+                    len(market.quantities(side, price)) if book.level == "L3" else 0,
+                )
                 for price in best_first
             ]
         assert not book.crossed()
@@ -47,8 +49,9 @@ def test_what_makes_a_stream_worth_testing_is_in_it():
     actions = {(entry.action, entry.qty > 0) for _, _, entry in seen.entries}
     assert {("2", True), ("2", False), ("0", True), ("1", True)} <= actions
     assert {entry.side for _, _, entry in seen.entries} == {"0", "1", "2"}
-    days = {told.sending_ns // 86_400_000_000_000 - entry.event_ns // 86_400_000_000_000
-            for told, _, entry in seen.entries}
+    days = {
+        told.sending_ns // 86_400_000_000_000 - entry.event_ns // 86_400_000_000_000 for told, _, entry in seen.entries
+    }
     assert {0, 1} <= days, "no entry of 23:59 told after midnight"
     per_message: dict[int, list] = {}
     for told, _, entry in seen.entries:

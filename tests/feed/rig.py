@@ -27,8 +27,19 @@ class Venue:
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
-        command = [sys.executable, "-m", "kfix_md", "simulate", "--port-base", "0", "--tls-dir", str(folder / "tls"),
-                   "--control", str(folder / "ctl"), *options]
+        command = [
+            sys.executable,
+            "-m",
+            "kfix_md",
+            "simulate",
+            "--port-base",
+            "0",
+            "--tls-dir",
+            str(folder / "tls"),
+            "--control",
+            str(folder / "ctl"),
+            *options,
+        ]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         ready = json.loads(self._process.stdout.readline())
         self.ports, self.ca = ready["ports"], ready["ca"]
@@ -47,9 +58,15 @@ class Venue:
         """A configuration for this venue; `more`: section -> lines, "service" for lines of every service."""
         lines = ["[feed]", f'name = "{name}"', f'directory = "{folder}"', more.get("feed", "")]
         for number, service in enumerate(services):
-            lines += ["[[service]]", f'name = "{service}"', f'sender_comp_id = "{name}-{number}"',
-                      'host = "localhost"', f"port = {self.ports[service]}", f'tls_ca = "{self.ca}"',
-                      more.get("service", 'symbols = ["*"]')]
+            lines += [
+                "[[service]]",
+                f'name = "{service}"',
+                f'sender_comp_id = "{name}-{number}"',
+                'host = "localhost"',
+                f"port = {self.ports[service]}",
+                f'tls_ca = "{self.ca}"',
+                more.get("service", 'symbols = ["*"]'),
+            ]
         lines += ["[journal]", 'directory = "journal"', "segment_mb = 1", more.get("journal", "")]
         return "\n".join(lines) + "\n"
 
@@ -114,7 +131,8 @@ async def equal_to_truth(feed: Feed, venue: Venue) -> int:
             bids, offers = service.handler[symbol].depth(None, "int")
             for ours, theirs in ((bids, truth["bids"]), (offers, truth["offers"])):
                 assert [(int(p), int(q)) for p, q in zip(ours["price"], ours["qty"], strict=True)] == [
-                    (p, q) for p, q, _ in theirs], (service.name, symbol)
+                    (p, q) for p, q, _ in theirs
+                ], (service.name, symbol)
             compared += 1
     venue("resume")
     return compared

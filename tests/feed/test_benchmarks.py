@@ -48,8 +48,9 @@ def receive(venue: Venue, kind: str, *more: str) -> int:
     return len(sealed)
 
 
-@pytest.mark.parametrize(("kind", "more"), [
-    (receivers.C, ()), (receivers.FRAMING, ("uvloop",)), (receivers.STREAMS, ())])
+@pytest.mark.parametrize(
+    ("kind", "more"), [(receivers.C, ()), (receivers.FRAMING, ("uvloop",)), (receivers.STREAMS, ())]
+)
 def test_receivers_take_all_and_answer(venue, kind, more):
     if kind == receivers.C and receivers.native() is None:
         pytest.skip("no C compiler, or no headers of OpenSSL")

@@ -35,13 +35,16 @@ def test_every_command_has_help(capsys, name):
     assert status == 0 and "Usage: kfix" in out
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["fed"], "did you mean 'feed'?"),
-    (["feed"], "Missing argument 'CONFIG'"),
-    (["feed", "/none.toml"], "/none.toml: no such file"),
-    (["doctor", "/none.toml"], "/none.toml: no such file"),
-    (["feed", "--nonsense", "x"], "--nonsense"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fed"], "did you mean 'feed'?"),
+        (["feed"], "Missing argument 'CONFIG'"),
+        (["feed", "/none.toml"], "/none.toml: no such file"),
+        (["doctor", "/none.toml"], "/none.toml: no such file"),
+        (["feed", "--nonsense", "x"], "--nonsense"),
+    ],
+)
 def test_mistakes_are_one_line_and_status_2(capsys, arguments, words):
     status, out, err = ran(capsys, *arguments)
     assert status == 2 and not out
@@ -49,8 +52,9 @@ def test_mistakes_are_one_line_and_status_2(capsys, arguments, words):
 
 
 def test_the_module_is_the_command():
-    done = subprocess.run([sys.executable, "-m", "kfix_md", "nonsense"], cwd=ROOT, capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "kfix_md", "nonsense"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2 and done.stderr.startswith("kfix: no command 'nonsense'")
 
 

@@ -30,32 +30,34 @@ def test_defaults_are_those_of_the_venue(tmp_path):
 
 
 def test_relative_paths_count_from_the_file(tmp_path):
-    found = load(tmp_path, GOOD + 'tls_ca = "ca.pem"\n[journal]\ndirectory = "j"\n'
-                 '[recorder]\ndirectory = "/abs"\n')
+    found = load(tmp_path, GOOD + 'tls_ca = "ca.pem"\n[journal]\ndirectory = "j"\n[recorder]\ndirectory = "/abs"\n')
     assert found.journal.directory == tmp_path / "j"
     assert str(found.recorder.directory) == "/abs"
     assert found.service[0].tls_ca == tmp_path / "ca.pem"
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("", ["service: missing", "[[service]]"]),
-    ("x =", ["not valid TOML", "Invalid value"]),
-    ("[jurnal]\nx = 1\n" + GOOD, ["jurnal: unknown key", "did you mean 'journal'"]),
-    (GOOD + "prot = 4000", ["service[0] (spot-l2).prot", "did you mean 'port'"]),
-    (GOOD + "port = 70000", ["service[0] (spot-l2).port", "65535"]),
-    (GOOD + "depth = 7", [".depth", "1, 10, 25, 100, 500, 1000"]),
-    (GOOD + "verify = false", ["verify", "production", "fix.kraken.com"]),
-    (GOOD + "tls = false", ["tls", "loopback"]),
-    (GOOD + 'api_key = "abc"', ["api_key", "env:", "file:"]),
-    (GOOD + 'api_key = "env:K"', ["api_secret", "both or neither"]),
-    (GOOD.replace("spot-l2", "spot-l9"), ["name", "'spot-l2'"]),
-    (GOOD.replace("spot-l2", "spot-l3") + "trades = true", ["trades", "L3"]),
-    (GOOD.replace('"ME"', '"M E"'), ["sender_comp_id", "printable"]),
-    (GOOD + GOOD, ["sender_comp_id ME is there twice", "another sender_comp_id"]),
-    ('[feed]\nrollover = "25:00"\n' + GOOD, ["feed.rollover", "22:00"]),
-    ('[feed]\nmode = 600\n' + GOOD, ["feed.mode", "octal"]),
-    ('[feed]\nname = "a/b"\n' + GOOD, ["feed.name", "letters"]),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["service: missing", "[[service]]"]),
+        ("x =", ["not valid TOML", "Invalid value"]),
+        ("[jurnal]\nx = 1\n" + GOOD, ["jurnal: unknown key", "did you mean 'journal'"]),
+        (GOOD + "prot = 4000", ["service[0] (spot-l2).prot", "did you mean 'port'"]),
+        (GOOD + "port = 70000", ["service[0] (spot-l2).port", "65535"]),
+        (GOOD + "depth = 7", [".depth", "1, 10, 25, 100, 500, 1000"]),
+        (GOOD + "verify = false", ["verify", "production", "fix.kraken.com"]),
+        (GOOD + "tls = false", ["tls", "loopback"]),
+        (GOOD + 'api_key = "abc"', ["api_key", "env:", "file:"]),
+        (GOOD + 'api_key = "env:K"', ["api_secret", "both or neither"]),
+        (GOOD.replace("spot-l2", "spot-l9"), ["name", "'spot-l2'"]),
+        (GOOD.replace("spot-l2", "spot-l3") + "trades = true", ["trades", "L3"]),
+        (GOOD.replace('"ME"', '"M E"'), ["sender_comp_id", "printable"]),
+        (GOOD + GOOD, ["sender_comp_id ME is there twice", "another sender_comp_id"]),
+        ('[feed]\nrollover = "25:00"\n' + GOOD, ["feed.rollover", "22:00"]),
+        ("[feed]\nmode = 600\n" + GOOD, ["feed.mode", "octal"]),
+        ('[feed]\nname = "a/b"\n' + GOOD, ["feed.name", "letters"]),
+    ],
+)
 def test_mistakes_are_one_line(tmp_path, text, words):
     with pytest.raises(UsageError) as caught:
         load(tmp_path, text)

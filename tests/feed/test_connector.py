@@ -38,14 +38,17 @@ def test_credentials_that_are_refused_are_not_hurried():
     assert Backoff(30.0, random.Random(1)).next("long") > 20
 
 
-@pytest.mark.parametrize(("error", "kind", "words"), [
-    (ConnectionRefusedError(), "refused", "refused"),
-    (TimeoutError(), "timeout", "no answer"),
-    (socket.gaierror(-2, "Name or service not known"), "dns", "does not resolve"),
-    (ConnectionResetError(), "tls", "during the TLS handshake"),
-    (ssl.SSLError(1, "wrong version"), "tls", "TLS 1.3"),
-    (OSError(113, "No route to host"), "unreachable", "No route"),
-])
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (ConnectionRefusedError(), "refused", "refused"),
+        (TimeoutError(), "timeout", "no answer"),
+        (socket.gaierror(-2, "Name or service not known"), "dns", "does not resolve"),
+        (ConnectionResetError(), "tls", "during the TLS handshake"),
+        (ssl.SSLError(1, "wrong version"), "tls", "TLS 1.3"),
+        (OSError(113, "No route to host"), "unreachable", "No route"),
+    ],
+)
 def test_errors_of_dialling_are_sorted_and_told(error, kind, words):
     found = explain(error, Endpoint("venue.example", 4000))
     assert found.kind == kind and words in str(found) and "venue.example:4000" in str(found)
@@ -67,6 +70,7 @@ def test_only_tls_1_3_with_names_checked(tmp_path):
 def fake_dns(monkeypatch, loop, addresses):
     async def getaddrinfo(host, port, **_):
         return [(family, socket.SOCK_STREAM, 6, "", (address, port)) for family, address in addresses]
+
     monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
 
 
@@ -75,11 +79,13 @@ def test_families_are_interleaved(monkeypatch):
         four, six = socket.AF_INET, socket.AF_INET6
         fake_dns(monkeypatch, asyncio.get_running_loop(), [(six, "a"), (six, "b"), (four, "c"), (six, "a")])
         assert [address[0] for _, address in await resolve(Endpoint("x", 1))] == ["a", "c", "b"]
+
     asyncio.run(main())
 
 
 def test_every_address_is_tried(monkeypatch):
     """The first two addresses refuse, the third answers; without it the fault of the last is told."""
+
     async def main():
         loop = asyncio.get_running_loop()
         server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.3", 0)
@@ -95,6 +101,7 @@ def test_every_address_is_tried(monkeypatch):
             await dial(end, asyncio.Protocol, None, choose_engine("uvloop"))
         assert caught.value.kind == "refused"
         server.close()
+
     asyncio.run(main())
 
 

@@ -47,12 +47,15 @@ def test_what_the_machine_does_not_give_is_told(venue, tmp_path, monkeypatch):
     assert told["busy_poll"].status == doctor.WARN and "2 processes" in told["busy_poll"].text
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (("tls_ca", "#tls_ca"), "not signed by the system's"),
-    (('host = "localhost"', 'host = "localhost"\ntls_name = "other.example"'), "not for 'other.example'"),
-    (('host = "localhost"', 'host = "no.such.host.invalid"'), "does not resolve"),
-    (('symbols = ["*"]', 'symbols = ["BTC/USB"]'), "near: BTC/USD"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("tls_ca", "#tls_ca"), "not signed by the system's"),
+        (('host = "localhost"', 'host = "localhost"\ntls_name = "other.example"'), "not for 'other.example'"),
+        (('host = "localhost"', 'host = "no.such.host.invalid"'), "does not resolve"),
+        (('symbols = ["*"]', 'symbols = ["BTC/USB"]'), "near: BTC/USD"),
+    ],
+)
 def test_what_is_wrong_is_found(venue, tmp_path, change, words):
     findings = examine(tmp_path, venue.toml(tmp_path, "t-doc", ("spot-l2",)).replace(*change))
     bad = [finding for finding in findings if finding.status == doctor.FAIL]
@@ -67,7 +70,7 @@ def test_a_refused_port_and_the_command_line(venue, tmp_path):
     assert ran.exit_code == 2
     told = json.loads(ran.output)
     assert not told["ok"] and any(finding["status"] == "FAIL" for finding in told["findings"])
-    good = (tmp_path / "feed.toml")
+    good = tmp_path / "feed.toml"
     good.write_text(venue.toml(tmp_path, "t-doc", ("spot-l2",)))
     ran = CliRunner().invoke(command, [str(good)])
     assert ran.exit_code == 0 and "0 to put right" in ran.output

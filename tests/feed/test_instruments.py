@@ -57,8 +57,9 @@ def test_updates_and_a_new_list():
 
 
 def test_broken_rows_are_told_and_the_others_used():
-    found = parse_list(fields("35=y|320=R|560=0|146=4|55=A/B|5010=x|2349=1|"
-                              "55=C/D|5010=8|2349=99|55=E/F|5010=8|2349=1|"))
+    found = parse_list(
+        fields("35=y|320=R|560=0|146=4|55=A/B|5010=x|2349=1|55=C/D|5010=8|2349=99|55=E/F|5010=8|2349=1|")
+    )
     assert [row.symbol for row in found.instruments] == ["E/F"]
     assert len(found.errors) == 3
     assert "A/B" in found.errors[0] and "C/D" in found.errors[1] and "146=4" in found.errors[2]
@@ -82,8 +83,10 @@ def read_whole(pairs):
     """The same from parse_list; a symbol that no book can have is a row that cannot be used."""
     part = parse_list(pairs)
     rows = [row for row in part.instruments if 0 < len(row.symbol.encode()) < 40]
-    return ({row.symbol: (row.price_precision, row.qty_precision) for row in rows},
-            len(part.errors) + len(part.instruments) - len(rows))
+    return (
+        {row.symbol: (row.price_precision, row.qty_precision) for row in rows},
+        len(part.errors) + len(part.instruments) - len(rows),
+    )
 
 
 def test_a_handler_reads_of_a_list_what_parse_list_reads():

@@ -71,8 +71,9 @@ def test_a_wrong_crc_touches_its_symbol_alone(venue, tmp_path):
         service = next(s for s in feed.services if s.name == "spot-l3")
         victim = sorted(service.subs.all)[0]
         told = service.on_book
-        service.handler.listener = type("Spy", (), {"on_book": staticmethod(
-            lambda *a: (changes.append((a[0], a[1], a[2])), told(*a)))})
+        service.handler.listener = type(
+            "Spy", (), {"on_book": staticmethod(lambda *a: (changes.append((a[0], a[1], a[2])), told(*a)))}
+        )
         venue("crc", symbol=victim, level="L3")
         await until(lambda: (victim, State.LIVE) in [change[:2] for change in changes])
         assert {symbol for symbol, _, _ in changes} == {victim}
@@ -135,8 +136,9 @@ def test_symbols_follow_the_configuration_while_running(venue, tmp_path):
         first = sorted(service.subs.all)[:2]
         assert len(first) == 1
         wanted = sorted(service.subs.instruments.listed())[:2]
-        (tmp_path / "feed.toml").write_text(venue.toml(
-            tmp_path, "t-reload", ("spot-l2",), service=f"symbols = {json.dumps(wanted)}"))
+        (tmp_path / "feed.toml").write_text(
+            venue.toml(tmp_path, "t-reload", ("spot-l2",), service=f"symbols = {json.dumps(wanted)}")
+        )
         feed.reload()
         await until(lambda: good(service) and len(service.subs.all) == 2)
         assert service.session.stats["sent"] > 0 and service.connects == 1
@@ -153,23 +155,28 @@ def test_metrics_are_served(venue, tmp_path):
         await all_good(feed)
         port = feed._metrics.port
         page = await asyncio.to_thread(
-            lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode())
+            lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+        )
         assert 'kfix_up{sender="t-metrics-0",service="spot-l2"} 1.0' in page
         assert 'kfix_states{sender="t-metrics-0",service="spot-l2",state="live"} 4.0' in page
         assert "kfix_journal_records_total" in page
 
     import socket
+
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     drive(tmp_path, venue.toml(tmp_path, "t-metrics", journal=f"[metrics]\nport = {port}"), script)
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (("tls_ca", "#tls_ca"), ["certificate not signed by", "set tls_ca"]),
-    (('host = "localhost"', 'host = "localhost"\ntls_name = "other.example"'), ["not for 'other.example'"]),
-    (('symbols = ["*"]', 'symbols = ["BTC/USB"]'), ["no instrument 'BTC/USB'", "near: BTC/USD"]),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("tls_ca", "#tls_ca"), ["certificate not signed by", "set tls_ca"]),
+        (('host = "localhost"', 'host = "localhost"\ntls_name = "other.example"'), ["not for 'other.example'"]),
+        (('symbols = ["*"]', 'symbols = ["BTC/USB"]'), ["no instrument 'BTC/USB'", "near: BTC/USD"]),
+    ],
+)
 def test_what_cannot_work_ends_in_one_line(venue, tmp_path, change, words):
     async def script(feed):
         await asyncio.sleep(10)

@@ -46,8 +46,14 @@ def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
 
 
 def kfix(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "kfix_md", *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "kfix_md", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def all_live(folder: Path) -> bool:
@@ -62,12 +68,14 @@ def all_live(folder: Path) -> bool:
 def test_two_processes_are_one_feed_and_a_killed_one_comes_back(venue, tmp_path):
     path = tmp_path / "feed.toml"
     path.write_text(venue.toml(tmp_path, "parts", SERVICES, feed=FEED))
-    recording = subprocess.Popen([sys.executable, "-m", "kfix_md", "record", str(path)], cwd=ROOT,
-                                 stderr=subprocess.PIPE, text=True)
+    recording = subprocess.Popen(
+        [sys.executable, "-m", "kfix_md", "record", str(path)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
     told = [recording.stderr.readline() for _ in range(3)]  # before there is a feed
     assert sum("waiting for `kfix feed`" in line for line in told) == 2
-    running = subprocess.Popen([sys.executable, "-m", "kfix_md", "feed", str(path)], cwd=ROOT,
-                               stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "kfix_md", "feed", str(path)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
     try:
         until(lambda: all_live(tmp_path))
         plain = kfix_md.attach("parts", directory=tmp_path)
@@ -134,9 +142,10 @@ def _recorded_apart(path: Path) -> None:
 
 
 def test_a_part_has_what_must_not_be_shared(tmp_path):
-    text = ('[feed]\nname = "a"\ncpu = [3, 5]\nprocesses = "per-service"\n[metrics]\nport = 9000\n'
-            + "".join(f'[[service]]\nname = "{name}"\nsender_comp_id = "{name}-{twin}"\nsymbols = ["*"]\n'
-                      for name, twin in (("spot-l2", 1), ("spot-l3", 1), ("spot-l2", 2), ("derivatives-l2", 1))))
+    text = '[feed]\nname = "a"\ncpu = [3, 5]\nprocesses = "per-service"\n[metrics]\nport = 9000\n' + "".join(
+        f'[[service]]\nname = "{name}"\nsender_comp_id = "{name}-{twin}"\nsymbols = ["*"]\n'
+        for name, twin in (("spot-l2", 1), ("spot-l3", 1), ("spot-l2", 2), ("derivatives-l2", 1))
+    )
     whole = load(tmp_path, text)
     assert service_names(whole) == ["spot-l2", "spot-l3", "derivatives-l2"]
     parts = [service_config(whole, name) for name in service_names(whole)]
@@ -153,8 +162,11 @@ def test_a_part_has_what_must_not_be_shared(tmp_path):
 
 def test_names_of_parts_are_not_to_be_had(tmp_path):
     service = '[[service]]\nname = "spot-l2"\nsender_comp_id = "x"\nsymbols = ["*"]\n'
-    for feed, words in (('name = "a.spot-l3"', "must not end like a service"),
-                        (f'name = "{"a" * 33}"\n{FEED}', "at most 32"), ("cpu = []", "empty list")):
+    for feed, words in (
+        ('name = "a.spot-l3"', "must not end in .spot-l3"),
+        (f'name = "{"a" * 33}"\n{FEED}', "at most 32"),
+        ("cpu = []", "empty list"),
+    ):
         with pytest.raises(UsageError, match=words):
             load(tmp_path, f"[feed]\n{feed}\n{service}")
 
@@ -241,15 +253,19 @@ def test_the_console_shows_the_recorder_that_is_furthest_behind(tmp_path):
     writers[1].close()
     reading = watch.look()
     assert "derivatives-l2" in reading.fault and [State(int(state)).name for state in reading.rows["state"]] == [
-        "INIT", "DOWN"]
+        "INIT",
+        "DOWN",
+    ]
     writers[0].close()
 
 
 def test_a_fault_of_the_configuration_ends_all(tmp_path):
     script = "import sys, time; time.sleep(60) if sys.argv[2] == 'b' else sys.exit(2)"
     begun = time.monotonic()
-    code = ("import sys; from kfix_md.feed.processes import Supervisor; "
-            f"sys.exit(Supervisor([sys.executable, '-c', {script!r}], ['a', 'b']).run())")
+    code = (
+        "import sys; from kfix_md.feed.processes import Supervisor; "
+        f"sys.exit(Supervisor([sys.executable, '-c', {script!r}], ['a', 'b']).run())"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30, check=False).returncode == 2
     assert time.monotonic() - begun < 20
 

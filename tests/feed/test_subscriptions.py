@@ -7,7 +7,7 @@ import random
 import pytest
 
 from kfix_md._entry import Cause, State
-from kfix_md.feed.pacing import SECOND, Pace, Phase, Wish
+from kfix_md.feed.pacing import SECOND, Pace, Phase, SubscriptionSpec
 from kfix_md.feed.subscriptions import Subscriptions
 
 
@@ -18,8 +18,15 @@ class Venue:
         self.sent, self.marks, self.defined, self.current, self.events = [], [], {}, {}, []
         self.refused, self.read = [], 0
         self.subs = Subscriptions(
-            Wish(tuple(patterns), **wish), self, self.send, pace=pace, emit=self.events.append,
-            on_refused=self.refused.extend, rng=random.Random(1), log=logging.getLogger("t"))
+            SubscriptionSpec(tuple(patterns), **wish),
+            self,
+            self.send,
+            pace=pace,
+            emit=self.events.append,
+            on_refused=self.refused.extend,
+            rng=random.Random(1),
+            log=logging.getLogger("t"),
+        )
 
     # handler
     def define(self, symbol, price, qty):
@@ -51,8 +58,7 @@ class Venue:
             fields += [(393, b"9"), (893, more["last"])]
         fields.append((146, str(len(rows)).encode()))
         for symbol, price, status in rows:
-            fields += [(55, symbol.encode()), (5010, b"8"), (2349, str(price).encode()),
-                       (5032, str(status).encode())]
+            fields += [(55, symbol.encode()), (5010, b"8"), (2349, str(price).encode()), (5032, str(status).encode())]
         self.subs.on_message("y", fields, now_ns)
 
     def live(self, symbol, now_ns=0):
@@ -60,7 +66,7 @@ class Venue:
 
     def requests(self, kind="V"):
         """[(symbol, 262, 263)] of the requests sent since the last call."""
-        found = [dict(body) for msg_type, body, _ in self.sent[self.read:] if msg_type == kind]
+        found = [dict(body) for msg_type, body, _ in self.sent[self.read :] if msg_type == kind]
         self.read = len(self.sent)
         return [(b[55], b[262], b[263]) for b in found]
 
@@ -81,7 +87,9 @@ def test_ready_asks_for_the_list_and_then_for_each_symbol_alone():
     venue.list([("A/USD", 1, 1), ("B/USD", 2, 1), ("B/EUR", 2, 1)])
     bodies = [dict(body) for kind, body, _ in venue.sent if kind == "V"]
     assert [(b[55], b[146], b[263], b[264], b[265]) for b in bodies] == [
-        ("A/USD", "1", "1", "10", "1"), ("B/USD", "1", "1", "10", "1")]
+        ("A/USD", "1", "1", "10", "1"),
+        ("B/USD", "1", "1", "10", "1"),
+    ]
     assert len({b[262] for b in bodies}) == 2
     assert venue.defined == {"A/USD": (1, 8), "B/USD": (2, 8)}
     assert [e["symbol"] for e in venue.events] == ["A/USD", "B/USD"]
@@ -135,8 +143,10 @@ def test_a_refusal_hits_only_its_symbol(how):
     seq = next(n for n, (kind, body, _) in enumerate(venue.sent, 1) if kind == "V" and (55, "A/B") in body)
     request = venue.current["A/B"].encode()
     answer = {
-        "Y": ("Y", [(262, request), (281, b"0"), (58, b"no")]), "3": ("3", [(45, b"%d" % seq), (373, b"5")]),
-        "j by 45": ("j", [(45, b"%d" % seq), (380, b"0")]), "j by 379": ("j", [(379, request), (380, b"0")]),
+        "Y": ("Y", [(262, request), (281, b"0"), (58, b"no")]),
+        "3": ("3", [(45, b"%d" % seq), (373, b"5")]),
+        "j by 45": ("j", [(45, b"%d" % seq), (380, b"0")]),
+        "j by 379": ("j", [(379, request), (380, b"0")]),
     }[how]
     venue.requests()
     venue.subs.on_message(answer[0], answer[1], 0)
@@ -226,7 +236,11 @@ def test_lost_messages_bring_new_snapshots_for_all():
     venue.up("A/B", "C/D")
     venue.subs.resync(0, Cause.LOST)
     assert sorted((symbol, kind) for symbol, _, kind in venue.requests()) == [
-        ("A/B", "1"), ("A/B", "2"), ("C/D", "1"), ("C/D", "2")]
+        ("A/B", "1"),
+        ("A/B", "2"),
+        ("C/D", "1"),
+        ("C/D", "2"),
+    ]
 
 
 def test_a_new_connection_begins_again_without_unsubscribing():
@@ -261,7 +275,7 @@ def test_a_number_too_fine_asks_for_the_list_as_well():
     venue = Venue(spot=False)
     venue.up("A/B")
     venue.subs.on_book("A/B", State.STALE, Cause.PRECISION, SECOND)
-    assert [kind for kind, _, _ in venue.sent[venue.read:]] == ["V", "x"]
+    assert [kind for kind, _, _ in venue.sent[venue.read :]] == ["V", "x"]
     venue.subs.pump(SECOND)
     assert venue.sent[-1][0] == "V"
 
@@ -273,7 +287,7 @@ def test_checksums_that_fail_behind_a_fresh_snapshot_ask_for_the_list_once():
     for symbol in ("A/B", "A/B", "C/D", "C/D"):
         venue.read = len(venue.sent)
         venue.subs.on_book(symbol, State.CRC_FAIL, Cause.CRC, SECOND)
-        asked.append([kind for kind, _, _ in venue.sent[venue.read:]].count("x"))
+        asked.append([kind for kind, _, _ in venue.sent[venue.read :]].count("x"))
         venue.subs.pump(2 * SECOND)
     assert asked == [0, 1, 0, 0]  # the second pair rides on the list that is under way
 

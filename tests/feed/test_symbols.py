@@ -8,18 +8,32 @@ SPOT = ["BTC/USD", "BTC/EUR", "ETH/USD", "ETH/BTC", "DOGE/USD", "XRP/USD", "USDT
 DERIVATIVES = ["PI_XBTUSD", "PF_XBTUSD", "PF_ETHUSD", "FI_XBTUSD_261225"]
 
 
-@pytest.mark.parametrize(("text", "symbol"), [
-    ("BTC/USD", "BTC/USD"), ("XBT/USD", "BTC/USD"), ("XXBTZUSD", "BTC/USD"), ("btc-usd", "BTC/USD"),
-    ("XBTUSD", "BTC/USD"), ("XETHXXBT", "ETH/BTC"), ("XDGUSD", "DOGE/USD"), ("XXRPZUSD", "XRP/USD"),
-])
+@pytest.mark.parametrize(
+    ("text", "symbol"),
+    [
+        ("BTC/USD", "BTC/USD"),
+        ("XBT/USD", "BTC/USD"),
+        ("XXBTZUSD", "BTC/USD"),
+        ("btc-usd", "BTC/USD"),
+        ("XBTUSD", "BTC/USD"),
+        ("XETHXXBT", "ETH/BTC"),
+        ("XDGUSD", "DOGE/USD"),
+        ("XXRPZUSD", "XRP/USD"),
+    ],
+)
 def test_spot_spellings(text, symbol):
     assert SymbolTable(SPOT).resolve(text) == [symbol]
 
 
-@pytest.mark.parametrize(("text", "symbol"), [
-    ("PI_XBTUSD", "PI_XBTUSD"), ("pf_xbtusd", "PF_XBTUSD"), ("PF_BTCUSD", "PF_XBTUSD"),
-    ("FI_BTCUSD_261225", "FI_XBTUSD_261225"),
-])
+@pytest.mark.parametrize(
+    ("text", "symbol"),
+    [
+        ("PI_XBTUSD", "PI_XBTUSD"),
+        ("pf_xbtusd", "PF_XBTUSD"),
+        ("PF_BTCUSD", "PF_XBTUSD"),
+        ("FI_BTCUSD_261225", "FI_XBTUSD_261225"),
+    ],
+)
 def test_derivative_spellings(text, symbol):
     assert SymbolTable(DERIVATIVES).resolve(text) == [symbol]
 

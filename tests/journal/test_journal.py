@@ -16,8 +16,7 @@ import pytest
 
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import files as journal_files
-from kfix_md.journal import writer as _journal
-from kfix_md.journal.reader import EVENT, FRAME, JournalReader, crc32c, crc32c_ways
+from kfix_md.journal.reader import EVENT, FRAME, OUT, JournalReader, crc32c, crc32c_ways
 from kfix_md.journal.writer import JournalWriter
 from recorder.layout import Tree
 
@@ -117,7 +116,7 @@ def test_events_wait_for_the_frame_being_processed(tmp_path):
         assert list(reader) == []  # nothing is visible before the commit
         w.publish(8)
         got = list(reader)
-    assert [(r[1], r[4]) for r in got] == [(FRAME, 8), (EVENT, 0), (_journal.OUT, 0)]
+    assert [(r[1], r[4]) for r in got] == [(FRAME, 8), (EVENT, 0), (OUT, 0)]
     assert json.loads(got[1][5]) == {"type": "gap_open", "first": 3}
 
 
@@ -173,8 +172,13 @@ def test_restart_behind_a_torn_record_says_so_and_goes_on(tmp_path):
         next(reader)
     assert reader.resync() == 0  # nothing sound behind it, and the end is not known
     with writer(tmp_path) as w:
-        assert w.recovered == {"segment": "2023-11-15.0000000001.kfj", "end": end, "records": 10,
-                               "torn_bytes": len(torn), "damaged_bytes": 0}  # fmt: skip
+        assert w.recovered == {
+            "segment": "2023-11-15.0000000001.kfj",
+            "end": end,
+            "records": 10,
+            "torn_bytes": len(torn),
+            "damaged_bytes": 0,
+        }
         w.frame(0, NOON, b"again")
     assert [r[5] for r in reader] == [b"again"]  # the same reader goes on
     assert bodies(tmp_path) == [b"%d" % i for i in range(10)] + [b"again"]
@@ -269,8 +273,7 @@ w.close()
 
 
 def test_no_room_is_an_alarm_and_a_record_of_what_was_lost(tmp_path):
-    done = subprocess.run([sys.executable, "-c", _LIMITED, str(tmp_path)],
-                          check=False, capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", _LIMITED, str(tmp_path)], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     stored, lost = map(int, done.stdout.split())
     records = list(JournalReader(tmp_path))
@@ -302,8 +305,9 @@ def test_kill_9_at_random_points_loses_nothing(tmp_path):
     rng = random.Random(4)
     told = start = 0
     for _ in range(6):
-        victim = subprocess.Popen([sys.executable, "-c", _VICTIM, str(tmp_path), str(start)],
-                                  stdout=subprocess.PIPE, text=True)  # fmt: skip
+        victim = subprocess.Popen(
+            [sys.executable, "-c", _VICTIM, str(tmp_path), str(start)], stdout=subprocess.PIPE, text=True
+        )
         for _ in range(rng.randrange(1, 60)):
             told = int(victim.stdout.readline())
         time.sleep(rng.random() * 0.002)

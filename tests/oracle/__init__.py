@@ -5,6 +5,16 @@ from tests.oracle.codec import BOOK_SIDES, Entry, FixError, Message, fields, fra
 from tests.oracle.follow import Follower
 
 __all__ = [
-    "BOOK_SIDES", "Book", "Entry", "FixError", "Follower", "L2Book", "L3Book", "Message",
-    "fields", "frames", "message", "scan",
+    "BOOK_SIDES",
+    "Book",
+    "Entry",
+    "FixError",
+    "Follower",
+    "L2Book",
+    "L3Book",
+    "Message",
+    "fields",
+    "frames",
+    "message",
+    "scan",
 ]

@@ -65,7 +65,7 @@ def frames(data: bytes) -> Iterator[bytes]:
         if not data.startswith(START, at):
             raise FixError(f"no BeginString at byte {at}")
         soh = data.index(SOH, at + len(START))
-        end = soh + 1 + int(data[at + len(START):soh]) + 7
+        end = soh + 1 + int(data[at + len(START) : soh]) + 7
         frame = data[at:end]
         check(frame)
         yield frame
@@ -91,7 +91,7 @@ def scan(data: bytes, max_frame: int = 1 << 26) -> tuple[list[bytes], int]:
     while at < len(data):
         length = FRAME_HEAD.match(data, at)
         if not length:
-            if could_start(data[at:at + 30]):
+            if could_start(data[at : at + 30]):
                 break
         elif (end := length.end() + int(length[1]) + 7) > len(data):
             if int(length[1]) >= 5 and end - at <= max_frame:
@@ -206,7 +206,7 @@ def groups(pairs: list[tuple[int, bytes]], count_tag: int, tags: set[int] | None
     found: list[dict[int, bytes]] = []
     if tags is not None and any(tag in tags for tag, _ in pairs[:at]):
         raise FixError(f"fields of a group before {count_tag}")
-    rest = pairs[at + 1:]
+    rest = pairs[at + 1 :]
     first = rest[0][0] if rest else 0
     if tags is not None and whole(pairs[at][1]) == 0 and any(tag in tags for tag, _ in rest):
         raise FixError("fields of a group, but 268=0")

@@ -19,9 +19,7 @@ class Follower:
     the next snapshot. `verify_every`: look at one 5041 in so many only (the plain way is slow on L3).
     """
 
-    def __init__(
-        self, on_message: Callable[[Message, Book | None], None] | None = None, verify_every: int = 1
-    ) -> None:
+    def __init__(self, on_message: Callable[[Message, Book | None], None] | None = None, verify_every: int = 1) -> None:
         self.on_message, self.verify_every = on_message, verify_every
         self.with_crc = 0
         self.expected: int | None = None
@@ -115,8 +113,10 @@ class Follower:
     def exact(self, told: Message) -> bool:
         """No number is finer than the instrument's precision, or larger than 18 digits of it."""
         price_precision, qty_precision = self.precisions[told.symbol]
-        return all(fits(entry.price.scaleb(price_precision)) and fits(entry.qty.scaleb(qty_precision))
-                   for entry in told.entries)
+        return all(
+            fits(entry.price.scaleb(price_precision)) and fits(entry.qty.scaleb(qty_precision))
+            for entry in told.entries
+        )
 
     def apply(self, told: Message, book: Book) -> None:
         """Entries in the order given, then the checksum, then what the book is worth."""

@@ -120,13 +120,22 @@ def _set(rows: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
 
 def watched(code: str, *args: object) -> tuple[str, int]:
     """Run `code` in a process of its own; what it printed, and the bytes of memory (RSS) it took beyond its imports."""
-    head = ("import sys, tests.recorder.big as big, recorder, recorder.verify, recorder.report, recorder.compact\n"
-            "import recorder.retention, recorder.process, recorder.replay, kfix_md\n"
-            "before = big.resident()\n")  # fmt: skip
+    head = (
+        "import sys, tests.recorder.big as big, recorder, recorder.verify, recorder.report, recorder.compact\n"
+        "import recorder.retention, recorder.process, recorder.replay, kfix_md\n"
+        "before = big.resident()\n"
+    )
     tail = "\nprint(big.highest() - before)"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "ARROW_DEFAULT_MEMORY_POOL": "system"}
-    done = subprocess.run([sys.executable, "-c", head + code + tail, *map(str, args)], check=False,
-                          capture_output=True, text=True, cwd=ROOT, timeout=120, env=environment)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", head + code + tail, *map(str, args)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+        env=environment,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     said, _, peak = done.stdout.rstrip().rpartition("\n")
     return said, int(peak)

@@ -41,20 +41,51 @@ def oracle_entries(data: bytes, times: dict[int, int]) -> list[Told]:
     out = []
     for message, _, e in seen.entries:
         action = actions.get(e.action) or ("leave" if e.qty else "delete")
-        out.append(Told(message.symbol, message.seq, times[message.seq], ("bid", "offer", "trade")[int(e.side)], action,
-                        e.price, e.qty, e.id, e.event_ns, e.queue_ns or None))  # fmt: skip
+        out.append(
+            Told(
+                message.symbol,
+                message.seq,
+                times[message.seq],
+                ("bid", "offer", "trade")[int(e.side)],
+                action,
+                e.price,
+                e.qty,
+                e.id,
+                e.event_ns,
+                e.queue_ns or None,
+            )
+        )
     return out
 
 
 def announce(journal: JournalWriter, number: int, service: str, now_ns: int) -> None:
     """What a feed writes when it starts."""
-    journal.event(number, now_ns, {"type": "session", "number": number, "service": service,
-                                   "level": service[-2:].upper(), "host": "localhost", "port": 4000 + number,
-                                   "sender": "A", "target": "KRAKEN-MD"})  # fmt: skip
+    journal.event(
+        number,
+        now_ns,
+        {
+            "type": "session",
+            "number": number,
+            "service": service,
+            "level": service[-2:].upper(),
+            "host": "localhost",
+            "port": 4000 + number,
+            "sender": "A",
+            "target": "KRAKEN-MD",
+        },
+    )
 
 
-def write_session(journal: JournalWriter, number: int, service: str, frames: list[bytes], start_ns: int,
-                  step_ns: int = STEP_NS, name: str = "", end: bool = True) -> int:  # fmt: skip
+def write_session(
+    journal: JournalWriter,
+    number: int,
+    service: str,
+    frames: list[bytes],
+    start_ns: int,
+    step_ns: int = STEP_NS,
+    name: str = "",
+    end: bool = True,
+) -> int:
     """One logon, its frames through the live handler, and its end; the time after it."""
     now = start_ns
     announce(journal, number, service, now)
@@ -73,8 +104,15 @@ def seq_times(frames: list[bytes], start_ns: int, step_ns: int = STEP_NS) -> dic
     return {i + 1: start_ns + (i + 1) * step_ns for i in range(len(frames))}
 
 
-def journal_of(path: Path, services=SERVICES, *, messages: int = 300, segment_bytes: int = 1 << 18,
-               start_ns: int = START_NS, **options) -> dict[str, tuple]:  # fmt: skip
+def journal_of(
+    path: Path,
+    services=SERVICES,
+    *,
+    messages: int = 300,
+    segment_bytes: int = 1 << 18,
+    start_ns: int = START_NS,
+    **options,
+) -> dict[str, tuple]:
     """A journal with one session of each service; service -> (stream, start of its session)."""
     told = {}
     with JournalWriter(path, segment_bytes=segment_bytes) as journal:

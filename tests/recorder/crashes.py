@@ -52,8 +52,15 @@ class World:
         self.journal.mkdir()
         self.first_number = journal_files.first_number(time.time())
         self.told = mmap.mmap(-1, 8)  # shared with the forked
-        self.settings = Settings(self.journal, self.captures, flush_seconds=0, flush_rows=300, compact=False,
-                                 retention=retention, checkpoint_rows=500)  # fmt: skip
+        self.settings = Settings(
+            self.journal,
+            self.captures,
+            flush_seconds=0,
+            flush_rows=300,
+            compact=False,
+            retention=retention,
+            checkpoint_rows=500,
+        )
 
     def time_of(self, i: int) -> int:
         return build.START_NS + i * 1000 + i * DATES // len(self.frames) * trading_day.DAY_NS
@@ -130,9 +137,11 @@ class World:
         tree = layout.Tree(self.captures)
         numbers = journal_files.segments(self.journal)
         compressed = sum(p.suffix == ".zst" for p in numbers.values())
-        return Counter(dates_compacted=len(tree.dates()) - len(compact.candidates(tree, date.max)),
-                       segments_compressed=compressed,
-                       segments_deleted=min(numbers) - self.first_number)  # fmt: skip
+        return Counter(
+            dates_compacted=len(tree.dates()) - len(compact.candidates(tree, date.max)),
+            segments_compressed=compressed,
+            segments_deleted=min(numbers) - self.first_number,
+        )
 
 
 def born(run: Callable[[], None]) -> int:
@@ -153,8 +162,11 @@ def born(run: Callable[[], None]) -> int:
 
 def buried(pid: int) -> int | None:
     """Exit status of a process that has ended, else None."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if os.waitid(
-        os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) else None
+    return (
+        os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        else None
+    )
 
 
 def warm(world: World) -> None:

@@ -41,8 +41,10 @@ def test_compaction_keeps_every_row_and_is_clustered(tmp_path):
     [path] = cap.tree.files("ticks", first)
     meta = compact.pq.ParquetFile(path).metadata
     at = meta.schema.names.index("symbol")
-    spans = [(meta.row_group(i).column(at).statistics.min, meta.row_group(i).column(at).statistics.max)
-             for i in range(meta.num_row_groups)]  # fmt: skip
+    spans = [
+        (meta.row_group(i).column(at).statistics.min, meta.row_group(i).column(at).statistics.max)
+        for i in range(meta.num_row_groups)
+    ]
     assert spans == sorted(spans) and any(a == b for a, b in spans)
     for symbol, rows in before.items():
         assert same(cap.ticks(symbol), rows)

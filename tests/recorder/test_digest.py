@@ -42,8 +42,7 @@ def test_any_change_of_any_column_is_seen(rows, name):
     values = column.to_pylist()
     known = next((v for v in values if v is not None), "" if pa.types.is_string(column.type) else 0)
     values[at] = other(known if values[at] is None else values[at])
-    changed = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name),
-                              pa.array(values, column.type))  # fmt: skip
+    changed = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), pa.array(values, column.type))
     same = row_hashes(rows.to_batches()[0]) == row_hashes(changed.combine_chunks().to_batches()[0])
     assert np.flatnonzero(~same).tolist() == [at]
     assert told(rows.to_batches()) != told(changed.to_batches())

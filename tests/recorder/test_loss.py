@@ -28,8 +28,14 @@ SECONDS = float(os.environ.get("KFIX_CRASH_SECONDS", "12"))
 
 def test_feed_recorder_and_compaction_killed_at_random_points():
     """About twenty kills a second; see tests/recorder/crashes.py for what must hold afterwards."""
-    done = subprocess.run([sys.executable, "-m", "tests.recorder.crashes", str(SECONDS)], check=False,
-                          capture_output=True, text=True, cwd=ROOT, timeout=60 + 4 * SECONDS)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.recorder.crashes", str(SECONDS)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60 + 4 * SECONDS,
+    )
     print(done.stdout, done.stderr)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -117,8 +123,11 @@ def test_books_behind_a_loss_are_unproven_until_their_next_snapshot(tmp_path, ca
                 if i in lost:
                     continue
                 if lost and i == cut[-1] + 1:
-                    journal.event(0, start + i, {"type": "journal_lost", "count": len(cut), "first": start + cut[0],
-                                                 "last": start + cut[-1]})  # fmt: skip
+                    journal.event(
+                        0,
+                        start + i,
+                        {"type": "journal_lost", "count": len(cut), "first": start + cut[0], "last": start + cut[-1]},
+                    )
                 crc = Flags.HAS_CRC | Flags.CRC_CHECKED | Flags.CRC_OK if b"5041=" in frame else 0
                 journal.frame(0, start + i, frame, crc | (Flags.SNAPSHOT if b"35=W" in frame else 0))
             assert live.stats["crc_checked"] and not live.stats["crc_failed"]
@@ -215,8 +224,10 @@ def test_a_segment_that_cannot_be_read_is_stepped_over_and_told(tmp_path, how, w
     with JournalWriter(tmp_path / "journal", segment_bytes=1 << 16) as journal:
         build.write_session(journal, 0, "spot-l2", stream.frames, build.START_NS)
     paths = list(journal_files.segments(tmp_path / "journal").values())
-    each = [sum(r[0] >> 32 == n and b"\x01268=" in r[5] for r in JournalReader(tmp_path / "journal"))
-            for n in journal_files.segments(tmp_path / "journal")]  # fmt: skip
+    each = [
+        sum(r[0] >> 32 == n and b"\x01268=" in r[5] for r in JournalReader(tmp_path / "journal"))
+        for n in journal_files.segments(tmp_path / "journal")
+    ]
     paths[which].unlink() if how == "missing" else wound(paths[which], how)
     with JournalWriter(tmp_path / "journal", segment_bytes=1 << 16) as journal:  # the next feed is not held up
         journal.event(0, build.START_NS + 10**12, {"type": "started"})
@@ -286,8 +297,14 @@ print(lost)
 
 
 def test_a_feed_without_room_goes_on_and_what_was_not_stored_is_told(tmp_path):
-    done = subprocess.run([sys.executable, "-c", _NO_ROOM, str(tmp_path / "journal")], check=False, cwd=ROOT,
-                          capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", _NO_ROOM, str(tmp_path / "journal")],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr
     lost = int(done.stdout)
     assert lost > 100

@@ -135,8 +135,9 @@ DAMAGE = {
     "first line lost": lambda data, rng: b"\n".join(lines_of(data)[1:]) + b"\n",
     "stale": lying,
     "another version": lambda data, rng: b"".join(
-        b"%08x %s\n" % (crc32(body), body) for body in (b"[]", b"{}", b"7", b'{"of": 1, "numbered": 0, "new": 3}')),
-}  # fmt: skip
+        b"%08x %s\n" % (crc32(body), body) for body in (b"[]", b"{}", b"7", b'{"of": 1, "numbered": 0, "new": 3}')
+    ),
+}
 
 
 @pytest.mark.parametrize("how", DAMAGE)

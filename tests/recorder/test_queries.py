@@ -31,10 +31,13 @@ def queried(request, tmp_path_factory):
 
 def same(a: pa.Table, b: pa.Table) -> bool:
     """Equal rows in the same order within a symbol, however they are laid out."""
+
     def plain(rows: pa.Table) -> list[dict]:
         rows = rows.append_column("n", pa.array(np.arange(rows.num_rows)))
-        return [{k: v for k, v in r.items() if k != "n"}
-                for r in sorted(rows.to_pylist(), key=lambda r: (r["symbol"], r["level"], r["n"]))]  # fmt: skip
+        return [
+            {k: v for k, v in r.items() if k != "n"}
+            for r in sorted(rows.to_pylist(), key=lambda r: (r["symbol"], r["level"], r["n"]))
+        ]
 
     return plain(a) == plain(b)
 
@@ -201,5 +204,6 @@ def test_the_busy_day_of_the_benchmarks_is_a_sound_stream(tmp_path, level):
     for symbol in day.symbols:
         book = cap.book(symbol, frames[-1][0], depth=1000).book
         got = [[(int(x["price"]), int(x["qty"])) for x in side] for side in book.depth(1000, price="int")]
-        assert got == [[(int(p.scaleb(2)), int(q.scaleb(2))) for p, q, _ in told.books[symbol].depth(side, 1000)]
-                       for side in "01"]  # fmt: skip
+        assert got == [
+            [(int(p.scaleb(2)), int(q.scaleb(2))) for p, q, _ in told.books[symbol].depth(side, 1000)] for side in "01"
+        ]

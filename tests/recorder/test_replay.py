@@ -37,7 +37,13 @@ def test_every_message_in_order_and_the_same_words(day):
         assert (again.type, again.crc, len(again.entries)) == (sent.type, sent.crc, len(sent.entries))
         for a, b in zip(again.entries, sent.entries, strict=True):
             assert (a.side, a.action, a.price, a.qty, a.ord_type, a.aggressor) == (
-                b.side, b.action, b.price, b.qty, b.ord_type, b.aggressor)  # fmt: skip
+                b.side,
+                b.action,
+                b.price,
+                b.qty,
+                b.ord_type,
+                b.aggressor,
+            )
             assert a.queue_ns == b.queue_ns and a.event_ns == b.event_ns
 
 
@@ -84,8 +90,12 @@ def test_compacted_days_and_small_windows_play_the_same(day, monkeypatch):
 
 def test_frames_of_an_open_gap_wait_for_those_before_them():
     names = ("session", "seq", "recv_ns", "flags")
-    rows = pa.table({n: pa.array(v) for n, v in zip(names, (
-        [1, 1, 1, 2], [5, 8, 9, 1], [10, 20, 30, 15], [0, 64, 64, 0]), strict=True)})  # fmt: skip
+    rows = pa.table(
+        {
+            n: pa.array(v)
+            for n, v in zip(names, ([1, 1, 1, 2], [5, 8, 9, 1], [10, 20, 30, 15], [0, 64, 64, 0]), strict=True)
+        }
+    )
     now, later = replay._in_order(rows, last=False)
     assert list(zip(now["session"].to_pylist(), now["seq"].to_pylist(), strict=True)) == [(1, 5), (2, 1)]
     rest = pa.concat_tables([later, pa.table({"session": [1, 1], "seq": [6, 7], "recv_ns": [40, 50], "flags": [2, 2]})])

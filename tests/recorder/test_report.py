@@ -80,7 +80,13 @@ def test_a_day_without_data_and_a_day_of_one_message(tmp_path):
 
 def test_lags_in_the_unit_one_reads_best():
     assert [_ms(v) for v in (float("nan"), 5e-6, 0.02, 3.25, 12_000, 2e9)] == [
-        "–", "5 ns", "20 µs", "3.25 ms", "12 s", "23.1 days"]  # fmt: skip
+        "–",
+        "5 ns",
+        "20 µs",
+        "3.25 ms",
+        "12 s",
+        "23.1 days",
+    ]
 
 
 def test_the_documentation_lists_every_column():

@@ -46,8 +46,21 @@ def test_rows_are_the_oracles_entries(recorded, service):
     rows = rows.filter(pa.compute.not_equal(rows["action"], "clear"))
     by_id = service.endswith("l3")
     got = [(*r[:9], r[9] if by_id or r[3] == "trade" else None) for r in as_told(rows)]
-    assert got == [(t.symbol, t.seq, t.recv_ns, t.side, t.action, t.price, t.qty, t.event_ns, t.queue_ns,
-                    t.id if by_id or t.side == "trade" else None) for t in wanted]  # fmt: skip
+    assert got == [
+        (
+            t.symbol,
+            t.seq,
+            t.recv_ns,
+            t.side,
+            t.action,
+            t.price,
+            t.qty,
+            t.event_ns,
+            t.queue_ns,
+            t.id if by_id or t.side == "trade" else None,
+        )
+        for t in wanted
+    ]
     assert len(got) == stream.entries
     snapshots = sum(b"\x0135=W\x01" in frame for frame in stream.frames)
     assert clears.num_rows == snapshots
@@ -59,8 +72,10 @@ def test_the_exchange_time_is_stored_in_two_columns_and_given_in_one(recorded):
     files = [f for day in cap.dates() for f in cap.tree.files("ticks", day)]
     raw = pa.concat_tables([pq.read_table(f, columns=["level", "event_ms", "event_frac_ns"]) for f in files])
     given = cap.ticks(columns=["event_ns", "action"])
-    whole = [ms * 1_000_000 + rest
-             for ms, rest in zip(raw["event_ms"].to_pylist(), raw["event_frac_ns"].to_pylist(), strict=True)]
+    whole = [
+        ms * 1_000_000 + rest
+        for ms, rest in zip(raw["event_ms"].to_pylist(), raw["event_frac_ns"].to_pylist(), strict=True)
+    ]
     assert given.column_names == ["event_ns", "action"]
     assert given["event_ns"].to_pylist() == whole
     assert str(given.to_pandas()["event_ns"].dtype) == "int64"  # never null: nothing turns it into a float
@@ -185,7 +200,8 @@ def test_frames_of_a_gap_count_when_they_are_released(tmp_path):
     whole = Follower().feed(b"".join(frames)).books["BTC/USD"]
     book = cap.book("BTC/USD", t0 + 10**6, depth=1000)
     assert [int(q) for q in book.book.depth(1000, price="int")[0]["qty"]] == [
-        int(q.scaleb(8)) for _, q, _ in whole.depth("0", 1000)]  # fmt: skip
+        int(q.scaleb(8)) for _, q, _ in whole.depth("0", 1000)
+    ]
 
 
 @pytest.mark.parametrize("service", ["spot-l2", "derivatives-l3"])
@@ -200,9 +216,10 @@ def test_books_at_random_times_equal_the_oracle(recorded, service):
     def keep(message, book):
         if message.seq in picked and book is not None:
             p, q = book.price_precision, book.qty_precision
-            wanted[message.seq] = message.symbol, [
-                [(int(x.scaleb(p)), int(y.scaleb(q)), n) for x, y, n in book.depth(side, 1000)]
-                for side in "01"]  # fmt: skip
+            wanted[message.seq] = (
+                message.symbol,
+                [[(int(x.scaleb(p)), int(y.scaleb(q)), n) for x, y, n in book.depth(side, 1000)] for side in "01"],
+            )
 
     Follower(keep).feed(stream.data)
     for seq, (symbol, sides) in wanted.items():
@@ -277,7 +294,11 @@ def test_bars_and_bbo_against_plain_loops(recorded):
     assert best
     for row in random.Random(7).sample(best, 20):
         assert cap.book("BTC/USD", row["recv_ns"], level="L2").top() == (
-            row["bid"], row["bid_qty"], row["ask"], row["ask_qty"])  # fmt: skip
+            row["bid"],
+            row["bid_qty"],
+            row["ask"],
+            row["ask_qty"],
+        )
 
 
 def test_one_recorder_and_a_commit_that_is_missing(tmp_path):

@@ -31,11 +31,11 @@ JOBS = {
     "verify": "proof = recorder.verify.verify(cap, day)\nassert proof.holds\nprint(proof.summary()['rows'])",
     "batches": "print(sum(batch.num_rows for batch in cap.tick_batches(price='float')))",
     "report": "import re\ntext = recorder.report.page(cap, day).replace(',', '')\n"
-              "print(re.search('<b>([0-9]+)</b><span>rows', text)[1])",
+    "print(re.search('<b>([0-9]+)</b><span>rows', text)[1])",
     "replay": "recorder.replay._WINDOW_ROWS = 65_536\nplayed = iter(cap.replay(day))\n"
-              "print(sum(next(played).rows.num_rows for _ in range(50_000)))",
+    "print(sum(next(played).rows.num_rows for _ in range(50_000)))",
     "compact": "print(recorder.compact.compact_day(cap.tree, day)['rows'])",
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -146,4 +146,5 @@ def test_every_date_begins_with_the_instruments_known(year):
     assert listed and listed.keys() == earlier.keys()
     for symbol, row in listed.items():
         assert {k: v for k, v in row.items() if k not in ("recv_ns", "session")} == {
-            k: v for k, v in earlier[symbol].items() if k not in ("recv_ns", "session")}  # fmt: skip
+            k: v for k, v in earlier[symbol].items() if k not in ("recv_ns", "session")
+        }

@@ -51,8 +51,12 @@ def test_every_table_opens_in_every_tool(tmp_path):
 def test_tools_read_while_recording_compaction_and_kills_go_on(tmp_path):
     """Every reading works and sees no row less than the one before. A tool other than ours may be told that a file went
     away under it, compaction's swap, and reads again."""
-    going = subprocess.Popen([sys.executable, "-m", "tests.recorder.crashes", "6", "3", str(tmp_path)],
-                             stdout=subprocess.PIPE, text=True, cwd=build.Path(__file__).parents[2])  # fmt: skip
+    going = subprocess.Popen(
+        [sys.executable, "-m", "tests.recorder.crashes", "6", "3", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=build.Path(__file__).parents[2],
+    )
     captures, seen, readings = tmp_path / "captures", dict.fromkeys(ONE_LINERS, 0), dict.fromkeys(ONE_LINERS, 0)
     while going.poll() is None:
         if not any(captures.glob("ticks/*/*.parquet")):
@@ -183,12 +187,16 @@ def test_the_configuration_serves_where_a_directory_does(tmp_path):
     assert "the proof holds" in run(cli.verify, config)
     run(cli.report, config, "-o", tmp_path / "day.html")
     assert "nothing to compact" in run(cli.compact, config)
-    config.write_text('[feed]\nprocesses = "per-service"\n' + CONFIG + """
+    config.write_text(
+        '[feed]\nprocesses = "per-service"\n'
+        + CONFIG
+        + """
 [[service]]
 name = "spot-l3"
 sender_comp_id = "ME"
 symbols = ["*"]
-""")
+"""
+    )
     with pytest.raises(UsageError, match=r"one journal a service, name its directory: .*journal/spot-l2, .*spot-l3"):
         run(cli.journal, "ls", config)
     config.write_text("[journal")
@@ -203,8 +211,13 @@ def test_verify_fails_when_a_quantity_is_changed(tmp_path):
     tables = one.tail.take()
     at = tables["ticks"].schema.get_field_index("qty")
     qty = tables["ticks"]["qty"].to_pylist()
-    best = next(i for i, (n, a) in enumerate(zip(tables["ticks"]["entry_no"].to_pylist(),
-                tables["ticks"]["action"].to_pylist(), strict=True)) if n == 1 and a == "new")  # fmt: skip
+    best = next(
+        i
+        for i, (n, a) in enumerate(
+            zip(tables["ticks"]["entry_no"].to_pylist(), tables["ticks"]["action"].to_pylist(), strict=True)
+        )
+        if n == 1 and a == "new"
+    )
     qty[best] += 1
     tables["ticks"] = tables["ticks"].set_column(at, tables["ticks"].schema.field(at), [qty])
     one.writer.commit(0, one.tail.state(), tables)
@@ -217,9 +230,13 @@ def test_verify_fails_when_a_quantity_is_changed(tmp_path):
 def test_a_recorder_that_is_told_to_stop_flushes_first(tmp_path):
     told = build.journal_of(tmp_path / "journal", ("spot-l2",), messages=60)
     (tmp_path / "feed.toml").write_text(CONFIG.replace("[recorder]", "[recorder]\ninterval_s = 3600"))
-    process = subprocess.Popen([sys.executable, "-m", "kfix_md", "record", str(tmp_path / "feed.toml")],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env=os.environ | {"PYTHONPATH": str(build.Path.cwd())})  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kfix_md", "record", str(tmp_path / "feed.toml")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(build.Path.cwd())},
+    )
     assert "recording" in process.stderr.readline()
     process.terminate()
     out, _ = process.communicate(timeout=30)

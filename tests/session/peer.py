@@ -17,8 +17,7 @@ def stamp(ns):
     return moment.strftime("%Y%m%d-%H:%M:%S") + f".{ns % SECOND // 10**6:03d}"
 
 
-def frame(msg_type, seq, now, *body, sender=TARGET, target=SENDER, begin="FIX.4.4", sending=None,
-          header=None):
+def frame(msg_type, seq, now, *body, sender=TARGET, target=SENDER, begin="FIX.4.4", sending=None, header=None):
     """Bytes of one inbound frame; `header` replaces the fields after 35 altogether."""
     if header is None:
         header = [(49, sender), (56, target), (34, seq), (52, sending or stamp(now))]

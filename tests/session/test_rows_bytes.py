@@ -15,14 +15,34 @@ from tests.session.peer import NOON, SECOND, SENDER, TARGET, Recorder, Rig, fram
 SYMBOL = "BTC/USD"
 HEAD = [(55, SYMBOL), (262, "1")]
 BIDS = [(100 - n, 1) for n in range(3)]
-SNAPSHOT = [*HEAD, (268, 2), (269, 0), (278, "B99.0"), (270, "99.0"), (271, 1), (273, "12:00:00.000"),
-            (269, 1), (278, "O101.0"), (270, "101.0"), (271, 2), (273, "12:00:00.000")]  # fmt: skip
+SNAPSHOT = [
+    *HEAD,
+    (268, 2),
+    (269, 0),
+    (278, "B99.0"),
+    (270, "99.0"),
+    (271, 1),
+    (273, "12:00:00.000"),
+    (269, 1),
+    (278, "O101.0"),
+    (270, "101.0"),
+    (271, 2),
+    (273, "12:00:00.000"),
+]
 
 
 def update(qty, price="99.0", side=0, action=1):
     """The body of an increment of one entry."""
-    return [*HEAD, (268, 1), (279, action), (269, side), (278, f"B{price}"), (270, price), (271, qty),
-            (273, "12:00:00.000")]  # fmt: skip
+    return [
+        *HEAD,
+        (268, 1),
+        (279, action),
+        (269, side),
+        (278, f"B{price}"),
+        (270, price),
+        (271, qty),
+        (273, "12:00:00.000"),
+    ]
 
 
 class Wire(Rig):
@@ -130,10 +150,17 @@ def test_row_55_absurd_body_length_is_dropped_without_waiting(length):
     assert wire.take()[0]["type"] == "2"
 
 
-@pytest.mark.parametrize("change", [
-    (b"271=", b"4garbled9="), (b"271=", b"=271="), (b"271=", b"\x00271="), (b"271=5", b"271"),
-    (b"271=", b"\xe9="), (b"\x01271=5\x01", b"\x01\x01"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b"271=", b"4garbled9="),
+        (b"271=", b"=271="),
+        (b"271=", b"\x00271="),
+        (b"271=5", b"271"),
+        (b"271=", b"\xe9="),
+        (b"\x01271=5\x01", b"\x01\x01"),
+    ],
+)
 def test_row_56_garbled_tags_are_ignored_as_garbled(change):
     wire = Wire().live()
     body = wire.good(5).replace(*change).split(b"\x01", 2)[2].rpartition(b"10=")[0]

@@ -47,9 +47,16 @@ def test_row_62_missing_sending_time_is_rejected_and_advances():
     assert rig.app.named("lost") == [("lost", 2, 2, "lost")], "what it brought is not known"
 
 
-@pytest.mark.parametrize("text", [
-    "", "yesterday", "20261301-00:00:00", "20260310-25:00:00.000", "20260310-12:00:00.",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "yesterday",
+        "20261301-00:00:00",
+        "20260310-25:00:00.000",
+        "20260310-12:00:00.",
+    ],
+)
 def test_row_62_unreadable_sending_time_is_rejected(text):
     rig = Rig().logon()
     rig.raw(frame("0", 2, rig.now, header=[(49, TARGET), (56, SENDER), (34, 2), (52, text)]))
@@ -91,9 +98,13 @@ def test_row_75_reject_is_kept_and_never_rejected():
     rig.peer("3")  # nothing in it: still no reply
     assert rig.take() == [] and rig.expected == 4
     assert rig.events("rejected")[0] == {
-        "type": "rejected", "ref_seq": 9, "ref_tag": "262", "ref_type": "V", "reason": "1",
+        "type": "rejected",
+        "ref_seq": 9,
+        "ref_tag": "262",
+        "ref_type": "V",
+        "reason": "1",
         "text": "Required tag missing",
-    }  # fmt: skip
+    }
 
 
 def test_row_76_reject_of_our_request_names_the_request():
@@ -105,10 +116,13 @@ def test_row_76_reject_of_our_request_names_the_request():
     assert rig.session.request_of(999) is None
 
 
-@pytest.mark.parametrize(("kind", "body"), [
-    ("j", [(45, 2), (372, "V"), (379, "7"), (380, 3), (58, "no")]),
-    ("Y", [(262, "7"), (281, 0), (58, "unknown")]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("j", [(45, 2), (372, "V"), (379, "7"), (380, 3), (58, "no")]),
+        ("Y", [(262, "7"), (281, 0), (58, "unknown")]),
+    ],
+)
 def test_row_77_business_rejects_reach_the_application_in_order(kind, body):
     rig = Rig().logon()
     rig.session.send("V", [(262, "7"), (263, 1)], rig.now)

@@ -104,9 +104,12 @@ def test_row_51_anything_received_resets_the_clock():
     rig = Rig().logon()
     rig.data()
     kinds = [
-        lambda: rig.peer("0"), lambda: rig.data(seq=2, dup=True), rig.data,
-        lambda: rig.peer("0", (112, "nobody asked")), lambda: rig.peer("ZZ"),
-    ]  # fmt: skip
+        lambda: rig.peer("0"),
+        lambda: rig.data(seq=2, dup=True),
+        rig.data,
+        lambda: rig.peer("0", (112, "nobody asked")),
+        lambda: rig.peer("ZZ"),
+    ]
     for number in range(20):
         rig.wait(70)
         kinds[number % len(kinds)]()

@@ -96,9 +96,14 @@ def test_row_08_no_reply_in_time_closes():
     assert (rig.closed.kind, rig.closed.retry) == ("logon_timeout", "backoff")
 
 
-@pytest.mark.parametrize(("text", "retry"), [
-    ("Service not available", "backoff"), ("Invalid SenderCompID", "long"), ("Authentication failed", "long"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "retry"),
+    [
+        ("Service not available", "backoff"),
+        ("Invalid SenderCompID", "long"),
+        ("Authentication failed", "long"),
+    ],
+)
 def test_row_09_logout_instead_of_logon(text, retry):
     rig = Rig().connect()
     rig.take()

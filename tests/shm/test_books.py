@@ -93,7 +93,11 @@ def test_set_state_reaches_every_block(desk):
             read()
     info = btc.info()
     assert (info["gaps"], info["gap_ns"], info["gap_cause"], info["gap_state"]) == (
-        1, 77, Cause.ROLLOVER, State.ROLLOVER)  # fmt: skip
+        1,
+        77,
+        Cause.ROLLOVER,
+        State.ROLLOVER,
+    )
     with pytest.raises(IndexError):
         desk.writer.set_state(9, State.LIVE)
 
@@ -138,8 +142,12 @@ def test_symbols_levels_and_near_matches(desk):
     assert feed["BTC/USD"] is feed["BTC/USD", "L2"]
     assert [(symbol, book.level) for symbol, book in feed.items()] == [("BTC/USD", "L2"), ("PF_ETHUSD", "L3")]
     assert "BTC/USD" in feed and "XBT" not in feed and len(feed) == 2
-    for wrong, hint in (("BTCUSD", "near: BTC/USD"), ("PF_ETHUSDT", "PF_ETHUSD"), (("BTC/USD", "L3"), "L2 only"),
-                        (("BTC/USD", "L9"), "'L2' and 'L3'")):  # fmt: skip
+    for wrong, hint in (
+        ("BTCUSD", "near: BTC/USD"),
+        ("PF_ETHUSDT", "PF_ETHUSD"),
+        (("BTC/USD", "L3"), "L2 only"),
+        (("BTC/USD", "L9"), "'L2' and 'L3'"),
+    ):
         with pytest.raises(NoSuchSymbol, match=hint):
             feed[wrong]
 
@@ -177,10 +185,11 @@ def test_more_levels_than_the_block_holds_keep_the_best_and_say_so(tmp_path):
 
 
 edits = st.lists(
-    st.tuples(st.sampled_from("sid"), st.sampled_from(["bid", "ask"]), st.floats(0, 1), st.integers(1, 10**12),
-              st.booleans()),
+    st.tuples(
+        st.sampled_from("sid"), st.sampled_from(["bid", "ask"]), st.floats(0, 1), st.integers(1, 10**12), st.booleans()
+    ),
     max_size=60,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -237,14 +246,29 @@ def test_wait_wakes_on_the_book_and_on_the_feed(desk):
 
 
 def test_segment_tables(desk):
-    desk.writer.set_session(0, service="spot-l2", state="up", host="h", port=4000, level="L2", sender="ME",
-                            target="KRAKEN-MD", messages=5, rollover_ns=9)  # fmt: skip
+    desk.writer.set_session(
+        0,
+        service="spot-l2",
+        state="up",
+        host="h",
+        port=4000,
+        level="L2",
+        sender="ME",
+        target="KRAKEN-MD",
+        messages=5,
+        rollover_ns=9,
+    )
     desk.writer.set_session(0, messages=6)
     desk.writer.set_counter("frames", 12)
     feed = desk.attach()
     (row,) = feed.sessions
     assert (row["service"], row["state"], row["port"], row["messages"], row["level"]) == (
-        "spot-l2", "up", 4000, 6, "L2")  # fmt: skip
+        "spot-l2",
+        "up",
+        4000,
+        6,
+        "L2",
+    )
     assert feed.counters == {"frames": 12}
     assert feed.info["layout"] == 1 and feed.name == "desk"
     with pytest.raises(UsageError):

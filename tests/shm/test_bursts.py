@@ -87,10 +87,17 @@ def test_many_symbols_in_one_read(segment):
     same_books(handler, segment.path)
 
 
-@pytest.mark.parametrize(("service", "depth"), [
-    ("spot-l2", 12), ("spot-l2", 14), ("spot-l2", 300), ("spot-l2", 1500),
-    ("derivatives-l3", 14), ("derivatives-l3", 200),
-])
+@pytest.mark.parametrize(
+    ("service", "depth"),
+    [
+        ("spot-l2", 12),
+        ("spot-l2", 14),
+        ("spot-l2", 300),
+        ("spot-l2", 1500),
+        ("derivatives-l3", 14),
+        ("derivatives-l3", 200),
+    ],
+)
 def test_changes_at_every_depth_are_published(tmp_path, monkeypatch, service, depth):
     """As many far from the best as near it, alone and up to 40 in a read."""
     monkeypatch.setattr(Market, "near", lambda market: market.rng.randrange(market.depth))
@@ -110,9 +117,17 @@ def test_changes_at_every_depth_are_published(tmp_path, monkeypatch, service, de
 
 def test_a_level_touched_as_the_eleventh_is_among_the_ten_best_when_published(segment):
     """A level comes, the eleventh below it changes, the level goes: the book has the ten best prices it had before."""
+
     def message(seq, kind, *entries):
-        body = [(34, seq), (49, "KRAKEN-MD"), (52, "20231012-09:55:14.934"), (56, "C"), (55, "A/B"), (262, "0"),
-                (268, len(entries))]
+        body = [
+            (34, seq),
+            (49, "KRAKEN-MD"),
+            (52, "20231012-09:55:14.934"),
+            (56, "C"),
+            (55, "A/B"),
+            (262, "0"),
+            (268, len(entries)),
+        ]
         for action, price, qty in entries:
             body += [(279, action)] if kind == "X" else []
             body += [(269, "0"), (278, f"B{price}"), (270, price), (271, qty), (273, "09:55:15.071")]
@@ -123,7 +138,7 @@ def test_a_level_touched_as_the_eleventh_is_among_the_ten_best_when_published(se
     handler.on_bytes(message(1, "W", *[("0", f"{price}.0", "1.0") for price in range(111, 100, -1)]), 1)
     came, changed = message(2, "X", ("0", "112.0", "1.0")), message(3, "X", ("1", "102.0", "7.0"))
     read = came + changed + message(4, "X", ("2", "112.0", "0.0"))
-    handler.get_buffer()[:len(read)] = read
+    handler.get_buffer()[: len(read)] = read
     handler.buffer_updated(len(read), 2)
     assert handler.book("A/B").depth(10, price="int")[0]["qty"][9] == 70
     same_books(handler, segment.path)
@@ -146,7 +161,7 @@ def test_a_lost_book_is_published_before_the_read_ends(segment):
     seen.clear()
     body = frames[20]
     at = body.index(b"\x015041=") + 6
-    wrong = body[:at] + (b"1" if body[at:at + 1] != b"1" else b"2") + body[at + 1:]
+    wrong = body[:at] + (b"1" if body[at : at + 1] != b"1" else b"2") + body[at + 1 :]
     wrong = wrong[:-7] + b"10=%03d\x01" % (sum(wrong[:-7]) % 256)
     handler.on_bytes(b"".join([*frames[:20], wrong, *frames[21:]]), 2)
     assert [pair for pair in seen if pair[0] == State.CRC_FAIL] == [(State.CRC_FAIL, State.CRC_FAIL)]

@@ -40,8 +40,17 @@ def busy(tmp_path):
     eth.publish(State.GAP, Cause.LOST)
     desk.book("XRP/USD", 2, 5, 8)
     now = time.time_ns()
-    desk.writer.set_session(0, service="spot-l2", state="ON", host="fix.kraken.com", port=4000, messages=12_345, gaps=1,
-                            last_recv_ns=now, rollover_ns=now + 3600 * 10**9)  # fmt: skip
+    desk.writer.set_session(
+        0,
+        service="spot-l2",
+        state="ON",
+        host="fix.kraken.com",
+        port=4000,
+        messages=12_345,
+        gaps=1,
+        last_recv_ns=now,
+        rollover_ns=now + 3600 * 10**9,
+    )
     desk.writer.set_counter("journal_position", (3 << 32) + 5000)
     yield desk
     desk.writer.close()
@@ -58,8 +67,9 @@ def run(capsys, *words) -> tuple[int, str, str]:
 def test_top_as_json_is_exact_and_complete(busy, capsys, tmp_path):
     (tmp_path / "captures" / "state").mkdir(parents=True)
     (tmp_path / "captures" / "state" / "commit.json").write_text(json.dumps({"position": (3 << 32) + 2000}))
-    status, out, _ = run(capsys, "top", "--json", "--sample", 0, "--directory", tmp_path, "--captures",
-                         tmp_path / "captures")  # fmt: skip
+    status, out, _ = run(
+        capsys, "top", "--json", "--sample", 0, "--directory", tmp_path, "--captures", tmp_path / "captures"
+    )
     told = json.loads(out)
     assert status == 0 and told["alive"] and told["feed"] == "desk"
     btc, eth, xrp = told["symbols"]
@@ -118,12 +128,15 @@ def test_ladder_of_both_kinds(busy, capsys, tmp_path):
     assert asks < out.index("spread 0.2") < bids, "asks above bids"
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (["top", "--feed", "nope"], "no feed named 'nope'; there are: desk"),
-    (["ladder", "BTCUSD"], "near: BTC/USD"),
-    (["ladder", "BTC/USD", "--level", "L3"], "L2 only"),
-    (["top", "--sort", "luck"], "luck"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["top", "--feed", "nope"], "no feed named 'nope'; there are: desk"),
+        (["ladder", "BTCUSD"], "near: BTC/USD"),
+        (["ladder", "BTC/USD", "--level", "L3"], "L2 only"),
+        (["top", "--sort", "luck"], "luck"),
+    ],
+)
 def test_what_the_user_can_put_right_is_one_line(busy, capsys, tmp_path, words, said):
     status, out, err = run(capsys, *words, "--directory", tmp_path)
     assert status == 2 and out == "" and err.startswith("kfix: ") and said in err and err.count("\n") == 1
@@ -175,16 +188,32 @@ def test_rates_are_messages_a_second(busy):
     assert reading.session_rate[0] == pytest.approx(250, rel=0.05)
 
 
-@pytest.mark.parametrize(("number", "text"), [
-    (0, "0"), (812, "812"), (0.4, "0.4"), (12_345, "12.3k"), (1.2e6, "1.20M"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (812, "812"),
+        (0.4, "0.4"),
+        (12_345, "12.3k"),
+        (1.2e6, "1.20M"),
+    ],
+)
 def test_counts_in_few_characters(number, text):
     assert console.short(number) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [
-    (0.012, "12ms"), (3.21, "3.2s"), (245, "4m05s"), (7980, "2h13m"), (273600, "3d04h"), (None, "-"), (-5, "-5.0s"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.012, "12ms"),
+        (3.21, "3.2s"),
+        (245, "4m05s"),
+        (7980, "2h13m"),
+        (273600, "3d04h"),
+        (None, "-"),
+        (-5, "-5.0s"),
+    ],
+)
 def test_durations_in_few_characters(seconds, text):
     assert console.span(seconds) == text
 
@@ -199,7 +228,12 @@ def test_top_on_a_real_terminal_takes_keys_and_puts_it_back(busy, tmp_path):
     env.pop("NO_COLOR", None)
     child = subprocess.Popen(
         [sys.executable, "-c", code, "top", "--directory", tmp_path, "--interval", "0.05"],
-        stdin=slave, stdout=slave, stderr=slave, env=env, cwd=tmp_path)
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=env,
+        cwd=tmp_path,
+    )
     seen = b""
 
     def until(*words: bytes) -> None:

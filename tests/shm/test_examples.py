@@ -22,8 +22,15 @@ COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 def run(tmp_path: Path, name: str, *words: str) -> str:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "KFIX_SHM_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, EXAMPLES / name, *words], env=env, cwd=tmp_path, capture_output=True,
-                          text=True, timeout=60, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *words],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     return done.stdout
 
 
@@ -60,8 +67,22 @@ def test_poll_spread_alarm_and_imbalance(tmp_path, lively):
 def test_c_reader(tmp_path):
     desk = Desk(tmp_path)
     program = tmp_path / "reader"
-    subprocess.run([COMPILER, "-O2", "-Wall", "-Wextra", "-Werror", "-I", kfix_md.get_include(), "-o", program,
-                    EXAMPLES / "reader.c", "-lm"], check=True)  # fmt: skip
+    subprocess.run(
+        [
+            COMPILER,
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-I",
+            kfix_md.get_include(),
+            "-o",
+            program,
+            EXAMPLES / "reader.c",
+            "-lm",
+        ],
+        check=True,
+    )
 
     def read(*words: str) -> tuple[int, str]:
         done = subprocess.run([program, *words], capture_output=True, text=True, check=False)

@@ -27,13 +27,26 @@ def test_compiler_and_numpy_agree_on_every_field(tmp_path):
         lines.append(f'printf("{block} %zu\\n", sizeof(struct kfix_{block}));')
         for name, (held, at, *_) in dtype(block).fields.items():
             want.append(f"{block}.{name} {at} {held.itemsize}")
-            lines.append(f'printf("{block}.{name} %zu %zu\\n", offsetof(struct kfix_{block}, {name}), '
-                         f"sizeof(((struct kfix_{block} *)0)->{name}));")
+            lines.append(
+                f'printf("{block}.{name} %zu %zu\\n", offsetof(struct kfix_{block}, {name}), '
+                f"sizeof(((struct kfix_{block} *)0)->{name}));"
+            )
     source = tmp_path / "layout.c"
-    source.write_text('#include <stdio.h>\n#include "kfix_shm.h"\nint main(void) {\n' + "\n".join(lines)
-                      + "\nreturn 0;\n}\n")
-    command = [COMPILER, "-std=c11", "-Wall", "-Wextra", "-Werror", "-I", kfix_md.get_include(), source, "-o",
-               tmp_path / "layout"]
+    source.write_text(
+        '#include <stdio.h>\n#include "kfix_shm.h"\nint main(void) {\n' + "\n".join(lines) + "\nreturn 0;\n}\n"
+    )
+    command = [
+        COMPILER,
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-I",
+        kfix_md.get_include(),
+        source,
+        "-o",
+        tmp_path / "layout",
+    ]
     subprocess.run(command, check=True)
     said = subprocess.run([tmp_path / "layout"], check=True, capture_output=True, text=True).stdout
     assert said.splitlines() == want

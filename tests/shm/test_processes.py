@@ -28,8 +28,12 @@ ROOT = Path(__file__).resolve().parents[2]
 def start(directory: Path, name: str = "v", heartbeat_ms: int = 200, mode: str = "600") -> subprocess.Popen:
     """A feed process, publishing; returns when it does."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    victim = subprocess.Popen([sys.executable, VICTIM, name, directory, str(heartbeat_ms), mode], cwd=directory,
-                              stdout=subprocess.PIPE, env=env)  # fmt: skip
+    victim = subprocess.Popen(
+        [sys.executable, VICTIM, name, directory, str(heartbeat_ms), mode],
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        env=env,
+    )
     assert victim.stdout.readline() == b"ready\n"
     return victim
 
@@ -175,8 +179,14 @@ def test_fifty_readers_killed_do_nothing_to_the_feed(tmp_path):
         "print('r', flush=True)\nwhile 1: b.wait(1); b.top(); b.depth(12)"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    readers = [subprocess.Popen([sys.executable, "-S", "-c", code, tmp_path], stdout=subprocess.PIPE, env={
-        **env, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}) for _ in range(6)]  # fmt: skip
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-S", "-c", code, tmp_path],
+            stdout=subprocess.PIPE,
+            env={**env, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])},
+        )
+        for _ in range(6)
+    ]
     try:
         feeds = [attach("v", directory=tmp_path) for _ in range(44)]
         for reader in readers:
@@ -262,16 +272,19 @@ def spoiled(tmp_path: Path, desk: Desk, how) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("spoil", "said"), [
-    (lambda data: data.__setitem__(slice(0, 8), b"GARBAGE!"), "not a kfix-md feed"),
-    (lambda data: data.__setitem__(slice(8, 12), struct.pack("<I", 7)), "layout 7.*layout 1"),
-    (lambda data: 4096, "truncated"),
-    (lambda data: 100, "truncated"),
-    (lambda data: 8, "only 8 bytes"),
-    (lambda data: data.__setitem__(slice(192, 200), struct.pack("<Q", 1 << 60)), "damaged"),
-    (lambda data: data.__setitem__(slice(236, 240), struct.pack("<I", 1 << 30)), "damaged"),
-    (lambda data: data.__setitem__(slice(4096 + 64 * 256 + 64, 4096 + 64 * 256 + 72), b"\xff" * 8), "damaged"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda data: data.__setitem__(slice(0, 8), b"GARBAGE!"), "not a kfix-md feed"),
+        (lambda data: data.__setitem__(slice(8, 12), struct.pack("<I", 7)), "layout 7.*layout 1"),
+        (lambda data: 4096, "truncated"),
+        (lambda data: 100, "truncated"),
+        (lambda data: 8, "only 8 bytes"),
+        (lambda data: data.__setitem__(slice(192, 200), struct.pack("<Q", 1 << 60)), "damaged"),
+        (lambda data: data.__setitem__(slice(236, 240), struct.pack("<I", 1 << 30)), "damaged"),
+        (lambda data: data.__setitem__(slice(4096 + 64 * 256 + 64, 4096 + 64 * 256 + 72), b"\xff" * 8), "damaged"),
+    ],
+)
 def test_damaged_segments_give_one_clear_error_each(tmp_path, desk, spoil, said):
     path = spoiled(tmp_path, desk, spoil)
     with pytest.raises(FeedError, match=said):

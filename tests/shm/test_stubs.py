@@ -10,12 +10,12 @@ import pytest
 
 import kfix_md
 
-STUBS = ["_segment", "_reader", "_deep", "_shm"]
+STUBS = ["segment", "reader", "deep", "writer"]
 
 
 @pytest.mark.parametrize("name", STUBS)
 def test_stub_and_module_agree(name):
-    module = importlib.import_module(f"kfix_md.{name}")
+    module = importlib.import_module(f"kfix_md.shm.{name}")
     tree = ast.parse(Path(kfix_md.get_include(), f"{name}.pyi").read_text())
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
@@ -27,8 +27,11 @@ def test_stub_and_module_agree(name):
 
 
 def _class_agrees(node: ast.ClassDef, kind: type) -> None:
-    told = {each.name if isinstance(each, ast.FunctionDef) else each.target.id for each in node.body
-            if isinstance(each, ast.FunctionDef | ast.AnnAssign)}  # fmt: skip
+    told = {
+        each.name if isinstance(each, ast.FunctionDef) else each.target.id
+        for each in node.body
+        if isinstance(each, ast.FunctionDef | ast.AnnAssign)
+    }
     own = {name for name in vars(kind) if not name.startswith("_")}
     if node.name == "TradeReader":  # attributes of the instance
         own |= {"book", "next", "lost"}

@@ -44,7 +44,8 @@ def test_seqlocked_readings_are_whole_and_naive_ones_tear(tmp_path, rate):
     for _ in range(ROUNDS):  # a busy machine may run reader and writer on one core, where little tears
         counts: list[int] = []
         writer = threading.Thread(
-            target=lambda counts=counts: counts.append(desk.btc.storm(SECONDS, rate, 10 if rate else 1)))
+            target=lambda counts=counts: counts.append(desk.btc.storm(SECONDS, rate, 10 if rate else 1))
+        )
         writer.start()
         while writer.is_alive():
             tally.look(book, deep=rate > 0)

@@ -73,8 +73,10 @@ class PlainBook:
 
     def totals(self, depth=None):
         """((price, quantity, orders) of bids, of offers), best first; orders is 0 on L2."""
-        return tuple([(price, sum(qty), len(qty) if self.level == "L3" else 0)
-                      for price, qty in self.side(side)[:depth]] for side in ("0", "1"))
+        return tuple(
+            [(price, sum(qty), len(qty) if self.level == "L3" else 0) for price, qty in self.side(side)[:depth]]
+            for side in ("0", "1")
+        )
 
     def same_as(self, truth, depth=None):
         """Whether a `truth` answer says the same."""

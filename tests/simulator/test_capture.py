@@ -19,8 +19,8 @@ def recorded(path):
 
 
 def body(frame):
-    symbol = frame[frame.index(b"\x0155=") + 1:].split(b"\x01")[0]
-    return symbol, frame[frame.index(b"\x01268="):frame.rindex(b"\x0110=")]
+    symbol = frame[frame.index(b"\x0155=") + 1 :].split(b"\x01")[0]
+    return symbol, frame[frame.index(b"\x01268=") : frame.rindex(b"\x0110=")]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -33,8 +33,9 @@ def test_served_as_recorded(tmp_path, captures, name):
         client.send("x", [(320, "R"), (559, 4)])
         listing = client.message()
         rows = {row[55]: (int(row[2349]), int(row[5010])) for row in groups(listing, 55)}
-        client.subscribe("MINE", *rows, types=(0, 1, 2) if name.endswith("l2") else (0, 1),
-                         level="Y" if name.endswith("l2") else "N")
+        client.subscribe(
+            "MINE", *rows, types=(0, 1, 2) if name.endswith("l2") else (0, 1), level="Y" if name.endswith("l2") else "N"
+        )
         received = []
         while len(received) < len(expected):
             frame = client.frame()
@@ -66,9 +67,13 @@ def test_late_subscriber_gets_the_present_book(tmp_path, captures):
 
 def test_bad_captures_are_one_clear_error(tmp_path):
     whole = b"8=FIX.4.4\x019=5\x0135=0\x0110=163\x01"
-    for name, data, word in [("absent.fix", None, "cannot be read"), ("empty.fix", b"", "no instrument list"),
-                             ("cut.fix.gz", gzip.compress(whole * 99)[:-12], "cannot be read"),
-                             ("plain.fix.gz", whole, "cannot be read"), ("other.fix", whole, "no instrument list")]:
+    for name, data, word in [
+        ("absent.fix", None, "cannot be read"),
+        ("empty.fix", b"", "no instrument list"),
+        ("cut.fix.gz", gzip.compress(whole * 99)[:-12], "cannot be read"),
+        ("plain.fix.gz", whole, "cannot be read"),
+        ("other.fix", whole, "no instrument list"),
+    ]:
         path = tmp_path / name
         if data is not None:
             path.write_bytes(data)

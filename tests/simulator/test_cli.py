@@ -12,13 +12,30 @@ from tests.simulator.venue import ROOT, Client, running_venue, value
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, "-m", "kfix_md.simulator", *arguments], capture_output=True, text=True,
-                          timeout=30, cwd=ROOT, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "kfix_md.simulator", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=ROOT,
+        check=False,
+    )
 
 
 def test_ready_line_and_statistics(tmp_path):
-    done = run("--symbols", "1", "--port-base", "0", "--seconds", "0.3", "--json", "--tls-dir", str(tmp_path / "t"),
-               "--control", str(tmp_path / "c"))
+    done = run(
+        "--symbols",
+        "1",
+        "--port-base",
+        "0",
+        "--seconds",
+        "0.3",
+        "--json",
+        "--tls-dir",
+        str(tmp_path / "t"),
+        "--control",
+        str(tmp_path / "c"),
+    )
     ready, stats = map(json.loads, done.stdout.splitlines())
     assert done.returncode == 0 and ready["ready"] and ready["ca"] == str(tmp_path / "t" / "ca.pem")
     assert set(ready["ports"]) == set(stats["services"]) == {"spot-l2", "derivatives-l2", "derivatives-l3", "spot-l3"}
@@ -28,7 +45,8 @@ def test_ready_line_and_statistics(tmp_path):
 
 def test_default_port_offsets(tmp_path):
     import socket
-    for base in range(21000, 60000, 1111):          # the first free stretch
+
+    for base in range(21000, 60000, 1111):  # the first free stretch
         taken = False
         for offset in (0, 2, 4, 5):
             with socket.socket() as probe:
@@ -39,22 +57,34 @@ def test_default_port_offsets(tmp_path):
     assert list(json.loads(done.stdout)["ports"].values()) == [base, base + 2, base + 4, base + 5]
 
 
-@pytest.mark.parametrize(("arguments", "word"), [
-    ([], "nothing to serve"), (["--capture", "/nowhere/x.fix"], "cannot be read"),
-    (["--symbols", "1", "--faults", "/nowhere/f.toml"], "cannot be read"),
-    (["--symbols", "1", "--control", "/nowhere/c"], "control socket"),
-    (["--symbols", "1", "--tls-dir", "/proc/nowhere"], "certificates"),
-    (["--symbols", "1", "--host", "192.0.2.1"], "cannot be opened"),
-    (["--symbols", "1", "--speed", "fast"], "max"), (["--symbols", "1", "--rollover-at", "22h"], "HH:MM:SS")])
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "nothing to serve"),
+        (["--capture", "/nowhere/x.fix"], "cannot be read"),
+        (["--symbols", "1", "--faults", "/nowhere/f.toml"], "cannot be read"),
+        (["--symbols", "1", "--control", "/nowhere/c"], "control socket"),
+        (["--symbols", "1", "--tls-dir", "/proc/nowhere"], "certificates"),
+        (["--symbols", "1", "--host", "192.0.2.1"], "cannot be opened"),
+        (["--symbols", "1", "--speed", "fast"], "max"),
+        (["--symbols", "1", "--rollover-at", "22h"], "HH:MM:SS"),
+    ],
+)
 def test_mistakes_are_one_line(arguments, word):
     done = run("--port-base", "0", *arguments)
     assert done.returncode == 2 and word in done.stderr and "Traceback" not in done.stderr
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize(("text", "word"), [
-    ("[[fault]]\ncmd = 'explode'", "unknown cmd"), ("fault = [", "not TOML"), ("[faults]\nx = 1", "unknown table"),
-    ("[[fault]]\nat = 'noon'\ncmd = 'drop'", "seconds")])
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("[[fault]]\ncmd = 'explode'", "unknown cmd"),
+        ("fault = [", "not TOML"),
+        ("[faults]\nx = 1", "unknown table"),
+        ("[[fault]]\nat = 'noon'\ncmd = 'drop'", "seconds"),
+    ],
+)
 def test_bad_scripts(tmp_path, text, word):
     path = tmp_path / "faults.toml"
     path.write_text(text)
@@ -102,6 +132,7 @@ def test_a_script_runs(tmp_path):
 
 def test_rollover_at_a_time_of_day(tmp_path):
     import time
+
     at = time.strftime("%H:%M:%S", time.gmtime(time.time() + 2))
     with running_venue(tmp_path, "--symbols", "1", "--rollover-at", at, "--rollover-form", "fin", tls=False) as venue:
         client = Client(venue, "spot-l2")

@@ -127,7 +127,7 @@ def count(frame):
 
 
 RAW = {  # what the spoiled bytes must look like
-    "checksum": lambda f: (sum(f[:f.rindex(b"10=")]) + 1) % 256 == int(f[-4:-1]),
+    "checksum": lambda f: (sum(f[: f.rindex(b"10=")]) + 1) % 256 == int(f[-4:-1]),
     "checksum_256": lambda f: f.endswith(b"\x0110=256\x01"),
     "body_short": lambda f: size(f) == true_size(f) - 5,
     "body_long": lambda f: size(f) == true_size(f) + 20,
@@ -137,7 +137,7 @@ RAW = {  # what the spoiled bytes must look like
     "eight_bits": lambda f: b"\xff\xfe\x80" in f,
     "tag": lambda f: b"\x014garbled9=" in f and sound(f),
     "first_three": lambda f: f.split(b"\x01")[2][:3] == b"34=" and sound(f),
-    "noise": lambda f: f.startswith(b"noise") and sound(f[f.index(b"8=FIX"):]),
+    "noise": lambda f: f.startswith(b"noise") and sound(f[f.index(b"8=FIX") :]),
     "begin": lambda f: f.startswith(b"8=FIX.4.2\x01") and sound(f),
     "sender": lambda f: b"\x0149=SOMEONE\x01" in f and sound(f),
     "target": lambda f: b"\x0156=SOMEONE\x01" in f and sound(f),
@@ -240,8 +240,26 @@ def test_rollover_forms(quiet, live, form):
         assert (value(reply, 35), value(reply, 34)) == ("A", "1")
 
 
-@pytest.mark.parametrize("variant", ["heartbeat", "high", "reset", "logout", "close", "none", "time", "before",
-                                     "next_equal", "next_low", "next_high", "length", "begin", "sender", "target"])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "heartbeat",
+        "high",
+        "reset",
+        "logout",
+        "close",
+        "none",
+        "time",
+        "before",
+        "next_equal",
+        "next_low",
+        "next_high",
+        "length",
+        "begin",
+        "sender",
+        "target",
+    ],
+)
 def test_replies_to_a_logon(quiet, variant):
     client = Client(quiet, "spot-l3", f"L-{variant}")
     quiet.control("logon", service="spot-l3", variant=variant)
@@ -252,10 +270,19 @@ def test_replies_to_a_logon(quiet, variant):
         client.close()
         return
     text = frame.decode()
-    shows = {"heartbeat": "\x01108=30\x01", "high": "\x0134=6\x01", "reset": "\x01141=Y\x01", "logout": "\x0135=5\x01",
-             "before": "\x0135=0\x01", "next_equal": "\x01789=2\x01", "next_low": "\x01789=1\x01",
-             "next_high": "\x01789=3\x01", "begin": "8=FIX.4.2\x01", "sender": "\x0149=SOMEONE\x01",
-             "target": "\x0156=SOMEONE\x01"}
+    shows = {
+        "heartbeat": "\x01108=30\x01",
+        "high": "\x0134=6\x01",
+        "reset": "\x01141=Y\x01",
+        "logout": "\x0135=5\x01",
+        "before": "\x0135=0\x01",
+        "next_equal": "\x01789=2\x01",
+        "next_low": "\x01789=1\x01",
+        "next_high": "\x01789=3\x01",
+        "begin": "8=FIX.4.2\x01",
+        "sender": "\x0149=SOMEONE\x01",
+        "target": "\x0156=SOMEONE\x01",
+    }
     assert shows.get(variant, "\x0135=A\x01") in text
     assert sound(frame) == (variant != "length")
     client.close()
@@ -270,7 +297,7 @@ def test_logon_reply_too_low(quiet):
     quiet.control("logon", service="spot-l3", variant="low")
     client, client_seq = Client(quiet, "spot-l3", "L-low"), 3
     client.seq = client_seq
-    assert value(client.logon(reset=None), 34) == "2"       # the Logout was 2 already
+    assert value(client.logon(reset=None), 34) == "2"  # the Logout was 2 already
     client.close()
 
 
@@ -415,11 +442,16 @@ def test_late_messages_after_unsubscribing(quiet, live):
 
 def test_mistakes_are_answers(quiet):
     control = quiet.control
-    for request, word in [({"cmd": "nothing"}, "no such command"), ({"cmd": "truth", "symbol": "X"}, "no such symbol"),
-                          ({"cmd": "gap", "answer": "maybe"}, "no such answer"), ({"cmd": "truth"}, "symbol"),
-                          ({"cmd": "gap", "sender": "NOBODY"}, "no such session"), ([], "no such command"),
-                          ({"cmd": "rollover", "form": "gently"}, "no such form"),
-                          ({"cmd": "gap", "service": "fx"}, "no such service")]:
+    for request, word in [
+        ({"cmd": "nothing"}, "no such command"),
+        ({"cmd": "truth", "symbol": "X"}, "no such symbol"),
+        ({"cmd": "gap", "answer": "maybe"}, "no such answer"),
+        ({"cmd": "truth"}, "symbol"),
+        ({"cmd": "gap", "sender": "NOBODY"}, "no such session"),
+        ([], "no such command"),
+        ({"cmd": "rollover", "form": "gently"}, "no such form"),
+        ({"cmd": "gap", "service": "fx"}, "no such service"),
+    ]:
         answer = control.request(request)
         assert not answer["ok"] and word in answer["error"], request
     control._socket.sendall(b"{not json\n")

@@ -28,8 +28,13 @@ def test_all_views_of_one_market_agree(tmp_path, name, options):
             for depth, client in clients.items():
                 client.logon()
                 known = precisions(client)
-                client.subscribe("M", *known, depth=depth, level="Y" if level == "L2" else "N",
-                                 types=(0, 1, 2) if level == "L2" else (0, 1))
+                client.subscribe(
+                    "M",
+                    *known,
+                    depth=depth,
+                    level="Y" if level == "L2" else "N",
+                    types=(0, 1, 2) if level == "L2" else (0, 1),
+                )
                 for symbol, precision in known.items():
                     books[depth, symbol] = PlainBook(level, *precision)
             for turn in range(8):
@@ -39,8 +44,9 @@ def test_all_views_of_one_market_agree(tmp_path, name, options):
                 received = follow(client, depth, books)
                 assert received > 20
             for (depth, symbol), book in books.items():
-                truth = venue.control.truth(symbol, level, sender=f"T{depth}", service=service,
-                                            seq=venue_seq(venue, service, f"T{depth}"))
+                truth = venue.control.truth(
+                    symbol, level, sender=f"T{depth}", service=service, seq=venue_seq(venue, service, f"T{depth}")
+                )
                 assert book.same_as(truth, depth or None)
                 assert not depth or all(len(side) <= depth for side in book.totals())
                 assert book.checked > 20 if depth in (0, 10, 25) else book.checked == 0
@@ -66,15 +72,18 @@ def follow(client, depth, books):
 @pytest.mark.parametrize("venue_name", ["spot", "derivatives"])
 def test_engine_keeps_price_time_priority(venue_name):
     """No book is ever crossed; trades fill the oldest order of the best price; quantity is conserved."""
-    (instrument, fair), = instruments(venue_name, 1)
+    ((instrument, fair),) = instruments(venue_name, 1)
     market = Market(instrument, venue_name, fair, seed=7, orders=20)
     opening = market.open(10**18)
     market.book.apply(opening)
     market.levels.apply(level_entries(opening, market.book, market.levels, 0))
     for step in range(3000):
         before = {ident: order for ident, order in market.book.orders.items()}
-        fronts = {side: market.book.queues[side][market.book.sides[side].best(1)[0]][0].ident
-                  for side in (BID, OFFER) if market.book.sides[side].prices}
+        fronts = {
+            side: market.book.queues[side][market.book.sides[side].best(1)[0]][0].ident
+            for side in (BID, OFFER)
+            if market.book.sides[side].prices
+        }
         decision = market.decide(10**18 + step * 1000)
         if decision.trades:
             maker_side = OFFER if decision.trades[0].aggressor == 1 else BID
@@ -92,7 +101,7 @@ def test_engine_keeps_price_time_priority(venue_name):
 
 def test_books_revert():
     """Undo returns exactly to every earlier state, queue order included."""
-    (instrument, fair), = instruments("derivatives", 1)
+    ((instrument, fair),) = instruments("derivatives", 1)
     market = Market(instrument, "derivatives", fair, seed=3, orders=15)
     market.book.apply(market.open(10**18))
     states, undos = [market.book.copy()], []
@@ -107,11 +116,30 @@ def test_books_revert():
 
 def test_worked_example_of_the_checksum():
     """The documented L2 example: 3341325816 after the update of the best offer."""
-    prices = ["28013.0", "28039.8", "28066.5", "28093.3", "28120.0", "28146.7", "28173.5", "28200.2", "28227.0",
-              "28253.7"]
-    bids = [("28003.0", "0.001"), ("27999.9", "0.00096375"), ("27969.9", "0.73860423"), ("27700.1", "0.0035"),
-            ("27573.2", "0.0032"), ("27137.4", "0.01"), ("27091.3", "0.004"), ("26729.4", "0.001"),
-            ("26702.6", "0.001"), ("26675.9", "0.001")]
+    prices = [
+        "28013.0",
+        "28039.8",
+        "28066.5",
+        "28093.3",
+        "28120.0",
+        "28146.7",
+        "28173.5",
+        "28200.2",
+        "28227.0",
+        "28253.7",
+    ]
+    bids = [
+        ("28003.0", "0.001"),
+        ("27999.9", "0.00096375"),
+        ("27969.9", "0.73860423"),
+        ("27700.1", "0.0035"),
+        ("27573.2", "0.0032"),
+        ("27137.4", "0.01"),
+        ("27091.3", "0.004"),
+        ("26729.4", "0.001"),
+        ("26702.6", "0.001"),
+        ("26675.9", "0.001"),
+    ]
     from kfix_md.simulator.book import NEW, UPDATE, Entry
     from kfix_md.simulator.wire import number, scaled
 

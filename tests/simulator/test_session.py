@@ -12,8 +12,9 @@ from tests.simulator.venue import Client, running_venue, value, venue  # noqa: F
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory):
     """A venue without TLS that does not move, with small 35=y fragments."""
-    with running_venue(tmp_path_factory.mktemp("venue"), "--symbols", "5", "--rate", "0", "--fragment", "2",
-                       tls=False) as running:
+    with running_venue(
+        tmp_path_factory.mktemp("venue"), "--symbols", "5", "--rate", "0", "--fragment", "2", tls=False
+    ) as running:
         yield running
 
 
@@ -48,6 +49,7 @@ def test_logon_list_subscribe_over_tls(venue):  # noqa: F811
 
 def test_certificate_is_for_this_host_and_tls_1_3_only(venue):  # noqa: F811
     import socket
+
     context = ssl.create_default_context(cafile=venue.ca)
     for name, fails in [("127.0.0.1", False), ("::1", False), ("localhost", False), ("fix.kraken.com", True)]:
         raw = socket.create_connection(("127.0.0.1", venue.ports["spot-l3"]))
@@ -122,10 +124,16 @@ def test_nonsense_harms_nobody(client, quiet):
     """Whatever a client says, the venue and the other clients go on."""
     other = Client(quiet, "spot-l2", "WITNESS")
     other.logon()
-    for kind, fields in [("V", [(262, "A"), (263, 1), (264, "ten"), (267, 1), (269, 0)]), ("2", [(7, "x"), (16, "y")]),
-                         ("x", [(320, "\xff"), (559, 0), (55, "\xfe")]), ("4", [(123, "Y"), (36, "z")]), ("*", []),
-                         ("g", [(335, ""), (263, "")]), ("1", []),
-                         ("V", [(262, "B"), (263, 1), (264, 0), (267, 0), (269, 0)])]:
+    for kind, fields in [
+        ("V", [(262, "A"), (263, 1), (264, "ten"), (267, 1), (269, 0)]),
+        ("2", [(7, "x"), (16, "y")]),
+        ("x", [(320, "\xff"), (559, 0), (55, "\xfe")]),
+        ("4", [(123, "Y"), (36, "z")]),
+        ("*", []),
+        ("g", [(335, ""), (263, "")]),
+        ("1", []),
+        ("V", [(262, "B"), (263, 1), (264, 0), (267, 0), (269, 0)]),
+    ]:
         client.send(kind, fields)
     client.send("0", seq="nine")
     other.send("1", [(112, "STILL")])
@@ -165,24 +173,39 @@ def test_instrument_lists(client):
     client.send("x", [(320, "ALL"), (559, 4)])
     parts = [client.message() for _ in range(3)]
     assert [(value(p, 146), value(p, 393), value(p, 893)) for p in parts] == [
-        ("2", "5", "N"), ("2", "5", "N"), ("1", "5", "Y")]
+        ("2", "5", "N"),
+        ("2", "5", "N"),
+        ("1", "5", "Y"),
+    ]
     rows = [row for part in parts for row in groups(part, 55)]
     assert {"BTC/USD", "ETH/USD"} <= {row[55] for row in rows}
     assert all({562, 5010, 5011, 2349, 5022, 5032} <= set(row) for row in rows)
     client.send("x", [(320, "ONE"), (559, 0), (55, "ETH/USD")])
     one = client.message()
     assert (value(one, 55), value(one, 2349), value(one, 5010), value(one, 5022)) == ("ETH/USD", "2", "8", "0.01")
-    for fields, result in [([(559, 0), (55, "NO/PE")], "2"), ([(559, 1), (167, "FUT")], "2"), ([(559, 9)], "1"),
-                           ([(559, 0)], "1")]:
+    for fields, result in [
+        ([(559, 0), (55, "NO/PE")], "2"),
+        ([(559, 1), (167, "FUT")], "2"),
+        ([(559, 9)], "1"),
+        ([(559, 0)], "1"),
+    ]:
         client.send("x", [(320, "NO"), *fields])
         assert value(client.message(), 560) == result
     client.send("x", [(320, "TYPE"), (559, 1), (167, "CASH")])
     assert value(client.message(), 393) == "5"
 
 
-@pytest.mark.parametrize(("reason", "change"), [
-    ("5", {"depth": 7}), ("8", {"types": (0,)}), ("8", {"types": (1, 2)}), ("8", {"types": (0, 1, 7)}),
-    ("B", {"level": "N"}), ("0", {"symbols": ["BTC/EUR"]})])
+@pytest.mark.parametrize(
+    ("reason", "change"),
+    [
+        ("5", {"depth": 7}),
+        ("8", {"types": (0,)}),
+        ("8", {"types": (1, 2)}),
+        ("8", {"types": (0, 1, 7)}),
+        ("B", {"level": "N"}),
+        ("0", {"symbols": ["BTC/EUR"]}),
+    ],
+)
 def test_refused_subscriptions(client, reason, change):
     change = {"depth": 0, "types": (0, 1), "level": "Y", "symbols": ["BTC/USD"], **change}
     client.subscribe("BAD", *change.pop("symbols"), **change)

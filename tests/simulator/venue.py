@@ -1,7 +1,7 @@
 """Fixtures and helpers: a venue in its own process, and a plain FIX client that shares nothing with the package.
 
-    with running_venue(tmp_path, "--symbols", "4", "--rate", "200") as venue:
-        venue.ports["spot-l2"], venue.ca, venue.control("gap", service="spot-l2", count=3)
+with running_venue(tmp_path, "--symbols", "4", "--rate", "200") as venue:
+    venue.ports["spot-l2"], venue.ca, venue.control("gap", service="spot-l2", count=3)
 """
 
 import contextlib
@@ -20,8 +20,12 @@ import pytest
 from kfix_md.simulator.control import Control
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGETS = {"spot-l2": "KRAKEN-MD", "spot-l3": "KRAKEN-MD",
-           "derivatives-l2": "KRAKEN-DRV-MD", "derivatives-l3": "KRAKEN-DRV-MD"}
+TARGETS = {
+    "spot-l2": "KRAKEN-MD",
+    "spot-l3": "KRAKEN-MD",
+    "derivatives-l2": "KRAKEN-DRV-MD",
+    "derivatives-l3": "KRAKEN-DRV-MD",
+}
 
 
 class RunningVenue:
@@ -36,9 +40,17 @@ class RunningVenue:
 def running_venue(directory, *options, tls=True):
     """Start `kfix simulate` on free ports with a control socket (and TLS); it ends with the block."""
     directory = Path(directory)
-    short = tempfile.mkdtemp(prefix="kfix-")        # a unix socket's path is at most 107 bytes
-    arguments = [sys.executable, "-m", "kfix_md.simulator", "--port-base", "0",
-                 "--control", f"{short}/control", *options]
+    short = tempfile.mkdtemp(prefix="kfix-")  # a unix socket's path is at most 107 bytes
+    arguments = [
+        sys.executable,
+        "-m",
+        "kfix_md.simulator",
+        "--port-base",
+        "0",
+        "--control",
+        f"{short}/control",
+        *options,
+    ]
     if tls:
         arguments += ["--tls-dir", str(directory / "tls")]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
@@ -89,9 +101,14 @@ class Client:
         number = self.seq if seq is None else seq
         if seq is None:
             self.seq += 1
-        body = [(35, kind), (34, number), (49, header.get("sender", self.sender)),
-                (52, time.strftime("%Y%m%d-%H:%M:%S.000", time.gmtime())),
-                (56, header.get("target", TARGETS[self.service])), *fields]
+        body = [
+            (35, kind),
+            (34, number),
+            (49, header.get("sender", self.sender)),
+            (52, time.strftime("%Y%m%d-%H:%M:%S.000", time.gmtime())),
+            (56, header.get("target", TARGETS[self.service])),
+            *fields,
+        ]
         text = "".join(f"{tag}={value}\x01" for tag, value in body).encode()
         text = b"8=FIX.4.4\x019=%d\x01" % len(text) + text
         self.socket.sendall(text + b"10=%03d\x01" % (sum(text) % 256))
@@ -103,8 +120,20 @@ class Client:
 
     def subscribe(self, request, *symbols, depth=0, types=(0, 1), level="Y"):
         """Send one V."""
-        self.send("V", [(262, request), (263, 1), (264, depth), (265, 1), (266, level), (267, len(types)),
-                        *((269, kind) for kind in types), (146, len(symbols)), *((55, symbol) for symbol in symbols)])
+        self.send(
+            "V",
+            [
+                (262, request),
+                (263, 1),
+                (264, depth),
+                (265, 1),
+                (266, level),
+                (267, len(types)),
+                *((269, kind) for kind in types),
+                (146, len(symbols)),
+                *((55, symbol) for symbol in symbols),
+            ],
+        )
 
     def frame(self, timeout=10):
         """The next whole frame as bytes; None when the venue closed or said nothing in time."""
@@ -113,7 +142,7 @@ class Client:
             end = self.buffer.find(b"\x0110=")
             stop = self.buffer.find(b"\x01", end + 1) if end >= 0 else -1
             if stop >= 0:
-                frame, self.buffer = self.buffer[:stop + 1], self.buffer[stop + 1:]
+                frame, self.buffer = self.buffer[: stop + 1], self.buffer[stop + 1 :]
                 return frame
             try:
                 data = self.socket.recv(1 << 16)
@@ -134,8 +163,10 @@ class Client:
         assert int(frame[-4:-1]) == sum(frame[:-7]) % 256, "checksum"
         head, length, _ = frame.split(b"\x01", 2)
         assert int(length[2:]) == len(frame) - len(head) - len(length) - 2 - 7, "body length"
-        return [(int(tag), value) for tag, _, value in
-                (piece.partition("=") for piece in frame.decode().rstrip("\x01").split("\x01"))]
+        return [
+            (int(tag), value)
+            for tag, _, value in (piece.partition("=") for piece in frame.decode().rstrip("\x01").split("\x01"))
+        ]
 
     def until(self, kind, timeout=10, count=1):
         """All messages up to the `count`-th of a type."""

@@ -10,8 +10,12 @@ from tests.streams.wire import clock, frame, iso, number, stamp
 
 SERVICES = ("spot-l2", "derivatives-l2", "derivatives-l3", "spot-l3")
 HEADERS = (
-    (34, 49, 52, 56), (49, 56, 34, 52), (34, 56, 49, 52),
-    (49, 34, 52, 56), (52, 34, 49, 56), (56, 52, 49, 34),
+    (34, 49, 52, 56),
+    (49, 56, 34, 52),
+    (34, 56, 49, 52),
+    (49, 34, 52, 56),
+    (52, 34, 49, 56),
+    (56, 52, 49, 34),
 )
 #: 23:59:58 on 29 February: the streams cross midnight, into March
 START_NS = 1_709_251_198_000_000_000
@@ -52,8 +56,12 @@ class Writer:
         """One frame; the header order is the session's, or another one every time."""
         self.seq += 1
         spot = self.service.startswith("spot")
-        head = {34: str(self.seq), 49: "KRAKEN-MD" if spot else "KRAKEN-DRV-MD", 52: stamp(self.now_ns),
-                56: "MYCOMPID" if spot else "MYCOMPID_DRV"}
+        head = {
+            34: str(self.seq),
+            49: "KRAKEN-MD" if spot else "KRAKEN-DRV-MD",
+            52: stamp(self.now_ns),
+            56: "MYCOMPID" if spot else "MYCOMPID_DRV",
+        }
         order = self.header or self.rng.choice(HEADERS)
         self.frames.append(frame(kind, [*((tag, head[tag]) for tag in order), *pairs]))
 
@@ -75,8 +83,13 @@ class Writer:
         name = row.id or f"{'BO'[row.side]}{price}"
         event_ns = row.event_ns or self.now_ns - self.rng.randrange(-5, 40) * 10**6
         pairs = [(279, str(row.action))] if kind == "X" else []
-        pairs += [(269, str(row.side)), (278, name), (270, price),
-                  (271, number(row.qty, instrument.qty_precision)), (273, clock(event_ns))]
+        pairs += [
+            (269, str(row.side)),
+            (278, name),
+            (270, price),
+            (271, number(row.qty, instrument.qty_precision)),
+            (273, clock(event_ns)),
+        ]
         if row.side == TRADE:
             return [*pairs, (40, self.rng.choice("12")), (2446, self.rng.choice("12"))]
         if row.queue_ns:
@@ -107,8 +120,15 @@ def open_session(writer: Writer, markets: list[Market]) -> None:
     for market in markets:
         seen = market.instrument
         tick = number(seen.tick, seen.price_precision)
-        groups += [(55, seen.symbol), (562, number(1, seen.qty_precision)), (5010, str(seen.qty_precision)),
-                   (5011, "0.0001"), (2349, str(seen.price_precision)), (5022, tick), (5032, "1")]
+        groups += [
+            (55, seen.symbol),
+            (562, number(1, seen.qty_precision)),
+            (5010, str(seen.qty_precision)),
+            (5011, "0.0001"),
+            (2349, str(seen.price_precision)),
+            (5022, tick),
+            (5032, "1"),
+        ]
     writer.send("y", [(320, "SLR1"), (322, "1"), (560, "0"), (146, str(len(markets))), *groups])
     if writer.service.startswith("spot"):
         writer.send("h", [(335, "TSR1"), (336, "SESSION"), (340, "2")])
@@ -138,9 +158,20 @@ def incremental(writer: Writer, market: Market, req_id: str, max_entries: int, t
 
 
 def generate(
-    service: str = "spot-l2", *, symbols: int = 4, messages: int = 1000, depth: int = 25, seed: int = 1,
-    header: tuple[int, ...] | None = HEADERS[0], max_entries: int = 8, id_kind: str = "", per_level: int = 3,
-    empties: bool = True, admin: bool = True, gap_ms: float = 3.0, start_ns: int = START_NS,
+    service: str = "spot-l2",
+    *,
+    symbols: int = 4,
+    messages: int = 1000,
+    depth: int = 25,
+    seed: int = 1,
+    header: tuple[int, ...] | None = HEADERS[0],
+    max_entries: int = 8,
+    id_kind: str = "",
+    per_level: int = 3,
+    empties: bool = True,
+    admin: bool = True,
+    gap_ms: float = 3.0,
+    start_ns: int = START_NS,
     logout: bool = True,
 ) -> Stream:
     """A session of one service with `messages` incrementals over `symbols` books of `depth` levels a side.

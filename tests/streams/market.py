@@ -78,7 +78,7 @@ class Market:
 
     def quantity(self) -> int:
         """A quantity of the instrument: small, large, or with all its decimals."""
-        unit = 10 ** self.instrument.qty_precision
+        unit = 10**self.instrument.qty_precision
         draw = self.rng.random()
         if draw < 0.4 and unit > 1:
             return self.rng.randrange(1, 50 * unit)
@@ -108,10 +108,14 @@ class Market:
 
     def crc(self) -> int:
         """5041: digits of price and quantity, ten best offers then ten best bids."""
-        return zlib.crc32("".join(
-            f"{price}{qty}" for side in (OFFER, BID) for price in self.ten(side)
-            for qty in self.quantities(side, price)
-        ).encode())
+        return zlib.crc32(
+            "".join(
+                f"{price}{qty}"
+                for side in (OFFER, BID)
+                for price in self.ten(side)
+                for qty in self.quantities(side, price)
+            ).encode()
+        )
 
     def fill(self, now_ns: int) -> None:
         """The market opens: `depth` levels on each side, some prices left out."""
@@ -248,9 +252,7 @@ class L2Market(Market):
 class L3Market(Market):
     """A book by order; orders of one price are queued by the time they joined the queue."""
 
-    def __init__(
-        self, instrument: Instrument, rng: random.Random, depth: int, id_kind: str, per_level: int
-    ) -> None:
+    def __init__(self, instrument: Instrument, rng: random.Random, depth: int, id_kind: str, per_level: int) -> None:
         super().__init__(instrument, rng, depth)
         self.id_kind, self.per_level = id_kind, per_level
         self.orders: dict[str, Resting] = {}
@@ -300,8 +302,10 @@ class L3Market(Market):
 
     def snapshot(self) -> list[Row]:
         """Every order, in no particular order of queue: 5273 says which."""
-        rows = [Row(NEW, order.side, order.price, order.qty, order_id, order.event_ns, order.queue_ns)
-                for order_id, order in self.orders.items()]
+        rows = [
+            Row(NEW, order.side, order.price, order.qty, order_id, order.event_ns, order.queue_ns)
+            for order_id, order in self.orders.items()
+        ]
         if self.rng.random() < 0.5:
             self.rng.shuffle(rows)
         return rows
