@@ -5,7 +5,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
-from kfix_md.simulator import requests, wire
+from kfix_md.simulator import logons, requests, wire
 from kfix_md.simulator.lines import Subscription
 from kfix_md.simulator.sender import Peer, Sender, Sent
 
@@ -207,7 +207,7 @@ class Acceptor(Sender, asyncio.Protocol):
         self.peer.session, self.logged_on = self, True
         self.service.count("logons")
         variant = self.service.take_logon_fault()
-        if variant and self.faults.logon(variant, reset):
+        if variant and logons.reply(self, variant, reset):
             return
         self.logon_reply(reset)
         self.venue.log("logged on", session=self.id, sender=self.peer.sender, reset=reset)
@@ -220,8 +220,8 @@ class Acceptor(Sender, asyncio.Protocol):
         if asked and asked.isdigit() and int(asked) < self.peer.outgoing - 1:
             self.resend(int(asked), self.peer.outgoing - 2)
 
-    def logon_reply(self, reset: bool, extra: tuple = ()) -> None:
-        fields = [(98, 0), (108, self.heartbeat_ns // SECOND)]
+    def logon_reply(self, reset: bool, extra: tuple[tuple[int, object], ...] = ()) -> None:
+        fields: list[tuple[int, object]] = [(98, 0), (108, self.heartbeat_ns // SECOND)]
         if reset:
             fields.append((141, "Y"))
         self.send(b"A", [*fields, *extra])

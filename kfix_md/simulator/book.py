@@ -3,7 +3,7 @@
 from bisect import bisect_left, insort
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 BID, OFFER, TRADE = 0, 1, 2
@@ -48,6 +48,8 @@ class Order(NamedTuple):
     text: str
 
 
+#: what one `apply` changed, in order; only the book that made it can read it
+Undo = list[Any]
 _QUEUE = attrgetter("queue_ns", "rank")
 
 
@@ -96,16 +98,16 @@ class L2Book:
         self.sides = (Levels(BID), Levels(OFFER))
         self.qty: tuple[dict[int, int], dict[int, int]] = ({}, {})
 
-    def apply(self, entries: list[Entry]) -> list:
+    def apply(self, entries: list[Entry]) -> Undo:
         """Apply changes in order; returns what `revert` needs."""
-        undo = []
+        undo: Undo = []
         for entry in entries:
             side = entry.side
             undo.append((side, entry.price, self.qty[side].get(entry.price, 0)))
             self._set(side, entry.price, 0 if entry.action == DELETE else entry.qty)
         return undo
 
-    def revert(self, undo: list) -> None:
+    def revert(self, undo: Undo) -> None:
         """Take back one `apply`."""
         for side, price, qty in reversed(undo):
             self._set(side, price, qty)
@@ -149,9 +151,9 @@ class L3Book:
         self.orders: dict[str, Order] = {}
         self._rank = 0
 
-    def apply(self, entries: list[Entry]) -> list:
+    def apply(self, entries: list[Entry]) -> Undo:
         """Apply changes in order; returns what `revert` needs."""
-        undo = []
+        undo: Undo = []
         for entry in entries:
             held = self.orders.get(entry.ident)
             undo.append((entry.ident, held))
@@ -159,7 +161,6 @@ class L3Book:
                 self._take(held)
             if entry.action != DELETE:
                 self._rank += 1
-                keeps = held and held.queue_ns == entry.queue_ns
                 self._put(
                     Order(
                         entry.ident,
@@ -168,13 +169,13 @@ class L3Book:
                         entry.qty,
                         entry.queue_ns,
                         entry.event_ns,
-                        held.rank if keeps else self._rank,
+                        held.rank if held and held.queue_ns == entry.queue_ns else self._rank,
                         f"{entry.price}{entry.qty}",
                     )
                 )
         return undo
 
-    def revert(self, undo: list) -> None:
+    def revert(self, undo: Undo) -> None:
         """Take back one `apply`."""
         for ident, held in reversed(undo):
             now = self.orders.get(ident)

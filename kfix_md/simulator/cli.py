@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -99,7 +100,7 @@ def _clock(_context: click.Context, _option: click.Parameter, value: str | None)
 @click.option("--seconds", type=click.FloatRange(0), default=0.0, help="End after this time; 0: when interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="At the end, print the statistics as JSON.")
 @click.option("--verbose", is_flag=True, help="Log sessions and faults to stderr.")
-def command(script: Path | None, seconds: float, as_json: bool, verbose: bool, **options) -> None:
+def command(script: Path | None, seconds: float, as_json: bool, verbose: bool, **options: Any) -> None:
     """Play Kraken's four market data gateways from a capture or a generated market.
 
     Prints one JSON line with the ports when it is ready.
@@ -112,17 +113,15 @@ def command(script: Path | None, seconds: float, as_json: bool, verbose: bool, *
         click.echo(json.dumps(stats))
 
 
-def _run(script: Path | None, seconds: float, options: dict) -> dict:
+def _run(script: Path | None, seconds: float, options: dict[str, Any]) -> dict[str, Any]:
     try:
         import uvloop
-
-        run = uvloop.run
     except ImportError:
-        run = asyncio.run
-    return run(_main(script, seconds, options))
+        return asyncio.run(_main(script, seconds, options))
+    return uvloop.run(_main(script, seconds, options))
 
 
-async def _main(script: Path | None, seconds: float, options: dict) -> dict:
+async def _main(script: Path | None, seconds: float, options: dict[str, Any]) -> dict[str, Any]:
     from kfix_md.simulator import script as scripts
     from kfix_md.simulator.commands import Commands, serve
     from kfix_md.simulator.venue import Config, Venue

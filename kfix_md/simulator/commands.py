@@ -15,10 +15,13 @@ from kfix_md.simulator.lines import Line
 from kfix_md.simulator.service import Service
 from kfix_md.simulator.venue import Venue
 
-COMMANDS: dict[str, Callable[["Commands", dict], Any]] = {}
+Request = dict[str, Any]
+Answer = dict[str, Any]
+Command = Callable[["Commands", Request], Answer | None]
+COMMANDS: dict[str, Command] = {}
 
 
-def command(function: Callable[["Commands", dict], Any]) -> Callable[["Commands", dict], Any]:
+def command(function: Command) -> Command:
     """Register a method as the command of its name."""
     COMMANDS[function.__name__.rstrip("_")] = function
     return function
@@ -32,7 +35,7 @@ class Commands:
 
         self.venue = venue
 
-    def run(self, request: dict) -> dict:
+    def run(self, request: Request) -> Answer:
         """One request; a fault in it is an answer with `ok` false and `error`, never an exception."""
         name = request.get("cmd") if isinstance(request, dict) else None
         if name not in COMMANDS:
@@ -44,7 +47,7 @@ class Commands:
 
     # who is meant ----------------------------------------------------------------------------------------
 
-    def services(self, request: dict) -> list[Service]:
+    def services(self, request: Request) -> list[Service]:
         name = request.get("service")
         if name is None:
             return list(self.venue.services.values())
@@ -52,7 +55,7 @@ class Commands:
             raise ValueError(f"no such service: {name} (one of {', '.join(self.venue.services)})")
         return [self.venue.services[name]]
 
-    def sessions(self, request: dict) -> list[Acceptor]:
+    def sessions(self, request: Request) -> list[Acceptor]:
         wanted, sender = request.get("session"), request.get("sender")
         found = [
             session
@@ -64,7 +67,7 @@ class Commands:
             raise ValueError("no such session is logged on")
         return found
 
-    def lines(self, request: dict) -> list[tuple[Service, Line]]:
+    def lines(self, request: Request) -> list[tuple[Service, Line]]:
         symbol = request["symbol"]
         level = request.get("level")
         found = [
@@ -79,7 +82,7 @@ class Commands:
     # what is true ----------------------------------------------------------------------------------------
 
     @command
-    def truth(self, request: dict) -> dict:
+    def truth(self, request: Request) -> Answer:
         """The book of `symbol` (`level` L2 by default) now, or after MsgSeqNum `seq` of a session
         (`session` id, or `sender`, or the only one on the service); `depth` 0 is all of it."""
         request = {"level": "L2", **request}
@@ -103,7 +106,7 @@ class Commands:
         if int(request["seq"]) >= session.peer.outgoing:
             raise ValueError(f"{session.id} has only sent up to {session.peer.outgoing - 1}")
         book = line.book_at(spot[1]) if spot else None
-        if book is None:
+        if book is None or spot is None:
             raise ValueError(f"{request['symbol']} at {request['seq']} of {session.id} is not known any more")
         return {
             "service": service.name,
@@ -114,7 +117,7 @@ class Commands:
         }
 
     @command
-    def stats(self, request: dict) -> dict:
+    def stats(self, request: Request) -> Answer:
         """Messages by session, faults injected with what they lost (`since`: index of the first wanted)."""
         since = int(request.get("since", 0))
         services = {}
@@ -153,13 +156,13 @@ class Commands:
         }
 
     @command
-    def events(self, request: dict) -> dict:
+    def events(self, request: Request) -> Answer:
         """What happened to sessions, the newest `last` of it."""
         events = self.venue.events
         return {"events": list(islice(events, max(0, len(events) - int(request.get("last", 1000))), None))}
 
     @command
-    def symbols(self, request: dict) -> dict:
+    def symbols(self, request: Request) -> Answer:
         """Symbols of each service with precisions and status."""
         return {
             "symbols": {
@@ -177,7 +180,7 @@ class Commands:
         }
 
 
-def book_text(line: Line, book: Book, version: int, request: dict) -> dict:
+def book_text(line: Line, book: Book, version: int, request: Request) -> Answer:
     """A book as exact text: bids and offers, best first, as [price, quantity, orders]; `ints` are the same in
     units of the precisions; with `orders`, every order of an L3 book as [id, price, quantity]."""
     depth = int(request.get("depth", 10 if request.get("top") else 0))

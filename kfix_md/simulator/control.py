@@ -19,22 +19,23 @@ class Control:
         self._socket.connect(str(path))
         self._file = self._socket.makefile("rb")
 
-    def __call__(self, cmd: str, **arguments: Any) -> dict:
+    def __call__(self, cmd: str, **arguments: Any) -> dict[str, Any]:
         """Run a command; its answer, or ControlError."""
         answer = self.request({"cmd": cmd, **arguments})
         if not answer.pop("ok"):
             raise ControlError(answer.get("error", "refused"))
         return answer
 
-    def request(self, request: Any) -> dict:
+    def request(self, request: Any) -> dict[str, Any]:
         """Send one request as it is; the whole answer."""
         self._socket.sendall(json.dumps(request).encode() + b"\n")
         line = self._file.readline()
         if not line:
             raise ControlError("the venue has gone")
-        return json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
-    def truth(self, symbol: str, level: str = "L2", **arguments: Any) -> dict:
+    def truth(self, symbol: str, level: str = "L2", **arguments: Any) -> dict[str, Any]:
         """The venue's own book of a symbol; with `seq` (and `sender` or `session`) at that
         MsgSeqNum."""
         return self("truth", symbol=symbol, level=level, **arguments)

@@ -1,17 +1,18 @@
 """What may be done to messages and connections while the venue runs: every fault a peer can provoke."""
 
 from collections import deque
+from typing import Any
 
 from kfix_md.simulator import rollover as rolling
-from kfix_md.simulator.commands import Commands, command
+from kfix_md.simulator.commands import Answer, Commands, Request, command
 from kfix_md.simulator.edits import EDITS, HARM
-from kfix_md.simulator.faults import LOGON_VARIANTS
+from kfix_md.simulator.logons import LOGON_VARIANTS
 
 # faults on messages ----------------------------------------------------------------------------------
 
 
 @command
-def gap(commands: Commands, request: dict) -> dict:
+def gap(commands: Commands, request: Request) -> Answer:
     """The next `count` messages of the sessions meant are lost; `answer` to the ResendRequest: replay,
     gapfill, mixed or ignore."""
     answer = request.get("answer")
@@ -24,7 +25,7 @@ def gap(commands: Commands, request: dict) -> dict:
 
 
 @command
-def crc(commands: Commands, request: dict) -> None:
+def crc(commands: Commands, request: Request) -> None:
     """The next `count` 5041 of a symbol are wrong."""
     for _, line in commands.lines(request):
         line.on_corrupt = commands.venue._corrupted
@@ -32,7 +33,7 @@ def crc(commands: Commands, request: dict) -> None:
 
 
 @command
-def garble(commands: Commands, request: dict) -> dict:
+def garble(commands: Commands, request: Request) -> Answer:
     """Edit `edit` on the next `count` messages of `types` (letters of 35, default WX) of the sessions meant;
     other keys are options of the edit."""
     sessions = commands.sessions(request)
@@ -42,13 +43,13 @@ def garble(commands: Commands, request: dict) -> dict:
 
 
 @command
-def edits(commands: Commands, request: dict) -> dict:
+def edits(commands: Commands, request: Request) -> Answer:
     """The names of all edits and their harm, and of all variants of the reply to a Logon."""
     return {"edits": {name: HARM[name] for name in EDITS}, "logon": list(LOGON_VARIANTS)}
 
 
 @command
-def resend(commands: Commands, request: dict) -> None:
+def resend(commands: Commands, request: Request) -> None:
     """How ResendRequests are answered from now on: `answer` replay, gapfill, mixed or ignore."""
     if request["answer"] not in ("replay", "gapfill", "mixed", "ignore"):
         raise ValueError(f"no such answer: {request['answer']}")
@@ -59,7 +60,7 @@ def resend(commands: Commands, request: dict) -> None:
 
 
 @command
-def rollover(commands: Commands, request: dict) -> dict:
+def rollover(commands: Commands, request: Request) -> Answer:
     """`form` logout, fin, rst, seqreset, inlogon, restart0, restart1 or silent; logons are then refused for
     `refuse` seconds in the way `how` (close, logout, tcp)."""
     return {
@@ -75,7 +76,7 @@ def rollover(commands: Commands, request: dict) -> dict:
 
 
 @command
-def drop(commands: Commands, request: dict) -> dict:
+def drop(commands: Commands, request: Request) -> Answer:
     """End connections: `how` fin or rst."""
     how = request.get("how", "fin")
     sessions = commands.sessions(request)
@@ -94,7 +95,7 @@ def drop(commands: Commands, request: dict) -> dict:
 
 
 @command
-def logout(commands: Commands, request: dict) -> None:
+def logout(commands: Commands, request: Request) -> None:
     """Send Logout with `text`."""
     for session in commands.sessions(request):
         commands.venue.fault(
@@ -109,14 +110,14 @@ def logout(commands: Commands, request: dict) -> None:
 
 
 @command
-def refuse(commands: Commands, request: dict) -> None:
+def refuse(commands: Commands, request: Request) -> None:
     """Refuse logons for `seconds`: `how` close, logout, tcp or port."""
     for service in commands.services(request):
         service.refuse(float(request.get("seconds", 5)), request.get("how", "close"))
 
 
 @command
-def mute(commands: Commands, request: dict) -> None:
+def mute(commands: Commands, request: Request) -> None:
     """Nothing is read or written for `seconds` (0: until the client goes)."""
     for session in commands.sessions(request):
         commands.venue.fault(
@@ -131,28 +132,28 @@ def mute(commands: Commands, request: dict) -> None:
 
 
 @command
-def delay(commands: Commands, request: dict) -> None:
+def delay(commands: Commands, request: Request) -> None:
     """Output leaves `seconds` later, once."""
     for session in commands.sessions(request):
         session.faults.hold(float(request.get("seconds", 1)))
 
 
 @command
-def small_writes(commands: Commands, request: dict) -> None:
+def small_writes(commands: Commands, request: Request) -> None:
     """Writes of `size` bytes for `seconds`."""
     for session in commands.sessions(request):
         session.faults.small_writes(int(request.get("size", 1)), float(request.get("seconds", 1)))
 
 
 @command
-def slow_reads(commands: Commands, request: dict) -> None:
+def slow_reads(commands: Commands, request: Request) -> None:
     """Nothing is read from the client for `seconds`."""
     for session in commands.sessions(request):
         session.pause_reading(float(request.get("seconds", 1)))
 
 
 @command
-def logon(commands: Commands, request: dict) -> None:
+def logon(commands: Commands, request: Request) -> None:
     """The next Logon on the services meant is answered by a `variant` (see `edits`)."""
     if request.get("variant") not in LOGON_VARIANTS:
         raise ValueError(f"no such variant: {request.get('variant')} (one of {', '.join(LOGON_VARIANTS)})")
@@ -164,7 +165,7 @@ def logon(commands: Commands, request: dict) -> None:
 
 
 @command
-def reject(commands: Commands, request: dict) -> None:
+def reject(commands: Commands, request: Request) -> None:
     """The next `count` subscriptions of `symbol` get 35=Y with 281 `reason`."""
     for service, _ in commands.lines(request):
         queue = service.symbol_rejects.setdefault(request["symbol"], deque())
@@ -172,7 +173,7 @@ def reject(commands: Commands, request: dict) -> None:
 
 
 @command
-def answer(commands: Commands, request: dict) -> None:
+def answer(commands: Commands, request: Request) -> None:
     """The next request of `type` (35; empty: any) gets `with`: j or 3."""
     if request.get("with") not in ("j", "3"):
         raise ValueError("`with` is j or 3")
@@ -181,45 +182,37 @@ def answer(commands: Commands, request: dict) -> None:
 
 
 @command
-def send(commands: Commands, request: dict) -> dict:
+def send(commands: Commands, request: Request) -> Answer:
     """Send a message of `type` with `fields` [[tag, value], ...]; answers its MsgSeqNum by session."""
-    fields = [(int(tag), str(value)) for tag, value in request.get("fields", [])]
-    return {
-        "seqs": {
-            session.id: session.send(str(request["type"]).encode(), fields) for session in commands.sessions(request)
-        }
-    }
+    return _send(commands, request, str(request["type"]), request.get("fields", []))
+
+
+def _send(commands: Commands, request: Request, kind: str, fields: list[list[Any]]) -> Answer:
+    pairs = [(int(tag), str(value)) for tag, value in fields]
+    return {"seqs": {session.id: session.send(kind.encode(), pairs) for session in commands.sessions(request)}}
 
 
 @command
-def j(commands: Commands, request: dict) -> dict:
+def j(commands: Commands, request: Request) -> Answer:
     """Send a BusinessMessageReject of message `ref`."""
-    return send(
-        commands,
-        {
-            **request,
-            "type": "j",
-            "fields": [[45, request.get("ref", 1)], [372, "V"], [380, request.get("reason", 3)], [58, "by order"]],
-        },
-    )
+    fields = [[45, request.get("ref", 1)], [372, "V"], [380, request.get("reason", 3)], [58, "by order"]]
+    return _send(commands, request, "j", fields)
 
 
 @command
-def testrequest(commands: Commands, request: dict) -> dict:
+def testrequest(commands: Commands, request: Request) -> Answer:
     """Send a TestRequest with `id`."""
-    return send(commands, {**request, "type": "1", "fields": [[112, request.get("id", "KFIX")]]})
+    return _send(commands, request, "1", [[112, request.get("id", "KFIX")]])
 
 
 @command
-def resendrequest(commands: Commands, request: dict) -> dict:
+def resendrequest(commands: Commands, request: Request) -> Answer:
     """Send a ResendRequest for `first` to `last` of the client's messages."""
-    return send(
-        commands, {**request, "type": "2", "fields": [[7, request.get("first", 1)], [16, request.get("last", 0)]]}
-    )
+    return _send(commands, request, "2", [[7, request.get("first", 1)], [16, request.get("last", 0)]])
 
 
 @command
-def sequence_reset(commands: Commands, request: dict) -> None:
+def sequence_reset(commands: Commands, request: Request) -> None:
     """SequenceReset: `gap_fill` true or false, to `new`, from `seq` (default: the next number)."""
     for session in commands.sessions(request):
         new = int(request.get("new", session.peer.outgoing + 1))
@@ -232,20 +225,20 @@ def sequence_reset(commands: Commands, request: dict) -> None:
 
 
 @command
-def late(commands: Commands, request: dict) -> None:
+def late(commands: Commands, request: Request) -> None:
     """Unsubscribed streams go on for `seconds` from now on (0: they end at once)."""
     commands.venue.late_seconds = float(request.get("seconds", 0))
 
 
 @command
-def resnapshot(commands: Commands, request: dict) -> None:
+def resnapshot(commands: Commands, request: Request) -> None:
     """A fresh W of a symbol to all its listeners."""
     for _, line in commands.lines(request):
         line.resnapshot()
 
 
 @command
-def clear(commands: Commands, request: dict) -> None:
+def clear(commands: Commands, request: Request) -> None:
     """All orders of a symbol vanish (an empty W)."""
     for _, line in commands.lines(request):
         line.clear()

@@ -1,39 +1,21 @@
-"""What is being done to one session right now: messages lost, spoiled, held back, cut into small writes."""
+"""Applies pending faults to one session: messages lost, edited, delayed or cut into small writes."""
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kfix_md.simulator import wire
-from kfix_md.simulator.edits import EDITS, HARM, SWALLOWS
+from kfix_md.simulator.edits import EDITS, HARM, SWALLOWS, Outgoing
 
 if TYPE_CHECKING:
-    from kfix_md.simulator.acceptor import Acceptor
-
-LOGON_VARIANTS = (
-    "heartbeat",
-    "high",
-    "low",
-    "reset",
-    "logout",
-    "close",
-    "none",
-    "time",
-    "before",
-    "next_equal",
-    "next_low",
-    "next_high",
-    "length",
-    "begin",
-    "sender",
-    "target",
-)
+    from kfix_md.simulator.sender import Sender
 
 
 class Faults:
     """Pending faults of one session. `outgoing` is asked for every message while `active`."""
 
-    def __init__(self, session: "Acceptor") -> None:
+    def __init__(self, session: "Sender") -> None:
         self.session = session
         self.active = False
         self.deaf = False  # nothing is read
@@ -43,7 +25,7 @@ class Faults:
         self._lose = 0
         self._lost: list[int] = []
         self._lost_symbols: set[str] = set()
-        self._edits: deque[tuple[str, bytes, dict]] = deque()
+        self._edits: deque[tuple[str, bytes, dict[str, Any]]] = deque()
         self._drips: deque[bytes] = deque()
 
     def clear(self) -> None:
@@ -63,7 +45,7 @@ class Faults:
         if answer:
             self.session.resend_answers.append(answer)
 
-    def edit(self, name: str, count: int, types: str, options: dict) -> None:
+    def edit(self, name: str, count: int, types: str, options: dict[str, Any]) -> None:
         """Spoil the next `count` messages of the given types (letters of 35; empty: any)."""
         if name not in EDITS:
             raise ValueError(f"no such edit: {name} (one of {', '.join(sorted(EDITS))})")
@@ -131,7 +113,7 @@ class Faults:
             if not types or kind in types:
                 del self._edits[place]
                 self._note(name, HARM[name], [seq], [_symbol(frame)])
-                return EDITS[name](self.session, seq, kind, frame, options)
+                return EDITS[name](Outgoing(self.session, frame, options))
         self.active = bool(self._edits)
         return [frame]
 
@@ -140,7 +122,7 @@ class Faults:
             self._note("gap", "lost", self._lost, sorted(self._lost_symbols))
             self._lost, self._lost_symbols = [], set()
 
-    def _note(self, kind: str, harm: str, seqs: list[int], symbols: list[str | None]) -> None:
+    def _note(self, kind: str, harm: str, seqs: list[int], symbols: Sequence[str | None]) -> None:
         self.session.venue.fault(
             kind,
             harm=harm,
@@ -153,53 +135,6 @@ class Faults:
             symbols=[symbol for symbol in symbols if symbol],
             may_take_next=kind in SWALLOWS,
         )
-
-    # the reply to a Logon --------------------------------------------------------------------------------
-
-    def logon(self, variant: dict[str, Any], reset: bool) -> bool:
-        """Answer a Logon wrongly; True when nothing more is to be done for it."""
-        name, session = variant["variant"], self.session
-        session.venue.fault(
-            f"logon {name}",
-            harm="session",
-            session=session.id,
-            sender=session.peer.sender,
-            service=session.service.name,
-        )
-        if name == "none":
-            self.mute(0)
-            return True
-        if name in ("close", "logout"):
-            if name == "logout":
-                session.send(b"5", [(58, variant.get("text", "Logon refused"))])
-            session.close()
-            return True
-        if name == "before":
-            session.send(b"0", [])
-        elif name == "heartbeat":
-            session.heartbeat_ns = int(variant.get("seconds", 30)) * 1_000_000_000
-        elif name in ("high", "low"):
-            by = int(variant.get("by", 5)) if name == "high" else -1
-            session.peer.outgoing = max(0, session.peer.outgoing + by)
-        elif name == "reset":
-            session.peer.outgoing = session.peer.expected = 1
-            session.send(b"A", [(98, 0), (108, session.heartbeat_ns // 1_000_000_000), (141, "Y")])
-            session.peer.expected = 2
-            return True
-        elif name.startswith("next"):
-            return self._next_expected(name, variant, reset)
-        elif name in ("time", "length", "begin", "sender", "target"):
-            self.edit({"length": "body_short"}.get(name, name), 1, "A", variant)
-        return False
-
-    def _next_expected(self, name: str, variant: dict, reset: bool) -> bool:
-        session = self.session
-        after = 2 if reset else session.peer.expected + 1
-        by = int(variant.get("by", 1))
-        value = {"next_equal": after, "next_low": max(1, after - by), "next_high": after + by}[name]
-        session.peer.expected = after
-        session.logon_reply(reset, ((789, value),))
-        return True
 
 
 def _symbol(frame: bytes) -> str | None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from kfix_md.simulator import wire
-from kfix_md.simulator.book import BID, DELETE, NEW, OFFER, UPDATE, Book, Entry, Instrument, L2Book
+from kfix_md.simulator.book import BID, DELETE, NEW, OFFER, Book, Entry, Instrument, L2Book, Undo
+from kfix_md.simulator.depths import Change, edges
 from kfix_md.simulator.market import Trade
 
 
@@ -94,11 +95,6 @@ def resting(book: Book, side: int, price: int, now_ns: int = 0) -> list[Entry]:
     ]
 
 
-def visible(side: int, price: int, boundary: int | None) -> bool:
-    """Whether a price is inside the depth that ends at `boundary`."""
-    return boundary is None or (price >= boundary if side == BID else price <= boundary)
-
-
 class Line:
     """One symbol at one level (L2 or L3) on one service, and who listens to it."""
 
@@ -112,7 +108,7 @@ class Line:
         self.on_corrupt: Callable[[Subscription, int], None] | None = None
         self._clock = clock
         self._snapshots: dict[int, tuple[int, int, bytes]] = {}
-        self._undo: deque[list] = deque(maxlen=history)
+        self._undo: deque[Undo] = deque(maxlen=history)
         self._listeners: dict[int, list[Subscription]] = {}
         self._trade_listeners: list[Subscription] = []
 
@@ -171,22 +167,17 @@ class Line:
     def publish(self, entries: list[Entry], verbatim: bytes | None = None) -> None:
         """Apply changes and tell every listener what it may see of them; `verbatim` is served as it is
         where the whole change is visible."""
-        depths = [self._levels(depth) for depth in self._listeners]
-        before = [[side.boundary(depth) for side in self.book.sides] for depth in depths]
-        known = self._known(entries) if any(b is not None for pair in before for b in pair) else None
+        change = Change(self.book, entries)
+        depths = {depth: self._levels(depth) for depth in self._listeners}
+        before = {depth: edges(self.book, levels) for depth, levels in depths.items()}
         self._undo.append(self.book.apply(entries))
         self.version += 1
         if not self._listeners:
             return
         crc = self.checksum()
-        for (_, listeners), depth, edges in zip(list(self._listeners.items()), depths, before, strict=True):
-            after = [side.boundary(depth) for side in self.book.sides]
-            if edges == [None, None] and after == [None, None]:
-                shown, whole = entries, verbatim
-            else:
-                shown, whole = self._seen(entries, known or {}, edges, after), None
-                if shown == entries:
-                    whole = verbatim
+        for depth, listeners in list(self._listeners.items()):
+            shown = change.seen(before[depth], edges(self.book, depths[depth]))
+            whole = verbatim if shown == entries else None
             if shown:
                 self._send(listeners, whole or self.renderer.incremental(shown, crc))
         self.corrupt_next = max(0, self.corrupt_next - 1)
@@ -214,77 +205,6 @@ class Line:
             if self.corrupt_next and self.on_corrupt:
                 self.on_corrupt(subscription, seq)
 
-    def _known(self, entries: list[Entry]) -> dict:
-        """What the entries touch, before they are applied: level quantities (L2) or orders (L3)."""
-        if isinstance(self.book, L2Book):
-            return {(e.side, e.price): self.book.qty[e.side].get(e.price, 0) for e in entries}
-        return {e.ident: self.book.orders.get(e.ident) for e in entries}
-
-    def _seen(self, entries: list[Entry], known: dict, before: list, after: list) -> list[Entry]:
-        """The changes as seen through a depth that ended at `before` and ends at `after` (bid, offer)."""
-        if isinstance(self.book, L2Book):
-            return self._seen_levels(entries, known, before, after)
-        return self._seen_orders(entries, known, before, after)
-
-    def _seen_levels(self, entries: list[Entry], known: dict, before: list, after: list) -> list[Entry]:
-        stamp = entries[-1].event_ns
-        touched = list(dict.fromkeys((entry.side, entry.price) for entry in entries))
-        moved = [
-            (side, price)
-            for side in (BID, OFFER)
-            for price in self.book.sides[side].between(before[side], after[side])
-            if (side, price) not in known
-        ]
-        seen = []
-        for side, price in touched + moved:
-            now = self.book.qty[side].get(price, 0)
-            was = known.get((side, price), now)
-            showed = was and visible(side, price, before[side])
-            shows = now and visible(side, price, after[side])
-            if showed and shows and was != now:
-                seen.append(Entry(UPDATE, side, "", price, now, stamp))
-            elif shows and not showed:
-                seen.append(Entry(NEW, side, "", price, now, stamp))
-            elif showed and not shows:
-                seen.append(Entry(DELETE, side, "", price, now, stamp))
-        return seen
-
-    def _seen_orders(self, entries: list[Entry], known: dict, before: list, after: list) -> list[Entry]:
-        seen: list[Entry] = []
-        shown = {
-            ident for ident, order in known.items() if order and visible(order.side, order.price, before[order.side])
-        }
-        for entry in entries:
-            inside = visible(entry.side, entry.price, after[entry.side])
-            if entry.action == DELETE:
-                if entry.ident in shown:
-                    shown.discard(entry.ident)
-                    seen.append(entry)
-            elif inside:
-                seen.append(entry if entry.ident in shown else entry._replace(action=NEW))
-                shown.add(entry.ident)
-            elif entry.ident in shown:  # changed, and its level left the depth by the same message
-                shown.discard(entry.ident)
-                seen.append(entry._replace(action=DELETE))
-        stamp = entries[-1].event_ns
-        for side in (BID, OFFER):
-            for price in self.book.sides[side].between(before[side], after[side]):
-                entered = visible(side, price, after[side])
-                seen += [
-                    Entry(
-                        NEW if entered else DELETE,
-                        side,
-                        order.ident,
-                        price,
-                        order.qty,
-                        order.event_ns if entered else stamp,
-                        order.queue_ns,
-                    )
-                    for order in self.book.queues[side][price]
-                    if order.ident not in known
-                ]
-        return seen
-
     # what was true ---------------------------------------------------------------------------------------
 
     def book_at(self, version: int) -> Book | None:
@@ -303,9 +223,13 @@ class Line:
         self._undo.clear()
         self.version += 1
 
+    def advance(self) -> None:
+        """Play the next position of a pre-rendered cycle; only a `LoopLine` has one."""
+        raise NotImplementedError
+
     def clear(self) -> None:
         """All orders vanish: listeners get the empty W of a book without prices."""
-        undo: list = []
+        undo: Undo = []
         for side in (BID, OFFER):
             for price in list(self.book.sides[side].prices):
                 undo += self.book.apply(

@@ -30,7 +30,7 @@ def _key(entry: Entry) -> Any:
 
 
 def _before(book: Book, entries: list[Entry]) -> dict[Any, Entry]:
-    known = {}
+    known: dict[Any, Entry] = {}
     for entry in entries:
         if entry.ident:
             order = book.orders.get(entry.ident) if isinstance(book, L3Book) else None

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, field
 
-from kfix_md.simulator.book import BID, DELETE, NEW, OFFER, UPDATE, Entry, Instrument, L2Book, L3Book
+from kfix_md.simulator.book import BID, DELETE, NEW, OFFER, UPDATE, Entry, Instrument, L2Book, L3Book, Order
 
 BASE36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # base name, price in whole units of the quote, price precision, quantity precision, tick in price units
@@ -148,7 +148,7 @@ class Market:
         row.tick *= by_price
         row.minimum *= by_qty
 
-    def _some_order(self, side: int):
+    def _some_order(self, side: int) -> Order:
         prices = self.book.sides[side].prices
         near = min(len(prices), 1 + int(self._random.expovariate(1 / 8)))
         queue = self.book.queues[side][self.book.sides[side].best(near)[-1]]
@@ -197,7 +197,7 @@ class Market:
                     break
         return qty
 
-    def _entry(self, action: int, order, qty: int) -> Entry:
+    def _entry(self, action: int, order: Order, qty: int) -> Entry:
         return Entry(action, order.side, order.ident, order.price, qty, self._clock, order.queue_ns)
 
 

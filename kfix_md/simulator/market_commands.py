@@ -1,31 +1,31 @@
 """What may be done to the market and to what is told of it while the venue runs."""
 
-from kfix_md.simulator.commands import Commands, command
+from kfix_md.simulator.commands import Commands, Request, command
 
 # the market ------------------------------------------------------------------------------------------
 
 
 @command
-def pause(commands: Commands, request: dict) -> None:
+def pause(commands: Commands, request: Request) -> None:
     """The market stands still."""
     commands.venue.paused = True
 
 
 @command
-def resume(commands: Commands, request: dict) -> None:
+def resume(commands: Commands, request: Request) -> None:
     """The market goes on, without what it missed."""
     commands.venue.paused = False
     commands.venue._last_pump = commands.venue.now()
 
 
 @command
-def rate(commands: Commands, request: dict) -> None:
+def rate(commands: Commands, request: Request) -> None:
     """`rate` book changes a second and service from now on."""
     commands.venue.config.rate = float(request["rate"])
 
 
 @command
-def step(commands: Commands, request: dict) -> None:
+def step(commands: Commands, request: Request) -> None:
     """`count` orders of the generated market of `symbol`, now."""
     venue = commands.venue
     row = next((row for row in venue.markets if row[0].instrument.symbol == request["symbol"]), None)
@@ -36,7 +36,7 @@ def step(commands: Commands, request: dict) -> None:
 
 
 @command
-def status(commands: Commands, request: dict) -> None:
+def status(commands: Commands, request: Request) -> None:
     """5032 of a symbol becomes `status`; told by 35=y to those who watch."""
     for service, line in commands.lines(request):
         line.instrument.status = int(request["status"])
@@ -46,13 +46,13 @@ def status(commands: Commands, request: dict) -> None:
 
 
 @command
-def trading_status(commands: Commands, request: dict) -> None:
+def trading_status(commands: Commands, request: Request) -> None:
     """340 of the spot venue; told by 35=h."""
     commands.venue.announce_status(int(request["status"]))
 
 
 @command
-def precision(commands: Commands, request: dict) -> None:
+def precision(commands: Commands, request: Request) -> None:
     """Other precisions of a symbol (`price_precision`, `qty_precision`), finer by powers of ten;
     `silent` tells nobody. Listeners get a new snapshot."""
     rows = [
@@ -80,7 +80,7 @@ def precision(commands: Commands, request: dict) -> None:
 
 
 @command
-def list_(commands: Commands, request: dict) -> None:
+def list_(commands: Commands, request: Request) -> None:
     """A new generated symbol on `venue` (spot or derivatives)."""
     commands.venue.list_symbol(
         request.get("venue", "spot"),
@@ -91,7 +91,7 @@ def list_(commands: Commands, request: dict) -> None:
 
 
 @command
-def delist(commands: Commands, request: dict) -> None:
+def delist(commands: Commands, request: Request) -> None:
     """A symbol's status becomes 6 (told by 35=y), its book empties, and it can not be subscribed any more."""
     status(commands, {**request, "status": 6})
     for _, line in commands.lines(request):

@@ -10,6 +10,7 @@ from kfix_md.simulator.lines import Subscription
 if TYPE_CHECKING:
     from kfix_md.simulator.acceptor import Acceptor
 
+Row = dict[int, bytes]  # the first value of each tag of a request
 DEPTHS = {0, 1, 10, 25, 100, 500, 1000}
 REASONS = {
     0: "Unknown symbol",
@@ -29,7 +30,7 @@ class Refused(Exception):
     """A MarketDataRequest that earns a 35=Y; args: 281."""
 
 
-def handle(session: "Acceptor", kind: bytes, row: dict[int, bytes], fields: wire.Fields) -> None:
+def handle(session: "Acceptor", kind: bytes, row: Row, fields: wire.Fields) -> None:
     """Answer one application message; anything unknown gets a BusinessMessageReject."""
     session.service.count(f"received {kind.decode(errors='replace')}")
     missing = next((tag for tag in REQUIRED.get(kind, ()) if tag not in row), None)
@@ -50,13 +51,13 @@ def handle(session: "Acceptor", kind: bytes, row: dict[int, bytes], fields: wire
         business_reject(session, row, kind, 3, "Unsupported Message Type")
 
 
-def reject(session: "Acceptor", row: dict, kind: bytes, tag: int, *, reason: int, text: str) -> None:
+def reject(session: "Acceptor", row: Row, kind: bytes, tag: int, *, reason: int, text: str) -> None:
     """35=3."""
     about = [(371, tag)] if tag else []
     session.send(b"3", [(45, row.get(34, b"0")), *about, (372, kind), (373, reason), (58, text)])
 
 
-def business_reject(session: "Acceptor", row: dict, kind: bytes, reason: int, text: str) -> None:
+def business_reject(session: "Acceptor", row: Row, kind: bytes, reason: int, text: str) -> None:
     """35=j."""
     session.send(b"j", [(45, row.get(34, b"0")), (372, kind), (380, reason), (58, text)])
 
@@ -64,7 +65,7 @@ def business_reject(session: "Acceptor", row: dict, kind: bytes, reason: int, te
 # 35=x -----------------------------------------------------------------------------------------------
 
 
-def instrument_list(session: "Acceptor", row: dict[int, bytes]) -> None:
+def instrument_list(session: "Acceptor", row: Row) -> None:
     """One symbol (559=0), a type (1) or all (4); 263=1 keeps the requester informed, 2 ends that."""
     request, scope = row[320].decode(), row[559]
     symbol = row[55].decode() if scope == b"0" and 55 in row else None
@@ -130,7 +131,7 @@ def notify(session: "Acceptor", row: Instrument) -> None:
 # 35=V -----------------------------------------------------------------------------------------------
 
 
-def market_data(session: "Acceptor", row: dict[int, bytes], fields: wire.Fields) -> None:
+def market_data(session: "Acceptor", row: Row, fields: wire.Fields) -> None:
     """Subscribe (263=1), symbol by symbol, or unsubscribe (263=2)."""
     request = row[262].decode()
     if row[263] == b"2":
@@ -154,7 +155,7 @@ def market_data(session: "Acceptor", row: dict[int, bytes], fields: wire.Fields)
         _subscribe(session, request, symbol, wanted)
 
 
-def _wanted(session: "Acceptor", row: dict, fields: wire.Fields) -> tuple[int, bool, bool]:
+def _wanted(session: "Acceptor", row: Row, fields: wire.Fields) -> tuple[int, bool, bool]:
     """(depth, book?, trades?) of a request; Refused when it breaks a rule."""
     types = Counter(value for tag, value in fields if tag == 269)
     level = {b"Y": "L2", b"N": "L3"}.get(row.get(266, b"Y"))
@@ -196,7 +197,7 @@ def refuse(session: "Acceptor", request: str, reason: int | str, symbol: str = "
 # 35=g -----------------------------------------------------------------------------------------------
 
 
-def trading_status(session: "Acceptor", row: dict[int, bytes]) -> None:
+def trading_status(session: "Acceptor", row: Row) -> None:
     """35=h, again at every change when 263=1."""
     request = row[335].decode()
     if row.get(336, b"SESSION") != b"SESSION":

@@ -4,7 +4,7 @@ import asyncio
 import random
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kfix_md.errors import UsageError
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 TIMING = {"at", "every", "times"}
 
 
-def read(path: Path) -> list[dict]:
+def read(path: Path) -> list[dict[str, Any]]:
     """The faults of FILE: `[[fault]]` tables (`at` seconds, optional `every` and `times`, `cmd` and its
     arguments) and at most one `[random]` table (`rate` a second, `seed`,
     `from`, `until`, `faults` a list of commands)."""
@@ -42,9 +42,9 @@ def read(path: Path) -> list[dict]:
     return plan + ([{"random": drawn}] if drawn else [])
 
 
-def timeline(plan: list[dict], horizon: float = 86_400.0) -> list[tuple[float, dict]]:
+def timeline(plan: list[dict[str, Any]], horizon: float = 86_400.0) -> list[tuple[float, dict[str, Any]]]:
     """(seconds from the start, command) in order, up to `horizon` seconds and a million entries."""
-    rows: list[tuple[float, dict]] = []
+    rows: list[tuple[float, dict[str, Any]]] = []
     for fault in plan:
         if "random" in fault:
             rows += _drawn(fault["random"], horizon)
@@ -56,9 +56,10 @@ def timeline(plan: list[dict], horizon: float = 86_400.0) -> list[tuple[float, d
     return sorted((row for row in rows if row[0] <= horizon), key=lambda row: row[0])
 
 
-def _drawn(table: dict, horizon: float) -> list[tuple[float, dict]]:
+def _drawn(table: dict[str, Any], horizon: float) -> list[tuple[float, dict[str, Any]]]:
     dice = random.Random(table.get("seed", 1))
-    at, until, rows = float(table.get("from", 0.0)), float(table.get("until", min(horizon, 3600.0))), []
+    at, until = float(table.get("from", 0.0)), float(table.get("until", min(horizon, 3600.0)))
+    rows: list[tuple[float, dict[str, Any]]] = []
     while table["faults"] and len(rows) < 1_000_000:
         at += dice.expovariate(float(table.get("rate", 1.0)))
         if at > until:
@@ -67,7 +68,7 @@ def _drawn(table: dict, horizon: float) -> list[tuple[float, dict]]:
     return rows
 
 
-async def play(plan: list[dict], commands: "Commands") -> None:
+async def play(plan: list[dict[str, Any]], commands: "Commands") -> None:
     """Run a plan against the clock."""
     loop = asyncio.get_running_loop()
     start = loop.time()

@@ -1,6 +1,7 @@
 """How a session's messages are numbered, kept, sent once and sent again."""
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kfix_md.simulator import wire
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from kfix_md.simulator.service import Service
 
 TRAILERS = [b"10=%03d\x01" % value for value in range(256)]
+Record = tuple[bytes, bytes, bytes, bytes]  # type, text of 52, text of the body up to 268, and from 268 on
 ADMIN = frozenset((b"0", b"1", b"2", b"3", b"4", b"5", b"A"))
 
 
@@ -28,17 +30,17 @@ class Sent:
     """The last messages of a session by MsgSeqNum, for resends."""
 
     def __init__(self, limit: int) -> None:
-        self._ring: deque[tuple] = deque(maxlen=limit)
+        self._ring: deque[Record] = deque(maxlen=limit)
         self._next = 1
 
-    def add(self, seq: int, record: tuple) -> None:
+    def add(self, seq: int, record: Record) -> None:
         """Keep (type, text of 52, text after the header) of message `seq`; numbers rise by one."""
         if seq != self._next:
             self._ring.clear()
         self._ring.append(record)
         self._next = seq + 1
 
-    def between(self, first: int, last: int) -> list[tuple[int, tuple | None]]:
+    def between(self, first: int, last: int) -> list[tuple[int, Record | None]]:
         """(MsgSeqNum, record) of a range; None for those forgotten."""
         start = self._next - len(self._ring)
         held = {seq: record for seq, record in enumerate(self._ring, start) if first <= seq <= last}
@@ -68,7 +70,7 @@ class Sender:
         """Names this run of MsgSeqNums: service, connection and how often the numbers restarted in it."""
         return f"{self.service.name}/{self.number}.{self.epoch}"
 
-    def send(self, kind: bytes, fields: list[tuple[int, object]]) -> int:
+    def send(self, kind: bytes, fields: Sequence[tuple[int, object]]) -> int:
         """Send one message; returns its MsgSeqNum."""
         return self.emit(kind, wire.join(fields), b"", 0)
 
@@ -146,8 +148,7 @@ class Sender:
             return
         fill_from = 0
         for number, (seq, record) in enumerate(self.sent.between(first, last)):
-            lost = record is None or record[0] in ADMIN or (answer == "mixed" and number % 3 == 1)
-            if lost:
+            if record is None or record[0] in ADMIN or (answer == "mixed" and number % 3 == 1):
                 fill_from = fill_from or seq
                 continue
             if fill_from:
@@ -157,7 +158,7 @@ class Sender:
         if fill_from:
             self.gap_fill(fill_from, last + 1)
 
-    def again(self, seq: int, record: tuple, poss_dup: bytes | None = None) -> None:
+    def again(self, seq: int, record: Record, poss_dup: bytes | None = None) -> None:
         """Write message `seq` once more, with 43=Y and 122 (or with the header fields `poss_dup`)."""
         kind, stamp, prefix, rest = record
         marks = b"43=Y\x01122=%b\x01" % stamp if poss_dup is None else poss_dup

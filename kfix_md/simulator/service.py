@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from kfix_md.errors import UsageError
 from kfix_md.services import PORT_BASE, SERVICES
-from kfix_md.simulator.acceptor import Acceptor, Peer
+from kfix_md.simulator.acceptor import Acceptor
 from kfix_md.simulator.lines import Line
+from kfix_md.simulator.sender import Peer
 
 if TYPE_CHECKING:
     from kfix_md.simulator.venue import Venue
@@ -30,12 +31,12 @@ class Service:
         self.port = 0
         self.refuse_until = 0
         self.refuse_how = "close"
-        self.logon_faults: deque[dict] = deque()
+        self.logon_faults: deque[dict[str, Any]] = deque()
         self.request_faults: deque[tuple[str, str]] = deque()
-        self.symbol_rejects: dict[str, deque] = {}
+        self.symbol_rejects: dict[str, deque[int | str]] = {}
         self._server: asyncio.Server | None = None
         self._context: Any = None
-        self._opening: asyncio.Task | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._connections = 0
 
     async def listen(self, port: int, context: Any) -> None:
@@ -100,7 +101,7 @@ class Service:
             return f"Invalid TargetCompID, expected {self.target}"
         return None
 
-    def take_logon_fault(self) -> dict | None:
+    def take_logon_fault(self) -> dict[str, Any] | None:
         """The fault for the next Logon, if any."""
         return self.logon_faults.popleft() if self.logon_faults else None
 

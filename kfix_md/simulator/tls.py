@@ -5,16 +5,21 @@ import ipaddress
 import os
 import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kfix_md.errors import UsageError
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 CA, CERTIFICATE, KEY = "ca.pem", "server.pem", "server.key"
 
 
-def _names(extra: list[str]):
+def _names(extra: list[str]) -> "list[x509.GeneralName]":
     from cryptography import x509
 
-    names = []
+    names: list[x509.GeneralName] = []
     for name in dict.fromkeys(["localhost", "127.0.0.1", "::1", *extra]):
         try:
             names.append(x509.IPAddress(ipaddress.ip_address(name)))
@@ -23,7 +28,7 @@ def _names(extra: list[str]):
     return names
 
 
-def _builder(subject: str, issuer: str, key, days: int):
+def _builder(subject: str, issuer: str, key: "EllipticCurvePrivateKey", days: int) -> "x509.CertificateBuilder":
     from cryptography import x509
     from cryptography.x509.oid import NameOID
 

@@ -21,6 +21,8 @@ from kfix_md.simulator.service import Service
 
 PUMP_NS = 10_000_000  # the loop is never held longer by a rendered market
 TICK_SECONDS = 0.005
+#: a generated market, and what L2 and L3 show of it
+Row = tuple[Market, Line, Line]
 logger = logging.getLogger("kfix.simulator")
 
 
@@ -60,18 +62,18 @@ class Venue:
         self.services = {name: Service(self, name) for name in SERVICES}
         self.trading_status = 2
         self.started_ns = time.time_ns()
-        self.events: deque[dict] = deque(maxlen=20_000)
-        self.faults: list[dict] = []
-        self.markets: list[tuple[Market, Line, Line]] = []
+        self.events: deque[dict[str, Any]] = deque(maxlen=20_000)
+        self.faults: list[dict[str, Any]] = []
+        self.markets: list[Row] = []
         self.players: list[Player] = []
         self.paused = False
         self.late_seconds = 0.0
         self._owed = 0.0
         self._ids = 0
         self._turn = self._drawn = 0
-        self._by_venue: list[list[tuple[Market, Line, Line]]] = []
+        self._by_venue: list[list[Row]] = []
         self._last_pump = 0
-        self._tasks: list[asyncio.Task] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._load()
 
@@ -109,7 +111,7 @@ class Venue:
     def _history(self, symbols: int) -> int:
         return max(500, min(20_000, self.config.versions // max(1, symbols)))
 
-    def _add_market(self, venue: str, instrument: Instrument, fair: int) -> tuple[Market, Line, Line] | None:
+    def _add_market(self, venue: str, instrument: Instrument, fair: int) -> Row | None:
         level2, level3 = self.services[f"{venue}-l2"].lines, self.services[f"{venue}-l3"].lines
         if instrument.symbol in level2 or instrument.symbol in level3:
             return None
@@ -118,23 +120,20 @@ class Venue:
         market.book.apply(opening)
         market.levels.apply(level_entries(opening, market.book, market.levels, self.now()))
         history = self._history(4 * max(1, self.config.symbols))
-        lines = (
-            Line(instrument, market.levels, "level", history, self.now),
-            Line(instrument, market.book, self.config.l3_rule, history, self.now),
-        )
+        line2: Line = Line(instrument, market.levels, "level", history, self.now)
+        line3: Line = Line(instrument, market.book, self.config.l3_rule, history, self.now)
         if self.config.rendered:
-            steps = cycle(market, self.config.rendered, self.now())
-            lines = (LoopLine(lines[0], steps[0]), LoopLine(lines[1], steps[1]))
-        for line, held in zip(lines, (level2, level3), strict=True):
-            line.on_corrupt = self._corrupted
-            held[instrument.symbol] = line
-        row = (market, *lines)
+            steps2, steps3 = cycle(market, self.config.rendered, self.now())
+            line2, line3 = LoopLine(line2, steps2), LoopLine(line3, steps3)
+        line2.on_corrupt = line3.on_corrupt = self._corrupted
+        level2[instrument.symbol], level3[instrument.symbol] = line2, line3
+        row = (market, line2, line3)
         self.markets.append(row)
         self._group_markets()
         return row
 
     def _group_markets(self) -> None:
-        by_venue: dict[str, list] = {}
+        by_venue: dict[str, list[Row]] = {}
         for row in self.markets:
             by_venue.setdefault(row[0].venue, []).append(row)
         self._by_venue = list(by_venue.values())
@@ -169,7 +168,7 @@ class Venue:
 
     # running ---------------------------------------------------------------------------------------------
 
-    async def start(self) -> dict:
+    async def start(self) -> dict[str, Any]:
         """Open all ports; returns what the ready line says."""
         self._loop = asyncio.get_running_loop()
         context = None
@@ -232,7 +231,7 @@ class Venue:
                 self._step(self._next_market(), now_ns)
         return played + due
 
-    def _next_market(self) -> tuple[Market, Line, Line]:
+    def _next_market(self) -> Row:
         """From the venues in turn; symbols at the front of a venue's list are busier."""
         self._turn = (self._turn * 6364136223846793005 + 1442695040888963407) & (2**64 - 1)
         self._drawn += 1
@@ -255,7 +254,7 @@ class Venue:
             played += some
         return played
 
-    def step(self, row: tuple[Market, Line, Line]) -> None:
+    def step(self, row: Row) -> None:
         """The next order of one symbol, now."""
         if self.config.rendered:
             row[1].advance()
@@ -263,7 +262,7 @@ class Venue:
         else:
             self._step(row, self.now())
 
-    def _step(self, row: tuple[Market, Line, Line], now_ns: int) -> None:
+    def _step(self, row: Row, now_ns: int) -> None:
         """One order arrives: trades, then the levels, then the orders they leave."""
         market, level2, level3 = row
         decision = market.decide(now_ns)

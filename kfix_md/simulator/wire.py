@@ -1,5 +1,6 @@
 """How the venue turns values into FIX text and back: plain, without any help from the package's codec."""
 
+import calendar
 import time
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -114,7 +115,7 @@ def scaled(text: str, precision: int) -> int:
     if len(part) > precision:
         raise ValueError(f"{text} is finer than {precision} decimals")
     sign = -1 if whole.startswith("-") else 1
-    return sign * (abs(int(whole or 0)) * 10**precision + int(part.ljust(precision, "0") or 0))
+    return sign * int((whole.lstrip("+-") or "0") + part.ljust(precision, "0"))
 
 
 def sending_time(now_ns: int) -> bytes:
@@ -149,7 +150,7 @@ def iso_time(now_ns: int) -> str:
 def iso_ns(text: str) -> int:
     """Nanoseconds since the epoch of an ISO 8601 text as `iso_time` writes it, any number of decimals."""
     clock, _, part = text.rstrip("Z").partition(".")
-    seconds = int(np.datetime64(clock, "s").astype("i8"))
+    seconds = calendar.timegm(time.strptime(clock, "%Y-%m-%dT%H:%M:%S"))
     return seconds * 1_000_000_000 + int(part.ljust(9, "0")[:9] or 0)
 
 
