@@ -9,6 +9,8 @@ cdef enum:
     RULE_LEVEL = 1      # ten best levels, each price then quantity
     RULE_ORDER = 2      # orders of the ten best levels in queue order, each price then quantity
     RULE_AUTO = 3
+    RULE_LEVEL_SENT = 5     # the two rules with the numbers as the venue wrote them, not at the precisions
+    RULE_ORDER_SENT = 6
 
     BOOK_OK = 0
     BOOK_FULL = -1      # more levels or orders than the book may hold

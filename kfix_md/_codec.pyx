@@ -227,7 +227,7 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
         e.ord_type = 0
         e.aggressor = 0
         e.queue_ns = 0
-        e.spare0 = 0
+        e.decimals = 0
         e.spare1 = 0
         tag = kfix_load4(p)
         if tag == TEXT_5060:

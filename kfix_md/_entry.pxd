@@ -29,6 +29,7 @@ cdef enum:
     MSG_BAD_BOOK = 32       # the book is not to be trusted after this message
     MSG_DEFERRED = 64       # arrived inside an open gap, applied later
     MSG_IGNORED = 128       # not applied: duplicate, old subscription, unknown symbol, malformed
+    MSG_UNVERIFIED = 1024   # applied to a book whose checksum rule is not known (256 and 512: see recorder.schema)
 
     STATE_INIT = 0
     STATE_SYNCING = 1
@@ -40,6 +41,7 @@ cdef enum:
     STATE_HALTED = 7
     STATE_ROLLOVER = 8
     STATE_DOWN = 9
+    STATE_UNVERIFIED = 10   # followed and sound, but no known checksum rule holds
 
     CAUSE_NONE = 0
     CAUSE_LOST = 1          # MsgSeqNum too high
@@ -55,6 +57,11 @@ cdef enum:
     CAUSE_REJECTED = 11     # the venue refused the subscription
     CAUSE_STATUS = 12       # instrument status does not trade
     CAUSE_UNSUBSCRIBED = 13
+    CAUSE_NUMBER = 14       # a number that does not fit int64 at the instrument's precision
+    CAUSE_RULE = 15         # 5041 fails under every known rule
+    CAUSE_IDS = 16          # the table of order ids is full
+    CAUSE_ROOM = 17         # no room for this symbol
+    CAUSE_LEAVING = 18      # its session is not delivering
 
 cdef struct MDEntry:        # 64 bytes
     int64_t price           # in units of 10**-price_precision (tag 2349)
@@ -70,7 +77,7 @@ cdef struct MDEntry:        # 64 bytes
     uint8_t flags
     uint8_t ord_type        # trades: 40 (1 market, 2 limit), 0 unknown
     uint8_t aggressor       # trades: 2446 (1 buy, 2 sell), 0 unknown
-    uint16_t spare0
+    uint16_t decimals       # as the venue wrote them: of price in the low byte, of quantity in the high byte
     uint32_t spare1
 
 cdef struct Tick:           # 104 bytes: an entry and the message that brought it

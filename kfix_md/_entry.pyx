@@ -13,7 +13,7 @@ class Named(IntEnum):
 
 
 class State(Named):
-    """What a book is worth; the same on every surface. Only LIVE and EMPTY are to be trusted."""
+    """State of a book, the same on every surface. Only LIVE and EMPTY are trusted."""
 
     INIT = STATE_INIT
     SYNCING = STATE_SYNCING
@@ -25,6 +25,7 @@ class State(Named):
     HALTED = STATE_HALTED
     ROLLOVER = STATE_ROLLOVER
     DOWN = STATE_DOWN
+    UNVERIFIED = STATE_UNVERIFIED
 
 
 class Cause(Named):
@@ -44,6 +45,11 @@ class Cause(Named):
     REJECTED = CAUSE_REJECTED
     STATUS = CAUSE_STATUS
     UNSUBSCRIBED = CAUSE_UNSUBSCRIBED
+    NUMBER = CAUSE_NUMBER
+    RULE = CAUSE_RULE
+    IDS = CAUSE_IDS
+    ROOM = CAUSE_ROOM
+    LEAVING = CAUSE_LEAVING
 
 
 class Side(IntEnum):
@@ -85,13 +91,14 @@ class Flags(IntFlag):
     BAD_BOOK = MSG_BAD_BOOK
     DEFERRED = MSG_DEFERRED
     IGNORED = MSG_IGNORED
+    UNVERIFIED = MSG_UNVERIFIED
 
 
 _ENTRY_FIELDS = [
     ("price", "i8"), ("qty", "i8"), ("id_hi", "u8"), ("id_lo", "u8"),
     ("event_ns", "i8"), ("queue_ns", "i8"), ("instrument", "i4"),
     ("side", "u1"), ("action", "u1"), ("id_kind", "u1"), ("entry_flags", "u1"),
-    ("ord_type", "u1"), ("aggressor", "u1"), ("spare0", "u2"), ("spare1", "u4"),
+    ("ord_type", "u1"), ("aggressor", "u1"), ("decimals", "u2"), ("spare1", "u4"),
 ]
 
 #: MDEntry, 64 bytes: one market data entry as decoded; prices and quantities in the instrument's precision

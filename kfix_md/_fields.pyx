@@ -88,7 +88,7 @@ cdef inline int usual_field(FieldReader self, uint32_t tag, const char** p, Grou
     if tag == TEXT_270:
         if kfix_number(&q, &e.price, &decimals) != 0 or q[0] != SOH:
             return 0
-        e.spare0 = decimals
+        e.decimals = decimals
         g.price.p = value
         g.price.n = q - value
         p[0] = q + 1
@@ -249,7 +249,7 @@ cdef class FieldReader:
 
     cdef int entry_field(self, int tag, const char* p, const char* value_end, Group* g, Header* h) noexcept:
         # one field of a group; returns the HAS_ bit, 0 for a field we do not keep, or -MD_ error.
-        # `e.spare0`, `e.spare1`: decimals of price and quantity until they are scaled
+        # `e.decimals`, `e.spare1`: decimals of price and quantity until they are scaled
         cdef MDEntry* e = g.e
         cdef const char* text
         cdef int decimals = 0
@@ -270,7 +270,7 @@ cdef class FieldReader:
                 return -MD_BAD_VALUE
             if tag == 270:
                 e.price = t
-                e.spare0 = decimals
+                e.decimals = decimals
                 g.price.p = text
                 g.price.n = value_end - text
                 return HAS_PRICE
@@ -427,11 +427,11 @@ cdef class FieldReader:
         cdef MDEntry* e = self.entries
         cdef MDEntry* end = e + m.n
         while e < end:
-            if kfix_rescale(&e.price, price_precision - <int>e.spare0) != 0:
+            if kfix_rescale(&e.price, price_precision - <int>e.decimals) != 0:
                 return self._fail(m, MD_PRECISION, 270)
             if kfix_rescale(&e.qty, qty_precision - <int>e.spare1) != 0:
                 return self._fail(m, MD_PRECISION, 271)
-            e.spare0 = 0
+            e.decimals = 0
             e.spare1 = 0
             e += 1
         return MD_OK

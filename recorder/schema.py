@@ -158,7 +158,7 @@ _STATUS = [
         "state",
         _dict(),
         "dict",
-        "book: INIT SYNCING LIVE EMPTY GAP CRC_FAIL STALE HALTED ROLLOVER DOWN; "
+        "book: INIT SYNCING LIVE EMPTY GAP CRC_FAIL STALE HALTED ROLLOVER DOWN UNVERIFIED; "
         "instrument: 5032; trading_session: 340; feed: the event's type",
     ),
     ("cause", _dict(), "dict", "why, for books"),

@@ -8,7 +8,7 @@ struct Entry {  // the same 64 bytes as kfix_md's MDEntry
     int64_t event_ns, queue_ns;
     int32_t instrument;
     uint8_t side, action, id_kind, flags, ord_type, aggressor;
-    uint16_t spare0;
+    uint16_t decimals;
     uint32_t spare1;
 };
 static_assert(sizeof(Entry) == 64);

@@ -35,6 +35,7 @@ STYLES = {
     "HALTED": "blue",
     "ROLLOVER": "blue",
     "DOWN": "bold red",
+    "UNVERIFIED": "bold magenta",
     "ON": "green",
 }
 

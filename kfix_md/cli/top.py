@@ -114,6 +114,7 @@ def _worry(states: np.ndarray) -> np.ndarray:
         State.HALTED,
         State.SYNCING,
         State.ROLLOVER,
+        State.UNVERIFIED,
         State.STALE,
         State.GAP,
         State.CRC_FAIL,
