@@ -4,10 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
-# the tests' compiled rigs are built with the package, in place
-export KFIX_TEST_RIGS := 1
 
-.PHONY: all build demo test lint sanitize chaos soak clean
+.PHONY: all build demo test lint sanitize package coverage fuzz chaos soak torn clean
 
 all: build
 
@@ -19,7 +17,7 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 build/.built: $(VENV)/.ready $(SOURCES)
-	$(PY) setup.py -q build_ext --inplace --parallel 2
+	$(PY) setup.py -q build_ext --inplace
 	touch $@
 
 build: build/.built
@@ -33,18 +31,49 @@ lint: $(VENV)/.ready
 	$(VENV)/bin/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.c' '*.cpp')
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint kfix_md recorder tests
 
-# the core's tests with AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the tree
+# what an instrumented build of the package needs; each such build has a copy of the tree for itself
+COPIED := kfix_md recorder tests benchmarks docs examples setup.py pyproject.toml README.md
+define copy_tree
+	mkdir -p $(1)
+	tar -cf - --exclude='*.so' --exclude=__pycache__ $(COPIED) | tar -xf - -C $(1)
+endef
+
+# the core's tests with AddressSanitizer and UndefinedBehaviorSanitizer
 SANITIZED := build/sanitize
 sanitize: $(VENV)/.ready
-	mkdir -p $(SANITIZED)
-	tar -cf - --exclude='*.so' --exclude=__pycache__ kfix_md recorder tests benchmarks setup.py pyproject.toml README.md \
-	  | tar -xf - -C $(SANITIZED)
-	cd $(SANITIZED) && KFIX_SANITIZE=1 "$(CURDIR)/$(PY)" setup.py -q build_ext --inplace --parallel 2
+	$(call copy_tree,$(SANITIZED))
+	cd $(SANITIZED) && KFIX_SANITIZE=1 "$(CURDIR)/$(PY)" setup.py -q build_ext --inplace
 	cd $(SANITIZED) && LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
-	  "$(CURDIR)/$(PY)" -m pytest -p no:cacheprovider tests/core \
+	  "$(CURDIR)/$(PY)" -m pytest -p no:cacheprovider tests/core tests/fuzz \
 	  tests/shm/test_books.py tests/shm/test_bursts.py tests/shm/test_orders_trades.py tests/shm/test_torn.py \
 	  tests/journal tests/recorder/test_rows.py tests/recorder/test_replay.py tests/recorder/test_queries.py
+
+# sdist and wheel, each installed into an empty environment; the demo from the wheel, without a compiler
+package: $(VENV)/.ready
+	$(PY) -m tests.packaging.check
+
+# coverage of Python and Cython over all processes of the test suite; fails below the floors of pyproject.toml
+COVERED := build/coverage
+COVERAGE_TESTS ?= tests
+coverage: $(VENV)/.ready
+	$(call copy_tree,$(COVERED))
+	cd $(COVERED) && KFIX_COVERAGE=1 "$(CURDIR)/$(PY)" setup.py -q build_ext --inplace
+	cd $(COVERED) && rm -f .coverage* && "$(CURDIR)/$(PY)" -m coverage run -m pytest -q $(COVERAGE_TESTS)
+	cd $(COVERED) && "$(CURDIR)/$(PY)" -m coverage combine -q && "$(CURDIR)/$(PY)" -m coverage json -q -o coverage.json
+	$(PY) -m tests.packaging.coverage_floors $(COVERED)/coverage.json
+
+# coverage-guided fuzzing with atheris; needs clang and `pip install .[fuzz]`. Targets: tests/fuzz/targets.py
+FUZZED := build/fuzz
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= frames session journal segment
+fuzz: $(VENV)/.ready
+	$(call copy_tree,$(FUZZED))
+	cd $(FUZZED) && CC=clang LDSHARED='clang -shared' KFIX_FUZZ=1 "$(CURDIR)/$(PY)" setup.py -q build_ext --inplace
+	cd $(FUZZED) && for target in $(FUZZ_TARGETS); do \
+	  LD_PRELOAD="$$("$(CURDIR)/$(PY)" -c 'import atheris; print(atheris.path())')/asan_with_fuzzer.so" \
+	  ASAN_OPTIONS=detect_leaks=0 "$(CURDIR)/$(PY)" -m tests.fuzz.run $$target \
+	  -max_total_time=$(FUZZ_SECONDS) -timeout=20 -print_final_stats=1 || exit 1; done
 
 demo: build
 	$(PY) -m kfix_md.cli.demo
@@ -64,7 +93,6 @@ clean:
 	rm -rf build .venv dist *.egg-info
 	find kfix_md recorder tests -name '*.so' -delete
 
-.PHONY: torn
 # torn readings of shared memory: 10^8 against a writer at a million a second, and flat out; then what reading costs
 torn: build
 	$(PY) benchmarks/shm_torn.py

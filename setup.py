@@ -1,65 +1,94 @@
 """Build of the Cython modules; metadata is in pyproject.toml.
 
-KFIX_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer (see `make sanitize`).
-KFIX_NO_EXTENSIONS=1 leaves the modules out: `make` installs the package first and builds them in place, once.
+Environment variables, all for developers:
+
+KFIX_SANITIZE=1       AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize`)
+KFIX_COVERAGE=1       line tracing of Cython code (`make coverage`)
+KFIX_FUZZ=1           clang's coverage instrumentation for libFuzzer (`make fuzz`)
+KFIX_NO_EXTENSIONS=1  none: `make` installs the package first and builds its modules in place, once
+
+`setup.py build_ext --inplace` also builds the compiled helpers of the tests, which are never packaged.
 """
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-SANITIZE = os.environ.get("KFIX_SANITIZE") == "1"
+
+def switched_on(name: str) -> bool:
+    """Whether the environment variable KFIX_<name> is "1"."""
+    return os.environ.get(f"KFIX_{name}") == "1"
+
+
 CFLAGS = ["-O3", "-Wall", "-Wextra", "-fno-strict-aliasing"]
 # Cython's own output trips these two in every module
 CFLAGS += ["-Wno-unused-parameter", "-Wno-cast-function-type", "-Wno-missing-field-initializers"]
-if platform.machine() in ("x86_64", "AMD64"):
-    # what pyarrow asks of the machine too; anything newer is chosen when it runs
-    CFLAGS += ["-msse4.2", "-mpopcnt"]
 LDFLAGS: list[str] = []
-if SANITIZE:
-    CFLAGS += [
-        *("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"),
-        "-fno-sanitize-recover=undefined",
-    ]
-    LDFLAGS = ["-fsanitize=address,undefined"]
+MACROS: list[tuple[str, str | None]] = []
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "initializedcheck": False,
+    "cdivision": True,
+    "embedsignature": True,
+    "binding": True,
+}
+BUILD_DIR: str | None = "build/cython"
+
+if platform.machine() in ("x86_64", "AMD64"):
+    # what pyarrow requires of the machine too; anything newer is chosen at run time
+    CFLAGS += ["-msse4.2", "-mpopcnt"]
+if switched_on("SANITIZE"):
+    CFLAGS += ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"]
+    CFLAGS += ["-fno-sanitize-recover=undefined"]
+    LDFLAGS += ["-fsanitize=address,undefined"]
+if switched_on("FUZZ"):
+    CFLAGS += ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=fuzzer-no-link,address"]
+if switched_on("COVERAGE"):
+    CFLAGS += ["-O0"]
+    MACROS += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")]
+    DIRECTIVES |= {"linetrace": True}
+    BUILD_DIR = None  # the coverage plugin looks for the generated C next to its source
 
 FOLDERS = ["kfix_md", "recorder"]
-if os.environ.get("KFIX_TEST_RIGS") == "1":  # compiled helpers of the tests: built in place, never packaged
+ROOT = Path(__file__).parent
+if "--inplace" in sys.argv and (ROOT / "tests").is_dir():
     FOLDERS.append("tests")
+HEADERS = [str(header.relative_to(ROOT)) for header in sorted((ROOT / "kfix_md").rglob("*.h"))]
 
-HEADERS = [str(header) for header in sorted(Path("kfix_md").rglob("*.h"))]
-extensions = [
-    Extension(
-        ".".join(source.with_suffix("").parts),
-        [str(source)],
-        include_dirs=["kfix_md"],
-        extra_compile_args=CFLAGS,
-        extra_link_args=LDFLAGS,
-        depends=HEADERS,
-    )
-    for folder in FOLDERS
-    for source in sorted(Path(folder).rglob("*.pyx"))
-]
 
-if os.environ.get("KFIX_NO_EXTENSIONS") == "1":
-    extensions = []
+def extensions(folder: str) -> list[Extension]:
+    """The compiled modules of one package; SystemExit when its sources are missing."""
+    sources = [path.relative_to(ROOT) for path in sorted((ROOT / folder).rglob("*.pyx"))]
+    if not sources:
+        sys.exit(f"setup.py: {folder} has no .pyx files; this is not a complete source tree")
+    return [
+        Extension(
+            ".".join(source.with_suffix("").parts),
+            [str(source)],
+            include_dirs=["kfix_md"],
+            define_macros=MACROS,
+            extra_compile_args=CFLAGS,
+            extra_link_args=LDFLAGS,
+            depends=HEADERS,
+        )
+        for source in sources
+    ]
 
-setup(
-    ext_modules=cythonize(
-        extensions,
-        build_dir="build/cython",
-        nthreads=0,
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": False,
-            "wraparound": False,
-            "initializedcheck": False,
-            "cdivision": True,
-            "embedsignature": True,
-            "binding": True,
-        },
-    )
-)
+
+def modules() -> list[Extension]:
+    """Every compiled module, or none under KFIX_NO_EXTENSIONS."""
+    if switched_on("NO_EXTENSIONS"):
+        return []
+    found = [extension for folder in FOLDERS for extension in extensions(folder)]
+    cores = os.cpu_count() or 1
+    return cythonize(found, build_dir=BUILD_DIR, nthreads=cores, compiler_directives=DIRECTIVES)
+
+
+if __name__ == "__main__":
+    setup(ext_modules=modules(), options={"build_ext": {"parallel": os.cpu_count() or 1}})
