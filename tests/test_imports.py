@@ -32,6 +32,7 @@ GROUPS = {
     "handler": ("kfix_md._symbols", "kfix_md._handler", "kfix_md.follower", "kfix_md.view"),
     "config": ("kfix_md.config",),
     "feed": ("kfix_md.feed",),
+    "probe": ("kfix_md.probe",),
     "recorder": ("recorder",),
     "simulator": ("kfix_md.simulator",),
     "cli": ("kfix_md.cli", "kfix_md.__main__"),
@@ -46,9 +47,10 @@ ALLOWED = {
     "handler": {"base", "decode", "book", "shm", "journal", "session"},
     "config": {"base", "shm"},
     "feed": {"base", "decode", "shm", "journal", "session", "handler", "config"},
+    "probe": {"base", "decode", "handler", "session", "config", "feed"},
     "recorder": {"base", "decode", "book", "shm", "journal", "handler", "config"},
     "simulator": {"base"},
-    "cli": {"base", "decode", "shm", "journal", "handler", "config", "feed"},
+    "cli": {"base", "decode", "shm", "journal", "handler", "config", "feed", "probe"},
 }
 #: (module, what it imports) that crosses a layer on purpose, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {

@@ -26,6 +26,7 @@ COMMANDS = {
     "report": ("recorder.cli", "report", "One HTML page about a recorded day."),
     "journal": ("recorder.cli", "journal", "Look into the raw journal."),
     "compact": ("recorder.cli", "compact", "Cluster finished days by symbol."),
+    "probe": ("kfix_md.cli.probe", "command", "Find out what a real gateway does, politely."),
     "doctor": ("kfix_md.cli.doctor", "command", "Check a configuration against the world, in plain words."),
 }
 

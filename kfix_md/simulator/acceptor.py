@@ -179,7 +179,8 @@ class Acceptor(Sender, asyncio.Protocol):
 
     def _logon(self, row: dict[int, bytes], seq: int) -> None:
         sender = row.get(49, b"").decode(errors="replace")
-        self.ids = b"49=%b\x0156=%b\x01" % (self.service.target.encode(), sender.encode())
+        self.from_id = b"49=%b\x01" % self.service.target.encode()
+        self.to_id = b"56=%b\x01" % sender.encode()
         refusal = self.service.refuses(sender, row.get(56, b"").decode(errors="replace"))
         if refusal is not None:
             if refusal:

@@ -59,7 +59,7 @@ class Sender:
         self.sightings: dict[str, Sightings] = {}
         self.faults = Faults(self)
         self.resend_answers: deque[str] = deque()
-        self.ids = b""  # 49 and 56 of our messages
+        self.from_id = self.to_id = b""  # "49=...|" and "56=...|" of our messages
         self.out: list[bytes] = []
         self.last_out = 0
         self.transport: Any = None
@@ -86,11 +86,15 @@ class Sender:
             seen.add(seq, version)
         return seq
 
+    def _header(self, kind: bytes, seq: int, stamp: bytes) -> bytes:
+        """35, 34, 49, 52 and 56, in the order of the examples for W and X in Kraken's FIX guide."""
+        return b"35=%b\x0134=%d\x01%b52=%b\x01%b" % (kind, seq, self.from_id, stamp, self.to_id)
+
     def emit(self, kind: bytes, prefix: bytes, rest: bytes, total: int) -> int:
         seq = self.peer.outgoing
         self.peer.outgoing = seq + 1
         stamp = self._stamp.at(self.venue.now())
-        body = b"35=%b\x0134=%d\x01%b52=%b\x01%b" % (kind, seq, self.ids, stamp, prefix)
+        body = self._header(kind, seq, stamp) + prefix
         begin = b"8=FIX.4.4\x019=%d\x01" % (len(body) + len(rest))
         check = (wire.byte_sum(begin) + wire.byte_sum(body) + total) & 255
         frame = b"%b%b%b%b" % (begin, body, rest, TRAILERS[check])
@@ -163,23 +167,16 @@ class Sender:
         kind, stamp, prefix, rest = record
         marks = b"43=Y\x01122=%b\x01" % stamp if poss_dup is None else poss_dup
         self.write(
-            wire.finish(
-                b"35=%b\x0134=%d\x01%b52=%b\x01%b%b%b"
-                % (kind, seq, self.ids, self._stamp.at(self.venue.now()), marks, prefix, rest)
-            )
+            wire.finish(b"%b%b%b%b" % (self._header(kind, seq, self._stamp.at(self.venue.now())), marks, prefix, rest))
         )
 
     def gap_fill(self, seq: int, new: int, dup: bool = True) -> None:
         """SequenceReset 123=Y from `seq` to `new`, with 43=Y and 122 when `dup`."""
         stamp = self._stamp.at(self.venue.now())
         marks = b"43=Y\x01122=%b\x01" % stamp if dup else b""
-        self.write(
-            wire.finish(b"35=4\x0134=%d\x01%b52=%b\x01%b123=Y\x0136=%d\x01" % (seq, self.ids, stamp, marks, new))
-        )
+        self.write(wire.finish(b"%b%b123=Y\x0136=%d\x01" % (self._header(b"4", seq, stamp), marks, new)))
 
     def sequence_reset(self, new: int) -> None:
         """SequenceReset 123=N: the next number is `new`, whatever this message carries."""
         stamp = self._stamp.at(self.venue.now())
-        self.write(
-            wire.finish(b"35=4\x0134=%d\x01%b52=%b\x01123=N\x0136=%d\x01" % (self.peer.outgoing, self.ids, stamp, new))
-        )
+        self.write(wire.finish(b"%b123=N\x0136=%d\x01" % (self._header(b"4", self.peer.outgoing, stamp), new)))

@@ -1,0 +1,196 @@
+"""Reads the frames that a probe received: header order, forms of times, ids and numbers, depth, checksum rule."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from kfix_md import Handler
+from kfix_md.errors import KfixError
+from kfix_md.probe.client import Frame
+
+RULES = {"L2": ("level", "level-sent"), "L3": ("level", "order", "level-sent", "order-sent")}
+#: fields of 35=W and 35=X that Kraken's reference lists, and those of the header and trailer
+KNOWN_FIELDS = frozenset(
+    {8, 9, 10, 34, 35, 43, 49, 52, 56, 122, 55, 262, 268, 269, 270, 271, 273, 278, 279, 40, 2446, 5041, 5060, 5273}
+)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_KRAKEN_ID = re.compile(r"O[0-9A-Z]{5}-[0-9A-Z]{5}-[0-9A-Z]{6}")
+_CLOCK = re.compile(r"\d\d:\d\d:\d\d(?:\.(\d+))?")
+_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(\d+))?Z")
+_WHOLE = re.compile(r"0|[1-9]\d?")
+
+
+class Entry(NamedTuple):
+    """One repetition of group 268 as text; an absent field is ""."""
+
+    action: str  # 279
+    kind: str  # 269
+    id: str  # 278
+    price: str  # 270
+    qty: str  # 271
+
+
+class Listed(NamedTuple):
+    """One row of 35=y as text."""
+
+    symbol: str
+    price_precision: str
+    qty_precision: str
+    status: str
+
+
+def header_order(frame: Frame) -> str:
+    """Tags from 35 to 56 or 49 in wire order: "35,34,49,52,56"."""
+    return ",".join(str(tag) for tag, _ in frame.fields if tag in (34, 35, 49, 52, 56))
+
+
+def decimals(times: Iterable[str]) -> str:
+    """How many decimals UTC timestamps have: "3", or "0, 3" when they differ."""
+    return _list({len(text.partition(".")[2]) for text in times})
+
+
+def _list(values: Iterable[object]) -> str:
+    return ", ".join(str(value) for value in sorted(values, key=str))
+
+
+def entries(frame: Frame) -> list[Entry]:
+    """The entries of a 35=W or 35=X."""
+    first = 269 if frame.type == "W" else 279
+    groups: list[dict[int, str]] = []
+    for tag, value in frame.fields:
+        if tag == first:
+            groups.append({})
+        if groups:
+            groups[-1].setdefault(tag, value.decode("utf-8", "backslashreplace"))
+    return [Entry(*(group.get(tag, "") for tag in (279, 269, 278, 270, 271))) for group in groups]
+
+
+def listed(frames: Iterable[Frame]) -> list[Listed]:
+    """The rows of instrument lists, in wire order."""
+    rows: list[dict[int, str]] = []
+    for frame in frames:
+        inside = False
+        for tag, value in frame.fields:
+            if tag == 55:
+                rows.append({})
+                inside = True
+            if inside:
+                rows[-1].setdefault(tag, value.decode("utf-8", "surrogateescape"))
+    return [Listed(*(row.get(tag, "") for tag in (55, 2349, 5010, 5032))) for row in rows]
+
+
+def precision_forms(rows: Sequence[Listed]) -> tuple[str, bool]:
+    """How precisions are written, with an example of each unusual form; whether all are whole numbers."""
+    unusual = [f"{row.symbol} {text!r}" for row in rows for text in row[1:3] if not _WHOLE.fullmatch(text)]
+    if not unusual:
+        return "whole numbers", True
+    more = f" and {len(unusual) - 3} more" if len(unusual) > 3 else ""
+    return f"also {', '.join(unusual[:3])}{more}", False
+
+
+def id_forms(frames: Iterable[Frame]) -> Counter[str]:
+    """How often ids of each form occur."""
+    found: Counter[str] = Counter()
+    for frame in frames:
+        for entry in entries(frame):
+            if entry.kind in ("0", "1"):
+                found[_id_form(entry)] += 1
+    return found
+
+
+def _id_form(entry: Entry) -> str:
+    if not entry.id:
+        return "absent"
+    if entry.id in (f"B{entry.price}", f"O{entry.price}"):
+        return "side letter and price"
+    if _UUID.fullmatch(entry.id):
+        return "UUID"
+    if _KRAKEN_ID.fullmatch(entry.id):
+        return "OXXXXX-XXXXX-XXXXXX"
+    return f"other, {'over' if len(entry.id.encode()) > 16 else 'up to'} 16 bytes, such as {entry.id[:40]!r}"
+
+
+def clock_forms(frames: Iterable[Frame]) -> str:
+    """Decimals of 273, or the first value that is no time of day."""
+    return _time_forms((text for frame in frames for text in frame.all(273)), _CLOCK, "HH:MM:SS")
+
+
+def order_time_forms(frames: Iterable[Frame]) -> str:
+    """Decimals of 5060 and 5273, or the first value that is no ISO 8601 time in UTC."""
+    texts = (text for frame in frames for tag in (5060, 5273) for text in frame.all(tag))
+    return _time_forms(texts, _ISO, "ISO 8601")
+
+
+def _time_forms(texts: Iterable[str], pattern: re.Pattern[str], name: str) -> str:
+    seen: set[str] = set()
+    for text in texts:
+        match = pattern.fullmatch(text)
+        seen.add(f"{name}, {len(match[1] or '')} decimals" if match else f"also {text[:40]!r}")
+    return _list(seen)
+
+
+def unknown_fields(frames: Iterable[Frame]) -> list[int]:
+    """Tags in market data that Kraken's reference does not list."""
+    return sorted({tag for frame in frames for tag, _ in frame.fields} - KNOWN_FIELDS)
+
+
+def deepest(snapshot: Frame, updates: Iterable[Frame]) -> tuple[int, int]:
+    """Follow an L2 book by price without any limit: the most levels a side had, and deletes with 271 above 0."""
+    sides: dict[str, dict[str, str]] = {"0": {}, "1": {}}
+    most = leaving = 0
+    for frame in (snapshot, *updates):
+        for entry in entries(frame):
+            if entry.kind not in sides:
+                continue
+            if entry.action == "2":
+                sides[entry.kind].pop(entry.price, None)
+                leaving += entry.qty.strip("0.") != ""
+            else:
+                sides[entry.kind][entry.price] = entry.qty
+        most = max(most, *(len(side) for side in sides.values()))
+    return most, leaving
+
+
+class Checksums(NamedTuple):
+    """Which rule and precisions explain the 5041 of one symbol."""
+
+    checked: int
+    rules: tuple[str, ...]  # those under which every checksum agrees
+    precision_change: tuple[int, int]  # added to the listed price and quantity precision; (0, 0) when they hold
+
+
+def checksums(frames: Sequence[Frame], level: str, price_precision: int, qty_precision: int) -> Checksums:
+    """Try every rule on a symbol's snapshot and incrementals; neighbouring precisions when none holds."""
+    with_crc = sum(frame.get(5041) is not None for frame in frames)
+    near = [(0, 0), *((p, q) for p in (-1, 0, 1) for q in (-1, 0, 1) if (p, q) != (0, 0))]
+    for change in near if with_crc else []:
+        precisions = (price_precision + change[0], qty_precision + change[1])
+        held = tuple(rule for rule in RULES[level] if _holds(frames, level, rule, precisions, with_crc))
+        if held:
+            return Checksums(with_crc, held, change)
+    return Checksums(with_crc, (), (0, 0))
+
+
+def _holds(frames: Sequence[Frame], level: str, rule: str, precisions: tuple[int, int], checked: int) -> bool:
+    symbol = frames[0].text(55)
+    try:
+        handler = Handler(checksum=rule, level=level)
+        handler.define(symbol, *precisions)
+    except (KfixError, ValueError):
+        return False
+    for frame in frames:
+        handler.deliver(frame.raw, frame.at_ns)
+    return int(handler.stats["crc_ok"]) == checked
+
+
+def by_symbol(frames: Iterable[Frame]) -> dict[str, list[Frame]]:
+    """Market data by symbol, in wire order, from each symbol's first snapshot on."""
+    found: dict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        symbol = frame.text(55)
+        if frame.type == "W" or (frame.type == "X" and found.get(symbol)):
+            found[symbol].append(frame)
+    return dict(found)
