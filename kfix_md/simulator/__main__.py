@@ -1,4 +1,4 @@
-"""`python -m kfix_md.simulator`: the same as `kfix simulate`, without the rest of the command line."""
+"""Runs the `kfix simulate` command alone, as `python -m kfix_md.simulator`."""
 
 import sys
 

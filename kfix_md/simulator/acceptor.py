@@ -1,4 +1,4 @@
-"""The session side of one connection: logon, numbers, heartbeats, what was asked for again."""
+"""Runs the FIX session of one connection: Logon, sequence numbers, heartbeats, resend requests."""
 
 import asyncio
 import socket
@@ -30,7 +30,7 @@ class Acceptor(Sender, asyncio.Protocol):
         self.status_watch: set[str] = set()
         self.reader = wire.FrameReader()
         self._pending: dict[int, tuple[bytes, wire.Fields]] = {}
-        self._asked = False
+        self._resend_requested = False
         self._last_in = self._test_sent = 0
 
     # connection ------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ class Acceptor(Sender, asyncio.Protocol):
     def close(self, how: str = "fin") -> None:
         """End the connection: `fin` after what was written, or `rst` at once."""
         self.flush()
-        if self.transport is None:  # refused before it was one
+        if self.transport is None:  # refused before it was connected
             pass
         elif how == "rst":
             raw = self.transport.get_extra_info("socket")
@@ -84,9 +84,9 @@ class Acceptor(Sender, asyncio.Protocol):
             try:
                 fields = wire.split(frame)
                 self._received(fields[2][1], fields)
-            except (ValueError, IndexError) as error:  # a client may say anything
+            except (ValueError, IndexError) as error:  # a client may send anything
                 self.reader.garbled += 1
-                self.venue.log("not understood", session=self.id, error=str(error)[:200])
+                self.venue.log("garbled message", session=self.id, error=str(error)[:200])
             if self.ended:
                 return
 
@@ -131,7 +131,7 @@ class Acceptor(Sender, asyncio.Protocol):
         self.peer.expected += 1
         if kind == b"4":
             self.peer.expected = max(self.peer.expected, int(row.get(36, b"0")))
-            self._asked = False
+            self._resend_requested = False
         elif kind == b"1":
             self.send(b"0", [(112, row.get(112, b""))])
         elif kind == b"2":
@@ -160,8 +160,8 @@ class Acceptor(Sender, asyncio.Protocol):
         self._pending[seq] = (kind, fields)
         if len(self._pending) > 10_000:
             self.logout("too many messages out of order")
-        elif not self._asked:
-            self._asked = True
+        elif not self._resend_requested:
+            self._resend_requested = True
             self.send(b"2", [(7, self.peer.expected), (16, 0)])
 
     def _drain(self) -> None:
@@ -175,7 +175,7 @@ class Acceptor(Sender, asyncio.Protocol):
                 self.peer.expected += 1  # already answered
             else:
                 self._in_order(kind, dict(reversed(fields)), fields)
-        self._asked = False
+        self._resend_requested = False
 
     def _logon(self, row: dict[int, bytes], seq: int) -> None:
         sender = row.get(49, b"").decode(errors="replace")
@@ -213,13 +213,13 @@ class Acceptor(Sender, asyncio.Protocol):
         self.logon_reply(reset)
         self.venue.log("logged on", session=self.id, sender=self.peer.sender, reset=reset)
         if seq > self.peer.expected:
-            self._asked = True
+            self._resend_requested = True
             self.send(b"2", [(7, self.peer.expected), (16, 0)])
         else:
             self.peer.expected = seq + 1
-        asked = row.get(789)
-        if asked and asked.isdigit() and int(asked) < self.peer.outgoing - 1:
-            self.resend(int(asked), self.peer.outgoing - 2)
+        wanted = row.get(789)
+        if wanted and wanted.isdigit() and int(wanted) < self.peer.outgoing - 1:
+            self.resend(int(wanted), self.peer.outgoing - 2)
 
     def logon_reply(self, reset: bool, extra: tuple[tuple[int, object], ...] = ()) -> None:
         fields: list[tuple[int, object]] = [(98, 0), (108, self.heartbeat_ns // SECOND)]
@@ -234,7 +234,7 @@ class Acceptor(Sender, asyncio.Protocol):
         if self.faults.awaits_logon:  # the client's answer to our Logon 141=Y
             self.faults.awaits_logon = False
             self._pending.clear()  # what was on its way has the old numbers
-            self._asked = False
+            self._resend_requested = False
             self.peer.expected = seq + 1
             return
         self.restart_numbers(drop=True)
@@ -248,7 +248,7 @@ class Acceptor(Sender, asyncio.Protocol):
         self.sent = Sent(self.venue.config.history)
         self.sightings = {}
         self._pending.clear()
-        self._asked = False
+        self._resend_requested = False
         if drop:
             self.drop_subscriptions()
 
@@ -285,7 +285,7 @@ class Acceptor(Sender, asyncio.Protocol):
                 self.close()
             return
         silent = now_ns - self._last_in
-        if self.faults.held and len(self.out) > self.venue.config.held_limit:
+        if self.faults.holding and len(self.out) > self.venue.config.held_limit:
             self.close("rst")
             return
         if not self.logged_on:

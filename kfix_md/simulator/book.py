@@ -1,4 +1,4 @@
-"""What the venue's own books are: dicts and sorted lists of integers, the truth a client is held to."""
+"""Keeps the venue's own books in dicts and sorted lists of integers: the truth that clients are compared with."""
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Instrument:
 
 
 class Entry(NamedTuple):
-    """One change of a book: `qty` is what is left after it (0 for a delete)."""
+    """One change of a book: `qty` is the quantity after it (0 for a delete)."""
 
     action: int
     side: int
@@ -113,18 +113,18 @@ class L2Book:
             self._set(side, price, qty)
 
     def _set(self, side: int, price: int, qty: int) -> None:
-        held = self.qty[side]
+        quantities = self.qty[side]
         if qty:
-            if price not in held:
+            if price not in quantities:
                 self.sides[side].add(price)
-            held[price] = qty
-        elif held.pop(price, None) is not None:
+            quantities[price] = qty
+        elif quantities.pop(price, None) is not None:
             self.sides[side].remove(price)
 
     def rows(self, side: int, depth: int = 0) -> list[tuple[int, int, int]]:
         """(price, quantity, 0) best first."""
-        held = self.qty[side]
-        return [(price, held[price], 0) for price in self.sides[side].best(depth or len(held) or 1)]
+        quantities = self.qty[side]
+        return [(price, quantities[price], 0) for price in self.sides[side].best(depth or len(quantities) or 1)]
 
     def checksum(self, _rule: str = "level") -> int:
         """5041: CRC32 of price and quantity digits of ten offers, then of ten bids, best first."""
@@ -134,9 +134,9 @@ class L2Book:
     def copy(self) -> "L2Book":
         """An independent book of the same contents."""
         other = L2Book()
-        for mine, levels, theirs, held in zip(self.sides, self.qty, other.sides, other.qty, strict=True):
+        for mine, levels, theirs, copied in zip(self.sides, self.qty, other.sides, other.qty, strict=True):
             theirs.prices = list(mine.prices)
-            held.update(levels)
+            copied.update(levels)
         return other
 
 
@@ -155,10 +155,10 @@ class L3Book:
         """Apply changes in order; returns what `revert` needs."""
         undo: Undo = []
         for entry in entries:
-            held = self.orders.get(entry.ident)
-            undo.append((entry.ident, held))
-            if held:
-                self._take(held)
+            known = self.orders.get(entry.ident)
+            undo.append((entry.ident, known))
+            if known:
+                self._take(known)
             if entry.action != DELETE:
                 self._rank += 1
                 self._put(
@@ -169,7 +169,7 @@ class L3Book:
                         entry.qty,
                         entry.queue_ns,
                         entry.event_ns,
-                        held.rank if held and held.queue_ns == entry.queue_ns else self._rank,
+                        known.rank if known and known.queue_ns == entry.queue_ns else self._rank,
                         f"{entry.price}{entry.qty}",
                     )
                 )
@@ -177,12 +177,12 @@ class L3Book:
 
     def revert(self, undo: Undo) -> None:
         """Take back one `apply`."""
-        for ident, held in reversed(undo):
+        for ident, earlier in reversed(undo):
             now = self.orders.get(ident)
             if now:
                 self._take(now)
-            if held:
-                self._put(held)
+            if earlier:
+                self._put(earlier)
 
     def _put(self, order: Order) -> None:
         queue = self.queues[order.side].get(order.price)
@@ -226,9 +226,9 @@ class L3Book:
     def copy(self) -> "L3Book":
         """An independent book of the same contents."""
         other = L3Book()
-        for mine, levels, theirs, held in zip(self.sides, self.queues, other.sides, other.queues, strict=True):
+        for mine, levels, theirs, copied in zip(self.sides, self.queues, other.sides, other.queues, strict=True):
             theirs.prices = list(mine.prices)
-            held.update({price: list(queue) for price, queue in levels.items()})
+            copied.update({price: list(queue) for price, queue in levels.items()})
         other.orders = dict(self.orders)
         other._rank = self._rank
         return other

@@ -1,4 +1,4 @@
-"""What a recorded stream is to the venue: instruments, first snapshots and timed changes, read once."""
+"""Reads a recorded stream (instruments, first snapshots, timed changes) and plays it into lines."""
 
 import calendar
 import gzip
@@ -175,7 +175,7 @@ class Player:
     """Plays the events of a capture into its lines at `speed` times the recorded pace (0: at once).
 
     It starts when every symbol is subscribed, or one second after the first subscription, and rewinds
-    when nobody listens any more.
+    when the last subscription has ended.
     """
 
     PATIENCE_NS = 1_000_000_000

@@ -1,4 +1,4 @@
-"""The `kfix simulate` command: options to a running venue, and one JSON line that says where it listens."""
+"""Implements `kfix simulate`: starts a venue from options and prints one JSON line with its ports."""
 
 import asyncio
 import json
@@ -95,8 +95,14 @@ def _clock(_context: click.Context, _option: click.Parameter, value: str | None)
     help="What 5041 covers on L3.",
 )
 @click.option("--fragment", type=click.IntRange(1), default=500, show_default=True, help="Instruments in one 35=y.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the generated market.")
-@click.option("--speed", callback=_speed, default="1", show_default=True, help="Of captures; max: as fast as it goes.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the generated market.")
+@click.option(
+    "--speed",
+    callback=_speed,
+    default="1",
+    show_default=True,
+    help="Replay speed of captures; max: as fast as possible.",
+)
 @click.option("--seconds", type=click.FloatRange(0), default=0.0, help="End after this time; 0: when interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="At the end, print the statistics as JSON.")
 @click.option("--verbose", is_flag=True, help="Log sessions and faults to stderr.")

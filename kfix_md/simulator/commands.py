@@ -1,4 +1,4 @@
-"""What the control socket and fault scripts may ask of a running venue, by name."""
+"""Carries out the named commands of the control socket and of fault scripts on a running venue."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ class Commands:
         except (ValueError, KeyError, TypeError, IndexError) as error:
             return {"ok": False, "error": f"{name}: {type(error).__name__} {error}"}
 
-    # who is meant ----------------------------------------------------------------------------------------
+    # selection -------------------------------------------------------------------------------------------
 
     def services(self, request: Request) -> list[Service]:
         name = request.get("service")
@@ -79,7 +79,7 @@ class Commands:
             raise ValueError(f"no such symbol here: {symbol}")
         return found
 
-    # what is true ----------------------------------------------------------------------------------------
+    # queries ---------------------------------------------------------------------------------------------
 
     @command
     def truth(self, request: Request) -> Answer:
@@ -107,7 +107,7 @@ class Commands:
             raise ValueError(f"{session.id} has only sent up to {session.peer.outgoing - 1}")
         book = line.book_at(spot[1]) if spot else None
         if book is None or spot is None:
-            raise ValueError(f"{request['symbol']} at {request['seq']} of {session.id} is not known any more")
+            raise ValueError(f"{request['symbol']} at {request['seq']} of {session.id} is no longer known")
         return {
             "service": service.name,
             "session": session.id,

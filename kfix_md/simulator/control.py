@@ -1,4 +1,4 @@
-"""How a test or a demonstration talks to a running venue: one JSON object a line over its unix socket."""
+"""Sends commands to a running venue over its unix socket: one JSON object a line each way."""
 
 import json
 import socket
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class ControlError(RuntimeError):
-    """The venue did not do what it was asked; the message says why."""
+    """A command failed; the message is the reason the venue gave."""
 
 
 class Control:
@@ -31,7 +31,7 @@ class Control:
         self._socket.sendall(json.dumps(request).encode() + b"\n")
         line = self._file.readline()
         if not line:
-            raise ControlError("the venue has gone")
+            raise ControlError("the venue closed the control socket")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -41,7 +41,7 @@ class Control:
         return self("truth", symbol=symbol, level=level, **arguments)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the socket."""
         self._file.close()
         self._socket.close()
 

@@ -1,4 +1,4 @@
-"""What may be done to messages and connections while the venue runs: every fault a peer can provoke."""
+"""Commands that inject faults into messages and connections, and that send messages unprompted."""
 
 from collections import deque
 from typing import Any
@@ -13,7 +13,7 @@ from kfix_md.simulator.logons import LOGON_VARIANTS
 
 @command
 def gap(commands: Commands, request: Request) -> Answer:
-    """The next `count` messages of the sessions meant are lost; `answer` to the ResendRequest: replay,
+    """The next `count` messages of the selected sessions are lost; `answer` to the ResendRequest: replay,
     gapfill, mixed or ignore."""
     answer = request.get("answer")
     if answer not in (None, "replay", "gapfill", "mixed", "ignore"):
@@ -34,7 +34,7 @@ def crc(commands: Commands, request: Request) -> None:
 
 @command
 def garble(commands: Commands, request: Request) -> Answer:
-    """Edit `edit` on the next `count` messages of `types` (letters of 35, default WX) of the sessions meant;
+    """Edit `edit` on the next `count` messages of `types` (letters of 35, default WX) of the selected sessions;
     other keys are options of the edit."""
     sessions = commands.sessions(request)
     for session in sessions:
@@ -118,7 +118,7 @@ def refuse(commands: Commands, request: Request) -> None:
 
 @command
 def mute(commands: Commands, request: Request) -> None:
-    """Nothing is read or written for `seconds` (0: until the client goes)."""
+    """Nothing is read or written for `seconds` (0: until the client disconnects)."""
     for session in commands.sessions(request):
         commands.venue.fault(
             "mute",
@@ -154,14 +154,14 @@ def slow_reads(commands: Commands, request: Request) -> None:
 
 @command
 def logon(commands: Commands, request: Request) -> None:
-    """The next Logon on the services meant is answered by a `variant` (see `edits`)."""
+    """The next Logon on the selected services is answered by a `variant` (see `edits`)."""
     if request.get("variant") not in LOGON_VARIANTS:
         raise ValueError(f"no such variant: {request.get('variant')} (one of {', '.join(LOGON_VARIANTS)})")
     for service in commands.services(request):
         service.logon_faults.append({key: value for key, value in request.items() if key != "cmd"})
 
 
-# messages of the venue's own accord ------------------------------------------------------------------
+# unprompted messages ---------------------------------------------------------------------------------
 
 
 @command

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Faults:
-    """Pending faults of one session. `outgoing` is asked for every message while `active`."""
+    """Pending faults of one session. `outgoing` sees every message while `active`."""
 
     def __init__(self, session: "Sender") -> None:
         self.session = session
         self.active = False
         self.deaf = False  # nothing is read
-        self.held = False  # nothing is written
+        self.holding = False  # nothing is written
         self.drip = 0  # bytes per small write
         self.awaits_logon = False
         self._lose = 0
@@ -31,7 +31,7 @@ class Faults:
     def clear(self) -> None:
         """Nothing is pending any more (the connection has ended)."""
         self._note_lost()
-        self.active = self.deaf = self.held = False
+        self.active = self.deaf = self.holding = False
         self._lose, self.drip = 0, 0
         self._edits.clear()
         self._drips.clear()
@@ -46,7 +46,7 @@ class Faults:
             self.session.resend_answers.append(answer)
 
     def edit(self, name: str, count: int, types: str, options: dict[str, Any]) -> None:
-        """Spoil the next `count` messages of the given types (letters of 35; empty: any)."""
+        """Edit the next `count` messages of the given types (letters of 35; empty: any)."""
         if name not in EDITS:
             raise ValueError(f"no such edit: {name} (one of {', '.join(sorted(EDITS))})")
         self._edits.extend([(name, types.encode(), options)] * count)
@@ -59,12 +59,12 @@ class Faults:
 
     def hold(self, seconds: float) -> None:
         """Hold all output back for a while (0: for good); it then leaves in order."""
-        self.held = True
+        self.holding = True
         if seconds:
             asyncio.get_running_loop().call_later(seconds, self._release)
 
     def _release(self) -> None:
-        self.held = self.deaf = False
+        self.holding = self.deaf = False
         if not self.session.ended:
             self.session.flush()
 
@@ -84,9 +84,9 @@ class Faults:
         start = not self._drips
         self._drips.append(data)
         if start:
-            self._drop_falls()
+            self._write_piece()
 
-    def _drop_falls(self) -> None:
+    def _write_piece(self) -> None:
         if not self._drips or self.session.ended:
             return
         data = self._drips.popleft()
@@ -94,12 +94,12 @@ class Faults:
         if len(data) > self.drip:
             self._drips.appendleft(data[self.drip :])
         if self._drips:
-            asyncio.get_running_loop().call_soon(self._drop_falls)
+            asyncio.get_running_loop().call_soon(self._write_piece)
 
-    # at work ---------------------------------------------------------------------------------------------
+    # outbound --------------------------------------------------------------------------------------------
 
     def outgoing(self, seq: int, kind: bytes, frame: bytes) -> list[bytes]:
-        """What goes on the wire instead of `frame`."""
+        """The pieces to write instead of `frame`."""
         if self._lose:
             self._lose -= 1
             self._lost.append(seq)

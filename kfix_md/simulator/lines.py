@@ -1,4 +1,4 @@
-"""What the public may see of one symbol: snapshots and changes by depth, CRCs, the truth at any version."""
+"""Publishes one symbol at one level: snapshots and changes by depth, CRCs, and its book at any version."""
 
 from array import array
 from bisect import bisect_right
@@ -86,7 +86,7 @@ class Renderer:
 
 
 def resting(book: Book, side: int, price: int, now_ns: int = 0) -> list[Entry]:
-    """What rests at one price, as entries: the level on L2, its orders in queue order on L3."""
+    """The contents of one price, as entries: the level on L2, its orders in queue order on L3."""
     if isinstance(book, L2Book):
         return [Entry(NEW, side, "", price, book.qty[side][price], now_ns)]
     return [
@@ -96,7 +96,7 @@ def resting(book: Book, side: int, price: int, now_ns: int = 0) -> list[Entry]:
 
 
 class Line:
-    """One symbol at one level (L2 or L3) on one service, and who listens to it."""
+    """One symbol at one level (L2 or L3) on one service, and its subscriptions."""
 
     def __init__(self, instrument: Instrument, book: Book, rule: str, history: int, clock: Callable[[], int]) -> None:
         self.instrument, self.book, self.rule = instrument, book, rule
@@ -112,7 +112,7 @@ class Line:
         self._listeners: dict[int, list[Subscription]] = {}
         self._trade_listeners: list[Subscription] = []
 
-    # who listens -----------------------------------------------------------------------------------------
+    # subscriptions ---------------------------------------------------------------------------------------
 
     @property
     def listened(self) -> bool:
@@ -150,7 +150,7 @@ class Line:
         return depth or (1000 if isinstance(self.book, L2Book) else 0)
 
     def snapshot(self, depth: int) -> bytes:
-        """268 and the entries of a W at a depth; one that still holds is given again for a minute."""
+        """268 and the entries of a W at a depth; one that is still current is reused for a minute."""
         now = self._clock()
         version, made, rest = self._snapshots.get(depth, (-1, 0, b""))
         if version != self.version or now - made > 60_000_000_000:
@@ -158,15 +158,15 @@ class Line:
             self._snapshots[depth] = (self.version, now, rest)
         return rest
 
-    # what changes ----------------------------------------------------------------------------------------
+    # changes ---------------------------------------------------------------------------------------------
 
     def current(self) -> Book:
         """The book at `version`."""
         return self.book
 
     def publish(self, entries: list[Entry], verbatim: bytes | None = None) -> None:
-        """Apply changes and tell every listener what it may see of them; `verbatim` is served as it is
-        where the whole change is visible."""
+        """Apply changes and send every listener those inside its depth; `verbatim` is sent unchanged where the
+        whole change is visible."""
         change = Change(self.book, entries)
         depths = {depth: self._levels(depth) for depth in self._listeners}
         before = {depth: edges(self.book, levels) for depth, levels in depths.items()}
@@ -183,7 +183,7 @@ class Line:
         self.corrupt_next = max(0, self.corrupt_next - 1)
 
     def publish_trades(self, trades: list[Trade], verbatim: bytes | None = None) -> None:
-        """Tell the trade listeners."""
+        """Send trades to their listeners."""
         if not self._trade_listeners:
             return
         rest = verbatim or self.renderer.trades(trades)
@@ -205,7 +205,7 @@ class Line:
             if self.corrupt_next and self.on_corrupt:
                 self.on_corrupt(subscription, seq)
 
-    # what was true ---------------------------------------------------------------------------------------
+    # past versions ---------------------------------------------------------------------------------------
 
     def book_at(self, version: int) -> Book | None:
         """The book as it was at a version, None when that is forgotten."""
@@ -218,7 +218,7 @@ class Line:
         return book
 
     def replace(self, book: Book) -> None:
-        """Another book altogether (its precisions changed): what was true before is forgotten."""
+        """Another book altogether (its precisions changed): earlier versions are forgotten."""
         self.book = book
         self._undo.clear()
         self.version += 1

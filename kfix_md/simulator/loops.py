@@ -1,4 +1,4 @@
-"""How very high rates are reached: a stretch of market rendered beforehand, played and then undone."""
+"""Plays a market rendered in advance, forwards and then undone, for very high rates."""
 
 import time
 from typing import Any
@@ -85,7 +85,7 @@ class _Collector:
 
 
 class LoopLine(Line):
-    """A line whose future is known: positions of a cycle, rendered once for each depth asked for."""
+    """A line that plays the positions of a cycle, rendered once for each subscribed depth."""
 
     def __init__(self, line: Line, steps: list[Step]) -> None:
         super().__init__(line.instrument, line.book.copy(), line.rule, line.history, line._clock)
@@ -122,7 +122,7 @@ class LoopLine(Line):
         return texts
 
     def advance(self) -> None:
-        """Play the next position to whoever listens."""
+        """Play the next position to the listeners."""
         place = self.version % len(self._steps)
         self.version += 1
         trades = self._trades[place]
@@ -143,16 +143,16 @@ class LoopLine(Line):
     def current(self) -> Book:
         """The book at `version`, brought up to date now."""
         period = len(self._steps)
-        behind = self.version - self._at
-        if behind > period:
-            self.book, behind = self._start.copy(), self.version % period
-        for number in range(self.version - behind, self.version):
+        lag = self.version - self._at
+        if lag > period:
+            self.book, lag = self._start.copy(), self.version % period
+        for number in range(self.version - lag, self.version):
             self.book.apply(self._steps[number % period][0])
         self._at = self.version
         return self.book
 
     def book_at(self, version: int) -> Book | None:
-        """The book at any version of the present cycle or of one gone by."""
+        """The book at any version of the present cycle or of an earlier one."""
         if version > self.version:
             return None
         book = self._start.copy()

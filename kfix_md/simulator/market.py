@@ -1,4 +1,4 @@
-"""How a market behaves: price-time matching and a seeded flow of orders; it decides, others apply and render."""
+"""Generates a market: a seeded flow of orders matched in price-time priority."""
 
 import random
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What may be done to the market and to what is told of it while the venue runs."""
+"""Commands that change the market, its instruments and their status."""
 
 from kfix_md.simulator.commands import Commands, Request, command
 
@@ -7,13 +7,13 @@ from kfix_md.simulator.commands import Commands, Request, command
 
 @command
 def pause(commands: Commands, request: Request) -> None:
-    """The market stands still."""
+    """Stop the market."""
     commands.venue.paused = True
 
 
 @command
 def resume(commands: Commands, request: Request) -> None:
-    """The market goes on, without what it missed."""
+    """Continue the market, without catching up."""
     commands.venue.paused = False
     commands.venue._last_pump = commands.venue.now()
 
@@ -37,7 +37,7 @@ def step(commands: Commands, request: Request) -> None:
 
 @command
 def status(commands: Commands, request: Request) -> None:
-    """5032 of a symbol becomes `status`; told by 35=y to those who watch."""
+    """5032 of a symbol becomes `status`; announced by 35=y to subscribers."""
     for service, line in commands.lines(request):
         line.instrument.status = int(request["status"])
         line.instrument.verbatim = b""
@@ -47,14 +47,14 @@ def status(commands: Commands, request: Request) -> None:
 
 @command
 def trading_status(commands: Commands, request: Request) -> None:
-    """340 of the spot venue; told by 35=h."""
+    """340 of the spot venue; announced by 35=h."""
     commands.venue.announce_status(int(request["status"]))
 
 
 @command
 def precision(commands: Commands, request: Request) -> None:
     """Other precisions of a symbol (`price_precision`, `qty_precision`), finer by powers of ten;
-    `silent` tells nobody. Listeners get a new snapshot."""
+    `silent` does not announce it. Listeners get a new snapshot."""
     rows = [
         (market, level2, level3)
         for market, level2, level3 in commands.venue.markets
@@ -92,7 +92,7 @@ def list_(commands: Commands, request: Request) -> None:
 
 @command
 def delist(commands: Commands, request: Request) -> None:
-    """A symbol's status becomes 6 (told by 35=y), its book empties, and it can not be subscribed any more."""
+    """A symbol's status becomes 6 (announced by 35=y), its book empties, and it can no longer be subscribed."""
     status(commands, {**request, "status": 6})
     for _, line in commands.lines(request):
         line.clear()

@@ -1,4 +1,4 @@
-"""How the venue answers x, V and g: lists, snapshots, statuses, and every way to say no."""
+"""Answers x, V and g: instrument lists, snapshots, statuses and rejects."""
 
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -26,8 +26,8 @@ REASONS = {
 REQUIRED = {b"x": (320, 559), b"V": (262, 263, 264, 267, 269), b"g": (335, 263)}
 
 
-class Refused(Exception):
-    """A MarketDataRequest that earns a 35=Y; args: 281."""
+class Rejected(Exception):
+    """A MarketDataRequest that is answered by 35=Y; args: 281."""
 
 
 def handle(session: "Acceptor", kind: bytes, row: Row, fields: wire.Fields) -> None:
@@ -122,7 +122,7 @@ def group(row: Instrument) -> bytes:
 
 
 def notify(session: "Acceptor", row: Instrument) -> None:
-    """Tell a session that watches (263=1) that an instrument is new or changed."""
+    """Send a new or changed instrument to a session that subscribed to the list (263=1)."""
     for request, symbol in list(session.instrument_watch.items()):
         if symbol in (None, row.symbol):
             send_list(session, request, [row])
@@ -140,12 +140,12 @@ def market_data(session: "Acceptor", row: Row, fields: wire.Fields) -> None:
         return
     try:
         if row[263] != b"1":
-            raise Refused(4)
+            raise Rejected(4)
         if request in session.used_ids:
-            raise Refused(1)
+            raise Rejected(1)
         wanted = _wanted(session, row, fields)
-    except Refused as refused:
-        refuse(session, request, refused.args[0])
+    except Rejected as rejected:
+        reject_request(session, request, rejected.args[0])
         return
     session.used_ids.add(request)
     symbols = [value.decode(errors="replace") for tag, value in fields if tag == 55]
@@ -156,20 +156,20 @@ def market_data(session: "Acceptor", row: Row, fields: wire.Fields) -> None:
 
 
 def _wanted(session: "Acceptor", row: Row, fields: wire.Fields) -> tuple[int, bool, bool]:
-    """(depth, book?, trades?) of a request; Refused when it breaks a rule."""
+    """(depth, book?, trades?) of a request; Rejected when it breaks a rule."""
     types = Counter(value for tag, value in fields if tag == 269)
     level = {b"Y": "L2", b"N": "L3"}.get(row.get(266, b"Y"))
     depth = row[264].decode(errors="replace")
     if not depth.isdigit() or int(depth) not in DEPTHS:
-        raise Refused(5)
+        raise Rejected(5)
     if row.get(265, b"1") != b"1":
-        raise Refused(6)
+        raise Rejected(6)
     if set(types) - {b"0", b"1", b"2"} or (b"0" in types) != (b"1" in types) or not types:
-        raise Refused(8)
+        raise Rejected(8)
     if level != session.service.level:
-        raise Refused("B" if level == "L3" else "A")
+        raise Rejected("B" if level == "L3" else "A")
     if b"2" in types and level == "L3":
-        raise Refused("C")
+        raise Rejected("C")
     return int(depth), b"0" in types, b"2" in types
 
 
@@ -177,9 +177,9 @@ def _subscribe(session: "Acceptor", request: str, symbol: str, wanted: tuple[int
     line = session.service.lines.get(symbol)
     forced = session.service.take_reject(symbol)
     if forced is not None:
-        refuse(session, request, forced, symbol)
+        reject_request(session, request, forced, symbol)
     elif line is None or not line.listed:
-        refuse(session, request, 0, symbol)
+        reject_request(session, request, 0, symbol)
     else:
         depth, book, trades = wanted
         subscription = Subscription(session, request, line, depth=depth, book=book, trades=trades)
@@ -187,8 +187,8 @@ def _subscribe(session: "Acceptor", request: str, symbol: str, wanted: tuple[int
         line.join(subscription)
 
 
-def refuse(session: "Acceptor", request: str, reason: int | str, symbol: str = "") -> None:
-    """35=Y; names the symbol in 55 and 58 where the refusal is about one."""
+def reject_request(session: "Acceptor", request: str, reason: int | str, symbol: str = "") -> None:
+    """35=Y; with the symbol in 55 and 58 where the reject is about one."""
     text = REASONS.get(reason, "Refused")
     about = [(55, symbol)] if symbol else []
     session.send(b"Y", [*about, (262, request), (281, reason), (58, f"{text}: {symbol}" if symbol else text)])

@@ -1,4 +1,4 @@
-"""Every form the daily rollover may take on the wire."""
+"""Performs the daily rollover in every form it may take on the wire."""
 
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ def perform(
     seconds.
 
     `keep`: whether subscriptions outlive a rollover inside the connection (all forms but
-    `inlogon` keep them unless told).
+    `inlogon` keep them by default).
     """
     if form not in FORMS:
         raise ValueError(f"no such form of rollover: {form} (one of {', '.join(FORMS)})")

@@ -1,4 +1,4 @@
-"""What a TOML fault script means: commands at times, repeated, or drawn at random by a seed."""
+"""Reads TOML fault scripts and runs their commands at times, repeatedly, or at random from a seed."""
 
 import asyncio
 import random

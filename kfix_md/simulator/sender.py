@@ -1,4 +1,4 @@
-"""How a session's messages are numbered, kept, sent once and sent again."""
+"""Numbers, keeps, sends and resends the messages of a session."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ ADMIN = frozenset((b"0", b"1", b"2", b"3", b"4", b"5", b"A"))
 
 
 class Peer:
-    """What the venue remembers of one CompID between its connections."""
+    """Sequence numbers of one CompID, kept between its connections."""
 
     def __init__(self, sender: str) -> None:
         self.sender = sender
@@ -43,8 +43,8 @@ class Sent:
     def between(self, first: int, last: int) -> list[tuple[int, Record | None]]:
         """(MsgSeqNum, record) of a range; None for those forgotten."""
         start = self._next - len(self._ring)
-        held = {seq: record for seq, record in enumerate(self._ring, start) if first <= seq <= last}
-        return [(seq, held.get(seq)) for seq in range(first, min(last, self._next - 1) + 1)]
+        kept = {seq: record for seq, record in enumerate(self._ring, start) if first <= seq <= last}
+        return [(seq, kept.get(seq)) for seq in range(first, min(last, self._next - 1) + 1)]
 
 
 class Sender:
@@ -114,8 +114,8 @@ class Sender:
         self.out.append(data)
 
     def flush(self) -> None:
-        """Hand what is queued to the transport, unless a fault holds it back."""
-        if not self.out or self.faults.held:
+        """Hand what is queued to the transport, unless a fault delays it."""
+        if not self.out or self.faults.holding:
             return
         data = b"".join(self.out)
         self.out.clear()

@@ -1,4 +1,4 @@
-"""What one gateway is: a port, the symbols it carries, its sessions, and whom it refuses."""
+"""Runs one gateway: its port, symbols and sessions, and which Logons it refuses."""
 
 import asyncio
 import socket
@@ -69,7 +69,7 @@ class Service:
         self.counts[what] += 1
 
     def refuse(self, seconds: float, how: str) -> None:
-        """Refuse logons for a while: `close` (no word), `logout`, `tcp` (the connection is reset), or `port` (nobody
+        """Refuse logons for a while: `close` (silently), `logout`, `tcp` (the connection is reset), or `port` (nothing
         listens)."""
         if how not in ("close", "logout", "tcp", "port"):
             raise ValueError(f"no such way to refuse: {how} (close, logout, tcp, port)")

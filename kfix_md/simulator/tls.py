@@ -1,4 +1,4 @@
-"""Where the venue's certificates come from: its own authority, made on first use and kept in a directory."""
+"""Makes the venue's certificates, from an authority of its own that is created on first use."""
 
 import datetime
 import ipaddress

@@ -1,4 +1,4 @@
-"""What the venue consists of: four services, their symbols, the pace of the market, the daily rollover."""
+"""Runs the venue: four services, their symbols, the pace of the market, the daily rollover."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from kfix_md.simulator.loops import LoopLine, cycle
 from kfix_md.simulator.market import Market, instruments, level_entries
 from kfix_md.simulator.service import Service
 
-PUMP_NS = 10_000_000  # the loop is never held longer by a rendered market
+PUMP_NS = 10_000_000  # a rendered market never blocks the loop longer
 TICK_SECONDS = 0.005
 #: a generated market, and what L2 and L3 show of it
 Row = tuple[Market, Line, Line]
@@ -152,14 +152,14 @@ class Venue:
         self._group_markets()
 
     def announce(self, venue: str, instrument: Instrument) -> None:
-        """35=y to everybody who asked with 263=1."""
+        """35=y to every session that subscribed with 263=1."""
         for service in self.services.values():
             if service.venue_name == venue and instrument.symbol in service.lines:
                 for session in service.live():
                     requests.notify(session, instrument)
 
     def announce_status(self, status: int) -> None:
-        """35=h (spot) to everybody who asked with 263=1."""
+        """35=h (spot) to every session that subscribed with 263=1."""
         self.trading_status = status
         for service in self.services.values():
             for session in service.live():
@@ -169,7 +169,7 @@ class Venue:
     # running ---------------------------------------------------------------------------------------------
 
     async def start(self) -> dict[str, Any]:
-        """Open all ports; returns what the ready line says."""
+        """Open all ports; returns the contents of the ready line."""
         self._loop = asyncio.get_running_loop()
         context = None
         if self.config.tls_dir:
@@ -289,7 +289,7 @@ class Venue:
                 done = today
                 rollover.perform(self, self.config.rollover_form, self.config.rollover_refuse)
 
-    # what is told about it -------------------------------------------------------------------------------
+    # reports ---------------------------------------------------------------------------------------------
 
     def next_id(self) -> int:
         """A number for tags such as 322."""
@@ -297,12 +297,12 @@ class Venue:
         return self.started_ns + self._ids
 
     def log(self, event: str, **facts: Any) -> None:
-        """Note what happened."""
+        """Record an event of a session."""
         self.events.append({"event": event, "at_ns": self.now(), **facts})
         logger.info("%s %s", event, facts)
 
     def fault(self, kind: str, **facts: Any) -> None:
-        """Note a fault and what it cost."""
+        """Record a fault and its cost."""
         row = {"fault": kind, "at_ns": self.now(), **facts}
         self.faults.append(row)
         logger.info("fault %s %s", kind, facts)

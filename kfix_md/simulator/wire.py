@@ -1,4 +1,4 @@
-"""How the venue turns values into FIX text and back: plain, without any help from the package's codec."""
+"""Reads and writes FIX text without any help from the package's codec."""
 
 import calendar
 import time
@@ -54,7 +54,7 @@ def split(frame: bytes) -> Fields:
 
 
 class FrameReader:
-    """Cuts a byte stream into frames; what is garbled is counted and skipped up to the next `8=FIX`."""
+    """Cuts a byte stream into frames; garbled bytes are counted and skipped up to the next `8=FIX`."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

@@ -1,4 +1,4 @@
-"""Whether the journal names every loss the venue caused, and no other; and holds every frame that came."""
+"""Checks that the journal names every loss the venue caused and no other, and contains every frame received."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NEAR = 10 * SECOND
 
 
 def audit(journal: Path, services: tuple[str, ...], faults: list[dict[str, Any]], report: dict[str, Any]) -> list[str]:
-    """Complaints, in words; `report` gains the counts of gaps by cause and cure."""
+    """Complaints, as text; `report` gains the counts of gaps by cause and cure."""
     gaps, frames, numbers = read(journal)
     report["gaps"] = dict(Counter(f"{gap['cause']} -> {gap.get('healed')}" for gap in gaps))
     report["journal_frames"] = dict(frames)
@@ -76,7 +76,7 @@ def note_number(numbers: dict[int, list[int]], head: bytes, recv_ns: int) -> Non
 
 
 def came(numbers: dict[int, list[int]], seq: int, after_ns: int) -> bool:
-    """Whether a message of that number came soon after: by the replay of another gap, say."""
+    """Whether a message of that number came soon after: by the replay of another gap, for example."""
     return any(after_ns - SECOND < at_ns < after_ns + NEAR for at_ns in numbers.get(seq, ()))
 
 

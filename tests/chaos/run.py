@@ -1,7 +1,7 @@
-"""A chaos run: a venue with faults at random, a feed, and a judge who compares every book that says LIVE.
+"""A chaos run: a venue with faults at random, a feed, and a judge who compares every book that is LIVE.
 
 `python -m tests.chaos.run --seconds 120 --symbols 200 --seed 7` (see `--help`); exit status 1 when a LIVE book
-was wrong, a book did not recover, a loss has no name in the journal or a name stands for no loss.
+was wrong, a book did not recover, a loss has no gap in the journal or a gap has no loss.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ requests_per_s = 20000"""
 
 @dataclasses.dataclass
 class Plan:
-    """What is to happen."""
+    """Length, size and seed of a run."""
 
     seconds: float = 12.0
     symbols: int = 8  # on each of the two venues
@@ -52,7 +52,7 @@ class Plan:
 
 
 class Judge:
-    """Samples books that say LIVE and holds them against the venue's own at that MsgSeqNum."""
+    """Samples LIVE books and compares them with the venue's own at that MsgSeqNum."""
 
     def __init__(self, feed: Feed, venue: Venue, rng: random.Random) -> None:
         self.feed, self.venue, self.rng = feed, venue, rng
@@ -134,7 +134,7 @@ async def throw(feed: Feed, venue: Venue, plan: Plan, counts: Counter[str], rng:
         command, arguments = draw(rng, symbols)
         try:
             venue(command, **arguments)
-        except ControlError:  # nobody is logged on there just now
+        except ControlError:  # no session is logged on there at the moment
             counts["no session"] += 1
         else:
             counts[command] += 1

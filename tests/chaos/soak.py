@@ -53,7 +53,7 @@ class Sample:
 
 
 def measure(feed: Feed) -> Sample:
-    """Now. The lag is from SendingTime to our receive time, of the service that is furthest behind."""
+    """Now. The lag is from SendingTime to our receive time, of the slowest service."""
     handlers = [service.handler for service in feed.services]
     lag = max(handler.last_recv_ns - handler.last_sending_ns for handler in handlers) / 1e6
     rss = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
@@ -67,7 +67,7 @@ def measure(feed: Feed) -> Sample:
 
 
 def judge(samples: list[Sample]) -> list[str]:
-    """What grew from the second quarter (the first is warm-up) to the last, in words."""
+    """What grew from the second quarter (the first is warm-up) to the last, as text."""
     if len(samples) < 8:
         return [f"only {len(samples)} samples: too short a run"]
     early, late = samples[len(samples) // 4 : len(samples) // 2], samples[-len(samples) // 4 :]

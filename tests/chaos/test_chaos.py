@@ -6,7 +6,7 @@ from tests.chaos.run import Plan, run
 SECOND = 1_000_000_000
 
 
-def test_a_book_that_says_live_is_right_whatever_happens(tmp_path):
+def test_a_live_book_is_right_whatever_happens(tmp_path):
     report = run(Plan(seconds=7, symbols=6, faults=8, rollover=3, seed=11), tmp_path)
     assert report["wrong"] == []
     assert report["samples"]["equal"] > 100
@@ -23,7 +23,7 @@ def fault(first, last, at=100, harm="lost"):
     return {"harm": harm, "first": first, "last": last, "seqs": list(range(first, last + 1)), "at_ns": at * SECOND}
 
 
-def test_a_loss_is_named_by_its_numbers_and_its_time():
+def test_a_loss_is_matched_by_its_numbers_and_its_time():
     assert covers(gap(5, 9), fault(6, 7))
     assert not covers(gap(5, 9), fault(6, 10))
     assert not covers(gap(5, 9), fault(6, 7, at=300))
@@ -31,7 +31,7 @@ def test_a_loss_is_named_by_its_numbers_and_its_time():
     assert not covers(gap(5, None), fault(6, 7, at=200))
 
 
-def test_a_gap_is_explained_by_what_was_done():
+def test_a_gap_is_matched_with_its_fault():
     assert explains(fault(6, 7), gap(6, 7))
     assert not explains(fault(16, 17), gap(6, 7))
     assert not explains(fault(6, 7, at=50), gap(6, 7))

@@ -27,7 +27,7 @@ def test_the_demo_holds_in_a_path_with_spaces(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Everything held" in done.stdout and "all 12 polled books equal the venue's" in done.stdout
+    assert "All checks passed" in done.stdout and "all 12 polled books equal the venue's" in done.stdout
     name = config.load(folder / "demo-run" / "feed.toml").feed.name
     assert f"kfix-md.{name}" not in os.listdir("/dev/shm")
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False).stdout

@@ -1,4 +1,4 @@
-"""The plainest book a test can hold a stream against: Decimals in dicts, zlib over text."""
+"""The plainest book a test can compare a stream with: Decimals in dicts, zlib over text."""
 
 import zlib
 from decimal import Decimal
@@ -25,7 +25,7 @@ class PlainBook:
         self.checked = 0
 
     def apply(self, message, check_crc=True):
-        """Apply one W or X; the CRC is asserted when asked."""
+        """Apply one W or X; the CRC is asserted unless `check_crc` is false."""
         kind = dict(message)[35]
         if kind == "W":
             self.rows.clear()
@@ -79,6 +79,6 @@ class PlainBook:
         )
 
     def same_as(self, truth, depth=None):
-        """Whether a `truth` answer says the same."""
-        told = tuple([(Decimal(p), Decimal(q), n) for p, q, n in truth[name][:depth]] for name in ("bids", "offers"))
-        return told == self.totals(depth)
+        """Whether a `truth` answer has the same levels."""
+        wanted = tuple([(Decimal(p), Decimal(q), n) for p, q, n in truth[name][:depth]] for name in ("bids", "offers"))
+        return wanted == self.totals(depth)

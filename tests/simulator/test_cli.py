@@ -58,7 +58,7 @@ def test_default_port_offsets(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "word"),
+    ("arguments", "message"),
     [
         ([], "nothing to serve"),
         (["--capture", "/nowhere/x.fix"], "cannot be read"),
@@ -70,14 +70,14 @@ def test_default_port_offsets(tmp_path):
         (["--symbols", "1", "--rollover-at", "22h"], "HH:MM:SS"),
     ],
 )
-def test_mistakes_are_one_line(arguments, word):
+def test_mistakes_are_one_line(arguments, message):
     done = run("--port-base", "0", *arguments)
-    assert done.returncode == 2 and word in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     assert done.stdout == ""
 
 
 @pytest.mark.parametrize(
-    ("text", "word"),
+    ("text", "message"),
     [
         ("[[fault]]\ncmd = 'explode'", "unknown cmd"),
         ("fault = [", "not TOML"),
@@ -85,10 +85,10 @@ def test_mistakes_are_one_line(arguments, word):
         ("[[fault]]\nat = 'noon'\ncmd = 'drop'", "seconds"),
     ],
 )
-def test_bad_scripts(tmp_path, text, word):
+def test_bad_scripts(tmp_path, text, message):
     path = tmp_path / "faults.toml"
     path.write_text(text)
-    with pytest.raises(UsageError, match=word):
+    with pytest.raises(UsageError, match=message):
         script.read(path)
 
 

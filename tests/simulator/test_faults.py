@@ -352,11 +352,16 @@ def test_status_listing_and_delisting(quiet, live):
     live.send("x", [(320, "WATCH"), (559, 4), (263, 1)])
     assert value(live.until("y")[-1], 146) == "3"
     quiet.control("status", symbol="ETH/USD", status=3)
-    told = live.message()
-    assert (value(told, 35), value(told, 320), value(told, 55), value(told, 5032)) == ("y", "WATCH", "ETH/USD", "3")
+    update = live.message()
+    assert (value(update, 35), value(update, 320), value(update, 55), value(update, 5032)) == (
+        "y",
+        "WATCH",
+        "ETH/USD",
+        "3",
+    )
     quiet.control("list", venue="spot", symbol="NEW/USD", price_precision=3, qty_precision=5)
-    told = live.message()
-    assert (value(told, 55), value(told, 2349), value(told, 5010)) == ("NEW/USD", "3", "5")
+    update = live.message()
+    assert (value(update, 55), value(update, 2349), value(update, 5010)) == ("NEW/USD", "3", "5")
     live.subscribe("N", "NEW/USD")
     assert value(live.message(), 35) == "W"
     quiet.control("delist", symbol="NEW/USD")
@@ -405,16 +410,16 @@ def test_rejects_to_order(quiet, live):
     for answer in ("j", "3"):
         quiet.control("answer", **{"with": answer, "type": "V", "service": "spot-l2"})
         live.subscribe(f"R-{answer}", "ETH/USD")
-        told = live.message()
-        assert (value(told, 35), value(told, 45), value(told, 372)) == (answer, str(live.seq - 1), "V")
+        update = live.message()
+        assert (value(update, 35), value(update, 45), value(update, 372)) == (answer, str(live.seq - 1), "V")
 
 
 def test_messages_of_its_own_accord(quiet, live):
     quiet.control("testrequest", sender=live.sender, id="PING")
     assert value(live.message(), 112) == "PING"
     quiet.control("resendrequest", sender=live.sender, first=1, last=2)
-    asked = live.message()
-    assert (value(asked, 35), value(asked, 7), value(asked, 16)) == ("2", "1", "2")
+    request = live.message()
+    assert (value(request, 35), value(request, 7), value(request, 16)) == ("2", "1", "2")
     quiet.control("j", sender=live.sender, ref=3)
     assert value(live.message(), 45) == "3"
     quiet.control("sequence_reset", sender=live.sender, new=50)

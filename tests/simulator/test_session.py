@@ -109,8 +109,8 @@ def wait_for_logon(quiet, sender, seq, keep=False):
 
 def test_client_gaps_duplicates_and_garbage(client):
     client.send("0", seq=5)
-    asked = client.message()
-    assert (value(asked, 35), value(asked, 7), value(asked, 16)) == ("2", "2", "0")
+    request = client.message()
+    assert (value(request, 35), value(request, 7), value(request, 16)) == ("2", "2", "0")
     client.send("4", [(123, "Y"), (36, 6)], seq=2)
     client.seq = 6
     client.socket.sendall(b"garbage8=FIX.4.4\x019=5\x0135=0\x0110=000\x01")
@@ -121,7 +121,7 @@ def test_client_gaps_duplicates_and_garbage(client):
 
 
 def test_nonsense_harms_nobody(client, quiet):
-    """Whatever a client says, the venue and the other clients go on."""
+    """Whatever a client sends, the venue and the other clients go on."""
     other = Client(quiet, "spot-l2", "WITNESS")
     other.logon()
     for kind, fields in [

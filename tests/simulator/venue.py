@@ -83,7 +83,7 @@ def venue(tmp_path):
 
 
 class Client:
-    """A plain blocking FIX client: sends what it is told, collects what comes, knows nothing of sessions."""
+    """A plain blocking FIX client: sends any message, collects what comes, knows nothing of sessions."""
 
     def __init__(self, venue, service, sender="TESTER", tls=True):
         self.service, self.sender, self.seq = service, sender, 1
@@ -136,7 +136,7 @@ class Client:
         )
 
     def frame(self, timeout=10):
-        """The next whole frame as bytes; None when the venue closed or said nothing in time."""
+        """The next whole frame as bytes; None when the venue closed or sent nothing in time."""
         self.socket.settimeout(timeout)
         while True:
             end = self.buffer.find(b"\x0110=")
