@@ -75,8 +75,9 @@ class Market:
         self.book = L3Book()
         self.levels = L2Book()
         self.target = orders
+        self.floor = max(2, min(12, orders // 5))  # levels that each side keeps, whatever the flow
         self._random = random.Random(f"{seed}/{venue}/{instrument.symbol}")
-        self._fair = float(fair)
+        self._fair = self._mean = float(fair)
         self._clock = 0
         self._trade = self._random.randrange(10**6, 10**7)
 
@@ -114,19 +115,50 @@ class Market:
         return entries
 
     def decide(self, now_ns: int) -> Decision:
-        """The next order of the flow: limit, market, cancel or modify."""
+        """The next order of the flow: limit, market, cancel or modify.
+
+        A side with fewer than `floor` levels is refilled first, so that both sides have prices for hours.
+        """
         self._clock = max(self._clock + 1, now_ns)
-        self._fair = max(50.0, self._fair + self._random.gauss(0, 0.4))
+        drift = self._random.gauss(0, 0.4) - (self._fair - self._mean) * 1e-4
+        self._fair = max(50.0, self._fair + drift)
         side = self._random.getrandbits(1)
         resting = len(self.book.orders)
         dice = self._random.random() * (1.6 if resting > 2 * self.target else 1.0)
-        if resting < self.target or not self.book.sides[side].prices or dice < 0.46:
+        short = self._short_side()
+        if short is not None:
+            return self._limit(short, self._passive_price(short), self._qty(), self._ident())
+        if resting < self.target or dice < 0.46:
             return self._limit(side, self._price(side), self._qty(), self._ident())
         if dice < 0.53:
             return self._market(side)
-        if dice < 0.66:
-            return self._modify(side)
-        return self._cancel(side)
+        side = self._removable_side(side)
+        return self._modify(side) if dice < 0.66 else self._cancel(side)
+
+    def _short_side(self) -> int | None:
+        bids, offers = (len(side.prices) for side in self.book.sides)
+        if min(bids, offers) >= self.floor:
+            return None
+        return BID if bids < offers else OFFER
+
+    def _removable_side(self, side: int) -> int:
+        """`side`, or the other one when an order less could leave it with too few levels."""
+        other = OFFER if side == BID else BID
+        if len(self.book.sides[side].prices) > self.floor or len(self.book.sides[other].prices) <= self.floor:
+            return side
+        return other
+
+    def _passive_price(self, side: int) -> int:
+        """A price that rests: beyond the fair price, and never through the other side."""
+        away = 1 + int(self._random.expovariate(1 / 12))
+        price = max(1, round(self._fair) + (away if side == OFFER else -away)) * self.instrument.tick
+        best = self.book.sides[OFFER if side == BID else BID].best(1)
+        if not best:
+            return price
+        through = away * self.instrument.tick
+        if side == BID:
+            return max(self.instrument.tick, min(price, best[0] - through))
+        return max(price, best[0] + through)
 
     def rescale(self, price: int, qty: int) -> None:
         """Prices and quantities become finer by these powers of ten."""
@@ -182,11 +214,17 @@ class Market:
         return decision
 
     def _take(self, decision: Decision, side: int, qty: int, limit: int | None, ord_type: int) -> int:
-        """Match against the other side in price-time order; returns the quantity left."""
+        """Match against the other side in price-time order; returns the quantity left.
+
+        The last levels of a side (`floor`) are not taken: what would need them is dropped.
+        """
         other = OFFER if side == BID else BID
-        for price in self.book.sides[other].best(len(self.book.sides[other].prices) or 1):
+        levels = self.book.sides[other].best(len(self.book.sides[other].prices) or 1)
+        for number, price in enumerate(levels):
             if not qty or (limit is not None and (price > limit if side == BID else price < limit)):
                 break
+            if len(levels) - number <= self.floor:
+                return 0
             for order in self.book.queues[other][price]:
                 filled = min(qty, order.qty)
                 qty -= filled

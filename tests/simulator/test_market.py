@@ -1,5 +1,6 @@
 """Generated markets: L2, L3 and trades agree, every 5041 is right, every depth shows the top of the same book."""
 
+import os
 from decimal import Decimal
 
 import pytest
@@ -8,6 +9,9 @@ from kfix_md.simulator.book import BID, OFFER, Instrument, L2Book, L3Book
 from kfix_md.simulator.market import Market, instruments, level_entries
 from tests.simulator.plain import PlainBook, groups
 from tests.simulator.venue import Client, running_venue, value
+
+LONG = os.environ.get("KFIX_LONG_TESTS")
+WHY = "KFIX_LONG_TESTS=1 runs 100,000 decisions of each market (several minutes)"
 
 
 def precisions(client):
@@ -97,6 +101,28 @@ def test_engine_keeps_price_time_priority(venue_name):
         assert not bids or not offers or bids[-1] < offers[0]
         for side in (BID, OFFER):
             assert [(p, q) for p, q, _ in market.book.rows(side)] == [(p, q) for p, q, _ in market.levels.rows(side)]
+
+
+@pytest.mark.parametrize(
+    ("decisions", "count"), [(5_000, 10), pytest.param(100_000, 10, marks=pytest.mark.skipif(not LONG, reason=WHY))]
+)
+@pytest.mark.parametrize("venue_name", ["spot", "derivatives"])
+def test_markets_stay_two_sided(venue_name, decisions, count):
+    """Every instrument keeps ten levels a side, a bounded number of orders, and trades."""
+    for instrument, fair in instruments(venue_name, count):
+        market = Market(instrument, venue_name, fair, seed=1)
+        market.book.apply(market.open(10**18))
+        trades, most, sides = 0, 0, market.book.sides
+        fewest = min(len(side.prices) for side in sides)
+        for step in range(decisions):
+            decision = market.decide(10**18 + step)
+            market.book.apply(decision.entries)
+            trades += len(decision.trades)
+            fewest = min(fewest, len(sides[BID].prices), len(sides[OFFER].prices))
+            most = max(most, len(market.book.orders))
+        assert fewest >= 10, instrument.symbol
+        assert most < 4 * market.target, instrument.symbol
+        assert trades > decisions / 20, instrument.symbol
 
 
 def test_books_revert():
