@@ -10,6 +10,7 @@ from pathlib import Path
 from kfix_md.errors import UsageError
 from kfix_md.simulator import wire
 from kfix_md.simulator.book import DELETE, NEW, Entry, Instrument, L2Book, L3Book
+from kfix_md.simulator.dialect import Dialect
 from kfix_md.simulator.lines import Line
 
 
@@ -70,7 +71,7 @@ def _take_instruments(capture: Capture, fields: wire.Fields) -> None:
     for group in _groups(fields, 55):
         row = dict(group)
         price, qty = int(row[2349]), int(row[5010])
-        symbol = row[55].decode()
+        symbol = wire.text(row[55])
         capture.instruments[symbol] = Instrument(
             symbol,
             price,
@@ -100,7 +101,7 @@ def _groups(fields: wire.Fields, first: int) -> Iterator[wire.Fields]:
 def _take_data(capture: Capture, kind: bytes, frame: bytes) -> None:
     fields = wire.split(frame)
     header = dict(fields[:9])
-    symbol = header[55].decode()
+    symbol = wire.text(header[55])
     instrument = capture.instruments[symbol]
     day, clock = header[52].split(b"-")
     sent = calendar.timegm(time.strptime(day.decode(), "%Y%m%d")) * 10**9
@@ -146,24 +147,32 @@ class CaptureLine(Line):
         snapshot: tuple[bytes, list[Entry]] | None,
         *,
         level: str,
-        rule: str,
+        dialect: Dialect,
         history: int,
         clock: Callable[[], int],
     ) -> None:
         book = L2Book() if level == "L2" else L3Book()
         self._recorded = b""
+        self._spoken = False
         if snapshot:
             self._recorded = snapshot[0]
             book.apply([entry._replace(action=NEW) for entry in snapshot[1]])
         self._first = book.copy()
-        super().__init__(instrument, book, rule, history, clock)
+        super().__init__(instrument, book, dialect, history, clock)
 
     def snapshot(self, depth: int) -> bytes:
         deepest = max(len(side.prices) for side in self.book.sides)
         whole = not self._levels(depth) or deepest <= self._levels(depth)
-        if self.version == 0 and self._recorded and whole:
+        if self.version == 0 and self._recorded and whole and not self._spoken:
             return self._recorded
         return super().snapshot(depth)
+
+    def speak(self, dialect: Dialect) -> None:
+        self._spoken = True
+        super().speak(dialect)
+
+    def publish(self, entries: list[Entry], verbatim: bytes | None = None) -> None:
+        super().publish(entries, None if self._spoken else verbatim)
 
     def rewind(self) -> None:
         """Back to the first snapshot."""

@@ -12,6 +12,7 @@ import click
 
 from kfix_md.errors import UsageError
 from kfix_md.services import PORT_BASE
+from kfix_md.simulator import dialect
 from kfix_md.simulator.rollover import FORMS
 
 
@@ -25,6 +26,13 @@ def _speed(_context: click.Context, _option: click.Parameter, value: str) -> flo
     if speed <= 0:
         raise click.BadParameter("a positive number, or max")
     return speed
+
+
+def _vary(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    try:
+        return dict(dialect.parse(value) for value in values)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _clock(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
@@ -93,6 +101,13 @@ def _clock(_context: click.Context, _option: click.Parameter, value: str | None)
     default="order",
     show_default=True,
     help="What 5041 covers on L3.",
+)
+@click.option(
+    "--vary",
+    multiple=True,
+    callback=_vary,
+    metavar="SWITCH=VALUE",
+    help="Another form of every symbol, such as qty_form=padded; see docs/simulator.md.",
 )
 @click.option("--fragment", type=click.IntRange(1), default=500, show_default=True, help="Instruments in one 35=y.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the generated market.")

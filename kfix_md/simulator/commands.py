@@ -31,7 +31,11 @@ class Commands:
     """Carries out requests: dicts with `cmd` and arguments; answers are dicts with `ok`."""
 
     def __init__(self, venue: Venue) -> None:
-        from kfix_md.simulator import fault_commands, market_commands  # noqa: F401  they register themselves
+        from kfix_md.simulator import (  # noqa: F401  they register themselves
+            fault_commands,
+            market_commands,
+            variation_commands,
+        )
 
         self.venue = venue
 
@@ -68,8 +72,16 @@ class Commands:
         return found
 
     def lines(self, request: Request) -> list[tuple[Service, Line]]:
+        """The lines of `symbol` ("*": of all symbols) at a `level`, on a `service` (default: all)."""
         symbol = request["symbol"]
         level = request.get("level")
+        if symbol == "*":
+            return [
+                (service, line)
+                for service in self.services(request)
+                for line in service.lines.values()
+                if level in (None, service.level)
+            ]
         found = [
             (service, service.lines[symbol])
             for service in self.services(request)
@@ -192,7 +204,7 @@ def book_text(line: Line, book: Book, version: int, request: Request) -> Answer:
         "version": version,
         "price_precision": price,
         "qty_precision": qty,
-        "crc": book.checksum(line.rule),
+        "crc": line.crc(book),
         "ints": rows,
         **{name: [[wire.number(p, price), wire.number(q, qty), n] for p, q, n in side] for name, side in rows.items()},
         "levels": [len(book.sides[BID].prices), len(book.sides[OFFER].prices)],

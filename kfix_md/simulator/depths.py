@@ -38,15 +38,18 @@ class Change:
         else:
             self._orders = {e.ident: book.orders.get(e.ident) for e in entries}
 
-    def seen(self, before: Edges, after: Edges) -> list[Entry]:
-        """The changes inside a depth that ended at `before` and ends at `after`."""
+    def seen(self, before: Edges, after: Edges, implicit: bool = False) -> list[Entry]:
+        """The changes inside a depth that ended at `before` and ends at `after`.
+
+        `implicit`: no deletes of what left the depth and is still in the book.
+        """
         if before == [None, None] and after == [None, None]:
             return self.entries
         if isinstance(self.book, L2Book):
-            return self._seen_levels(self.book, before, after)
-        return self._seen_orders(self.book, before, after)
+            return self._seen_levels(self.book, before, after, implicit)
+        return self._seen_orders(self.book, before, after, implicit)
 
-    def _seen_levels(self, book: L2Book, before: Edges, after: Edges) -> list[Entry]:
+    def _seen_levels(self, book: L2Book, before: Edges, after: Edges, implicit: bool) -> list[Entry]:
         stamp = self.entries[-1].event_ns
         touched = list(dict.fromkeys((entry.side, entry.price) for entry in self.entries))
         moved = [
@@ -65,11 +68,11 @@ class Change:
                 seen.append(Entry(UPDATE, side, "", price, now, stamp))
             elif shows and not showed:
                 seen.append(Entry(NEW, side, "", price, now, stamp))
-            elif showed and not shows:
+            elif showed and not shows and not (implicit and now):
                 seen.append(Entry(DELETE, side, "", price, now, stamp))
         return seen
 
-    def _seen_orders(self, book: L3Book, before: Edges, after: Edges) -> list[Entry]:
+    def _seen_orders(self, book: L3Book, before: Edges, after: Edges, implicit: bool) -> list[Entry]:
         seen: list[Entry] = []
         shown = {
             ident
@@ -87,15 +90,18 @@ class Change:
                 shown.add(entry.ident)
             elif entry.ident in shown:  # changed, and its level left the depth by the same message
                 shown.discard(entry.ident)
-                seen.append(entry._replace(action=DELETE))
-        return seen + self._moved_orders(book, before, after)
+                if not implicit:
+                    seen.append(entry._replace(action=DELETE))
+        return seen + self._moved_orders(book, before, after, implicit)
 
-    def _moved_orders(self, book: L3Book, before: Edges, after: Edges) -> list[Entry]:
+    def _moved_orders(self, book: L3Book, before: Edges, after: Edges, implicit: bool) -> list[Entry]:
         """Orders of levels that entered or left the depth without being touched themselves."""
         stamp, moved = self.entries[-1].event_ns, []
         for side in (BID, OFFER):
             for price in book.sides[side].between(before[side], after[side]):
                 entered = visible(side, price, after[side])
+                if implicit and not entered:
+                    continue
                 moved += [
                     Entry(
                         NEW if entered else DELETE,

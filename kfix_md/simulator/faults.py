@@ -139,4 +139,4 @@ class Faults:
 
 def _symbol(frame: bytes) -> str | None:
     start = frame.find(b"\x0155=")
-    return None if start < 0 else frame[start + 4 : frame.index(wire.SOH, start + 4)].decode(errors="replace")
+    return None if start < 0 else wire.text(frame[start + 4 : frame.index(wire.SOH, start + 4)])

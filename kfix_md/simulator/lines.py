@@ -6,10 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from kfix_md.simulator import wire
-from kfix_md.simulator.book import BID, DELETE, NEW, OFFER, Book, Entry, Instrument, L2Book, Undo
+from kfix_md.simulator import checksum, wire
+from kfix_md.simulator.book import BID, DELETE, OFFER, Book, Entry, Instrument, L2Book, Undo
 from kfix_md.simulator.depths import Change, edges
+from kfix_md.simulator.dialect import Dialect
 from kfix_md.simulator.market import Trade
+from kfix_md.simulator.render import Renderer, resting
 
 
 class Subscription:
@@ -18,7 +20,14 @@ class Subscription:
     def __init__(self, session: Any, md_req_id: str, line: "Line", *, depth: int, book: bool, trades: bool) -> None:
         self.session, self.md_req_id, self.line = session, md_req_id, line
         self.depth, self.book, self.trades = depth, book, trades
-        self.prefix = b"55=%b\x01262=%b\x01" % (line.instrument.symbol.encode(), md_req_id.encode())
+        self.set_prefix()
+
+    def set_prefix(self) -> None:
+        """Compute 55 and 262 of the header, as the dialect of the symbol has them."""
+        symbol, request = wire.raw(self.line.instrument.symbol), wire.raw(self.md_req_id)
+        self.prefix = b"55=%b\x01262=%b\x01" % (symbol, request)
+        if self.line.dialect.symbols == "group":
+            self.prefix = b"262=%b\x01" % request
 
 
 class Sightings:
@@ -40,67 +49,14 @@ class Sightings:
         return (self._seqs[index], self._versions[index]) if index >= 0 else None
 
 
-class Renderer:
-    """Entries of one instrument as the repeating group of W and X."""
-
-    def __init__(self, instrument: Instrument) -> None:
-        self.instrument = instrument
-
-    def group(self, entry: Entry, snapshot: bool) -> str:
-        """One entry; without 279 in a snapshot."""
-        price = wire.number(entry.price, self.instrument.price_precision)
-        qty = wire.number(entry.qty, self.instrument.qty_precision)
-        ident = entry.ident or f"{'BO'[entry.side]}{price}"
-        text = (
-            f"269={entry.side}\x01278={ident}\x01270={price}\x01271={qty}\x01273={wire.time_of_day(entry.event_ns)}\x01"
-        )
-        if entry.queue_ns:
-            text += f"5060={wire.iso_time(entry.event_ns)}\x015273={wire.iso_time(entry.queue_ns)}\x01"
-        return text if snapshot else f"279={entry.action}\x01{text}"
-
-    def incremental(self, entries: list[Entry], crc: int) -> bytes:
-        """268 to 5041 of an X."""
-        groups = "".join([self.group(entry, False) for entry in entries])
-        return f"268={len(entries)}\x01{groups}5041={crc}\x01".encode()
-
-    def trades(self, trades: list[Trade]) -> bytes:
-        """268 and the trade entries of an X (no 5041: the book is not touched)."""
-        groups = []
-        for trade in trades:
-            price = wire.number(trade.price, self.instrument.price_precision)
-            qty = wire.number(trade.qty, self.instrument.qty_precision)
-            groups.append(
-                f"279=0\x01269=2\x01278={trade.ident}\x01270={price}\x01271={qty}\x01"
-                f"273={wire.time_of_day(trade.event_ns)}\x0140={trade.ord_type}\x01"
-                f"2446={trade.aggressor}\x01"
-            )
-        return f"268={len(trades)}\x01{''.join(groups)}".encode()
-
-    def snapshot(self, book: Book, depth: int, now_ns: int) -> bytes:
-        """268 and the entries of a W: offers, then bids, best first; L2 levels are timed `now_ns`."""
-        groups = []
-        for side in (OFFER, BID):
-            for price in book.sides[side].best(depth or len(book.sides[side].prices) or 1):
-                groups += [self.group(entry, True) for entry in resting(book, side, price, now_ns)]
-        return f"268={len(groups)}\x01{''.join(groups)}".encode()
-
-
-def resting(book: Book, side: int, price: int, now_ns: int = 0) -> list[Entry]:
-    """The contents of one price, as entries: the level on L2, its orders in queue order on L3."""
-    if isinstance(book, L2Book):
-        return [Entry(NEW, side, "", price, book.qty[side][price], now_ns)]
-    return [
-        Entry(NEW, side, order.ident, price, order.qty, order.event_ns, order.queue_ns)
-        for order in book.queues[side][price]
-    ]
-
-
 class Line:
     """One symbol at one level (L2 or L3) on one service, and its subscriptions."""
 
-    def __init__(self, instrument: Instrument, book: Book, rule: str, history: int, clock: Callable[[], int]) -> None:
-        self.instrument, self.book, self.rule = instrument, book, rule
-        self.renderer = Renderer(instrument)
+    def __init__(
+        self, instrument: Instrument, book: Book, dialect: Dialect, history: int, clock: Callable[[], int]
+    ) -> None:
+        self.instrument, self.book, self.dialect = instrument, book, dialect
+        self.renderer = Renderer(instrument, dialect)
         self.version = 0
         self.history = history
         self.listed = True
@@ -176,7 +132,7 @@ class Line:
             return
         crc = self.checksum()
         for depth, listeners in list(self._listeners.items()):
-            shown = change.seen(before[depth], edges(self.book, depths[depth]))
+            shown = change.seen(before[depth], edges(self.book, depths[depth]), self.dialect.implicit_deletes)
             whole = verbatim if shown == entries else None
             if shown:
                 self._send(listeners, whole or self.renderer.incremental(shown, crc))
@@ -191,12 +147,27 @@ class Line:
         for subscription in list(self._trade_listeners):
             subscription.session.send_data(b"X", subscription, rest, total, -1)
 
+    def crc(self, book: Book) -> int:
+        """5041 of any book of this symbol."""
+        return checksum.crc(book, self.instrument, self.dialect)
+
+    def speak(self, dialect: Dialect) -> None:
+        """Write the symbol in another dialect from now on; listeners get a fresh W."""
+        self.dialect, self.renderer = dialect, Renderer(self.instrument, dialect)
+        self._snapshots.clear()
+        for listeners in self._listeners.values():
+            for subscription in listeners:
+                subscription.set_prefix()
+        for subscription in self._trade_listeners:
+            subscription.set_prefix()
+        self.resnapshot()
+
     def checksum(self) -> int:
         """5041 of the book as it is now."""
-        return self.book.checksum(self.rule)
+        return self.crc(self.book)
 
     def _send(self, listeners: list[Subscription], rest: bytes) -> None:
-        if self.corrupt_next:
+        if self.corrupt_next and b"5041=" in rest:
             head, _, crc = rest.rpartition(b"5041=")
             rest = b"%b5041=%d\x01" % (head, int(crc[:-1]) ^ 0x5A5A5A5A)
         total = wire.byte_sum(rest)

@@ -5,6 +5,7 @@ from typing import Any
 
 from kfix_md.simulator import wire
 from kfix_md.simulator.book import DELETE, NEW, UPDATE, Book, Entry, L3Book
+from kfix_md.simulator.dialect import Dialect
 from kfix_md.simulator.lines import Line, Subscription
 from kfix_md.simulator.market import Market, Trade, level_entries
 
@@ -88,7 +89,7 @@ class LoopLine(Line):
     """A line that plays the positions of a cycle, rendered once for each subscribed depth."""
 
     def __init__(self, line: Line, steps: list[Step]) -> None:
-        super().__init__(line.instrument, line.book.copy(), line.rule, line.history, line._clock)
+        super().__init__(line.instrument, line.book.copy(), line.dialect, line.history, line._clock)
         self._start = line.book.copy()
         self._steps = steps
         self._at = 0
@@ -109,7 +110,7 @@ class LoopLine(Line):
         super().join(subscription)
 
     def _render(self, depth: int) -> list[tuple[bytes, int] | None]:
-        line = Line(self.instrument, self._start.copy(), self.rule, 1, time.time_ns)
+        line = Line(self.instrument, self._start.copy(), self.dialect, 1, time.time_ns)
         sink = _Collector()
         line.join(Subscription(sink, "", line, depth=depth, book=True, trades=False))
         texts: list[tuple[bytes, int] | None] = []
@@ -162,10 +163,13 @@ class LoopLine(Line):
 
     def checksum(self) -> int:
         """5041 of the book as it is now."""
-        return self.current().checksum(self.rule)
+        return self.crc(self.current())
 
     def publish(self, entries: list[Entry], verbatim: bytes | None = None) -> None:
         raise ValueError("a rendered market follows its cycle; it takes no other change")
+
+    def speak(self, dialect: Dialect) -> None:
+        raise ValueError("a rendered market is written in advance; choose its switches with --vary")
 
     def clear(self) -> None:
         raise ValueError("the book of a rendered market cannot be emptied")

@@ -94,8 +94,10 @@ class Market:
         return self._ident() if self.venue == "derivatives" else str(self._trade)
 
     def _qty(self) -> int:
-        lots = max(1, int(self._random.expovariate(1 / 40)))
-        return lots * self.instrument.minimum + (self._random.randrange(self.instrument.minimum))
+        """Two thirds are whole lots, as people type them; the others use every digit of the precision."""
+        lots, minimum = max(1, int(self._random.expovariate(1 / 40))), self.instrument.minimum
+        tail = self._random.randrange(minimum) if self._random.random() < 0.33 else 0
+        return lots * minimum + tail
 
     def _price(self, side: int) -> int:
         away = 1 + int(self._random.expovariate(1 / 12)) - (self._random.random() < 0.05) * 3

@@ -67,8 +67,8 @@ def business_reject(session: "Acceptor", row: Row, kind: bytes, reason: int, tex
 
 def instrument_list(session: "Acceptor", row: Row) -> None:
     """One symbol (559=0), a type (1) or all (4); 263=1 keeps the requester informed, 2 ends that."""
-    request, scope = row[320].decode(), row[559]
-    symbol = row[55].decode() if scope == b"0" and 55 in row else None
+    request, scope = wire.text(row[320]), row[559]
+    symbol = wire.text(row[55]) if scope == b"0" and 55 in row else None
     if row.get(263) == b"2":
         session.instrument_watch.pop(request, None)
         return
@@ -133,7 +133,7 @@ def notify(session: "Acceptor", row: Instrument) -> None:
 
 def market_data(session: "Acceptor", row: Row, fields: wire.Fields) -> None:
     """Subscribe (263=1), symbol by symbol, or unsubscribe (263=2)."""
-    request = row[262].decode()
+    request = wire.text(row[262])
     if row[263] == b"2":
         for subscription in session.subscriptions.pop(request, []):
             session.venue.after_unsubscribe(subscription)
@@ -148,7 +148,7 @@ def market_data(session: "Acceptor", row: Row, fields: wire.Fields) -> None:
         reject_request(session, request, rejected.args[0])
         return
     session.used_ids.add(request)
-    symbols = [value.decode(errors="replace") for tag, value in fields if tag == 55]
+    symbols = [wire.text(value) for tag, value in fields if tag == 55]
     if not symbols:
         reject(session, row, b"V", 55, reason=1, text="Required tag missing")
     for symbol in dict.fromkeys(symbols):
@@ -199,7 +199,7 @@ def reject_request(session: "Acceptor", request: str, reason: int | str, symbol:
 
 def trading_status(session: "Acceptor", row: Row) -> None:
     """35=h, again at every change when 263=1."""
-    request = row[335].decode()
+    request = wire.text(row[335])
     if row.get(336, b"SESSION") != b"SESSION":
         session.send(b"h", [(335, request), (336, row[336]), (340, 0), (567, 1)])
         return

@@ -18,7 +18,11 @@ def read(path: Path) -> list[dict[str, Any]]:
     """The faults of FILE: `[[fault]]` tables (`at` seconds, optional `every` and `times`, `cmd` and its
     arguments) and at most one `[random]` table (`rate` a second, `seed`,
     `from`, `until`, `faults` a list of commands)."""
-    from kfix_md.simulator import fault_commands, market_commands  # noqa: F401  they register themselves
+    from kfix_md.simulator import (  # noqa: F401  they register themselves
+        fault_commands,
+        market_commands,
+        variation_commands,
+    )
     from kfix_md.simulator.commands import COMMANDS
 
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kfix_md.errors import UsageError
 from kfix_md.services import PORT_BASE, SERVICES
 from kfix_md.simulator.acceptor import Acceptor
+from kfix_md.simulator.dialect import Dialect
 from kfix_md.simulator.lines import Line
 from kfix_md.simulator.sender import Peer
 
@@ -23,6 +24,8 @@ class Service:
         spec = SERVICES[name]
         self.offset, self.target = spec.port - PORT_BASE, spec.target_comp_id
         self.venue_name, self.level = spec.market, spec.level
+        checksum = "level" if self.level == "L2" else venue.config.l3_rule
+        self.dialect = Dialect(checksum).changed(**venue.config.vary)
         self.lines: dict[str, Line] = {}
         self.sessions: set[Acceptor] = set()
         self.peers: dict[str, Peer] = {}

@@ -43,6 +43,7 @@ class Config:
     names: list[str] = field(default_factory=list)
     control: Path | None = None
     l3_rule: str = "order"  # what 5041 covers on L3: order or level
+    vary: dict[str, str] = field(default_factory=dict)  # switches of `Dialect`, for every symbol
     replay: str = "replay"  # answer to ResendRequests: replay, gapfill, mixed or ignore
     history: int = 100_000  # messages kept for resends, per session
     versions: int = 2_000_000  # book changes kept for the truth, shared by all symbols
@@ -93,13 +94,12 @@ class Venue:
         service = self.services[f"{capture.venue}-{capture.level.lower()}"]
         if service.lines:
             raise UsageError(f"{path}: another capture already serves {service.name}; give one a service")
-        rule = "level" if capture.level == "L2" else self.config.l3_rule
         lines = {
             symbol: CaptureLine(
                 instrument,
                 capture.snapshots.get(symbol),
                 level=capture.level,
-                rule=rule,
+                dialect=service.dialect,
                 history=self._history(len(capture.instruments)),
                 clock=self.now,
             )
@@ -120,8 +120,8 @@ class Venue:
         market.book.apply(opening)
         market.levels.apply(level_entries(opening, market.book, market.levels, self.now()))
         history = self._history(4 * max(1, self.config.symbols))
-        line2: Line = Line(instrument, market.levels, "level", history, self.now)
-        line3: Line = Line(instrument, market.book, self.config.l3_rule, history, self.now)
+        line2: Line = Line(instrument, market.levels, self.services[f"{venue}-l2"].dialect, history, self.now)
+        line3: Line = Line(instrument, market.book, self.services[f"{venue}-l3"].dialect, history, self.now)
         if self.config.rendered:
             steps2, steps3 = cycle(market, self.config.rendered, self.now())
             line2, line3 = LoopLine(line2, steps2), LoopLine(line3, steps3)

@@ -33,8 +33,18 @@ def finish(body: bytes, total: int | None = None) -> bytes:
 def join(fields: Iterable[tuple[int, object]]) -> bytes:
     """`tag=value` and SOH for each pair; values are bytes, str or int."""
     return b"".join(
-        b"%d=%b\x01" % (tag, value if isinstance(value, bytes) else str(value).encode()) for tag, value in fields
+        b"%d=%b\x01" % (tag, value if isinstance(value, bytes) else raw(str(value))) for tag, value in fields
     )
+
+
+def raw(text: str) -> bytes:
+    """Bytes of a text; bytes that are no UTF-8 are surrogates in it."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def text(data: bytes) -> str:
+    """The text that `raw` turns back into `data`."""
+    return data.decode("utf-8", "surrogateescape")
 
 
 def message(fields: Iterable[tuple[int, object]]) -> bytes:
@@ -118,11 +128,16 @@ def scaled(text: str, precision: int) -> int:
     return sign * int((whole.lstrip("+-") or "0") + part.ljust(precision, "0"))
 
 
-def sending_time(now_ns: int) -> bytes:
+def sending_time(now_ns: int, decimals: int = 3) -> bytes:
     """`YYYYMMDD-HH:MM:SS.mmm` of tag 52."""
     seconds, rest = divmod(now_ns, 1_000_000_000)
     day = time.gmtime(seconds)
-    return b"%04d%02d%02d-%02d:%02d:%02d.%03d" % (*day[:6], rest // 1_000_000)
+    return b"%04d%02d%02d-%02d:%02d:%02d%b" % (*day[:6], fraction(rest, decimals).encode())
+
+
+def fraction(ns: int, decimals: int) -> str:
+    """Point and decimals of a second's nanoseconds: any number of them, none without a point."""
+    return f".{ns:09d}000"[: decimals + 1] if decimals else ""
 
 
 @lru_cache(1 << 14)
@@ -135,16 +150,18 @@ def _day(days: int) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(days * 86_400))
 
 
-def time_of_day(now_ns: int) -> str:
+def time_of_day(now_ns: int, decimals: int = 3) -> str:
     """`HH:MM:SS.mmm` of tag 273."""
+    if decimals != 3:
+        return _clock(now_ns // 1_000_000_000 % 86_400) + fraction(now_ns % 1_000_000_000, decimals)
     milliseconds = now_ns // 1_000_000 % 86_400_000
     return f"{_clock(milliseconds // 1000)}.{milliseconds % 1000:03d}"
 
 
-def iso_time(now_ns: int) -> str:
+def iso_time(now_ns: int, decimals: int = 9) -> str:
     """ISO 8601 with nanoseconds and `Z`, of tags 5060 and 5273."""
     days, rest = divmod(now_ns, 86_400_000_000_000)
-    return f"{_day(days)}T{_clock(rest // 1_000_000_000)}.{rest % 1_000_000_000:09d}Z"
+    return f"{_day(days)}T{_clock(rest // 1_000_000_000)}{fraction(rest % 1_000_000_000, decimals)}Z"
 
 
 def iso_ns(text: str) -> int:
@@ -155,16 +172,17 @@ def iso_ns(text: str) -> int:
 
 
 class Stamp:
-    """Text of tag 52 for a moment, rebuilt at most once a millisecond."""
+    """Text of tag 52 for a moment, rebuilt at most once a millisecond unless it is finer."""
 
-    def __init__(self) -> None:
+    def __init__(self, decimals: int = 3) -> None:
+        self.decimals = decimals
         self._millisecond = -1
         self.text = b""
 
     def at(self, now_ns: int) -> bytes:
         """The text for `now_ns`."""
         millisecond = now_ns // 1_000_000
-        if millisecond != self._millisecond:
+        if millisecond != self._millisecond or self.decimals > 3:
             self._millisecond = millisecond
-            self.text = sending_time(now_ns)
+            self.text = sending_time(now_ns, self.decimals)
         return self.text

@@ -15,16 +15,21 @@ def groups(message, first):
     return found
 
 
+def places(number):
+    """Decimals of a Decimal as it was written."""
+    return max(0, -number.as_tuple().exponent)
+
+
 class PlainBook:
     """What one subscription shows. Keys are order ids on L3 and (side, price) on L2."""
 
     def __init__(self, level, price_precision, qty_precision):
         self.level, self.price_precision, self.qty_precision = level, price_precision, qty_precision
         self.rows = {}
-        self.trades = []
+        self.trades, self.others, self.trims = [], [], False
         self.checked = 0
 
-    def apply(self, message, check_crc=True):
+    def apply(self, message, check_crc=True, rule="order"):
         """Apply one W or X; the CRC is asserted unless `check_crc` is false."""
         kind = dict(message)[35]
         if kind == "W":
@@ -35,7 +40,7 @@ class PlainBook:
             self._entry(entry)
         crc = dict(message).get(5041)
         if crc and check_crc:
-            assert self.crc() == int(crc), message
+            assert self.crc(rule) == int(crc), message
             self.checked += 1
 
     def _entry(self, entry):
@@ -43,8 +48,13 @@ class PlainBook:
         if side == "2":
             self.trades.append((price, qty, entry[40], entry[2446]))
             return
+        if side not in "01":
+            self.others.append(side)
+            return
         key = entry[278] if self.level == "L3" else (side, price)
         action = entry.get(279, "0")
+        if action == "2" and self.trims and key not in self.rows:
+            return
         assert (key in self.rows) == (action != "0"), f"279={action} of {key}"
         if action == "2":
             assert self.rows[key][:2] == (side, price)
@@ -53,23 +63,39 @@ class PlainBook:
             assert qty > 0
             self.rows[key] = (side, price, qty, entry.get(5273, ""))
 
+    def trim(self, depth):
+        """Drop what is beyond `depth` levels a side, as a client does when the venue sends no delete for it."""
+        self.trims = True
+        for side in "01":
+            inside = {price for price, _ in self.side(side)[:depth]}
+            self.rows = {k: row for k, row in self.rows.items() if row[0] != side or row[1] in inside}
+
     def side(self, side):
-        """[(price, [quantities in queue order])], best first."""
+        """[(price, [quantities in queue order])], best first. Numbers keep the decimals they were sent with."""
         levels = {}
         for where, price, qty, _ in sorted(self.rows.values(), key=lambda row: row[3]):
             if where == side:
                 levels.setdefault(price, []).append(qty)
         return sorted(levels.items(), reverse=side == "0")
 
-    def crc(self):
-        """5041 as protocol text: precision digits, no dot, no leading zeros."""
+    def crc(self, rule="order"):
+        """5041 as protocol text: digits, no dot, no leading zeros; `rule` is a value of `--vary checksum=`."""
+        sides = ("0", "1") if rule == "unknown" else ("1", "0")
         text = ""
-        for side in ("1", "0"):
-            for price, quantities in self.side(side)[:10]:
+        for side in sides:
+            for price, queue in self.side(side)[:10]:
+                quantities = queue
+                if not rule.startswith("order"):
+                    most = max(places(qty) for qty in queue)
+                    quantities = [sum(queue).quantize(Decimal(1).scaleb(-most))]
                 for qty in quantities:
-                    text += f"{price:.{self.price_precision}f}".replace(".", "").lstrip("0")
-                    text += f"{qty:.{self.qty_precision}f}".replace(".", "").lstrip("0")
+                    at, of = self.digits(price, self.price_precision, rule), self.digits(qty, self.qty_precision, rule)
+                    text += of + at if rule == "unknown" else at + of
         return zlib.crc32(text.encode())
+
+    def digits(self, number, precision, rule):
+        """A number printed at the precision, or as sent."""
+        return str(int(number.scaleb(places(number) if rule.endswith("-sent") else precision)))
 
     def totals(self, depth=None):
         """((price, quantity, orders) of bids, of offers), best first; orders is 0 on L2."""

@@ -1,0 +1,20 @@
+"""Commands that switch the venue to forms its documentation does not promise."""
+
+from kfix_md.simulator.commands import Commands, Request, command
+
+#: keys of a request that select lines; all others are switches of `Dialect`
+SELECTION = {"cmd", "symbol", "service", "level"}
+
+
+@command
+def vary(commands: Commands, request: Request) -> None:
+    """Write a `symbol` (or "*") in another form from now on; other keys are switches of `Dialect`.
+
+    The listeners get a fresh W. With "*", instruments that are listed later get the form as well.
+    """
+    switches = {key: value for key, value in request.items() if key not in SELECTION}
+    lines = commands.lines(request)
+    for service, line in lines:
+        line.speak(line.dialect.changed(**switches))
+        if request["symbol"] == "*":
+            service.dialect = service.dialect.changed(**switches)
