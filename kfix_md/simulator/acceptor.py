@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfix_md.simulator import logons, requests, wire
 from kfix_md.simulator.lines import Subscription
+from kfix_md.simulator.listing import Watch
 from kfix_md.simulator.sender import Peer, Sender, Sent
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Acceptor(Sender, asyncio.Protocol):
         self.heartbeat_ns = 60 * SECOND
         self.subscriptions: dict[str, list[Subscription]] = {}
         self.used_ids: set[str] = set()
-        self.instrument_watch: dict[str, str | None] = {}
+        self.instrument_watch: dict[str, Watch] = {}
         self.status_watch: set[str] = set()
         self.reader = wire.FrameReader()
         self._pending: dict[int, tuple[bytes, wire.Fields]] = {}

@@ -20,6 +20,11 @@ class Instrument:
     tick: int = 1  # 5022, in units of the price precision
     minimum: int = 1  # 5011, in units of the quantity precision
     status: int = 1  # 5032
+    price_text: str = ""  # 2349 and 5010 where they are not the precisions above
+    qty_text: str = ""
+    security: str = "CASH"  # 167
+    grain: int = 1  # every quantity is a multiple of it, in units of the quantity precision
+    huge: bool = False  # some orders are of more than 10^10 units
     verbatim: bytes = b""  # a capture's own group, served as recorded
 
 

@@ -79,7 +79,8 @@ def _take_instruments(capture: Capture, fields: wire.Fields) -> None:
             wire.scaled(row.get(5022, b"1").decode(), price),
             wire.scaled(row.get(5011, b"1").decode(), qty),
             int(row.get(5032, b"1")),
-            wire.join(group),
+            security="CASH" if capture.venue == "spot" else "FUT",
+            verbatim=wire.join(group),
         )
 
 

@@ -110,6 +110,11 @@ def _clock(_context: click.Context, _option: click.Parameter, value: str | None)
     help="Another form of every symbol, such as qty_form=padded; see docs/simulator.md.",
 )
 @click.option("--fragment", type=click.IntRange(1), default=500, show_default=True, help="Instruments in one 35=y.")
+@click.option("--interleave", is_flag=True, help="Send an update between the fragments of an instrument list.")
+@click.option(
+    "--listing", type=click.IntRange(0), default=0, help="Instruments of each venue, those beyond --symbols empty."
+)
+@click.option("--stocks", type=click.IntRange(0), default=0, help="Tokenised stocks (167=TS on spot) of each venue.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the generated market.")
 @click.option(
     "--speed",

@@ -7,8 +7,16 @@ from typing import Any
 CHECKSUMS = ("level", "order", "level-sent", "order-sent", "unknown", "off")
 NUMBERS = ("short", "plain", "padded", "trailing", "zeros", "plus", "exponent", "mixed")
 IDS = ("kraken", "long", "opaque", "short", "uuid")
+PRECISIONS = ("int", "float", "zeros")
 SYMBOLS = ("header", "group", "both")
-CHOICES = {"checksum": CHECKSUMS, "price_form": NUMBERS, "qty_form": NUMBERS, "ids": IDS, "symbols": SYMBOLS}
+CHOICES = {
+    "checksum": CHECKSUMS,
+    "price_form": NUMBERS,
+    "qty_form": NUMBERS,
+    "ids": IDS,
+    "precision_form": PRECISIONS,
+    "symbols": SYMBOLS,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,6 +44,8 @@ class Dialect:
         Where 55 is: `header` of the message, each `group`, or `both`.
     `implicit_deletes`
         A level that leaves the depth of a subscription is not deleted by a message.
+    `precision_form`
+        2349 and 5010 as `int` 8, `float` 8.0 or `zeros` 08.
     `snapshot_crc`
         A W carries 5041 as well.
     """
@@ -54,6 +64,7 @@ class Dialect:
     unknown_tags: bool = False
     symbols: str = "header"
     implicit_deletes: bool = False
+    precision_form: str = "int"
     snapshot_crc: bool = False
 
     def changed(self, **switches: Any) -> "Dialect":

@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass, field
 
+from kfix_md.simulator import wire
 from kfix_md.simulator.book import BID, DELETE, NEW, OFFER, UPDATE, Entry, Instrument, L2Book, L3Book, Order
 
 BASE36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -42,7 +43,8 @@ def instruments(venue: str, count: int) -> list[tuple[Instrument, int]]:
         if number >= len(bases):
             name = f"{name}{number:04d}"
         symbol = f"{name}/USD" if venue == "spot" else f"PF_{name}USD"
-        instrument = Instrument(symbol, price_precision, qty_precision, tick, 10 ** max(0, qty_precision - 4))
+        minimum, security = 10 ** max(0, qty_precision - 4), "CASH" if venue == "spot" else "FUT"
+        instrument = Instrument(symbol, price_precision, qty_precision, tick, minimum, security=security)
         rows.append((instrument, max(200, round(price * 10**price_precision / tick))))
     return rows
 
@@ -76,7 +78,7 @@ class Market:
         self.levels = L2Book()
         self.target = orders
         self.floor = max(2, min(12, orders // 5))  # levels that each side keeps, whatever the flow
-        self._random = random.Random(f"{seed}/{venue}/{instrument.symbol}")
+        self._random = random.Random(wire.raw(f"{seed}/{venue}/{instrument.symbol}"))
         self._fair = self._mean = float(fair)
         self._clock = 0
         self._trade = self._random.randrange(10**6, 10**7)
@@ -97,7 +99,10 @@ class Market:
         """Two thirds are whole lots, as people type them; the others use every digit of the precision."""
         lots, minimum = max(1, int(self._random.expovariate(1 / 40))), self.instrument.minimum
         tail = self._random.randrange(minimum) if self._random.random() < 0.33 else 0
-        return lots * minimum + tail
+        qty = lots * minimum + tail
+        if self.instrument.huge and self._random.random() < 0.04:
+            qty += 12 * 10 ** (9 + self.instrument.qty_precision)
+        return max(1, qty // self.instrument.grain) * self.instrument.grain
 
     def _price(self, side: int) -> int:
         away = 1 + int(self._random.expovariate(1 / 12)) - (self._random.random() < 0.05) * 3
@@ -195,8 +200,10 @@ class Market:
     def _modify(self, side: int) -> Decision:
         """Less quantity keeps the place in the queue; more, or another price, is a new place."""
         order = self._some_order(side)
-        if order.qty > 1 and self._random.random() < 0.6:
-            return Decision([self._entry(UPDATE, order, self._random.randrange(1, order.qty))])
+        grain = self.instrument.grain
+        if order.qty > grain and self._random.random() < 0.6:
+            left = self._random.randrange(1, order.qty // grain) * grain
+            return Decision([self._entry(UPDATE, order, left)])
         price = order.price if self._random.random() < 0.4 else self._price(side)
         again = self._limit(side, price, self._qty(), order.ident)
         again.entries.insert(0, self._entry(DELETE, order, 0))

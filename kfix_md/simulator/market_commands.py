@@ -1,5 +1,6 @@
 """Commands that change the market, its instruments and their status."""
 
+from kfix_md.simulator import catalogue
 from kfix_md.simulator.commands import Commands, Request, command
 
 # the market ------------------------------------------------------------------------------------------
@@ -38,11 +39,24 @@ def step(commands: Commands, request: Request) -> None:
 @command
 def status(commands: Commands, request: Request) -> None:
     """5032 of a symbol becomes `status`; announced by 35=y to subscribers."""
+    update(commands, request)
+
+
+@command
+def update(commands: Commands, request: Request) -> None:
+    """Change an instrument (`status`, `price_text`, `qty_text`: the text of 2349 and 5010) and announce it.
+
+    `tags`: the 35=y has these and 55 only, as a partial update.
+    """
+    changes = {name: request[name] for name in ("status", "price_text", "qty_text") if name in request}
+    announced = set()
     for service, line in commands.lines(request):
-        line.instrument.status = int(request["status"])
+        for name, value in changes.items():
+            setattr(line.instrument, name, int(value) if name == "status" else str(value))
         line.instrument.verbatim = b""
-        if service.level == "L2" or not commands.lines({**request, "level": None})[1:]:
-            commands.venue.announce(service.venue_name, line.instrument)
+        if service.venue_name not in announced:
+            announced.add(service.venue_name)
+            commands.venue.announce(service.venue_name, line.instrument, request.get("tags", ()))
 
 
 @command
@@ -81,13 +95,13 @@ def precision(commands: Commands, request: Request) -> None:
 
 @command
 def list_(commands: Commands, request: Request) -> None:
-    """A new generated symbol on `venue` (spot or derivatives)."""
-    commands.venue.list_symbol(
-        request.get("venue", "spot"),
-        request["symbol"],
-        int(request.get("price_precision", 2)),
-        int(request.get("qty_precision", 8)),
-    )
+    """A new generated symbol on `venue` (spot or derivatives); `silent`: not announced.
+
+    Other keys are `price_precision`, `qty_precision` and the options of `catalogue.instrument`.
+    """
+    options = {key: value for key, value in request.items() if key not in ("cmd", "venue", "silent")}
+    venue = request.get("venue", "spot")
+    commands.venue.list_symbol(venue, catalogue.instrument(venue, **options), bool(request.get("silent")))
 
 
 @command

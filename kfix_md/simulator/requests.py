@@ -1,16 +1,15 @@
-"""Answers x, V and g: instrument lists, snapshots, statuses and rejects."""
+"""Answers application requests: market data (V), trading status (g), and rejects of what is wrong."""
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from kfix_md.simulator import wire
-from kfix_md.simulator.book import Instrument
+from kfix_md.simulator import listing, wire
 from kfix_md.simulator.lines import Subscription
+from kfix_md.simulator.listing import Row
 
 if TYPE_CHECKING:
     from kfix_md.simulator.acceptor import Acceptor
 
-Row = dict[int, bytes]  # the first value of each tag of a request
 DEPTHS = {0, 1, 10, 25, 100, 500, 1000}
 REASONS = {
     0: "Unknown symbol",
@@ -23,6 +22,7 @@ REASONS = {
     "B": "L3 not available",
     "C": "Trade not available",
 }
+CLOSED = (0, 6)  # 5032 of instruments that cannot be subscribed: hidden, delisted
 REQUIRED = {b"x": (320, 559), b"V": (262, 263, 264, 267, 269), b"g": (335, 263)}
 
 
@@ -42,7 +42,7 @@ def handle(session: "Acceptor", kind: bytes, row: Row, fields: wire.Fields) -> N
     elif missing is not None:
         reject(session, row, kind, missing, reason=1, text="Required tag missing")
     elif kind == b"x":
-        instrument_list(session, row)
+        listing.request(session, row)
     elif kind == b"V":
         market_data(session, row, fields)
     elif kind == b"g" and session.service.venue_name == "spot":
@@ -60,72 +60,6 @@ def reject(session: "Acceptor", row: Row, kind: bytes, tag: int, *, reason: int,
 def business_reject(session: "Acceptor", row: Row, kind: bytes, reason: int, text: str) -> None:
     """35=j."""
     session.send(b"j", [(45, row.get(34, b"0")), (372, kind), (380, reason), (58, text)])
-
-
-# 35=x -----------------------------------------------------------------------------------------------
-
-
-def instrument_list(session: "Acceptor", row: Row) -> None:
-    """One symbol (559=0), a type (1) or all (4); 263=1 keeps the requester informed, 2 ends that."""
-    request, scope = wire.text(row[320]), row[559]
-    symbol = wire.text(row[55]) if scope == b"0" and 55 in row else None
-    if row.get(263) == b"2":
-        session.instrument_watch.pop(request, None)
-        return
-    if scope not in (b"0", b"1", b"4") or (scope == b"0" and symbol is None):
-        send_list(session, request, [], 1)
-        return
-    lines = session.service.lines
-    wanted = [lines[symbol]] if symbol in lines else [] if symbol else list(lines.values())
-    if scope == b"1" and row.get(167) not in (b"CASH" if session.service.venue_name == "spot" else b"FUT",):
-        wanted = []
-    if row.get(263) == b"1":
-        session.instrument_watch[request] = symbol
-    send_list(session, request, [line.instrument for line in wanted if line.listed])
-
-
-def send_list(session: "Acceptor", request: str, rows: list[Instrument], result: int = 0) -> None:
-    """35=y, in fragments of at most `config.fragment` instruments."""
-    response = session.venue.next_id()
-    head = [(320, request), (322, response)]
-    if not rows:
-        session.send(b"y", [*head, (560, result or 2), (146, 0)])
-        return
-    size = session.venue.config.fragment
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        last = "Y" if start + size >= len(rows) else "N"
-        pieces = [(393, len(rows)), (893, last)] if len(rows) > size else []
-        session.service.send_raw(
-            session,
-            b"y",
-            wire.join([*head, (560, 0), *pieces, (146, len(part))]) + b"".join(group(row) for row in part),
-        )
-
-
-def group(row: Instrument) -> bytes:
-    """One instrument of 35=y."""
-    if row.verbatim:
-        return row.verbatim
-    qty = row.qty_precision
-    return wire.join(
-        [
-            (55, row.symbol),
-            (562, wire.number(1, qty)),
-            (5010, qty),
-            (5011, wire.number(row.minimum, qty)),
-            (2349, row.price_precision),
-            (5022, wire.number(row.tick, row.price_precision)),
-            (5032, row.status),
-        ]
-    )
-
-
-def notify(session: "Acceptor", row: Instrument) -> None:
-    """Send a new or changed instrument to a session that subscribed to the list (263=1)."""
-    for request, symbol in list(session.instrument_watch.items()):
-        if symbol in (None, row.symbol):
-            send_list(session, request, [row])
 
 
 # 35=V -----------------------------------------------------------------------------------------------
@@ -178,7 +112,7 @@ def _subscribe(session: "Acceptor", request: str, symbol: str, wanted: tuple[int
     forced = session.service.take_reject(symbol)
     if forced is not None:
         reject_request(session, request, forced, symbol)
-    elif line is None or not line.listed:
+    elif line is None or not line.listed or line.instrument.status in CLOSED:
         reject_request(session, request, 0, symbol)
     else:
         depth, book, trades = wanted

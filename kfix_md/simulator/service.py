@@ -27,6 +27,7 @@ class Service:
         checksum = "level" if self.level == "L2" else venue.config.l3_rule
         self.dialect = Dialect(checksum).changed(**venue.config.vary)
         self.lines: dict[str, Line] = {}
+        self.bad_rows: list[bytes] = []  # of the instrument list, before all others
         self.sessions: set[Acceptor] = set()
         self.peers: dict[str, Peer] = {}
         self.messages = 0

@@ -1,6 +1,8 @@
 """Commands that switch the venue to forms its documentation does not promise."""
 
+from kfix_md.simulator import wire
 from kfix_md.simulator.commands import Commands, Request, command
+from kfix_md.simulator.listing import BAD_ROWS
 
 #: keys of a request that select lines; all others are switches of `Dialect`
 SELECTION = {"cmd", "symbol", "service", "level"}
@@ -18,3 +20,16 @@ def vary(commands: Commands, request: Request) -> None:
         line.speak(line.dialect.changed(**switches))
         if request["symbol"] == "*":
             service.dialect = service.dialect.changed(**switches)
+
+
+@command
+def bad_row(commands: Commands, request: Request) -> None:
+    """Put a `kind` of bad row (see `listing.BAD_ROWS`; "" removes all) into the instrument lists of 559=4."""
+    kind = request["kind"]
+    if kind and kind not in BAD_ROWS:
+        raise ValueError(f"no such bad row: {kind} (one of {', '.join(BAD_ROWS)})")
+    for service in commands.services(request):
+        if kind:
+            service.bad_rows.append(wire.join(BAD_ROWS[kind]))
+        else:
+            service.bad_rows.clear()

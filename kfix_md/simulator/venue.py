@@ -4,16 +4,17 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kfix_md.errors import UsageError
 from kfix_md.services import PORT_BASE, SERVICES
-from kfix_md.simulator import requests, rollover, tls, wire
+from kfix_md.simulator import catalogue, listing, requests, rollover, tls, wire
 from kfix_md.simulator.book import Instrument
 from kfix_md.simulator.capture import CaptureLine, Player, read
+from kfix_md.simulator.dialect import Dialect
 from kfix_md.simulator.lines import Line, Subscription
 from kfix_md.simulator.loops import LoopLine, cycle
 from kfix_md.simulator.market import Market, instruments, level_entries
@@ -48,11 +49,21 @@ class Config:
     history: int = 100_000  # messages kept for resends, per session
     versions: int = 2_000_000  # book changes kept for the truth, shared by all symbols
     fragment: int = 500  # instruments in one 35=y
+    interleave: bool = False  # an update comes between the fragments of a list
+    listing: int = 0  # instruments of each venue; those beyond `symbols` have empty books
+    stocks: int = 0  # generated tokenised stocks (167=TS) on spot
     rollover_at: str | None = None  # HH:MM:SS UTC
     rollover_form: str = "logout"
     rollover_refuse: float = 30.0
     write_limit: int = 256 << 20
     held_limit: int = 1_000_000
+
+
+def _dialect(dialect: Dialect, row: Instrument) -> Dialect:
+    """The dialect of an instrument: negative precisions are those of its checksum."""
+    if row.price_text.startswith("-"):
+        dialect = dialect.changed(crc_price_precision=row.price_text)
+    return dialect.changed(crc_qty_precision=row.qty_text) if row.qty_text.startswith("-") else dialect
 
 
 class Venue:
@@ -88,6 +99,10 @@ class Venue:
         for venue in ("spot", "derivatives"):
             for instrument, fair in instruments(venue, self.config.symbols):
                 self._add_market(venue, instrument, fair)
+            for instrument, fair in catalogue.stocks(venue, self.config.stocks):
+                self._add_market(venue, instrument, fair)
+            for instrument in catalogue.dormant(venue, max(0, self.config.listing - self.config.symbols)):
+                self._add_lines(venue, Market(instrument, venue, 1000, self.config.seed), 500)
 
     def _load_capture(self, path: Path) -> None:
         capture = read(path)
@@ -112,25 +127,29 @@ class Venue:
         return max(500, min(20_000, self.config.versions // max(1, symbols)))
 
     def _add_market(self, venue: str, instrument: Instrument, fair: int) -> Row | None:
-        level2, level3 = self.services[f"{venue}-l2"].lines, self.services[f"{venue}-l3"].lines
-        if instrument.symbol in level2 or instrument.symbol in level3:
+        if any(instrument.symbol in self.services[f"{venue}-{level}"].lines for level in ("l2", "l3")):
             return None
         market = Market(instrument, venue, fair, self.config.seed, self.config.orders)
         opening = market.open(self.now())
         market.book.apply(opening)
         market.levels.apply(level_entries(opening, market.book, market.levels, self.now()))
-        history = self._history(4 * max(1, self.config.symbols))
-        line2: Line = Line(instrument, market.levels, self.services[f"{venue}-l2"].dialect, history, self.now)
-        line3: Line = Line(instrument, market.book, self.services[f"{venue}-l3"].dialect, history, self.now)
-        if self.config.rendered:
-            steps2, steps3 = cycle(market, self.config.rendered, self.now())
-            line2, line3 = LoopLine(line2, steps2), LoopLine(line3, steps3)
-        line2.on_corrupt = line3.on_corrupt = self._corrupted
-        level2[instrument.symbol], level3[instrument.symbol] = line2, line3
-        row = (market, line2, line3)
+        row = self._add_lines(venue, market, self._history(4 * max(1, self.config.symbols)))
         self.markets.append(row)
         self._group_markets()
         return row
+
+    def _add_lines(self, venue: str, market: Market, history: int) -> Row:
+        """Publish a market on the two services of its venue."""
+        row = market.instrument
+        level2, level3 = self.services[f"{venue}-l2"], self.services[f"{venue}-l3"]
+        line2: Line = Line(row, market.levels, _dialect(level2.dialect, row), history, self.now)
+        line3: Line = Line(row, market.book, _dialect(level3.dialect, row), history, self.now)
+        if self.config.rendered and market.book.orders:
+            steps2, steps3 = cycle(market, self.config.rendered, self.now())
+            line2, line3 = LoopLine(line2, steps2), LoopLine(line3, steps3)
+        line2.on_corrupt = line3.on_corrupt = self._corrupted
+        level2.lines[row.symbol], level3.lines[row.symbol] = line2, line3
+        return market, line2, line3
 
     def _group_markets(self) -> None:
         by_venue: dict[str, list[Row]] = {}
@@ -138,25 +157,24 @@ class Venue:
             by_venue.setdefault(row[0].venue, []).append(row)
         self._by_venue = list(by_venue.values())
 
-    def list_symbol(self, venue: str, symbol: str, price_precision: int = 2, qty_precision: int = 8) -> Instrument:
-        """A new generated instrument, announced to those who watch."""
-        instrument = Instrument(symbol, price_precision, qty_precision)
-        if not self._add_market(venue, instrument, 1000 * 10**price_precision):
-            raise ValueError(f"{symbol} is already listed")
-        self.announce(venue, instrument)
-        return instrument
+    def list_symbol(self, venue: str, instrument: Instrument, silent: bool = False) -> None:
+        """A new instrument with a generated market, announced unless `silent`."""
+        if not self._add_market(venue, instrument, 1000 * 10**instrument.price_precision):
+            raise ValueError(f"{instrument.symbol} is already listed")
+        if not silent:
+            self.announce(venue, instrument)
 
     def drop_market(self, symbol: str) -> None:
         """The generated market of a symbol stops."""
         self.markets = [row for row in self.markets if row[0].instrument.symbol != symbol]
         self._group_markets()
 
-    def announce(self, venue: str, instrument: Instrument) -> None:
-        """35=y to every session that subscribed with 263=1."""
+    def announce(self, venue: str, instrument: Instrument, tags: Iterable[int] = ()) -> None:
+        """35=y (with these `tags` only) to every session that subscribed with 263=1."""
         for service in self.services.values():
             if service.venue_name == venue and instrument.symbol in service.lines:
                 for session in service.live():
-                    requests.notify(session, instrument)
+                    listing.announce(session, service.lines[instrument.symbol], tags)
 
     def announce_status(self, status: int) -> None:
         """35=h (spot) to every session that subscribed with 263=1."""

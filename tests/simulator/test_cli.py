@@ -133,11 +133,11 @@ def test_a_script_runs(tmp_path):
 def test_rollover_at_a_time_of_day(tmp_path):
     import time
 
-    at = time.strftime("%H:%M:%S", time.gmtime(time.time() + 2))
+    at = time.strftime("%H:%M:%S", time.gmtime(time.time() + 5))
     with running_venue(tmp_path, "--symbols", "1", "--rollover-at", at, "--rollover-form", "fin", tls=False) as venue:
         client = Client(venue, "spot-l2")
         client.logon()
-        while client.message(timeout=5):
+        while client.message(timeout=20):
             pass
         assert client.closed
         assert venue.control("stats")["faults"][0]["form"] == "fin"

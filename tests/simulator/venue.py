@@ -109,7 +109,7 @@ class Client:
             (56, header.get("target", TARGETS[self.service])),
             *fields,
         ]
-        text = "".join(f"{tag}={value}\x01" for tag, value in body).encode()
+        text = "".join(f"{tag}={value}\x01" for tag, value in body).encode(errors="surrogateescape")
         text = b"8=FIX.4.4\x019=%d\x01" % len(text) + text
         self.socket.sendall(text + b"10=%03d\x01" % (sum(text) % 256))
 
@@ -163,10 +163,8 @@ class Client:
         assert int(frame[-4:-1]) == sum(frame[:-7]) % 256, "checksum"
         head, length, _ = frame.split(b"\x01", 2)
         assert int(length[2:]) == len(frame) - len(head) - len(length) - 2 - 7, "body length"
-        return [
-            (int(tag), value)
-            for tag, _, value in (piece.partition("=") for piece in frame.decode().rstrip("\x01").split("\x01"))
-        ]
+        text = frame.decode(errors="surrogateescape").rstrip("\x01")
+        return [(int(tag), value) for tag, _, value in (piece.partition("=") for piece in text.split("\x01"))]
 
     def until(self, kind, timeout=10, count=1):
         """All messages up to the `count`-th of a type."""
