@@ -31,7 +31,7 @@ cdef extern from "c/scan.h" nogil:
     uint32_t kfix_load4(const char* p)
     int kfix_digits(const char** p, uint64_t* value)
     int kfix_whole(const char** p, uint64_t* value)
-    int kfix_fixed(const char** p, int precision, int64_t* value)
+    int kfix_fixed(const char** p, int precision, int64_t* value, int* decimals)
     int kfix_equal(const char* a, const char* b, int64_t n)
     const char* kfix_next_soh(const char* p)
     int kfix_entry_begins(const char* p, int snapshot)
@@ -170,6 +170,7 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
     cdef kfix_dates* dates = &self._iso_dates
     cdef int64_t sending_ns = h.sending_ns, day_ns = h.sending_day_ns, qty, clock
     cdef uint8_t action, side
+    cdef int price_decimals, qty_decimals
     for _left in range(m.declared):
         p -= 6 * snapshot
         if not kfix_entry_begins(p, snapshot):
@@ -188,13 +189,13 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
             e.id_kind = ID_UUID
             p += 37
             q = p + 4
-            if kfix_load4(p) != TEXT_270 or kfix_fixed(&q, price_precision, &e.price) != 0:
+            if kfix_load4(p) != TEXT_270 or kfix_fixed(&q, price_precision, &e.price, &price_decimals) != 0:
                 return MD_BAD_VALUE
             p = q
         else:
             # side letter and price, then the price again
             p += 1
-            if kfix_fixed(&p, price_precision, &e.price) == 0 and kfix_load4(p) == TEXT_270 \
+            if kfix_fixed(&p, price_precision, &e.price, &price_decimals) == 0 and kfix_load4(p) == TEXT_270 \
                     and (id_p[0] == c'B' or id_p[0] == c'O') and kfix_equal(id_p + 1, p + 4, p - id_p - 1):
                 e.id_kind = ID_NONE
                 e.id_hi = 0
@@ -206,12 +207,12 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
                     return MD_BAD_VALUE
                 self.read_id(id_p, q - id_p, e)
                 p = q + 5
-                if kfix_fixed(&p, price_precision, &e.price) != 0:
+                if kfix_fixed(&p, price_precision, &e.price, &price_decimals) != 0:
                     return MD_BAD_VALUE
         if kfix_load4(p) != TEXT_271:
             return MD_BAD_VALUE
         p += 4
-        if kfix_fixed(&p, qty_precision, &qty) != 0:
+        if kfix_fixed(&p, qty_precision, &qty, &qty_decimals) != 0:
             return MD_BAD_VALUE
         e.qty = qty
         # ACTION_LEAVE is ACTION_DELETE + 1: deleted, but with a quantity
@@ -227,8 +228,10 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
         e.ord_type = 0
         e.aggressor = 0
         e.queue_ns = 0
-        e.decimals = 0
-        e.spare1 = 0
+        e.decimals = price_decimals | qty_decimals << 8
+        e.price_exponent = 0
+        e.qty_exponent = 0
+        e.spare = 0
         tag = kfix_load4(p)
         if tag == TEXT_5060:
             if not iso_field(&p, dates, &e.event_ns):

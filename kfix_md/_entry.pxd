@@ -1,5 +1,5 @@
 # The record that decoder, books, shared memory and recorder speak, and the codes in it.
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, int32_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     SIDE_BID = 0            # 269=0
@@ -78,7 +78,9 @@ cdef struct MDEntry:        # 64 bytes
     uint8_t ord_type        # trades: 40 (1 market, 2 limit), 0 unknown
     uint8_t aggressor       # trades: 2446 (1 buy, 2 sell), 0 unknown
     uint16_t decimals       # as the venue wrote them: of price in the low byte, of quantity in the high byte
-    uint32_t spare1
+    int8_t price_exponent   # 0; while an entry is staged: price is in units of 10**price_exponent
+    int8_t qty_exponent
+    uint16_t spare
 
 cdef struct Tick:           # 104 bytes: an entry and the message that brought it
     MDEntry entry

@@ -101,7 +101,8 @@ _ENTRY_FIELDS = [
     ("ord_type", "u1"), ("aggressor", "u1"), ("decimals", "u2"), ("spare1", "u4"),
 ]
 
-#: MDEntry, 64 bytes: one market data entry as decoded; prices and quantities in the instrument's precision
+#: MDEntry, 64 bytes: one market data entry as decoded; prices and quantities in the instrument's precision. `decimals`
+#: counts the digits after the point as the venue wrote them: of the price in the low byte, of the quantity in the high
 ENTRY_DTYPE = np.dtype(_ENTRY_FIELDS)
 
 #: Tick, 104 bytes: an entry followed by what is known of its message

@@ -19,8 +19,9 @@ cdef enum:
     MD_MISSING_TAG = 4
     MD_COUNT = 5            # 268 differs from the groups present
     MD_OUT_OF_RANGE = 6     # 269 or 279 with a value that is not known
-    MD_PRECISION = 7        # finer than the instrument's precision, or too large for 63 bits
+    MD_PRECISION = 7        # a number finer than the instrument's precision, which a finer one would hold
     MD_OTHER_SYMBOL = 8     # not an error: see Codec.finish
+    MD_NUMBER = 9           # a number that does not fit int64 at the instrument's precision
 
     MAX_HEADER_TEXT = 48
 

@@ -14,7 +14,9 @@ from kfix_md._frame import SIMD
 cdef extern from "c/scan.h" nogil:
     int kfix_rescale(int64_t* value, int shift)
     int kfix_digits(const char** p, uint64_t* value)
-    int kfix_number(const char** p, int64_t* mantissa, int* decimals)
+    int kfix_number(const char** p, int64_t* mantissa, int* exponent, int* decimals)
+    int KFIX_TOO_LARGE
+    int KFIX_TOO_FINE
     uint32_t kfix_tag(const char** p)
     int kfix_equal(const char* a, const char* b, int64_t n)
     uint32_t kfix_load4(const char* p)
@@ -39,6 +41,7 @@ if SIMD == "scalar":
 cdef enum:
     SOH = 1
     ID_TABLE_ROWS = 1048576
+    MAX_PRECISION = 18          # decimals that an int64 may have
 
     # which required fields an entry has (the general path)
     HAS_SIDE = 1
@@ -77,6 +80,11 @@ cdef inline int missing_tag(int bits) noexcept nogil:
     return 273
 
 
+cdef inline int unfit(int error, int exponent) noexcept nogil:
+    # whether another precision of the instrument would hold the number
+    return MD_PRECISION if error == KFIX_TOO_FINE and exponent >= -MAX_PRECISION else MD_NUMBER
+
+
 cdef inline int usual_field(FieldReader self, uint32_t tag, const char** p, Group* g, Header* h) noexcept:
     # a field of a group in the form that it nearly always has: its HAS_ bit and p behind its SOH, or 0 for
     # entry_field() to look at. `tag` is the four bytes at p
@@ -84,19 +92,21 @@ cdef inline int usual_field(FieldReader self, uint32_t tag, const char** p, Grou
     cdef const char* value = q
     cdef MDEntry* e = g.e
     cdef int64_t t
-    cdef int decimals
+    cdef int exponent, decimals
     if tag == TEXT_270:
-        if kfix_number(&q, &e.price, &decimals) != 0 or q[0] != SOH:
+        if kfix_number(&q, &e.price, &exponent, &decimals) != 0 or q[0] != SOH:
             return 0
-        e.decimals = decimals
+        e.price_exponent = exponent
+        e.decimals = e.decimals & 0xFF00 | decimals
         g.price.p = value
         g.price.n = q - value
         p[0] = q + 1
         return HAS_PRICE
     elif tag == TEXT_271:
-        if kfix_number(&q, &e.qty, &decimals) != 0 or q[0] != SOH or e.qty < 0:
+        if kfix_number(&q, &e.qty, &exponent, &decimals) != 0 or q[0] != SOH or e.qty < 0:
             return 0
-        e.spare1 = decimals
+        e.qty_exponent = exponent
+        e.decimals = e.decimals & 0xFF | decimals << 8
         p[0] = q + 1
         return HAS_QTY
     elif tag == TEXT_273:
@@ -249,10 +259,9 @@ cdef class FieldReader:
 
     cdef int entry_field(self, int tag, const char* p, const char* value_end, Group* g, Header* h) noexcept:
         # one field of a group; returns the HAS_ bit, 0 for a field we do not keep, or -MD_ error.
-        # `e.decimals`, `e.spare1`: decimals of price and quantity until they are scaled
         cdef MDEntry* e = g.e
         cdef const char* text
-        cdef int decimals = 0
+        cdef int exponent = 0, decimals = 0, error
         cdef int64_t t
         if tag == 279 or tag == 269:
             if value_end - p != 1 or <uint8_t>(p[0] - c'0') > 9:
@@ -266,18 +275,23 @@ cdef class FieldReader:
             return HAS_SIDE
         if tag == 270 or tag == 271:
             text = p
-            if kfix_number(&p, &t, &decimals) != 0 or p != value_end:
+            error = kfix_number(&p, &t, &exponent, &decimals)
+            if p != value_end or (error != 0 and error != KFIX_TOO_LARGE):
                 return -MD_BAD_VALUE
+            if error != 0:
+                return -MD_NUMBER
             if tag == 270:
                 e.price = t
-                e.decimals = decimals
+                e.price_exponent = exponent
+                e.decimals = e.decimals & 0xFF00 | decimals
                 g.price.p = text
                 g.price.n = value_end - text
                 return HAS_PRICE
             if t < 0:
                 return -MD_BAD_VALUE
             e.qty = t
-            e.spare1 = decimals
+            e.qty_exponent = exponent
+            e.decimals = e.decimals & 0xFF | decimals << 8
             return HAS_QTY
         if tag == 278:
             g.id.p = p
@@ -423,16 +437,19 @@ cdef class FieldReader:
         return MD_OK
 
     cdef int scale(self, MDMessage* m, int price_precision, int qty_precision) noexcept:
-        # mantissa and decimals to the instrument's integer precision; MD_PRECISION when a digit would be lost
+        # mantissas and exponents to the instrument's integer precision
         cdef MDEntry* e = self.entries
         cdef MDEntry* end = e + m.n
+        cdef int error
         while e < end:
-            if kfix_rescale(&e.price, price_precision - <int>e.decimals) != 0:
-                return self._fail(m, MD_PRECISION, 270)
-            if kfix_rescale(&e.qty, qty_precision - <int>e.spare1) != 0:
-                return self._fail(m, MD_PRECISION, 271)
-            e.decimals = 0
-            e.spare1 = 0
+            error = kfix_rescale(&e.price, price_precision + e.price_exponent)
+            if error != 0:
+                return self._fail(m, unfit(error, e.price_exponent), 270)
+            error = kfix_rescale(&e.qty, qty_precision + e.qty_exponent)
+            if error != 0:
+                return self._fail(m, unfit(error, e.qty_exponent), 271)
+            e.price_exponent = 0
+            e.qty_exponent = 0
             e += 1
         return MD_OK
 

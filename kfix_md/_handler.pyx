@@ -13,7 +13,9 @@ from kfix_md._book cimport (
     BOOK_OK, RULE_AUTO, RULE_LEVEL, RULE_OFF, RULE_ORDER, Book, crossed,
 )
 from kfix_md._codec cimport Codec
-from kfix_md._fields cimport MD_NOT_NUMERIC, MD_OK, MD_OTHER_SYMBOL, MD_PRECISION, Header, MDMessage, Span
+from kfix_md._fields cimport (
+    MD_NOT_NUMERIC, MD_NUMBER, MD_OK, MD_OTHER_SYMBOL, MD_PRECISION, Header, MDMessage, Span,
+)
 from kfix_md._entry cimport *
 from kfix_md.journal.records cimport REC_FRAME
 from kfix_md.journal.writer cimport JournalWriter
@@ -104,6 +106,13 @@ cdef inline int decode(Handler self, Header* h, const char* end, MDMessage* m, i
         if error != MD_OTHER_SYMBOL:
             return error
         error = MD_OK
+
+
+cdef inline int cause_of(int error) noexcept:
+    # the cause of a book whose message cannot be decoded
+    if error == MD_PRECISION:
+        return CAUSE_PRECISION
+    return CAUSE_NUMBER if error == MD_NUMBER else CAUSE_MALFORMED
 
 
 cdef inline bint wanted(Slot* s, MDMessage* m) noexcept:
@@ -412,11 +421,11 @@ cdef class Handler(Symbols):
         s.top.recv_ns = recv_ns
         s.synced = 0
         self.complain(h, error, recv_ns)
-        self.set_state(row, STATE_STALE, CAUSE_PRECISION if error == MD_PRECISION else CAUSE_MALFORMED)
+        self.set_state(row, STATE_STALE, cause_of(error))
         return flags | MSG_IGNORED | MSG_BAD_BOOK
 
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1:
-        if error != MD_PRECISION:
+        if error != MD_PRECISION and error != MD_NUMBER:
             self.session.malformed(h.seq, chr(h.msg_type), error, recv_ns)
         return 0
 

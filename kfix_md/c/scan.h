@@ -230,33 +230,75 @@ static inline uint32_t kfix_tag(const char** p) {
     return (uint32_t)tag;
 }
 
-/* decimal number at *p as mantissa and number of decimals; *p moves to the byte after it (SOH when it is sound);
- * returns 0, or -1 when it is no number or has more than 18 digits. A fraction of zeros counts as none. */
-static int kfix_number_any(const char** p, int64_t* mantissa, int* decimals) {
+enum {
+    KFIX_NO_NUMBER = -1, /* not of the form of a number */
+    KFIX_TOO_LARGE = -2, /* a number that no int64 holds */
+    KFIX_TOO_FINE = -3,  /* a digit would be lost */
+};
+
+/* Read a decimal number of any length, exactly.
+ *
+ * The form is [+-] digits [. digits] [e [+-] digits], with a digit before or after the point. The value is
+ * *mantissa * 10^*exponent, *decimals the number of digits after the point that the text states (at most 255), and *p
+ * moves to the byte after the number. Zeros in front and at the end cost no digit of the mantissa, and an exponent
+ * beyond what any precision holds is cut to KFIX_MAX_EXPONENT.
+ *
+ *     "28013.0"                  28013, 0     1 decimal
+ *     "0.00096506"               96506, -8    8 decimals
+ *     "9.65e-05"                 965, -7      7 decimals
+ *     "+1.0E8"                   1, 8         0 decimals
+ *     "00012000000000000000000"  12, 18       0 decimals
+ *     "12345678901234567890"     KFIX_TOO_LARGE
+ *     "1e", ".", "1.2.3"         KFIX_NO_NUMBER, or *p before the second point
+ */
+#define KFIX_MAX_EXPONENT 100
+static int kfix_number_any(const char** p, int64_t* mantissa, int* exponent, int* decimals) {
     const char* q = *p;
-    int negative = *q == '-', whole, fraction = 0;
-    uint64_t a, b;
-    q += negative;
-    whole = kfix_digits(&q, &a);
-    if (whole < 0)
-        return -1;
-    if (*q == '.') {
-        q++;
-        fraction = kfix_digits(&q, &b);
-        if (fraction < 0 || whole + fraction > 18)
-            return -1;
-        if (whole + fraction == 0)
-            return -1;
-        if (b == 0)
-            fraction = 0;
-        else
-            a = a * kfix_pow10[fraction] + b;
-    } else if (whole == 0) {
-        return -1;
+    int negative = *q == '-', too_large = 0, power = 0;
+    int64_t digits = 0, fraction = 0, zeros = 0; /* zeros: since the last other digit */
+    uint64_t v = 0;
+    q += negative || *q == '+';
+    for (int point = 0;; q++) {
+        unsigned digit = (unsigned)(uint8_t)*q - '0';
+        if (*q == '.' && !point) {
+            point = 1;
+            continue;
+        }
+        if (digit > 9)
+            break;
+        digits++;
+        fraction += point;
+        zeros++;
+        if (digit == 0)
+            continue;
+        if (v && (zeros > 18 || __builtin_mul_overflow(v, kfix_pow10[zeros], &v)))
+            too_large = 1;
+        v += digit;
+        too_large |= v > (uint64_t)INT64_MAX + (uint64_t)negative;
+        zeros = 0;
     }
-    *mantissa = negative ? -(int64_t)a : (int64_t)a;
-    *decimals = fraction;
+    if (digits == 0)
+        return KFIX_NO_NUMBER;
+    if (*q == 'e' || *q == 'E') {
+        int below = q[1] == '-';
+        const char* first = q + 1 + (q[1] == '-' || q[1] == '+');
+        for (q = first; (uint8_t)(*q - '0') < 10; q++)
+            power = power < 10000 ? power * 10 + (*q - '0') : power;
+        if (q == first)
+            return KFIX_NO_NUMBER;
+        power = below ? -power : power;
+    }
     *p = q;
+    if (too_large)
+        return KFIX_TOO_LARGE;
+    zeros += power - fraction;
+    fraction -= power;
+    *mantissa = (int64_t)(negative ? 0 - v : v);
+    *exponent = v == 0 ? 0
+                       : (int)(zeros > KFIX_MAX_EXPONENT    ? KFIX_MAX_EXPONENT
+                               : zeros < -KFIX_MAX_EXPONENT ? -KFIX_MAX_EXPONENT
+                                                            : zeros);
+    *decimals = (int)(fraction < 0 ? 0 : fraction > 255 ? 255 : fraction);
     return 0;
 }
 
@@ -326,9 +368,10 @@ static inline int kfix_whole(const char** p, uint64_t* value) {
     return 0;
 }
 
-static inline int kfix_number(const char** p, int64_t* mantissa, int* decimals) {
+/* The same as kfix_number_any, fast where the text has at most 15 characters and is followed by SOH: nearly every price
+ * and quantity. The mantissa may end with zeros. */
+static inline int kfix_number(const char** p, int64_t* mantissa, int* exponent, int* decimals) {
 #if KFIX_WIDE
-    /* up to 15 characters and SOH: nearly every price and quantity */
     const char* q = *p;
     __m128i text = _mm_loadu_si128((const __m128i*)q), wrong;
     unsigned ends = kfix_where(text, 1) | 0x10000;
@@ -338,50 +381,59 @@ static inline int kfix_number(const char** p, int64_t* mantissa, int* decimals) 
         uint64_t v = kfix_join_digits(text, end, dot, fraction, &wrong);
         if (__builtin_expect(_mm_testz_si128(wrong, wrong), 1)) {
             *mantissa = (int64_t)v;
+            *exponent = -fraction;
             *decimals = fraction;
             *p = q + end;
             return 0;
         }
     }
 #endif
-    return kfix_number_any(p, mantissa, decimals);
+    return kfix_number_any(p, mantissa, exponent, decimals);
 }
 
-/* price or quantity at *p, up to SOH, in units of 10^-precision: 0 and *p behind the SOH, or -1 for whatever is
- * not usual: signs, more than 15 characters, decimals that are not zero beyond the precision, and what is no number */
-static int kfix_fixed_plain(const char** p, int precision, int64_t* value) {
+static int kfix_fixed_plain(const char** p, int precision, int64_t* value, int* decimals) {
     const char* q = *p;
     uint64_t whole, fraction = 0;
-    int digits = kfix_digits(&q, &whole), decimals = 0;
+    int digits = kfix_digits(&q, &whole), sent = 0;
     if (digits < 1 || digits + precision > 16)
         return -1;
     if (*q == '.') {
         q++;
-        decimals = kfix_digits(&q, &fraction);
-        if (decimals < 1)
+        sent = kfix_digits(&q, &fraction);
+        if (sent < 1)
             return -1;
     }
     if (*q != 1 || q - *p > 15)
         return -1;
-    if (decimals > precision) {
-        if (fraction % kfix_pow10[decimals - precision])
+    *decimals = sent;
+    if (sent > precision) {
+        if (fraction % kfix_pow10[sent - precision])
             return -1;
-        fraction /= kfix_pow10[decimals - precision];
-        decimals = precision;
+        fraction /= kfix_pow10[sent - precision];
+        sent = precision;
     }
-    *value = (int64_t)(whole * kfix_pow10[precision] + fraction * kfix_pow10[precision - decimals]);
+    *value = (int64_t)(whole * kfix_pow10[precision] + fraction * kfix_pow10[precision - sent]);
     *p = q + 1;
     return 0;
 }
 
-static inline int kfix_fixed(const char** p, int precision, int64_t* value) {
+/* Read the price or quantity at *p, up to its SOH, in units of 10^-precision, and count the digits after its point.
+ *
+ * Returns 0 with *p after the SOH, or -1 for whatever is not usual: signs, exponents, more than 15 characters, digits
+ * other than zero beyond the precision, and what is no number. With precision 1:
+ *
+ *     "28013.0|"  280130, 1 decimal
+ *     "28013|"    280130, 0 decimals
+ *     "5.25|"     -1
+ */
+static inline int kfix_fixed(const char** p, int precision, int64_t* value, int* decimals) {
 #if KFIX_WIDE
     const char* q = *p;
     __m128i text = _mm_loadu_si128((const __m128i*)q), wrong;
     unsigned ends = kfix_where(text, 1) | 0x10000;
     int end = __builtin_ctz(ends), dot = __builtin_ctz(ends | kfix_where(text, '.'));
     if (__builtin_expect(kfix_scalar, 0)) {
-        int wrong_form = kfix_fixed_plain(&q, precision, value); /* p stays in a register */
+        int wrong_form = kfix_fixed_plain(&q, precision, value, decimals); /* p stays in a register */
         *p = q;
         return wrong_form;
     }
@@ -392,27 +444,22 @@ static inline int kfix_fixed(const char** p, int precision, int64_t* value) {
     if (__builtin_expect(!_mm_testz_si128(wrong, wrong), 0))
         return -1;
     *value = (int64_t)v;
+    *decimals = end - dot - (end != dot);
     *p = q + end + 1;
     return 0;
 #else
-    return kfix_fixed_plain(p, precision, value);
+    return kfix_fixed_plain(p, precision, value, decimals);
 #endif
 }
 
-/* value in units of 10^-decimals to units of 10^-precision: 0, or -1 when a digit would be lost or 18 do not hold it */
+/* Multiply *value by 10^shift: 0, KFIX_TOO_FINE when a digit other than zero would be lost, or KFIX_TOO_LARGE. */
 static inline int kfix_rescale(int64_t* value, int shift) {
     if (shift == 0 || *value == 0)
         return 0;
-    if (shift > 0) {
-        int64_t scaled;
-        if (shift > 18 || __builtin_mul_overflow(*value, (int64_t)kfix_pow10[shift], &scaled) ||
-            scaled > 999999999999999999ll || scaled < -999999999999999999ll)
-            return -1;
-        *value = scaled;
-        return 0;
-    }
-    if (*value % (int64_t)kfix_pow10[-shift] != 0)
-        return -1;
+    if (shift > 0)
+        return shift > 18 || __builtin_mul_overflow(*value, (int64_t)kfix_pow10[shift], value) ? KFIX_TOO_LARGE : 0;
+    if (shift < -18 || *value % (int64_t)kfix_pow10[-shift] != 0)
+        return KFIX_TOO_FINE;
     *value /= (int64_t)kfix_pow10[-shift];
     return 0;
 }

@@ -8,12 +8,12 @@ import numpy as np
 
 from kfix_md._entry import ENTRY_DTYPE, TICK_DTYPE, Action, IdKind
 from tests.oracle import BOOK_SIDES, Book, Entry, Follower, Message
-from tests.oracle.follow import names_its_price
+from tests.oracle.follow import EXACT, names_its_price
 
 
 def units(value: Decimal, precision: int) -> int:
     """A number in units of 10**-precision; it must be a whole one."""
-    scaled = value.scaleb(precision)
+    scaled = value.scaleb(precision, context=EXACT)
     assert scaled == int(scaled), (value, precision)
     return int(scaled)
 
@@ -58,9 +58,14 @@ def record(entry: Entry, price_precision: int, qty_precision: int) -> tuple:
         0,
         entry.ord_type,
         entry.aggressor,
-        0,
+        decimals_of(entry.price) | decimals_of(entry.qty) << 8,
         0,
     )
+
+
+def decimals_of(value: Decimal) -> int:
+    """Digits after the point of a number as it was written."""
+    return max(0, -int(value.as_tuple().exponent))
 
 
 def records(entries: list[Entry], book: Book) -> np.ndarray:

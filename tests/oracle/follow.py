@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Context, Decimal
 
 from tests.oracle.book import Book, L2Book, L3Book
 from tests.oracle.codec import BOOK_SIDES, Entry, FixError, Message, frames, message
 
 RULES = ("order", "level")
+EXACT = Context(prec=10_000, Emax=999_999_999, Emin=-999_999_999)
 
 
 class Follower:
@@ -111,12 +112,9 @@ class Follower:
         return book
 
     def exact(self, told: Message) -> bool:
-        """No number is finer than the instrument's precision, or larger than 18 digits of it."""
+        """Every number is a whole multiple of the instrument's unit, and one that int64 holds."""
         price_precision, qty_precision = self.precisions[told.symbol]
-        return all(
-            fits(entry.price.scaleb(price_precision)) and fits(entry.qty.scaleb(qty_precision))
-            for entry in told.entries
-        )
+        return all(fits(entry.price, price_precision) and fits(entry.qty, qty_precision) for entry in told.entries)
 
     def apply(self, told: Message, book: Book) -> None:
         """Entries in the order given, then the checksum, then what the book is worth."""
@@ -141,9 +139,10 @@ class Follower:
         return bool(held)
 
 
-def fits(value: Decimal) -> bool:
-    """No digits behind the point, at most 18 before it."""
-    return value == value.to_integral_value() and abs(value) < 10**18
+def fits(value: Decimal, precision: int) -> bool:
+    """The number in units of 10**-precision is whole, and int64 holds it."""
+    scaled = value.scaleb(precision, context=EXACT)
+    return scaled == scaled.to_integral_value() and abs(scaled) < 2**63
 
 
 def is_l3(entries: list[Entry]) -> bool:
