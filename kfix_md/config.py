@@ -1,97 +1,31 @@
-"""The configuration file: which keys exist, what they may hold, how a mistake is told in one line."""
+"""The configuration file: its sections and keys, and how a mistake becomes one line of text."""
 
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
-import re
-import tempfile
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kfix_md.config_fields import (
+    CompID,
+    Cpu,
+    Depth,
+    FileMode,
+    SecretRef,
+    SegmentName,
+    ServiceName,
+    TimeOfDay,
+    is_loopback,
+    is_production,
 )
-
 from kfix_md.errors import UsageError
 from kfix_md.services import SERVICES, ServiceSpec
-from kfix_md.shm.names import part_name, split_part
-
-ServiceName = Literal["spot-l2", "derivatives-l2", "derivatives-l3", "spot-l3"]
-
-#: 264 MarketDepth values that the venue accepts (0: full)
-DEPTHS = (0, 1, 10, 25, 100, 500, 1000)
-_COMP_ID = re.compile(r"[\x21-\x7e]{1,64}")
-
-
-def is_production(host: str) -> bool:
-    """True for Kraken's production hosts, where certificate verification may not be switched off."""
-    host = host.lower().rstrip(".")
-    return (host == "kraken.com" or host.endswith(".kraken.com")) and ".uat." not in host
-
-
-def is_loopback(host: str) -> bool:
-    """True when the host names this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def _secret_reference(value: str) -> str:
-    if not re.fullmatch(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)", value):
-        raise ValueError('secrets do not belong in this file; write "env:VARIABLE" or "file:/path"')
-    return value
-
-
-def _comp_id(value: str) -> str:
-    if not _COMP_ID.fullmatch(value):
-        raise ValueError("must be 1 to 64 printable characters without spaces, as Kraken assigned it")
-    return value
-
-
-def _mode(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch(r"(0o)?[0-7]{3,4}", value):
-        return int(value.removeprefix("0o"), 8)
-    raise ValueError('must be octal text such as "0600" (you alone) or "0640" (your group reads)')
-
-
-def _clock(value: Any) -> Any:
-    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", str(value))
-    if not found:
-        raise ValueError('must be a time of day in UTC such as "22:00"')
-    hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return hours * 3600 + minutes * 60 + seconds
-
-
-def _depth(value: int) -> int:
-    if value not in DEPTHS:
-        raise ValueError(f"must be one of {', '.join(map(str, DEPTHS))} (0 is the full book)")
-    return value
-
-
-def _segment_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,48}", value) or value.startswith("."):
-        raise ValueError("must be 1 to 48 letters, digits, dots, dashes or underscores")
-    if split_part(value)[1]:
-        raise ValueError(f"must not end in .{split_part(value)[1]}: reserved for per-service segments")
-    return value
-
-
-SecretRef = Annotated[str, AfterValidator(_secret_reference)]
-CompID = Annotated[str, AfterValidator(_comp_id)]
-TimeOfDay = Annotated[int, BeforeValidator(_clock)]
-Cpu = Annotated[int, Field(ge=0)]
+from kfix_md.shm.names import part_name
+from kfix_md.trading_day import ROLLOVER_S
 
 
 class _Section(BaseModel):
@@ -101,19 +35,19 @@ class _Section(BaseModel):
 class FeedSection(_Section):
     """[feed]: the process and its shared memory segment."""
 
-    name: Annotated[str, AfterValidator(_segment_name)] = "default"
+    name: SegmentName = "default"
     directory: Path = Path("/dev/shm")
-    mode: Annotated[int, BeforeValidator(_mode)] = "0600"  # type: ignore[assignment]
-    symbols_max: int = Field(2000, ge=1, le=100_000)
-    book_depth: int = Field(1000, ge=10, le=100_000)
-    heartbeat_ms: int = Field(500, ge=20, le=10_000)
-    rollover: TimeOfDay = "22:00"  # type: ignore[assignment]
+    mode: FileMode = Field(default=0o600, validate_default=False)
+    symbols_max: int = Field(default=2000, ge=1, le=100_000)
+    book_depth: int = Field(default=1000, ge=10, le=100_000)
+    heartbeat_ms: int = Field(default=500, ge=20, le=10_000)
+    rollover: TimeOfDay = Field(default=ROLLOVER_S, validate_default=False)
     state_directory: Path = Path("state")
     unknown_symbols: Literal["stop", "warn"] = "stop"
     tls_engine: Literal["auto", "aiofastnet", "uvloop"] = "auto"
     processes: Literal["one", "per-service"] = "one"
     cpu: Cpu | list[Cpu] | None = None
-    rt_priority: int | None = Field(None, ge=1, le=99)
+    rt_priority: int | None = Field(default=None, ge=1, le=99)
     busy_poll: bool = False
 
     @model_validator(mode="after")
@@ -126,15 +60,15 @@ class FeedSection(_Section):
 
 
 class ServiceSection(_Section):
-    """[[service]]: one FIX session. A second one with the same name and another CompID is its hot standby."""
+    """[[service]]: one FIX session. A second one with the same name and another CompID makes a hot pair."""
 
     name: ServiceName
     sender_comp_id: CompID
     symbols: list[str] = Field(min_length=1)
-    host: str = Field("fix.kraken.com", min_length=1)
-    port: int | None = Field(None, ge=1, le=65535)
+    host: str = Field(default="fix.kraken.com", min_length=1)
+    port: int | None = Field(default=None, ge=1, le=65535)
     target_comp_id: CompID | None = None
-    depth: Annotated[int, AfterValidator(_depth)] = 1000
+    depth: Depth = 1000
     trades: bool | None = None
     checksum: Literal["auto", "level", "order", "off"] = "auto"
     tls: bool = True
@@ -144,17 +78,17 @@ class ServiceSection(_Section):
     api_key: SecretRef | None = None
     api_secret: SecretRef | None = None
     reset_seq_num: bool = True
-    heartbeat_s: int = Field(60, ge=1, le=600)
-    logon_timeout_s: float = Field(10.0, ge=0.2, le=120)
-    gap_timeout_s: float = Field(5.0, ge=0.1, le=300)
-    sending_time_limit_s: float = Field(120.0, ge=1)
-    batch: int = Field(1000, ge=1, le=10_000)
-    requests_per_s: float = Field(1000.0, gt=0, le=100_000)
-    retry_max_s: float = Field(30.0, ge=0.1, le=600)
+    heartbeat_s: int = Field(default=60, ge=1, le=600)
+    logon_timeout_s: float = Field(default=10.0, ge=0.2, le=120)
+    gap_timeout_s: float = Field(default=5.0, ge=0.1, le=300)
+    sending_time_limit_s: float = Field(default=120.0, ge=1)
+    batch: int = Field(default=1000, ge=1, le=10_000)
+    requests_per_s: float = Field(default=1000.0, gt=0, le=100_000)
+    retry_max_s: float = Field(default=30.0, ge=0.1, le=600)
 
     @property
     def spec(self) -> ServiceSpec:
-        """What the venue documents about this service."""
+        """Port, target, market and level of this service as the venue documents them."""
         return SERVICES[self.name]
 
     @property
@@ -172,7 +106,7 @@ class ServiceSection(_Section):
         self.port = self.port if self.port is not None else self.spec.port
         self.target_comp_id = self.target_comp_id or self.spec.target_comp_id
         if self.trades and self.level == "L3":
-            raise ValueError("trades: the venue refuses trades on L3; take them from the L2 service")
+            raise ValueError("trades: the venue rejects trades on L3; take them from the L2 service")
         self.trades = (self.level == "L2") if self.trades is None else self.trades
         if not self.verify and is_production(self.host):
             raise ValueError(f"verify: cannot be false for the production host {self.host}; remove the line")
@@ -188,8 +122,8 @@ class JournalSection(_Section):
 
     directory: Path = Path("journal")
     enabled: bool = True
-    segment_mb: int = Field(64, ge=1, le=65536)
-    sync_ms: int = Field(100, ge=1, le=60_000)
+    segment_mb: int = Field(default=64, ge=1, le=65536)
+    sync_ms: int = Field(default=100, ge=1, le=60_000)
     retention: Literal["keep", "zstd", "delete"] = "keep"
 
 
@@ -197,21 +131,21 @@ class RecorderSection(_Section):
     """[recorder]: journal to Parquet (`kfix record`)."""
 
     directory: Path = Path("captures")
-    interval_s: float = Field(30.0, ge=0.2, le=3600)
-    row_group_rows: int = Field(65536, ge=1024, le=16_777_216)
-    checkpoint_s: float = Field(300.0, ge=1, le=86400)
+    interval_s: float = Field(default=30.0, ge=0.2, le=3600)
+    row_group_rows: int = Field(default=65536, ge=1024, le=16_777_216)
+    checkpoint_s: float = Field(default=300.0, ge=1, le=86400)
     compact: bool = True
 
 
 class MetricsSection(_Section):
-    """[metrics]: Prometheus over HTTP, on loopback unless told otherwise. Port 0: off."""
+    """[metrics]: Prometheus over HTTP, on loopback by default. Port 0: off."""
 
     host: str = "127.0.0.1"
-    port: int = Field(0, ge=0, le=65535)
+    port: int = Field(default=0, ge=0, le=65535)
 
 
 class Config(_Section):
-    """The whole file. Paths are absolute after `load` (relative ones count from the file's folder)."""
+    """The whole file. Paths are absolute after `load`; relative ones start at the file's folder."""
 
     feed: FeedSection = FeedSection()
     service: list[ServiceSection] = Field(min_length=1)
@@ -226,7 +160,7 @@ class Config(_Section):
             identity = (service.host, service.port, service.sender_comp_id, service.target_comp_id)
             if identity in seen:
                 raise ValueError(
-                    f"service: {service.name} with sender_comp_id {service.sender_comp_id} is there twice; "
+                    f"service: {service.name} with sender_comp_id {service.sender_comp_id} appears twice; "
                     "the venue accepts one session per CompID pair, give the second another sender_comp_id"
                 )
             seen.add(identity)
@@ -236,7 +170,10 @@ class Config(_Section):
 def load(path: str | os.PathLike[str]) -> Config:
     """Read and check a configuration file.
 
-    Raises UsageError with one line: the file, the key, what is wrong and what to do.
+    Raises
+    ------
+    UsageError
+        With one line: the file, the key, what is wrong and what to do.
     """
     path = Path(path)
     try:
@@ -258,12 +195,12 @@ def load(path: str | os.PathLike[str]) -> Config:
 
 
 def service_names(config: Config) -> list[str]:
-    """The services, each once, in the order of the file: a process each. (A hot pair shares one.)"""
+    """Names of the services, each once, in the order of the file; a hot pair is one service."""
     return list(dict.fromkeys(section.name for section in config.service))
 
 
 def service_config(config: Config, name: str) -> Config:
-    """The configuration of the process of one service: segment, journal, captures and metrics port are its own."""
+    """Configuration of the process of one service, with its own segment, journal, captures and metrics port."""
     names = service_names(config)
     if name not in names:
         raise UsageError(f"no service {name!r} in this configuration; there are: {', '.join(names)}")
@@ -283,9 +220,9 @@ def service_config(config: Config, name: str) -> Config:
 
 
 def explain(error: ValidationError, data: dict[str, Any]) -> str:
-    """The first mistake of a pydantic error as one line; counts the others."""
+    """The first mistake of a pydantic error as one line, and how many more there are."""
     faults = error.errors(include_url=False, include_context=False)
-    # an unknown key is usually the reason for a missing one: say it first
+    # an unknown key is usually the reason for a missing one: report it first
     faults.sort(key=lambda fault: fault["type"] != "extra_forbidden")
     rest = "" if len(faults) == 1 else f" (and {len(faults) - 1} more)"
     return _explain_one(faults[0], data) + rest
@@ -317,7 +254,7 @@ def _key(loc: tuple[Any, ...], data: Any) -> str:
         try:
             here = here[part]
         except (KeyError, IndexError, TypeError):
-            here = None
+            here = {}
         if isinstance(part, int) and isinstance(here, dict) and isinstance(here.get("name"), str):
             text += f" ({here['name']})"
     return text
@@ -330,7 +267,7 @@ def _suggestion(loc: tuple[Any, ...]) -> str:
             model = SECTIONS[part]
     known = list(model.model_fields)
     near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else f"; known here: {', '.join(known)}"
+    return f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(known)}"
 
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -349,39 +286,3 @@ def _absolute_paths(config: Config, base: Path) -> None:
     for service in config.service:
         if service.tls_ca is not None:
             service.tls_ca = base / service.tls_ca.expanduser()
-
-
-def read_secret(reference: str) -> str:
-    """The text behind "env:NAME" or "file:PATH"; UsageError when it is not there."""
-    kind, _, where = reference.partition(":")
-    if kind == "env":
-        value = os.environ.get(where, "")
-        if not value:
-            raise UsageError(f"environment variable {where} is not set; api_key/api_secret refer to it")
-        return value
-    try:
-        return Path(where).expanduser().read_text().strip()
-    except OSError as error:
-        raise UsageError(f"{where}: secret cannot be read: {error.strerror}") from None
-
-
-def check_writable(directory: Path, key: str, create: bool = True) -> None:
-    """Prove that a directory takes files before anything starts; UsageError otherwise."""
-    try:
-        if create:
-            directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=directory, prefix=".kfix-check-"):
-            pass
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        told = f"{key} = {directory}: cannot write there ({reason}); choose another or fix it"
-        raise UsageError(told) from None
-
-
-def check_directories(config: Config) -> None:
-    """Everything the feed writes to, checked before a socket is opened."""
-    check_writable(config.feed.directory, "feed.directory", create=False)
-    if config.journal.enabled:
-        check_writable(config.journal.directory, "journal.directory")
-    if any(not service.reset_seq_num for service in config.service):
-        check_writable(config.feed.state_directory, "feed.state_directory")

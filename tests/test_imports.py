@@ -30,7 +30,7 @@ GROUPS = {
     "journal": ("kfix_md.journal",),
     "session": ("kfix_md.session",),
     "handler": ("kfix_md._symbols", "kfix_md._handler", "kfix_md.follower", "kfix_md.view"),
-    "config": ("kfix_md.config",),
+    "config": ("kfix_md.config", "kfix_md.config_fields"),
     "feed": ("kfix_md.feed",),
     "probe": ("kfix_md.probe",),
     "recorder": ("recorder",),

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kfix_md.config import Config, ServiceSection, check_writable, load, service_names
+from kfix_md.config import Config, ServiceSection, load, service_names
 from kfix_md.errors import FeedError, KfixError, UsageError
 from kfix_md.feed import tuning
+from kfix_md.feed.checks import check_writable
 from kfix_md.feed.connector import Connector
 from kfix_md.feed.dial import Connected, choose_engine
 from kfix_md.feed.service import Service

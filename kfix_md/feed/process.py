@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kfix_md import __version__
-from kfix_md.config import Config, check_directories, service_config
+from kfix_md.config import Config, service_config
 from kfix_md.config import load as load_config
 from kfix_md.errors import UsageError
 from kfix_md.feed import tuning
+from kfix_md.feed.checks import check_directories
 from kfix_md.feed.connector import Connector
 from kfix_md.feed.dial import choose_engine
 from kfix_md.feed.garbage import Garbage

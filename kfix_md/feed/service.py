@@ -14,7 +14,8 @@ from typing import Any
 
 from kfix_md._entry import Cause, State
 from kfix_md._handler import Handler
-from kfix_md.config import ServiceSection, read_secret
+from kfix_md.config import ServiceSection
+from kfix_md.feed.checks import read_secret
 from kfix_md.feed.pacing import SECOND, Pace, SubscriptionSpec
 from kfix_md.feed.subscriptions import FAULTS, Subscriptions
 from kfix_md.session import Application, Close, Session, SessionConfig, SessionState

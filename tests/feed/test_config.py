@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from kfix_md import config
+from kfix_md import config, config_fields
 from kfix_md.errors import UsageError
+from kfix_md.feed import checks
 
 GOOD = """
 [[service]]
@@ -52,7 +53,7 @@ def test_relative_paths_count_from_the_file(tmp_path):
         (GOOD.replace("spot-l2", "spot-l9"), ["name", "'spot-l2'"]),
         (GOOD.replace("spot-l2", "spot-l3") + "trades = true", ["trades", "L3"]),
         (GOOD.replace('"ME"', '"M E"'), ["sender_comp_id", "printable"]),
-        (GOOD + GOOD, ["sender_comp_id ME is there twice", "another sender_comp_id"]),
+        (GOOD + GOOD, ["sender_comp_id ME appears twice", "another sender_comp_id"]),
         ('[feed]\nrollover = "25:00"\n' + GOOD, ["feed.rollover", "22:00"]),
         ("[feed]\nmode = 600\n" + GOOD, ["feed.mode", "octal"]),
         ('[feed]\nname = "a/b"\n' + GOOD, ["feed.name", "letters"]),
@@ -69,8 +70,8 @@ def test_mistakes_are_one_line(tmp_path, text, words):
 
 def test_unverified_tls_is_for_other_hosts(tmp_path):
     assert not load(tmp_path, GOOD + 'host = "fix.uat.kraken.com"\nverify = false').service[0].verify
-    assert config.is_production("colo-london.vip-fix.kraken.com")
-    assert not config.is_production("colo-london.vip-fix.uat.kraken.com")
+    assert config_fields.is_production("colo-london.vip-fix.kraken.com")
+    assert not config_fields.is_production("colo-london.vip-fix.uat.kraken.com")
 
 
 def test_missing_file(tmp_path):
@@ -81,20 +82,20 @@ def test_missing_file(tmp_path):
 def test_secrets_come_from_outside(tmp_path, monkeypatch):
     monkeypatch.setenv("KFIX_T", "abc")
     (tmp_path / "s").write_text("xyz\n")
-    assert config.read_secret("env:KFIX_T") == "abc"
-    assert config.read_secret(f"file:{tmp_path}/s") == "xyz"
+    assert checks.read_secret("env:KFIX_T") == "abc"
+    assert checks.read_secret(f"file:{tmp_path}/s") == "xyz"
     monkeypatch.delenv("KFIX_T")
     with pytest.raises(UsageError, match="KFIX_T is not set"):
-        config.read_secret("env:KFIX_T")
+        checks.read_secret("env:KFIX_T")
     with pytest.raises(UsageError, match="cannot be read"):
-        config.read_secret(f"file:{tmp_path}/none")
+        checks.read_secret(f"file:{tmp_path}/none")
 
 
 def test_a_directory_that_takes_no_files(tmp_path):
     (tmp_path / "f").write_text("")
     with pytest.raises(UsageError, match=r"journal.directory = .*cannot write there"):
-        config.check_writable(tmp_path / "f" / "j", "journal.directory")
+        checks.check_writable(tmp_path / "f" / "j", "journal.directory")
     if os.geteuid():
         (tmp_path / "ro").mkdir(mode=0o500)
         with pytest.raises(UsageError, match="permission denied"):
-            config.check_writable(tmp_path / "ro", "feed.directory", create=False)
+            checks.check_writable(tmp_path / "ro", "feed.directory", create=False)

@@ -1,0 +1,88 @@
+"""Field types of the configuration file: each checks one kind of value and says in one line what is wrong with it."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from kfix_md.services import SERVICES
+from kfix_md.shm.names import split_part
+
+#: 264 MarketDepth values that the venue accepts (0: full)
+DEPTHS = (0, 1, 10, 25, 100, 500, 1000)
+_COMP_ID = re.compile(r"[\x21-\x7e]{1,64}")
+
+
+def is_production(host: str) -> bool:
+    """True for Kraken's production hosts, where certificate verification may not be switched off."""
+    host = host.lower().rstrip(".")
+    return (host == "kraken.com" or host.endswith(".kraken.com")) and ".uat." not in host
+
+
+def is_loopback(host: str) -> bool:
+    """True when the host is a loopback address or localhost."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _service_name(value: str) -> str:
+    if value not in SERVICES:
+        raise ValueError(f"must be one of {', '.join(map(repr, SERVICES))}")
+    return value
+
+
+def _secret_reference(value: str) -> str:
+    if not re.fullmatch(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)", value):
+        raise ValueError('secrets do not belong in this file; write "env:VARIABLE" or "file:/path"')
+    return value
+
+
+def _comp_id(value: str) -> str:
+    if not _COMP_ID.fullmatch(value):
+        raise ValueError("must be 1 to 64 printable characters without spaces, as Kraken assigned it")
+    return value
+
+
+def _mode(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"(0o)?[0-7]{3,4}", value):
+        return int(value.removeprefix("0o"), 8)
+    raise ValueError('must be octal text such as "0600" (only you) or "0640" (your group may read)')
+
+
+def _clock(value: Any) -> Any:
+    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", str(value))
+    if not found:
+        raise ValueError('must be a time of day in UTC such as "22:00"')
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _depth(value: int) -> int:
+    if value not in DEPTHS:
+        raise ValueError(f"must be one of {', '.join(map(str, DEPTHS))} (0 is the full book)")
+    return value
+
+
+def _segment_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,48}", value) or value.startswith("."):
+        raise ValueError("must be 1 to 48 letters, digits, dots, dashes or underscores")
+    if split_part(value)[1]:
+        raise ValueError(f"must not end in .{split_part(value)[1]}: reserved for per-service segments")
+    return value
+
+
+ServiceName = Annotated[str, AfterValidator(_service_name)]
+SegmentName = Annotated[str, AfterValidator(_segment_name)]
+FileMode = Annotated[int, BeforeValidator(_mode)]
+SecretRef = Annotated[str, AfterValidator(_secret_reference)]
+CompID = Annotated[str, AfterValidator(_comp_id)]
+TimeOfDay = Annotated[int, BeforeValidator(_clock)]
+Depth = Annotated[int, AfterValidator(_depth)]
+Cpu = Annotated[int, Field(ge=0)]
