@@ -1,4 +1,4 @@
-"""How fast requests may go out, how patience grows, and the record of one symbol's way to a live book."""
+"""Pacing of requests: a token bucket, growing pauses after failures, and the state of one subscription."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import random
 from dataclasses import dataclass, field
 from enum import Enum
 
-from kfix_md._entry import Cause
+from kfix_md._entry import Cause, State
 
 SECOND = 1_000_000_000
 
 
+def trusted(state: State) -> bool:
+    """True when the prices of a book in this state can be used."""
+    return state in (State.LIVE, State.EMPTY)
+
+
 @dataclass(frozen=True, slots=True)
 class SubscriptionSpec:
-    """What one service is to deliver, from its section of the configuration."""
+    """What to subscribe on one service, from its section of the configuration."""
 
     patterns: tuple[str, ...]
     level: str = "L2"
@@ -24,55 +29,56 @@ class SubscriptionSpec:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast requests may go out, and how patience grows."""
+    """How fast requests may go out, and how pauses grow after failures."""
 
     burst: int = 100
     per_second: float = 1000.0
-    answer_ns: int = 10 * SECOND  # a request without an answer for so long is made again, then twice as long...
+    answer_ns: int = 10 * SECOND  # a request is repeated after this time without an answer, then after twice as long...
     first_retry_ns: int = SECOND // 2
     longest_retry_ns: int = 300 * SECOND
-    calm_ns: int = 60 * SECOND  # a book that was good for so long starts with a clean record
+    calm_ns: int = 60 * SECOND  # a book that was good for so long has its failures forgotten
     quarantine_after: int = 4  # failures in a row
 
     def patience(self, rng: random.Random, failures: int) -> int:
-        """Nanoseconds to wait after so many failures in a row: nothing for the first, then doubling."""
+        """Nanoseconds to wait after `failures` failures in a row: 0 for the first, then doubling."""
         if failures <= 1:
             return 0
         delay = min(self.first_retry_ns << min(failures - 2, 20), self.longest_retry_ns)
         return int(delay * rng.uniform(0.75, 1.25))
 
     def answer_within(self, failures: int) -> int:
-        """Nanoseconds to wait for an answer after so many failures in a row.
+        """Nanoseconds to wait for an answer after `failures` failures in a row.
 
-        A venue that is slow under load would be made slower by the same questions again and again.
+        It doubles, because repeating requests quickly would slow down a loaded venue even more.
         """
         return max(self.answer_ns, min(self.answer_ns << min(failures, 20), self.longest_retry_ns))
 
 
 class Phase(Enum):
-    """Where one symbol stands."""
+    """Stage of one subscription."""
 
     WAITING = "waiting"  # a request is due at `due_ns`
     REQUESTED = "requested"  # sent, no snapshot yet
     ACTIVE = "active"
     HALTED = "halted"  # subscribed, in maintenance
+    ENDED = "ended"  # no longer selected
 
 
 @dataclass(slots=True)
 class Subscription:
-    """One symbol's way to a live book."""
+    """State of one symbol's subscription."""
 
     symbol: str
     phase: Phase = Phase.WAITING
     md_req_id: str = ""  # open at the venue in this connection
     due_ns: int = 0
-    asked_ns: int = 0
+    requested_ns: int = 0
     live_ns: int = 0
     failures: int = 0
     cause: Cause = Cause.NONE
 
     def quarantined(self, pace: Pace) -> bool:
-        """It failed so often in a row that it is tried rarely."""
+        """True after so many failures in a row that attempts are rare."""
         return self.failures >= pace.quarantine_after
 
 
@@ -86,6 +92,7 @@ class Bucket:
     at_ns: int = 0
 
     def take(self, now_ns: int) -> bool:
+        """Take one token if there is one."""
         passed = max(0, now_ns - self.at_ns) / SECOND
         self.tokens = min(self.burst, self.tokens + passed * self.per_second)
         self.at_ns = now_ns
@@ -103,4 +110,3 @@ class Counters:
     rejected: int = 0
     unanswered: int = 0
     faults: dict[str, int] = field(default_factory=dict)
-    list_errors: int = 0

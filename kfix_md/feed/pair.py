@@ -1,20 +1,19 @@
-"""Two sessions for one service: which of the two copies of each book readers see."""
+"""A hot pair: two sessions of one service, and which copy of each book is published."""
 
 from __future__ import annotations
 
 from kfix_md._entry import State
-from kfix_md.feed.pacing import SECOND
+from kfix_md.feed.pacing import SECOND, trusted
 from kfix_md.feed.service import Service
 
-GOOD = (State.LIVE, State.EMPTY)
-MUTE_NS = 2 * SECOND  # a session that hears nothing for so long while its twin does is not served
+MUTE_NS = 2 * SECOND  # a session that receives nothing for so long while its twin does is not published
 
 
 class Pair:
-    """Services of the same name, hot-hot: both keep all books, one copy of each is published.
+    """Services of the same name: both keep all books, one copy of each is published.
 
-    A copy is served until it is not good (or its session is mute) and another one is; so nothing flaps, and
-    losing one session costs readers nothing. Both sessions are journaled, each under its own number.
+    A copy stays published until it is not trusted (or its session is mute) and the other one is, so that the
+    choice does not flap and readers lose nothing with one session. Both are journaled under their own numbers.
     """
 
     def __init__(self, services: list[Service]) -> None:
@@ -29,25 +28,25 @@ class Pair:
         return self._served[symbol]
 
     def on_state(self, service: Service, symbol: str, state: State) -> None:
-        """A copy changed its state (told by its service)."""
+        """The state of a copy changed."""
         if symbol not in self._served:
             self._served[symbol] = service
             service.handler.serve(symbol, True)
         serving = self.served(symbol)
-        if service is serving and state not in GOOD:
-            good = (other for other in self.services if other.state_of(symbol) in GOOD)
+        if service is serving and not trusted(state):
+            good = (other for other in self.services if trusted(other.state_of(symbol)))
             self._switch(symbol, next(good, serving))
-        elif service is not serving and state in GOOD and serving.state_of(symbol) not in GOOD:
+        elif service is not serving and trusted(state) and not trusted(serving.state_of(symbol)):
             self._switch(symbol, service)
 
     def tick(self, now_ns: int) -> None:
-        """Look for a session that hears nothing while its twin does."""
-        heard = {id(service): service.session.last_recv_ns for service in self.services}
-        best = max(self.services, key=lambda service: heard[id(service)])
-        if now_ns - heard[id(best)] > MUTE_NS:
+        """Switch away from a session that receives nothing while its twin does."""
+        received = {id(service): service.session.last_recv_ns for service in self.services}
+        best = max(self.services, key=lambda service: received[id(service)])
+        if now_ns - received[id(best)] > MUTE_NS:
             return
         for symbol, serving in list(self._served.items()):
-            if heard[id(best)] - heard[id(serving)] > MUTE_NS and best.state_of(symbol) in GOOD:
+            if received[id(best)] - received[id(serving)] > MUTE_NS and trusted(best.state_of(symbol)):
                 self._switch(symbol, best)
 
     def _switch(self, symbol: str, to: Service) -> None:

@@ -1,4 +1,4 @@
-"""Which of our requests an answer or a reject belongs to: ids given out, MsgSeqNums used, reasons in words."""
+"""Matches rejects to the requests they answer, by request id and MsgSeqNum, and reads their reasons."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kfix_md.feed.pacing import Subscription
 from kfix_md.session import fix
 
 Fields = Sequence[tuple[int, bytes]]
-REMEMBERED = 4096  # MsgSeqNums beside those of live subscriptions
+REMEMBERED = 4096  # MsgSeqNums remembered in addition to one for each open subscription
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """A reject that was read: what it is about (None: nothing we know), and why."""
+class Reject:
+    """A reject: the request it is about (None: none of ours) and its reason."""
 
     what: Subscription | str | None
     why: str
@@ -24,7 +24,7 @@ class Refusal:
 
 
 class Requests:
-    """Requests of one connection by 262 and by MsgSeqNum; ids are never given out twice."""
+    """Requests of one connection by id and by MsgSeqNum; no id is used twice."""
 
     def __init__(self, first_id: int) -> None:
         self._ids = itertools.count(first_id)
@@ -41,11 +41,11 @@ class Requests:
         self._by_seq.clear()
 
     def opened(self, sub: Subscription) -> None:
-        """`sub.md_req_id` is asked for from now on."""
+        """The subscription is open under `sub.md_req_id`."""
         self._by_id[sub.md_req_id] = sub
 
     def closed(self, sub: Subscription) -> None:
-        """`sub.md_req_id` means nothing any more."""
+        """`sub.md_req_id` is no longer open."""
         self._by_id.pop(sub.md_req_id, None)
 
     def sent(self, seq: int, what: Subscription | str) -> None:
@@ -58,7 +58,7 @@ class Requests:
         """The subscription open under a 262."""
         return self._by_id.get(request_id)
 
-    def refusal(self, msg_type: str, fields: Fields) -> Refusal:
+    def reject(self, msg_type: str, fields: Fields) -> Reject:
         """Read a 35=Y (by 262), or a 35=3 or 35=j (by 45 RefSeqNum, else by the 262 in 379)."""
         found = dict(fields)
         free_text = text_of(found.get(58))
@@ -66,13 +66,13 @@ class Requests:
             code = text_of(found.get(281))
             reason = fix.MD_REJECT_REASONS.get(code, f"281={code}")
             what = self.of_id(text_of(found.get(262)))
-            return Refusal(what, ", ".join(filter(None, [reason, free_text])), code == "1")
+            return Reject(what, ", ".join(filter(None, [reason, free_text])), code == "1")
         seq = found.get(45, b"")
         known = self._by_seq.get(int(seq)) if seq.isdigit() and len(seq) < 19 else None
         codes = [f"{tag}={text_of(found[tag])}" for tag in (371, 372, 373, 379, 380) if tag in found]
-        return Refusal(known or self.of_id(text_of(found.get(379))), ", ".join(filter(None, [*codes, free_text])))
+        return Reject(known or self.of_id(text_of(found.get(379))), ", ".join(filter(None, [*codes, free_text])))
 
 
 def text_of(value: bytes | None) -> str:
-    """A value as text, whatever its bytes are; at most 200 characters."""
+    """A value as text, at most 200 characters; bytes that are not ASCII become U+FFFD."""
     return value[:200].decode("ascii", "replace") if value else ""

@@ -16,7 +16,7 @@ from kfix_md._entry import Cause, State
 from kfix_md._handler import Handler
 from kfix_md.config import ServiceSection
 from kfix_md.feed.checks import read_secret
-from kfix_md.feed.pacing import SECOND, Pace, SubscriptionSpec
+from kfix_md.feed.pacing import SECOND, Pace, SubscriptionSpec, trusted
 from kfix_md.feed.subscriptions import FAULTS, Subscriptions
 from kfix_md.session import Application, Close, Session, SessionConfig, SessionState
 from kfix_md.session.store import SequenceStore
@@ -83,12 +83,12 @@ class Service(Application):
         )
         self.session.bind(self.handler)
         self.subs = Subscriptions(
-            wish_of(section),
+            subscription_spec(section),
             self.handler,
             self._send,
             pace=Pace(burst=section.batch, per_second=section.requests_per_s),
             emit=self.event,
-            on_refused=self.unknown.extend,
+            on_unknown=self.unknown.extend,
             first_id=max(1, start_ns // SECOND),
             log=self.log,
         )
@@ -194,7 +194,7 @@ class Service(Application):
             self.subs.resync(now_ns, cause)
         if self.subs.due and self.session.state == SessionState.ON:
             self.subs.pump(now_ns)
-        if self._doubt_ns and self.session.ready and not self.subs.pending(blameless=True):
+        if self._doubt_ns and self.session.ready and not self.subs.pending(without_failed=True):
             self._verified(now_ns)
 
     def _verified(self, now_ns: int) -> None:
@@ -280,14 +280,14 @@ class Service(Application):
         self._count_state(symbol, state)
         now_ns = max(recv_ns, self.now_ns)
         self.event({"type": "book", "symbol": symbol, "state": state.name, "cause": cause.name, "seq": seq}, now_ns)
-        if cause in FAULTS and state not in (State.LIVE, State.EMPTY) and symbol not in self._book_gaps:
+        if cause in FAULTS and not trusted(state) and symbol not in self._book_gaps:
             gap, word = self.session.new_gap_id(now_ns), cause.name.lower()
             self._book_gaps[symbol], self._open[gap] = gap, (word, now_ns)
             self.gaps[word] += 1
             self.event(
                 {"type": "gap_open", "id": gap, "first": seq, "last": None, "cause": word, "symbols": [symbol]}, now_ns
             )
-        elif state in (State.LIVE, State.EMPTY) and symbol in self._book_gaps:
+        elif trusted(state) and symbol in self._book_gaps:
             gap = self._book_gaps.pop(symbol)
             self._heal(gap, "snapshot", now_ns)
             self.event({"type": "gap_close", "id": gap, "healed": "snapshot"}, now_ns)
@@ -353,7 +353,7 @@ def session_config(section: ServiceSection, rollover_s: int) -> SessionConfig:
     )
 
 
-def wish_of(section: ServiceSection) -> SubscriptionSpec:
+def subscription_spec(section: ServiceSection) -> SubscriptionSpec:
     """The subscriptions' part of a [[service]]."""
     return SubscriptionSpec(tuple(section.symbols), section.level, section.depth, bool(section.trades), section.spot)
 

@@ -14,16 +14,16 @@ from kfix_md.feed.subscriptions import Subscriptions
 class Venue:
     """Stands for session and handler: notes what is sent and marked, and answers like a venue."""
 
-    def __init__(self, patterns=("*",), pace=None, **wish):
+    def __init__(self, patterns=("*",), pace=None, **spec):
         self.sent, self.marks, self.defined, self.current, self.events = [], [], {}, {}, []
         self.refused, self.read = [], 0
         self.subs = Subscriptions(
-            SubscriptionSpec(tuple(patterns), **wish),
+            SubscriptionSpec(tuple(patterns), **spec),
             self,
             self.send,
             pace=pace,
             emit=self.events.append,
-            on_refused=self.refused.extend,
+            on_unknown=self.refused.extend,
             rng=random.Random(1),
             log=logging.getLogger("t"),
         )
