@@ -1,4 +1,4 @@
-"""`kfix doctor`: how the findings about a configuration are shown, and which exit status they mean."""
+"""`kfix doctor`: prints the findings about a configuration and returns the exit status."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _COLOUR = {"ok": "green", "warn": "yellow", "FAIL": "red"}
     help="Seconds a service may take to log on.",
 )
 def command(config: str, as_json: bool, timeout: float) -> None:
-    """Check CONFIG.toml against the world: directories, DNS, TLS, certificate, CompIDs, clock, symbols.
+    """Check CONFIG.toml and all it depends on: directories, DNS, TLS, certificate, CompIDs, clock, symbols.
 
-    Each service is logged on to and asked for its instruments, unless a feed with these CompIDs is running.
-    Exit status 0: it will work (warnings included); 2: something has to be put right first.
+    Logs on to each service and requests its instruments, unless a feed with these CompIDs is running.
+    Exit status 0: the feed will work (warnings included); 2: something has to be corrected first.
     """
     raise SystemExit(report(config, as_json, timeout))
 
 
 def report(config: str, as_json: bool, timeout: float = 8.0) -> int:
-    """Print the findings; the exit status they mean."""
+    """Print the findings; returns the exit status."""
     from kfix_md.feed.doctor import FAIL, WARN, examine
 
     log = logging.getLogger("kfix.feed")
-    log.propagate = False  # the findings say it
+    log.propagate = False  # the findings contain the warnings
     try:
         findings = examine(config, timeout)
     finally:
@@ -49,5 +49,5 @@ def report(config: str, as_json: bool, timeout: float = 8.0) -> int:
             f"{click.style(f'{finding.status:<5}', fg=_COLOUR[finding.status])} {finding.about:<15} {finding.text}"
         )
     warned = sum(finding.status == WARN for finding in findings)
-    click.echo(f"{bad} to put right, {warned} to look at, {len(findings) - bad - warned} in order")
+    click.echo(f"{bad} failed, {warned} warnings, {len(findings) - bad - warned} ok")
     return 2 if bad else 0

@@ -1,4 +1,4 @@
-"""`kfix feed`: how the feed process is started from the command line, and what its log looks like."""
+"""`kfix feed`: starts the feed process and formats its log."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Json(logging.Formatter):
 
 
 def set_up_logging(as_json: bool, verbose: bool = False) -> None:
-    """Log lines to stderr, for people or for machines; times in UTC."""
+    """Log to stderr, as text or as JSON objects; times in UTC."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if as_json else _Human())
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
@@ -44,15 +44,15 @@ def set_up_logging(as_json: bool, verbose: bool = False) -> None:
 @click.command()
 @click.argument("config", type=click.Path())
 @click.option("--check", is_flag=True, help="Only check, as `kfix doctor` does.")
-@click.option("--service", help='Only this one, in the process that processes = "per-service" gives it.')
+@click.option("--service", help='Run this service alone, as one process of processes = "per-service".')
 @click.option("--json", "as_json", is_flag=True, help="Log lines as JSON objects.")
-@click.option("-v", "--verbose", is_flag=True, help="Also what is rarely of interest.")
+@click.option("-v", "--verbose", is_flag=True, help="Log details as well.")
 def command(config: str, check: bool, service: str | None, as_json: bool, verbose: bool) -> int:
     """Run the feed of CONFIG.toml: sessions, books, shared memory, journal, metrics.
 
-    It runs until SIGTERM or Ctrl-C, and reconnects for ever. SIGHUP reads the symbols of CONFIG again.
-    A certificate or host name that is wrong at the very start ends it with status 2; a port that
-    refuses is tried again until it answers.
+    It runs until SIGTERM or Ctrl-C and reconnects for ever. SIGHUP reads the symbols of CONFIG again.
+    It ends with status 2 only for what a person has to change, such as a certificate that does not
+    verify at the very first connection; a port that refuses is tried again until it answers.
     """
     if check:
         from kfix_md.cli.doctor import report

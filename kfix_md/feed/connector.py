@@ -1,4 +1,4 @@
-"""The only network I/O: when to connect, bytes between socket and service, timers, when to stop."""
+"""Network I/O of one service: connects, moves bytes between socket and service, runs timers, stops."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from kfix_md.feed.service import Service
 from kfix_md.session import SessionState
 
 TICK_S = 0.02
-CALM_TICK_S = 0.1  # while nothing waits: ticks are what an idle feed costs
+CALM_TICK_S = 0.1  # while nothing is due: ticks are the cost of an idle feed
 LOGOUT_PATIENCE_S = 3.0
 _TCP_CLOSE = 7  # tcp_info.tcpi_state
-MAX_UNSENT = 8 << 20  # a venue that does not read what we send is as good as gone
+MAX_UNSENT = 8 << 20  # bytes; a venue that reads nothing of so much is treated as gone
 
 
 class Backoff:
-    """How long to wait before the next attempt to connect."""
+    """Pauses between attempts to connect."""
 
     def __init__(self, longest_s: float, rng: random.Random | None = None) -> None:
         self._longest, self._rng = longest_s, rng or random.Random()
         self._failures = 0
 
     def success(self) -> None:
-        """Logged on: the next loss is answered at once again."""
+        """Logged on for a while: the next attempt after a loss is immediate again."""
         self._failures = 0
 
     def next(self, retry: str) -> float:
-        """Seconds to wait; `retry` is the session's word: rollover, backoff or long."""
+        """Seconds to wait; `retry` is the session's advice: rollover, backoff or long."""
         self._failures += 1
         jitter = self._rng.uniform(0.75, 1.25)
-        if retry == "rollover":  # quickly at first, then about every 2 s for as long as it takes
+        if retry == "rollover":  # quickly at first, then about every 2 s
             return min(0.25 * 2.0 ** min(self._failures - 1, 10), 2.0) * jitter
         delay = 0.05 if self._failures == 1 else min(0.2 * 2.0 ** min(self._failures - 2, 20), self._longest)
         return (max(delay, self._longest) if retry == "long" else delay) * jitter
 
 
 class _Protocol(asyncio.BufferedProtocol):
-    """One connection: reads go straight into the handler's buffer."""
+    """One connection; reads go straight into the handler's buffer."""
 
     def __init__(self, connector: Connector) -> None:
         self.connector, self.service = connector, connector.service
@@ -60,7 +60,7 @@ class _Protocol(asyncio.BufferedProtocol):
             self.flush()
 
     def flush(self) -> None:
-        """Write what the session wants written, and close when it says so."""
+        """Write the session's output, and close when it asks for that."""
         transport = self.transport
         if transport is None or transport.is_closing():
             return
@@ -73,10 +73,10 @@ class _Protocol(asyncio.BufferedProtocol):
             transport.close()
 
     def notice_reset(self) -> None:
-        """Find a connection that was reset without our being told.
+        """Abort a connection that the kernel reports as reset while the loop has not noticed.
 
-        libuv answers a reset seen by a reader (which aiofastnet is under uvloop) by no longer polling the socket,
-        and nobody hears of it. The kernel knows.
+        After a reset seen by an add_reader callback (aiofastnet under uvloop), libuv stops polling the socket
+        and calls nothing.
         """
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -109,8 +109,8 @@ def _lost(exc: Exception | None) -> str:
 class Connector:
     """Keeps one service connected for ever.
 
-    `create` is create_connection of `dial.choose_engine`. `on_fatal(text)` is called when the very first
-    attempt shows that the venue cannot prove its identity: a fault of the configuration, not of the day.
+    `create` is the result of `dial.choose_engine`. `on_fatal(message)` is called when the certificate does not
+    verify at the very first attempt, which only a person can put right.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Connector:
         self._ever = False
 
     async def run(self) -> None:
-        """Connect, serve, wait, again; ends after `stop`."""
+        """Connect, serve, wait and repeat until `stop`."""
         while not self._stop.is_set():
             self.service.session.tick(time.time_ns())  # the rollover is armed also while disconnected
             if not await self._once():
@@ -145,7 +145,7 @@ class Connector:
             await self._sleep(self.backoff.next(self.service.session.retry))
 
     async def _once(self) -> bool:
-        """One connection from dial to loss; False when it makes no sense to try again."""
+        """One connection from dial to loss; False when it must not be tried again."""
         service = self.service
         try:
             details = await self._dial()
@@ -195,8 +195,8 @@ class Connector:
             now_ns = time.time_ns()
             try:
                 self.service.tick(now_ns)
-            except Exception:  # a fault of ours must not leave a session without its timers
-                self.service.log.exception("fault in the feed; reconnecting")
+            except Exception:  # an error of ours must not leave a session without its timers
+                self.service.log.exception("internal error; reconnecting")
                 if protocol.transport is not None:
                     protocol.transport.abort()
                 return
@@ -220,7 +220,7 @@ class Connector:
                 continue
 
     async def stop(self) -> None:
-        """Log out, give the venue a moment to confirm, close."""
+        """Log out, wait briefly for the venue's confirmation, close."""
         self._stop.set()
         protocol = self._protocol
         if protocol is None or protocol.transport is None:

@@ -1,4 +1,4 @@
-"""How a TLS connection to a service comes about: resolved each time, all addresses tried, identity proved."""
+"""Opens a TLS connection to a service: resolves the name each time, tries all addresses, verifies the certificate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNTRUSTED = {2, 18, 19, 20, 21, 27}
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a session goes, and how the other side must prove that it is there."""
+    """Address of a service and how its certificate is checked."""
 
     host: str
     port: int
@@ -38,7 +38,7 @@ class Endpoint:
 
 
 class DialError(KfixError):
-    """No connection. `kind`: dns, refused, timeout, unreachable, tls, or identity (certificate)."""
+    """No connection; `kind` is dns, refused, timeout, unreachable, tls, or identity (certificate)."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -47,7 +47,7 @@ class DialError(KfixError):
 
 @dataclass(slots=True)
 class Connected:
-    """What is known of a fresh connection, for the log and the doctor."""
+    """Facts about a new connection, for the log and the doctor."""
 
     address: str
     resolved: list[str]
@@ -91,7 +91,7 @@ def _reason(error: BaseException) -> str:
 
 
 def explain(error: BaseException, end: Endpoint) -> DialError:
-    """Any error of dialling, classified and in plain words."""
+    """Classify any error of `dial` and say what to check."""
     if isinstance(error, DialError):
         return error
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -123,7 +123,7 @@ def _explain_certificate(error: ssl.SSLCertVerificationError, end: Endpoint) -> 
 
 
 async def resolve(end: Endpoint) -> list[tuple[socket.AddressFamily, Any]]:
-    """Every address of the name, the families interleaved, the resolver's preference first."""
+    """Every address of the name, address families interleaved, the resolver's preference first."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(end.host, end.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     seen = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
@@ -148,7 +148,7 @@ async def _connect(family: socket.AddressFamily, address: Any) -> socket.socket:
 def choose_engine(wanted: str) -> Callable[..., Any]:
     """create_connection(loop, factory, **options) of aiofastnet or of the loop itself.
 
-    UsageError when aiofastnet is asked for by name and not installed.
+    UsageError when aiofastnet is configured but not installed.
     """
     if wanted != "uvloop":
         try:
@@ -157,8 +157,8 @@ def choose_engine(wanted: str) -> Callable[..., Any]:
             return aiofastnet.create_connection
         except ImportError:
             if wanted == "aiofastnet":
-                told = "feed.tls_engine: aiofastnet is not installed: pip install aiofastnet"
-                raise UsageError(told) from None
+                message = "feed.tls_engine: aiofastnet is not installed: pip install aiofastnet"
+                raise UsageError(message) from None
     return lambda loop, factory, **options: loop.create_connection(factory, **options)
 
 
@@ -170,7 +170,7 @@ async def dial(
 ) -> tuple[asyncio.Transport, Connected]:
     """Connect to the first address that completes TCP and TLS; DialError (of the last one) when none does.
 
-    An identity fault ends the attempt at once: the next address would not be more trustworthy.
+    A certificate that does not verify ends the attempt: another address would be no more trustworthy.
     """
     loop = asyncio.get_running_loop()
     started = time.monotonic()

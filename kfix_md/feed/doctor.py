@@ -1,4 +1,4 @@
-"""What has to be true of the world for a configuration to work, asked one question at a time."""
+"""Checks everything outside the configuration file that a feed depends on: machine, network, venue, symbols."""
 
 from __future__ import annotations
 
@@ -31,19 +31,20 @@ CLOCK_WARNING_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One answer: `status` ok, warn or FAIL; what it is about; the answer and, when bad, what to do."""
+    """Result of one check: `status` is ok, warn or FAIL; `text` names the remedy unless it is ok."""
 
     status: str
     about: str
     text: str
 
 
-class _Collect(logging.Handler):
-    """Keeps what one service would have told the operator."""
+class _Warnings(logging.Handler):
+    """Collects the warnings of one service."""
 
     def __init__(self, service: str) -> None:
         super().__init__(logging.WARNING)
-        self.service, self.lines = service, []  # type: ignore[var-annotated]
+        self.service = service
+        self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "service", "") == self.service:
@@ -51,11 +52,11 @@ class _Collect(logging.Handler):
 
 
 def examine(path: str, timeout_s: float = 8.0) -> list[Finding]:
-    """Every finding about a configuration file. UsageError when it cannot be read at all."""
+    """Run every check of a configuration file. UsageError when it cannot be read."""
     config = load(path)
     findings = [Finding(OK, "configuration", f"{path}: {len(config.service)} sessions")]
     findings += directories(config)
-    findings += tuned(config)
+    findings += machine(config)
     running = _running(config)
     if running:
         findings.append(
@@ -69,8 +70,8 @@ def examine(path: str, timeout_s: float = 8.0) -> list[Finding]:
     return findings
 
 
-def tuned(config: Config) -> list[Finding]:
-    """TLS engine, CPUs and priority: what of it this machine gives."""
+def machine(config: Config) -> list[Finding]:
+    """Check that this machine grants TLS engine, CPUs and priority."""
     feed, found = config.feed, []
     try:
         fast = choose_engine(feed.tls_engine).__module__.startswith("aiofastnet")
@@ -94,19 +95,21 @@ def tuned(config: Config) -> list[Finding]:
             Finding(
                 WARN,
                 "busy_poll",
-                f"{processes} processes that never sleep on {len(cpus)} CPU: they keep "
-                "each other waiting; give feed.cpu one for each",
+                f"{processes} processes that never sleep on {len(cpus)} CPU: they "
+                "delay each other; list one CPU for each in feed.cpu",
             )
         )
     if feed.rt_priority is not None and not tuning.permitted(feed.rt_priority):
         found.append(
-            Finding(WARN, "rt_priority", "not permitted, the feed goes on without; give CAP_SYS_NICE (or LimitRTPRIO)")
+            Finding(
+                WARN, "rt_priority", "not permitted, the feed continues without; grant CAP_SYS_NICE (or LimitRTPRIO)"
+            )
         )
     return found
 
 
 def directories(config: Config) -> list[Finding]:
-    """Shared memory, journal and captures: writable, with room."""
+    """Check that shared memory, journal and captures are writable and have room."""
     found = []
     wanted: list[tuple[str, Path, bool]] = [("shared memory", config.feed.directory, False)]
     if config.journal.enabled:
@@ -150,13 +153,13 @@ async def _services(config: Config, logon: bool, timeout_s: float) -> list[Findi
 
 
 async def _service(section: ServiceSection, create: Any, logon: bool, timeout_s: float) -> list[Finding]:
-    """One service: identity, way to the venue, and (unless the CompID is in use) a logon and the list."""
+    """Check one service: identity, connection and, unless its CompID is in use, logon and instrument list."""
     about = section.name
     found = comp_ids(section)
-    told = _Collect(section.name)
+    warnings = _Warnings(section.name)
     try:
         service = Service(section.model_copy(update={"symbols": []}), 0, start_ns=time.time_ns())
-        service.log.logger.addHandler(told)
+        service.log.logger.addHandler(warnings)
         fatal: list[str] = []
         connector = Connector(service, create, on_fatal=fatal.append)
     except KfixError as error:
@@ -166,7 +169,7 @@ async def _service(section: ServiceSection, create: Any, logon: bool, timeout_s:
     running = asyncio.create_task(connector.run())
     deadline = time.monotonic() + timeout_s
     while not (service.verified_ns or fatal or time.monotonic() > deadline):
-        if told.lines and service.session.retry != "rollover":
+        if warnings.lines and service.session.retry != "rollover":
             break
         await asyncio.sleep(0.02)
     details = connector.details
@@ -176,10 +179,10 @@ async def _service(section: ServiceSection, create: Any, logon: bool, timeout_s:
     await running
     if details is not None:
         found += connection(about, details)
-    service.log.logger.removeHandler(told)
+    service.log.logger.removeHandler(warnings)
     if not on:
         silent = f"no logon within {timeout_s:.0f} s; are the CompIDs right, is the venue open?"
-        why = (fatal or told.lines or [silent])[0]
+        why = (fatal or warnings.lines or [silent])[0]
         return [*found, Finding(FAIL, about, why.removeprefix(f"{about}: "))]
     found.append(Finding(OK, about, f"logged on as {section.sender_comp_id} to {section.target_comp_id}"))
     found.append(clock(about, lag_s))
@@ -200,7 +203,7 @@ async def _only_dial(section: ServiceSection, connector: Connector) -> list[Find
 
 
 def comp_ids(section: ServiceSection) -> list[Finding]:
-    """Does the identity look like one for this service?"""
+    """Check that CompID and port look like those of this service."""
     found = []
     derivatives = "DRV" in section.sender_comp_id.upper()
     if derivatives == section.spot:
@@ -210,7 +213,7 @@ def comp_ids(section: ServiceSection) -> list[Finding]:
                 WARN,
                 section.name,
                 f"sender_comp_id {section.sender_comp_id} {what} 'DRV' in it, "
-                "unusual here; compare with what Kraken assigned",
+                "unusual for this service; compare it with what Kraken assigned",
             )
         )
     if section.port in ORDER_ENTRY_PORTS:
@@ -221,7 +224,7 @@ def comp_ids(section: ServiceSection) -> list[Finding]:
 
 
 def connection(about: str, details: Connected) -> list[Finding]:
-    """DNS, TLS and certificate of a connection that came about."""
+    """Findings about DNS, TLS and certificate of a connection."""
     found = [Finding(OK, about, f"name resolves to {', '.join(details.resolved)}")]
     if details.tls_version:
         found.append(
@@ -241,18 +244,18 @@ def connection(about: str, details: Connected) -> list[Finding]:
 
 
 def clock(about: str, lag_s: float) -> Finding:
-    """This machine's clock against SendingTime (52), the way included."""
-    text = f"our clock minus the venue's SendingTime: {lag_s * 1000:+.1f} ms"
+    """Finding about this machine's clock minus SendingTime (52), network latency included."""
+    text = f"this machine's clock minus the venue's SendingTime: {lag_s * 1000:+.1f} ms"
     if abs(lag_s) < CLOCK_WARNING_S:
         return Finding(OK, about, text)
     return Finding(WARN, about, text + "; synchronise this machine's clock (chrony, ntpd)")
 
 
 def symbols(section: ServiceSection, service: Service) -> list[Finding]:
-    """What the configuration's names and patterns find in the venue's list."""
+    """Findings about the symbols that names and patterns select in the venue's list."""
     listed = service.subs.instruments.listed()
     wanted, complaints = select(section.symbols, listed)
-    found = [Finding(OK if wanted else FAIL, section.name, f"{len(wanted)} of {len(listed)} instruments wanted")]
+    found = [Finding(OK if wanted else FAIL, section.name, f"{len(wanted)} of {len(listed)} instruments selected")]
     for text in complaints:
         found.append(Finding(WARN if text.startswith("pattern") else FAIL, section.name, text))
     return found

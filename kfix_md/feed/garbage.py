@@ -1,4 +1,4 @@
-"""When Python's garbage is collected: never inside a read, and what lasts is not looked at again and again."""
+"""Runs Python's garbage collector between reads, and keeps long-lived objects out of its way."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import gc
 
 
 class Garbage:
-    """The collector as a step of the loop, every few seconds; on its own it stays off until `close`.
+    """Collects in steps that the loop calls every few seconds; automatic collection is off until `close`.
 
-    What exists once the books stand is frozen, so that a collection looks at a few new objects only (some
-    microseconds, against milliseconds for the books of a whole venue). When a session is lost, and with it
-    what was frozen, everything is looked at once.
+    Once all books are verified, everything is frozen, so that a collection visits only a few new objects
+    (microseconds instead of milliseconds for the books of a whole venue). When a session is lost, the frozen
+    objects are visited once again.
     """
 
     def __init__(self) -> None:
@@ -19,16 +19,16 @@ class Garbage:
         gc.freeze()
         gc.disable()
 
-    def step(self, standing: bool) -> None:
-        """Collect; `standing`: every session is up and every book verified."""
-        if self._frozen and not standing:
+    def step(self, verified: bool) -> None:
+        """Collect garbage; `verified`: every session is up and every book verified."""
+        if self._frozen and not verified:
             gc.unfreeze()
         gc.collect()
-        if standing and not self._frozen:
+        if verified and not self._frozen:
             gc.freeze()
-        self._frozen = standing
+        self._frozen = verified
 
     def close(self) -> None:
-        """Everything as it was."""
+        """Unfreeze and turn automatic collection on again."""
         gc.unfreeze()
         gc.enable()

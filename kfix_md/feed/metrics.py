@@ -1,4 +1,4 @@
-"""What the feed counts, under which names, and how Prometheus reads it."""
+"""Counters and gauges of the feed, and the HTTP server that Prometheus reads them from."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ COUNTERS = {
 
 
 @dataclass(slots=True)
-class Reading:
-    """One look at the whole feed."""
+class FeedCounters:
+    """All counters of a feed at one moment."""
 
     services: list[dict[str, Any]] = field(default_factory=list)
     journal: dict[str, Any] = field(default_factory=dict)
@@ -47,9 +47,9 @@ class Reading:
         return sums
 
 
-def gather(feed: Feed) -> Reading:
-    """Read every counter of a feed."""
-    reading = Reading()
+def gather(feed: Feed) -> FeedCounters:
+    """Collect every counter of a feed."""
+    reading = FeedCounters()
     now_ns = time.time_ns()
     for service in feed.services:
         session = service.session
@@ -76,7 +76,7 @@ def gather(feed: Feed) -> Reading:
 
 
 def _clock_lag(service: Any) -> int:
-    """Our receive time minus SendingTime of the last market data message, else of the last session message; ns."""
+    """Receive time minus SendingTime of the last market data message, else of the last session message, in ns."""
     handler = service.handler
     if handler.last_sending_ns and handler.last_recv_ns:
         return int(handler.last_recv_ns - handler.last_sending_ns)
@@ -84,21 +84,21 @@ def _clock_lag(service: Any) -> int:
 
 
 def _took(rollover: Any) -> float:
-    """Seconds from the last rollover's first sign to the last book verified again; 0: none yet."""
+    """Seconds that the last rollover took until every book was verified; 0 before the first."""
     return max(0, rollover.verified_ns - rollover.began_ns) / 1e9 if rollover.verified_ns else 0.0
 
 
 class Metrics:
-    """The HTTP server of /metrics, in a thread of its own. UsageError when the port is taken."""
+    """HTTP server of /metrics, in a thread of its own. UsageError when the port is taken."""
 
-    def __init__(self, host: str, port: int, read: Callable[[], Reading]) -> None:
+    def __init__(self, host: str, port: int, read: Callable[[], FeedCounters]) -> None:
         try:
             from prometheus_client import CollectorRegistry, start_http_server
         except ImportError:
-            told = "metrics.port: needs prometheus-client: pip install 'kfix-md[operator]'"
-            raise UsageError(told) from None
+            message = "metrics.port: needs prometheus-client: pip install 'kfix-md[operator]'"
+            raise UsageError(message) from None
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collector(read))  # type: ignore[arg-type]
+        registry.register(_Collector(read))
         try:
             self._server, self._thread = start_http_server(port, addr=host, registry=registry)
         except OSError as error:
@@ -107,14 +107,14 @@ class Metrics:
         self.port = self._server.server_port
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=2)
 
 
 class _Collector:
-    def __init__(self, read: Callable[[], Reading]) -> None:
+    def __init__(self, read: Callable[[], FeedCounters]) -> None:
         self._read = read
 
     def collect(self) -> Iterable[Any]:
@@ -122,21 +122,21 @@ class _Collector:
 
         reading, labels = self._read(), ["service", "sender"]
         for name, text in COUNTERS.items():
-            family = CounterMetricFamily(f"kfix_{name}", text, labels=labels)
+            counter = CounterMetricFamily(f"kfix_{name}", text, labels=labels)
             for one in reading.services:
-                family.add_metric(one["labels"], one["counters"].get(name, 0))
-            yield family
+                counter.add_metric(one["labels"], one["counters"].get(name, 0))
+            yield counter
         for name, text in _GAUGES.items():
-            family = GaugeMetricFamily(f"kfix_{name}", text, labels=labels)
+            gauge = GaugeMetricFamily(f"kfix_{name}", text, labels=labels)
             for one in reading.services:
-                family.add_metric(one["labels"], one[name])
-            yield family
+                gauge.add_metric(one["labels"], one[name])
+            yield gauge
         for name, label, text in _LABELLED:
-            family = GaugeMetricFamily(f"kfix_{name}", text, labels=[*labels, label])
+            gauge = GaugeMetricFamily(f"kfix_{name}", text, labels=[*labels, label])
             for one in reading.services:
                 for key, value in one[name].items():
-                    family.add_metric([*one["labels"], key.lower()], value)
-            yield family
+                    gauge.add_metric([*one["labels"], key.lower()], value)
+            yield gauge
         for name, text in (
             ("records", "records appended"),
             ("lost", "records that could not be stored"),
@@ -162,14 +162,14 @@ _GAUGES = {
     "up": "1 while the session is logged on with no gap open",
     "gaps_open": "gaps not healed yet",
     "reconnects": "connections made after the first",
-    "silence_s": "seconds since anything was received",
+    "silence_s": "seconds since the last message",
     "clock_lag_s": "our clock minus SendingTime of the last message",
     "rollover_s": "seconds to the next rollover",
     "rollover_took_s": "seconds the last rollover took until the last book was verified",
-    "rejected": "subscriptions the venue refused",
+    "rejected": "subscriptions that the venue rejected",
 }
 _LABELLED = [
     ("states", "state", "books in each state"),
     ("gaps", "cause", "gaps since the start"),
-    ("resubscribed", "cause", "books subscribed to again"),
+    ("resubscribed", "cause", "books subscribed again"),
 ]

@@ -1,4 +1,4 @@
-"""The feed process: what is built from a configuration, in which order, and how it all ends."""
+"""The feed process: builds everything from a configuration, runs it, and ends it in order."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ GC_SECONDS = 5.0
 
 
 class Feed:
-    """Everything one process runs. Building it checks all that can be checked without the network.
+    """Everything that one process runs. The constructor checks all that can be checked without the network.
 
-    Raises UsageError (one line, what to do) before anything is written when the configuration cannot work.
+    Raises UsageError (one line with the remedy) before anything is written when the configuration cannot work.
     """
 
     def __init__(self, config: Config, reread: Callable[[], Config] | None = None) -> None:
         self.config, self._reread = config, reread
-        self.fault = ""  # why the process has to end with status 2
+        self.fault = ""  # reason to end the process with status 2
         self.services: list[Service] = []
         self.connectors: list[Connector] = []
         self.pairs: list[Pair] = []
@@ -68,7 +68,7 @@ class Feed:
             Service(section, number, rollover_s=feed.rollover, start_ns=now_ns)
             for number, section in enumerate(config.service)
         ]
-        for plan in plans:  # certificate files and secrets are read before the first byte is written
+        for plan in plans:  # certificate files and secrets are read before anything is written
             Connector(plan, create, on_fatal=self._fatal)
         self.segment = SegmentWriter(
             feed.name,
@@ -109,7 +109,7 @@ class Feed:
     # ---- life -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve until `stop` is called (or a signal comes); raises UsageError for a fault of the setting."""
+        """Run until `stop` is called or a signal arrives; raises UsageError for a configuration error."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -134,7 +134,7 @@ class Feed:
             raise UsageError(self.fault)
 
     def stop(self) -> None:
-        """End in order: log out everywhere, close journal and segment."""
+        """End in order: log out every session, close journal and segment."""
         self._stopping.set()
 
     def _fatal(self, text: str) -> None:
@@ -150,7 +150,7 @@ class Feed:
             self.journal.event(0, now_ns, event | ({"recovered": found} if found else {}))
             if found:
                 log.warning(
-                    "journal: the last feed died; %s records are sound, %s bytes were torn",
+                    "journal: the previous feed did not end in order; %s records are sound, %s bytes were incomplete",
                     found.get("records"),
                     found.get("torn_bytes"),
                 )
@@ -183,10 +183,10 @@ class Feed:
         if self._garbage is not None:
             self._garbage.close()
 
-    # ---- while it runs ----------------------------------------------------------------------------
+    # ---- periodic work ----------------------------------------------------------------------------
 
     async def _beat(self) -> None:
-        """Heartbeat, session table and counters in the segment; names that are nobody's end the process."""
+        """Write heartbeat, session table and counters into the segment; act on unknown symbols and alarms."""
         period = self.config.feed.heartbeat_ms / 2500
         alarm = ""
         while True:
@@ -213,7 +213,7 @@ class Feed:
             self.segment.set_session(
                 service.number,
                 service=section.name,
-                state=session_word(service),
+                state=session_state_text(service),
                 host=section.host,
                 port=section.port,
                 level=section.level,
@@ -235,9 +235,9 @@ class Feed:
             return ""
         alarm = self.journal.stats()["alarm"] or ""
         if alarm and alarm != before:
-            log.error("JOURNAL: %s; books go on, but what arrives now is not recorded", alarm)
+            log.error("JOURNAL: %s; books continue, but messages are not being recorded", alarm)
         elif before and not alarm:
-            log.warning("journal: writing again")
+            log.warning("journal: recording again")
         return alarm
 
     def _judge_unknown(self, service: Service) -> None:
@@ -247,20 +247,20 @@ class Feed:
             self._fatal(text + '; correct it (or set feed.unknown_symbols = "warn")')
 
     def reload(self) -> None:
-        """Read the configuration again and follow its symbols; anything else needs a restart."""
+        """Read the configuration again and follow its symbols; other changes need a restart."""
         if self._reread is None:
             return
         try:
             fresh = self._reread()
         except UsageError as error:
-            log.error("not reloaded: %s", error)
+            log.error("configuration not reloaded, nothing changed: %s", error)
             return
         log.info("configuration read again")
         before = {(s.section.name, s.section.sender_comp_id): s for s in self.services}
         for section in fresh.service:
             service = before.pop((section.name, section.sender_comp_id), None)
             if service is None:
-                log.warning("new service %s: needs a restart", section.name)
+                log.warning("new service %s in the configuration: needs a restart", section.name)
                 continue
             for complaint in service.reload(section, time.time_ns()):
                 service.log.warning("%s", complaint)
@@ -269,11 +269,11 @@ class Feed:
                 service.log.warning("settings other than symbols changed: they need a restart")
             service.section.symbols[:] = section.symbols
         for name, _ in before:
-            log.warning("service %s is gone from the configuration: needs a restart", name)
+            log.warning("service %s is no longer in the configuration: needs a restart", name)
 
 
-def session_word(service: Service) -> str:
-    """The state of a session as consoles and metrics show it."""
+def session_state_text(service: Service) -> str:
+    """State of a session as consoles show it."""
     session = service.session
     if session.state in (SessionState.OFF, SessionState.CLOSED):
         return "ROLLOVER" if session.retry == "rollover" else "DOWN"
@@ -283,15 +283,15 @@ def session_word(service: Service) -> str:
 
 
 async def _spin() -> None:
-    """Busy polling: the loop never sleeps in the kernel."""
+    """Busy polling: keeps the loop from sleeping in the kernel."""
     while True:
         await asyncio.sleep(0)
 
 
 def run(path: str, service: str | None = None, options: Sequence[str] = ()) -> int:
-    """`kfix feed`: build from the file, serve until told to stop; the exit status.
+    """`kfix feed`: run the feed of a configuration file until a signal ends it; returns the exit status.
 
-    `service`: that one alone, as the process it has by processes = "per-service"; `options` go to such processes.
+    `service` runs that one alone, as one process of processes = "per-service"; `options` are passed on to those.
     """
     import uvloop
 

@@ -1,4 +1,4 @@
-"""Which processes a configuration becomes, what is each one's own, and how they are kept running."""
+"""Runs one process per service and restarts those that end (processes = "per-service")."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from kfix_md.shm.names import part_paths, segment_path
 from kfix_md.shm.segment import Segment
 
 log = logging.getLogger("kfix.feed")
-LOOK_S = 0.1
-CALM_S = 60.0  # a process that lived so long starts with a clean record
+POLL_S = 0.1
+CALM_S = 60.0  # a process that ran for so long has its failures forgotten
 LONGEST_PAUSE_S = 10.0
-PATIENCE_S = 15.0  # for leaving in order
+PATIENCE_S = 15.0  # for an orderly end
 _PR_SET_PDEATHSIG = 1
 
 
 def clear_way(config: Config) -> None:
-    """Remove what a dead feed of this name left when it ran in the other form; UsageError while it is alive."""
+    """Remove segments that a dead feed of this name left in the other form; UsageError while it is alive."""
     name, several = config.feed.name, config.feed.processes == "per-service"
     whole = segment_path(config.feed.directory, name)
     others = [whole] if several else list(part_paths(whole).values())
@@ -44,42 +44,45 @@ def clear_way(config: Config) -> None:
 
 
 class Supervisor:
-    """Runs `command --service NAME` for every name, starts again what dies, ends all when told to.
+    """Runs `command --service NAME` for every name, restarts what dies, and ends all of them together.
 
-    A process that ends with status 2 (a fault of the configuration, which it has told) ends the others too.
+    A process whose first run ends with status 2 (a configuration error, which it has reported) ends the others
+    too. After a restart that status is retried like any other: the services that work must not suffer.
     """
 
     def __init__(self, command: Sequence[str], names: Sequence[str]) -> None:
         self._command, self._names = list(command), list(names)
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self._born = dict.fromkeys(names, 0.0)
+        self._starts = dict.fromkeys(names, 0)
         self._failures = dict.fromkeys(names, 0)
         self._stopping = False
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT (0), or a fault of the configuration (2). SIGHUP goes to every process."""
+        """Run until SIGTERM or SIGINT (status 0) or a configuration error (2). SIGHUP goes to every process."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._forward)
         status = 0
         try:
             while not self._stopping and not status:
-                status = self._look(time.monotonic())
-                time.sleep(LOOK_S)
+                status = self._poll(time.monotonic())
+                time.sleep(POLL_S)
         finally:
             self._end()
         return status
 
-    def _look(self, now: float) -> int:
+    def _poll(self, now: float) -> int:
         for name in self._names:
             child = self.children.get(name)
             if child is not None and child.poll() is None:
                 continue
-            if child is not None and child.returncode == 2:
+            if child is not None and child.returncode == 2 and self._starts[name] == 1:
                 return 2
             if child is None or self._may_start(name, child.returncode, now):
                 self.children[name] = subprocess.Popen([*self._command, "--service", name], preexec_fn=_end_with_parent)  # noqa: PLW1509
                 self._born[name] = now
+                self._starts[name] += 1
         return 0
 
     def _may_start(self, name: str, status: int, now: float) -> bool:
@@ -90,8 +93,8 @@ class Supervisor:
         if now - self._born[name] < pause:
             return False
         self._failures[name] += 1
-        how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        log.error("the process of %s was %s; starting it again", name, how)
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        log.error("the process of %s %s; starting it again", name, how)
         return True
 
     def _stop(self, *_: Any) -> None:
@@ -103,14 +106,14 @@ class Supervisor:
                 child.send_signal(number)
 
     def _end(self) -> None:
-        """All leave in order; who does not is killed."""
+        """End every process in order; kill those that do not end."""
         self._forward(signal.SIGTERM, None)
         deadline = time.monotonic() + PATIENCE_S
         for name, child in self.children.items():
             try:
                 child.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                log.error("the process of %s does not end; killed", name)
+                log.error("the process of %s did not end in time; killed", name)
                 child.kill()
                 child.wait()
 
@@ -120,8 +123,8 @@ def _end_with_parent() -> None:
 
 
 def supervise(path: str | Path, config: Config, subcommand: str, options: Sequence[str] = ()) -> int:
-    """Run `kfix SUBCOMMAND` of every service of a configuration in a process of its own; the exit status."""
+    """Run `kfix SUBCOMMAND` for every service of a configuration in its own process; returns the exit status."""
     names = service_names(config)
-    log.info("%s: a process for each of %s", subcommand, ", ".join(names))
+    log.info("%s: one process for each of %s", subcommand, ", ".join(names))
     command = [sys.executable, "-m", "kfix_md", subcommand, os.fspath(path), *options]
     return Supervisor(command, names).run()

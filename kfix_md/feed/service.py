@@ -1,13 +1,12 @@
-"""One FIX service as a whole without I/O: session, handler and subscriptions, and what each tells the others.
+"""One FIX service without I/O: connects its session, its handler and its subscriptions with each other.
 
-Bytes, times and the fate of the connection go in; frames to send, journal events, book states and log lines
-come out. The connector owns the socket, the feed owns the shared memory and the journal.
+Bytes, times and connection events go in; frames to send, journal events, book states and log lines come out.
+The connector owns the socket, the feed owns the shared memory and the journal.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -15,28 +14,29 @@ from typing import Any
 from kfix_md._entry import Cause, State
 from kfix_md._handler import Handler
 from kfix_md.config import ServiceSection
-from kfix_md.feed.checks import read_secret
-from kfix_md.feed.pacing import SECOND, Pace, SubscriptionSpec, trusted
+from kfix_md.feed.event_log import log_event
+from kfix_md.feed.pacing import SECOND, Pace, trusted
+from kfix_md.feed.settings import session_config, subscription_spec
 from kfix_md.feed.subscriptions import FAULTS, Subscriptions
-from kfix_md.session import Application, Close, Session, SessionConfig, SessionState
+from kfix_md.session import Application, Close, Session, SessionState
 from kfix_md.session.store import SequenceStore
 from kfix_md.trading_day import ROLLOVER_S
 
 _PLANNED = (State.ROLLOVER, Cause.ROLLOVER)
 _UNPLANNED = (State.DOWN, Cause.DISCONNECT)
-_QUIET = frozenset({"released", "garbled"})  # the handler journals releases itself; garbage is counted
+_NOT_JOURNALED = frozenset({"released", "garbled"})  # the handler journals releases; garbage is only counted
 
 
 def cause_of(text: str) -> Cause:
-    """The Cause of a session's word for one ("lost", "rollover"...)."""
+    """Cause for a session's name of it ("lost", "rollover"...)."""
     return Cause.__members__.get(text.upper(), Cause.LOST)
 
 
 class Service(Application):
-    """One [[service]] of the configuration at work.
+    """One [[service]] of the configuration while it runs.
 
-    `connected`, `received`, `disconnected` and `tick` are its inputs; after each of them `output()` holds the
-    bytes to be written and `close_reason` says whether the connection is to be ended.
+    `connected`, `received`, `disconnected` and `tick` are its inputs; after each of them `output()` returns the
+    bytes to write and `close_reason` is set when the connection has to be closed.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class Service(Application):
         self.log = logging.LoggerAdapter(logging.getLogger("kfix.feed"), {"service": self.name})
         self.journal, self.publisher = journal, publisher
         self.now_ns = start_ns
-        self.unknown: list[str] = []  # names that the first instrument list does not settle
+        self.unknown: list[str] = []  # complaints about names that the first instrument list does not contain
         self.gaps: Counter[str] = Counter()
-        self.healed: list[tuple[str, str, float]] = []  # (cause, how, seconds), for the demo and metrics
-        self.on_state: Callable[[Service, str, State], None] | None = None  # a hot pair listens
+        self.healed: list[tuple[str, str, float]] = []  # (cause, how, seconds)
+        self.on_state: Callable[[Service, str, State], None] | None = None  # called by on_book, for a hot pair
         self.connects = 0
         self.leaving = False
         self.since_ns = start_ns  # of the present session state
@@ -69,7 +69,7 @@ class Service(Application):
         self._open: dict[Any, tuple[str, int]] = {}  # gaps open: id -> (cause, opened)
         self._book_gaps: dict[str, int] = {}
         self._resync: Cause | None = None
-        self._doubt_ns = 0  # since when not all books are known to be good; 0: they are
+        self._doubt_ns = 0  # since when not all books are verified; 0: all are
         self.session = Session(session_config(section, rollover_s), self, store=store)
         self.handler = Handler(
             checksum=section.checksum,
@@ -96,7 +96,7 @@ class Service(Application):
     # ---- inputs -----------------------------------------------------------------------------------
 
     def announce(self, now_ns: int) -> None:
-        """Write who this session is into the journal, once per process."""
+        """Write the identity of this session into the journal, once per process."""
         s = self.section
         self.now_ns = now_ns
         self.event(
@@ -113,7 +113,7 @@ class Service(Application):
         )
 
     def connected(self, now_ns: int, details: str = "") -> None:
-        """The transport is up: the Logon goes out."""
+        """The transport is up: send the Logon."""
         self.now_ns = self.since_ns = now_ns
         self.connects += 1
         self.log.info("connected to %s", details or self.section.host)
@@ -122,7 +122,7 @@ class Service(Application):
         self.session.connected(now_ns)
 
     def received(self, n: int, now_ns: int) -> bool:
-        """`n` bytes were read into `handler.get_buffer()`; True when there is something to write, or to end."""
+        """`n` bytes were read into `handler.get_buffer()`; True when there is output, or the connection has to end."""
         session, self.now_ns = self.session, now_ns
         if self.handler.buffer_updated(n, now_ns):
             session.last_recv_ns = now_ns
@@ -131,7 +131,7 @@ class Service(Application):
         return bool(session.outbox) or session.close_reason is not None
 
     def disconnected(self, now_ns: int, reason: str) -> None:
-        """The transport is gone, or could not be made."""
+        """The connection is gone, or could not be made."""
         self.now_ns = now_ns
         was_up = self.session.state != SessionState.OFF
         planned = self.session.rollover.armed(now_ns)
@@ -154,26 +154,26 @@ class Service(Application):
         self._after(now_ns)
 
     def calm(self, until_ns: int) -> bool:
-        """Nothing is open or doubtful, and no request is due before then."""
+        """True when every book is verified and no request is due before `until_ns`."""
         if self._doubt_ns or not self.session.ready:
             return False
         due_ns = self.subs.next_due_ns()
         return due_ns is None or due_ns > until_ns
 
     def logout(self, now_ns: int) -> None:
-        """Begin to leave in order."""
+        """Begin an orderly end of the session."""
         self.now_ns, self.leaving = now_ns, True
         self.session.logout(now_ns)
 
     def reload(self, section: ServiceSection, now_ns: int) -> list[str]:
-        """Take other symbols from a configuration read again; returns complaints about them."""
+        """Follow the symbols of a configuration that was read again; returns complaints about them."""
         self.now_ns = now_ns
         complaints = self.subs.reload(section.symbols, now_ns)
         self._doubt()
         return complaints
 
     def output(self) -> bytes:
-        """Take the bytes to be written now."""
+        """Bytes to write now; they are removed from the outbox."""
         if not self.session.outbox:
             return b""
         data = b"".join(self.session.outbox)
@@ -182,11 +182,11 @@ class Service(Application):
 
     @property
     def close_reason(self) -> Close | None:
-        """Why the connection is to be ended, None while it is not."""
+        """Why the connection has to be closed; None while it has not."""
         return self.session.close_reason
 
     def _after(self, now_ns: int) -> None:
-        """What is due once a read or a tick has been worked through."""
+        """Work that is due after a read or a tick."""
         while self.session.unsettled:
             self.handler.release(now_ns)
         if self._resync is not None and self.session.ready:
@@ -205,17 +205,17 @@ class Service(Application):
         self.session.books_verified(now_ns)
         self.event({"type": "verified"})
         live = self.states[State.LIVE] + self.states[State.EMPTY]
-        self.log.info("%d books good after %.3f s", live, took)
+        self.log.info("%d books live after %.3f s", live, took)
 
     def _doubt(self) -> None:
         self._doubt_ns = self._doubt_ns or self.now_ns
 
     def _void(self, state: State, cause: Cause) -> None:
-        """No book may be used, nor changed, before its next snapshot."""
+        """Mark every book as unusable until its next snapshot."""
         for sub in self.subs.all.values():
             self.handler.mark(sub.symbol, state, cause)
 
-    # ---- what the session tells (Application) -----------------------------------------------------
+    # ---- events of the session (Application) ------------------------------------------------------
 
     def on_ready(self) -> None:
         """Logged on with no gap open."""
@@ -228,38 +228,38 @@ class Service(Application):
         self.subs.on_message(msg_type, fields, recv_ns)
 
     def on_gap(self, first: int, last: int, cause: str) -> None:
-        """Nothing of this session is to be trusted until the gap is closed."""
+        """Messages are missing: no book of this session can be trusted until the gap is closed."""
         self._doubt()
         for sub in self.subs.all.values():
             self.handler.mark(sub.symbol, State.GAP, cause_of(cause))
 
     def on_gap_closed(self) -> None:
-        """Every message was replayed and applied: the books that were kept are whole again."""
-        if self._resync is not None:  # not those that lost something before: snapshots are on the way
+        """Every missing message was replayed and applied: the books are complete again."""
+        if self._resync is not None:  # messages were lost earlier; snapshots will follow
             return
         for sub in self.subs.all.values():
             if self._state_of.get(sub.symbol) is State.GAP:
                 self.handler.mark(sub.symbol, State.LIVE, Cause.NONE)
 
     def on_lost(self, first: int, last: int, cause: str) -> None:
-        """Messages will never come: new snapshots for every book, once the numbering is whole again."""
+        """Messages are lost for good: request new snapshots for every book, once the gap is closed."""
         self._doubt()
         self._resync = cause_of(cause)
         self._void(State.SYNCING, self._resync)
 
     def on_reset(self, cause: str) -> None:
-        """New numbering inside the connection: subscriptions and books are void."""
+        """The message numbers restarted inside the connection: subscriptions and books are void."""
         self._doubt()
         self._resync = None
         self._void(*(_PLANNED if cause == "rollover" else _UNPLANNED))
         self.subs.ready(self.now_ns)
 
     def on_requests_lost(self, requests: list[tuple[str, str]]) -> None:
-        """The venue never saw these requests."""
+        """The venue never received these requests."""
         self.subs.requests_lost(requests, self.now_ns)
 
     def on_event(self, now_ns: int, event: dict[str, Any]) -> None:
-        """A session event: completed, journaled, told to the operator."""
+        """Complete, journal and log one session event."""
         kind = event["type"]
         if kind == "gap_open":
             event["symbols"] = list(self.subs.all)
@@ -269,11 +269,11 @@ class Service(Application):
             self._heal(event["id"], event["healed"], now_ns)
         elif kind == "logged_on":
             self.since_ns = now_ns
-        if kind not in _QUIET:
+        if kind not in _NOT_JOURNALED:
             self.event(event, now_ns)
-        tell(self.log, event, self.leaving)
+        log_event(self.log, event, self.leaving)
 
-    # ---- what the handler tells -------------------------------------------------------------------
+    # ---- events of the handler --------------------------------------------------------------------
 
     def on_book(self, symbol: str, state: State, cause: Cause, seq: int, recv_ns: int) -> None:
         """A book changed its state."""
@@ -281,11 +281,12 @@ class Service(Application):
         now_ns = max(recv_ns, self.now_ns)
         self.event({"type": "book", "symbol": symbol, "state": state.name, "cause": cause.name, "seq": seq}, now_ns)
         if cause in FAULTS and not trusted(state) and symbol not in self._book_gaps:
-            gap, word = self.session.new_gap_id(now_ns), cause.name.lower()
-            self._book_gaps[symbol], self._open[gap] = gap, (word, now_ns)
-            self.gaps[word] += 1
+            gap, reason = self.session.new_gap_id(now_ns), cause.name.lower()
+            self._book_gaps[symbol], self._open[gap] = gap, (reason, now_ns)
+            self.gaps[reason] += 1
             self.event(
-                {"type": "gap_open", "id": gap, "first": seq, "last": None, "cause": word, "symbols": [symbol]}, now_ns
+                {"type": "gap_open", "id": gap, "first": seq, "last": None, "cause": reason, "symbols": [symbol]},
+                now_ns,
             )
         elif trusted(state) and symbol in self._book_gaps:
             gap = self._book_gaps.pop(symbol)
@@ -296,12 +297,12 @@ class Service(Application):
             self.on_state(self, symbol, state)
 
     def on_checksum_rule(self, rule: str) -> None:
-        """The stream has shown which checksum rule holds."""
-        self.log.info("checksum rule found: %s", rule)
+        """The stream has shown which checksum rule applies."""
+        self.log.info("checksum rule: %s", rule)
         self.event({"type": "checksum_rule", "rule": rule})
 
     def state_of(self, symbol: str) -> State:
-        """The state of our copy of a book; INIT when there is none."""
+        """State of this session's copy of a book; INIT when there is none."""
         return self._state_of.get(symbol, State.INIT)
 
     def _count_state(self, symbol: str, state: State) -> None:
@@ -312,7 +313,7 @@ class Service(Application):
         self.states[state] += 1
 
     def _send(self, msg_type: str, body: Any, now_ns: int) -> int:
-        """A request goes out; one that comes too late, in a session that is ending, goes nowhere."""
+        """Send a request and return its MsgSeqNum; 0 when the session is ending and nothing is sent."""
         if self.session.state != SessionState.ON:
             return 0
         return self.session.send(msg_type, body, now_ns)
@@ -320,7 +321,7 @@ class Service(Application):
     # ---- records ----------------------------------------------------------------------------------
 
     def event(self, event: dict[str, Any], now_ns: int | None = None) -> None:
-        """Into the journal."""
+        """Append an event to the journal."""
         if self.journal is not None:
             self.journal.event(self.number, self.now_ns if now_ns is None else now_ns, event)
 
@@ -330,71 +331,8 @@ class Service(Application):
             seconds = (now_ns - opened_ns) / SECOND
             self.healed.append((cause, how, seconds))
             del self.healed[:-1000]
-            self.log.info("gap (%s) healed by %s after %.3f s", cause, how, seconds)
+            self.log.info("gap (%s) closed by %s after %.3f s", cause, how, seconds)
 
     def open_gaps(self) -> int:
-        """Gaps that are not healed yet."""
+        """Number of gaps that are still open."""
         return len(self._open)
-
-
-def session_config(section: ServiceSection, rollover_s: int) -> SessionConfig:
-    """The session's part of a [[service]]; secrets are read here, so that a missing one stops the start."""
-    return SessionConfig(
-        sender=section.sender_comp_id,
-        target=str(section.target_comp_id),
-        heartbeat=section.heartbeat_s,
-        reset_on_logon=section.reset_seq_num,
-        logon_timeout=section.logon_timeout_s,
-        gap_timeout=section.gap_timeout_s,
-        sending_time_limit=section.sending_time_limit_s,
-        rollover_at=rollover_s,
-        api_key=read_secret(section.api_key) if section.api_key else "",
-        api_secret=read_secret(section.api_secret) if section.api_secret else "",
-    )
-
-
-def subscription_spec(section: ServiceSection) -> SubscriptionSpec:
-    """The subscriptions' part of a [[service]]."""
-    return SubscriptionSpec(tuple(section.symbols), section.level, section.depth, bool(section.trades), section.spot)
-
-
-def tell(log: Any, event: dict[str, Any], leaving: bool = False) -> None:
-    """A session event in plain words, for the operator; nothing alarming when we are `leaving`."""
-    kind = event["type"]
-    if leaving and kind in ("disconnected", "gap_open"):
-        if kind == "disconnected":
-            log.info("disconnected: %s", event["reason"])
-        return
-    if kind == "logged_on":
-        log.info("logged on (session %s)", event["session_id"])
-    elif kind == "disconnected":
-        what = "planned, rollover" if event["planned"] else event["cause"]
-        level = logging.INFO if event["planned"] else logging.WARNING
-        log.log(level, "disconnected: %s (%s)", event["reason"], what)
-    elif kind == "gap_open":
-        last = "?" if event["last"] is None else event["last"]
-        level = logging.INFO if event["cause"] in ("rollover", "restart") else logging.WARNING
-        log.log(level, "gap: MsgSeqNum %s to %s missing (%s)", event["first"], last, event["cause"])
-    elif kind == "rollover":
-        log.info("rollover %s", _rollover_words(event))
-    elif kind == "rejected":
-        why = event["text"] or event["reason"]
-        log.warning("the venue rejected our message %s: %s", event["ref_seq"], why)
-    elif kind == "clock_warning":
-        log.warning("our clock is %d ms ahead of SendingTime: check this machine's clock", event["lag_ms"])
-    elif kind == "logout" and event["by"] == "peer":
-        log.info("the venue logged us out: %s", event["text"] or "no text")
-    elif kind == "reset":
-        log.info("the venue began a new numbering (%s)", event["form"])
-
-
-def _rollover_words(event: dict[str, Any]) -> str:
-    phase = event["phase"]
-    if phase == "armed":
-        return f"expected at {time.strftime('%H:%M:%S', time.gmtime(event['at'] // SECOND))} UTC"
-    if phase == "began":
-        return f"began ({event['form']}, {event['seconds_after']:+.1f} s from its time)"
-    if phase == "date":
-        return f"passed: session date {event['date']}"
-    word = "logged on" if phase == "logged_on" else "over, every book good"
-    return f"{word} after {event['seconds']:.2f} s"

@@ -1,4 +1,4 @@
-"""Where the loop's thread runs and before whom: its CPU and its priority, which no helper thread shares."""
+"""Pins the loop's thread to its CPUs and raises its priority; helper threads are left alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def cpus_of(feed: FeedSection) -> set[int]:
 
 
 def check(feed: FeedSection) -> None:
-    """UsageError when the process may not run where it is to be pinned."""
+    """Raise UsageError when feed.cpu names a CPU that this process may not use."""
     allowed = os.sched_getaffinity(0)
     if strange := cpus_of(feed) - allowed:
         raise UsageError(
@@ -45,10 +45,10 @@ def permitted(priority: int) -> bool:
 
 
 async def settle(feed: FeedSection, log: logging.Logger) -> None:
-    """Pin the calling thread and raise its priority; what is not permitted is told and done without.
+    """Pin the calling thread and raise its priority; what is not permitted is logged and skipped.
 
-    Threads take after the one that starts them. A loop that polls under SCHED_FIFO would never let a name be
-    resolved on its CPU, so the resolver's threads are started before (the journal's and the metrics' are there).
+    Threads inherit both from the thread that starts them, and a loop that polls under SCHED_FIFO would starve
+    name resolution on its CPU. So the resolver's threads are started first (journal and metrics have theirs).
     """
     with contextlib.suppress(OSError):
         await asyncio.get_running_loop().getaddrinfo("localhost", None)
@@ -59,6 +59,6 @@ async def settle(feed: FeedSection, log: logging.Logger) -> None:
             os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(feed.rt_priority))
         except OSError:
             log.warning(
-                "feed.rt_priority = %d: not permitted, going on without; give CAP_SYS_NICE (or LimitRTPRIO)",
+                "feed.rt_priority = %d: not permitted, continuing without; grant CAP_SYS_NICE (or LimitRTPRIO)",
                 feed.rt_priority,
             )

@@ -28,6 +28,9 @@ from tests.feed.rig import ROOT, Venue, load
 
 SERVICES = ("spot-l2", "derivatives-l3")
 FEED = 'processes = "per-service"'
+PATIENCE_S = 120.0  # only a hang reaches it: other processes may be slow on a loaded machine
+#: A living process that is delayed must not count as stopped: three heartbeats are longer than any delay here.
+SLOW_HEART = "heartbeat_ms = 5000"
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +40,9 @@ def venue(tmp_path_factory):
     venue.close()
 
 
-def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+def until(condition: Callable[[], object]) -> None:
     """Wait for other processes."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < end, "it did not come to pass"
         time.sleep(0.01)
@@ -51,7 +54,7 @@ def kfix(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -67,7 +70,7 @@ def all_live(folder: Path) -> bool:
 
 def test_two_processes_are_one_feed_and_a_killed_one_comes_back(venue, tmp_path):
     path = tmp_path / "feed.toml"
-    path.write_text(venue.toml(tmp_path, "parts", SERVICES, feed=FEED))
+    path.write_text(venue.toml(tmp_path, "parts", SERVICES, feed=f"{FEED}\n{SLOW_HEART}"))
     recording = subprocess.Popen(
         [sys.executable, "-m", "kfix_md", "record", str(path)], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
@@ -90,7 +93,7 @@ def test_two_processes_are_one_feed_and_a_killed_one_comes_back(venue, tmp_path)
         assert again.info["pids"]["derivatives-l3"] != pids["derivatives-l3"]
         for process in (running, recording):
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=PATIENCE_S) == 0
     finally:
         recording.kill()
         recording.communicate()
@@ -229,9 +232,7 @@ def test_a_sleeper_hears_of_any_process(tmp_path):
     for each in writers:
         later = threading.Timer(0.02, each.set_state, (0, State.SYNCING))
         later.start()
-        begun = time.monotonic()
-        assert feed.wait(10) is True
-        assert time.monotonic() - begun < 5
+        assert feed.wait(PATIENCE_S) is True
         later.join()
     assert feed.wait(0.002) is False
     for each in writers:
@@ -260,14 +261,21 @@ def test_the_console_shows_the_recorder_that_is_furthest_behind(tmp_path):
 
 
 def test_a_fault_of_the_configuration_ends_all(tmp_path):
-    script = "import sys, time; time.sleep(60) if sys.argv[2] == 'b' else sys.exit(2)"
-    begun = time.monotonic()
+    script = "import sys, time; time.sleep(3600) if sys.argv[2] == 'b' else sys.exit(2)"
     code = (
         "import sys; from kfix_md.feed.processes import Supervisor; "
         f"sys.exit(Supervisor([sys.executable, '-c', {script!r}], ['a', 'b']).run())"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30, check=False).returncode == 2
-    assert time.monotonic() - begun < 20
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=PATIENCE_S, check=False).returncode == 2
+
+
+def test_a_configuration_error_at_a_restart_leaves_the_others_running():
+    keeper = Supervisor([sys.executable, "-c", "import sys; sys.exit(2)"], ["a"])
+    keeper._starts["a"] = 1  # it has run before
+    for now in (1000.0, 1100.0, 1200.0):
+        assert keeper._poll(now) == 0
+        keeper.children["a"].wait(PATIENCE_S)
+    assert keeper._starts["a"] == 4
 
 
 def test_what_keeps_dying_is_started_later_each_time(caplog):
