@@ -15,7 +15,9 @@ from kfix_md.config_fields import (
     Cpu,
     Depth,
     FileMode,
+    LogonFields,
     SecretRef,
+    SecurityType,
     SegmentName,
     ServiceName,
     TimeOfDay,
@@ -23,13 +25,16 @@ from kfix_md.config_fields import (
     is_production,
 )
 from kfix_md.errors import UsageError
-from kfix_md.services import SERVICES, ServiceSpec
+from kfix_md.services import SERVICES, Market, ServiceSpec
 from kfix_md.shm.names import part_name
 from kfix_md.trading_day import ROLLOVER_S
 
+#: Room for books of one service when symbols_max is not set; the venue lists about 1,650 pairs and 400 contracts.
+ROOM: dict[Market, int] = {"spot": 2500, "derivatives": 1000}
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class FeedSection(_Section):
@@ -38,12 +43,13 @@ class FeedSection(_Section):
     name: SegmentName = "default"
     directory: Path = Path("/dev/shm")
     mode: FileMode = Field(default=0o600, validate_default=False)
-    symbols_max: int = Field(default=2000, ge=1, le=100_000)
+    symbols_max: int | None = Field(default=None, ge=1, le=100_000)
     book_depth: int = Field(default=1000, ge=10, le=100_000)
     heartbeat_ms: int = Field(default=500, ge=20, le=10_000)
     rollover: TimeOfDay = Field(default=ROLLOVER_S, validate_default=False)
     state_directory: Path = Path("state")
-    unknown_symbols: Literal["stop", "warn"] = "stop"
+    unknown_symbols: Literal["stop", "warn"] = "warn"
+    unverified: Literal["refuse", "serve"] = "refuse"
     tls_engine: Literal["auto", "aiofastnet", "uvloop"] = "auto"
     processes: Literal["one", "per-service"] = "one"
     cpu: Cpu | list[Cpu] | None = None
@@ -70,18 +76,21 @@ class ServiceSection(_Section):
     target_comp_id: CompID | None = None
     depth: Depth = 1000
     trades: bool | None = None
-    checksum: Literal["auto", "level", "order", "off"] = "auto"
+    checksum: Literal["auto", "level", "order", "level-sent", "order-sent", "off"] = "auto"
+    securities: list[SecurityType] = Field(default=["ALL"], min_length=1)
     tls: bool = True
+    tls_min: Literal["1.3", "1.2"] = "1.3"
     tls_ca: Path | None = None
     tls_name: str | None = None
     verify: bool = True
     api_key: SecretRef | None = None
     api_secret: SecretRef | None = None
+    logon_fields: LogonFields = {}
     reset_seq_num: bool = True
     heartbeat_s: int = Field(default=60, ge=1, le=600)
     logon_timeout_s: float = Field(default=10.0, ge=0.2, le=120)
     gap_timeout_s: float = Field(default=5.0, ge=0.1, le=300)
-    sending_time_limit_s: float = Field(default=120.0, ge=1)
+    sending_time_limit_s: float = Field(default=120.0, ge=1, le=86_400)
     batch: int = Field(default=1000, ge=1, le=10_000)
     requests_per_s: float = Field(default=1000.0, gt=0, le=100_000)
     retry_max_s: float = Field(default=30.0, ge=0.1, le=600)
@@ -112,6 +121,8 @@ class ServiceSection(_Section):
             raise ValueError(f"verify: cannot be false for the production host {self.host}; remove the line")
         if not self.tls and not is_loopback(self.host):
             raise ValueError("tls: can only be false for a loopback host (a TLS tunnel); remove the line")
+        if len(set(self.securities)) < len(self.securities):
+            raise ValueError("securities: names a type twice")
         if (self.api_key is None) != (self.api_secret is None):
             raise ValueError("api_key: needs api_secret as well; give both or neither")
         return self
@@ -152,6 +163,13 @@ class Config(_Section):
     journal: JournalSection = JournalSection()
     recorder: RecorderSection = RecorderSection()
     metrics: MetricsSection = MetricsSection()
+
+    @property
+    def capacity(self) -> int:
+        """Books that the segment has room for: symbols_max, else enough for every instrument of every service."""
+        if self.feed.symbols_max is not None:
+            return self.feed.symbols_max
+        return sum(ROOM[SERVICES[name].market] for name in {section.name for section in self.service})
 
     @model_validator(mode="after")
     def _one_session_per_identity(self) -> Config:

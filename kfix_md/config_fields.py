@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -13,6 +13,8 @@ from kfix_md.shm.names import split_part
 
 #: 264 MarketDepth values that the venue accepts (0: full)
 DEPTHS = (0, 1, 10, 25, 100, 500, 1000)
+#: Tags of a Logon that the session writes: header, trailer, 95/96, 98, 108, 141, 789 and the signature's.
+RESERVED_TAGS = frozenset({8, 9, 10, 34, 35, 43, 49, 52, 56, 95, 96, 97, 98, 108, 122, 141, 553, 554, 789, 5025})
 _COMP_ID = re.compile(r"[\x21-\x7e]{1,64}")
 
 
@@ -70,6 +72,17 @@ def _depth(value: int) -> int:
     return value
 
 
+def _logon_fields(value: dict[str, str]) -> dict[str, str]:
+    for tag, text in value.items():
+        if not re.fullmatch(r"[1-9]\d{0,8}", tag):
+            raise ValueError(f"'{tag}' is not a FIX tag, a number such as 5051")
+        if int(tag) in RESERVED_TAGS:
+            raise ValueError(f"tag {tag} is written by the session itself; remove it")
+        if not text or not text.isascii() or not text.isprintable():
+            raise ValueError(f"the value of tag {tag} must be printable ASCII text, and not empty")
+    return value
+
+
 def _segment_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,48}", value) or value.startswith("."):
         raise ValueError("must be 1 to 48 letters, digits, dots, dashes or underscores")
@@ -85,4 +98,7 @@ SecretRef = Annotated[str, AfterValidator(_secret_reference)]
 CompID = Annotated[str, AfterValidator(_comp_id)]
 TimeOfDay = Annotated[int, BeforeValidator(_clock)]
 Depth = Annotated[int, AfterValidator(_depth)]
+LogonFields = Annotated[dict[str, str], AfterValidator(_logon_fields)]
+#: 167 of an instrument list request; ALL is one request for every instrument (559=4).
+SecurityType = Literal["ALL", "CASH", "FUT", "OPT", "TS"]
 Cpu = Annotated[int, Field(ge=0)]

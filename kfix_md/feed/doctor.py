@@ -19,7 +19,6 @@ from kfix_md.feed.checks import check_writable
 from kfix_md.feed.connector import Connector
 from kfix_md.feed.dial import Connected, choose_engine
 from kfix_md.feed.service import Service
-from kfix_md.feed.symbols import select
 from kfix_md.session import SessionState
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
@@ -253,9 +252,9 @@ def clock(about: str, lag_s: float) -> Finding:
 
 def symbols(section: ServiceSection, service: Service) -> list[Finding]:
     """Findings about the symbols that names and patterns select in the venue's list."""
-    listed = service.subs.instruments.listed()
-    wanted, complaints = select(section.symbols, listed)
-    found = [Finding(OK if wanted else FAIL, section.name, f"{len(wanted)} of {len(listed)} instruments selected")]
-    for text in complaints:
-        found.append(Finding(WARN if text.startswith("pattern") else FAIL, section.name, text))
-    return found
+    listing = service.subs.listing
+    selection = listing.select(section.symbols)
+    text = f"{len(selection.symbols)} of {len(listing.listed())} instruments selected"
+    found = [Finding(OK if selection.symbols else FAIL, section.name, text)]
+    found += [Finding(WARN, section.name, warning) for warning in selection.warnings]
+    return found + [Finding(FAIL, section.name, reason) for reason in selection.unknown.values()]

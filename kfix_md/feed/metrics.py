@@ -40,6 +40,8 @@ class FeedCounters:
         sums = {name: sum(int(one["counters"].get(name, 0)) for one in self.services) for name in COUNTERS}
         sums["gaps"] = sum(sum(one["gaps"].values()) for one in self.services)
         sums["gaps_open"] = sum(one["gaps_open"] for one in self.services)
+        sums["left_out"] = sum(one["left_out"] for one in self.services)
+        sums["unverified"] = sum(one["states"][State.UNVERIFIED.name] for one in self.services)
         sums["reconnects"] = sum(one["reconnects"] for one in self.services)
         sums["journal_records"] = int(self.journal.get("records", 0))
         sums["journal_position"] = int(self.journal.get("position", 0))
@@ -67,6 +69,7 @@ def gather(feed: Feed) -> FeedCounters:
                 "rollover_s": max(0, session.rollover.next_instant(now_ns) - now_ns) / 1e9,
                 "rollover_took_s": _took(session.rollover),
                 "rejected": service.subs.counters.rejected,
+                "left_out": len(service.subs.left_out.reasons),
                 "resubscribed": dict(service.subs.counters.faults),
             }
         )
@@ -167,6 +170,7 @@ _GAUGES = {
     "rollover_s": "seconds to the next rollover",
     "rollover_took_s": "seconds the last rollover took until the last book was verified",
     "rejected": "subscriptions that the venue rejected",
+    "left_out": "symbols that are not served because something failed for them alone",
 }
 _LABELLED = [
     ("states", "state", "books in each state"),

@@ -25,6 +25,12 @@ class SubscriptionSpec:
     depth: int = 1000
     trades: bool = True
     spot: bool = True
+    securities: tuple[str, ...] = ("ALL",)  # security types whose instrument lists are requested; ALL: one list
+
+    @property
+    def book_depth(self) -> int:
+        """Levels of each side that the venue sends, 0 for all: 264=0 on L2 means 1,000."""
+        return 1000 if self.depth == 0 and self.level == "L2" else self.depth
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,7 @@ class Phase(Enum):
     REQUESTED = "requested"  # sent, no snapshot yet
     ACTIVE = "active"
     HALTED = "halted"  # subscribed, in maintenance
+    LEFT_OUT = "left out"  # something of ours failed for this symbol
     ENDED = "ended"  # no longer selected
 
 

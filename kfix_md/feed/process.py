@@ -74,7 +74,7 @@ class Feed:
             feed.name,
             str(feed.directory),
             feed.mode,
-            capacity=feed.symbols_max,
+            capacity=config.capacity,
             depth=feed.book_depth,
             heartbeat_ns=feed.heartbeat_ms * 1_000_000,
         )
@@ -241,10 +241,13 @@ class Feed:
         return alarm
 
     def _judge_unknown(self, service: Service) -> None:
-        text = f"{service.name}: symbols: {service.unknown[0]}"
+        """Unknown symbols end the feed when they are configured to, or when nothing else is left to serve."""
+        reasons = "; ".join(service.unknown)
         service.unknown.clear()
-        if self.config.feed.unknown_symbols == "stop":
-            self._fatal(text + '; correct it (or set feed.unknown_symbols = "warn")')
+        stop = self.config.feed.unknown_symbols == "stop"
+        if stop or all(each.subs.judged and not each.subs.all for each in self.services):
+            remedy = 'correct it (or set feed.unknown_symbols = "warn")' if stop else "correct it"
+            self._fatal(f"{service.name}: symbols: {reasons}; {remedy}")
 
     def reload(self) -> None:
         """Read the configuration again and follow its symbols; other changes need a restart."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from kfix_md._entry import Cause, State
+from kfix_md.feed.left_out import SYMBOL_ERRORS
 from kfix_md.feed.listing import Log, Send
 from kfix_md.feed.pacing import SECOND, Bucket, Counters, Pace, Phase, Subscription, SubscriptionSpec
 from kfix_md.feed.requests import Requests
@@ -37,11 +38,13 @@ class RequestQueue:
         counters: Counters,
         *,
         emit: Callable[[dict[str, Any]], None],
+        leave_out: Callable[[str, str, int], None],
         log: Log,
         rng: random.Random,
     ) -> None:
         self._spec, self._books, self._requests, self._send, self._pace = spec, books, requests, send, pace
         self._emit, self._counters, self._log, self._rng = emit, counters, log, rng
+        self._leave_out = leave_out
         self._due: list[tuple[int, int, Subscription]] = []
         self._order = itertools.count()
         self._bucket = Bucket(pace.burst, pace.per_second)
@@ -94,9 +97,14 @@ class RequestQueue:
 
     def _subscribe(self, sub: Subscription, now_ns: int) -> None:
         self.close(sub, now_ns)
-        sub.md_req_id = self._requests.new_id()
+        request_id = self._requests.new_id()
+        try:
+            self._books.subscribe(sub.symbol, request_id, self._spec.book_depth)
+        except SYMBOL_ERRORS as error:
+            self._leave_out(sub.symbol, str(error) or type(error).__name__, now_ns)
+            return
+        sub.md_req_id = request_id
         self._requests.opened(sub)
-        self._books.subscribe(sub.symbol, sub.md_req_id, self._spec.depth)
         self._requests.sent(self._request(sub, now_ns), sub)
         sub.requested_ns = now_ns
         self._counters.subscribed += 1

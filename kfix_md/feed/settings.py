@@ -7,6 +7,8 @@ from kfix_md.feed.checks import read_secret
 from kfix_md.feed.pacing import SubscriptionSpec
 from kfix_md.session import SessionConfig
 
+LOGOUT_TIMEOUT_S = 0.7  # a close that we begin ends within a second
+
 
 def session_config(section: ServiceSection, rollover_s: int) -> SessionConfig:
     """Settings of the session of a [[service]]. Secrets are read here; UsageError when one is missing."""
@@ -16,6 +18,7 @@ def session_config(section: ServiceSection, rollover_s: int) -> SessionConfig:
         heartbeat=section.heartbeat_s,
         reset_on_logon=section.reset_seq_num,
         logon_timeout=section.logon_timeout_s,
+        logout_timeout=LOGOUT_TIMEOUT_S,
         gap_timeout=section.gap_timeout_s,
         sending_time_limit=section.sending_time_limit_s,
         rollover_at=rollover_s,
@@ -26,4 +29,11 @@ def session_config(section: ServiceSection, rollover_s: int) -> SessionConfig:
 
 def subscription_spec(section: ServiceSection) -> SubscriptionSpec:
     """What a [[service]] subscribes."""
-    return SubscriptionSpec(tuple(section.symbols), section.level, section.depth, bool(section.trades), section.spot)
+    return SubscriptionSpec(
+        tuple(section.symbols),
+        section.level,
+        section.depth,
+        bool(section.trades),
+        section.spot,
+        tuple(section.securities),
+    )

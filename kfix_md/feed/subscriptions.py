@@ -14,17 +14,20 @@ from dataclasses import replace
 from typing import Any
 
 from kfix_md._entry import Cause, State
-from kfix_md.errors import KfixError
+from kfix_md.feed.left_out import SYMBOL_ERRORS, LeftOut
 from kfix_md.feed.listing import Listing, Log, Send
 from kfix_md.feed.pacing import SECOND, Counters, Pace, Phase, Subscription, SubscriptionSpec, trusted
 from kfix_md.feed.request_queue import Books, RequestQueue
 from kfix_md.feed.requests import Fields, Requests
+from kfix_md.feed.symbols import Selection
 from kfix_md.feed.trading_status import TradingStatus
 from kfix_md.instruments import Instrument, ListChange
 from kfix_md.session import fix
 
 #: causes for which a book is subscribed again
 FAULTS = frozenset({Cause.CRC, Cause.CROSSED, Cause.MALFORMED, Cause.PRECISION})
+#: causes that a new snapshot will hardly remove: it is requested rarely
+LASTING = frozenset({Cause.NUMBER, Cause.IDS})
 
 
 class Subscriptions:
@@ -41,7 +44,7 @@ class Subscriptions:
     emit
         Records a session event (a dict with "type").
     on_unknown
-        Called once, with complaints about names that the first whole instrument list does not settle.
+        Called once, with reasons why names are unknown to the first whole instrument list.
     first_id
         First request id; ids count up from it.
     """
@@ -54,7 +57,7 @@ class Subscriptions:
         *,
         pace: Pace | None = None,
         emit: Callable[[dict[str, Any]], None] = lambda event: None,
-        on_unknown: Callable[[list[str]], None] = lambda complaints: None,
+        on_unknown: Callable[[list[str]], None] = lambda reasons: None,
         first_id: int = 1,
         log: Log | None = None,
         rng: random.Random | None = None,
@@ -67,8 +70,8 @@ class Subscriptions:
         self._log = log or logging.getLogger("kfix.subscriptions")
         self._rng = rng or random.Random()
         self._requests = Requests(first_id)
-        self.listing = Listing(self._requests, send, self.pace, self._rng, self._log)
-        self.instruments = self.listing.instruments
+        self.left_out = LeftOut(self._log, emit)
+        self.listing = Listing(self._requests, send, self.pace, self._rng, self._log, spec.securities)
         self._queue = RequestQueue(
             spec,
             books,
@@ -77,11 +80,12 @@ class Subscriptions:
             self.pace,
             emit=emit,
             counters=self.counters,
+            leave_out=self.leave_out,
             log=self._log,
             rng=self._rng,
         )
         self._ready = False
-        self._judged = False  # the configuration's names were compared with a whole list
+        self.judged = False  # the configuration's names were compared with a whole list
 
     # ---- events of the session ---------------------------------------------------------------------
 
@@ -138,24 +142,25 @@ class Subscriptions:
         sub = self.all.get(symbol)
         if sub is None or not self._ready:
             return
-        if trusted(state) or state is State.HALTED:
+        if trusted(state) or state in (State.HALTED, State.UNVERIFIED):
             if sub.phase is Phase.REQUESTED:
                 sub.phase, sub.live_ns, sub.due_ns = Phase.ACTIVE, now_ns, 0
+                self.left_out.discard(symbol)
                 if sub.failures:
                     self._log.info("%s is %s again", symbol, state.name)
                 if self._maintenance(symbol):
                     self._halt(sub)
-        elif cause in FAULTS and sub.phase is not Phase.WAITING:
+        elif cause in FAULTS | LASTING and sub.phase not in (Phase.WAITING, Phase.LEFT_OUT):
             self._fault(sub, cause, now_ns)
 
     def reload(self, patterns: Sequence[str], now_ns: int) -> list[str]:
-        """Follow other patterns from now on; returns complaints about those that select nothing."""
+        """Follow other patterns from now on; returns what is wrong with them."""
         self.spec = replace(self.spec, patterns=tuple(patterns))
-        if not self.instruments.complete:
+        if not self.listing.complete:
             return []
-        complaints = self._follow(now_ns)
+        selection = self._follow(now_ns)
         self.pump(now_ns)
-        return complaints
+        return [*selection.warnings, *selection.unknown.values()]
 
     def tick(self, now_ns: int) -> None:
         """Time passed: send due requests, repeat unanswered ones."""
@@ -188,8 +193,19 @@ class Subscriptions:
         """Send what is due, as far as the pace allows."""
         if self._ready:
             self._queue.pump(now_ns)
+        self.left_out.report()
 
     # ---- faults of one symbol ---------------------------------------------------------------------
+
+    def leave_out(self, symbol: str, reason: str, now_ns: int) -> None:
+        """Serve this symbol no longer in this connection; the others go on."""
+        sub = self.all.get(symbol)
+        if sub is None:
+            return
+        if self._ready:
+            self._queue.close(sub, now_ns)
+        sub.phase, sub.due_ns = Phase.LEFT_OUT, 0
+        self.left_out.add(symbol, reason)
 
     def _fault(self, sub: Subscription, cause: Cause, now_ns: int) -> None:
         """The book cannot be trusted: subscribe again under a new id, after a pause that grows with each failure."""
@@ -200,6 +216,8 @@ class Subscriptions:
         self.counters.faults[cause.name] = self.counters.faults.get(cause.name, 0) + 1
         self._queue.close(sub, now_ns)
         delay = self.pace.patience(self._rng, sub.failures)
+        if cause in LASTING:
+            delay = max(delay, self.pace.longest_retry_ns)
         # a precision that became coarser shows as checksums that fail again after a new snapshot
         suspect = (cause is Cause.PRECISION and sub.failures == 1) or (cause is Cause.CRC and sub.failures == 2)
         if suspect and not self.listing.due_ns:
@@ -241,8 +259,10 @@ class Subscriptions:
         if isinstance(what, Subscription):
             if what.phase is Phase.REQUESTED:
                 self._rejected(what, reject.why, now_ns, at_once=reject.duplicate)
-        elif what == "list":
-            self.listing.retry(f"rejected: {reject.why}", now_ns)
+        elif what is not None and what.startswith("list "):
+            change = self.listing.rejected(what.removeprefix("list "), f"rejected: {reject.why}", now_ns)
+            if change is not None:
+                self._on_change(change, now_ns)
         elif msg_type != "Y":  # a Y that belongs to nothing is of a subscription ended long ago
             self._log.warning("the venue rejected %s (%s)", what or "a message of ours", reject.why)
 
@@ -256,27 +276,30 @@ class Subscriptions:
     def _on_change(self, change: ListChange, now_ns: int) -> None:
         for row in change.changed:
             sub = self.all.get(row.symbol)
-            if sub is not None:
+            if sub is not None and sub.phase is not Phase.LEFT_OUT:
                 self._redefine(sub, row, now_ns)
-        if not change.complete:
+        if change.complete:
+            self._judge(self._follow(now_ns))
+        elif change.added or change.removed:
             for row in change.added:
                 self._log.info("new instrument %s", row.symbol)
-        complaints = self._follow(now_ns)
-        names = [text for text in complaints if not text.startswith("pattern")]
-        if change.complete and not self._judged:
-            self._judged = True
-            if names:
-                self._on_unknown(names)
-        if change.complete:
-            for text in complaints:
-                self._log.warning("%s", text)
+            self._follow(now_ns)
+
+    def _judge(self, selection: Selection) -> None:
+        """Report what is wrong with the patterns, after every whole list."""
+        for text in (*selection.warnings, *selection.unknown.values()):
+            self._log.warning("%s", text)
+        if not self.judged:
+            self.judged = True
+            if selection.unknown:
+                self._on_unknown(list(selection.unknown.values()))
 
     def _redefine(self, sub: Subscription, row: Instrument, now_ns: int) -> None:
         """Precision or status of a subscribed instrument changed."""
         if sub.phase is Phase.HALTED and not row.status.halted:
             self._books.mark(sub.symbol, State.LIVE, Cause.NONE)  # the handler lifts its halt
         self._queue.plan(sub, now_ns)  # before the handler reports that this book left LIVE
-        if not self._define(row):
+        if not self._define(row, now_ns):
             return
         if row.status.halted:
             self._halt(sub)
@@ -290,45 +313,44 @@ class Subscriptions:
                 row.status.name,
             )
 
-    def _define(self, row: Instrument) -> bool:
+    def _define(self, row: Instrument, now_ns: int) -> bool:
         try:
             self._books.define(row.symbol, row.price_precision, row.qty_precision)
-        except KfixError as error:
-            self.listing.errors += 1
-            self._log.error("%s cannot be used: %s", row.symbol, error)
+        except SYMBOL_ERRORS as error:
+            self.leave_out(row.symbol, str(error) or type(error).__name__, now_ns)
             return False
         return True
 
-    def _follow(self, now_ns: int) -> list[str]:
-        """Subscribe what the patterns select and drop the rest; returns complaints about patterns."""
-        wanted, complaints = self.listing.select(self.spec.patterns)
-        for symbol in self.all.keys() - set(wanted):
+    def _follow(self, now_ns: int) -> Selection:
+        """Subscribe what the patterns select and drop the rest."""
+        selection = self.listing.select(self.spec.patterns)
+        known = self.listing.known
+        for symbol in self.all.keys() - set(selection.symbols):
             self._drop(symbol, now_ns)
-        for symbol in wanted:
-            row = self.instruments.known[symbol]
+        for symbol in selection.symbols:
             sub = self.all.get(symbol)
             if sub is None:
-                if not self._define(row):
-                    continue
                 sub = self.all[symbol] = Subscription(symbol)
             elif sub.phase is not Phase.WAITING or sub.due_ns:
                 continue  # requested already
-            else:
-                self._define(row)
-            self._queue.plan(sub, now_ns)
-        return complaints
+            if self._define(known[symbol], now_ns):
+                self._queue.plan(sub, now_ns)
+        return selection
 
     def _drop(self, symbol: str, now_ns: int) -> None:
         sub = self.all.pop(symbol)
-        sub.phase = Phase.ENDED
-        gone = symbol not in self.instruments.known or not self.instruments.known[symbol].status.listed
+        left_out, sub.phase = sub.phase is Phase.LEFT_OUT, Phase.ENDED
+        self.left_out.discard(symbol)
+        row = self.listing.known.get(symbol)
+        gone = row is None or not row.status.listed
         self._log.info("%s: %s", symbol, "no longer listed" if gone else "no longer selected")
         if self._ready:
             self._queue.close(sub, now_ns)
-        self._books.unsubscribe(symbol, Cause.STATUS if gone else Cause.UNSUBSCRIBED)
+        if not left_out:
+            self._books.unsubscribe(symbol, Cause.STATUS if gone else Cause.UNSUBSCRIBED)
 
     def _maintenance(self, symbol: str) -> bool:
-        row = self.instruments.known.get(symbol)
+        row = self.listing.known.get(symbol)
         return self._trading.maintenance or (row is not None and row.status.halted)
 
     def _halt(self, sub: Subscription) -> None:

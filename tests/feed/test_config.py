@@ -57,6 +57,23 @@ def test_relative_paths_count_from_the_file(tmp_path):
         ('[feed]\nrollover = "25:00"\n' + GOOD, ["feed.rollover", "22:00"]),
         ("[feed]\nmode = 600\n" + GOOD, ["feed.mode", "octal"]),
         ('[feed]\nname = "a/b"\n' + GOOD, ["feed.name", "letters"]),
+        (GOOD + "sending_time_limit_s = inf", [".sending_time_limit_s", "finite"]),
+        (GOOD + "sending_time_limit_s = 1e9", [".sending_time_limit_s", "86400"]),
+        (GOOD + "gap_timeout_s = nan", [".gap_timeout_s", "finite"]),
+        (GOOD + "retry_max_s = -1", [".retry_max_s", "0.1"]),
+        (GOOD + "requests_per_s = inf", [".requests_per_s", "finite"]),
+        (GOOD + "[recorder]\ninterval_s = inf", ["recorder.interval_s", "finite"]),
+        ("[feed]\nsymbols_max = 0\n" + GOOD, ["feed.symbols_max", "1"]),
+        (GOOD + 'tls_min = "1.1"', [".tls_min", "'1.3' or '1.2'"]),
+        (GOOD + 'checksum = "sent"', [".checksum", "'level-sent'"]),
+        (GOOD + "logon_fields = {5051 = 1}", ["logon_fields", "string"]),
+        (GOOD + 'logon_fields = {x = "1"}', ["logon_fields", "'x' is not a FIX tag"]),
+        (GOOD + 'logon_fields = {108 = "1"}', ["logon_fields", "108 is written by the session"]),
+        (GOOD + 'logon_fields = {5051 = "a\\u0001b"}', ["logon_fields", "5051 must be printable"]),
+        (GOOD + "securities = []", ["securities", "at least 1"]),
+        (GOOD + 'securities = ["TS", "TS"]', ["securities", "twice"]),
+        (GOOD + 'securities = ["STOCK"]', ["securities", "'TS'"]),
+        ('[feed]\nunverified = "yes"\n' + GOOD, ["feed.unverified", "'refuse' or 'serve'"]),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, text, words):
@@ -99,3 +116,18 @@ def test_a_directory_that_takes_no_files(tmp_path):
         (tmp_path / "ro").mkdir(mode=0o500)
         with pytest.raises(UsageError, match="permission denied"):
             checks.check_writable(tmp_path / "ro", "feed.directory", create=False)
+
+
+def test_room_is_enough_for_every_instrument_of_every_service(tmp_path):
+    names = ("spot-l2", "spot-l3", "derivatives-l2", "derivatives-l3")
+    every = "".join(GOOD.replace("spot-l2", name).replace('"ME"', f'"{name}"') for name in names)
+    assert load(tmp_path, every).capacity == 7000
+    assert load(tmp_path, GOOD + GOOD.replace('"ME"', '"TWIN"')).capacity == 2500  # a hot pair shares its books
+    assert load(tmp_path, "[feed]\nsymbols_max = 20\n" + GOOD).capacity == 20
+    whole = load(tmp_path, '[feed]\nprocesses = "per-service"\n' + every)
+    assert config.service_config(whole, "derivatives-l3").capacity == 1000
+
+
+def test_extra_logon_fields_and_checksum_rules(tmp_path):
+    service = load(tmp_path, GOOD + 'logon_fields = {5051 = "1"}\nchecksum = "order-sent"\ntls_min = "1.2"').service[0]
+    assert service.logon_fields == {"5051": "1"} and service.checksum == "order-sent" and service.tls_min == "1.2"

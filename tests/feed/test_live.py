@@ -135,7 +135,7 @@ def test_symbols_follow_the_configuration_while_running(venue, tmp_path):
         service = feed.services[0]
         first = sorted(service.subs.all)[:2]
         assert len(first) == 1
-        wanted = sorted(service.subs.instruments.listed())[:2]
+        wanted = sorted(service.subs.listing.listed())[:2]
         (tmp_path / "feed.toml").write_text(
             venue.toml(tmp_path, "t-reload", ("spot-l2",), service=f"symbols = {json.dumps(wanted)}")
         )

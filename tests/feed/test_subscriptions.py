@@ -7,6 +7,8 @@ import random
 import pytest
 
 from kfix_md._entry import Cause, State
+from kfix_md.errors import UsageError
+from kfix_md.feed import listing
 from kfix_md.feed.pacing import SECOND, Pace, Phase, SubscriptionSpec
 from kfix_md.feed.subscriptions import Subscriptions
 
@@ -16,14 +18,15 @@ class Venue:
 
     def __init__(self, patterns=("*",), pace=None, **spec):
         self.sent, self.marks, self.defined, self.current, self.events = [], [], {}, {}, []
-        self.refused, self.read = [], 0
+        self.unknown, self.read = [], 0
+        self.failing = {}  # symbol -> error that the handler raises for it
         self.subs = Subscriptions(
             SubscriptionSpec(tuple(patterns), **spec),
             self,
             self.send,
             pace=pace,
             emit=self.events.append,
-            on_unknown=self.refused.extend,
+            on_unknown=self.unknown.extend,
             rng=random.Random(1),
             log=logging.getLogger("t"),
         )
@@ -36,7 +39,9 @@ class Venue:
             self.subs.on_book(symbol, State.SYNCING, Cause.PRECISION, 0)
 
     def subscribe(self, symbol, md_req_id, depth=0):
-        self.current[symbol] = md_req_id
+        if symbol in self.failing:
+            raise self.failing[symbol]
+        self.current[symbol], self.depth = md_req_id, depth
 
     def unsubscribe(self, symbol, cause=Cause.UNSUBSCRIBED):
         self.current.pop(symbol)
@@ -311,10 +316,10 @@ def test_list_troubles():
 def test_names_that_the_first_list_does_not_settle_are_refused():
     venue = Venue(["XBT/USD", "NO/PE", "Q*"])
     venue.up("BTC/USD")
-    assert venue.refused == ["no instrument 'NO/PE'"]
+    assert venue.unknown == ["no instrument 'NO/PE'"]
     venue.subs.lost()
     venue.up("BTC/USD")
-    assert len(venue.refused) == 1
+    assert len(venue.unknown) == 1
 
 
 def test_reload_adds_and_removes_without_touching_the_rest():
@@ -347,3 +352,139 @@ def test_random_messages_never_raise():
         fields = [(rng.choice(tags), rng.choice(values)) for _ in range(rng.randrange(12))]
         venue.subs.on_message(rng.choice("yYhj3"), fields, n * SECOND)
         venue.subs.tick(n * SECOND)
+
+
+def test_symbols_without_room_are_left_out_by_name_and_nothing_else(caplog):
+    venue = Venue(spot=False, pace=Pace(answer_ns=1000 * SECOND))
+    venue.failing = {
+        "B/B": UsageError("room for 2 books"),
+        "D/D": UsageError("room for 2 books"),
+        "E/E": OSError(28, "No space left on device"),
+    }
+    venue.up("A/A", "B/B", "C/C", "D/D", "E/E")
+    assert sorted(venue.current) == ["A/A", "C/C"]
+    assert {symbol for symbol, _, _ in venue.requests()} == set()
+    assert venue.subs.left_out.reasons == {
+        "B/B": "room for 2 books",
+        "D/D": "room for 2 books",
+        "E/E": "[Errno 28] No space left on device",
+    }
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert errors == [
+        "left out: B/B, D/D (room for 2 books)",
+        "left out: E/E ([Errno 28] No space left on device)",
+    ]
+    assert venue.subs.pending() == []  # nothing waits for them
+    assert [e["symbol"] for e in venue.events if e["type"] == "refused"] == ["B/B", "D/D", "E/E"]
+    venue.subs.tick(500 * SECOND)
+    assert not venue.requests()
+    # the next connection tries again, reports nothing twice, and serves what has room by then
+    del venue.failing["B/B"]
+    caplog.clear()
+    venue.subs.lost()
+    venue.subs.ready(600 * SECOND)
+    venue.list([(symbol, 1, 1) for symbol in ("A/A", "B/B", "C/C", "D/D", "E/E")], 600 * SECOND)
+    assert [symbol for symbol, _, _ in venue.requests()] == ["A/A", "B/B", "C/C"]
+    venue.live("B/B", 600 * SECOND)
+    assert sorted(venue.subs.left_out.reasons) == ["D/D", "E/E"]
+    assert not [record for record in caplog.records if record.levelno == logging.ERROR]
+
+
+def test_an_error_of_ours_leaves_its_symbol_out():
+    venue = Venue(spot=False)
+    venue.up("A/A", "B/B")
+    venue.subs.leave_out("A/A", "internal error", SECOND)
+    assert [(symbol, kind) for symbol, _, kind in venue.requests()] == [("A/A", "2")]
+    venue.subs.on_book("A/A", State.STALE, Cause.MALFORMED, SECOND)
+    venue.subs.tick(400 * SECOND)
+    assert not venue.requests() and list(venue.subs.left_out.reasons) == ["A/A"]
+    venue.list([("A/A", 1, 6)], 400 * SECOND)  # delisted: gone without a trace
+    assert not venue.subs.left_out.reasons and "A/A" not in venue.subs.all
+
+
+def test_a_number_that_does_not_fit_is_retried_rarely():
+    venue = Venue(spot=False)
+    venue.up("A/A")
+    venue.subs.on_book("A/A", State.STALE, Cause.NUMBER, SECOND)
+    assert venue.subs.all["A/A"].due_ns >= SECOND + venue.subs.pace.longest_retry_ns
+    assert [kind for _, _, kind in venue.requests()] == ["2"]
+
+
+def test_an_unverified_book_is_never_subscribed_again():
+    venue = Venue(spot=False)
+    venue.up("A/A", "B/B")
+    for n in range(100):
+        venue.subs.on_book("A/A", State.UNVERIFIED, Cause.RULE, n * SECOND)
+        venue.subs.tick(n * SECOND)
+    assert not venue.requests() and venue.subs.pending() == []
+    venue.subs.resync(200 * SECOND, Cause.LOST)
+    venue.requests()
+    venue.subs.on_book("A/A", State.UNVERIFIED, Cause.RULE, 201 * SECOND)
+    assert venue.subs.pending() == ["B/B"]
+    venue.live("B/B", 201 * SECOND)
+    venue.subs.tick(600 * SECOND)
+    assert not venue.requests()
+
+
+def test_what_is_hidden_or_delisted_is_a_warning_and_followed_later(caplog):
+    venue = Venue(["A/A", "XBT/OLD", "HID/DEN"], spot=False)
+    venue.subs.ready(0)
+    venue.list([("A/A", 1, 1), ("BTC/OLD", 1, 6), ("HID/DEN", 1, 0)])
+    assert venue.unknown == [] and [symbol for symbol, _, _ in venue.requests()] == ["A/A"]
+    assert "BTC/OLD is delisted at the venue" in caplog.text and "HID/DEN is hidden at the venue" in caplog.text
+    venue.list([("HID/DEN", 1, 1)])
+    assert [symbol for symbol, _, _ in venue.requests()] == ["HID/DEN"]
+
+
+def test_full_depth_of_l2_is_a_thousand_levels():
+    venue = Venue(spot=False, depth=0)
+    venue.up("A/A")
+    assert venue.depth == 1000
+    venue = Venue(spot=False, depth=0, level="L3", trades=False)
+    venue.up("A/A")
+    assert venue.depth == 0
+
+
+def requested_types(venue):
+    return [dict(body).get(167, "ALL") for kind, body, _ in venue.sent if kind == "x"]
+
+
+def test_lists_of_several_security_types_are_one():
+    venue = Venue(spot=False, securities=("CASH", "TS"), pace=Pace(answer_ns=10 * SECOND))
+    venue.subs.ready(0)
+    assert requested_types(venue) == ["CASH", "TS"]
+    assert [dict(body)[559] for kind, body, _ in venue.sent if kind == "x"] == ["1", "1"]
+    cash, stocks = [dict(body)[320] for kind, body, _ in venue.sent if kind == "x"]
+    venue.list([("A/A", 1, 1)], request=cash)
+    assert not venue.requests()  # the other list may hold what is configured
+    venue.list([("AAPLx/USD", 1, 1)], request=stocks)
+    assert [symbol for symbol, _, _ in venue.requests()] == ["A/A", "AAPLx/USD"]
+    venue.list([("AAPLx/USD", 1, 6)], request=stocks)  # an update to one leaves the other alone
+    assert sorted(venue.subs.all) == ["A/A"]
+
+
+def test_an_extra_list_that_is_rejected_is_done_without(caplog):
+    venue = Venue(spot=False, securities=("ALL", "TS"))
+    venue.subs.ready(0)
+    every, stocks = [dict(body)[320] for kind, body, _ in venue.sent if kind == "x"]
+    venue.list([("A/A", 1, 1)], request=every)
+    assert not venue.requests()
+    venue.list([], request=stocks, result=2)
+    assert [symbol for symbol, _, _ in venue.requests()] == ["A/A"]
+    assert "instrument list of TS no instruments found; continuing without it" in caplog.text
+    venue.subs.tick(600 * SECOND)
+    assert requested_types(venue) == ["ALL", "TS"]
+
+
+def test_the_table_of_symbols_is_built_once(monkeypatch):
+    built = []
+    table = listing.SymbolTable
+    monkeypatch.setattr(listing, "SymbolTable", lambda symbols: built.append(1) or table(symbols))
+    venue = Venue(["XBT/USD"], spot=False)
+    venue.up("BTC/USD", "ETH/USD")
+    before = len(built)
+    for n in range(5):
+        venue.list([("ETH/USD", n, 1)])  # an update that changes a precision
+    assert len(built) == before
+    venue.list([("N/W", 1, 1)])
+    assert len(built) == before + 1
