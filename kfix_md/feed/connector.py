@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import socket
@@ -10,14 +11,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kfix_md.feed.dial import DialError, Endpoint, dial, tls_context
+from kfix_md.feed.dial import DialError, Endpoint, Unanswered, dial, tls_context
 from kfix_md.feed.pacing import SECOND
 from kfix_md.feed.service import Service
 from kfix_md.session import SessionState
 
 TICK_S = 0.02
 CALM_TICK_S = 0.1  # while nothing is due: ticks are the cost of an idle feed
-LOGOUT_PATIENCE_S = 3.0
+LOGOUT_PATIENCE_S = 1.0
+CLOSE_S = 0.7  # an orderly close may take so long, then the connection is aborted
+ABORT_S = 0.2  # and so long may the engine take to report that
+QUICK_LOGON_S = 3.0  # for the Logon reply when another address may answer
 _TCP_CLOSE = 7  # tcp_info.tcpi_state
 MAX_UNSENT = 8 << 20  # bytes; a venue that reads nothing of so much is treated as gone
 
@@ -51,26 +55,70 @@ class _Protocol(asyncio.BufferedProtocol):
         self.get_buffer = self.service.handler.get_buffer  # type: ignore[method-assign]
         self.transport: asyncio.Transport | None = None
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.answered = False  # bytes came from the venue
+        self.ending = False  # the close has begun
+        self.over = False  # nothing that still arrives counts
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.service.received(nbytes, time.time_ns()):
-            self.flush()
+        if self.over:
+            return
+        self.answered = True
+        try:
+            if self.service.received(nbytes, time.time_ns()):
+                self.flush()
+        except Exception:
+            self.failed()
 
     def flush(self) -> None:
         """Write the session's output, and close when it asks for that."""
         transport = self.transport
-        if transport is None or transport.is_closing():
+        if transport is None or self.ending:
             return
         data = self.service.output()
-        if data:
+        if data and not transport.is_closing():
             transport.write(data)
         if transport.get_write_buffer_size() > MAX_UNSENT:
-            transport.abort()
+            self.end(abort=True)
         elif self.service.close_reason is not None:
-            transport.close()
+            self.end()
+
+    def end(self, abort: bool = False) -> None:
+        """Close the connection, within a second whatever the TLS engine does; its books stop being live now."""
+        if self.ending or self.transport is None:
+            return
+        self.ending = True
+        self.service.leave(time.time_ns())
+        if abort:
+            self._abort()
+        else:
+            self.transport.close()
+            asyncio.get_running_loop().call_later(CLOSE_S, self._abort)
+
+    def failed(self) -> None:
+        """An error of ours: log it and make the connection anew."""
+        self.service.log.exception("internal error; reconnecting")
+        self.end(abort=True)
+
+    def _abort(self) -> None:
+        if self.closed.done():
+            return
+        assert self.transport is not None
+        self.transport.abort()
+        asyncio.get_running_loop().call_later(ABORT_S, self._give_up)
+
+    def _give_up(self) -> None:
+        """The engine reports no end: shut the socket down and go on without it."""
+        if self.closed.done():
+            return
+        self.over = True
+        raw = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if raw is not None:
+            with contextlib.suppress(OSError):
+                raw.shutdown(socket.SHUT_RDWR)
+        self.closed.set_result("closed by us")
 
     def notice_reset(self) -> None:
         """Abort a connection that the kernel reports as reset while the loop has not noticed.
@@ -79,21 +127,25 @@ class _Protocol(asyncio.BufferedProtocol):
         and calls nothing.
         """
         transport = self.transport
-        if transport is None or transport.is_closing():
+        if transport is None or self.closed.done():
             return
         raw = transport.get_extra_info("socket")
         if raw is None or raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
             return
         read = getattr(transport, "_read_ready", None)
-        if read is not None:  # what had arrived before the reset
+        if read is not None and not transport.is_closing():  # what had arrived before the reset
             read()
-        if not transport.is_closing():
-            transport.abort()
+        if self.ending:
+            self._abort()
+        else:
+            self.end(abort=True)
 
     def eof_received(self) -> bool:
+        self.end()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.ending = self.over = True
         if not self.closed.done():
             self.closed.set_result(_lost(exc))
 
@@ -124,13 +176,20 @@ class Connector:
         section = service.section
         self.service = service
         self.endpoint = Endpoint(
-            section.host, int(section.port or 0), section.tls, section.tls_ca, section.tls_name, section.verify
+            section.host,
+            int(section.port or 0),
+            section.tls,
+            section.tls_ca,
+            section.tls_name,
+            section.verify,
+            section.tls_min,
         )
         self.context = tls_context(self.endpoint)
         self.backoff = Backoff(section.retry_max_s, rng)
         self.details: Any = None  # dial.Connected of the present connection
         self._create, self._on_fatal = create, on_fatal
         self._protocol: _Protocol | None = None
+        self._unanswered = Unanswered()
         self._stop = asyncio.Event()
         self._ever = False
 
@@ -162,6 +221,7 @@ class Connector:
         self._ever, self.details = True, details
         protocol = self._protocol
         assert protocol is not None
+        self._shorten_logon(len(details.resolved))
         service.connected(time.time_ns(), str(details))
         protocol.flush()
         ticker = asyncio.create_task(self._tick(protocol))
@@ -170,15 +230,27 @@ class Connector:
         finally:
             ticker.cancel()
             self._protocol = None
+        if protocol.answered:
+            self._unanswered.discard(details.key)
+        else:
+            self._unanswered.add(details.key)
+            if len(details.resolved) > 1:
+                service.log.warning("no answer to the Logon from %s; trying another address next", details.address)
         service.disconnected(time.time_ns(), reason)
         return True
+
+    def _shorten_logon(self, addresses: int) -> None:
+        """Wait less for the Logon reply while another address may answer."""
+        usual = self.service.section.logon_timeout_s
+        quick = self._unanswered.others(addresses)
+        self.service.session.config.logon_timeout = min(usual, QUICK_LOGON_S) if quick else usual
 
     async def _dial(self) -> Any:
         def factory() -> _Protocol:
             self._protocol = _Protocol(self)
             return self._protocol
 
-        dialling = asyncio.create_task(dial(self.endpoint, factory, self.context, self._create))
+        dialling = asyncio.create_task(dial(self.endpoint, factory, self.context, self._create, self._unanswered))
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait({dialling, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -196,9 +268,7 @@ class Connector:
             try:
                 self.service.tick(now_ns)
             except Exception:  # an error of ours must not leave a session without its timers
-                self.service.log.exception("internal error; reconnecting")
-                if protocol.transport is not None:
-                    protocol.transport.abort()
+                protocol.failed()
                 return
             if not on and self.service.session.state == SessionState.ON:
                 on = True
@@ -230,5 +300,5 @@ class Connector:
         try:
             await asyncio.wait_for(asyncio.shield(protocol.closed), LOGOUT_PATIENCE_S)
         except TimeoutError:
-            protocol.transport.abort()
+            protocol.end(abort=True)
             await protocol.closed

@@ -16,9 +16,14 @@ from kfix_md.errors import KfixError, UsageError
 
 ADDRESS_TIMEOUT_S = 4.0  # per address; DNS gives several
 HANDSHAKE_TIMEOUT_S = 8.0
+SHUTDOWN_TIMEOUT_S = 0.7  # of TLS; after that the connection is aborted
 _HOSTNAME_MISMATCH, _IP_MISMATCH = 62, 64  # X509_V_ERR_*
 _EXPIRED, _NOT_YET_VALID = 10, 9
 _UNTRUSTED = {2, 18, 19, 20, 21, 27}
+_VERSION_REASONS = ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE")
+
+Address = Any  # a socket address: (host, port) or (host, port, flow, scope)
+FamilyAddress = tuple[socket.AddressFamily, Address]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Endpoint:
     ca: Path | None = None
     name: str | None = None  # another name than `host` in the certificate
     verify: bool = True
+    tls_min: str = "1.3"  # lowest TLS version that is accepted
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -55,6 +61,7 @@ class Connected:
     tls_version: str = ""
     cipher: str = ""
     certificate: dict[str, Any] = field(default_factory=dict)
+    key: Address = None  # the socket address, as `Unanswered` keeps it
 
     def __str__(self) -> str:
         tls = f", {self.tls_version} {self.cipher}" if self.tls_version else ", no TLS"
@@ -64,7 +71,7 @@ class Connected:
 
 
 def tls_context(end: Endpoint) -> ssl.SSLContext | None:
-    """TLS 1.3 or nothing, certificate and host name verified (unless `verify` is false).
+    """TLS of at least `tls_min`, certificate and host name verified (unless `verify` is false).
 
     UsageError when the CA file cannot be used.
     """
@@ -76,7 +83,7 @@ def tls_context(end: Endpoint) -> ssl.SSLContext | None:
         raise UsageError(f"tls_ca = {end.ca}: no such file") from None
     except (ssl.SSLError, OSError) as error:
         raise UsageError(f"tls_ca = {end.ca}: not a PEM certificate file ({_reason(error)})") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.minimum_version = ssl.TLSVersion.TLSv1_2 if end.tls_min == "1.2" else ssl.TLSVersion.TLSv1_3
     if not end.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -97,7 +104,7 @@ def explain(error: BaseException, end: Endpoint) -> DialError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return DialError("identity", f"{end}: {_explain_certificate(error, end)}")
     if isinstance(error, ssl.SSLError):
-        return DialError("tls", f"{end}: TLS failed: {_reason(error)}; is this a TLS 1.3 port?")
+        return DialError("tls", f"{end}: {_explain_tls(error, end)}")
     if isinstance(error, socket.gaierror):
         why = f"the name '{end.host}' does not resolve ({error.strerror})"
         return DialError("dns", f"{end}: {why}; check host and DNS")
@@ -108,6 +115,15 @@ def explain(error: BaseException, end: Endpoint) -> DialError:
     if isinstance(error, ConnectionError):
         return DialError("tls", f"{end}: connection closed during the TLS handshake")
     return DialError("unreachable", f"{end}: {_reason(error)}")
+
+
+def _explain_tls(error: ssl.SSLError, end: Endpoint) -> str:
+    reason = _reason(error)
+    if not any(name in reason.upper() for name in _VERSION_REASONS):
+        return f"TLS failed: {reason}; is this a TLS {end.tls_min} port?"
+    if end.tls_min == "1.2":
+        return f"the venue accepts neither TLS 1.3 nor TLS 1.2 ({reason}); check host and port"
+    return f'the venue does not accept TLS 1.3 ({reason}); tls_min = "1.2" would allow TLS 1.2 as well'
 
 
 def _explain_certificate(error: ssl.SSLCertVerificationError, end: Endpoint) -> str:
@@ -122,7 +138,7 @@ def _explain_certificate(error: ssl.SSLCertVerificationError, end: Endpoint) -> 
     return f"certificate refused: {message}"
 
 
-async def resolve(end: Endpoint) -> list[tuple[socket.AddressFamily, Any]]:
+async def resolve(end: Endpoint) -> list[FamilyAddress]:
     """Every address of the name, address families interleaved, the resolver's preference first."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(end.host, end.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
@@ -162,16 +178,43 @@ def choose_engine(wanted: str) -> Callable[..., Any]:
     return lambda loop, factory, **options: loop.create_connection(factory, **options)
 
 
+class Unanswered:
+    """Addresses that gave no connection, or a connection without an answer to the Logon: they are tried last."""
+
+    def __init__(self) -> None:
+        self._since: dict[Address, float] = {}
+
+    def add(self, address: Address) -> None:
+        """Put an address last."""
+        self._since[address] = time.monotonic()
+
+    def discard(self, address: Address) -> None:
+        """The address works."""
+        self._since.pop(address, None)
+
+    def order(
+        self, addresses: list[tuple[socket.AddressFamily, Address]]
+    ) -> list[tuple[socket.AddressFamily, Address]]:
+        """The addresses that may work in their order, then the others, the one that failed longest ago first."""
+        return sorted(addresses, key=lambda entry: self._since.get(entry[1], 0.0))
+
+    def others(self, count: int) -> bool:
+        """True when one of `count` addresses may still work."""
+        return len(self._since) + 1 < count
+
+
 async def dial(
     end: Endpoint,
     factory: Callable[[], asyncio.BaseProtocol],
     context: ssl.SSLContext | None,
     create: Callable[..., Any],
+    unanswered: Unanswered | None = None,
 ) -> tuple[asyncio.Transport, Connected]:
     """Connect to the first address that completes TCP and TLS; DialError (of the last one) when none does.
 
     A certificate that does not verify ends the attempt: another address would be no more trustworthy.
     """
+    unanswered = unanswered or Unanswered()
     loop = asyncio.get_running_loop()
     started = time.monotonic()
     try:
@@ -187,8 +230,9 @@ async def dial(
             "ssl": context,
             "server_hostname": end.name or end.host,
             "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S,
+            "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT_S,
         }
-    for family, address in addresses:
+    for family, address in unanswered.order(addresses):
         try:
             sock = await _connect(family, address)
             transport, _ = await create(loop, factory, sock=sock, **options)
@@ -196,9 +240,10 @@ async def dial(
             fault = explain(error, end)
             if fault.kind == "identity":
                 break
+            unanswered.add(address)
             continue
         resolved = [entry[1][0] for entry in addresses]
-        known = Connected(f"{address[0]}:{address[1]}", resolved, time.monotonic() - started)
+        known = Connected(f"{address[0]}:{address[1]}", resolved, time.monotonic() - started, key=address)
         _tls_details(transport, known)
         return transport, known
     raise fault or DialError("dns", f"{end}: the name '{end.host}' has no address")

@@ -17,14 +17,17 @@ from kfix_md.config import ServiceSection
 from kfix_md.feed.event_log import log_event
 from kfix_md.feed.pacing import SECOND, Pace, trusted
 from kfix_md.feed.settings import session_config, subscription_spec
-from kfix_md.feed.subscriptions import FAULTS, Subscriptions
+from kfix_md.feed.subscriptions import FAULTS, LASTING, Subscriptions
 from kfix_md.session import Application, Close, Session, SessionState
 from kfix_md.session.store import SequenceStore
 from kfix_md.trading_day import ROLLOVER_S
 
 _PLANNED = (State.ROLLOVER, Cause.ROLLOVER)
 _UNPLANNED = (State.DOWN, Cause.DISCONNECT)
+_LEAVING = (State.DOWN, Cause.LEAVING)
 _NOT_JOURNALED = frozenset({"released", "garbled"})  # the handler journals releases; garbage is only counted
+SYMBOL_ERRORS_MAX = 3  # errors of ours in messages of one symbol before it is left out
+NAMED = 10  # symbols that a log line names
 
 
 def cause_of(text: str) -> Cause:
@@ -66,9 +69,12 @@ class Service(Application):
         self.verified_ns = 0  # all books verified in this connection
         self.states: Counter[State] = Counter()
         self._state_of: dict[str, State] = {}
+        self._errors: Counter[str] = Counter()  # of ours, by symbol
+        self._unverified_changed = False
         self._open: dict[Any, tuple[str, int]] = {}  # gaps open: id -> (cause, opened)
         self._book_gaps: dict[str, int] = {}
         self._resync: Cause | None = None
+        self._left = True  # this connection delivers no longer, or there is none
         self._doubt_ns = 0  # since when not all books are verified; 0: all are
         self.session = Session(session_config(section, rollover_s), self, store=store)
         self.handler = Handler(
@@ -116,6 +122,7 @@ class Service(Application):
         """The transport is up: send the Logon."""
         self.now_ns = self.since_ns = now_ns
         self.connects += 1
+        self._left = False
         self.log.info("connected to %s", details or self.section.host)
         self.event({"type": "connected", "details": details})
         self.handler.reset_stream()
@@ -138,17 +145,34 @@ class Service(Application):
         self.session.disconnected(now_ns, reason)
         if not was_up:
             return
-        self.since_ns, self.verified_ns = now_ns, 0
-        self._resync = None
+        self.since_ns = now_ns
+        self._stop_delivering(*(_PLANNED if planned else _UNPLANNED))
+        self.handler.reset_stream()
+
+    def leave(self, now_ns: int) -> None:
+        """The connection is being closed: from now on it delivers nothing."""
+        self.now_ns = now_ns
+        self.on_leaving(self.session.rollover.armed(now_ns))
+
+    def on_leaving(self, planned: bool) -> None:
+        """The session delivers no longer (Logout sent or received, closing): its books are not live from now on."""
+        self._stop_delivering(*(_PLANNED if planned else _LEAVING))
+
+    def _stop_delivering(self, state: State, cause: Cause) -> None:
+        """Void everything that depends on the connection; once for each connection."""
+        if self._left:
+            return
+        self._left, self.verified_ns, self._resync = True, 0, None
         self._doubt()
         self.subs.lost()
-        self.handler.reset_stream()
-        self._void(*(_PLANNED if planned else _UNPLANNED))
+        self._void(state, cause)
 
     def tick(self, now_ns: int) -> None:
         """Time passed."""
         self.now_ns = now_ns
         self.session.tick(now_ns)
+        if self._unverified_changed:
+            self._report_unverified()
         if self.session.state == SessionState.ON:
             self.subs.tick(now_ns)
         self._after(now_ns)
@@ -198,14 +222,28 @@ class Service(Application):
             self._verified(now_ns)
 
     def _verified(self, now_ns: int) -> None:
-        if not self.subs.instruments.complete:
+        if not self.subs.listing.complete:
             return
         took, self._doubt_ns = (now_ns - self._doubt_ns) / SECOND, 0
         self.verified_ns = now_ns
         self.session.books_verified(now_ns)
         self.event({"type": "verified"})
         live = self.states[State.LIVE] + self.states[State.EMPTY]
-        self.log.info("%d books live after %.3f s", live, took)
+        self._report_unverified()
+        self.log.info("all books good: %d books live after %.3f s", live, took)
+
+    def _report_unverified(self) -> None:
+        """Log how many books no known checksum rule fits."""
+        self._unverified_changed = False
+        symbols = sorted(symbol for symbol, state in self._state_of.items() if state is State.UNVERIFIED)
+        if symbols:
+            more = f" and {len(symbols) - NAMED} more" if len(symbols) > NAMED else ""
+            self.log.warning(
+                "%d books UNVERIFIED: 5041 of %s%s fits no known checksum rule; they are followed, but not live",
+                len(symbols),
+                ", ".join(symbols[:NAMED]),
+                more,
+            )
 
     def _doubt(self) -> None:
         self._doubt_ns = self._doubt_ns or self.now_ns
@@ -280,21 +318,32 @@ class Service(Application):
         self._count_state(symbol, state)
         now_ns = max(recv_ns, self.now_ns)
         self.event({"type": "book", "symbol": symbol, "state": state.name, "cause": cause.name, "seq": seq}, now_ns)
-        if cause in FAULTS and not trusted(state) and symbol not in self._book_gaps:
-            gap, reason = self.session.new_gap_id(now_ns), cause.name.lower()
-            self._book_gaps[symbol], self._open[gap] = gap, (reason, now_ns)
-            self.gaps[reason] += 1
-            self.event(
-                {"type": "gap_open", "id": gap, "first": seq, "last": None, "cause": reason, "symbols": [symbol]},
-                now_ns,
-            )
-        elif trusted(state) and symbol in self._book_gaps:
-            gap = self._book_gaps.pop(symbol)
-            self._heal(gap, "snapshot", now_ns)
-            self.event({"type": "gap_close", "id": gap, "healed": "snapshot"}, now_ns)
+        self._gap_of_book(symbol, state, cause, seq, now_ns)
+        self._unverified_changed |= state is State.UNVERIFIED
         self.subs.on_book(symbol, state, cause, now_ns)
         if self.on_state is not None:
             self.on_state(self, symbol, state)
+
+    def _gap_of_book(self, symbol: str, state: State, cause: Cause, seq: int, now_ns: int) -> None:
+        """A book that has to be subscribed again is a gap of its own, until it is followed again."""
+        followed = trusted(state) or state is State.UNVERIFIED
+        if followed and symbol in self._book_gaps:
+            gap = self._book_gaps.pop(symbol)
+            self._heal(gap, "snapshot", now_ns)
+            self.event({"type": "gap_close", "id": gap, "healed": "snapshot"}, now_ns)
+        elif not followed and cause in FAULTS | LASTING and symbol not in self._book_gaps:
+            gap, reason = self.session.new_gap_id(now_ns), cause.name.lower()
+            self._book_gaps[symbol], self._open[gap] = gap, (reason, now_ns)
+            self.gaps[reason] += 1
+            opened = {"type": "gap_open", "id": gap, "first": seq, "last": None, "cause": reason, "symbols": [symbol]}
+            self.event(opened, now_ns)
+
+    def on_fault(self, symbol: str, error: Exception) -> None:
+        """An error of ours while a message of this symbol was applied: the third leaves the symbol out."""
+        self._errors[symbol] += 1
+        self.log.error("%s: message not applied: %r", symbol, error)
+        if self._errors[symbol] >= SYMBOL_ERRORS_MAX:
+            self.subs.leave_out(symbol, f"internal error: {error!r}", self.now_ns)
 
     def on_checksum_rule(self, rule: str) -> None:
         """The stream has shown which checksum rule applies."""
