@@ -24,6 +24,7 @@ class Acceptor(Sender, asyncio.Protocol):
         super().__init__(service, number)
         self.logged_on = False
         self.closing = 0  # when our Logout went out
+        self.lingering = 0  # when the connection was left open after a Logout
         self.heartbeat_ns = 60 * SECOND
         self.subscriptions: dict[str, list[Subscription]] = {}
         self.used_ids: set[str] = set()
@@ -45,6 +46,7 @@ class Acceptor(Sender, asyncio.Protocol):
         self._last_in = self.last_out = self.venue.now()
         if not self.service.accepts(self):
             transport.abort()
+        self.faults.deaf = self.service.dead
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.end()
@@ -237,6 +239,10 @@ class Acceptor(Sender, asyncio.Protocol):
             self._pending.clear()  # what was on its way has the old numbers
             self._resend_requested = False
             self.peer.expected = seq + 1
+            if self.venue.config.logon_echo:
+                if self.venue.config.logon_echo == "one":
+                    self.peer.outgoing = 1
+                self.logon_reply(True)
             return
         self.restart_numbers(drop=True)
         self.peer.expected = seq + 1
@@ -268,18 +274,44 @@ class Acceptor(Sender, asyncio.Protocol):
         if not self.closing and not self.ended:
             self.send(b"5", [(58, text)])
             self.closing = self.venue.now()
-            self.drop_subscriptions()
+            if self.venue.config.after_logout != "data":
+                self.drop_subscriptions()
+            if self.venue.config.after_logout != "close":
+                self._linger(self.venue.config.after_logout == "open")
 
     def _logout_received(self) -> None:
-        if not self.closing:
+        how = self.venue.config.on_logout
+        self.venue.log("logout received", session=self.id, sender=self.peer.sender)
+        if self.lingering:
+            return
+        if how != "ignore" and not self.closing:
             self.send(b"5", [])
-        self.close()
+        if how == "close":
+            self.close()
+        else:
+            self._linger(how == "open")
+
+    def _linger(self, silent: bool) -> None:
+        """Keep the connection open, `silent` or with the data going on; what the client sends is not read.
+
+        A TLS close_notify of the client is not read either, and so never answered.
+        """
+        self.lingering = self.venue.now()
+        if silent:
+            self.flush()
+            self.drop_subscriptions()
+        self.faults.deaf = True
+        self.transport.pause_reading()
 
     # time ------------------------------------------------------------------------------------------------
 
     def tick(self, now_ns: int) -> None:
         """Heartbeats, TestRequests and time-outs."""
         if self.ended:
+            return
+        if self.lingering:
+            if now_ns - self.lingering > self.venue.config.linger * SECOND:
+                self.close("rst")
             return
         if self.closing:
             if now_ns - self.closing > LOGOUT_WAIT_NS:

@@ -13,6 +13,7 @@ import click
 from kfix_md.errors import UsageError
 from kfix_md.services import PORT_BASE
 from kfix_md.simulator import dialect
+from kfix_md.simulator.habits import ANSWERS
 from kfix_md.simulator.rollover import FORMS
 
 
@@ -75,7 +76,11 @@ def _clock(_context: click.Context, _option: click.Parameter, value: str | None)
     show_default=True,
     help="Spot L2; derivatives L2 is 2 above, derivatives L3 4, spot L3 5. 0: any free ports.",
 )
-@click.option("--tls-dir", type=click.Path(path_type=Path), help="Use TLS 1.3; certificates are made here.")
+@click.option("--tls-dir", type=click.Path(path_type=Path), help="Use TLS; certificates are made here.")
+@click.option(
+    "--tls", type=click.Choice(["1.3", "1.2"]), default="1.3", show_default=True, help="The only TLS version."
+)
+@click.option("--dead-host", default="", help="An address where TCP and TLS succeed and no Logon is answered.")
 @click.option("--name", "names", multiple=True, help="Another host name or address in the certificate.")
 @click.option("--faults", "script", type=click.Path(path_type=Path), help="A TOML file of faults and their times.")
 @click.option("--control", type=click.Path(path_type=Path), help="Path of the control socket.")
@@ -90,7 +95,7 @@ def _clock(_context: click.Context, _option: click.Parameter, value: str | None)
 )
 @click.option(
     "--replay",
-    type=click.Choice(["replay", "gapfill", "mixed", "ignore"]),
+    type=click.Choice(ANSWERS),
     default="replay",
     show_default=True,
     help="Answer to ResendRequests.",
@@ -107,7 +112,7 @@ def _clock(_context: click.Context, _option: click.Parameter, value: str | None)
     multiple=True,
     callback=_vary,
     metavar="SWITCH=VALUE",
-    help="Another form of every symbol, such as qty_form=padded; see docs/simulator.md.",
+    help="Another habit of the venue, such as qty_form=padded; see docs/simulator.md.",
 )
 @click.option("--fragment", type=click.IntRange(1), default=500, show_default=True, help="Instruments in one 35=y.")
 @click.option("--interleave", is_flag=True, help="Send an update between the fragments of an instrument list.")

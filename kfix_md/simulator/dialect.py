@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from kfix_md.simulator import habits
+
 #: what 5041 covers: levels or orders, printed at the precision or as sent; a rule no client knows; no 5041 at all
 CHECKSUMS = ("level", "order", "level-sent", "order-sent", "unknown", "off")
 NUMBERS = ("short", "plain", "padded", "trailing", "zeros", "plus", "exponent", "mixed")
@@ -73,7 +75,7 @@ class Dialect:
         values = {}
         for name, value in switches.items():
             if name not in fields:
-                raise ValueError(f"no such switch: {name} (one of {', '.join(fields)})")
+                raise ValueError(f"no such switch: {name} (one of {', '.join([*fields, *habits.SWITCHES])})")
             values[name] = _value(name, value, fields[name])
         return dataclasses.replace(self, **values)
 
@@ -98,9 +100,12 @@ def _value(name: str, value: Any, default: Any) -> Any:
 
 
 def parse(text: str) -> tuple[str, str]:
-    """(switch, value) of `NAME=VALUE`; ValueError when there is no such switch or value."""
+    """(switch, value) of `NAME=VALUE`, of a symbol or of the venue; ValueError when there is none."""
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"{text}: give NAME=VALUE")
-    Dialect().changed(**{name: value})
+    if name in habits.SWITCHES:
+        habits.value(name, value)
+    else:
+        Dialect().changed(**{name: value})
     return name, value

@@ -3,9 +3,11 @@
 from collections import deque
 from typing import Any
 
+from kfix_md.simulator import logons
 from kfix_md.simulator import rollover as rolling
 from kfix_md.simulator.commands import Answer, Commands, Request, command
 from kfix_md.simulator.edits import EDITS, HARM
+from kfix_md.simulator.habits import ANSWERS
 from kfix_md.simulator.logons import LOGON_VARIANTS
 
 # faults on messages ----------------------------------------------------------------------------------
@@ -13,10 +15,9 @@ from kfix_md.simulator.logons import LOGON_VARIANTS
 
 @command
 def gap(commands: Commands, request: Request) -> Answer:
-    """The next `count` messages of the selected sessions are lost; `answer` to the ResendRequest: replay,
-    gapfill, mixed or ignore."""
+    """The next `count` messages of the selected sessions are lost; `answer` to the ResendRequest: one of ANSWERS."""
     answer = request.get("answer")
-    if answer not in (None, "replay", "gapfill", "mixed", "ignore"):
+    if answer not in (None, *ANSWERS):
         raise ValueError(f"no such answer: {answer}")
     sessions = commands.sessions(request)
     for session in sessions:
@@ -50,8 +51,8 @@ def edits(commands: Commands, request: Request) -> Answer:
 
 @command
 def resend(commands: Commands, request: Request) -> None:
-    """How ResendRequests are answered from now on: `answer` replay, gapfill, mixed or ignore."""
-    if request["answer"] not in ("replay", "gapfill", "mixed", "ignore"):
+    """How ResendRequests are answered from now on: `answer` is one of ANSWERS."""
+    if request["answer"] not in ANSWERS:
         raise ValueError(f"no such answer: {request['answer']}")
     commands.venue.config.replay = request["answer"]
 
@@ -111,9 +112,10 @@ def logout(commands: Commands, request: Request) -> None:
 
 @command
 def refuse(commands: Commands, request: Request) -> None:
-    """Refuse logons for `seconds`: `how` close, logout, tcp or port."""
+    """Refuse logons for `seconds`: `how` close, logout (with the text of a `reason`, or `text`), tcp, port or dead."""
+    text = logons.refusal(request)
     for service in commands.services(request):
-        service.refuse(float(request.get("seconds", 5)), request.get("how", "close"))
+        service.refuse(float(request.get("seconds", 5)), request.get("how", "close"), text)
 
 
 @command
@@ -154,11 +156,13 @@ def slow_reads(commands: Commands, request: Request) -> None:
 
 @command
 def logon(commands: Commands, request: Request) -> None:
-    """The next Logon on the selected services is answered by a `variant` (see `edits`)."""
+    """The next `count` Logons on the selected services are answered by a `variant` (see `edits`)."""
     if request.get("variant") not in LOGON_VARIANTS:
         raise ValueError(f"no such variant: {request.get('variant')} (one of {', '.join(LOGON_VARIANTS)})")
+    logons.refusal(request)
     for service in commands.services(request):
-        service.logon_faults.append({key: value for key, value in request.items() if key != "cmd"})
+        variant = {key: value for key, value in request.items() if key != "cmd"}
+        service.logon_faults.extend([variant] * int(request.get("count", 1)))
 
 
 # unprompted messages ---------------------------------------------------------------------------------

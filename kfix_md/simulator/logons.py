@@ -22,7 +22,29 @@ LOGON_VARIANTS = (
     "begin",
     "sender",
     "target",
+    "data",
+    "extra",
 )
+REFUSED = "Logon not accepted at this time"
+#: texts of a Logout that refuses a Logon, by reason
+REASONS = {
+    "whitelist": "Source IP address is not whitelisted for this CompID",
+    "unknown": "Unknown SenderCompID",
+    "suspended": "Session is suspended, contact support",
+    "rate": "Logon rate limit exceeded, try again later",
+    "blocked": "CompID is blocked",
+    "time": REFUSED,
+}
+#: a value that looks like fields of a message, and is data of the length told by the field before it
+TRAP = b"x\x0110=000\x0155=EVIL/USD\x01268=1\x01y"
+
+
+def refusal(request: dict[str, Any]) -> str:
+    """The text of a refusal: `text`, or that of a `reason`; ValueError when there is no such reason."""
+    reason = request.get("reason", "time")
+    if reason not in REASONS:
+        raise ValueError(f"no such reason: {reason} (one of {', '.join(REASONS)})")
+    return str(request.get("text", REASONS[reason]))
 
 
 def reply(session: "Acceptor", variant: dict[str, Any], reset: bool) -> bool:
@@ -40,13 +62,18 @@ def reply(session: "Acceptor", variant: dict[str, Any], reset: bool) -> bool:
         return True
     if name in ("close", "logout"):
         if name == "logout":
-            session.send(b"5", [(58, variant.get("text", "Logon refused"))])
+            session.send(b"5", [(58, refusal(variant))])
         session.close()
         return True
     if name == "reset":
         session.peer.outgoing = session.peer.expected = 1
         session.logon_reply(True)
         session.peer.expected = 2
+        return True
+    if name in ("data", "extra"):
+        extra: tuple[tuple[int, object], ...] = ((5051, "x"), (20001, "y"))
+        session.logon_reply(reset, ((95, len(TRAP)), (96, TRAP)) if name == "data" else extra)
+        session.peer.expected += 1
         return True
     if name.startswith("next"):
         _next_expected(session, variant, reset)

@@ -63,7 +63,7 @@ class Sender:
         self.out: list[bytes] = []
         self.last_out = 0
         self.transport: Any = None
-        self._stamp = wire.Stamp()
+        self._stamp = wire.Stamp(self.venue.config.time_decimals)
 
     @property
     def id(self) -> str:
@@ -107,6 +107,10 @@ class Sender:
             self.write(frame)
         return seq
 
+    def time_decimals(self, decimals: int) -> None:
+        """Decimals of tag 52 from now on."""
+        self._stamp = wire.Stamp(decimals)
+
     def write(self, data: bytes) -> None:
         """Queue bytes; they leave at the end of this turn of the loop."""
         if not self.out and not self.ended:
@@ -140,16 +144,21 @@ class Sender:
             self.transport.write(data)
 
     def resend(self, first: int, last: int) -> None:
-        """Answer a ResendRequest: `replay` of the messages, `gapfill`, `mixed` or `ignore`."""
+        """Answer a ResendRequest in one of the ways of `habits.ANSWERS`."""
         answer = self.resend_answers.popleft() if self.resend_answers else self.venue.config.replay
         newest = self.peer.outgoing - 1
         last = newest if last == 0 else min(last, newest)
         self.venue.log("resend", session=self.id, first=first, last=last, answer=answer)
         if answer == "ignore" or first > last:
             return
+        if answer == "reject":
+            self.send(b"3", [(45, self.peer.expected - 1), (372, "2"), (373, 99), (58, "ResendRequest not supported")])
+            return
         if answer == "gapfill":
             self.gap_fill(first, last + 1)
             return
+        if answer == "chunks":
+            last = min(last, first + self.venue.config.chunk - 1)
         fill_from = 0
         for number, (seq, record) in enumerate(self.sent.between(first, last)):
             if record is None or record[0] in ADMIN or (answer == "mixed" and number % 3 == 1):

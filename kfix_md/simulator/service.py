@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfix_md.errors import UsageError
 from kfix_md.services import PORT_BASE, SERVICES
+from kfix_md.simulator import habits, logons
 from kfix_md.simulator.acceptor import Acceptor
 from kfix_md.simulator.dialect import Dialect
 from kfix_md.simulator.lines import Line
@@ -14,6 +15,8 @@ from kfix_md.simulator.sender import Peer
 
 if TYPE_CHECKING:
     from kfix_md.simulator.venue import Venue
+
+REFUSALS = ("close", "logout", "tcp", "port", "dead")
 
 
 class Service:
@@ -25,7 +28,8 @@ class Service:
         self.offset, self.target = spec.port - PORT_BASE, spec.target_comp_id
         self.venue_name, self.level = spec.market, spec.level
         checksum = "level" if self.level == "L2" else venue.config.l3_rule
-        self.dialect = Dialect(checksum).changed(**venue.config.vary)
+        switches = {name: value for name, value in venue.config.vary.items() if name not in habits.SWITCHES}
+        self.dialect = Dialect(checksum).changed(**switches)
         self.lines: dict[str, Line] = {}
         self.bad_rows: list[bytes] = []  # of the instrument list, before all others
         self.sessions: set[Acceptor] = set()
@@ -35,10 +39,12 @@ class Service:
         self.port = 0
         self.refuse_until = 0
         self.refuse_how = "close"
+        self.refuse_text = logons.REFUSED
         self.logon_faults: deque[dict[str, Any]] = deque()
         self.request_faults: deque[tuple[str, str]] = deque()
         self.symbol_rejects: dict[str, deque[int | str]] = {}
         self._server: asyncio.Server | None = None
+        self._dead: asyncio.Server | None = None
         self._context: Any = None
         self._opening: asyncio.Task[None] | None = None
         self._connections = 0
@@ -56,6 +62,10 @@ class Service:
                 "choose another --port-base, or 0 for any free ports"
             ) from None
         self.port = self._server.sockets[0].getsockname()[1]
+        if self.venue.config.dead_host and self._dead is None:
+            self._dead = await asyncio.get_running_loop().create_server(
+                asyncio.Protocol, self.venue.config.dead_host, self.port, ssl=context
+            )
 
     def _connect(self) -> Acceptor:
         self._connections += 1
@@ -63,8 +73,8 @@ class Service:
 
     def close(self) -> None:
         """Stop listening and end every session."""
-        if self._server:
-            self._server.close()
+        for server in filter(None, (self._server, self._dead)):
+            server.close()
         for session in list(self.sessions):
             session.close("rst")
 
@@ -72,11 +82,15 @@ class Service:
         """One more of something, for `stats`."""
         self.counts[what] += 1
 
-    def refuse(self, seconds: float, how: str) -> None:
-        """Refuse logons for a while: `close` (silently), `logout`, `tcp` (the connection is reset), or `port` (nothing
-        listens)."""
-        if how not in ("close", "logout", "tcp", "port"):
-            raise ValueError(f"no such way to refuse: {how} (close, logout, tcp, port)")
+    def refuse(self, seconds: float, how: str, text: str = logons.REFUSED) -> None:
+        """Refuse logons for a while.
+
+        `how`: `close` (silently), `logout` (with `text`), `tcp` (the connection is reset), `port` (nothing listens),
+        or `dead` (TCP and TLS succeed, the Logon is not answered).
+        """
+        if how not in REFUSALS:
+            raise ValueError(f"no such way to refuse: {how} ({', '.join(REFUSALS)})")
+        self.refuse_text = text
         self.refuse_until = self.venue.now() + int(seconds * 1e9)
         self.refuse_how = how
         if how == "port" and seconds and self._server:
@@ -91,11 +105,16 @@ class Service:
         """Whether a new connection may stay open."""
         return self.refuse_how != "tcp" or self.venue.now() >= self.refuse_until
 
+    @property
+    def dead(self) -> bool:
+        """Whether a new connection is never answered."""
+        return self.refuse_how == "dead" and self.venue.now() < self.refuse_until
+
     def refuses(self, sender: str, target: str) -> str | None:
         """Why a Logon is refused: text of the Logout, empty for a silent close; None when it is welcome."""
         if self.venue.now() < self.refuse_until:
             self.count("logons refused")
-            return "Logon not accepted at this time" if self.refuse_how == "logout" else ""
+            return self.refuse_text if self.refuse_how == "logout" else ""
         peer = self.peers.get(sender)
         if peer and peer.session:
             self.count("duplicate identity")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
+VERSIONS = {"1.3": ssl.TLSVersion.TLSv1_3, "1.2": ssl.TLSVersion.TLSv1_2}
 CA, CERTIFICATE, KEY = "ca.pem", "server.pem", "server.key"
 
 
@@ -95,11 +96,11 @@ def _write(directory: Path, names: list[str], days: int) -> None:
     (directory / CA).write_bytes(ca.public_bytes(pem))
 
 
-def server_context(directory: str | Path) -> ssl.SSLContext:
-    """A server's TLS 1.3 context from the files of `make`."""
+def server_context(directory: str | Path, version: str = "1.3") -> ssl.SSLContext:
+    """A server's context of one TLS version (1.3 or 1.2) from the files of `make`."""
     directory = Path(directory)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.minimum_version = context.maximum_version = VERSIONS[version]
     try:
         context.load_cert_chain(directory / CERTIFICATE, directory / KEY)
     except (OSError, ssl.SSLError) as error:

@@ -1,6 +1,6 @@
 """Commands that switch the venue to forms its documentation does not promise."""
 
-from kfix_md.simulator import wire
+from kfix_md.simulator import habits, wire
 from kfix_md.simulator.commands import Commands, Request, command
 from kfix_md.simulator.listing import BAD_ROWS
 
@@ -10,11 +10,19 @@ SELECTION = {"cmd", "symbol", "service", "level"}
 
 @command
 def vary(commands: Commands, request: Request) -> None:
-    """Write a `symbol` (or "*") in another form from now on; other keys are switches of `Dialect`.
+    """Write a `symbol` (or "*") in another form from now on; other keys are switches of `Dialect` and of `habits`.
 
-    The listeners get a fresh W. With "*", instruments that are listed later get the form as well.
+    The listeners get a fresh W. With "*", instruments that are listed later get the form as well. The switches of
+    `habits` are the venue's and need no symbol.
     """
     switches = {key: value for key, value in request.items() if key not in SELECTION}
+    venue = commands.venue
+    habits.change(venue.config, {key: switches.pop(key) for key in list(switches) if key in habits.SWITCHES})
+    for service in venue.services.values():
+        for session in service.sessions:
+            session.time_decimals(venue.config.time_decimals)
+    if not switches:
+        return
     lines = commands.lines(request)
     for service, line in lines:
         line.speak(line.dialect.changed(**switches))

@@ -11,7 +11,7 @@ from typing import Any
 
 from kfix_md.errors import UsageError
 from kfix_md.services import PORT_BASE, SERVICES
-from kfix_md.simulator import catalogue, listing, requests, rollover, tls, wire
+from kfix_md.simulator import catalogue, habits, listing, requests, rollover, tls, wire
 from kfix_md.simulator.book import Instrument
 from kfix_md.simulator.capture import CaptureLine, Player, read
 from kfix_md.simulator.dialect import Dialect
@@ -41,11 +41,19 @@ class Config:
     speed: float = 1.0  # of captures; 0: as fast as it goes
     rendered: int = 0  # steps of a pre-rendered market for each symbol; 0: a live one
     tls_dir: Path | None = None  # None: no TLS
+    tls: str = "1.3"  # the only version, 1.3 or 1.2
+    dead_host: str = ""  # an address where TCP and TLS succeed and no Logon is answered
     names: list[str] = field(default_factory=list)
     control: Path | None = None
     l3_rule: str = "order"  # what 5041 covers on L3: order or level
-    vary: dict[str, str] = field(default_factory=dict)  # switches of `Dialect`, for every symbol
-    replay: str = "replay"  # answer to ResendRequests: replay, gapfill, mixed or ignore
+    vary: dict[str, str] = field(default_factory=dict)  # switches of `Dialect` (for every symbol) and `habits`
+    replay: str = "replay"  # answer to ResendRequests, see `habits.ANSWERS`
+    chunk: int = 20  # messages that answer one ResendRequest when `replay` is chunks
+    logon_echo: str = ""  # the client's answer to our Logon 141=Y gets a Logon: with the next 34, or with one
+    on_logout: str = "close"  # the client's Logout: confirmed and closed, confirmed and left open, ignored
+    after_logout: str = "close"  # our own Logout: then nothing, data as before, or an open connection
+    linger: int = 30  # seconds that a connection stays open after a Logout where it does
+    time_decimals: int = 3  # of tag 52
     history: int = 100_000  # messages kept for resends, per session
     versions: int = 2_000_000  # book changes kept for the truth, shared by all symbols
     fragment: int = 500  # instruments in one 35=y
@@ -71,6 +79,7 @@ class Venue:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        habits.change(config, {name: value for name, value in config.vary.items() if name in habits.SWITCHES})
         self.services = {name: Service(self, name) for name in SERVICES}
         self.trading_status = 2
         self.started_ns = time.time_ns()
@@ -192,7 +201,7 @@ class Venue:
         context = None
         if self.config.tls_dir:
             tls.make(self.config.tls_dir, self.config.names)
-            context = tls.server_context(self.config.tls_dir)
+            context = tls.server_context(self.config.tls_dir, self.config.tls)
         try:
             for service in self.services.values():
                 base = self.config.port_base
