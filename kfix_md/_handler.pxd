@@ -21,7 +21,7 @@ cdef class Handler(Symbols):
     cdef readonly Sequence sequence
     cdef public object session
     cdef JournalWriter journal
-    cdef public bint fast           # W and X in order need no word of the session
+    cdef bint direct                # W and X in order are applied without asking the session
     cdef public int64_t last_recv_ns
     cdef public int64_t last_sending_ns     # 52 of the last message, for the clock offset
     cdef public int64_t sending_time_limit_ns

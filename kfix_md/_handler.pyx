@@ -21,6 +21,7 @@ from kfix_md.journal.records cimport REC_FRAME
 from kfix_md.journal.writer cimport JournalWriter
 from kfix_md.session.sequence cimport Sequence
 from kfix_md.shm.writer cimport SegmentWriter
+from kfix_md._state cimport *
 from kfix_md._stream cimport PADDING, Stream
 from kfix_md._symbols cimport ANY_REQ_ID, BURST, Slot, Symbols
 
@@ -75,7 +76,7 @@ cdef inline bint in_order(Handler self, Header* h, int64_t recv_ns) noexcept:
     # a W or X that needs no word of the session
     if h.msg_type != c'X' and h.msg_type != c'W':
         return False
-    if not self.fast or h.poss_dup or h.poss_resend or h.seq < 0 or h.seq != self.sequence.expected:
+    if not self.direct or h.poss_dup or h.poss_resend or h.seq < 0 or h.seq != self.sequence.expected:
         return False
     cdef int64_t off = recv_ns - h.sending_ns
     if self.sending_time_limit_ns > 0 and (
@@ -122,12 +123,10 @@ cdef inline bint wanted(Slot* s, MDMessage* m) noexcept:
 
 cdef inline uint16_t apply(Handler self, Slot* s, Book book, Header* h, MDMessage* m, int64_t recv_ns,
                            uint16_t flags) noexcept:
-    # `top.spare` keeps the state before the message, so that the caller sees a change
     cdef MDEntry* e = self.codec.entries
     cdef int32_t trades = count_trades(e, m.n)
     self.counters.entries += m.n
     self.counters.repeated_tags += m.repeated_tags
-    s.top.spare = s.top.state
     s.top.seq = h.seq
     s.top.recv_ns = recv_ns
     s.top.updates += 1
@@ -142,16 +141,14 @@ cdef inline uint16_t apply(Handler self, Slot* s, Book book, Header* h, MDMessag
         if book.apply_entries(e, m.n) == BOOK_OK:
             flags |= verify(self, s, book, m)
         else:
-            s.synced = 0
-            s.top.state = STATE_STALE
-            s.top.cause = CAUSE_OVERFLOW
+            fault(s, EVENT_MALFORMED, CAUSE_OVERFLOW)
         if self.n_slots > FEW_SYMBOLS:
             note_ends(s, book)
     elif m.has_crc:
         flags |= MSG_HAS_CRC
-    if s.synced and s.top.state <= STATE_EMPTY:
-        s.top.state = self.settled(s, book) if s.halted or book.sides[0].n == 0 else STATE_LIVE
-    if s.top.state != STATE_LIVE and s.top.state != STATE_EMPTY:
+    if s.synced:
+        settle(self, s, book, EVENT_APPLIED)
+    if not trusted(s.top.state):
         flags |= MSG_BAD_BOOK
     if self.n_pending == BURST:
         self.publish_slot(s, book)
@@ -177,17 +174,29 @@ cdef inline uint16_t verify(Handler self, Slot* s, Book book, MDMessage* m) noex
             else:
                 self.counters.crc_failed += 1
                 s.top.crc_failed += 1
-                s.synced = 0
-                s.top.state = STATE_CRC_FAIL
-                s.top.cause = CAUSE_CRC
+                fault(s, EVENT_CRC_FAILED, CAUSE_CRC)
                 return flags
     if crossed(book):
         self.counters.crossed += 1
         if not flags & MSG_CRC_OK:
-            s.synced = 0
-            s.top.state = STATE_CRC_FAIL
-            s.top.cause = CAUSE_CROSSED
+            fault(s, EVENT_CROSSED, CAUSE_CROSSED)
     return flags
+
+
+cdef inline void fault(Slot* s, int event, int cause) noexcept:
+    # the book is void until its next snapshot
+    s.synced = 0
+    s.top.state = next_state(event, s.top.state)
+    s.top.cause = cause
+
+
+cdef inline void settle(Handler self, Slot* s, Book book, int event) noexcept:
+    cdef int state = next_state(event, s.top.state)
+    if state == STATE_SOUND:
+        # nearly always: two-sided, traded, no gap
+        state = (self.own_state(s, book) if s.halted | s.unproven | self.gap_open or book.sides[0].n == 0
+                 else STATE_LIVE)
+    s.top.state = state
 
 
 cdef inline bint check_crc(Handler self, Book book, uint32_t crc) noexcept:
@@ -254,7 +263,7 @@ cdef class Handler(Symbols):
         self.sending_time_limit_ns = 120 * 1000000000
         if session is None:
             self.following = True
-            self.fast = True
+            self.direct = True
             self.sending_time_limit_ns = 0
             self.session = Follower(self)
         elif getattr(session, "sequence", None) is not None:
@@ -372,6 +381,7 @@ cdef class Handler(Symbols):
         cdef MDMessage m
         cdef Slot* s
         cdef int32_t row
+        cdef uint8_t before
         cdef int error = decode(self, h, end, &m, &row)
         self.counters.market_data += 1
         if error != MD_OK or row < 0:
@@ -383,9 +393,10 @@ cdef class Handler(Symbols):
         if s.level == 0 or self.books[row] is None:
             self.make_book(row, self.level_seen(m.n))
             s = &self.slots[row]
+        before = s.top.state
         flags = apply(self, s, <Book>self.books[row], h, &m, recv_ns, flags)
-        if s.top.state != s.top.spare:
-            self.set_state(row, s.top.state, s.top.cause)
+        if s.top.state != before:
+            self.changed(row)
         if self.collect:
             self.collect_ticks(row, h, &m, recv_ns, flags)
         self.burst += 1
@@ -407,7 +418,7 @@ cdef class Handler(Symbols):
                 self.complain(h, error, recv_ns)
             if m.symbol.n == 0:
                 # some book has missed a message, and nobody can say which
-                self.void_books(STATE_STALE, CAUSE_MALFORMED)
+                self.void_books(EVENT_MALFORMED, CAUSE_MALFORMED)
             else:
                 self.counters.unknown_symbol += 1
             return flags | MSG_IGNORED
@@ -419,9 +430,8 @@ cdef class Handler(Symbols):
         self.counters.malformed += 1
         s.top.seq = h.seq
         s.top.recv_ns = recv_ns
-        s.synced = 0
         self.complain(h, error, recv_ns)
-        self.set_state(row, STATE_STALE, cause_of(error))
+        self.happen(row, EVENT_MALFORMED, cause_of(error))
         return flags | MSG_IGNORED | MSG_BAD_BOOK
 
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1:
@@ -443,10 +453,12 @@ cdef class Handler(Symbols):
         self.counters.snapshots += 1
         book.clear_book()
         s.synced = 1
-        s.top.cause = CAUSE_NONE
-        # with a session a gap is open until the session says that it is closed
-        if s.top.state != STATE_GAP or self.following:
-            s.top.state = STATE_LIVE
+        s.unproven = 0
+        if not self.gap_open:
+            s.top.cause = CAUSE_NONE
+        elif s.top.state != STATE_GAP:
+            s.top.cause = CAUSE_LOST
+        settle(self, s, book, EVENT_SNAPSHOT)
 
     cdef int tell_rules_apart(self, Book book, uint32_t crc) noexcept:
         # L3 under "auto": the first message on which the two rules differ decides for the whole feed
@@ -531,6 +543,19 @@ cdef class Handler(Symbols):
             told(self.checksum)
 
     # ---- what Python sees ----
+
+    @property
+    def fast(self):
+        """Whether W and X in order are applied without asking the session, which sets it: it is logged on, and no
+        message is missing. Set to True, books that were kept in GAP are whole again; while it is False none is LIVE."""
+        return self.direct
+
+    @fast.setter
+    def fast(self, bint on):
+        self.direct = on
+        self.gap_open = not on
+        if on:
+            self.close_gap()
 
     @property
     def checksum(self):

@@ -27,6 +27,7 @@ cdef struct Slot:               # one symbol of this stream: three cache lines
     uint8_t level               # 2, 3, or 0 while it is not known
     uint8_t pending             # to be published at the next pause
     uint8_t silent              # another handler's copy is the published one
+    uint8_t unproven            # 5041 fails under every known rule
     TopOfBook top
     const void* ends[6]         # behind the best of the book's arrays, see kfix_prefetch_book
     char req_id[REQ_ID_BYTES]
@@ -48,11 +49,13 @@ cdef class Symbols(Stream):
     cdef int32_t* table
     cdef uint32_t mask
     cdef list books, names
+    cdef bint gap_open              # messages of the session are missing: no book is LIVE
 
     cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept
     cdef int _define_row(self, bytes symbol, bytes price, bytes qty) except -1
     cdef int _more_slots(self, int32_t capacity) except -1
     cdef void ask_next(self, const char* symbol) noexcept
-    cdef int set_state(self, int32_t row, int state, int cause) except -1
+    cdef int happen(self, int32_t row, int event, int cause) except -1
+    cdef int changed(self, int32_t row) except -1
     cdef void publish_slot(self, Slot* s, Book book) noexcept
-    cdef int settled(self, Slot* s, Book book) noexcept
+    cdef int own_state(self, Slot* s, Book book) noexcept

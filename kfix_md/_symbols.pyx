@@ -12,6 +12,7 @@ from posix.stdlib cimport posix_memalign
 from kfix_md._book cimport CRC_DEPTH, Book, L2Book
 from kfix_md._book_l3 cimport L3Book
 from kfix_md._entry cimport *
+from kfix_md._state cimport *
 from kfix_md._stream cimport PADDING, Stream
 
 from kfix_md._entry import Cause, State
@@ -32,7 +33,13 @@ cdef enum:
 
 assert sizeof(Slot) == 3 * LINE
 
-_KEEPS_BOOK = {State.GAP, State.STALE, State.HALTED, State.LIVE, State.EMPTY}
+# what mark() means by a state
+_MARKS = {
+    State.INIT: EVENT_UNSUBSCRIBE, State.SYNCING: EVENT_LOST, State.LIVE: EVENT_RESUME, State.EMPTY: EVENT_RESUME,
+    State.GAP: EVENT_GAP_OPENED, State.CRC_FAIL: EVENT_CRC_FAILED, State.STALE: EVENT_DOUBTED,
+    State.HALTED: EVENT_HALT, State.ROLLOVER: EVENT_ROLLOVER, State.DOWN: EVENT_DISCONNECT,
+    State.UNVERIFIED: EVENT_RULE_UNKNOWN,
+}
 
 
 cdef struct Key:        # a symbol's first and last eight bytes: all of one that has at most sixteen
@@ -157,7 +164,7 @@ cdef class Symbols(Stream):
             self.books[row] = None
             if s.shm_slot >= 0:
                 self.make_book(row, s.level)
-            self.set_state(row, STATE_SYNCING, CAUSE_PRECISION)
+            self.happen(row, EVENT_REDEFINE, CAUSE_PRECISION)
         return row
 
     def define_listed(self, parsed):
@@ -267,14 +274,14 @@ cdef class Symbols(Stream):
         if self.books[row] is None and self.level:
             self.make_book(row, 0)
         cause = s.top.cause if s.top.state != STATE_INIT else CAUSE_NONE
-        self.set_state(row, STATE_SYNCING, cause)
+        self.happen(row, EVENT_SUBSCRIBE, cause)
 
     def unsubscribe(self, symbol, cause=Cause.UNSUBSCRIBED):
         """Apply nothing more to the symbol's book: whatever still comes is late."""
         cdef int32_t row = self.row_of(symbol)
         self.slots[row].req_n = NO_REQ_ID
         self.slots[row].synced = 0
-        self.set_state(row, STATE_INIT, cause)
+        self.happen(row, EVENT_UNSUBSCRIBE, cause)
 
     def mark(self, symbol, state, cause=Cause.NONE):
         """Set the state of one book (of all with symbol None) from outside.
@@ -283,50 +290,67 @@ cdef class Symbols(Stream):
         voids it until the next snapshot.
         """
         cdef int32_t row
-        state = State(state)
+        cdef int event = _MARKS[State(state)]
         rows = range(self.n_slots) if symbol is None else [self.row_of(symbol)]
         for row in rows:
-            self._mark(row, state, cause)
+            self._mark(row, event, cause)
 
-    def _mark(self, int32_t row, state, cause):
+    def _mark(self, int32_t row, int event, cause):
         cdef Slot* s = &self.slots[row]
-        if state == State.HALTED:
+        if event == EVENT_HALT:
             s.halted = 1
-        elif state == State.LIVE:
+        elif event == EVENT_RESUME:
             s.halted = 0
-        if state not in _KEEPS_BOOK:
-            s.synced = 0
-        elif state in (State.LIVE, State.EMPTY):
-            if not s.synced:
-                return
-            state = self.settled(s, <Book>self.books[row])
-        elif not s.synced and state != State.HALTED:
-            return      # what is already worse stays so
-        if s.top.state != STATE_INIT or state in (State.SYNCING, State.HALTED, State.DOWN):
-            self.set_state(row, state, cause)
+        elif event == EVENT_RULE_UNKNOWN:
+            s.unproven = 1
+        if s.synced or event not in (EVENT_RESUME, EVENT_DOUBTED, EVENT_GAP_OPENED, EVENT_RULE_UNKNOWN):
+            if s.top.state != STATE_INIT or next_state(event, STATE_INIT) != STATE_INIT:
+                self.happen(row, event, cause)
+        elif event == EVENT_RESUME and s.top.state == STATE_HALTED:
+            self.happen(row, EVENT_LOST, CAUSE_STATUS)      # traded again, and without a snapshot
 
-    def void_books(self, int state, int cause):
+    def close_gap(self):
+        """No message of the session is missing any more: books that were kept in GAP are whole again."""
+        cdef int32_t row
+        self.gap_open = False
+        for row in range(self.n_slots):
+            if self.slots[row].top.state == STATE_GAP and self.slots[row].synced:
+                self.happen(row, EVENT_GAP_CLOSED, CAUSE_NONE)
+
+    def void_books(self, int event, int cause):
         """Trust no book that holds a snapshot until its next one."""
         cdef int32_t row
         for row in range(self.n_slots):
             if self.slots[row].synced:
                 self.slots[row].synced = 0
-                self.set_state(row, state, cause)
+                self.happen(row, event, cause)
 
-    cdef int settled(self, Slot* s, Book book) noexcept:
+    cdef int own_state(self, Slot* s, Book book) noexcept:
+        # of a book that holds its snapshot and every message since
+        if self.gap_open:
+            return STATE_GAP
         if s.halted:
             return STATE_HALTED
+        if s.unproven:
+            return STATE_UNVERIFIED
         return STATE_EMPTY if book.sides[0].n == 0 and book.sides[1].n == 0 else STATE_LIVE
 
-    cdef int set_state(self, int32_t row, int state, int cause) except -1:
+    cdef int happen(self, int32_t row, int event, int cause) except -1:
+        # an event from outside the market data: the new state is published and reported, also when it is the same
         cdef Slot* s = &self.slots[row]
-        s.top.state = state
+        cdef int state = next_state(event, s.top.state)
+        if voids_book(event):
+            s.synced = 0
+        s.top.state = self.own_state(s, <Book>self.books[row]) if state == STATE_SOUND else state
         s.top.cause = cause
-        s.top.spare = state
+        return self.changed(row)
+
+    cdef int changed(self, int32_t row) except -1:
+        cdef Slot* s = &self.slots[row]
         if self.books[row] is not None:
             self.publish_slot(s, <Book>self.books[row])
         if self.listener is not None:
-            self.listener.on_book(self.names[row], State(state), Cause(cause), s.top.seq, s.top.recv_ns)
+            self.listener.on_book(self.names[row], State(s.top.state), Cause(s.top.cause), s.top.seq, s.top.recv_ns)
         return 0
 
     # ---- books and their publication ----

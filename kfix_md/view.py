@@ -6,12 +6,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from kfix_md._entry import Cause, State
+from kfix_md._state import is_trusted
 from kfix_md.errors import NotLive
 
 if TYPE_CHECKING:
     from kfix_md._handler import Handler
-
-TRUSTED = (State.LIVE, State.EMPTY)
 
 
 class BookView:
@@ -52,7 +51,7 @@ class BookView:
         With price="int" the values are exact ints in the instrument's precision, None for a missing side.
         """
         state, cause = self._handler.book_state(self.symbol)[:2]
-        if state not in TRUSTED and not allow_stale:
+        if not is_trusted(state) and not allow_stale:
             raise NotLive(self.symbol, state, cause)
         book = self._handler.book(self.symbol)
         exact = (None,) * 4 if book is None else book.top()
@@ -97,7 +96,7 @@ class BookView:
         """
         state, cause = self._handler.book_state(self.symbol)[:2]
         book = self._handler.book(self.symbol)
-        if book is None or (state not in TRUSTED and not allow_stale):
+        if book is None or (not is_trusted(state) and not allow_stale):
             raise NotLive(self.symbol, state, cause)
         return book.depth(n, price)
 

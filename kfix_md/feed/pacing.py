@@ -6,14 +6,9 @@ import random
 from dataclasses import dataclass, field
 from enum import Enum
 
-from kfix_md._entry import Cause, State
+from kfix_md._entry import Cause
 
 SECOND = 1_000_000_000
-
-
-def trusted(state: State) -> bool:
-    """True when the prices of a book in this state can be used."""
-    return state in (State.LIVE, State.EMPTY)
 
 
 @dataclass(frozen=True, slots=True)

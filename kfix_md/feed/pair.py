@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kfix_md._entry import State
-from kfix_md.feed.pacing import SECOND, trusted
+from kfix_md._state import is_trusted
+from kfix_md.feed.pacing import SECOND
 from kfix_md.feed.service import Service
 
 MUTE_NS = 2 * SECOND  # a session that receives nothing for so long while its twin does is not published
@@ -33,10 +34,10 @@ class Pair:
             self._served[symbol] = service
             service.handler.serve(symbol, True)
         serving = self.served(symbol)
-        if service is serving and not trusted(state):
-            good = (other for other in self.services if trusted(other.state_of(symbol)))
+        if service is serving and not is_trusted(state):
+            good = (other for other in self.services if is_trusted(other.state_of(symbol)))
             self._switch(symbol, next(good, serving))
-        elif service is not serving and trusted(state) and not trusted(serving.state_of(symbol)):
+        elif service is not serving and is_trusted(state) and not is_trusted(serving.state_of(symbol)):
             self._switch(symbol, service)
 
     def tick(self, now_ns: int) -> None:
@@ -46,7 +47,7 @@ class Pair:
         if now_ns - received[id(best)] > MUTE_NS:
             return
         for symbol, serving in list(self._served.items()):
-            if received[id(best)] - received[id(serving)] > MUTE_NS and trusted(best.state_of(symbol)):
+            if received[id(best)] - received[id(serving)] > MUTE_NS and is_trusted(best.state_of(symbol)):
                 self._switch(symbol, best)
 
     def _switch(self, symbol: str, to: Service) -> None:

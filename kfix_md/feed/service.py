@@ -13,9 +13,10 @@ from typing import Any
 
 from kfix_md._entry import Cause, State
 from kfix_md._handler import Handler
+from kfix_md._state import TRUSTED, is_trusted
 from kfix_md.config import ServiceSection
 from kfix_md.feed.event_log import log_event
-from kfix_md.feed.pacing import SECOND, Pace, trusted
+from kfix_md.feed.pacing import SECOND, Pace
 from kfix_md.feed.settings import session_config, subscription_spec
 from kfix_md.feed.subscriptions import FAULTS, LASTING, Subscriptions
 from kfix_md.session import Application, Close, Session, SessionState
@@ -228,7 +229,7 @@ class Service(Application):
         self.verified_ns = now_ns
         self.session.books_verified(now_ns)
         self.event({"type": "verified"})
-        live = self.states[State.LIVE] + self.states[State.EMPTY]
+        live = sum(self.states[state] for state in TRUSTED)
         self._report_unverified()
         self.log.info("all books good: %d books live after %.3f s", live, took)
 
@@ -272,12 +273,7 @@ class Service(Application):
             self.handler.mark(sub.symbol, State.GAP, cause_of(cause))
 
     def on_gap_closed(self) -> None:
-        """Every missing message was replayed and applied: the books are complete again."""
-        if self._resync is not None:  # messages were lost earlier; snapshots will follow
-            return
-        for sub in self.subs.all.values():
-            if self._state_of.get(sub.symbol) is State.GAP:
-                self.handler.mark(sub.symbol, State.LIVE, Cause.NONE)
+        """Every missing message was replayed and applied: the handler's `fast` switch has ended GAP of its books."""
 
     def on_lost(self, first: int, last: int, cause: str) -> None:
         """Messages are lost for good: request new snapshots for every book, once the gap is closed."""
@@ -326,7 +322,7 @@ class Service(Application):
 
     def _gap_of_book(self, symbol: str, state: State, cause: Cause, seq: int, now_ns: int) -> None:
         """A book that has to be subscribed again is a gap of its own, until it is followed again."""
-        followed = trusted(state) or state is State.UNVERIFIED
+        followed = is_trusted(state) or state is State.UNVERIFIED
         if followed and symbol in self._book_gaps:
             gap = self._book_gaps.pop(symbol)
             self._heal(gap, "snapshot", now_ns)

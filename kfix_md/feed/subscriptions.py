@@ -14,9 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 from kfix_md._entry import Cause, State
+from kfix_md._state import is_trusted
 from kfix_md.feed.left_out import SYMBOL_ERRORS, LeftOut
 from kfix_md.feed.listing import Listing, Log, Send
-from kfix_md.feed.pacing import SECOND, Counters, Pace, Phase, Subscription, SubscriptionSpec, trusted
+from kfix_md.feed.pacing import SECOND, Counters, Pace, Phase, Subscription, SubscriptionSpec
 from kfix_md.feed.request_queue import Books, RequestQueue
 from kfix_md.feed.requests import Fields, Requests
 from kfix_md.feed.symbols import Selection
@@ -142,7 +143,7 @@ class Subscriptions:
         sub = self.all.get(symbol)
         if sub is None or not self._ready:
             return
-        if trusted(state) or state in (State.HALTED, State.UNVERIFIED):
+        if is_trusted(state) or state in (State.HALTED, State.UNVERIFIED):
             if sub.phase is Phase.REQUESTED:
                 sub.phase, sub.live_ns, sub.due_ns = Phase.ACTIVE, now_ns, 0
                 self.left_out.discard(symbol)

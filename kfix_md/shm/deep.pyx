@@ -10,8 +10,9 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from kfix_md._state cimport trusted
 from kfix_md.shm.reader cimport wants_int
-from kfix_md.shm.segment cimport TEN, trusted
+from kfix_md.shm.segment cimport TEN
 from kfix_md.shm.writer cimport (
     KFIX_LEVELS_CUT, KFIX_ORDERS_CUT, kfix_get, kfix_get_many, kfix_load, kfix_load32, kfix_load_acquire,
     kfix_read_begin, kfix_read_end,

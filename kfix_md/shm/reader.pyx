@@ -11,7 +11,8 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport NAN
 from posix.unistd cimport usleep
 
-from kfix_md.shm.segment cimport TEN, cause_of, put_floats, state_of, trusted
+from kfix_md._state cimport trusted
+from kfix_md.shm.segment cimport TEN, cause_of, put_floats, state_of
 from kfix_md.shm.writer cimport (
     KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_WAKE_BOOK, kfix_futex_wait, kfix_get, kfix_load32, kfix_load_acquire,
     kfix_now, kfix_pause, kfix_read_begin, kfix_read_end,

@@ -10,7 +10,6 @@ cdef tuple CAUSES
 
 cdef object state_of(int code)
 cdef object cause_of(int code)
-cdef bint trusted(int state) noexcept nogil
 cdef void put_floats(kfix_top* t, double* bid, double* bid_qty, double* ask, double* ask_qty) noexcept nogil
 
 

@@ -18,7 +18,7 @@ from libc.string cimport memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, mmap, munmap
 from posix.unistd cimport usleep
 
-from kfix_md._entry cimport STATE_EMPTY, STATE_LIVE
+from kfix_md._state cimport trusted
 from kfix_md.shm.writer cimport (
     KFIX_CLOSED, KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LAYOUT, KFIX_MAGIC, KFIX_OPEN, KFIX_WAKE_FEED,
     kfix_counter, kfix_futex_wait, kfix_futex_wait_any, kfix_get, kfix_load, kfix_load32, kfix_now, kfix_now_coarse,
@@ -45,10 +45,6 @@ cdef object state_of(int code):
 
 cdef object cause_of(int code):
     return CAUSES[code] if 0 <= code < len(CAUSES) else Cause.NONE
-
-
-cdef bint trusted(int state) noexcept nogil:
-    return state == STATE_LIVE or state == STATE_EMPTY
 
 
 cdef class Segment:

@@ -20,7 +20,8 @@ from libc.errno cimport errno, ENOSPC
 from posix.fcntl cimport posix_fallocate
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
-from kfix_md._entry cimport FAR_BITS, STATE_EMPTY, STATE_LIVE, BookSide, MDEntry, Order, OrderSlab, TopOfBook
+from kfix_md._entry cimport FAR_BITS, BookSide, MDEntry, Order, OrderSlab, TopOfBook
+from kfix_md._state cimport trusted
 
 LAYOUT = KFIX_LAYOUT
 MAGIC = KFIX_MAGIC
@@ -39,10 +40,6 @@ assert sizeof(kfix_order) == sizeof(Order)
 
 
 # ---- the hot calls: no Python, no system call as long as nobody sleeps and no order block grows ----
-
-cdef inline bint trusted(uint8_t state) noexcept nogil:
-    return state == STATE_LIVE or state == STATE_EMPTY
-
 
 cdef inline kfix_side arrays(BookSide* side) noexcept nogil:
     cdef kfix_side levels
