@@ -20,6 +20,7 @@ TICK_S = 0.02
 CALM_TICK_S = 0.1  # while nothing is due: ticks are the cost of an idle feed
 LOGOUT_PATIENCE_S = 1.0
 CLOSE_S = 0.7  # an orderly close may take so long, then the connection is aborted
+LONG_PAUSE_S, LONGEST_PAUSE_S = 60.0, 600.0  # between attempts after a rejection for identity
 ABORT_S = 0.2  # and so long may the engine take to report that
 QUICK_LOGON_S = 3.0  # for the Logon reply when another address may answer
 _TCP_CLOSE = 7  # tcp_info.tcpi_state
@@ -31,11 +32,11 @@ class Backoff:
 
     def __init__(self, longest_s: float, rng: random.Random | None = None) -> None:
         self._longest, self._rng = longest_s, rng or random.Random()
-        self._failures = 0
+        self._failures = self._rejections = 0
 
     def success(self) -> None:
         """Logged on for a while: the next attempt after a loss is immediate again."""
-        self._failures = 0
+        self._failures = self._rejections = 0
 
     def next(self, retry: str) -> float:
         """Seconds to wait; `retry` is the session's advice: rollover, backoff or long."""
@@ -43,8 +44,12 @@ class Backoff:
         jitter = self._rng.uniform(0.75, 1.25)
         if retry == "rollover":  # quickly at first, then about every 2 s
             return min(0.25 * 2.0 ** min(self._failures - 1, 10), 2.0) * jitter
+        if retry == "long":  # identity, limits, blocks: haste only makes it worse
+            self._rejections += 1
+            longest = max(LONG_PAUSE_S, self._longest)
+            return min(longest * 2.0 ** min(self._rejections - 1, 10), max(LONGEST_PAUSE_S, longest)) * jitter
         delay = 0.05 if self._failures == 1 else min(0.2 * 2.0 ** min(self._failures - 2, 20), self._longest)
-        return (max(delay, self._longest) if retry == "long" else delay) * jitter
+        return delay * jitter
 
 
 class _Protocol(asyncio.BufferedProtocol):

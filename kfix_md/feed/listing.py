@@ -45,7 +45,7 @@ class Listing:
         self._waiting: list[ListChange] = []  # of lists that are whole while others are not
         self._failures = 0
         self._given_up: set[str] = set()  # extra lists that the venue does not have, in this connection
-        self._table = SymbolTable(())
+        self._table, self._unlisted = SymbolTable(), SymbolTable()
 
     # ---- what is known ----------------------------------------------------------------------------
 
@@ -63,12 +63,15 @@ class Listing:
         """Symbols that may be subscribed, sorted."""
         return sorted({symbol for each in self._lists.values() for symbol in each.listed()})
 
-    def select(self, patterns: Sequence[str]) -> Selection:
-        """What the patterns select; a name that is known but not listed becomes a warning."""
-        listed = self.listed()
-        if listed != self._table.symbols:
-            self._table = SymbolTable(listed)
-        selection = self._table.select(patterns)
+    def select(self, patterns: Sequence[str], near: bool = True) -> Selection:
+        """What the patterns select; a name that is known but not listed becomes a warning.
+
+        `near`: name similar symbols for each that is unknown.
+        """
+        self._table.update(self.listed())
+        selection = self._table.select(patterns, near)
+        if selection.unknown:
+            self._unlisted.update(symbol for symbol, row in self.known.items() if not row.status.listed)
         for name in list(selection.unknown):
             reason = self._why_not_listed(name)
             if reason:
@@ -77,12 +80,11 @@ class Listing:
         return selection
 
     def _why_not_listed(self, name: str) -> str:
-        known = self.known
         try:
-            symbol = SymbolTable(known).resolve(name)
+            symbol = self._unlisted.resolve(name, near=False)
         except LookupError:
             return ""
-        return f"{symbol} is {known[symbol].status.name.lower()} at the venue: left out until it is listed"
+        return f"{symbol} is {self.known[symbol].status.name.lower()} at the venue: left out until it is listed"
 
     # ---- requests ---------------------------------------------------------------------------------
 

@@ -284,7 +284,7 @@ class Subscriptions:
         elif change.added or change.removed:
             for row in change.added:
                 self._log.info("new instrument %s", row.symbol)
-            self._follow(now_ns)
+            self._follow(now_ns, near=False)
 
     def _judge(self, selection: Selection) -> None:
         """Report what is wrong with the patterns, after every whole list."""
@@ -322,9 +322,9 @@ class Subscriptions:
             return False
         return True
 
-    def _follow(self, now_ns: int) -> Selection:
+    def _follow(self, now_ns: int, near: bool = True) -> Selection:
         """Subscribe what the patterns select and drop the rest."""
-        selection = self.listing.select(self.spec.patterns)
+        selection = self.listing.select(self.spec.patterns, near)
         known = self.listing.known
         for symbol in self.all.keys() - set(selection.symbols):
             self._drop(symbol, now_ns)

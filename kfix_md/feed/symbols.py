@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -51,6 +52,14 @@ def spellings(symbol: str) -> set[str]:
     return found
 
 
+def _plain(name: str) -> str:
+    """A name without separators, case and the old names of assets, to compare it with others."""
+    text = re.sub("[/_:-]", "", name.upper())
+    for new, old in _RENAMED.items():
+        text = text.replace(new, old)
+    return text
+
+
 @dataclass(slots=True)
 class Selection:
     """What the patterns of a configuration select."""
@@ -63,22 +72,34 @@ class Selection:
 class SymbolTable:
     """The instruments of one service, and every spelling that leads to them."""
 
-    def __init__(self, symbols: Iterable[str]) -> None:
-        self.symbols = sorted(set(symbols))
-        self._exact = frozenset(self.symbols)
+    def __init__(self, symbols: Iterable[str] = ()) -> None:
+        self.symbols: list[str] = []
+        self._exact: set[str] = set()
+        self._indexed: set[str] = set()
         self._spelled: dict[str, list[str]] = {}
         self._folded: dict[str, list[str]] = {}
+        self.update(symbols)
+
+    def update(self, symbols: Iterable[str]) -> None:
+        """Hold these symbols instead; only what differs costs time."""
+        fresh = set(symbols)
+        if fresh != self._exact:
+            self._exact, self.symbols = fresh, sorted(fresh)
 
     def _index(self) -> None:
-        # patterns and exact names do without it
-        if self._spelled or not self.symbols:
-            return
-        for symbol in self.symbols:
+        """Bring the spellings up to date; patterns and exact names do without them."""
+        for symbol in self._indexed - self._exact:
+            for text in spellings(symbol):
+                self._spelled[text].remove(symbol)
+                if symbol in self._folded[text.upper()]:
+                    self._folded[text.upper()].remove(symbol)
+        for symbol in sorted(self._exact - self._indexed):
             for text in spellings(symbol):
                 self._spelled.setdefault(text, []).append(symbol)
                 folded = self._folded.setdefault(text.upper(), [])
                 if symbol not in folded:
                     folded.append(symbol)
+        self._indexed = set(self._exact)
 
     def match(self, pattern: str) -> tuple[list[str], bool]:
         """(symbols that a pattern matches, True when that took ignoring case).
@@ -95,10 +116,11 @@ class SymbolTable:
             raise LookupError(f"pattern '{pattern}' matches none of {len(self.symbols)} instruments")
         return found, True
 
-    def resolve(self, name: str) -> str:
+    def resolve(self, name: str, near: bool = True) -> str:
         """The one symbol that a name or another spelling of it means.
 
-        Raises LookupError with near matches when there is none or more than one.
+        Raises LookupError when there is none or more than one; with near matches if `near`, which takes some 50 ms for
+        thousands of symbols.
         """
         if name in self._exact:
             return name
@@ -109,30 +131,28 @@ class SymbolTable:
         if len(found) == 1:
             return found[0]
         if found:
-            raise LookupError(f"'{name}' may mean {' or '.join(found)}; write which")
-        near = self.near(name)
-        raise LookupError(f"no instrument '{name}'" + (f"; near: {', '.join(near)}" if near else ""))
+            raise LookupError(f"'{name}' may mean {' or '.join(sorted(found))}; write which")
+        similar = self.near(name) if near else []
+        raise LookupError(f"no instrument '{name}'" + (f"; near: {', '.join(similar)}" if similar else ""))
 
     def near(self, name: str, n: int = 4) -> list[str]:
         """Symbols that look like `name`, best first."""
-        self._index()
-        name = name.upper()
-        core = max(name.replace("/", "_").split("_"), key=len)
-        close = difflib.get_close_matches(name, list(self._folded), n=3 * n, cutoff=0.6)
-        close += [text for text in self._folded if len(core) >= 6 and core in text]
-        found: list[str] = []
-        for spelling in close:
-            found += [symbol for symbol in self._folded[spelling] if symbol not in found]
-        return found[:n]
+        plain: dict[str, list[str]] = {}
+        for symbol in self.symbols:
+            plain.setdefault(_plain(symbol), []).append(symbol)
+        core = max(map(_plain, re.split("[/_:-]", name)), key=len)
+        close = difflib.get_close_matches(_plain(name), list(plain), n=n, cutoff=0.6)
+        close += [text for text in plain if len(core) >= 6 and core in text]
+        return list(dict.fromkeys(symbol for text in close for symbol in plain[text]))[:n]
 
-    def select(self, patterns: Sequence[str]) -> Selection:
+    def select(self, patterns: Sequence[str], near: bool = True) -> Selection:
         """Symbols that names and patterns select; an entry that begins with '!' removes its matches again."""
         selection = Selection()
         selected: dict[str, None] = {}
         for entry in patterns:
             text = entry.removeprefix("!")
             try:
-                found, folded = self.match(text) if is_pattern(text) else ([self.resolve(text)], False)
+                found, folded = self.match(text) if is_pattern(text) else ([self.resolve(text, near)], False)
             except LookupError as error:
                 if is_pattern(text):
                     selection.warnings.append(str(error))

@@ -35,7 +35,11 @@ def test_backoff_at_the_rollover_is_quick_for_as_long_as_it_takes():
 
 
 def test_credentials_that_are_refused_are_not_hurried():
-    assert Backoff(30.0, random.Random(1)).next("long") > 20
+    backoff = Backoff(30.0, random.Random(1))
+    waits = [backoff.next("long") for _ in range(8)]
+    assert 45 <= waits[0] <= 75 and 90 <= waits[1] <= 150 and 450 <= waits[-1] <= 750
+    backoff.success()
+    assert backoff.next("long") <= 75
 
 
 @pytest.mark.parametrize(

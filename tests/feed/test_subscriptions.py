@@ -8,7 +8,7 @@ import pytest
 
 from kfix_md._entry import Cause, State
 from kfix_md.errors import UsageError
-from kfix_md.feed import listing
+from kfix_md.feed import symbols
 from kfix_md.feed.pacing import SECOND, Pace, Phase, SubscriptionSpec
 from kfix_md.feed.subscriptions import Subscriptions
 
@@ -476,15 +476,18 @@ def test_an_extra_list_that_is_rejected_is_done_without(caplog):
     assert requested_types(venue) == ["ALL", "TS"]
 
 
-def test_the_table_of_symbols_is_built_once(monkeypatch):
-    built = []
-    table = listing.SymbolTable
-    monkeypatch.setattr(listing, "SymbolTable", lambda symbols: built.append(1) or table(symbols))
+def test_only_new_symbols_are_spelled_out(monkeypatch):
+    spelled = []
+    spellings = symbols.spellings
+    monkeypatch.setattr(symbols, "spellings", lambda symbol: spelled.append(symbol) or spellings(symbol))
     venue = Venue(["XBT/USD"], spot=False)
     venue.up("BTC/USD", "ETH/USD")
-    before = len(built)
+    assert spelled == ["BTC/USD", "ETH/USD"]
     for n in range(5):
         venue.list([("ETH/USD", n, 1)])  # an update that changes a precision
-    assert len(built) == before
     venue.list([("N/W", 1, 1)])
-    assert len(built) == before + 1
+    assert spelled == ["BTC/USD", "ETH/USD", "N/W"]
+    venue.list([("BTC/USD", 1, 6)])
+    assert not venue.subs.all
+    venue.list([("BTC/USD", 1, 1)])
+    assert list(venue.subs.all) == ["BTC/USD"]
