@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from recorder.catalog import Captures
 from recorder.process import Recorder, Settings
 from recorder.writer import Writer
 
-DAY = layout.to_date("2026-03-01")
+DAY = date(2026, 3, 1)
 HOUR = 3_600_000_000_000
 
 

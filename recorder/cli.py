@@ -1,4 +1,4 @@
-"""The commands over captures and journal: record, verify, report, journal, compact."""
+"""The commands over captures and journal: record, verify, report, compact, journal."""
 
 import json
 import logging
@@ -8,24 +8,28 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import files as journal_files
 
+if TYPE_CHECKING:
+    from recorder.catalog import Captures
+
 
 class _Place(click.Path):
-    """A directory, or the configuration file that says where it is, as `kfix record` takes it."""
+    """A directory, or the configuration file that names it, as `kfix record` takes it."""
 
-    def __init__(self, what: str):
+    def __init__(self, what: str) -> None:
         super().__init__(path_type=Path)
         self.what = what  # "journal" or "captures"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
+        path = Path(str(super().convert(value, param, ctx)))
         return _placed(path, self.what) if path.is_file() else path
 
 
@@ -35,17 +39,13 @@ def _placed(config: Path, what: str) -> Path:
 
     whole = load(str(config))
     parts: list[str | None] = [None] if whole.feed.processes == "one" else list(service_names(whole))
-    found = [getattr(Settings.load(str(config), part), what) for part in parts]
+    found: list[Path] = [getattr(Settings.load(str(config), part), what) for part in parts]
     if len(found) > 1:
         raise UsageError(f"{config} has one {what} a service, name its directory: {', '.join(map(str, found))}")
     return found[0]
 
 
 CAPTURES = click.argument("captures", type=_Place("captures"), metavar="CAPTURES|CONFIG")
-
-
-def _say(text: str) -> None:
-    click.echo(text)
 
 
 @click.command()
@@ -73,11 +73,12 @@ def record(config: Path, once: bool, service: str | None, as_json: bool) -> int:
 def _record(config: Path, service: str | None, once: bool, as_json: bool) -> None:
     from recorder.process import Recorder, Settings
 
-    settings, stopping = Settings.load(str(config), service), []  # type: ignore[var-annotated]
+    settings = Settings.load(str(config), service)
+    stopping: list[int] = []
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, frame: stopping.append(number))
     start = time.monotonic()
-    if not once and not _journal_comes(settings.journal, stopping):
+    if not once and not _wait_for_journal(settings.journal, stopping):
         return
     recorder = Recorder(settings, progress=_Progress())
     try:
@@ -91,31 +92,32 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> Non
             recorder.run(lambda: bool(stopping))
     finally:
         recorder.close()
-    told = {
+    totals = {
         "rows": recorder.rows,
         "flushes": recorder.flushes,
         "position": recorder.committed,
         "seconds": round(time.monotonic() - start, 3),
     }
-    _say(json.dumps(told) if as_json else f"{told['rows']} rows in {told['flushes']} flushes, {told['seconds']} s")
+    text = f"{totals['rows']} rows in {totals['flushes']} flushes, {totals['seconds']} s"
+    click.echo(json.dumps(totals) if as_json else text)
 
 
-def _journal_comes(journal: Path, stopping: list[int]) -> bool:
-    """Wait for the feed's first segment: both may be started at once. False when told to stop first."""
-    told = False
+def _wait_for_journal(journal: Path, stopping: list[int]) -> bool:
+    """Wait for the feed's first segment, since both may be started at once. False when a signal stops it first."""
+    logged = False
     while not (journal.is_dir() and journal_files.segments(journal)):
         if stopping:
             return False
-        if not told:
+        if not logged:
             logging.getLogger("kfix.record").info("no journal at %s yet: waiting for `kfix feed`", journal)
-            told = True
+            logged = True
         time.sleep(0.1)
     return True
 
 
 @contextmanager
 def _writing(captures: Path) -> Iterator[None]:
-    """A disk that is full or faulty, in one line."""
+    """Turns an OSError of a full or faulty disk into a CaptureError of one line."""
     try:
         yield
     except OSError as error:
@@ -126,21 +128,21 @@ def _writing(captures: Path) -> Iterator[None]:
 
 
 class _Progress:
-    """A line now and then while a backlog is worked off."""
+    """Prints a line each second while the recorder catches up with the journal."""
 
     def __init__(self) -> None:
         self.last, self.since, self.rows = 0.0, time.monotonic(), 0
 
-    def __call__(self, told: dict[str, Any]) -> None:
+    def __call__(self, progress: dict[str, Any]) -> None:
         now = time.monotonic()
-        behind = told["bytes_behind"]
-        if behind < 1 << 20 or now - self.last < 1:
+        backlog = progress["bytes_behind"]
+        if backlog < 1 << 20 or now - self.last < 1:
             return
-        rate = (told["rows"] - self.rows) / max(now - self.since, 1e-9)
-        self.last, self.since, self.rows = now, now, told["rows"]
+        rate = (progress["rows"] - self.rows) / max(now - self.since, 1e-9)
+        self.last, self.since, self.rows = now, now, progress["rows"]
         click.echo(
-            f"catching up: {told['rows']:,} rows, {rate:,.0f} a second, {behind / 1e6:,.0f} MB of journal "
-            f"in {told['segments_behind']} segments to go",
+            f"catching up: {progress['rows']:,} rows, {rate:,.0f} a second, {backlog / 1e6:,.0f} MB of journal "
+            f"in {progress['segments_behind']} segments to go",
             err=True,
         )
 
@@ -150,9 +152,12 @@ class _Progress:
 @click.option("--date", "day", default=None, help="Session date (YYYY-MM-DD); all without it.")
 @click.option("--json", "as_json", is_flag=True)
 def verify(captures: Path, day: str | None, as_json: bool) -> None:
-    """Rebuild every book from Parquet alone and check every message's CRC; exit 1 when the proof does not hold."""
+    """Rebuild every book from Parquet alone and check every checksum that was checked live.
+
+    Exit status: 0 the proof holds, 1 it does not or nothing was checked, 2 wrong usage.
+    """
     import recorder
-    from recorder.layout import to_date
+    from recorder.moments import to_date
     from recorder.verify import verify as prove
 
     start = time.monotonic()
@@ -161,37 +166,41 @@ def verify(captures: Path, day: str | None, as_json: bool) -> None:
     if wanted is not None and wanted not in cap.dates():
         raise UsageError(f"{captures} has no session date {day}; there are {_dates(cap)}")
     proof = prove(cap, wanted)
-    told = proof.summary() | {"seconds": round(time.monotonic() - start, 3)}
+    summary = proof.summary() | {"seconds": round(time.monotonic() - start, 3)}
     if as_json:
-        _say(json.dumps(told, indent=1))
+        click.echo(json.dumps(summary, indent=1))
     else:
-        _print_proof(told)
-    if not told["holds"]:
+        _print_proof(summary)
+    if not summary["holds"]:
         raise SystemExit(1)
 
 
-def _dates(captures: Any) -> str:
+def _dates(captures: "Captures") -> str:
     return ", ".join(map(str, captures.dates())) or "none"
 
 
-def _print_proof(told: dict[str, Any]) -> None:
-    _say(
-        f"{'symbol':24} {'level':5} {'messages':>10} {'rows':>11} {'CRC ok':>10} {'failed':>7} {'unproven':>9} "
-        f"{'s not covered':>14}"
+def _print_proof(summary: dict[str, Any]) -> None:
+    click.echo(
+        f"{'symbol':24} {'level':5} {'rule':6} {'messages':>10} {'rows':>11} {'CRC ok':>10} {'failed':>7} "
+        f"{'unproven':>9} {'s not covered':>14}"
     )
-    for row in told["symbols"]:
-        _say(
-            f"{row['symbol']:24} {row['level']:5} {row['messages']:>10,} {row['rows']:>11,} {row['ok']:>10,} "
-            f"{row['failed']:>7,} {row['unproven']:>9,} {row['seconds_not_covered']:>14,.3f}"
+    for row in summary["symbols"]:
+        click.echo(
+            f"{row['symbol']:24} {row['level']:5} {row['rule'] or '-':6} {row['messages']:>10,} {row['rows']:>11,} "
+            f"{row['ok']:>10,} {row['failed']:>7,} {row['unproven']:>9,} {row['seconds_not_covered']:>14,.3f}"
         )
-    for fault in told["faults"]:
-        _say(f"FAULT: {fault}")
-    if told["unproven"]:
-        _say(f"{told['unproven']:,} messages are unproven: before a snapshot, behind a wrong checksum or a loss (gaps)")
-    verdict = "the proof holds" if told["holds"] else "THE PROOF DOES NOT HOLD"
-    _say(
-        f"{verdict}: {told['messages']:,} messages, {told['rows']:,} rows, {told['ok']:,} of {told['checked']:,} CRCs "
-        f"match, {told['failed_live']:,} failed live, {told['gaps']} gaps, {told['seconds']} s"
+    if summary["unproven"]:
+        click.echo(
+            f"{summary['unproven']:,} messages are unproven: before the first snapshot, or between a checksum that "
+            "failed live or a loss of rows (see gaps) and the next one"
+        )
+    for reason in summary["why_not"]:
+        click.echo(f"FAULT: {reason}")
+    verdict = "the proof holds" if summary["holds"] else "THE PROOF DOES NOT HOLD"
+    click.echo(
+        f"{verdict}: {summary['messages']:,} messages, {summary['rows']:,} rows, {summary['ok']:,} of "
+        f"{summary['checked']:,} CRCs match, {summary['failed_live']:,} failed live, {summary['gaps']} gaps, "
+        f"{summary['seconds']} s"
     )
 
 
@@ -202,12 +211,12 @@ def _print_proof(told: dict[str, Any]) -> None:
 def report(captures: Path, day: str | None, output: Path | None) -> None:
     """Write one self-contained HTML page about a session date (the last one)."""
     import recorder
-    from recorder.layout import to_date
+    from recorder.moments import to_date
     from recorder.report import page
 
     cap = recorder.open(captures)
     dates = cap.dates()
-    wanted = to_date(day) if day else (dates or [None])[-1]
+    wanted: date | None = to_date(day) if day else dates[-1] if dates else None
     if wanted is None or wanted not in dates:
         raise UsageError(f"{captures} has no session date {day or ''}; there are {_dates(cap)}")
     output = output or Path(f"report-{wanted}.html")
@@ -215,7 +224,7 @@ def report(captures: Path, day: str | None, output: Path | None) -> None:
         output.write_text(page(cap, wanted), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror}") from None
-    _say(str(output))
+    click.echo(str(output))
 
 
 @click.command()
@@ -225,7 +234,7 @@ def compact(captures: Path, day: str | None) -> None:
     """Cluster finished session dates by symbol: read back, compared row by row, then swapped in."""
     import recorder
     from recorder.compact import candidates, compact_day
-    from recorder.layout import to_date
+    from recorder.moments import to_date
 
     tree = recorder.open(captures).tree
     dates = [to_date(day)] if day else candidates(tree, None)
@@ -233,13 +242,13 @@ def compact(captures: Path, day: str | None) -> None:
         raise UsageError(f"{captures} has no session date {day}")
     for one in dates:
         with _writing(tree.root):
-            told = compact_day(tree, one)
-        _say(
-            f"{one}: {told['rows']:,} rows, {told['files_before']} files -> {told['files_after']}, "
-            f"{told['bytes_before']:,} bytes -> {told['bytes_after']:,}"
+            done = compact_day(tree, one)
+        click.echo(
+            f"{one}: {done['rows']:,} rows, {done['files_before']} files -> {done['files_after']}, "
+            f"{done['bytes_before']:,} bytes -> {done['bytes_after']:,}"
         )
     if not dates:
-        _say("nothing to compact")
+        click.echo("nothing to compact")
 
 
 @click.group()
@@ -260,9 +269,11 @@ def ls(directory: Path, as_json: bool) -> None:
 
     rows = listing(directory)
     if as_json:
-        return _say(json.dumps(rows, indent=1))
+        return click.echo(json.dumps(rows, indent=1))
     for row in rows:
-        _say(f"{row['file']:36} {row['date'] or '-':10} {row['position']:#18x} {row['bytes']:>13,} {row['state']}")
+        click.echo(
+            f"{row['file']:36} {row['date'] or '-':10} {row['position']:#18x} {row['bytes']:>13,} {row['state']}"
+        )
     return None
 
 
@@ -315,4 +326,4 @@ def export(
     from recorder.journal_tools import export as write
 
     n = write(directory, output, kind, session=session, start=start, end=end)
-    _say(f"{n} frames in {output}")
+    click.echo(f"{n} frames in {output}")

@@ -1,4 +1,4 @@
-"""Hides which files answer a question, and what a damaged or vanishing file means."""
+"""Finds the Parquet files that can hold what a query asks for and reads them; damaged and vanishing files included."""
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -9,21 +9,22 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow.compute import Expression
 
 from kfix_md import trading_day
 from kfix_md.errors import CaptureError
 from recorder import layout, schema
+from recorder.compute import pc
 from recorder.layout import Tree
 from recorder.notes import Notes
 
 T = TypeVar("T")
-_SELECTS = {"symbol", "level", "session", "seq", "side"}  # columns that `where` may speak of
-_LINEAR = 32  # up to so many files are all asked
+_FILTERED = {"symbol", "level", "session", "seq", "side"}  # columns that `where` may use
+_LINEAR = 32  # up to so many files are all looked at, without bisection
 _ATTEMPTS = 5
 _SMALL = 1 << 18  # bytes of a file that is read in one piece
-_FEW_ROWS = 8192  # of a file that is not looked into before it is read, and many of which are worked on as one
+_FEW_ROWS = 8192  # a file or batch this small is read without a look at its symbols first, and joined with others
 _BATCH_ROWS = 131_072
 
 
@@ -32,7 +33,7 @@ class Vanished(Exception):
 
 
 def attempt(read: Callable[[], T]) -> T:
-    """Call `read` again while compaction swaps the files under it."""
+    """What `read` returns; called again when compaction replaces the files while it reads."""
     for _ in range(_ATTEMPTS - 1):
         try:
             return read()
@@ -44,7 +45,7 @@ def attempt(read: Callable[[], T]) -> T:
 class Files:
     """The finished files of one captures directory."""
 
-    def __init__(self, tree: Tree):
+    def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self._notes = Notes(tree)
 
@@ -56,7 +57,7 @@ class Files:
         return found if symbols is None else [path for path in found if self.may_hold(path, symbols, start, end)]
 
     def may_hold(self, path: Path, symbols: Collection[str], start: int | None, end: int | None) -> bool:
-        """False where it is noted that a file has no rows of these symbols received in [start, end)."""
+        """False when the notes show that a file has no rows of these symbols received in [start, end)."""
         return self._notes.may_hold(path, symbols, start, end)
 
     def _around(self, table: str, start: int | None, end: int | None) -> list[Path]:
@@ -76,7 +77,7 @@ class Files:
         return found
 
     def _between(self, folder: Path, names: list[str], start: int | None, end: int | None) -> list[str]:
-        """Arrival follows time closely: bisect, and keep a file more on either side."""
+        """Files found by bisection, with one more on either side: files are in arrival order, nearly that of time."""
         loose = [name for name in names if not layout.is_compacted(name)]
         rest = [name for name in names if layout.is_compacted(name)]
         low, high = 0, len(loose)
@@ -104,13 +105,20 @@ def _bisect(n: int, before: Callable[[int], bool]) -> int:
 
 @dataclass(frozen=True)
 class Footer:
-    """What a finished file says of itself, read once. Limits of row groups: symbol text, receive time; None unknown.
-    held: the symbols of those row groups whose symbols someone had to know."""
+    """Footer of a finished file, read once.
+
+    Attributes
+    ----------
+    symbols, times
+        Lowest and highest symbol and receive time of each row group, None where unknown.
+    present
+        Symbols of those row groups that had to be looked into.
+    """
 
     meta: pq.FileMetaData
     symbols: list[tuple[str, str] | None]
     times: list[tuple[int, int] | None]
-    held: dict[int, frozenset[str | None]] = field(default_factory=dict)
+    present: dict[int, frozenset[str | None]] = field(default_factory=dict)
 
     def groups(self, symbols: Collection[str] | None, start: int | None, end: int | None) -> list[int]:
         """Row groups that may hold rows of these symbols received in [start, end)."""
@@ -132,9 +140,9 @@ _footers: dict[tuple[str, int, int], Footer] = {}  # by path, inode, time of cha
 _FOOTERS = 4096
 
 
-def _asked(key: tuple[str, int, int], file: pq.ParquetFile) -> Footer:
+def _cached(key: tuple[str, int, int], file: pq.ParquetFile) -> Footer:
     while len(_footers) >= _FOOTERS:
-        with contextlib.suppress(KeyError, RuntimeError):  # another thread did
+        with contextlib.suppress(KeyError, RuntimeError):  # another thread removed it
             _footers.pop(next(iter(_footers)))
     meta = file.metadata
     _footers[key] = seen = Footer(meta, _limits(meta, "symbol"), _limits(meta, "recv_ns"))
@@ -152,10 +160,10 @@ def _opened(path: Path) -> tuple[Footer, pq.ParquetFile | None]:
     if seen is not None:
         return seen, None
     file = open_file(path)
-    return _asked(key, file), file
+    return _cached(key, file), file
 
 
-def _limits(meta: pq.FileMetaData, name: str) -> list:
+def _limits(meta: pq.FileMetaData, name: str) -> list[Any]:
     names = [meta.schema.column(i).name for i in range(meta.num_columns)]
     if name not in names:
         return [None] * meta.num_row_groups
@@ -192,20 +200,35 @@ def batches(
     table: str,
     paths: list[Path],
     columns: list[str] | None = None,
-    where: pc.Expression | None = None,
+    where: Expression | None = None,
     *,
     symbols: Collection[str] | None = None,
     start: int | None = None,
     end: int | None = None,
     rows: int = _BATCH_ROWS,
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of `paths` in order, a batch at a time: those of `symbols`, received in [start, end), for which `where`
-    holds. Row groups that have none are not read. (A table without recv_ns is not cut by time.)"""
+    """Rows of `paths` in order, a batch at a time; row groups without such rows are not read.
+
+    Parameters
+    ----------
+    table
+        Name of the table the files belong to.
+    columns
+        Columns to return, all when None.
+    where
+        Filter over columns in `_FILTERED`.
+    symbols
+        Symbols to return, all when None.
+    start, end
+        Receive times in [start, end), ns; ignored for a table without recv_ns.
+    rows
+        Rows of a batch, at most.
+    """
     wanted = schema.SCHEMAS[table]
     names = list(columns) if columns is not None else wanted.names
     by_time = "recv_ns" in wanted.names and (start is not None or end is not None)
     more = {"symbol"} if symbols is not None else set()
-    more |= ({"recv_ns"} if by_time else set()) | (_SELECTS if where is not None else set())
+    more |= ({"recv_ns"} if by_time else set()) | (_FILTERED if where is not None else set())
     needed = list(dict.fromkeys([*schema.stored(table, names), *(n for n in wanted.names if n in more)]))
     for whole in _gathered(_read(paths, needed, symbols, start, end, rows), rows):
         batch = _selected(whole, symbols, start if by_time else None, end if by_time else None)
@@ -220,7 +243,7 @@ def batches(
 def _read(
     paths: list[Path], needed: list[str], symbols: Collection[str] | None, start: int | None, end: int | None, rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """All rows of the row groups that may hold what is asked."""
+    """All rows of the row groups that may hold these symbols in [start, end)."""
     for path in paths:
         try:
             seen, opened = _opened(path)
@@ -242,66 +265,69 @@ def _read(
 def _few(
     seen: Footer, file: pq.ParquetFile, groups: list[int], needed: list[str], symbols: Collection[str] | None
 ) -> Iterator[pa.RecordBatch]:
-    """The same of a file of so few rows that looking first for the symbol would take longer than reading them."""
+    """As `_read`, of a file so small that reading it takes less time than looking for the symbols first."""
     for group in groups:
         for batch in file.iter_batches(_FEW_ROWS, [group], needed, use_threads=False):
-            if symbols is not None and group not in seen.held:
-                seen.held[group] = frozenset(pc.unique(batch["symbol"]).to_pylist())
+            if symbols is not None and group not in seen.present:
+                seen.present[group] = frozenset(pc.unique(batch["symbol"]).to_pylist())
             if not _known_without(seen, group, symbols):
                 yield batch
 
 
 def _gathered(found: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """The same rows, many small batches as one: what is done with each takes longer than with its rows."""
-    held: list[pa.RecordBatch] = []
+    """The same rows with small batches joined: the cost of a small batch is per batch, not per row."""
+    small: list[pa.RecordBatch] = []
     waiting = 0
     for batch in found:
-        if held and (waiting + batch.num_rows > rows or batch.num_rows > _FEW_ROWS):
-            yield _one(held)
-            held, waiting = [], 0
+        if small and (waiting + batch.num_rows > rows or batch.num_rows > _FEW_ROWS):
+            yield _one(small)
+            small, waiting = [], 0
         if batch.num_rows > _FEW_ROWS:
             yield batch
         else:
-            held.append(batch)
+            small.append(batch)
             waiting += batch.num_rows
-    if held:
-        yield _one(held)
+    if small:
+        yield _one(small)
 
 
-def _one(held: list[pa.RecordBatch]) -> pa.RecordBatch:
-    if len(held) == 1:
-        return held[0]
-    [whole] = pa.Table.from_batches(held).unify_dictionaries().combine_chunks().to_batches() or [held[0]]
+def _one(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(parts) == 1:
+        return parts[0]
+    [whole] = pa.Table.from_batches(parts).unify_dictionaries().combine_chunks().to_batches() or [parts[0]]
     return whole
 
 
 def _known_without(seen: Footer, group: int, symbols: Collection[str] | None) -> bool:
     """Whether a row group is known to hold none of these symbols."""
-    return symbols is not None and group in seen.held and seen.held[group].isdisjoint(symbols)
+    return symbols is not None and group in seen.present and seen.present[group].isdisjoint(symbols)
 
 
 def _in_group(seen: Footer, file: pq.ParquetFile, group: int, symbols: Collection[str] | None) -> bool:
-    """Whether a row group holds one of these symbols: live files hold all symbols in arrival order, where limits say
-    nothing. Which ones is read once and kept with the footer."""
+    """Whether a row group holds one of these symbols.
+
+    Limits do not help with live files, which hold all symbols in arrival order: their symbols are read once and kept
+    with the footer.
+    """
     limits = seen.symbols[group]
     if symbols is None or limits is None or limits[0] == limits[1]:
         return True
-    if group not in seen.held:
+    if group not in seen.present:
         [column] = file.read_row_group(group, ["symbol"], use_threads=False).combine_chunks().columns
-        seen.held[group] = frozenset(pc.unique(column).to_pylist())
-    return not seen.held[group].isdisjoint(symbols)
+        seen.present[group] = frozenset(pc.unique(column).to_pylist())
+    return not seen.present[group].isdisjoint(symbols)
 
 
 def _selected(
     batch: pa.RecordBatch, symbols: Collection[str] | None, start: int | None, end: int | None
 ) -> pa.RecordBatch:
-    """The rows of these symbols received in [start, end): a slice where they lie together, as in a compacted file."""
-    mask = None
+    """The rows of these symbols received in [start, end): a slice where they are adjacent, as in a compacted file."""
+    mask: np.ndarray | None = None
     if symbols is not None:
         column = batch["symbol"]
         codes = [code for name in symbols if (code := pc.index(column.dictionary, name).as_py()) >= 0]
-        held = column.indices.fill_null(-1).to_numpy()
-        mask = held == codes[0] if len(codes) == 1 else np.isin(held, codes)
+        found = column.indices.fill_null(-1).to_numpy()
+        mask = found == codes[0] if len(codes) == 1 else np.isin(found, codes)
     for limit, keep in ((start, np.greater_equal), (end, np.less)):
         if limit is not None:
             inside = keep(batch["recv_ns"].to_numpy(), limit)
@@ -318,7 +344,7 @@ def _selected(
 
 
 def table(
-    name: str, paths: list[Path], columns: list[str] | None = None, where: pc.Expression | None = None, **limits: Any
+    name: str, paths: list[Path], columns: list[str] | None = None, where: Expression | None = None, **limits: Any
 ) -> pa.Table:
     """Rows of `paths` in order as one table; `limits` as of `batches`."""
     found = list(batches(name, paths, columns, where, **limits))

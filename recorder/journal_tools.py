@@ -11,7 +11,7 @@ from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import files as journal_files
 from kfix_md.journal.reader import EVENT, FRAME, JournalReader
 from kfix_md.trading_day import DAY_NS, session_date
-from recorder.layout import to_ns
+from recorder.moments import to_ns
 
 _POLL_S = 0.2
 _KINDS = {1: "in", 2: "event", 3: "out"}

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 
 from kfix_md.errors import CaptureError, UsageError
@@ -25,43 +25,6 @@ _PARTITION = re.compile(r"session_date=(\d{4}-\d\d-\d\d)$")
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _ASIDE = ".aside"
-
-
-def to_ns(moment: "int | str | datetime | None") -> int | None:
-    """Nanoseconds of what a user may write for a moment: int ns, ISO text (UTC unless it says), datetime."""
-    if moment is None or isinstance(moment, int):
-        return moment
-    if isinstance(moment, str):
-        try:
-            text, fraction = re.fullmatch(r"([^.]*)(?:\.(\d{1,9}))?Z?", moment).groups()  # type: ignore[union-attr]
-            parsed = datetime.fromisoformat(text)
-        except (ValueError, AttributeError):
-            raise UsageError(f"{moment!r} is not a time: write 2026-03-01T14:30:00.123 (UTC) or ns") from None
-        base = to_ns(parsed)
-        assert base is not None
-        return base + int((fraction or "0").ljust(9, "0"))
-    if not isinstance(moment, datetime):  # numpy.datetime64, pandas.Timestamp, date
-        value = getattr(moment, "value", None)  # pandas: exact ns
-        if value is not None:
-            return int(value)
-        if isinstance(moment, date):
-            return to_ns(datetime(moment.year, moment.month, moment.day))
-        return int(moment.astype("datetime64[ns]").astype("int64"))
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    whole = int(moment.replace(microsecond=0).timestamp())
-    return whole * 1_000_000_000 + moment.microsecond * 1000 + getattr(moment, "nanosecond", 0)
-
-
-def to_date(day: "date | str") -> date:
-    """A session date from a date or YYYY-MM-DD."""
-    if isinstance(day, datetime):
-        return day.date()
-    if isinstance(day, date):
-        return day
-    try:
-        return date.fromisoformat(day)
-    except (TypeError, ValueError):
-        raise UsageError(f"{day!r} is not a date: write YYYY-MM-DD") from None
 
 
 def file_name(start: int, end: int, *, compacted: bool = False, part: int | None = None) -> str:

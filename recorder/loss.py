@@ -1,6 +1,7 @@
-"""Hides where records that never reached Parquet leave books unproven: from the loss on, until their next snapshot."""
+"""Finds where records that never reached Parquet leave rebuilt books unproven: from the loss to the next snapshot."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,30 +10,54 @@ CAUSES = ("JOURNAL_LOST", "JOURNAL_DAMAGE")
 
 
 class Losses:
-    """Losses among rows of gaps. The feed's books were right all the time; what is rebuilt from rows is not."""
+    """Losses of records, taken from the rows of `gaps`.
 
-    def __init__(self, gaps: pa.Table):
-        self.rows = [row for row in gaps.to_pylist() if row["cause"] in CAUSES]
+    The feed's own books were right throughout; books rebuilt from the recorded rows are not, until their next snapshot.
+    """
 
-    def _of(self, session: int) -> Iterator[dict]:
+    def __init__(self, gaps: pa.Table) -> None:
+        self.rows: list[dict[str, Any]] = [row for row in gaps.to_pylist() if row["cause"] in CAUSES]
+
+    def _of(self, session: int) -> Iterator[dict[str, Any]]:
         return (row for row in self.rows if row["session"] in (None, session))
 
     def between(self, base_ns: int, at: int, session: int) -> str:
-        """Why a book made of a snapshot or checkpoint of `base_ns` and what came up to `at` is unproven, else ""."""
+        """Why a book is unproven that was made of a snapshot or checkpoint of `base_ns` and the messages up to `at`.
+
+        Returns
+        -------
+        str
+            The reason, empty when nothing was lost in between.
+        """
         for row in self._of(session):
             if row["opened_ns"] <= at and base_ns <= (row["closed_ns"] or row["opened_ns"]):
                 return f"messages are missing since {row['opened_ns']} ({row['cause']}), and no snapshot came since"
         return ""
 
     def marks(self, session: int, before_ns: int, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Two masks over messages received at `time`: at which a book stops being proven unless a snapshot comes with
-        it, and at which it does even so (nobody knows on which side of the loss they were). `before_ns`: time of the
-        message before these."""
-        behind, at = np.zeros(len(time), bool), np.zeros(len(time), bool)
+        """Messages at which a book stops being proven.
+
+        Parameters
+        ----------
+        session
+            Number of the session the messages came in.
+        before_ns
+            Receive time of the message before the first of these.
+        time
+            Receive time of each message, ns.
+
+        Returns
+        -------
+        after : ndarray of bool
+            First messages after a loss: a book is unproven from there on, unless the message is a snapshot.
+        during : ndarray of bool
+            Messages received at the very time of a loss, on one side of it or the other: not even a snapshot is proof.
+        """
+        after, during = np.zeros(len(time), bool), np.zeros(len(time), bool)
         for row in self._of(session):
             for moment in {row["opened_ns"], row["closed_ns"] or row["opened_ns"]}:
                 later = np.flatnonzero(time > moment)
                 if before_ns <= moment and len(later):
-                    behind[later[0]] = True
-                at |= time == moment
-        return behind, at
+                    after[later[0]] = True
+                during |= time == moment
+        return after, during

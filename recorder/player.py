@@ -7,19 +7,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
-from typing import IO, TYPE_CHECKING, Any
+from functools import partial
+from typing import IO, TYPE_CHECKING
 
 from kfix_md.errors import UsageError
 from kfix_md.shm.replay import NAME
 
 if TYPE_CHECKING:
     from kfix_md.shm.writer import SegmentWriter
+    from recorder.catalog import Captures
+    from recorder.replay import Message
 
 BEAT_S = 0.1
 MARKED = ("SYNCING", "GAP", "CRC_FAIL", "STALE", "HALTED", "ROLLOVER", "DOWN")
 
 
-def books_of(captures: Any, day: date) -> list[tuple[str, str, int, int]]:
+def books_of(captures: Captures, day: date) -> list[tuple[str, str, int, int]]:
     """(symbol, level, price decimals, quantity decimals) of every book with ticks on a day."""
     import pyarrow.dataset
 
@@ -35,9 +38,9 @@ def books_of(captures: Any, day: date) -> list[tuple[str, str, int, int]]:
 
 
 class Player:
-    """One day through Handlers, one for each level, into a segment."""
+    """Plays one day through a Handler for each level into a segment."""
 
-    def __init__(self, captures: Any, day: date, writer: SegmentWriter) -> None:
+    def __init__(self, captures: Captures, day: date, writer: SegmentWriter) -> None:
         from kfix_md import Handler
 
         self.captures, self.day, self.writer = captures, day, writer
@@ -54,14 +57,14 @@ class Player:
             self.handlers[level].define(symbol, *scales)
 
     def events(self) -> Iterator[tuple[int, Callable[[int], None]]]:
-        """(recorded time, what to do at the time given): messages, and the states books had in between."""
+        """(recorded time, action that takes the current time): messages, and states of books in between."""
         states = iter(self._states())
         state = next(states, None)
         for message in self.captures.replay(self.day, None):
             while state is not None and state[0] <= message.recv_ns:
-                yield state[0], lambda now_ns, row=state: self._mark(*row[1:])
+                yield state[0], partial(self._mark, state)
                 state = next(states, None)
-            yield message.recv_ns, lambda now_ns, message=message: self._deliver(message, now_ns)
+            yield message.recv_ns, partial(self._deliver, message)
 
     def _states(self) -> list[tuple[int, int, str, str, str]]:
         rows = self.captures.status(self.day).to_pylist()
@@ -71,23 +74,24 @@ class Player:
             if row["kind"] == "book" and row["state"] in MARKED
         )
 
-    def _mark(self, session: int, symbol: str, state: str, cause: str) -> None:
+    def _mark(self, row: tuple[int, int, str, str, str], _now_ns: int) -> None:
         from kfix_md._entry import Cause, State
 
+        _, session, symbol, state, cause = row
         for level, handler in self.handlers.items():
             if self.levels.get(session, level) == level and (symbol, level) in self.known:
                 handler.mark(symbol, State[state], Cause.__members__.get(cause, Cause.NONE))
 
-    def _deliver(self, message: Any, now_ns: int) -> None:
+    def _deliver(self, message: Message, now_ns: int) -> None:
         self.levels[message.session] = message.level
         self._define(message.symbol, message.level, message.scales)
         self.handlers[message.level].deliver(message.fix(), now_ns)
 
     def play(self, speed: float | None, stop: Callable[[float], bool]) -> None:
-        """Everything in its time; `stop(seconds)` sleeps and says whether to end."""
+        """Play everything at its time; `stop(seconds)` sleeps and returns whether to end."""
         began: tuple[float, int] | None = None
         beat = 0.0
-        for recorded_ns, do in self.events():
+        for recorded_ns, act in self.events():
             now = time.monotonic()
             began = began or (now, recorded_ns)
             due = began[0] + (recorded_ns - began[1]) / 1e9 / speed if speed else now
@@ -97,36 +101,53 @@ class Player:
                 if stop(max(0.0, min(due - now, BEAT_S))):
                     return
                 now = time.monotonic()
-            do(time.time_ns())
+            act(time.time_ns())
             self.writer.set_counter("recorded_ns", recorded_ns)
 
 
-def main(words: list[str], said: IO[bytes], told: IO[str]) -> None:
-    """The playing process: CAPTURES FOLDER DATE SPEED; "go" on stdin starts it, the end of stdin ends it."""
+def main(arguments: list[str], commands: IO[bytes], answers: IO[str]) -> None:
+    """Run the playing process.
+
+    Parameters
+    ----------
+    arguments
+        CAPTURES FOLDER DATE SPEED.
+    commands
+        The line "go" starts it, the end of the file ends it.
+    answers
+        One line of JSON: the date, or the error.
+    """
     import select
 
     import recorder
     from kfix_md.shm.writer import SegmentWriter
 
-    captures, folder, day, speed = words
+    path, folder, day, speed = arguments
     try:
-        held = recorder.open(captures)
-        dates = held.dates()
-        if not dates:
-            raise UsageError(f"{captures} holds no recorded day")
-        wanted = date.fromisoformat(day) if day else dates[-1]
-        if wanted not in dates:
-            raise UsageError(f"{captures} holds no ticks of {wanted}; it has {dates[0]} to {dates[-1]}")
-        books = len(books_of(held, wanted))
+        captures = recorder.open(path)
+        wanted = _date(captures, path, day)
+        books = len(books_of(captures, wanted))
         with SegmentWriter(NAME, folder, capacity=books + 16, heartbeat_ns=1_000_000_000) as writer:
-            player = Player(held, wanted, writer)
-            print(json.dumps({"date": wanted.isoformat()}), file=told, flush=True)
-            if said.readline() != b"go\n":
+            player = Player(captures, wanted, writer)
+            print(json.dumps({"date": wanted.isoformat()}), file=answers, flush=True)
+            if commands.readline() != b"go\n":
                 return
-            player.play(float(speed) or None, lambda s: bool(select.select([said], [], [], s)[0]))
-    except Exception as error:  # the one who attached gets it as his own
-        print(json.dumps({"error": str(error), "usage": isinstance(error, UsageError)}), file=told, flush=True)
+            player.play(float(speed) or None, lambda s: bool(select.select([commands], [], [], s)[0]))
+    except Exception as error:  # raised again in the process that attached
+        print(json.dumps({"error": str(error), "usage": isinstance(error, UsageError)}), file=answers, flush=True)
+
+
+def _date(captures: Captures, path: str, day: str) -> date:
+    """The date to play: the last one when `day` is empty."""
+    dates = captures.dates()
+    if not dates:
+        raise UsageError(f"{path} has no recorded day")
+    wanted = date.fromisoformat(day) if day else dates[-1]
+    if wanted not in dates:
+        raise UsageError(f"{path} has no ticks of {wanted}; it has {dates[0]} to {dates[-1]}")
+    return wanted
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:], sys.stdin.buffer.raw, sys.stdout)  # type: ignore[attr-defined]
+    with open(0, "rb", buffering=0, closefd=False) as unbuffered:  # nothing may be buffered where select looks
+        main(sys.argv[1:], unbuffered, sys.stdout)

@@ -1,4 +1,4 @@
-"""Hides how a book of the past is put together: a checkpoint or snapshot, then every message behind it."""
+"""Rebuilds a book of the past: a checkpoint or snapshot, then every message after it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from pyarrow.compute import Expression
 
 from kfix_md import trading_day
 from kfix_md._book import Book, L2Book
@@ -14,29 +14,58 @@ from kfix_md._book_l3 import L3Book
 from kfix_md._codec import id_key, id_text
 from recorder import files, schema
 from recorder._ticks import book_rows
-from recorder.schema import Flags
+from recorder.compute import pc
 
 _COLUMNS = ["recv_ns", "session", "seq", "level", "side", "action", "flags", "price", "qty", "price_scale", "qty_scale"]
-_ORDER_COLUMNS = [*_COLUMNS, "event_ns", "queue_ns", "order_id", "id_kind", "order_text"]  # levels have none of these
+_ORDER_COLUMNS = [*_COLUMNS, "event_ns", "queue_ns", "order_id", "id_kind", "order_text"]  # null for levels
 _DAYS_BACK = 2  # sessions restart at every rollover; more only when one was kept through it
+_ORDERS = pa.schema(
+    [
+        ("side", pa.string()),
+        ("price", pa.int64()),
+        ("qty", pa.int64()),
+        ("order_id", pa.string()),
+        ("ahead", pa.int64()),
+    ]
+)
 
 
 def new_book(level: int, price_scale: int, qty_scale: int) -> Book:
-    """An empty book."""
+    """An empty book of level 2 or 3."""
     return (L3Book if level == 3 else L2Book)(price_scale, qty_scale)
+
+
+def number_of(level: str) -> int:
+    """2 or 3, of "L2" or "L3"."""
+    return 3 if level == "L3" else 2
 
 
 @dataclass
 class BookAt:
-    """A book as it was at a time. `trusted` says whether it is proven, `reason` why it is not.
+    """A book as it was at a time, as `Captures.book` returns it.
 
-    bids and asks: structured arrays price, qty, orders (as of live books), best first.
+    Attributes
+    ----------
+    symbol, level
+        What the book is of; level is "L2" or "L3".
+    at_ns
+        The time of the query, ns since 1970 UTC.
+    recv_ns, session, seq
+        Receive time, session and MsgSeqNum of the last message in the book; 0 when there is none.
+    trusted
+        Whether the book is proven at that time.
+    reason
+        Why it is not, empty when it is.
+    book
+        The book itself, None when no snapshot was received.
+    depth
+        Levels of `bids` and `asks`.
     """
 
     symbol: str
     level: str
     at_ns: int
-    recv_ns: int  # of the last message in it
+    recv_ns: int
     session: int
     seq: int
     trusted: bool
@@ -46,59 +75,48 @@ class BookAt:
 
     @property
     def bids(self) -> np.ndarray:
+        """Best bids, best first: a structured array of price, qty and orders, as of live books."""
         return self._side(0)
 
     @property
     def asks(self) -> np.ndarray:
+        """Best offers, best first: a structured array of price, qty and orders, as of live books."""
         return self._side(1)
 
     def _side(self, side: int) -> np.ndarray:
         book = self.book if self.book is not None else L2Book(0, 0)
-        return book.depth(self.depth)[side]
+        levels: np.ndarray = book.depth(self.depth)[side]
+        return levels
 
-    def top(self) -> tuple:
+    def top(self) -> tuple[int | None, int | None, int | None, int | None]:
         """(bid, bid quantity, ask, ask quantity) as exact ints in the book's scales; None for a missing side."""
-        return self.book.top() if self.book is not None else (None, None, None, None)
+        if self.book is None:
+            return None, None, None, None
+        best: tuple[int | None, int | None, int | None, int | None] = self.book.top()
+        return best
 
     def orders(self) -> pa.Table:
-        """L3: every resting order, bids then asks, best first, in queue order: side, price, qty, order_id, ahead.
+        """Every resting order of an L3 book; no rows for L2.
 
-        `ahead` is the quantity in front of the order at its price, as an int in the book's quantity scale.
+        Returns
+        -------
+        pyarrow.Table
+            side, price, qty, order_id and ahead: bids then offers, best first, in queue order. `ahead` is the quantity
+            before the order at its price, an int in the book's quantity scale like qty.
         """
-        rows = book_rows(self.book) if self.book is not None and self.book.level == 3 else np.zeros(0, "V64")
+        rows = self._order_rows()
         if not len(rows):
-            return pa.table(
-                {
-                    n: pa.array([], t)
-                    for n, t in (
-                        ("side", pa.string()),
-                        ("price", pa.int64()),
-                        ("qty", pa.int64()),
-                        ("order_id", pa.string()),
-                        ("ahead", pa.int64()),
-                    )
-                }
-            )
+            return _ORDERS.empty_table()
         total = np.cumsum(rows["qty"]) - rows["qty"]
         starts = np.flatnonzero(np.r_[True, (np.diff(rows["price"]) != 0) | (np.diff(rows["side"].astype(int)) != 0)])
         ahead = total - np.repeat(total[starts], np.diff(np.r_[starts, len(rows)]))
-        ids = [
-            id_text(*key)
-            for key in zip(rows["id_kind"].tolist(), rows["id_hi"].tolist(), rows["id_lo"].tolist(), strict=True)
-        ]
-        return pa.table(
-            {
-                "side": [schema.SIDES[s] for s in rows["side"]],
-                "price": rows["price"],
-                "qty": rows["qty"],
-                "order_id": ids,
-                "ahead": ahead,
-            }
-        )
+        ids = [id_text(*key) for key in zip(*(rows[n].tolist() for n in ("id_kind", "id_hi", "id_lo")), strict=True)]
+        sides = [schema.SIDES[s] for s in rows["side"]]
+        return pa.table([sides, rows["price"], rows["qty"], ids, ahead], schema=_ORDERS)
 
     def queue_position(self, order_id: str) -> tuple[int, int] | None:
-        """L3: (orders ahead, quantity ahead) of a resting order at its price; None when it does not rest."""
-        rows = book_rows(self.book) if self.book is not None else np.zeros(0, "V64")
+        """(orders ahead, quantity ahead) of a resting order at its price in an L3 book; None when it is not there."""
+        rows = self._order_rows()
         kind, hi, lo = id_key(order_id)
         if not len(rows):
             return None
@@ -110,106 +128,126 @@ class BookAt:
         before = before[(before["price"] == one["price"]) & (before["side"] == one["side"])]
         return len(before), int(before["qty"].sum())
 
+    def _order_rows(self) -> np.ndarray:
+        if self.book is None or self.book.level != 3:
+            return np.zeros(0, "V64")
+        rows: np.ndarray = book_rows(self.book)
+        return rows
+
+
+@dataclass
+class Found:
+    """What is known of a book that was searched for: its last message, and what it was made of."""
+
+    level: str
+    recv_ns: int = 0
+    session: int = 0
+    seq: int = 0
+    flags: int = 0
+    seen: bool = False  # any message at all
+    base_ns: int = 0  # receive time of the snapshot or checkpoint the book was made of
+
+
+@dataclass
+class Checkpoint:
+    """The key of a recorded book, and the file it is in."""
+
+    path: Path
+    recv_ns: int
+    session: int
+    seq: int
+    level: str
+
 
 class Rebuilder:
-    """Finds and applies what makes a book; owned by a catalog."""
+    """Finds and applies the rows that make a book; owned by a catalog."""
 
-    def __init__(self, found: files.Files):
+    def __init__(self, found: files.Files) -> None:
         self.files = found
 
-    def book(self, symbol: str, level: str | None, at: int, session: int | None = None) -> tuple[Book | None, dict]:
-        """The book behind the last message received up to `at`, and what is known of it:
-        recv_ns, session, seq, level, flags and the reason it is None."""
+    def book(self, symbol: str, level: str | None, at: int, session: int | None = None) -> tuple[Book | None, Found]:
+        """The book after the last message received up to `at` ns, of one session if given, and what is known of it."""
         day = trading_day.session_date(at)
         for back in range(_DAYS_BACK + 1):
             start = trading_day.session_bounds(day)[0] - back * trading_day.DAY_NS
-            book, told = self._search(symbol, level, start, at, session)
-            if book is not None or (told["seen"] and session is None and back):
-                return book, told
-        return book, told
+            book, found = self._search(symbol, level, start, at, session)
+            if book is not None or (found.seen and session is None and back):
+                break
+        return book, found
 
-    def _search(self, symbol: str, level: str | None, start: int, at: int, session: int | None) -> tuple:
+    def _search(
+        self, symbol: str, level: str | None, start: int, at: int, session: int | None
+    ) -> tuple[Book | None, Found]:
         point = self._checkpoint(symbol, level, start, at, session)
-        since = point["recv_ns"] if point else start
-        rows = self._rows(symbol, level, since, at, session)
-        told: dict[str, Any] = {"recv_ns": 0, "session": 0, "seq": 0, "level": level or "L2", "flags": 0, "seen": False}
+        rows = self._rows(symbol, level, point.recv_ns if point else start, at, session)
+        found = Found(level or "L2")
         if rows.num_rows:
-            final = rows.num_rows - 1
-            told |= {k: rows[k][final].as_py() for k in ("recv_ns", "session", "seq", "level", "flags")}
-            told["seen"] = True
-            rows = _kept(rows, rows["session"].to_numpy() == told["session"])
+            last = {k: rows[k][-1].as_py() for k in ("level", "recv_ns", "session", "seq", "flags")}
+            found = Found(**last, seen=True)
+            rows = _kept(rows, rows["session"].to_numpy() == found.session)
         elif point:
-            told |= {k: point[k] for k in ("recv_ns", "session", "seq", "level")} | {"seen": True}
-        if point and (point["session"] != told["session"] or point["level"] != told["level"]):
+            found = Found(point.level, point.recv_ns, point.session, point.seq, seen=True)
+        if point and (point.session, point.level) != (found.session, found.level):
             point = None
-        book, told["base_ns"] = self._apply(symbol, rows, point)
-        return book, told
+        book, found.base_ns = self._apply(symbol, rows, point)
+        return book, found
 
     def _rows(self, symbol: str, level: str | None, since: int, at: int, session: int | None) -> pa.Table:
         columns = _COLUMNS if level == "L2" else _ORDER_COLUMNS
         rows = files.table(
             "ticks", self.files.of("ticks", since, at + 1, [symbol]), columns, symbols=[symbol], start=since, end=at + 1
         )
-        mask = schema._indices(rows["side"], schema.SIDES) != schema.SIDES.index("trade")
+        mask: np.ndarray = schema._indices(rows["side"], schema.SIDES) != schema.SIDES.index("trade")
         if level:
             mask &= schema._indices(rows["level"], schema.LEVELS) == schema.LEVELS.index(level)
         if session is not None:
             mask &= rows["session"].to_numpy() == session
         return _kept(rows, mask)
 
-    def _checkpoint(self, symbol: str, level: str | None, start: int, at: int, session: int | None) -> dict | None:
-        """The latest checkpoint in [start, at]: its key and the file it is in."""
-        where = None
+    def _checkpoint(
+        self, symbol: str, level: str | None, start: int, at: int, session: int | None
+    ) -> Checkpoint | None:
+        """The latest checkpoint in [start, at]."""
+        where: Expression | None = None
         for name, value in (("level", level), ("session", session)):
             if value is not None:
-                where = pc.field(name) == value if where is None else where & (pc.field(name) == value)
+                same = pc.field(name) == value
+                where = same if where is None else where & same
+        columns = ["recv_ns", "session", "seq", "level"]
+        limits: dict[str, Any] = {"symbols": [symbol], "start": start, "end": at + 1}
         for path in reversed(self.files.of("checkpoints", start, at + 1)):
             if not self.files.may_hold(path, [symbol], start, at + 1):
                 continue
-            keys = files.table(
-                "checkpoints",
-                [path],
-                ["recv_ns", "session", "seq", "level"],
-                where,
-                symbols=[symbol],
-                start=start,
-                end=at + 1,
-            )
+            keys = files.table("checkpoints", [path], columns, where, **limits)
             if keys.num_rows:
                 best = int(np.argmax(keys["recv_ns"].to_numpy()))
-                return {"path": path, "symbol": symbol} | {k: keys[k][best].as_py() for k in keys.column_names}
+                return Checkpoint(path, **{k: keys[k][best].as_py() for k in columns})
         return None
 
-    def _apply(self, symbol: str, rows: pa.Table, point: dict | None) -> tuple[Book | None, int]:
+    def _apply(self, symbol: str, rows: pa.Table, point: Checkpoint | None) -> tuple[Book | None, int]:
         """The book, and when the snapshot or checkpoint it is made of was received."""
         actions = schema._indices(rows["action"], schema.ACTIONS)
         clears = np.flatnonzero(actions == schema.ACTIONS.index("clear"))
         if len(clears):
             rows, point = rows.slice(int(clears[-1])), None
-        if point is None and not len(clears):
+        elif point is None:
             return None, 0
-        base_ns = point["recv_ns"] if point else rows["recv_ns"][0].as_py()
         if point is not None:
-            book = self._load(symbol, point)
-            rows = _kept(rows, rows["seq"].to_numpy() > point["seq"])
+            base_ns, book = point.recv_ns, self._load(symbol, point)
+            rows = _kept(rows, rows["seq"].to_numpy() > point.seq)
         else:
-            book = new_book(
-                3 if rows["level"][0].as_py() == "L3" else 2,
-                rows["price_scale"][0].as_py(),
-                rows["qty_scale"][0].as_py(),
-            )
+            first = {k: rows[k][0].as_py() for k in ("recv_ns", "level", "price_scale", "qty_scale")}
+            base_ns = first["recv_ns"]
+            book = new_book(number_of(first["level"]), first["price_scale"], first["qty_scale"])
         if rows.num_rows:
             book.apply(schema.entries(rows))
         return book, base_ns
 
-    def _load(self, symbol: str, point: dict) -> Book:
-        where = (pc.field("seq") == point["seq"]) & (pc.field("session") == point["session"])
-        path: Path = point["path"]
-        rows = files.table(
-            "checkpoints", [path], None, where, symbols=[symbol], start=point["recv_ns"], end=point["recv_ns"] + 1
-        )
-        scales = rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py()
-        book = new_book(3 if point["level"] == "L3" else 2, *scales)
+    def _load(self, symbol: str, point: Checkpoint) -> Book:
+        where = (pc.field("seq") == point.seq) & (pc.field("session") == point.session)
+        limits: dict[str, Any] = {"symbols": [symbol], "start": point.recv_ns, "end": point.recv_ns + 1}
+        rows = files.table("checkpoints", [point.path], None, where, **limits)
+        book = new_book(number_of(point.level), rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py())
         rows = rows.filter(pc.is_valid(rows["side"]))
         if rows.num_rows:
             book.apply(schema.entries(rows))
@@ -217,16 +255,7 @@ class Rebuilder:
 
 
 def _kept(rows: pa.Table, mask: np.ndarray) -> pa.Table:
-    """Rows where `mask` holds: mostly all or all behind some row, and no row is copied."""
+    """Rows where `mask` is true; without a copy where they are adjacent, as nearly always."""
     n = int(mask.sum())
     first = int(mask.argmax()) if n else 0
     return rows.slice(first, n) if mask[first : first + n].all() else rows.filter(pa.array(mask))
-
-
-def doubt(flags: int) -> str:
-    """Why the last message's flags leave the book unproven; "" when they do not."""
-    if flags & Flags.CRC_CHECKED and not flags & Flags.CRC_OK:
-        return "its last checksum (5041) did not match"
-    if flags & Flags.MAYBE_BAD_BOOK:
-        return "the feed did not trust it at its last message"
-    return ""

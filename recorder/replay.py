@@ -1,4 +1,4 @@
-"""Hides how a recorded day is played again: in the order of application, at any speed, as FIX for the live handler."""
+"""Replays a recorded day in the order its messages were applied, at any speed, as FIX for the live handler."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,18 +12,18 @@ import numpy as np
 import pyarrow as pa
 
 from kfix_md import trading_day
-from kfix_md._codec import id_text
-from recorder import derive, files, schema
+from recorder import derive, schema, shape
 from recorder.schema import Flags
 
 if TYPE_CHECKING:
+    from kfix_md._handler import Handler
     from recorder.catalog import Captures
 
 _WINDOW_ROWS = 2_000_000  # rows in memory at a time
 _SAME_DAY_NS = 10 * 3_600_000_000_000
 _COLUMNS = [*derive.BOOK_COLUMNS, "symbol", "entry_no", "aggressor", "ord_type"]
 _HEAD = ["recv_ns", "session", "seq", "symbol", "level", "price_scale", "qty_scale"]
-_WORDS = [
+_CONTENT = [
     "action",
     "event_ns",
     "queue_ns",
@@ -37,15 +37,15 @@ _WORDS = [
     "ord_type",
     "crc",
 ]
-_CHUNK = 2048  # messages that are made into words at a time
+_CHUNK = 2048  # messages whose rows are converted at a time
 _SIDES = {"bid": 0, "offer": 1, "trade": 2}
 _ACTIONS = {"new": "279=0", "update": "279=1", "delete": "279=2", "leave": "279=2"}
 
 
 class _Chunk:
-    """Rows of some messages, and what they are made into at once when the first of them asks."""
+    """Rows of some messages, converted together when the first of them is used."""
 
-    def __init__(self, rows: pa.Table):
+    def __init__(self, rows: pa.Table) -> None:
         self.rows = rows
 
     @cached_property
@@ -53,13 +53,23 @@ class _Chunk:
         return schema.entries(self.rows)
 
     @cached_property
-    def values(self) -> dict[str, list]:
-        return {name: self.rows[name].to_pylist() for name in _WORDS}
+    def values(self) -> dict[str, list[Any]]:
+        return {name: self.rows[name].to_pylist() for name in _CONTENT}
 
 
 @dataclass(slots=True)
 class Message:
-    """One recorded W or X. `rows` are its ticks; `entries()` what a Book applies; `fix()` the frame again."""
+    """One recorded W or X.
+
+    Attributes
+    ----------
+    recv_ns, session, seq, symbol, level
+        As in ticks.
+    flags
+        recorder.Flags of its last row.
+    scales
+        Decimals of price and quantity.
+    """
 
     recv_ns: int
     session: int
@@ -70,64 +80,64 @@ class Message:
     scales: tuple[int, int]
     _chunk: _Chunk = field(repr=False, compare=False)
     _first: int = field(repr=False)
-    _behind: int = field(repr=False)
+    _end: int = field(repr=False)
 
     @property
     def rows(self) -> pa.Table:
-        """Its ticks, a CLEAR in front of a snapshot's."""
-        return self._chunk.rows.slice(self._first, self._behind - self._first)
+        """Its ticks; those of a snapshot begin with a clear row."""
+        return self._chunk.rows.slice(self._first, self._end - self._first)
 
     def entries(self) -> np.ndarray:
-        """ENTRY_DTYPE, a CLEAR in front of a snapshot's."""
-        return self._chunk.entries[self._first : self._behind]
+        """What a Book applies, as ENTRY_DTYPE; those of a snapshot begin with a CLEAR."""
+        return self._chunk.entries[self._first : self._end]
 
     def fix(self) -> bytes:
         """A W or X with the same content; 49, 56 and 262 are `replay`, 52 is the receive time."""
         snapshot = bool(self.flags & Flags.SNAPSHOT)
         values = self._chunk.values
         actions, events = values["action"], values["event_ns"]
-        rows = [i for i in range(self._first, self._behind) if actions[i] != "clear"]
+        rows = [i for i in range(self._first, self._end) if actions[i] != "clear"]
         event = events[rows[0]] if rows else self.recv_ns
-        # 273 is a time of day on the day of 52: a replayed old stream was not received on that day
+        # 273 is a time of day on the day of 52; a stream recorded from a replay was received on another day
         sent = self.recv_ns if abs(event - self.recv_ns) < _SAME_DAY_NS else event
         body = [
             f"35={'W' if snapshot else 'X'}\x0134={self.seq}\x0149=REPLAY\x0152={_stamp(sent)}\x0156=REPLAY\x01"
             f"55={self.symbol}\x01262=replay\x01268={len(rows)}"
         ]
         for i in rows:
-            self._group(body, values, i, snapshot)
-        crc = values["crc"][self._behind - 1]
+            body += self._group(values, i, snapshot)
+        crc = values["crc"][self._end - 1]
         if crc is not None:
             body.append(f"5041={crc}")
         text = "\x01".join(body).encode() + b"\x01"
         text = b"8=FIX.4.4\x019=%d\x01" % len(text) + text
         return text + b"10=%03d\x01" % (sum(text) % 256)
 
-    def _group(self, body: list[str], values: dict[str, list], i: int, snapshot: bool) -> None:
+    def _group(self, values: dict[str, list[Any]], i: int, snapshot: bool) -> list[str]:
+        """The fields of one entry."""
         side, event, queue = values["side"][i], values["event_ns"][i], values["queue_ns"][i]
         price, qty = _decimal(values["price"][i], self.scales[0]), _decimal(values["qty"][i], self.scales[1])
-        if not snapshot:
-            body.append(_ACTIONS[values["action"][i]])
-        body.append(
-            f"269={_SIDES[side]}\x01278={_name(values, i, price)}\x01270={price}\x01271={qty}\x01"
-            f"273={_stamp(event)[9:]}"
+        group = [] if snapshot else [_ACTIONS[values["action"][i]]]
+        group.append(
+            f"269={_SIDES[side]}\x01278={_id(values, i, price)}\x01270={price}\x01271={qty}\x01273={_stamp(event)[9:]}"
         )
         if queue is not None:
-            body.append(f"5060={_iso(event)}\x015273={_iso(queue)}")
+            group.append(f"5060={_iso(event)}\x015273={_iso(queue)}")
         if side == "trade":
             kind, aggressor = values["ord_type"][i], values["aggressor"][i]
-            body += [f"40={2 if kind == 'limit' else 1}"] if kind else []
-            body += [f"2446={2 if aggressor == 'sell' else 1}"] if aggressor else []
+            group += [f"40={2 if kind == 'limit' else 1}"] if kind else []
+            group += [f"2446={2 if aggressor == 'sell' else 1}"] if aggressor else []
+        return group
 
 
-def _name(values: dict[str, list], i: int, price: str) -> str:
+def _id(values: dict[str, list[Any]], i: int, price: str) -> str:
+    """278 of an entry: the order's id, or side and price as Kraken sends them on L2."""
     text, raw = values["order_text"][i], values["order_id"][i]
     if text is not None:
-        return text
+        return str(text)
     if raw is None:
         return f"{'O' if values['side'][i] == 'offer' else 'B'}{price}"
-    kind = schema.ID_KINDS.index(values["id_kind"][i])
-    return id_text(kind, int.from_bytes(raw[:8]), int.from_bytes(raw[8:]))
+    return shape.raw_text(schema.ID_KINDS.index(values["id_kind"][i]), raw)
 
 
 def _decimal(value: int, scale: int) -> str:
@@ -138,7 +148,7 @@ def _decimal(value: int, scale: int) -> str:
 
 @lru_cache(4096)
 def _second(second: int) -> tuple[str, str]:
-    """A second as 52 has it and as 5060 has it."""
+    """A second in the form of 52 and in that of 5060."""
     moment = datetime.fromtimestamp(second, UTC)
     return f"{moment:%Y%m%d-%H:%M:%S}", f"{moment:%Y-%m-%dT%H:%M:%S}"
 
@@ -156,12 +166,11 @@ def replay(
     day: date,
     speed: float | None,
     symbols: list[str] | None,
-    handler: Any,
+    handler: "Handler | None",
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Message]:
-    """See Captures.replay."""
-    captures._known(symbols)
+    """Messages of a session date, each at its time and through `handler`; see Captures.replay."""
     begin: tuple[float, int] | None = None
     known: dict[str, tuple[int, int]] = {}
     for message in _messages(captures, day, symbols):
@@ -181,11 +190,7 @@ def replay(
 def _messages(captures: "Captures", day: date, symbols: list[str] | None) -> Iterator[Message]:
     carried: pa.Table | None = None
     for start, end in _windows(captures, day):
-
-        def read(a: int = start, b: int = end) -> pa.Table:
-            return files.table("ticks", captures._files.of("ticks", a, b), _COLUMNS, symbols=symbols, start=a, end=b)
-
-        rows = files.attempt(read)
+        rows = captures._table("ticks", start, end, _COLUMNS, symbols=symbols)
         if carried is not None:
             rows = pa.concat_tables([carried, rows]).unify_dictionaries()
         last = end == trading_day.session_bounds(day)[1]
@@ -194,7 +199,7 @@ def _messages(captures: "Captures", day: date, symbols: list[str] | None) -> Ite
 
 
 def _windows(captures: "Captures", day: date) -> list[tuple[int, int]]:
-    """Spans of receive time with about as many rows each as may be in memory."""
+    """Spans of receive time with about _WINDOW_ROWS each."""
     start, end = trading_day.session_bounds(day)
     n = captures.rows(day) // _WINDOW_ROWS + 1
     if n == 1:
@@ -207,11 +212,17 @@ def _windows(captures: "Captures", day: date) -> list[tuple[int, int]]:
 
 
 def _in_order(rows: pa.Table, last: bool) -> tuple[pa.Table, pa.Table | None]:
-    """Rows by application: MsgSeqNum inside a session, receive time between sessions. Frames of a gap that was still
-    open at the end of the window wait for those before them."""
+    """Rows in the order of application: by MsgSeqNum inside a session, by receive time between sessions.
+
+    Returns
+    -------
+    rows
+        Rows to replay now.
+    later : pyarrow.Table or None
+        Rows of frames after a gap that is still open at the end of the window: they go into the next one.
+    """
     session, seq, time_ns = (rows[c].to_numpy() for c in ("session", "seq", "recv_ns"))
-    place = np.arange(rows.num_rows)
-    order = np.lexsort((place, seq, session))
+    order = np.lexsort((np.arange(rows.num_rows), seq, session))
     flags = rows["flags"].to_numpy()[order]
     key = np.zeros(rows.num_rows, np.int64)
     waits = np.zeros(rows.num_rows, bool)
@@ -242,8 +253,8 @@ def _split(rows: pa.Table) -> Iterator[Message]:
 
 def _messages_of(rows: pa.Table, edges: list[int]) -> Iterator[Message]:
     chunk = _Chunk(rows)
-    first = rows.select(_HEAD).take(pa.array(edges[:-1])).to_pydict()
+    heads = rows.select(_HEAD).take(pa.array(edges[:-1])).to_pylist()
     flags = rows["flags"].to_numpy()[np.array(edges[1:]) - 1].tolist()
-    scales = zip(first.pop("price_scale"), first.pop("qty_scale"), strict=True)
-    for *head, flag, both, (a, b) in zip(*first.values(), flags, scales, pairwise(edges), strict=True):
-        yield Message(*head, flag, both, chunk, a, b)
+    for head, flag, (a, b) in zip(heads, flags, pairwise(edges), strict=True):
+        scales = head.pop("price_scale"), head.pop("qty_scale")
+        yield Message(**head, flags=flag, scales=scales, _chunk=chunk, _first=a, _end=b)

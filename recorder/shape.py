@@ -1,12 +1,17 @@
-"""Hides how rows are turned into what was asked: prices as float or decimal, ids as text, the latest row of a thing."""
+"""Brings rows into the form a caller wants: prices as floats or decimals, ids as text, the latest row of each key."""
+
+import decimal
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kfix_md._codec import id_text
 from kfix_md.errors import UsageError
 from recorder import schema
+from recorder.compute import pc
+
+Rows = TypeVar("Rows", pa.Table, pa.RecordBatch)
 
 _SCALED = {"price": "price_scale", "qty": "qty_scale"}
 PRICES = ("int", "float", "decimal")
@@ -14,7 +19,13 @@ _ID_COLUMNS = ["order_id", "id_kind", "order_text"]
 
 
 def wanted(columns: list[str] | None, scales: bool, ids: str) -> list[str]:
-    """Columns to read for the columns that were asked for."""
+    """Columns of ticks to read in order to return `columns`.
+
+    Raises
+    ------
+    UsageError
+        When ticks have no such column.
+    """
     if columns is None:
         return schema.GIVEN
     unknown = [c for c in columns if c not in schema.GIVEN and c not in schema.SCHEMAS["ticks"].names]
@@ -26,7 +37,7 @@ def wanted(columns: list[str] | None, scales: bool, ids: str) -> list[str]:
 
 
 def empty(columns: list[str] | None, ids: str) -> pa.Table:
-    """No rows, in the form asked for."""
+    """A table of ticks without rows, with the columns and types a reading would have."""
     names = columns if columns is not None else schema.GIVEN
     names = [*names, *(s for s in _SCALED.values() if columns is not None and s not in names)]
     whole = pa.schema([schema.field("ticks", n) for n in names]).empty_table()
@@ -35,42 +46,48 @@ def empty(columns: list[str] | None, ids: str) -> pa.Table:
     return whole
 
 
-def prices(rows, price: str, columns: list[str] | None = None):
-    """price and qty of a table or batch as floats or decimals; "int" leaves them."""
+def prices(rows: Rows, price: str, columns: list[str] | None = None) -> Rows:
+    """`rows` with price and qty as "float" or "decimal" and without the scales; "int" changes nothing.
+
+    Raises
+    ------
+    UsageError
+        When `price` is none of "int", "float" and "decimal".
+    """
     if price not in PRICES:
         raise UsageError(f'price is {price!r}: use "int", "float" or "decimal"')
     if price != "int":
         for name, scale in _SCALED.items():
             if name in rows.schema.names:
-                as_asked = scaled(rows[name], rows[scale], price)
-                rows = rows.set_column(rows.schema.get_field_index(name), name, as_asked)
+                converted = scaled(rows[name], rows[scale], price)
+                rows = rows.set_column(rows.schema.get_field_index(name), name, converted)
     if columns is not None:
         return rows.select(columns)
     return rows.drop_columns(list(_SCALED.values())) if price != "int" else rows
 
 
-def scaled(values, scales, price: str):
-    """Integers with their decimals as exact decimals (of the finest scale present) or the nearest floats."""
-    raw, decimals = (
-        values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy(),
-        (scales.to_numpy(zero_copy_only=False) if isinstance(scales, pa.Array) else scales.to_numpy()),
-    )
+def scaled(values: pa.Array | pa.ChunkedArray, scales: pa.Array | pa.ChunkedArray, price: str) -> pa.Array:
+    """Integers and their scales as the nearest floats or as exact decimals of the finest scale present."""
+    raw, decimals = _numpy(values), _numpy(scales)
     if price == "float":
         return pa.array(raw / 10.0 ** decimals.astype(float))
     finest = int(decimals.max()) if len(decimals) else 0
-    high = np.zeros((len(raw), 2), np.int64)
-    factor = 10 ** (finest - decimals.astype(object))
     if len(raw) and (decimals != finest).any():
-        import decimal
-
+        factor = 10 ** (finest - decimals.astype(object))
         text = [decimal.Decimal(int(r) * int(f)).scaleb(-finest) for r, f in zip(raw, factor, strict=True)]
         return pa.array(text, pa.decimal128(38, finest))
-    high[:, 0], high[:, 1] = raw, raw >> 63  # 128 bits, little endian
-    return pa.Array.from_buffers(pa.decimal128(38, finest), len(raw), [None, pa.py_buffer(high.tobytes())])
+    wide = np.zeros((len(raw), 2), np.int64)
+    wide[:, 0], wide[:, 1] = raw, raw >> 63  # 128 bits, little endian
+    return pa.Array.from_buffers(pa.decimal128(38, finest), len(raw), [None, pa.py_buffer(wide.tobytes())])
+
+
+def _numpy(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    made: np.ndarray = values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy()
+    return made
 
 
 def text_ids(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """order_id as the venue's text; id_kind and order_text stay."""
+    """`batch` with order_id as the venue's text; id_kind and order_text stay."""
     at = batch.schema.get_field_index("order_id")
     if at < 0:
         return batch
@@ -80,19 +97,20 @@ def text_ids(batch: pa.RecordBatch) -> pa.RecordBatch:
     others: list[str | None] = [None] * batch.num_rows
     texts = batch["order_text"]
     for i in np.flatnonzero(~is_uuid & (kinds != schema.ID_KINDS.index("none"))).tolist():
-        raw = raws[i].as_py()
-        others[i] = (
-            texts[i].as_py()
-            if raw is None
-            else id_text(int(kinds[i]), int.from_bytes(raw[:8]), int.from_bytes(raw[8:]))
-        )
+        others[i] = texts[i].as_py() if raws[i].as_py() is None else raw_text(int(kinds[i]), raws[i].as_py())
     rest = pa.array(others, pa.string())
     made = pc.if_else(pa.array(is_uuid), _uuids(raws), rest) if is_uuid.any() else rest
     return batch.set_column(at, "order_id", made)
 
 
+def raw_text(kind: int, raw: bytes) -> str:
+    """Text of an order id of 16 bytes, `kind` an index into schema.ID_KINDS."""
+    text: str = id_text(kind, int.from_bytes(raw[:8]), int.from_bytes(raw[8:]))
+    return text
+
+
 def _uuids(raws: pa.Array) -> pa.Array:
-    """16 bytes each as 8-4-4-4-12 hexadecimal digits; something where null."""
+    """16 bytes each as 8-4-4-4-12 hexadecimal digits; undefined where null."""
     n = len(raws)
     digits = np.frombuffer(b"0123456789abcdef", np.uint8)
     octets = np.frombuffer(raws.buffers()[1], np.uint8, 16 * n, 16 * raws.offset).reshape(n, 16)
@@ -101,19 +119,14 @@ def _uuids(raws: pa.Array) -> pa.Array:
     text = np.full((n, 36), ord("-"), np.uint8)
     for start, end, to in ((0, 8, 0), (8, 12, 9), (12, 16, 14), (16, 20, 19), (20, 32, 24)):
         text[:, to : to + end - start] = pairs[:, start:end]
-    offsets = np.arange(0, 36 * (n + 1), 36, np.int32)
+    offsets = 36 * np.arange(n + 1, dtype=np.int32)
     return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text))
 
 
 def latest(rows: pa.Table, key: str) -> pa.Table:
-    """Of each key the last row: gaps and sessions are written when they begin and again when they end."""
+    """The last row of each key: gaps and sessions are written when they begin and again when they end."""
     if not rows.num_rows:
         return rows
     keys = rows[key].to_numpy()
-    _, back = np.unique(keys[::-1], return_index=True)
-    return rows.take(pa.array(np.sort(len(keys) - 1 - back)))
-
-
-def text(column) -> list:
-    """Values of a dictionary or plain column."""
-    return pc.cast(column, pa.string()).to_pylist() if pa.types.is_dictionary(column.type) else column.to_pylist()
+    _, from_end = np.unique(keys[::-1], return_index=True)
+    return rows.take(pa.array(np.sort(len(keys) - 1 - from_end)))

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+from datetime import date
 from zlib import crc32
 
 import numpy as np
@@ -23,7 +24,7 @@ from recorder._ticks import book_rows
 from recorder.process import Recorder
 from tests.recorder import build
 
-DAY = layout.to_date("2026-03-01")
+DAY = date(2026, 3, 1)
 START, END = trading_day.session_bounds(DAY)
 EVERY = 20  # files with a symbol between two of its checkpoints
 

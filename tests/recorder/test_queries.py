@@ -111,9 +111,9 @@ def test_row_groups_without_the_symbol_are_not_read(queried, monkeypatch):
     assert counts[rarest] <= sum(read) < everything.num_rows
     paths = [f for day in cap.dates() for f in cap.tree.files("ticks", day)]
     for path in paths:
-        for group, held in files.footer(path).held.items():
+        for group, present in files.footer(path).present.items():
             column = files.open_file(path).read_row_group(group, ["symbol"])["symbol"]
-            assert held == set(column.to_pylist())
+            assert present == set(column.to_pylist())
 
 
 def test_a_quiet_and_a_deep_book_are_checkpointed_by_rows_inside_one_flush(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The page about a day says what the proof says, and stands on its own."""
+"""The page about a day agrees with the proof and needs no other file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import recorder
 from kfix_md.errors import UsageError
 from kfix_md.journal.writer import JournalWriter
 from recorder import cli, schema
-from recorder.report import _ms, page
+from recorder.drawing import ms
+from recorder.report import page
 from tests.recorder import build
 from tests.recorder.test_tools import run
 from tests.streams import generate
 
 _VOID = {"meta", "rect", "polyline", "br", "link"}
-_LOOSE = {"html", "body", "tr", "td", "th", "p"}  # HTML closes these by itself
+_LOOSE = {"html", "body", "tr", "td", "th", "p"}  # their end tags may be left out
 
 
 class Tags(HTMLParser):
-    """Complains about tags that do not pair up, and remembers what the page asks the network for."""
+    """Checks that tags pair up, and collects what the page would load."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class Tags(HTMLParser):
 
 
 def test_the_page(tmp_path):
-    told = build.journal_of(tmp_path / "journal", ("spot-l2", "derivatives-l3"), messages=120)
+    streams = build.journal_of(tmp_path / "journal", ("spot-l2", "derivatives-l3"), messages=120)
     build.record(tmp_path)
     cap = recorder.open(tmp_path / "captures")
     text = page(cap, cap.dates()[0])
@@ -47,7 +48,7 @@ def test_the_page(tmp_path):
     tags.feed(text)
     assert tags.open == [] and tags.requests == [] and "<script" not in text
     assert "nan" not in re.sub(r"<title>.*?</title>", "", text).lower().replace("nano", "")
-    checked = sum(s.checksums for s, _ in told.values())
+    checked = sum(s.checksums for s, _ in streams.values())
     assert f"<b>{checked:,}</b><span>checksums right" in text
     assert "Proven" in text and "BTC/USD" in text and "PF_BTCUSD" in text
     out = tmp_path / "day.html"
@@ -78,8 +79,8 @@ def test_a_day_without_data_and_a_day_of_one_message(tmp_path):
     assert tags.open == []
 
 
-def test_lags_in_the_unit_one_reads_best():
-    assert [_ms(v) for v in (float("nan"), 5e-6, 0.02, 3.25, 12_000, 2e9)] == [
+def test_lags_in_the_unit_that_reads_best():
+    assert [ms(v) for v in (float("nan"), 5e-6, 0.02, 3.25, 12_000, 2e9)] == [
         "–",
         "5 ns",
         "20 µs",

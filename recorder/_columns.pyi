@@ -1,0 +1,7 @@
+from typing import Any
+
+import numpy as np
+
+COLUMNS: dict[str, str]
+
+def columns(ticks: np.ndarray, scales: Any) -> dict[str, np.ndarray]: ...

@@ -1,0 +1,7 @@
+"""pyarrow's compute functions for type checkers: pyarrow makes most of them when it is imported, where none can see."""
+
+from typing import Any
+
+import pyarrow.compute
+
+pc: Any = pyarrow.compute

@@ -1,0 +1,68 @@
+"""Knows the symbols and levels of each session date, from the table of instruments."""
+
+import difflib
+from collections.abc import Iterable
+from datetime import date
+
+from kfix_md import trading_day
+from kfix_md.errors import NoSuchSymbol
+from recorder import files
+
+Symbols = str | list[str] | None
+
+
+def names_of(symbol: Symbols) -> list[str]:
+    """The symbols of an argument that may be one, several or None for all."""
+    return [] if symbol is None else [symbol] if isinstance(symbol, str) else symbol
+
+
+class Listing:
+    """Symbols of a captures directory by session date; every date lists all of its symbols again."""
+
+    def __init__(self, found: files.Files) -> None:
+        self._files = found
+        self._days: dict[date, tuple[int, set[tuple[str, str | None]]]] = {}  # number of files, (symbol, level)
+
+    def check(self, symbol: Symbols, at: int | None = None) -> None:
+        """NoSuchSymbol unless every symbol was listed on the date of `at` ns (the last one), else on any date."""
+        for name in names_of(symbol):
+            if name in self._on(at):
+                continue
+            listed = self._levels(self._dates())
+            if listed and name not in listed:
+                near = ", ".join(difflib.get_close_matches(name, listed, 3, 0.4))
+                raise NoSuchSymbol(f"no {name} in {self._files.tree.root}" + (f"; near: {near}" if near else ""))
+
+    def level(self, symbol: str, at: int | None = None) -> str | None:
+        """L2 where it was recorded, else the level that was."""
+        levels = self._on(at).get(symbol) or self._levels(self._dates()).get(symbol, set())
+        return min(levels, default=None)
+
+    def _dates(self) -> list[date]:
+        return self._files.tree.dates("instruments")
+
+    def _on(self, at: int | None) -> dict[str, set[str]]:
+        """Levels by symbol on the session date of `at` ns, or the last before it."""
+        days = self._dates()
+        return self._levels([d for d in days if at is None or d <= trading_day.session_date(at)][-1:] or days[:1])
+
+    def _levels(self, days: Iterable[date]) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for day in days:
+            for symbol, level in self._of_day(day):
+                found.setdefault(symbol, set()).update([level] if level else [])
+        return found
+
+    def _of_day(self, day: date) -> set[tuple[str, str | None]]:
+        count = len(self._files.tree.files("instruments", day))
+        known = self._days.get(day)
+        if known is None or known[0] != count:
+            start, end = trading_day.session_bounds(day)
+
+            def read() -> set[tuple[str, str | None]]:
+                paths = self._files.of("instruments", start, end)
+                rows = files.table("instruments", paths, ["symbol", "level"], start=start, end=end)
+                return set(zip(rows["symbol"].to_pylist(), rows["level"].to_pylist(), strict=True))
+
+            known = self._days[day] = (count, files.attempt(read))
+        return known[1]

@@ -1,0 +1,53 @@
+"""Decides whether a rebuilt book is proven at a time, from gaps, sessions and the flags of its last message."""
+
+import pyarrow as pa
+
+from recorder import shape
+from recorder.loss import Losses
+from recorder.rebuild import Found
+from recorder.schema import Flags
+
+
+def why_not(symbol: str, at: int, found: Found, gaps: pa.Table, sessions: pa.Table) -> str:
+    """Why the book of `symbol` is not proven at `at` ns; empty when it is.
+
+    Parameters
+    ----------
+    found
+        What the book was made of.
+    gaps, sessions
+        Rows of both tables around `at`, as written: the latest row of each gap and session counts.
+    """
+    rows = shape.latest(gaps, "gap")
+    return (
+        Losses(rows).between(found.base_ns, at, found.session)
+        or _gap(symbol, at, found.session, rows)
+        or _ended(at, found.session, sessions)
+        or by_flags(found.flags)
+    )
+
+
+def _gap(symbol: str, at: int, session: int, gaps: pa.Table) -> str:
+    for row in gaps.to_pylist():
+        if row["session"] not in (None, session) or row["symbol"] not in (None, symbol):
+            continue
+        if row["opened_ns"] <= at and (row["closed_ns"] is None or row["closed_ns"] > at):
+            healed = f", healed by {row['healed']} at {row['closed_ns']}" if row["closed_ns"] else ""
+            return f"inside a gap ({row['cause']}), open since {row['opened_ns']}{healed}"
+    return ""
+
+
+def _ended(at: int, session: int, sessions: pa.Table) -> str:
+    for row in shape.latest(sessions, "session").to_pylist():
+        if row["session"] == session and row["ended_ns"] is not None and row["ended_ns"] <= at:
+            return f"its session had ended at {row['ended_ns']} ({row['reason']})"
+    return ""
+
+
+def by_flags(flags: int) -> str:
+    """Why the flags of the last message leave its book unproven; empty when they do not."""
+    if flags & Flags.CRC_CHECKED and not flags & Flags.CRC_OK:
+        return "its last checksum (5041) did not match"
+    if flags & Flags.MAYBE_BAD_BOOK:
+        return "the feed did not trust it at its last message"
+    return ""
