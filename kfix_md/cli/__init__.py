@@ -21,7 +21,11 @@ COMMANDS = {
     "record": ("recorder.cli", "record", "Turn the journal into Parquet."),
     "top": ("kfix_md.cli.top", "command", "One row per symbol of the running feed."),
     "ladder": ("kfix_md.cli.ladder", "command", "The book of one symbol, live."),
-    "inspect": ("kfix_md.cli.inspect", "command", "Put a raw FIX stream through decoder and books, offline."),
+    "inspect": (
+        "kfix_md.cli.inspect",
+        "command",
+        "Run a raw FIX stream or a FIX log through decoder and books, offline.",
+    ),
     "verify": ("recorder.cli", "verify", "Prove that a capture is complete and right."),
     "report": ("recorder.cli", "report", "One HTML page about a recorded day."),
     "journal": ("recorder.cli", "journal", "Look into the raw journal."),
