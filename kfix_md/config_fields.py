@@ -1,4 +1,4 @@
-"""Field types of the configuration file: each checks one kind of value and says in one line what is wrong with it."""
+"""Field types of the configuration file: each checks one kind of value and names the mistake in one line."""
 
 from __future__ import annotations
 

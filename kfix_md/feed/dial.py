@@ -98,7 +98,7 @@ def _reason(error: BaseException) -> str:
 
 
 def explain(error: BaseException, end: Endpoint) -> DialError:
-    """Classify any error of `dial` and say what to check."""
+    """Classify any error of `dial` and name what to check."""
     if isinstance(error, DialError):
         return error
     if isinstance(error, ssl.SSLCertVerificationError):

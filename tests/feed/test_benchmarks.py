@@ -1,4 +1,4 @@
-"""The TLS benchmarks measure what they say: messages of one size, 5041 right, each its own record, all received."""
+"""The TLS benchmarks measure what they claim: messages of one size, 5041 right, each its own record, all received."""
 
 from __future__ import annotations
 

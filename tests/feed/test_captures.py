@@ -25,7 +25,7 @@ def venue(captures, tmp_path_factory):
 
 
 def test_captures_end_as_they_should_in_shared_memory_and_in_parquet(venue, captures, capture, tmp_path):
-    told = {name: json.loads((captures / f"{name}.fix.gz.json").read_text()) for name in CAPTURES}
+    shown = {name: json.loads((captures / f"{name}.fix.gz.json").read_text()) for name in CAPTURES}
 
     wanted = {name: sum(capture(name).count(b"\x0135=%b\x01" % kind) for kind in (b"W", b"X")) for name in CAPTURES}
 
@@ -37,9 +37,9 @@ def test_captures_end_as_they_should_in_shared_memory_and_in_parquet(venue, capt
         books = kfix_md.attach("t-captures", directory=tmp_path)
         for name in CAPTURES:
             if name == "derivatives-l3":
-                compare_orders(books[DEEP, "L3"], told[name])
+                compare_orders(books[DEEP, "L3"], shown[name])
                 continue
-            for symbol, final in told[name]["symbols"].items():
+            for symbol, final in shown[name]["symbols"].items():
                 compare(books[symbol, "L2"], final)
         assert sum(s.handler.stats["market_data"] for s in feed.services) == sum(wanted.values())
         assert sum(s.handler.stats["crc_failed"] for s in feed.services) == 0

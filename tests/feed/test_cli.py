@@ -19,8 +19,8 @@ def ran(capsys, *arguments):
     """(exit status, stdout, stderr) of a command."""
     with pytest.raises(SystemExit) as caught:
         main(list(arguments))
-    told = capsys.readouterr()
-    return caught.value.code, told.out, told.err
+    shown = capsys.readouterr()
+    return caught.value.code, shown.out, shown.err
 
 
 def test_help_and_version(capsys):
@@ -36,7 +36,7 @@ def test_every_command_has_help(capsys, name):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "parts"),
     [
         (["fed"], "did you mean 'feed'?"),
         (["feed"], "Missing argument 'CONFIG'"),
@@ -45,10 +45,10 @@ def test_every_command_has_help(capsys, name):
         (["feed", "--nonsense", "x"], "--nonsense"),
     ],
 )
-def test_mistakes_are_one_line_and_status_2(capsys, arguments, words):
+def test_mistakes_are_one_line_and_status_2(capsys, arguments, parts):
     status, out, err = ran(capsys, *arguments)
     assert status == 2 and not out
-    assert err.startswith("kfix: ") and err.count("\n") == 1 and words in err
+    assert err.startswith("kfix: ") and err.count("\n") == 1 and parts in err
 
 
 def test_the_module_is_the_command():
@@ -70,7 +70,7 @@ def test_log_lines_for_people_and_for_machines(capsys, as_json):
         root.setLevel(level)
     line = capsys.readouterr().err.strip()
     if as_json:
-        told = json.loads(line)
-        assert (told["service"], told["level"], told["message"]) == ("spot-l2", "warning", "gap: 3")
+        shown = json.loads(line)
+        assert (shown["service"], shown["level"], shown["message"]) == ("spot-l2", "warning", "gap: 3")
     else:
         assert line.endswith("spot-l2        ! gap: 3")

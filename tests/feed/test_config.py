@@ -38,7 +38,7 @@ def test_relative_paths_count_from_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "parts"),
     [
         ("", ["service: missing", "[[service]]"]),
         ("x =", ["not valid TOML", "Invalid value"]),
@@ -76,13 +76,13 @@ def test_relative_paths_count_from_the_file(tmp_path):
         ('[feed]\nunverified = "yes"\n' + GOOD, ["feed.unverified", "'refuse' or 'serve'"]),
     ],
 )
-def test_mistakes_are_one_line(tmp_path, text, words):
+def test_mistakes_are_one_line(tmp_path, text, parts):
     with pytest.raises(UsageError) as caught:
         load(tmp_path, text)
     message = str(caught.value)
     assert "\n" not in message and "feed.toml" in message
-    for word in words:
-        assert word in message
+    for part in parts:
+        assert part in message
 
 
 def test_unverified_tls_is_for_other_hosts(tmp_path):

@@ -1,4 +1,4 @@
-"""Dialling and waiting: errors in plain words, every address tried, back-off that grows and forgives."""
+"""Dialling and waiting: errors in plain English, every address tried, back-off that grows and is reset."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_credentials_that_are_refused_are_not_hurried():
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "words"),
+    ("error", "kind", "parts"),
     [
         (ConnectionRefusedError(), "refused", "refused"),
         (TimeoutError(), "timeout", "no answer"),
@@ -53,9 +53,9 @@ def test_credentials_that_are_refused_are_not_hurried():
         (OSError(113, "No route to host"), "unreachable", "No route"),
     ],
 )
-def test_errors_of_dialling_are_sorted_and_told(error, kind, words):
+def test_errors_of_dialling_are_sorted_and_told(error, kind, parts):
     found = explain(error, Endpoint("venue.example", 4000))
-    assert found.kind == kind and words in str(found) and "venue.example:4000" in str(found)
+    assert found.kind == kind and parts in str(found) and "venue.example:4000" in str(found)
 
 
 def test_only_tls_1_3_with_names_checked(tmp_path):
@@ -88,7 +88,7 @@ def test_families_are_interleaved(monkeypatch):
 
 
 def test_every_address_is_tried(monkeypatch):
-    """The first two addresses refuse, the third answers; without it the fault of the last is told."""
+    """The first two addresses refuse, the third answers; without it the error of the last is reported."""
 
     async def main():
         loop = asyncio.get_running_loop()

@@ -40,15 +40,15 @@ def test_what_the_machine_does_not_give_is_told(venue, tmp_path, monkeypatch):
     feed = 'cpu = 999\nrt_priority = 10\nbusy_poll = true\nprocesses = "per-service"\n'
     monkeypatch.setattr(doctor.tuning, "permitted", lambda priority: False)
     findings = examine(tmp_path, venue.toml(tmp_path, "t-doc", ("spot-l2", "spot-l3"), feed=feed))
-    told = {finding.about: finding for finding in findings}
-    assert told["TLS engine"].status == doctor.OK
-    assert told["feed"].status == doctor.FAIL and "999 is not one of this process's CPUs" in told["feed"].text
-    assert told["rt_priority"].status == doctor.WARN and "not permitted" in told["rt_priority"].text
-    assert told["busy_poll"].status == doctor.WARN and "2 processes" in told["busy_poll"].text
+    shown = {finding.about: finding for finding in findings}
+    assert shown["TLS engine"].status == doctor.OK
+    assert shown["feed"].status == doctor.FAIL and "999 is not one of this process's CPUs" in shown["feed"].text
+    assert shown["rt_priority"].status == doctor.WARN and "not permitted" in shown["rt_priority"].text
+    assert shown["busy_poll"].status == doctor.WARN and "2 processes" in shown["busy_poll"].text
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "parts"),
     [
         (("tls_ca", "#tls_ca"), "not signed by the system's"),
         (('host = "localhost"', 'host = "localhost"\ntls_name = "other.example"'), "not for 'other.example'"),
@@ -56,10 +56,10 @@ def test_what_the_machine_does_not_give_is_told(venue, tmp_path, monkeypatch):
         (('symbols = ["*"]', 'symbols = ["BTC/USB"]'), "near: BTC/USD"),
     ],
 )
-def test_what_is_wrong_is_found(venue, tmp_path, change, words):
+def test_what_is_wrong_is_found(venue, tmp_path, change, parts):
     findings = examine(tmp_path, venue.toml(tmp_path, "t-doc", ("spot-l2",)).replace(*change))
     bad = [finding for finding in findings if finding.status == doctor.FAIL]
-    assert bad and any(words in finding.text for finding in bad)
+    assert bad and any(parts in finding.text for finding in bad)
     assert all("\n" not in finding.text for finding in findings)
 
 
@@ -68,8 +68,8 @@ def test_a_refused_port_and_the_command_line(venue, tmp_path):
     (tmp_path / "feed.toml").write_text(text)
     ran = CliRunner().invoke(command, [str(tmp_path / "feed.toml"), "--json"])
     assert ran.exit_code == 2
-    told = json.loads(ran.output)
-    assert not told["ok"] and any(finding["status"] == "FAIL" for finding in told["findings"])
+    shown = json.loads(ran.output)
+    assert not shown["ok"] and any(finding["status"] == "FAIL" for finding in shown["findings"])
     good = tmp_path / "feed.toml"
     good.write_text(venue.toml(tmp_path, "t-doc", ("spot-l2",)))
     ran = CliRunner().invoke(command, [str(good)])

@@ -1,4 +1,4 @@
-"""The collector looks at little while the books stand, at everything once a session is lost, and leaks nothing."""
+"""The collector visits little while the books are verified, everything once a session is lost, and leaks nothing."""
 
 import gc
 import weakref

@@ -70,9 +70,9 @@ def test_a_wrong_crc_touches_its_symbol_alone(venue, tmp_path):
         await all_good(feed)
         service = next(s for s in feed.services if s.name == "spot-l3")
         victim = sorted(service.subs.all)[0]
-        told = service.on_book
+        shown = service.on_book
         service.handler.listener = type(
-            "Spy", (), {"on_book": staticmethod(lambda *a: (changes.append((a[0], a[1], a[2])), told(*a)))}
+            "Spy", (), {"on_book": staticmethod(lambda *a: (changes.append((a[0], a[1], a[2])), shown(*a)))}
         )
         venue("crc", symbol=victim, level="L3")
         await until(lambda: (victim, State.LIVE) in [change[:2] for change in changes])
@@ -143,7 +143,7 @@ def test_symbols_follow_the_configuration_while_running(venue, tmp_path):
         await until(lambda: good(service) and len(service.subs.all) == 2)
         assert service.session.stats["sent"] > 0 and service.connects == 1
         (tmp_path / "feed.toml").write_text("nonsense")
-        feed.reload()  # is told, and changes nothing
+        feed.reload()  # is logged, and changes nothing
         assert len(service.subs.all) == 2
 
     names = json.dumps(["BTC/USD"])
@@ -170,14 +170,14 @@ def test_metrics_are_served(venue, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "parts"),
     [
         (("tls_ca", "#tls_ca"), ["certificate not signed by", "set tls_ca"]),
         (('host = "localhost"', 'host = "localhost"\ntls_name = "other.example"'), ["not for 'other.example'"]),
         (('symbols = ["*"]', 'symbols = ["BTC/USB"]'), ["no instrument 'BTC/USB'", "near: BTC/USD"]),
     ],
 )
-def test_what_cannot_work_ends_in_one_line(venue, tmp_path, change, words):
+def test_what_cannot_work_ends_in_one_line(venue, tmp_path, change, parts):
     async def script(feed):
         await asyncio.sleep(10)
 
@@ -186,8 +186,8 @@ def test_what_cannot_work_ends_in_one_line(venue, tmp_path, change, words):
         drive(tmp_path, text, script)
     message = str(caught.value)
     assert "\n" not in message and "spot-l2" in message
-    for word in words:
-        assert word in message
+    for part in parts:
+        assert part in message
     assert not (tmp_path / "kfix-md.t-bad").exists()
 
 

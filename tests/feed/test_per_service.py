@@ -74,8 +74,8 @@ def test_two_processes_are_one_feed_and_a_killed_one_comes_back(venue, tmp_path)
     recording = subprocess.Popen(
         [sys.executable, "-m", "kfix_md", "record", str(path)], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    told = [recording.stderr.readline() for _ in range(3)]  # before there is a feed
-    assert sum("waiting for `kfix feed`" in line for line in told) == 2
+    shown = [recording.stderr.readline() for _ in range(3)]  # before there is a feed
+    assert sum("waiting for `kfix feed`" in line for line in shown) == 2
     running = subprocess.Popen(
         [sys.executable, "-m", "kfix_md", "feed", str(path)], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
@@ -108,11 +108,11 @@ def test_two_processes_are_one_feed_and_a_killed_one_comes_back(venue, tmp_path)
 
 def _consoles_see_one_feed(folder: Path) -> None:
     shown = kfix("top", "--json", "--sample", "0", "--feed", "parts", "--directory", folder)
-    told = json.loads(shown.stdout)
-    assert shown.returncode == 0 and told["feed"] == "parts" and told["fault"] is None
-    assert {(row["level"], row["state"]) for row in told["symbols"]} == {("L2", "LIVE"), ("L3", "LIVE")}
-    assert [session["service"] for session in told["sessions"]] == list(SERVICES)
-    assert [session["number"] for session in told["sessions"]] == [0, 1]
+    shown = json.loads(shown.stdout)
+    assert shown.returncode == 0 and shown["feed"] == "parts" and shown["fault"] is None
+    assert {(row["level"], row["state"]) for row in shown["symbols"]} == {("L2", "LIVE"), ("L3", "LIVE")}
+    assert [session["service"] for session in shown["sessions"]] == list(SERVICES)
+    assert [session["number"] for session in shown["sessions"]] == [0, 1]
 
 
 def _one_dies(plain: JoinedFeed, moving: JoinedFeed, pid: int) -> None:
@@ -165,12 +165,12 @@ def test_a_part_has_what_must_not_be_shared(tmp_path):
 
 def test_names_of_parts_are_not_to_be_had(tmp_path):
     service = '[[service]]\nname = "spot-l2"\nsender_comp_id = "x"\nsymbols = ["*"]\n'
-    for feed, words in (
+    for feed, message in (
         ('name = "a.spot-l3"', "must not end in .spot-l3"),
         (f'name = "{"a" * 33}"\n{FEED}', "at most 32"),
         ("cpu = []", "empty list"),
     ):
-        with pytest.raises(UsageError, match=words):
+        with pytest.raises(UsageError, match=message):
             load(tmp_path, f"[feed]\n{feed}\n{service}")
 
 
@@ -190,9 +190,9 @@ def test_a_feed_of_the_other_form_is_told_or_swept_away(tmp_path):
         clear_way(whole)
     part.close()
     dead = tmp_path / "kfix-md.a.spot-l3"
-    held = writer(tmp_path, "a.spot-l3", "BTC/USD", 3)
+    made = writer(tmp_path, "a.spot-l3", "BTC/USD", 3)
     copy = dead.read_bytes()
-    held.close()
+    made.close()
     dead.write_bytes(copy)  # as a kill leaves it
     clear_way(whole)
     assert not dead.exists()
@@ -244,10 +244,10 @@ def test_the_console_shows_the_recorder_that_is_furthest_behind(tmp_path):
     captures = tmp_path / "captures"
     watch = Watch(kfix_md.attach("r", directory=tmp_path), captures)
     assert watch.look().recorder is None
-    for made, service, behind in zip(writers, ("spot-l2", "derivatives-l2"), (100, 7), strict=True):
+    for made, service, lag in zip(writers, ("spot-l2", "derivatives-l2"), (100, 7), strict=True):
         (captures / service / "state").mkdir(parents=True)
         (captures / service / "state" / "commit.json").write_text(json.dumps({"position": (5 << 32) + 1000}))
-        made.set_counter("journal_position", (5 << 32) + 1000 + behind)
+        made.set_counter("journal_position", (5 << 32) + 1000 + lag)
     assert watch.look().recorder["behind_bytes"] == 100
     writers[0].set_counter("journal_position", (5 << 32) + 1000)
     assert watch.look().recorder["behind_bytes"] == 7
