@@ -212,6 +212,8 @@ def header(reading: Reading, width: int) -> list[Any]:
     lines = [first, second]
     if reading.fault:
         lines.append(Text(reading.fault, "bold red"))
+    if left_out := reading.counters.get("left_out", 0):
+        lines.append(Text(f"{left_out} symbols left out: the log of the feed names them", "bold red"))
     lines += [session_line(each, reading) for each in reading.sessions]
     return [*lines, Text("")]
 

@@ -272,6 +272,8 @@ class Connector:
             now_ns = time.time_ns()
             try:
                 self.service.tick(now_ns)
+                protocol.flush()
+                protocol.notice_reset()
             except Exception:  # an error of ours must not leave a session without its timers
                 protocol.failed()
                 return
@@ -279,8 +281,6 @@ class Connector:
                 on = True
             elif on and now_ns - self.service.since_ns > 5 * SECOND:
                 self.backoff.success()
-            protocol.flush()
-            protocol.notice_reset()
 
     async def _sleep(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

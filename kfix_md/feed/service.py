@@ -24,7 +24,7 @@ from kfix_md.session.store import SequenceStore
 from kfix_md.trading_day import ROLLOVER_S
 
 _PLANNED = (State.ROLLOVER, Cause.ROLLOVER)
-_UNPLANNED = (State.DOWN, Cause.DISCONNECT)
+_LOST = (State.DOWN, Cause.DISCONNECT)
 _LEAVING = (State.DOWN, Cause.LEAVING)
 _NOT_JOURNALED = frozenset({"released", "garbled"})  # the handler journals releases; garbage is only counted
 SYMBOL_ERRORS_MAX = 3  # errors of ours in messages of one symbol before it is left out
@@ -72,10 +72,12 @@ class Service(Application):
         self._state_of: dict[str, State] = {}
         self._errors: Counter[str] = Counter()  # of ours, by symbol
         self._unverified_changed = False
+        self._rules: Counter[str] = Counter()  # symbols for which a checksum rule was found
         self._open: dict[Any, tuple[str, int]] = {}  # gaps open: id -> (cause, opened)
         self._book_gaps: dict[str, int] = {}
         self._resync: Cause | None = None
         self._left = True  # this connection delivers no longer, or there is none
+        self._down = _LEAVING  # state and cause of its books from then on
         self._doubt_ns = 0  # since when not all books are verified; 0: all are
         self.session = Session(session_config(section, rollover_s), self, store=store)
         self.handler = Handler(
@@ -123,7 +125,7 @@ class Service(Application):
         """The transport is up: send the Logon."""
         self.now_ns = self.since_ns = now_ns
         self.connects += 1
-        self._left = False
+        self._left, self._down = False, _LEAVING
         self.log.info("connected to %s", details or self.section.host)
         self.event({"type": "connected", "details": details})
         self.handler.reset_stream()
@@ -143,11 +145,12 @@ class Service(Application):
         self.now_ns = now_ns
         was_up = self.session.state != SessionState.OFF
         planned = self.session.rollover.armed(now_ns)
+        self._down = _LOST
         self.session.disconnected(now_ns, reason)
         if not was_up:
             return
         self.since_ns = now_ns
-        self._stop_delivering(*(_PLANNED if planned else _UNPLANNED))
+        self.on_leaving(planned)
         self.handler.reset_stream()
 
     def leave(self, now_ns: int) -> None:
@@ -156,17 +159,13 @@ class Service(Application):
         self.on_leaving(self.session.rollover.armed(now_ns))
 
     def on_leaving(self, planned: bool) -> None:
-        """The session delivers no longer (Logout sent or received, closing): its books are not live from now on."""
-        self._stop_delivering(*(_PLANNED if planned else _LEAVING))
-
-    def _stop_delivering(self, state: State, cause: Cause) -> None:
-        """Void everything that depends on the connection; once for each connection."""
+        """The connection delivers no longer (Logout, closing, lost): void all that depends on it, once."""
         if self._left:
             return
         self._left, self.verified_ns, self._resync = True, 0, None
         self._doubt()
         self.subs.lost()
-        self._void(state, cause)
+        self._void(*(_PLANNED if planned else self._down))
 
     def tick(self, now_ns: int) -> None:
         """Time passed."""
@@ -285,7 +284,7 @@ class Service(Application):
         """The message numbers restarted inside the connection: subscriptions and books are void."""
         self._doubt()
         self._resync = None
-        self._void(*(_PLANNED if cause == "rollover" else _UNPLANNED))
+        self._void(*(_PLANNED if cause == "rollover" else _LOST))
         self.subs.ready(self.now_ns)
 
     def on_requests_lost(self, requests: list[tuple[str, str]]) -> None:
@@ -341,10 +340,12 @@ class Service(Application):
         if self._errors[symbol] >= SYMBOL_ERRORS_MAX:
             self.subs.leave_out(symbol, f"internal error: {error!r}", self.now_ns)
 
-    def on_checksum_rule(self, rule: str) -> None:
-        """The stream has shown which checksum rule applies."""
-        self.log.info("checksum rule: %s", rule)
-        self.event({"type": "checksum_rule", "rule": rule})
+    def on_checksum_rule(self, rule: str, symbol: str = "") -> None:
+        """The stream has shown which checksum rule applies, to one symbol or to all."""
+        if not self._rules[rule]:
+            self.log.info("checksum rule: %s%s", rule, f" (first found for {symbol})" if symbol else "")
+        self._rules[rule] += 1
+        self.event({"type": "checksum_rule", "rule": rule} | ({"symbol": symbol} if symbol else {}))
 
     def state_of(self, symbol: str) -> State:
         """State of this session's copy of a book; INIT when there is none."""

@@ -1,0 +1,87 @@
+"""One service without I/O: what one symbol's trouble costs, and what the end of a connection voids."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from kfix_md._entry import Cause, State
+from kfix_md.config import ServiceSection
+from kfix_md.feed.pacing import SECOND, Phase, Subscription
+from kfix_md.feed.service import Service
+
+
+class Journal:
+    """Keeps events; nothing else of a journal is used here."""
+
+    def __init__(self):
+        self.events = []
+
+    def event(self, session, now_ns, event):
+        self.events.append(event)
+
+
+@pytest.fixture
+def service():
+    made = Service(ServiceSection(name="spot-l2", sender_comp_id="ME", symbols=["*"]), 0)
+    made.journal = Journal()
+    for symbol in ("A/USD", "B/USD"):
+        made.handler.define(symbol, 1, 8)
+        made.handler.subscribe(symbol, f"id-{symbol}", 1000)
+        made.subs.all[symbol] = Subscription(symbol, Phase.ACTIVE, f"id-{symbol}")
+    made.subs._ready = True
+    return made
+
+
+def test_the_third_error_of_ours_leaves_the_symbol_out(service, caplog):
+    for _ in range(2):
+        service.on_fault("A/USD", ZeroDivisionError("x"))
+    assert service.subs.all["A/USD"].phase is Phase.ACTIVE
+    service.on_fault("A/USD", ZeroDivisionError("x"))
+    service.subs.pump(SECOND)
+    assert service.subs.all["A/USD"].phase is Phase.LEFT_OUT and service.subs.all["B/USD"].phase is Phase.ACTIVE
+    assert service.subs.left_out.reasons == {"A/USD": "internal error: ZeroDivisionError('x')"}
+    assert "left out: A/USD (internal error" in caplog.text
+
+
+def test_unverified_books_are_reported_once_a_tick_with_their_number(service, caplog):
+    for symbol in ("A/USD", "B/USD"):
+        service.on_book(symbol, State.UNVERIFIED, Cause.RULE, 5, SECOND)
+    service.tick(2 * SECOND)
+    service.tick(3 * SECOND)
+    lines = [r.getMessage() for r in caplog.records if "UNVERIFIED" in r.getMessage()]
+    assert len(lines) == 1 and lines[0].startswith("2 books UNVERIFIED: 5041 of A/USD, B/USD fits no known")
+    assert service.open_gaps() == 0 and service.states[State.UNVERIFIED] == 2
+
+
+def test_a_fault_is_a_gap_until_the_book_is_followed_again(service):
+    service.on_book("A/USD", State.CRC_FAIL, Cause.CRC, 5, SECOND)
+    assert service.open_gaps() == 1 and service.gaps["crc"] == 1
+    service.on_book("A/USD", State.CRC_FAIL, Cause.CRC, 6, SECOND)
+    assert service.open_gaps() == 1
+    service.on_book("A/USD", State.UNVERIFIED, Cause.RULE, 7, 2 * SECOND)
+    assert service.open_gaps() == 0
+    kinds = [event["type"] for event in service.journal.events if event["type"].startswith("gap")]
+    assert kinds == ["gap_open", "gap_close"]
+
+
+def test_the_end_of_a_connection_voids_its_books_once(service):
+    service.session.connected(SECOND)
+    service._left = False
+    service.leave(2 * SECOND)
+    assert {service.handler.book_state(symbol)[:2] for symbol in service.subs.all} == {(State.DOWN, Cause.LEAVING)}
+    assert service.subs.pending() == ["A/USD", "B/USD"]
+    before = len(service.journal.events)
+    service.leave(2 * SECOND)
+    assert len(service.journal.events) == before
+    service.disconnected(3 * SECOND, "closed")
+    assert {service.handler.book_state(symbol)[1] for symbol in service.subs.all} == {Cause.LEAVING}
+
+
+def test_a_checksum_rule_is_logged_when_it_is_new(service, caplog):
+    caplog.set_level(logging.INFO)
+    for symbol in ("A/USD", "B/USD"):
+        service.on_checksum_rule("order-sent", symbol)
+    assert caplog.text.count("checksum rule: order-sent (first found for A/USD)") == 1
+    assert caplog.text.count("checksum rule") == 1
