@@ -178,8 +178,8 @@ class Feed:
         if self.segment is not None:
             self.segment.close()
         for service in self.services:
-            if service.session.store is not None:
-                service.session.store.close()
+            if service.store is not None:
+                service.store.close()
         if self._garbage is not None:
             self._garbage.close()
 
@@ -281,7 +281,7 @@ def session_state_text(service: Service) -> str:
     if session.state in (SessionState.OFF, SessionState.CLOSED):
         return "ROLLOVER" if session.retry == "rollover" else "DOWN"
     if session.state == SessionState.ON:
-        return "GAP" if session.gap else "ON"
+        return "GAP" if session.gaps else "ON"
     return "LOGON" if session.state == SessionState.LOGON_SENT else "LOGOUT"
 
 

@@ -21,6 +21,7 @@ from kfix_md.feed.settings import session_config, subscription_spec
 from kfix_md.feed.subscriptions import FAULTS, LASTING, Subscriptions
 from kfix_md.session import Application, Close, Session, SessionState
 from kfix_md.session.store import SequenceStore
+from kfix_md.session.types import Request
 from kfix_md.trading_day import ROLLOVER_S
 
 _PLANNED = (State.ROLLOVER, Cause.ROLLOVER)
@@ -79,7 +80,8 @@ class Service(Application):
         self._left = True  # this connection delivers no longer, or there is none
         self._down = _LEAVING  # state and cause of its books from then on
         self._doubt_ns = 0  # since when not all books are verified; 0: all are
-        self.session = Session(session_config(section, rollover_s), self, store=store)
+        self.store = store
+        self.session = Session(session_config(section, rollover_s), self, numbers=store.load() if store else None)
         self.handler = Handler(
             checksum=section.checksum,
             level=section.level,
@@ -152,6 +154,7 @@ class Service(Application):
         self.since_ns = now_ns
         self.on_leaving(planned)
         self.handler.reset_stream()
+        self._save()
 
     def leave(self, now_ns: int) -> None:
         """The connection is being closed: from now on it delivers nothing."""
@@ -176,6 +179,7 @@ class Service(Application):
         if self.session.state == SessionState.ON:
             self.subs.tick(now_ns)
         self._after(now_ns)
+        self._save()
 
     def calm(self, until_ns: int) -> bool:
         """True when every book is verified and no request is due before `until_ns`."""
@@ -197,12 +201,17 @@ class Service(Application):
         return complaints
 
     def output(self) -> bytes:
-        """Bytes to write now; they are removed from the outbox."""
+        """Bytes to write now, removed from the outbox; the numbers in them are stored first."""
+        self._save()
         if not self.session.outbox:
             return b""
         data = b"".join(self.session.outbox)
         self.session.outbox.clear()
         return data
+
+    def _save(self) -> None:
+        if self.store is not None and (numbers := self.session.take_save(self.now_ns)):
+            self.store.save(*numbers)
 
     @property
     def close_reason(self) -> Close | None:
@@ -287,7 +296,7 @@ class Service(Application):
         self._void(*(_PLANNED if cause == "rollover" else _LOST))
         self.subs.ready(self.now_ns)
 
-    def on_requests_lost(self, requests: list[tuple[str, str]]) -> None:
+    def on_requests_lost(self, requests: list[Request]) -> None:
         """The venue never received these requests."""
         self.subs.requests_lost(requests, self.now_ns)
 

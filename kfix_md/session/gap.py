@@ -1,4 +1,4 @@
-"""What is kept while MsgSeqNums are missing: the holes, the messages after them, and how each hole closed."""
+"""The queue of messages above the expected MsgSeqNum, and the holes below them."""
 
 import heapq
 from collections import deque
@@ -9,7 +9,7 @@ from kfix_md.session.message import Message
 
 @dataclass(slots=True)
 class Hole:
-    """A run of missing MsgSeqNums, first..last; `lost` once a gap fill says that part of it never comes."""
+    """A run of missing MsgSeqNums, first..last; `lost` once a gap fill covers part of it."""
 
     first: int
     last: int | None  # None: unknown, everything until the next logon
@@ -23,8 +23,8 @@ class Hole:
 class GapQueue:
     """Messages above the expected number, by MsgSeqNum, bounded by count and bytes.
 
-    Numbers leave in rising order, so a heap serves; holes are kept in rising order too. No operation walks
-    the whole queue: a peer that fills it with traps gains nothing.
+    Numbers leave in rising order from a heap; holes are kept in rising order too. No operation walks the
+    whole queue, so that a peer cannot make it slow.
     """
 
     max_messages: int
@@ -83,9 +83,8 @@ class GapQueue:
         numbers = [seq for seq, message in self.kept.items() if message and message.is_market_data]
         return (min(numbers), max(numbers)) if numbers else None
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self.holes.clear()
+    def drop_messages(self) -> None:
+        """Drop every message; the holes stay."""
         self.kept.clear()
         self._order.clear()
         self.bytes = self.highest = 0

@@ -3,41 +3,47 @@
 from collections import Counter, deque
 from typing import Any, Protocol
 
-from kfix_md.session import admin, fix
-from kfix_md.session.gap import GapQueue
+from kfix_md.session import fix, table
+from kfix_md.session.clock import SendingClock
+from kfix_md.session.link import Link
+from kfix_md.session.losses import Losses
 from kfix_md.session.message import Message
+from kfix_md.session.outgoing import Rejects, SentRequests
+from kfix_md.session.recovery import GapRecovery
+from kfix_md.session.rollover import Rollover
 from kfix_md.session.sequence import Sequence
-from kfix_md.session.store import SequenceStore
-from kfix_md.session.timers import Liveness
+from kfix_md.session.timers import Timers
 from kfix_md.session.types import (
+    LOGGED_ON,
     SECOND,
     Application,
     Close,
     Fields,
+    Healed,
     LocalError,
+    Released,
+    Request,
+    Retry,
+    SequenceNumbers,
     SessionConfig,
     SessionState,
 )
-
-OFF, LOGON_SENT, ON, LOGOUT_SENT, LOGGED_OUT, CLOSED = SessionState
+from kfix_md.trading_day import session_date
 
 #: frames waiting for the connector before the peer is judged to ask faster than it reads
 _MAX_OUTBOX = 20_000
-_MAX_REQUESTS = 8_192
-_MAX_EVENTS = 4_096
 #: MD_* code of the decoder to 373, 371, 58
-_MALFORMED = {
+_MALFORMED: dict[int, tuple[int, int | None, str]] = {
     1: (fix.INVALID_TAG, None, "Invalid tag number"),
     2: (fix.NO_VALUE, None, "Tag specified without a value"),
     4: (fix.TAG_MISSING, None, "Required tag missing"),
     5: (fix.GROUP_COUNT, 268, "Incorrect NumInGroup count for repeating group"),
     6: (fix.INCORRECT_VALUE, None, "Value is incorrect (out of range) for this tag"),
 }
-_ID_TAG = {"V": 262, "x": 320, "g": 335}
 
 
-class _Handler(Protocol):
-    """What a session needs of the hot loop."""
+class HotLoop(Protocol):
+    """What a session needs of the handler."""
 
     sequence: Sequence
     fast: bool
@@ -47,75 +53,171 @@ class _Handler(Protocol):
     def expect_comp_ids(self, sender: bytes, target: bytes) -> None: ...
 
 
-class Session(Liveness):
-    """One FIX session of the initiator.
+class Session:
+    """One FIX session of the initiator: the logon, requests and numbering, with gap recovery and timers of its own.
 
-    Inputs: connected, receive, garbled, tick, disconnected, logout, send; times are int ns since the epoch.
-    Outputs, to be looked at after each input: `outbox` (whole frames to write), `close_reason` (a Close, or
-    None), `take_released()` (frames to apply now, to be called until it is empty), `events`, and the calls of
-    the Application. Nothing the peer sends raises; our own misuse raises LocalError.
+    Inputs: connected, receive, garbled, malformed, tick, disconnected, logout, send; times are int ns since the
+    epoch. Outputs, to be read after each input: `take_save()` (numbers to store before the outbox is written),
+    `outbox` (whole frames to write), `close_reason` (a Close, or None), `take_released()` (frames to apply now,
+    to be called until it is empty), `events`, and the calls of the Application. Nothing the peer sends raises;
+    our own misuse raises LocalError.
+
+    Parameters
+    ----------
+    config : SessionConfig
+    app : Application, optional
+        Receives the calls; the default ignores them.
+    numbers : SequenceNumbers, optional
+        Both counters as the last process stored them (`SequenceStore.load`).
     """
 
     def __init__(
-        self,
-        config: SessionConfig,
-        app: Application | None = None,
-        *,
-        store: SequenceStore | None = None,
-        sequence: Sequence | None = None,
+        self, config: SessionConfig, app: Application | None = None, *, numbers: SequenceNumbers | None = None
     ) -> None:
-        super().__init__(config)
         self.config = config
         self.app = app or Application()
-        self.store = store
-        self.sequence = sequence or Sequence()
-        self.gap = GapQueue(config.max_gap_messages, config.max_gap_bytes)
-        self.state = OFF
+        self.link = Link(config, self.app)
+        self.link.on_change = self.refresh_fast
+        self.losses = Losses(self.link)
+        self.gaps = GapRecovery(self.link, self.losses, self._apply_kept)
+        self.timers = Timers(self.link, self.gaps)
+        self.clock = SendingClock(self.link)
+        self.rejects = Rejects(self.link)
         self.inbound_ids = (config.target.encode(), config.sender.encode())
-        self.outbox: list[bytes] = []
-        self.events: deque[tuple[int, dict[str, Any]]] = deque(maxlen=_MAX_EVENTS)
-        self.stats: Counter[str] = Counter()
-        self.close_reason: Close | None = None
-        self.retry = "backoff"  # when to connect again: rollover (every 2 s), backoff, long or never
+        self.retry: Retry = "backoff"  # when to connect again
         self.session_id = ""
-        self.heartbeat_s = config.heartbeat
-        self.clock_lag_ns = 0  # our receive time minus the peer's SendingTime, of the last message seen here
-        self.asked_reset = True
-        self.force_reset = False
-        self._handler: _Handler | None = None
-        self._warned_ns = 0
-        self._reject_second = self._rejects = 0
+        self.requested_reset = True  # our Logon carried 141=Y
+        self._handler: HotLoop | None = None
+        self._announced = False  # on_ready was called for this connection
         self._was_on = False
-        self._requests: dict[int, tuple[str, str]] = {}
-        self._resume()
+        self._requests = SentRequests()
+        self._saved = self._before = numbers  # `_before`: what the last process left, until we connect
+        if numbers is not None:
+            self.sequence.expected, self.sequence.outgoing = numbers.expected, numbers.outgoing
+
+    # ------------------------------------------------------------ what callers read
+
+    @property
+    def state(self) -> SessionState:
+        """Where the session is in its life."""
+        return self.link.state
+
+    @property
+    def sequence(self) -> Sequence:
+        """Both MsgSeqNum counters."""
+        return self.link.sequence
+
+    @property
+    def rollover(self) -> Rollover:
+        """The planned daily reset."""
+        return self.link.rollover
+
+    @rollover.setter
+    def rollover(self, rollover: Rollover) -> None:
+        self.link.rollover = rollover
+
+    @property
+    def outbox(self) -> list[bytes]:
+        """Frames to be written; the caller clears it."""
+        return self.link.outbox
+
+    @property
+    def events(self) -> deque[tuple[int, dict[str, Any]]]:
+        """The last events as (int ns, event)."""
+        return self.link.events
+
+    @property
+    def stats(self) -> Counter[str]:
+        """Counters by name."""
+        return self.link.stats
+
+    @property
+    def close_reason(self) -> Close | None:
+        """Why the connection is to be closed; None while it is not."""
+        return self.link.close_reason
+
+    @property
+    def last_recv_ns(self) -> int:
+        """When the peer was last heard of."""
+        return self.link.last_recv_ns
+
+    @last_recv_ns.setter
+    def last_recv_ns(self, recv_ns: int) -> None:
+        self.link.last_recv_ns = recv_ns
+
+    @property
+    def clock_lag_ns(self) -> int:
+        """Our receive time minus the peer's SendingTime, of the last message that came by the session."""
+        return self.clock.lag_ns
+
+    @property
+    def heartbeat_s(self) -> int:
+        """Heartbeat interval in force, in seconds."""
+        return self.timers.heartbeat_s
+
+    @property
+    def unsettled(self) -> bool:
+        """A gap closed and its frames are not all applied: call take_released()."""
+        return self.gaps.unsettled
+
+    @property
+    def next_timeout(self) -> int:
+        """When tick() has something to do next (int ns)."""
+        return self.timers.next_timeout
+
+    @property
+    def fast(self) -> bool:
+        """In-order W and X may be applied without us: logged on, no gap, nothing waiting to be applied."""
+        return self.state in LOGGED_ON and self.gaps.settled
+
+    @property
+    def ready(self) -> bool:
+        """Logged on and no gap open."""
+        return self.state == SessionState.ON and not self.gaps
+
+    def request_of(self, seq: int) -> Request | None:
+        """The application message we sent as `seq`: what a 45 RefSeqNum refers to."""
+        return self._requests.get(seq)
+
+    def new_gap_id(self, now_ns: int) -> int:
+        """An id for a gap that no other gap of this session has, also across restarts."""
+        return self.losses.new_gap_id(now_ns)
+
+    def take_save(self, now_ns: int) -> SequenceNumbers | None:
+        """Counters to be stored, None when they are as last taken.
+
+        Store them before the outbox is written: a number that was on the wire is never used twice.
+        """
+        expected, outgoing = self.sequence.expected, self.sequence.outgoing
+        if self._saved is not None and self._saved[:2] == (expected, outgoing):
+            return None
+        self._saved = SequenceNumbers(expected, outgoing, now_ns)
+        return self._saved
+
+    def take_released(self, now_ns: int = 0) -> list[Released]:
+        """Frames to apply now, in order; call it until it is empty.
+
+        The empty answer is what ends a gap: only then are the books whole and the fast path open again.
+        Whoever applies them journals their numbers ("released"), after the frame that released them.
+        """
+        released = self.gaps.take_released()
+        if not released and self.gaps.unsettled:
+            self.gaps.settle(now_ns)
+            self.announce_ready()
+        return released
 
     # ------------------------------------------------------------ wiring
 
-    def bind(self, handler: _Handler) -> None:
-        """Share the counters with the hot loop and keep its `fast` switch true to ours."""
+    def bind(self, handler: HotLoop) -> None:
+        """Share the counters with the hot loop and keep its `fast` switch equal to ours."""
         handler.sequence.expected = self.sequence.expected
         handler.sequence.outgoing = self.sequence.outgoing
-        self.sequence = handler.sequence
+        self.link.sequence = handler.sequence
         self._handler = handler
         handler.expect_comp_ids(*self.inbound_ids)
         limit = self.config.sending_time_limit
         handler.sending_time_limit_ns = 0 if limit is None else int(limit * SECOND)
         self.refresh_fast()
-
-    def _resume(self) -> None:
-        self._before = self.store.load() if self.store else None  # what the last process left
-        if self._before is not None:
-            self.sequence.expected, self.sequence.outgoing = self._before.expected, self._before.outgoing
-
-    @property
-    def fast(self) -> bool:
-        """In-order W and X may go the C path without us: logged on, no gap, nothing waiting to be applied."""
-        return self.state in (ON, LOGOUT_SENT) and not self.gap and not self.unsettled
-
-    @property
-    def ready(self) -> bool:
-        """Logged on and no gap open."""
-        return self.state == ON and not self.gap
 
     def refresh_fast(self) -> None:
         """Mirror `fast` into the handler; after every change of state or gap."""
@@ -126,246 +228,222 @@ class Session(Liveness):
 
     def connected(self, now_ns: int) -> None:
         """The transport is up: send the Logon, the first thing on the wire."""
-        if self.state != OFF:
+        if self.state != SessionState.OFF:
             raise LocalError("connected() twice without disconnected()")
-        config, sequence = self.config, self.sequence
+        config, link = self.config, self.link
         if self._before is not None:
             self.interrupted("restart", self._before.expected, self._before.saved_ns)
             self._before = None
-        self.asked_reset = config.reset_on_logon or self.force_reset or self._numbers_too_old(now_ns)
-        if self.asked_reset:
-            sequence.reset()
-        self.outbox.clear()
+        self.requested_reset = config.reset_on_logon or link.force_reset or self._numbers_too_old(now_ns)
+        if self.requested_reset:
+            self.sequence.reset()
+        link.outbox.clear()
         self._requests.clear()
-        self.close_reason, self._leave_text, self._was_on = None, "", False
-        self.heartbeat_s = config.heartbeat
-        self.last_recv_ns, self._probe_ns = now_ns, 0
-        self._enter(LOGON_SENT, now_ns)
-        seq = sequence.outgoing
+        link.close_reason, self._was_on = None, False
+        self.timers.connected(now_ns)
+        link.enter(SessionState.LOGON_SENT, now_ns)
+        link.transmit("A", self._logon_body(now_ns), now_ns)
+
+    def _logon_body(self, now_ns: int) -> fix.Body:
+        config, sequence = self.config, self.sequence
         next_expected = sequence.expected if config.next_expected else None
-        body = fix.logon(config.heartbeat, self.asked_reset, next_expected)
+        body = fix.logon(config.heartbeat, self.requested_reset, next_expected)
         if config.api_key:
             key, secret = config.api_key, config.api_secret
-            body += fix.credentials(key, secret, seq, config.sender, config.target, now_ns)
-        self.transmit("A", body, now_ns)
+            body += fix.credentials(key, secret, sequence.outgoing, config.sender, config.target, now_ns)
+        return body
 
     def receive(self, frame: bytes, fields: Fields, recv_ns: int) -> int:
-        """One whole frame off the fast path; returns fix.DELIVER, DEFER, IGNORE, or 0 (consumed)."""
-        if self.state not in (LOGON_SENT, ON, LOGOUT_SENT):
-            return self.ignore("after_close")
+        """Handle one whole frame off the fast path; returns fix.DELIVER, DEFER, IGNORE, or 0 (consumed)."""
+        if self.state not in (SessionState.LOGON_SENT, *LOGGED_ON):
+            return self.link.ignore("after_close")
         m = Message.parse(frame, fields, recv_ns)
-        self.last_recv_ns = max(self.last_recv_ns, recv_ns)
-        self._probe_ns = 0
+        self.timers.received(recv_ns)
         if m.repeated:
-            self.count("repeated_header_tag")
-        if admin.header_fault(self, m):
+            self.link.count("repeated_header_tag")
+        if table.header_fault(self, m):
             return fix.IGNORE if m.is_market_data else 0
-        answer = admin.action_for(self.state, m.type)(self, m)
+        answer = table.action_for(self.state, m.type)(self, m)
         if len(self.outbox) > _MAX_OUTBOX:
-            self.close("flooded", "the peer asks faster than it reads", recv_ns)
+            self.link.close("flooded", "the peer asks faster than it reads", recv_ns)
         return answer
 
     def garbled(self, kind: str, n_bytes: int, recv_ns: int) -> None:
         """Bytes that are no message (bad checksum or length, noise): counted, no number used, no Reject."""
-        self.count(f"garbled_{kind}")
-        self.note_garbled(self.sequence.expected)
-        self.event(recv_ns, "garbled", what=kind, bytes=n_bytes)
-        if self.state == LOGON_SENT:
-            self.close("protocol", f"garbled bytes ({kind}) instead of a Logon", recv_ns)
+        self.link.count(f"garbled_{kind}")
+        self.gaps.note_garbled()
+        self.link.event(recv_ns, "garbled", what=kind, bytes=n_bytes)
+        if self.state == SessionState.LOGON_SENT:
+            self.link.close("protocol", f"garbled bytes ({kind}) instead of a Logon", recv_ns)
 
     def malformed(self, seq: int, msg_type: str, error: int, recv_ns: int) -> None:
         """A W or X whose number was used and whose body cannot be: `error` is a MD_* code of the decoder."""
         reason, tag, text = _MALFORMED.get(error, (fix.INCORRECT_FORMAT, None, "Incorrect data format for value"))
-        self.count("malformed")
-        self.reject(seq, msg_type, reason, tag, text, recv_ns)
+        self.link.count("malformed")
+        self.rejects.send(seq, msg_type, reason, tag, text, recv_ns)
+
+    def tick(self, now_ns: int) -> None:
+        """Everything that time alone brings; call it at `next_timeout` or a few times a second."""
+        if self._handler is not None:  # what came by the fast path counts as received
+            self.link.last_recv_ns = max(self.link.last_recv_ns, self._handler.last_recv_ns)
+        self._tick_rollover(now_ns)
+        self.timers.tick(now_ns)
+
+    def _tick_rollover(self, now_ns: int) -> None:
+        if self.rollover.arm(now_ns):
+            self.link.event(now_ns, "rollover", phase="armed", at=self.rollover.armed_for)
+        if self.rollover.turn(now_ns):
+            date = session_date(now_ns).isoformat()
+            self.link.event(now_ns, "rollover", phase="date", date=date)
 
     def disconnected(self, now_ns: int, reason: str) -> None:
         """The transport is gone (or could not be made); `reason` in a word or two: fin, rst, refused..."""
         planned = self.rollover.armed(now_ns)
-        if self.state == OFF:  # a failed attempt to connect
+        if self.state == SessionState.OFF:  # a failed attempt to connect
             if self.retry not in ("long", "never"):
                 self.retry = "rollover" if planned else "backoff"
             return
         left = self.close_reason
-        if self.state == LOGOUT_SENT or (left and left.retry == "never"):
+        if self.state == SessionState.LOGOUT_SENT or (left and left.retry == "never"):
             planned, self.retry = False, "never"
         else:
             self.retry = "rollover" if planned else left.retry if left else "backoff"
-        was_on, expected = self._was_on, self.sequence.expected
-        if planned and was_on:
-            form = "logout" if self.state == LOGGED_OUT else left.kind if left else reason
-            self.rollover_began(form, now_ns)
-        self._enter(OFF, now_ns)
+        if planned and self._was_on:
+            form = "logout" if self.state == SessionState.LOGGED_OUT else left.kind if left else reason
+            self.link.rollover_reached(form, now_ns)
+        self.link.enter(SessionState.OFF, now_ns)
+        self._outage(planned, left, reason, now_ns)
+        self.outbox.clear()
+        self.refresh_fast()
+
+    def _outage(self, planned: bool, left: Close | None, reason: str, now_ns: int) -> None:
+        """Report the end of a connection, and the gap that it leaves."""
         cause = "rollover" if planned else "overflow" if left and left.kind == "overflow" else "disconnect"
-        if self.retry == "never":  # we left: it ends when somebody starts us again
+        if self.retry == "never":  # we logged out: the gap ends when somebody starts us again
             cause = "restart"
-        why = left.text if left else self._leave_text or reason
-        self.event(now_ns, "disconnected", reason=why, cause=cause, planned=planned, logged_on=was_on)
-        self.drop_queue(now_ns)
-        if was_on:
+        why = left.text if left else self.timers.peer_text or reason
+        self.link.event(now_ns, "disconnected", reason=why, cause=cause, planned=planned, logged_on=self._was_on)
+        expected = self.sequence.expected
+        self.gaps.drop_queue(now_ns)
+        if self._was_on:
             self.interrupted(cause, expected, now_ns)
         if planned:
-            self.force_reset = True
-        self._outage_over(now_ns)
-
-    def _outage_over(self, now_ns: int) -> None:
-        self.outbox.clear()
-        self._save(now_ns)
-        self.refresh_fast()
+            self.link.force_reset = True
 
     def logout(self, now_ns: int, text: str = "") -> None:
         """Leave: 35=5, then data until the peer confirms or logout_timeout passes."""
-        if self.state == ON:
-            self.transmit("5", fix.logout(text), now_ns)
-            self._enter(LOGOUT_SENT, now_ns)
-        elif self.state == LOGON_SENT:
-            self.close("logout", text or "logged out before the Logon reply", now_ns, "never")
+        if self.state == SessionState.ON:
+            self.link.transmit("5", fix.logout(text), now_ns)
+            self.link.enter(SessionState.LOGOUT_SENT, now_ns)
+        elif self.state == SessionState.LOGON_SENT:
+            self.link.close("logout", text or "logged out before the Logon reply", now_ns, "never")
 
     def send(self, msg_type: str, body: fix.Body, now_ns: int) -> int:
-        """An application message (V, x, g ...); returns its MsgSeqNum. LocalError when it may not be sent."""
-        if self.state != ON:
+        """Send an application message (V, x, g ...); returns its MsgSeqNum. LocalError when not allowed."""
+        if self.state != SessionState.ON:
             raise LocalError(f"35={msg_type} cannot be sent: not logged on ({self.state.name})")
         if msg_type in ("A", "0", "1", "2", "3", "4", "5"):
-            raise LocalError(f"35={msg_type} belongs to the session layer, which sends it by itself")
+            raise LocalError(f"35={msg_type} belongs to the session layer, which sends it when it is due")
         for tag, value in body:
-            fix.value_bytes(tag, value)  # refused before a number is used
+            fix.value_bytes(tag, value)  # raises before a number is used
         seq = self.sequence.outgoing
-        wanted = _ID_TAG.get(msg_type)
-        self._requests[seq] = (msg_type, next((str(value) for tag, value in body if tag == wanted), ""))
-        if len(self._requests) > _MAX_REQUESTS:
-            del self._requests[next(iter(self._requests))]
-        self.transmit(msg_type, body, now_ns)
+        self._requests.add(seq, msg_type, body)
+        self.link.transmit(msg_type, body, now_ns)
         return seq
 
-    def request_of(self, seq: int) -> tuple[str, str] | None:
-        """(msg_type, request id) of the application message we sent as `seq`: what a 45 RefSeqNum means."""
-        return self._requests.get(seq)
+    def books_verified(self, now_ns: int) -> None:
+        """The application has all its books verified again: what was lost is healed from here on."""
+        if not self.gaps.settled or self.state != SessionState.ON:
+            return
+        self.losses.verified(now_ns)
+        self.link.rollover_verified(now_ns)
 
-    # ------------------------------------------------------------ for admin.py and recovery.py
+    # ------------------------------------------------------------ for table.py
 
-    def _enter(self, state: SessionState, now_ns: int) -> None:
-        self.state, self._since_ns = state, now_ns
-        self.refresh_fast()
+    def _apply_kept(self, m: Message) -> None:
+        table.when_due(m)(self, m)
 
-    def transmit(self, msg_type: str, body: fix.Body, now_ns: int, seq: int | None = None) -> None:
-        """Put one frame in the outbox; a given `seq` uses no number of ours (gap fills)."""
-        if seq is None:
-            seq = self.sequence.next_outgoing()
-            self._save(now_ns)  # before it can be on the wire: a number is never used twice
-        self.last_sent_ns = max(self.last_sent_ns, now_ns)
-        self.outbox.append(fix.encode(msg_type, seq, self.config.sender, self.config.target, now_ns, body))
-        self.count("sent")
-
-    def event(self, now_ns: int, kind: str, **words: Any) -> None:
-        """Record something worth the journal."""
-        event = {"type": kind, **words}
-        self.events.append((now_ns, event))
-        self.app.on_event(now_ns, event)
-
-    def count(self, what: str, n: int = 1) -> None:
-        """Add to `stats`."""
-        self.stats[what] += n
-
-    def ignore(self, what: str) -> int:
-        """Count a frame that is dropped; returns fix.IGNORE."""
-        self.count(what)
-        return fix.IGNORE
-
-    def close(self, kind: str, text: str, now_ns: int, retry: str = "backoff") -> int:
-        """Ask the connector to close; the first reason stands."""
-        if self.close_reason is None:
-            if self.rollover.armed(now_ns) and retry != "never":
-                retry = "rollover"
-            self.close_reason = Close(kind, text, retry)
-            self.count(f"close_{kind}")
-        self._enter(CLOSED, now_ns)
-        return 0
-
-    def fatal(self, kind: str, text: str, now_ns: int) -> int:
-        """The peer broke the protocol: Logout with the reason when we are logged on, then close."""
-        if self.state == ON or (self.state == LOGON_SENT and kind in ("too_low", "next_expected")):
-            self.transmit("5", fix.logout(text), now_ns)
-        self.force_reset = True
-        return self.close(kind, text, now_ns)
+    def announce_ready(self) -> None:
+        """Logged on and no gap: on_ready, once per connection."""
+        if not self._announced and self.state == SessionState.ON and self.gaps.settled:
+            self._announced = True
+            self.app.on_ready()
 
     def too_low(self, m: Message) -> int:
         """34 below the expected one without 43=Y: fatal, unless it is the rollover in its plainest form."""
         text = f"MsgSeqNum too low, expecting {self.sequence.expected} but received {m.seq}"
         if self.rollover.armed(m.recv_ns) and m.seq <= 1:
-            self.rollover_began("restart", m.recv_ns)
-        self.fatal("too_low", text, m.recv_ns)
+            self.link.rollover_reached("restart", m.recv_ns)
+        self.link.fatal("too_low", text, m.recv_ns)
         return fix.IGNORE if m.is_market_data else 0
 
-    def reject(self, ref_seq: int, ref_type: str, reason: int, tag: int | None, text: str, now_ns: int) -> None:
-        """35=3, when logged on, and no more of them a second than a gateway bears."""
-        second = now_ns // SECOND
-        if second != self._reject_second:
-            self._reject_second, self._rejects = second, 0
-        self._rejects += 1
-        if self.state not in (ON, LOGOUT_SENT) or self._rejects > self.config.max_rejects_per_s:
-            self.count("rejects_withheld")
-            return
-        ref_type = ref_type if ref_type.isascii() and ref_type.isalnum() else ""
-        self.transmit("3", fix.reject(ref_seq, ref_type, reason, tag, text), now_ns)
-        self.count("rejects")
-
-    def refuse(self, m: Message, reason: int, tag: int) -> int:
+    def reject_unused(self, m: Message, reason: int, tag: int) -> int:
         """Reject a message whose number is not used."""
-        self.reject(m.seq, m.type, reason, tag, f"Value is incorrect for tag {tag}", m.recv_ns)
+        self.rejects.send(m.seq, m.type, reason, tag, f"Value is incorrect for tag {tag}", m.recv_ns)
         return 0
-
-    def sending_time_off(self, m: Message) -> bool:
-        """Measure 52 against our clock; True when it is past the limit."""
-        lag = m.recv_ns - m.sending_ns
-        if not m.possdup:
-            self.clock_lag_ns = lag
-            warning = self.config.sending_time_warning * SECOND
-            if abs(lag) > warning and m.recv_ns - self._warned_ns > 60 * SECOND:
-                self._warned_ns = m.recv_ns
-                self.event(m.recv_ns, "clock_warning", lag_ms=lag // 1_000_000)
-        limit = self.config.sending_time_limit
-        return limit is not None and abs(lag) > limit * SECOND
 
     def logged_on(self, m: Message) -> None:
         """The Logon reply is accepted."""
         beat = m.number(fix.HEART_BT_INT)
-        if beat:  # 0 or nonsense: ours stands
-            self.heartbeat_s = min(beat, 3600)
-        self._enter(ON, m.recv_ns)
-        self._was_on, self.force_reset = True, False
+        if beat:  # 0 or nonsense: ours is kept
+            self.timers.heartbeat_s = min(beat, 3600)
+        self.link.enter(SessionState.ON, m.recv_ns)
+        self._was_on, self.link.force_reset = True, False
         stamp = fix.time_text(m.recv_ns).replace(":", "")
         self.session_id = f"{self.config.sender}-{self.config.target}-{stamp}"
-        self.event(
+        self.link.event(
             m.recv_ns,
             "logged_on",
             session_id=self.session_id,
             heartbeat=self.heartbeat_s,
-            reset=self.asked_reset,
+            reset=self.requested_reset,
             next_in=self.sequence.expected,
             next_out=self.sequence.outgoing,
         )
-        self.rollover_logged_on(m.recv_ns)
+        self.link.rollover_logged_on(m.recv_ns)
 
     def peer_left(self, text: str, now_ns: int) -> None:
         """The peer logged out and was answered: wait for its close."""
-        self._leave_text = text
+        self.timers.peer_text = text
         if self.rollover.armed(now_ns):
-            self.rollover_began("logout", now_ns)
-        self._enter(LOGGED_OUT, now_ns)
+            self.link.rollover_reached("logout", now_ns)
+        self.link.enter(SessionState.LOGGED_OUT, now_ns)
 
     def gap_fill(self, first: int, last: int, now_ns: int) -> None:
         """Answer for our own numbers first..last: 35=4 123=Y with 34=first, no new number used."""
-        self.transmit("4", fix.sequence_reset(last + 1, now_ns), now_ns, seq=first)
-        self.count("gap_fills_sent")
-        unseen = [seq for seq in self._requests if first <= seq <= last]
-        requests = [self._requests.pop(seq) for seq in unseen]
+        self.link.transmit("4", fix.sequence_reset(last + 1, now_ns), now_ns, seq=first)
+        self.link.count("gap_fills_sent")
+        requests = self._requests.take(first, last)
         if requests:
             self.app.on_requests_lost(requests)
 
-    def _save(self, now_ns: int) -> None:
-        if self.store is not None:
-            self.store.save(self.sequence.expected, self.sequence.outgoing, now_ns)
+    def interrupted(self, cause: str, expected: int, now_ns: int, healed: Healed = "reconnect") -> None:
+        """Everything from `expected` to the next verified books is missing."""
+        self._announced = False
+        for hole in self.gaps.take_holes():
+            self.losses.add(hole, healed)
+        self.losses.interrupted(cause, expected, now_ns, healed)
+
+    def restart_numbering(self, expected: int, form: str, now_ns: int, both: bool) -> None:
+        """The peer counts anew inside this connection; `both` when ours start at 1 as well."""
+        planned = self.rollover.armed(now_ns)
+        old = self.sequence.expected
+        self.gaps.drop_queue(now_ns)
+        self.interrupted("rollover" if planned else "lost", old, now_ns, "snapshot")
+        if both:
+            self.sequence.reset()
+        self.gaps.advance(expected)
+        if planned:
+            self.link.rollover_reached(form, now_ns)
+        self.link.count("resets")
+        self.link.event(now_ns, "reset", form=form, planned=planned)
+        self.refresh_fast()
+
+    def announce_reset(self, now_ns: int) -> None:
+        """Call the application, once the answer to the reset is in the outbox."""
+        self._announced = True
+        self.link.rollover_logged_on(now_ns)
+        self.app.on_reset("rollover" if self.rollover.armed(now_ns) else "reset")
 
     def _numbers_too_old(self, now_ns: int) -> bool:
-        stored = self.store.load() if self.store else None
-        return stored is not None and stored.saved_ns < self.rollover.last_instant(now_ns)
+        return self._saved is not None and self._saved.saved_ns < self.rollover.last_instant(now_ns)

@@ -1,4 +1,4 @@
-"""One inbound message as the session sees it: header values found in any order, the body on demand."""
+"""One inbound message: its header values, read in any order, and its body on demand."""
 
 import re
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ _VALID_TYPE = re.compile(r"[A-Za-z0-9]{1,2}\Z")
 #: a snapshot has 100,000 fields and its header is in the first few
 _HEADER_SPAN = 32
 _MAX_SEQ_DIGITS = 18  # numbers are int64 in the hot loop
+NO_SEQ = -1  # 34 is missing or is no number
 
 
 def parse_seq(value: bytes | None) -> int | None:
@@ -28,7 +29,7 @@ class Message:
     fields: Fields
     recv_ns: int
     type: str
-    seq: int | None
+    seq: int  # NO_SEQ when there is none
     begin: bytes
     sender: bytes
     target: bytes
@@ -36,7 +37,7 @@ class Message:
     sending_ns: int | None
     possdup: bool
     orig_text: bytes | None
-    repeated: bool  # a header tag stood twice (tolerated and counted)
+    repeated: bool  # a header tag came twice (tolerated and counted)
 
     @classmethod
     def parse(cls, frame: bytes, fields: Fields, recv_ns: int) -> "Message":
@@ -50,12 +51,13 @@ class Message:
             elif index >= _HEADER_SPAN and {34, 49, 52, 56} <= header.keys():
                 break
         sending = header.get(fix.SENDING_TIME)
+        seq = parse_seq(header.get(fix.MSG_SEQ_NUM))
         return cls(
             frame,
             fields,
             recv_ns,
             type=header.get(35, b"").decode("latin-1"),
-            seq=parse_seq(header.get(fix.MSG_SEQ_NUM)),
+            seq=NO_SEQ if seq is None else seq,
             begin=header.get(8, b""),
             sender=header.get(fix.SENDER, b""),
             target=header.get(fix.TARGET, b""),

@@ -1,4 +1,4 @@
-"""When the venue's day turns (22:00 UTC): armed before, expected in whatever form, and the trading date."""
+"""The planned daily reset of the venue (22:00 UTC): its window, its progress and the trading date."""
 
 from kfix_md.session.types import SECOND, SessionConfig
 
@@ -37,11 +37,38 @@ class Rollover:
         self.began_ns, self.form = now_ns, form
         return True
 
+    def logged_on(self, now_ns: int) -> bool:
+        """Logged on (or renumbered); True the first time after the rollover began."""
+        if not self.began_ns or self.logged_on_ns:
+            return False
+        self.logged_on_ns = now_ns
+        return True
+
+    def verified(self, now_ns: int) -> bool:
+        """Every book was verified; True the first time after the rollover began."""
+        if not self.began_ns or self.verified_ns:
+            return False
+        self.verified_ns = now_ns
+        return True
+
+    def seconds(self, now_ns: int) -> float:
+        """Seconds since the rollover reached us."""
+        return (now_ns - self.began_ns) / SECOND
+
     def turn(self, now_ns: int) -> bool:
-        """True once when the instant is passed: the trading date is another one."""
+        """True once when the instant has passed: a new trading date."""
         last, before = self.last_instant(now_ns), self._turned_for
         self._turned_for = max(last, before)
         return 0 < before < last
+
+    def pending(self, now_ns: int) -> bool:
+        """The instant has passed, its window is open, and nothing has happened yet."""
+        return self.passed(now_ns) and not self.began_ns
+
+    def timeout(self, now_ns: int) -> int:
+        """The next moment (int ns) at which arm() or turn() may change something."""
+        window = self.window_start(now_ns)
+        return window if window > now_ns else self.next_instant(now_ns + 1)
 
     def instant(self, now_ns: int) -> int:
         """The instant whose window may hold `now_ns`: the next one, or the last while still patient."""

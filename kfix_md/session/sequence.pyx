@@ -1,4 +1,4 @@
-"""MsgSeqNum in both directions: what is expected next, and whether a number is in order, a gap or too low."""
+"""The two MsgSeqNum counters of a session, shared between the hot loop and the session."""
 
 
 cdef class Sequence:
@@ -13,7 +13,7 @@ cdef class Sequence:
         self.outgoing = outgoing
 
     def verdict(self, int64_t seq):
-        """Return 0 when `seq` is the expected number, else how far it is ahead (> 0) or behind (< 0)."""
+        """Return 0 when `seq` is the expected number, else how far it is above (> 0) or below it (< 0)."""
         return 0 if self.expected < 0 else seq - self.expected
 
     def next_outgoing(self):

@@ -1,4 +1,4 @@
-"""Both MsgSeqNum counters of a session on disk, so that a restart with 141=N continues where we were."""
+"""Keeps both MsgSeqNum counters of a session on disk, so that a restart with 141=N can continue them."""
 
 import fcntl
 import os
@@ -6,20 +6,12 @@ import re
 import struct
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 from kfix_md.errors import UsageError
+from kfix_md.session.types import SequenceNumbers
 
 _RECORD = struct.Struct("<4sIqqqq")  # magic, crc32 of the rest, version, expected, outgoing, saved_ns
 _MAGIC = b"KSEQ"
-
-
-class Stored(NamedTuple):
-    """Counters as last saved; `saved_ns` is int ns since the epoch."""
-
-    expected: int
-    outgoing: int
-    saved_ns: int
 
 
 class SequenceStore:
@@ -47,8 +39,8 @@ class SequenceStore:
             ) from error
         self._version, self._saved = self._read()
 
-    def load(self) -> Stored | None:
-        """The counters saved last, None when there are none or both records are damaged."""
+    def load(self) -> SequenceNumbers | None:
+        """The counters saved last; None when there are none or both records are damaged."""
         return self._saved
 
     def save(self, expected: int, outgoing: int, now_ns: int) -> None:
@@ -56,24 +48,24 @@ class SequenceStore:
         if self._saved is not None and self._saved[:2] == (expected, outgoing):
             return
         self._version += 1
-        self._saved = Stored(expected, outgoing, now_ns)
+        self._saved = SequenceNumbers(expected, outgoing, now_ns)
         rest = struct.pack("<qqqq", self._version, *self._saved)
         record = _RECORD.pack(_MAGIC, zlib.crc32(rest), self._version, *self._saved)
         os.pwrite(self._fd, record, _RECORD.size * (self._version % 2))
 
     def close(self) -> None:
-        """Let go of the file and its lock."""
+        """Close the file, which releases its lock."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
-    def _read(self) -> tuple[int, Stored | None]:
-        best: tuple[int, Stored | None] = (0, None)
+    def _read(self) -> tuple[int, SequenceNumbers | None]:
+        best: tuple[int, SequenceNumbers | None] = (0, None)
         for slot in (0, 1):
             record = os.pread(self._fd, _RECORD.size, _RECORD.size * slot)
             if len(record) != _RECORD.size:
                 continue
             magic, crc, version, *counters = _RECORD.unpack(record)
             if magic == _MAGIC and crc == zlib.crc32(record[8:]) and version > best[0]:
-                best = (version, Stored(*counters))
+                best = (version, SequenceNumbers(*counters))
         return best

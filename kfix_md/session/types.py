@@ -1,15 +1,20 @@
-"""The words of a session: its states, its settings, why it closes, and what it tells the application."""
+"""States, settings and records of a session, and the calls it makes to its application."""
 
 import re
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from kfix_md.errors import UsageError
 from kfix_md.trading_day import DAY_S, ROLLOVER_S
 
 SECOND = 1_000_000_000
 Fields = list[tuple[int, bytes]]
+
+#: when to connect again: about every 2 s, exponential, a long pause (identity), or not at all (we logged out)
+Retry = Literal["rollover", "backoff", "long", "never"]
+#: what ended a gap: the missing messages, new snapshots, or a new connection
+Healed = Literal["replay", "snapshot", "reconnect"]
 
 #: Logout texts that no quick retry can cure
 _CREDENTIALS = re.compile(
@@ -34,20 +39,46 @@ class SessionState(IntEnum):
     CLOSED = 5  # close_reason is set; whatever still comes is ignored
 
 
+#: states in which numbered messages of the peer are taken in order
+LOGGED_ON = (SessionState.ON, SessionState.LOGOUT_SENT)
+
+
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Why the connection is to be closed. `retry` is when to try again: rollover, backoff, long or never."""
+    """Why the connection is to be closed, and when to try again."""
 
     kind: str  # logon_timeout, refused, protocol, too_low, silent, gap_timeout, overflow, logout, ...
     text: str
-    retry: str = "backoff"
+    retry: Retry = "backoff"
 
     def __str__(self) -> str:
         return self.text
 
 
+class SequenceNumbers(NamedTuple):
+    """Both MsgSeqNum counters as they are kept on disk; `saved_ns` is int ns since the epoch."""
+
+    expected: int
+    outgoing: int
+    saved_ns: int
+
+
+class Request(NamedTuple):
+    """An application message we sent: its MsgType and its request id (262, 320 or 335)."""
+
+    msg_type: str
+    id: str
+
+
+class Released(NamedTuple):
+    """A W or X kept back by a gap whose turn has come."""
+
+    frame: bytes
+    recv_ns: int
+
+
 def looks_like_credentials(text: str) -> bool:
-    """Whether a refusal's 58 speaks of identity rather than of a passing state."""
+    """Whether a refusal's 58 is about identity rather than about a passing state."""
     return _CREDENTIALS.search(text) is not None
 
 
@@ -62,7 +93,7 @@ class SessionConfig:
     next_expected: bool = False  # send 789 in our Logon
     logon_timeout: float = 12.0
     logout_timeout: float = 2.0
-    gap_timeout: float = 10.0  # without progress: ask once more; again: reconnect with 141=Y
+    gap_timeout: float = 10.0  # without progress: request once more; again: reconnect with 141=Y
     sending_time_limit: float | None = 120.0  # None: SendingTime is measured, never judged
     sending_time_warning: float = 1.0
     max_gap_messages: int = 100_000
@@ -93,7 +124,7 @@ class Application:
     """What a session calls; override what you need. All run inside receive() or tick()."""
 
     def on_ready(self) -> None:
-        """Logged on with no gap open: ask for the instrument list and subscribe."""
+        """Logged on with no gap open: request the instrument list and subscribe."""
 
     def on_message(self, msg_type: str, fields: Fields, recv_ns: int) -> None:
         """An application-level message (y, Y, j, 3, h) in its turn."""
@@ -110,8 +141,8 @@ class Application:
     def on_gap_closed(self) -> None:
         """Every missing message was replayed and applied: the books are whole again."""
 
-    def on_requests_lost(self, requests: list[tuple[str, str]]) -> None:
-        """The peer never saw these (msg_type, request id); send fresh ones where still wanted."""
+    def on_requests_lost(self, requests: list[Request]) -> None:
+        """The peer never received these requests; send fresh ones where still wanted."""
 
     def on_event(self, now_ns: int, event: dict[str, Any]) -> None:
         """Something to be journaled; see docs/session.md for the list."""

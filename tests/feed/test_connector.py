@@ -131,9 +131,9 @@ def test_a_read_that_calls_for_nothing_ends_in_the_handler(monkeypatch):
     monkeypatch.setattr(service, "_after", looked.append)
     service.handler.get_buffer()
     assert service.received(0, 5) is False and not looked and service.now_ns == 5
-    service.session.unsettled = True
+    service.session.gaps.unsettled = True
     assert service.received(0, 6) is False and looked == [6]
-    service.session.unsettled = False
+    service.session.gaps.unsettled = False
     service.connected(7)
     assert service.received(0, 8) is True  # the Logon waits to be written
 
@@ -141,7 +141,7 @@ def test_a_read_that_calls_for_nothing_ends_in_the_handler(monkeypatch):
 def test_a_service_with_nothing_to_wait_for_is_calm():
     service = Service(ServiceSection(name="spot-l2", sender_comp_id="ME", symbols=["*"]), 0)
     assert not service.calm(0)  # not logged on
-    service.session.state = SessionState.ON
+    service.session.link.state = SessionState.ON
     assert service.calm(10**18)
     service.subs.ready(10**9)  # an answer is waited for, 10 s
     assert service.calm(10**9) and not service.calm(12 * 10**9)

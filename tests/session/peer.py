@@ -76,14 +76,21 @@ class Rig:
         self.app = Recorder()
         self.now = now
         self.config = SessionConfig(SENDER, TARGET, **settings)
-        self.session = Session(self.config, self.app, store=store)
+        self.store = store
+        self.session = Session(self.config, self.app, numbers=store.load() if store else None)
         self.seq = 1
         self.applied = []
 
     # ---- inputs
     def connect(self):
         self.session.connected(self.now)
+        self.save()
         return self
+
+    def save(self):
+        """Store the numbers, as the service does before it writes."""
+        if self.store and (numbers := self.session.take_save(self.now)):
+            self.store.save(*numbers)
 
     def logon(self, *extra, seq=None, reset=True):
         """Connect and accept the Logon; our Logon is taken out of the outbox."""
@@ -99,6 +106,7 @@ class Rig:
         if answer == 1:
             self.applied.append(number_of(data))
         self.drain()
+        self.save()
         return answer
 
     def drain(self):
@@ -126,6 +134,7 @@ class Rig:
         while self.now < end:
             self.now = min(end, self.now + int(step * SECOND))
             self.session.tick(self.now)
+            self.save()
 
     # ---- outputs
     def take(self):

@@ -81,15 +81,15 @@ def test_random_messages_end_in_order_or_in_a_clean_close(seed):
             rig.wait(rng.choice([0.1, 1, 3]), step=1)
         assert len(session.outbox) < 5_000
         last = sound(rig.take(), last)
-        assert len(session.gap.kept) <= 51 and len(session.gap.holes) <= 51
-        assert session.fast == (session.state in (SessionState.ON, SessionState.LOGOUT_SENT) and not session.gap)
+        assert len(session.gaps.queue.kept) <= 51 and len(session.gaps.queue.holes) <= 51
+        assert session.fast == (session.state in (SessionState.ON, SessionState.LOGOUT_SENT) and not session.gaps)
         assert isinstance(session.next_timeout, int)
         if session.state in (SessionState.CLOSED, SessionState.LOGGED_OUT):
             assert session.close_reason is not None or session.state == SessionState.LOGGED_OUT
             session.disconnected(rig.now, "closed")
             assert session.retry in ("rollover", "backoff", "long")
     assert logons > 3
-    assert len(session.unhealed) <= 1_001 and len(session.events) <= 5_000
+    assert len(session.losses.unhealed) <= 1_001 and len(session.events) <= 5_000
 
 
 class Venue:
@@ -168,7 +168,7 @@ def test_traps_in_the_queue_cost_no_time_that_grows_with_its_square():
     rig = Rig(max_gap_messages=40_000).logon()
     for n in range(15_000):  # gap fills that each reach far, and holes between them
         rig.session.receive(*framed(rig, "4", 10 + 3 * n, (123, "Y"), (36, 12 + 3 * n)))
-    assert len(rig.session.gap.holes) == 15_000
+    assert len(rig.session.gaps.queue.holes) == 15_000
     rig.peer("4", (123, "N"), (36, 60_000), seq=1)
     assert rig.expected == 60_000 and rig.session.ready
 

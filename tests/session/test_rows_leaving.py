@@ -90,7 +90,7 @@ def test_row_82_lost_connection_voids_everything(reason):
     rig.session.disconnected(rig.now, reason)
     session = rig.session
     assert session.state == SessionState.OFF and not session.fast and session.outbox == []
-    assert session.retry == "backoff" and len(session.gap.kept) == 0
+    assert session.retry == "backoff" and len(session.gaps.queue.kept) == 0
     assert rig.events("discarded") == [{"type": "discarded", "first": 9, "last": 9}]
     lost = rig.events("gap_open")[-1]
     assert (lost["first"], lost["last"], lost["cause"]) == (3, None, "disconnect")
@@ -235,6 +235,7 @@ def test_row_86_restart_continues_or_resets_with_the_same_end(tmp_path, reset):
     rig.data()
     rig.session.send("V", [(262, "1")], rig.now)
     rig.session.tick(rig.now)
+    rig.save()
     store.close()  # killed: nothing else is saved
 
     later = SequenceStore(tmp_path, SENDER, TARGET)

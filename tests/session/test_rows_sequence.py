@@ -50,9 +50,9 @@ def test_row_23_queue_overflow_starts_a_new_session(bounds):
     for _ in range(40):
         rig.data()
     assert rig.closed.kind == "overflow"
-    assert rig.session.gap.bytes < 10_000
+    assert rig.session.gaps.queue.bytes < 10_000
     rig.session.disconnected(rig.now, "closed")
-    assert len(rig.session.gap.kept) == 0
+    assert len(rig.session.gaps.queue.kept) == 0
     assert rig.events("discarded")[0]["first"] == 6
     assert rig.events("gap_open")[-1]["cause"] == "overflow"
     rig.session.connected(rig.now)

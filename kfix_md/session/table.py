@@ -1,69 +1,67 @@
-"""What each message of the peer does in each state: the table, and one small function per message type."""
+"""The table of the session: what each message of the peer does in each state, one function per message type."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kfix_md.session import fix
-from kfix_md.session.gap import missing_ranges
-from kfix_md.session.message import Message
-from kfix_md.session.types import SessionState, looks_like_credentials
+from kfix_md.session.message import NO_SEQ, Message
+from kfix_md.session.types import Retry, SessionState, looks_like_credentials
 
 if TYPE_CHECKING:
     from kfix_md.session.machine import Session
 
-OFF, LOGON_SENT, ON, LOGOUT_SENT, LOGGED_OUT, CLOSED = SessionState
 Action = Callable[["Session", Message], int]
 
 
-# ---------------------------------------------------------------- header faults, before any action
+# ---------------------------------------------------------------- faults of the header, before any action
 
 
 def header_fault(session: "Session", m: Message) -> bool:
     """Judge 8, 34, 49, 56, 52, 122; True when the message ends here (rejected, logged out or closed)."""
     if m.begin != fix.BEGIN_STRING:
-        session.fatal("protocol", "Incorrect BeginString", m.recv_ns)
-    elif m.seq is None:
-        session.fatal("protocol", "Required tag missing or invalid: MsgSeqNum (34)", m.recv_ns)
+        session.link.fatal("protocol", "Incorrect BeginString", m.recv_ns)
+    elif m.seq == NO_SEQ:
+        session.link.fatal("protocol", "Required tag missing or invalid: MsgSeqNum (34)", m.recv_ns)
     elif (m.sender, m.target) != session.inbound_ids:
-        session.reject(m.seq, m.type, fix.COMP_ID_PROBLEM, None, "CompID problem", m.recv_ns)
-        session.fatal("protocol", "Incorrect SenderCompID (49) or TargetCompID (56)", m.recv_ns)
+        session.rejects.send(m.seq, m.type, fix.COMP_ID_PROBLEM, None, "CompID problem", m.recv_ns)
+        session.link.fatal("protocol", "Incorrect SenderCompID (49) or TargetCompID (56)", m.recv_ns)
     elif m.sending_ns is None:
         _bad_sending_time(session, m)
-    elif session.sending_time_off(m):
+    elif session.clock.is_off(m, m.sending_ns):
         text = "SendingTime accuracy problem: too far from the receiver's clock"
-        session.reject(m.seq, m.type, fix.SENDING_TIME_PROBLEM, None, text, m.recv_ns)
-        session.fatal("sending_time", text, m.recv_ns)
+        session.rejects.send(m.seq, m.type, fix.SENDING_TIME_PROBLEM, None, text, m.recv_ns)
+        session.link.fatal("sending_time", text, m.recv_ns)
     elif m.possdup:
-        return _possdup_fault(session, m)
+        return _possdup_fault(session, m, m.sending_ns)
     else:
         return False
     return True
 
 
 def _bad_sending_time(session: "Session", m: Message) -> None:
-    if session.state == LOGON_SENT:
-        session.fatal("protocol", "Logon without a SendingTime (52)", m.recv_ns)
+    if session.state == SessionState.LOGON_SENT:
+        session.link.fatal("protocol", "Logon without a SendingTime (52)", m.recv_ns)
         return
     reason = fix.TAG_MISSING if m.sending_text is None else fix.INCORRECT_FORMAT
-    session.reject(m.seq, m.type, reason, fix.SENDING_TIME, "SendingTime (52)", m.recv_ns)
+    session.rejects.send(m.seq, m.type, reason, fix.SENDING_TIME, "SendingTime (52)", m.recv_ns)
     if m.seq == session.sequence.expected:
-        session.advance(m.seq + 1)
+        session.gaps.advance(m.seq + 1)
         if m.is_market_data:
-            session.lose(m.seq, m.seq, m.recv_ns)
-        session.drain(m.recv_ns)
+            session.gaps.lose(m.seq, m.seq, m.recv_ns)
+        session.gaps.drain(m.recv_ns)
 
 
-def _possdup_fault(session: "Session", m: Message) -> bool:
+def _possdup_fault(session: "Session", m: Message, sending_ns: int) -> bool:
     if m.orig_ns is None:
         if m.type == "4" and m.orig_text is None:  # SequenceReset may come without 122
             return False
         tag = fix.ORIG_SENDING_TIME
-        session.reject(m.seq, m.type, fix.TAG_MISSING, tag, "OrigSendingTime (122)", m.recv_ns)
+        session.rejects.send(m.seq, m.type, fix.TAG_MISSING, tag, "OrigSendingTime (122)", m.recv_ns)
         return True
-    if m.orig_ns > m.sending_ns:
+    if m.orig_ns > sending_ns:
         text = "OrigSendingTime (122) is after SendingTime (52)"
-        session.reject(m.seq, m.type, fix.SENDING_TIME_PROBLEM, None, text, m.recv_ns)
-        session.fatal("protocol", text, m.recv_ns)
+        session.rejects.send(m.seq, m.type, fix.SENDING_TIME_PROBLEM, None, text, m.recv_ns)
+        session.link.fatal("protocol", text, m.recv_ns)
         return True
     return False
 
@@ -75,7 +73,7 @@ def logon_reply(session: "Session", m: Message) -> int:
     """35=A while we wait for it."""
     sequence = session.sequence
     reset = m.get(fix.RESET_SEQ_NUM) == b"Y"
-    if reset and not session.asked_reset:
+    if reset and not session.requested_reset:
         # our Logon counts as number 1; a venue that thinks otherwise asks for it and gets a gap fill
         sequence.reset()
         sequence.outgoing = 2
@@ -83,45 +81,45 @@ def logon_reply(session: "Session", m: Message) -> int:
         return session.too_low(m)
     next_expected = m.number(fix.NEXT_EXPECTED)
     if next_expected is not None and next_expected > sequence.outgoing:
-        return session.fatal("next_expected", "NextExpectedMsgSeqNum (789) too high", m.recv_ns)
+        return session.link.fatal("next_expected", "NextExpectedMsgSeqNum (789) too high", m.recv_ns)
     ahead = m.seq > sequence.expected
     if not ahead:
-        session.advance(m.seq + 1)
+        session.gaps.advance(m.seq + 1)
     session.logged_on(m)
     if next_expected is not None and next_expected < sequence.outgoing:
         session.gap_fill(next_expected, sequence.outgoing - 1, m.recv_ns)
     if ahead:
-        session.keep(m.seq, None, m.recv_ns)
-        session.request_missing(m.recv_ns, silent=next_expected is not None and session.config.next_expected)
-    session.settle(m.recv_ns)
+        session.gaps.keep(m.seq, None, m.recv_ns)
+        session.gaps.request_missing(m.recv_ns, silent=next_expected is not None and session.config.next_expected)
+    session.announce_ready()
     return 0
 
 
 def logout_instead(session: "Session", m: Message) -> int:
     """35=5 in answer to our Logon: refused."""
     text = m.text() or "no reason given"
-    retry = "long" if looks_like_credentials(text) else "backoff"
-    session.event(m.recv_ns, "logout", by="peer", text=text)
-    return session.close("refused", f"Logon refused: {text}", m.recv_ns, retry)
+    retry: Retry = "long" if looks_like_credentials(text) else "backoff"
+    session.link.event(m.recv_ns, "logout", by="peer", text=text)
+    return session.link.close("refused", f"Logon refused: {text}", m.recv_ns, retry)
 
 
 def not_logged_on(session: "Session", m: Message) -> int:
     """Anything else before the Logon reply."""
-    return session.close("protocol", f"35={m.type} came before the Logon reply", m.recv_ns)
+    return session.link.close("protocol", f"35={m.type} came before the Logon reply", m.recv_ns)
 
 
-# ---------------------------------------------------------------- logged on: messages that keep no order
+# ---------------------------------------------------------------- logged on: messages outside the order
 
 
 def logon_again(session: "Session", m: Message) -> int:
     """35=A in session: with 141=Y a new numbering of both directions, otherwise a mistake."""
     if m.get(fix.RESET_SEQ_NUM) != b"Y" or m.seq > 1:
         if m.possdup and m.seq < session.sequence.expected:
-            return session.ignore("duplicate")
-        return session.fatal("protocol", "Logon in session without ResetSeqNumFlag (141=Y)", m.recv_ns)
+            return session.link.ignore("duplicate")
+        return session.link.fatal("protocol", "Logon in session without ResetSeqNumFlag (141=Y)", m.recv_ns)
     session.restart_numbering(m.seq + 1, "logon", m.recv_ns, both=True)
     body = fix.logon(session.heartbeat_s, reset=True)
-    session.transmit("A", body, m.recv_ns)
+    session.link.transmit("A", body, m.recv_ns)
     session.announce_reset(m.recv_ns)
     return 0
 
@@ -129,27 +127,27 @@ def logon_again(session: "Session", m: Message) -> int:
 def logout_received(session: "Session", m: Message) -> int:
     """35=5 while on: answer with our next number, even when its own number is too high."""
     if m.possdup and m.seq < session.sequence.expected:
-        return session.ignore("duplicate")
+        return session.link.ignore("duplicate")
     if m.seq == session.sequence.expected:
-        session.advance(m.seq + 1)
+        session.gaps.advance(m.seq + 1)
     text = m.text()
-    session.event(m.recv_ns, "logout", by="peer", text=text)
-    session.transmit("5", fix.logout(), m.recv_ns)
+    session.link.event(m.recv_ns, "logout", by="peer", text=text)
+    session.link.transmit("5", fix.logout(), m.recv_ns)
     session.peer_left(text, m.recv_ns)
     return 0
 
 
 def logout_confirmed(session: "Session", m: Message) -> int:
     """35=5 in reply to ours: no second one."""
-    session.event(m.recv_ns, "logout", by="us", text=m.text())
-    return session.close("logout", m.text() or "logged out", m.recv_ns, "never")
+    session.link.event(m.recv_ns, "logout", by="us", text=m.text())
+    return session.link.close("logout", m.text() or "logged out", m.recv_ns, "never")
 
 
 def sequence_reset(session: "Session", m: Message) -> int:
-    """35=4, gap fill or reset."""
+    """35=4: gap fill or reset."""
     new_seq = m.number(fix.NEW_SEQ_NO)
     if new_seq is None:
-        return session.refuse(
+        return session.reject_unused(
             m, fix.TAG_MISSING if m.get(fix.NEW_SEQ_NO) is None else fix.INCORRECT_VALUE, fix.NEW_SEQ_NO
         )
     if m.get(fix.GAP_FILL) == b"Y":
@@ -160,52 +158,26 @@ def sequence_reset(session: "Session", m: Message) -> int:
             session.restart_numbering(max(new_seq, 1), "sequence_reset", m.recv_ns, both=False)
             session.announce_reset(m.recv_ns)
             return 0
-        return session.refuse(m, fix.INCORRECT_VALUE, fix.NEW_SEQ_NO)
+        return session.reject_unused(m, fix.INCORRECT_VALUE, fix.NEW_SEQ_NO)
     if new_seq == expected:
-        session.count("reset_to_expected")
+        session.link.count("reset_to_expected")
         return 0
-    jump(session, expected, new_seq, m.recv_ns)
-    session.drain(m.recv_ns)
+    session.gaps.jump(expected, new_seq, m.recv_ns)
+    session.gaps.drain(m.recv_ns)
     return 0
 
 
 def _gap_fill(session: "Session", m: Message, new_seq: int) -> int:
     verdict = m.seq - session.sequence.expected
     if verdict < 0:
-        return session.ignore("duplicate") if m.possdup else session.too_low(m)
+        return session.link.ignore("duplicate") if m.possdup else session.too_low(m)
     if new_seq <= m.seq:
-        return session.refuse(m, fix.INCORRECT_VALUE, fix.NEW_SEQ_NO)
+        return session.reject_unused(m, fix.INCORRECT_VALUE, fix.NEW_SEQ_NO)
     if verdict > 0:
-        return session.keep_and_ask(m, covers=new_seq - 1)
-    fill(session, m, new_seq)
-    session.drain(m.recv_ns)
+        return session.gaps.keep_and_request(m, covers=new_seq - 1)
+    session.gaps.fill(m, new_seq)
+    session.gaps.drain(m.recv_ns)
     return 0
-
-
-def fill(session: "Session", m: Message, new_seq: int) -> None:
-    """A gap fill whose turn it is. Outside a replay its own number was never anything else."""
-    first = m.seq if m.possdup or session.gap.lacks(m.seq) else m.seq + 1
-    session.count("gap_filled", new_seq - m.seq)
-    jump(session, first, new_seq, m.recv_ns)
-
-
-def jump(session: "Session", first: int, new_seq: int, now_ns: int) -> None:
-    """Expect `new_seq` next; of first..new_seq-1 what we hold is applied, the rest is lost."""
-    held: list[int] = []
-    ready: list[Message] = []
-    while item := session.gap.pop_below(new_seq):
-        seq, kept = item
-        if kept is not None and kept.type == "4":  # may reach further; its own number is no message held
-            new_seq = max(new_seq, kept.number(fix.NEW_SEQ_NO) or 0)
-            continue
-        held.append(seq)
-        if kept is not None:
-            ready.append(kept)
-    for low, high in missing_ranges(first, new_seq - 1, held):
-        session.lose(low, high, now_ns)
-    for kept in ready:
-        session.release(kept)
-    session.advance(new_seq)
 
 
 # ---------------------------------------------------------------- logged on: messages in their order
@@ -220,9 +192,9 @@ def test_request(session: "Session", m: Message) -> int:
     """35=1: a Heartbeat with the same 112, at once."""
     test_id = m.get(fix.TEST_REQ_ID)
     if not test_id:
-        session.reject(m.seq, m.type, fix.TAG_MISSING, fix.TEST_REQ_ID, "TestReqID (112)", m.recv_ns)
+        session.rejects.send(m.seq, m.type, fix.TAG_MISSING, fix.TEST_REQ_ID, "TestReqID (112)", m.recv_ns)
     else:
-        session.transmit("0", fix.heartbeat(test_id[:256]), m.recv_ns)
+        session.link.transmit("0", fix.heartbeat(test_id[:256]), m.recv_ns)
     return 0
 
 
@@ -231,13 +203,13 @@ def resend_request(session: "Session", m: Message) -> int:
     first, last = m.number(fix.BEGIN_SEQ_NO), m.number(fix.END_SEQ_NO)
     if first is None or last is None:
         tag = fix.BEGIN_SEQ_NO if first is None else fix.END_SEQ_NO
-        session.reject(m.seq, m.type, fix.TAG_MISSING, tag, f"tag {tag}", m.recv_ns)
+        session.rejects.send(m.seq, m.type, fix.TAG_MISSING, tag, f"tag {tag}", m.recv_ns)
         return 0
     sent = session.sequence.outgoing - 1
     last = sent if last == 0 else min(last, sent)
     first = max(first, 1)
     if first > last:
-        session.count("resend_of_nothing")
+        session.link.count("resend_of_nothing")
         return 0
     session.gap_fill(first, last, m.recv_ns)
     return 0
@@ -246,7 +218,7 @@ def resend_request(session: "Session", m: Message) -> int:
 def application(session: "Session", m: Message) -> int:
     """35=y, Y, j, 3, h: to the application, in order (a Reject is never rejected)."""
     if m.type == "3":
-        session.event(
+        session.link.event(
             m.recv_ns,
             "rejected",
             ref_seq=m.number(fix.REF_SEQ_NUM),
@@ -261,15 +233,15 @@ def application(session: "Session", m: Message) -> int:
 
 def market_data(session: "Session", m: Message) -> int:
     """35=W, X in their turn: the handler applies them."""
-    return session.pass_on(m)
+    return session.gaps.pass_on(m)
 
 
 def unhandled(session: "Session", m: Message) -> int:
-    """A MsgType we have no use for, or none at all."""
+    """A MsgType that we do not use, or none at all."""
     if not m.valid_type:
-        session.reject(m.seq, "", fix.INVALID_MSG_TYPE, None, "Invalid MsgType", m.recv_ns)
-        session.lose(m.seq, m.seq, m.recv_ns)  # it may have been a W or X
-    session.count("unhandled")
+        session.rejects.send(m.seq, "", fix.INVALID_MSG_TYPE, None, "Invalid MsgType", m.recv_ns)
+        session.gaps.lose(m.seq, m.seq, m.recv_ns)  # it may have been a W or X
+    session.link.count("unhandled")
     return 0
 
 
@@ -279,28 +251,28 @@ def in_order(action: Action) -> Action:
     def run(session: "Session", m: Message) -> int:
         verdict = m.seq - session.sequence.expected
         if verdict > 0:
-            return session.keep_and_ask(m)
+            return session.gaps.keep_and_request(m)
         if verdict < 0:
-            return session.ignore("duplicate") if m.possdup else session.too_low(m)
-        session.advance(m.seq + 1)
+            return session.link.ignore("duplicate") if m.possdup else session.too_low(m)
+        session.gaps.advance(m.seq + 1)
         answer = action(session, m)
-        session.drain(m.recv_ns)
+        session.gaps.drain(m.recv_ns)
         return answer
 
     return run
 
 
 def at_once(action: Action) -> Action:
-    """Wrap an action that is due also when its number is too high: done first, then our gap is asked for."""
+    """Wrap an action that is due also when its number is too high: done first, then our gap is requested."""
     ordered = in_order(action)
 
     def run(session: "Session", m: Message) -> int:
         if m.seq <= session.sequence.expected:
             return ordered(session, m)
-        if m.seq not in session.gap.kept:
+        if m.seq not in session.gaps.queue.kept:
             action(session, m)
-            session.keep(m.seq, None, m.recv_ns)
-        session.request_missing(m.recv_ns, live=not m.possdup)
+            session.gaps.keep(m.seq, None, m.recv_ns)
+        session.gaps.request_missing(m.recv_ns, live=not m.possdup)
         return 0
 
     return run
@@ -333,19 +305,19 @@ _ANY_OTHER = in_order(unhandled)
 
 #: (state, 35) to action; see `action_for`
 TABLE: dict[tuple[SessionState, str], Action] = {
-    (LOGON_SENT, "A"): logon_reply,
-    (LOGON_SENT, "5"): logout_instead,
-    **{(ON, kind): action for kind, action in _LOGGED_ON.items()},
-    **{(LOGOUT_SENT, kind): action for kind, action in _LOGGED_ON.items()},
-    (LOGOUT_SENT, "5"): logout_confirmed,
+    (SessionState.LOGON_SENT, "A"): logon_reply,
+    (SessionState.LOGON_SENT, "5"): logout_instead,
+    **{(SessionState.ON, kind): action for kind, action in _LOGGED_ON.items()},
+    **{(SessionState.LOGOUT_SENT, kind): action for kind, action in _LOGGED_ON.items()},
+    (SessionState.LOGOUT_SENT, "5"): logout_confirmed,
 }
 
 
 def action_for(state: SessionState, msg_type: str) -> Action:
     """The action of a message type in a state (LOGON_SENT, ON or LOGOUT_SENT)."""
-    return TABLE.get((state, msg_type)) or (not_logged_on if state == LOGON_SENT else _ANY_OTHER)
+    return TABLE.get((state, msg_type)) or (not_logged_on if state == SessionState.LOGON_SENT else _ANY_OTHER)
 
 
 def when_due(m: Message) -> Action:
-    """The action of a kept message once its turn has come (numbers are the caller's business)."""
+    """The action of a kept message once its turn has come (the caller keeps the numbers)."""
     return ORDERED.get(m.type, unhandled)

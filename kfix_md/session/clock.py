@@ -1,0 +1,28 @@
+"""Compares SendingTime (52) with our clock: measured always, judged against a limit when there is one."""
+
+from kfix_md.session.link import Link
+from kfix_md.session.message import Message
+from kfix_md.session.types import SECOND
+
+_WARN_EVERY_NS = 60 * SECOND
+
+
+class SendingClock:
+    """The peer's SendingTime against our receive times."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.lag_ns = 0  # our receive time minus SendingTime, of the last message measured
+        self._warned_ns = 0
+
+    def is_off(self, m: Message, sending_ns: int) -> bool:
+        """Measure one message; True when its SendingTime is past the limit."""
+        config, lag = self._link.config, m.recv_ns - sending_ns
+        if not m.possdup:
+            self.lag_ns = lag
+            late = abs(lag) > config.sending_time_warning * SECOND
+            if late and m.recv_ns - self._warned_ns > _WARN_EVERY_NS:
+                self._warned_ns = m.recv_ns
+                self._link.event(m.recv_ns, "clock_warning", lag_ms=lag // 1_000_000)
+        limit = config.sending_time_limit
+        return limit is not None and abs(lag) > limit * SECOND

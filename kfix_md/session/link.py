@@ -1,0 +1,101 @@
+"""State that all parts of a session share, and its outputs: frames, events, counters, the reason to close."""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+from kfix_md.session import fix
+from kfix_md.session.rollover import Rollover
+from kfix_md.session.sequence import Sequence
+from kfix_md.session.types import Application, Close, Retry, SessionConfig, SessionState
+
+_MAX_EVENTS = 4_096
+
+
+class Link:
+    """One session's state and everything that leaves it.
+
+    Parts of a session (gap recovery, timers, losses) know this and never the session itself.
+    """
+
+    def __init__(self, config: SessionConfig, app: Application) -> None:
+        self.config = config
+        self.app = app
+        self.sequence = Sequence()
+        self.rollover = Rollover(config)
+        self.state = SessionState.OFF
+        self.state_since_ns = 0
+        self.last_recv_ns = 0  # of a bound handler the fast path counts as well, at each tick
+        self.last_sent_ns = 0
+        self.outbox: list[bytes] = []
+        self.events: deque[tuple[int, dict[str, Any]]] = deque(maxlen=_MAX_EVENTS)
+        self.stats: Counter[str] = Counter()
+        self.close_reason: Close | None = None
+        self.force_reset = False  # the next Logon carries 141=Y whatever the configuration
+        self.on_change: Callable[[], None] = lambda: None  # state or gap changed
+
+    def enter(self, state: SessionState, now_ns: int) -> None:
+        """Change the state."""
+        self.state, self.state_since_ns = state, now_ns
+        self.on_change()
+
+    def transmit(self, msg_type: str, body: fix.Body, now_ns: int, seq: int | None = None) -> None:
+        """Put one frame in the outbox; a given `seq` uses no number of ours (gap fills)."""
+        if seq is None:
+            seq = self.sequence.next_outgoing()
+        self.last_sent_ns = max(self.last_sent_ns, now_ns)
+        self.outbox.append(fix.encode(msg_type, seq, self.config.sender, self.config.target, now_ns, body))
+        self.count("sent")
+
+    def event(self, now_ns: int, kind: str, **fields: Any) -> None:
+        """Record something worth the journal."""
+        event = {"type": kind, **fields}
+        self.events.append((now_ns, event))
+        self.app.on_event(now_ns, event)
+
+    def count(self, what: str, n: int = 1) -> None:
+        """Add to `stats`."""
+        self.stats[what] += n
+
+    def ignore(self, what: str) -> int:
+        """Count a frame that is dropped; returns fix.IGNORE."""
+        self.count(what)
+        return fix.IGNORE
+
+    def close(self, kind: str, text: str, now_ns: int, retry: Retry = "backoff") -> int:
+        """Request that the connection be closed; the first reason is kept. Returns 0 (frame consumed)."""
+        if self.close_reason is None:
+            if self.rollover.armed(now_ns) and retry != "never":
+                retry = "rollover"
+            self.close_reason = Close(kind, text, retry)
+            self.count(f"close_{kind}")
+        self.enter(SessionState.CLOSED, now_ns)
+        return 0
+
+    def fatal(self, kind: str, text: str, now_ns: int) -> int:
+        """The peer broke the protocol: Logout with the reason when we are logged on, then close."""
+        answering = self.state == SessionState.LOGON_SENT and kind in ("too_low", "next_expected")
+        if self.state == SessionState.ON or answering:
+            self.transmit("5", fix.logout(text), now_ns)
+        self.force_reset = True
+        return self.close(kind, text, now_ns)
+
+    def rollover_reached(self, form: str, now_ns: int) -> None:
+        """The planned reset reached us in this form; the first form of a window names it."""
+        if self.rollover.began(form, now_ns):
+            late = (now_ns - self.rollover.instant(now_ns)) / 1e9
+            self.event(now_ns, "rollover", phase="began", form=form, seconds_after=late)
+
+    def rollover_logged_on(self, now_ns: int) -> None:
+        """Logged on (or renumbered) after a rollover began."""
+        if self.rollover.logged_on(now_ns):
+            self._rollover_phase("logged_on", now_ns)
+
+    def rollover_verified(self, now_ns: int) -> None:
+        """Every book was verified after a rollover."""
+        if self.rollover.verified(now_ns):
+            self._rollover_phase("verified", now_ns)
+
+    def _rollover_phase(self, phase: str, now_ns: int) -> None:
+        rollover = self.rollover
+        self.event(now_ns, "rollover", phase=phase, form=rollover.form, seconds=rollover.seconds(now_ns))
