@@ -20,7 +20,7 @@ Body = list[tuple[int, Value]]
 
 BEGIN_STRING = b"FIX.4.4"
 
-# What the session tells the handler to do with a frame it was shown (bits of Session.receive's answer).
+# What the handler is to do with a frame (bits of what Session.receive returns).
 DELIVER = 1  # a W or X whose turn it is: apply it now
 DEFER = 2  # a W or X kept in the gap queue; it comes back by take_released()
 IGNORE = 4  # a duplicate, or a frame of a session that is closing: never applied
@@ -40,7 +40,7 @@ INVALID_TAG, TAG_MISSING, NO_VALUE, INCORRECT_VALUE, INCORRECT_FORMAT = 0, 1, 4,
 COMP_ID_PROBLEM, SENDING_TIME_PROBLEM, INVALID_MSG_TYPE = 9, 10, 11
 TAG_REPEATED, TAG_OUT_OF_ORDER, GROUP_COUNT = 13, 14, 16
 
-#: 281 MDReqRejReason, in words (Kraken FIX guide)
+#: text of 281 MDReqRejReason (Kraken FIX guide)
 MD_REJECT_REASONS = {
     "0": "unknown symbol",
     "1": "duplicate MDReqID",
@@ -121,6 +121,15 @@ def logon_signature(secret: str, key: str, seq: int, sender: str, target: str, n
     text = f"35=A\x0134={seq}\x0149={sender}\x0156={target}\x01553={key}\x01{nonce}"
     digest = hashlib.sha256(text.encode()).digest()
     return base64.b64encode(hmac.new(raw, digest, hashlib.sha512).digest()).decode()
+
+
+def first_request_id(start_ns: int) -> int:
+    """Where a process that started at `start_ns` begins to count its request ids (262, 320, 335).
+
+    Microseconds since the epoch: higher than every id of an earlier process, which sent fewer than a million
+    requests per second.
+    """
+    return max(1, start_ns // 1_000)
 
 
 def logon(heartbeat: int, reset: bool, next_expected: int | None = None) -> Body:

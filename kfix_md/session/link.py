@@ -7,7 +7,7 @@ from typing import Any
 from kfix_md.session import fix
 from kfix_md.session.rollover import Rollover
 from kfix_md.session.sequence import Sequence
-from kfix_md.session.types import Application, Close, Retry, SessionConfig, SessionState
+from kfix_md.session.types import LEAVING, Application, Close, Retry, SessionConfig, SessionState
 
 _MAX_EVENTS = 4_096
 
@@ -31,13 +31,19 @@ class Link:
         self.events: deque[tuple[int, dict[str, Any]]] = deque(maxlen=_MAX_EVENTS)
         self.stats: Counter[str] = Counter()
         self.close_reason: Close | None = None
+        self.peer_text = ""  # 58 of the peer's Logout
+        self.peer_retry: Retry = "backoff"  # when to connect again after it
         self.force_reset = False  # the next Logon carries 141=Y whatever the configuration
         self.on_change: Callable[[], None] = lambda: None  # state or gap changed
+        self.on_leave: Callable[[int], None] = lambda now_ns: None  # the connection delivers nothing more
 
     def enter(self, state: SessionState, now_ns: int) -> None:
-        """Change the state."""
+        """Change the state; `on_leave` is called once per connection, when it stops delivering."""
+        was_leaving = self.state in (SessionState.OFF, *LEAVING)
         self.state, self.state_since_ns = state, now_ns
         self.on_change()
+        if not was_leaving and state in (SessionState.OFF, *LEAVING):
+            self.on_leave(now_ns)
 
     def transmit(self, msg_type: str, body: fix.Body, now_ns: int, seq: int | None = None) -> None:
         """Put one frame in the outbox; a given `seq` uses no number of ours (gap fills)."""
@@ -65,20 +71,20 @@ class Link:
     def close(self, kind: str, text: str, now_ns: int, retry: Retry = "backoff") -> int:
         """Request that the connection be closed; the first reason is kept. Returns 0 (frame consumed)."""
         if self.close_reason is None:
-            if self.rollover.armed(now_ns) and retry != "never":
+            if self.rollover.armed(now_ns) and retry in ("now", "backoff"):
                 retry = "rollover"
             self.close_reason = Close(kind, text, retry)
             self.count(f"close_{kind}")
         self.enter(SessionState.CLOSED, now_ns)
         return 0
 
-    def fatal(self, kind: str, text: str, now_ns: int) -> int:
+    def fatal(self, kind: str, text: str, now_ns: int, retry: Retry = "backoff") -> int:
         """The peer broke the protocol: Logout with the reason when we are logged on, then close."""
         answering = self.state == SessionState.LOGON_SENT and kind in ("too_low", "next_expected")
         if self.state == SessionState.ON or answering:
             self.transmit("5", fix.logout(text), now_ns)
         self.force_reset = True
-        return self.close(kind, text, now_ns)
+        return self.close(kind, text, now_ns, retry)
 
     def rollover_reached(self, form: str, now_ns: int) -> None:
         """The planned reset reached us in this form; the first form of a window names it."""

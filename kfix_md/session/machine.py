@@ -1,15 +1,17 @@
 """The FIX 4.4 initiator as a state machine without socket, clock or loop: bytes and times in, bytes out."""
 
 from collections import Counter, deque
-from typing import Any, Protocol
+from typing import Any
 
 from kfix_md.session import fix, table
 from kfix_md.session.clock import SendingClock
 from kfix_md.session.link import Link
+from kfix_md.session.logon import Logon
 from kfix_md.session.losses import Losses
 from kfix_md.session.message import Message
 from kfix_md.session.outgoing import Rejects, SentRequests
 from kfix_md.session.recovery import GapRecovery
+from kfix_md.session.refusals import refusal_of
 from kfix_md.session.rollover import Rollover
 from kfix_md.session.sequence import Sequence
 from kfix_md.session.timers import Timers
@@ -20,6 +22,7 @@ from kfix_md.session.types import (
     Close,
     Fields,
     Healed,
+    HotLoop,
     LocalError,
     Released,
     Request,
@@ -30,27 +33,8 @@ from kfix_md.session.types import (
 )
 from kfix_md.trading_day import session_date
 
-#: frames waiting for the connector before the peer is judged to ask faster than it reads
+#: frames not yet written, above which the peer asks faster than it reads
 _MAX_OUTBOX = 20_000
-#: MD_* code of the decoder to 373, 371, 58
-_MALFORMED: dict[int, tuple[int, int | None, str]] = {
-    1: (fix.INVALID_TAG, None, "Invalid tag number"),
-    2: (fix.NO_VALUE, None, "Tag specified without a value"),
-    4: (fix.TAG_MISSING, None, "Required tag missing"),
-    5: (fix.GROUP_COUNT, 268, "Incorrect NumInGroup count for repeating group"),
-    6: (fix.INCORRECT_VALUE, None, "Value is incorrect (out of range) for this tag"),
-}
-
-
-class HotLoop(Protocol):
-    """What a session needs of the handler."""
-
-    sequence: Sequence
-    fast: bool
-    last_recv_ns: int
-    sending_time_limit_ns: int
-
-    def expect_comp_ids(self, sender: bytes, target: bytes) -> None: ...
 
 
 class Session:
@@ -77,16 +61,15 @@ class Session:
         self.config = config
         self.app = app or Application()
         self.link = Link(config, self.app)
-        self.link.on_change = self.refresh_fast
+        self.link.on_change, self.link.on_leave = self.refresh_fast, self._leave
         self.losses = Losses(self.link)
         self.gaps = GapRecovery(self.link, self.losses, self._apply_kept)
         self.timers = Timers(self.link, self.gaps)
+        self.logon = Logon(self.link)
         self.clock = SendingClock(self.link)
         self.rejects = Rejects(self.link)
         self.inbound_ids = (config.target.encode(), config.sender.encode())
         self.retry: Retry = "backoff"  # when to connect again
-        self.session_id = ""
-        self.requested_reset = True  # our Logon carried 141=Y
         self._handler: HotLoop | None = None
         self._announced = False  # on_ready was called for this connection
         self._was_on = False
@@ -151,9 +134,9 @@ class Session:
         return self.clock.lag_ns
 
     @property
-    def heartbeat_s(self) -> int:
-        """Heartbeat interval in force, in seconds."""
-        return self.timers.heartbeat_s
+    def session_id(self) -> str:
+        """Name of the present or last numbering: both CompIDs and the time of the logon."""
+        return self.logon.session_id
 
     @property
     def unsettled(self) -> bool:
@@ -168,7 +151,7 @@ class Session:
     @property
     def fast(self) -> bool:
         """In-order W and X may be applied without us: logged on, no gap, nothing waiting to be applied."""
-        return self.state in LOGGED_ON and self.gaps.settled
+        return self.state == SessionState.ON and self.gaps.settled
 
     @property
     def ready(self) -> bool:
@@ -230,28 +213,20 @@ class Session:
         """The transport is up: send the Logon, the first thing on the wire."""
         if self.state != SessionState.OFF:
             raise LocalError("connected() twice without disconnected()")
-        config, link = self.config, self.link
+        link = self.link
         if self._before is not None:
             self.interrupted("restart", self._before.expected, self._before.saved_ns)
             self._before = None
-        self.requested_reset = config.reset_on_logon or link.force_reset or self._numbers_too_old(now_ns)
-        if self.requested_reset:
+        reset = self.config.reset_on_logon or link.force_reset or self._numbers_too_old(now_ns)
+        if reset:
             self.sequence.reset()
         link.outbox.clear()
         self._requests.clear()
         link.close_reason, self._was_on = None, False
+        link.peer_text, link.peer_retry = "", "backoff"
         self.timers.connected(now_ns)
         link.enter(SessionState.LOGON_SENT, now_ns)
-        link.transmit("A", self._logon_body(now_ns), now_ns)
-
-    def _logon_body(self, now_ns: int) -> fix.Body:
-        config, sequence = self.config, self.sequence
-        next_expected = sequence.expected if config.next_expected else None
-        body = fix.logon(config.heartbeat, self.requested_reset, next_expected)
-        if config.api_key:
-            key, secret = config.api_key, config.api_secret
-            body += fix.credentials(key, secret, sequence.outgoing, config.sender, config.target, now_ns)
-        return body
+        self.logon.send(reset, now_ns)
 
     def receive(self, frame: bytes, fields: Fields, recv_ns: int) -> int:
         """Handle one whole frame off the fast path; returns fix.DELIVER, DEFER, IGNORE, or 0 (consumed)."""
@@ -273,14 +248,14 @@ class Session:
         self.link.count(f"garbled_{kind}")
         self.gaps.note_garbled()
         self.link.event(recv_ns, "garbled", what=kind, bytes=n_bytes)
+        self.timers.something_lost(recv_ns)
         if self.state == SessionState.LOGON_SENT:
             self.link.close("protocol", f"garbled bytes ({kind}) instead of a Logon", recv_ns)
 
     def malformed(self, seq: int, msg_type: str, error: int, recv_ns: int) -> None:
         """A W or X whose number was used and whose body cannot be: `error` is a MD_* code of the decoder."""
-        reason, tag, text = _MALFORMED.get(error, (fix.INCORRECT_FORMAT, None, "Incorrect data format for value"))
         self.link.count("malformed")
-        self.rejects.send(seq, msg_type, reason, tag, text, recv_ns)
+        self.rejects.malformed(seq, msg_type, error, recv_ns)
 
     def tick(self, now_ns: int) -> None:
         """Everything that time alone brings; call it at `next_timeout` or a few times a second."""
@@ -304,34 +279,43 @@ class Session:
                 self.retry = "rollover" if planned else "backoff"
             return
         left = self.close_reason
-        if self.state == SessionState.LOGOUT_SENT or (left and left.retry == "never"):
+        self.retry = left.retry if left else self.link.peer_retry
+        if self._we_leave():
             planned, self.retry = False, "never"
-        else:
-            self.retry = "rollover" if planned else left.retry if left else "backoff"
+        elif planned and self.retry != "long":
+            self.retry = "rollover"
         if planned and self._was_on:
             form = "logout" if self.state == SessionState.LOGGED_OUT else left.kind if left else reason
             self.link.rollover_reached(form, now_ns)
+        cause = self._outage_cause(planned)
         self.link.enter(SessionState.OFF, now_ns)
-        self._outage(planned, left, reason, now_ns)
-        self.outbox.clear()
-        self.refresh_fast()
-
-    def _outage(self, planned: bool, left: Close | None, reason: str, now_ns: int) -> None:
-        """Report the end of a connection, and the gap that it leaves."""
-        cause = "rollover" if planned else "overflow" if left and left.kind == "overflow" else "disconnect"
-        if self.retry == "never":  # we logged out: the gap ends when somebody starts us again
-            cause = "restart"
-        why = left.text if left else self.timers.peer_text or reason
+        why = left.text if left else self.link.peer_text or reason
         self.link.event(now_ns, "disconnected", reason=why, cause=cause, planned=planned, logged_on=self._was_on)
+        if planned:
+            self.link.force_reset = True
+        self.outbox.clear()
+
+    def _leave(self, now_ns: int) -> None:
+        """The connection delivers nothing more (Logout, close or loss): the gap begins, books are void."""
+        planned = self.rollover.armed(now_ns) and not self._we_leave()
         expected = self.sequence.expected
         self.gaps.drop_queue(now_ns)
         if self._was_on:
-            self.interrupted(cause, expected, now_ns)
-        if planned:
-            self.link.force_reset = True
+            self.interrupted(self._outage_cause(planned), expected, now_ns)
+        self.app.on_leaving(planned)
+
+    def _we_leave(self) -> bool:
+        left = self.close_reason
+        return self.state == SessionState.LOGOUT_SENT or (left is not None and left.retry == "never")
+
+    def _outage_cause(self, planned: bool) -> str:
+        if self._we_leave():  # the gap ends when somebody starts us again
+            return "restart"
+        left = self.close_reason
+        return "rollover" if planned else "overflow" if left and left.kind == "overflow" else "disconnect"
 
     def logout(self, now_ns: int, text: str = "") -> None:
-        """Leave: 35=5, then data until the peer confirms or logout_timeout passes."""
+        """Leave: 35=5, then wait until the peer confirms or logout_timeout passes; market data is ignored."""
         if self.state == SessionState.ON:
             self.link.transmit("5", fix.logout(text), now_ns)
             self.link.enter(SessionState.LOGOUT_SENT, now_ns)
@@ -361,7 +345,7 @@ class Session:
     # ------------------------------------------------------------ for table.py
 
     def _apply_kept(self, m: Message) -> None:
-        table.when_due(m)(self, m)
+        table.run_due(self, m, table.when_due(m))
 
     def announce_ready(self) -> None:
         """Logged on and no gap: on_ready, once per connection."""
@@ -369,12 +353,12 @@ class Session:
             self._announced = True
             self.app.on_ready()
 
-    def too_low(self, m: Message) -> int:
+    def too_low(self, m: Message, retry: Retry = "backoff") -> int:
         """34 below the expected one without 43=Y: fatal, unless it is the rollover in its plainest form."""
         text = f"MsgSeqNum too low, expecting {self.sequence.expected} but received {m.seq}"
         if self.rollover.armed(m.recv_ns) and m.seq <= 1:
             self.link.rollover_reached("restart", m.recv_ns)
-        self.link.fatal("too_low", text, m.recv_ns)
+        self.link.fatal("too_low", text, m.recv_ns, retry)
         return fix.IGNORE if m.is_market_data else 0
 
     def reject_unused(self, m: Message, reason: int, tag: int) -> int:
@@ -389,23 +373,15 @@ class Session:
             self.timers.heartbeat_s = min(beat, 3600)
         self.link.enter(SessionState.ON, m.recv_ns)
         self._was_on, self.link.force_reset = True, False
-        stamp = fix.time_text(m.recv_ns).replace(":", "")
-        self.session_id = f"{self.config.sender}-{self.config.target}-{stamp}"
-        self.link.event(
-            m.recv_ns,
-            "logged_on",
-            session_id=self.session_id,
-            heartbeat=self.heartbeat_s,
-            reset=self.requested_reset,
-            next_in=self.sequence.expected,
-            next_out=self.sequence.outgoing,
-        )
+        self.logon.accepted(self.timers.heartbeat_s, m.recv_ns)
         self.link.rollover_logged_on(m.recv_ns)
 
     def peer_left(self, text: str, now_ns: int) -> None:
         """The peer logged out and was answered: wait for its close."""
-        self.timers.peer_text = text
-        if self.rollover.armed(now_ns):
+        near_rollover = self.rollover.armed(now_ns)
+        self.link.peer_text = text
+        self.link.peer_retry = "long" if refusal_of(text, near_rollover) else "backoff"
+        if near_rollover:
             self.link.rollover_reached("logout", now_ns)
         self.link.enter(SessionState.LOGGED_OUT, now_ns)
 

@@ -8,6 +8,7 @@ from kfix_md.session.types import Fields
 
 _HEADER = {8, 9, 34, 35, 43, 49, 52, 56, 97, 122}
 _VALID_TYPE = re.compile(r"[A-Za-z0-9]{1,2}\Z")
+_MARKET_DATA = {268, 279}  # NoMDEntries, MDUpdateAction
 #: a snapshot has 100,000 fields and its header is in the first few
 _HEADER_SPAN = 32
 _MAX_SEQ_DIGITS = 18  # numbers are int64 in the hot loop
@@ -72,6 +73,11 @@ class Message:
     def is_market_data(self) -> bool:
         """W or X: applied by the handler, never by the session."""
         return self.type in ("W", "X")
+
+    @property
+    def looks_like_market_data(self) -> bool:
+        """The body is of a W or X (it has 268 or 279) whatever 35 is."""
+        return any(tag in _MARKET_DATA for tag, _ in self.fields[:_HEADER_SPAN])
 
     @property
     def weight(self) -> int:

@@ -6,6 +6,14 @@ from kfix_md.session.types import LOGGED_ON, SECOND, Request
 
 _MAX_REQUESTS = 8_192
 _ID_TAG = {"V": 262, "x": 320, "g": 335}
+#: MD_* code of the decoder to 373, 371, 58
+_MALFORMED: dict[int, tuple[int, int | None, str]] = {
+    1: (fix.INVALID_TAG, None, "Invalid tag number"),
+    2: (fix.NO_VALUE, None, "Tag specified without a value"),
+    4: (fix.TAG_MISSING, None, "Required tag missing"),
+    5: (fix.GROUP_COUNT, 268, "Incorrect NumInGroup count for repeating group"),
+    6: (fix.INCORRECT_VALUE, None, "Value is incorrect (out of range) for this tag"),
+}
 
 
 class SentRequests:
@@ -54,3 +62,8 @@ class Rejects:
         ref_type = ref_type if ref_type.isascii() and ref_type.isalnum() else ""
         link.transmit("3", fix.reject(ref_seq, ref_type, reason, tag, text), now_ns)
         link.count("rejects")
+
+    def malformed(self, ref_seq: int, ref_type: str, error: int, now_ns: int) -> None:
+        """Reject a message whose body cannot be; `error` is a MD_* code of the decoder."""
+        reason, tag, text = _MALFORMED.get(error, (fix.INCORRECT_FORMAT, None, "Incorrect data format for value"))
+        self.send(ref_seq, ref_type, reason, tag, text, now_ns)

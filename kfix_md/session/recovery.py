@@ -8,7 +8,14 @@ from kfix_md.session.gap import GapQueue, Hole, missing_ranges
 from kfix_md.session.link import Link
 from kfix_md.session.losses import Losses
 from kfix_md.session.message import Message
-from kfix_md.session.types import LOGGED_ON, SECOND, Released
+from kfix_md.session.types import SECOND, Released, SessionState
+
+#: a replay that stops this long while live messages go on was one chunk: request the next
+_CHUNK_QUIET_NS = SECOND // 10
+#: the same when nothing else comes
+_CHUNK_WAIT_NS = SECOND
+#: live messages inside a hole that was requested this long ago: the number above the hole was false
+_FALSE_NUMBER_NS = SECOND
 
 
 class GapRecovery:
@@ -33,6 +40,7 @@ class GapRecovery:
         self._lossy = False  # part of the open gap will never come: a replay of the rest heals no book
         self._requested: Hole | None = None
         self._requested_ns = self._progress_ns = self._attempts = 0
+        self._progressed = False  # replayed messages came since the last request
         self._garbled_at = 0
 
     def __bool__(self) -> bool:
@@ -62,7 +70,7 @@ class GapRecovery:
         cause = "checksum" if self._garbled_at == first else "lost"
         hole = self._losses.open(first, last, cause, now_ns)
         if not self.queue:
-            self._progress_ns, self._requested, self._attempts = now_ns, None, 0
+            self._progress_ns, self._requested, self._attempts, self._progressed = now_ns, None, 0, False
         self.queue.holes.append(hole)
         self._link.on_change()
         self._link.app.on_gap(first, last, cause)
@@ -76,20 +84,23 @@ class GapRecovery:
         return fix.DEFER if m.is_market_data else 0
 
     def request_missing(self, now_ns: int, live: bool = True, silent: bool = False) -> None:
-        """Send one ResendRequest per hole: a later hole waits until the replay of the first has passed it.
+        """Send one ResendRequest per hole, or per chunk of its replay.
 
         16=0 requests everything to the end, so a second hole may be filled by the same replay; only a live
-        message (no 43=Y) that comes after the first hole closed proves that it was not.
+        message (no 43=Y) that comes after the first hole closed proves that it was not. In the same way a live
+        message after replayed ones ended proves that the venue replays in chunks.
         """
-        if not self.queue or self._link.state not in LOGGED_ON:
+        if not self.queue or self._link.state != SessionState.ON:
             return
         hole = self.queue.holes[0]
-        if self._requested is hole or (self._requested is not None and not live):
-            return
+        if self._requested is not None:
+            chunk_over = self._progressed and now_ns - self._progress_ns >= _CHUNK_QUIET_NS
+            if not live or (self._requested is hole and not chunk_over):
+                return
         self._request(hole, now_ns, silent)
 
     def _request(self, hole: Hole, now_ns: int, silent: bool = False) -> None:
-        self._requested, self._requested_ns = hole, now_ns
+        self._requested, self._requested_ns, self._progressed = hole, now_ns, False
         if not silent:  # with 789 in our Logon the venue fills without a request
             self._link.count("resend_requests")
             self._link.transmit("2", fix.resend_request(self._link.sequence.expected), now_ns)
@@ -98,11 +109,20 @@ class GapRecovery:
         """When check() has something to do; 0 when no gap is open."""
         if not self.queue:
             return 0
-        return max(self._requested_ns, self._progress_ns) + int(self._link.config.gap_timeout * SECOND)
+        patience = int(self._link.config.gap_timeout * SECOND)
+        if self._progressed:
+            patience = min(patience, _CHUNK_WAIT_NS)
+        return max(self._requested_ns, self._progress_ns) + patience
 
     def check(self, now_ns: int) -> None:
-        """No progress in gap_timeout: request once more; again: end the session and log on with 141=Y."""
+        """Request the next chunk of a replay that stopped, or what did not come in gap_timeout.
+
+        Without any progress a second request is the last; then the session ends and logs on with 141=Y.
+        """
         if not self.queue or now_ns < self.deadline():
+            return
+        if self._progressed:
+            self._request(self.queue.holes[0], now_ns)
             return
         self._attempts += 1
         if self._attempts == 1:
@@ -154,8 +174,12 @@ class GapRecovery:
             self._release(kept)
         self.advance(new_seq)
 
-    def drain(self, now_ns: int) -> None:
-        """Take everything whose turn has come, and find which holes are closed by it."""
+    def drain(self, now_ns: int, replayed: bool = True) -> None:
+        """Take everything whose turn has come, and find which holes are closed by it.
+
+        `replayed`: the message before was of a replay or a gap fill. Only that is progress: live messages that
+        come in order inside a hole mean that the number above it was false.
+        """
         while item := self.queue.pop_below(self._link.sequence.expected + 1):
             seq, kept = item
             if kept is not None and kept.type == "4":
@@ -166,14 +190,29 @@ class GapRecovery:
                 self._release(kept)
         if not self.queue:
             return
-        self._progress_ns = now_ns
-        for hole in self.queue.closed(self._link.sequence.expected):
+        closed = self.queue.closed(self._link.sequence.expected)
+        if replayed or closed:
+            self._progress_ns, self._progressed, self._attempts = now_ns, True, 0
+        elif now_ns - max(self._requested_ns, self._progress_ns) >= _FALSE_NUMBER_NS:
+            self._drop_false_numbers(now_ns)
+        for hole in closed:
             self.unsettled = True
             if hole.lost:
                 self._losses.add(hole, "snapshot")
             else:
                 self._replayed.append(hole)
         self._link.on_change()
+
+    def _drop_false_numbers(self, now_ns: int) -> None:
+        """The peer goes on below the numbers that opened the gap: what has them is lost, the gap is over."""
+        expected = self._link.sequence.expected
+        holes = self.take_holes()
+        self._link.count("false_numbers")
+        self.drop_queue(now_ns)
+        for hole in holes:
+            self._losses.add(hole, "snapshot")
+        self._link.on_change()
+        self._link.app.on_lost(expected, holes[-1].last or expected, holes[0].cause)
 
     def take_released(self) -> list[Released]:
         """Frames to apply now, in order; empty when none wait."""

@@ -1,15 +1,19 @@
 """The table of the session: what each message of the peer does in each state, one function per message type."""
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kfix_md.session import fix
 from kfix_md.session.message import NO_SEQ, Message
-from kfix_md.session.types import Retry, SessionState, looks_like_credentials
+from kfix_md.session.refusals import refusal_of
+from kfix_md.session.types import Retry, SessionState
 
 if TYPE_CHECKING:
     from kfix_md.session.machine import Session
 
+#: a refused Logon whose 58 is about MsgSeqNum
+_ABOUT_NUMBERS = re.compile(r"too (low|high)|seq|expect", re.IGNORECASE)
 Action = Callable[["Session", Message], int]
 
 
@@ -48,7 +52,7 @@ def _bad_sending_time(session: "Session", m: Message) -> None:
         session.gaps.advance(m.seq + 1)
         if m.is_market_data:
             session.gaps.lose(m.seq, m.seq, m.recv_ns)
-        session.gaps.drain(m.recv_ns)
+        session.gaps.drain(m.recv_ns, replayed=m.possdup)
 
 
 def _possdup_fault(session: "Session", m: Message, sending_ns: int) -> bool:
@@ -73,12 +77,13 @@ def logon_reply(session: "Session", m: Message) -> int:
     """35=A while we wait for it."""
     sequence = session.sequence
     reset = m.get(fix.RESET_SEQ_NUM) == b"Y"
-    if reset and not session.requested_reset:
+    if session.logon.requested_reset or reset:
+        sequence.expected = m.seq  # whatever number it begins with: 1, 0 or any other
+    if reset and not session.logon.requested_reset:
         # our Logon counts as number 1; a venue that thinks otherwise asks for it and gets a gap fill
-        sequence.reset()
         sequence.outgoing = 2
-    if m.seq < sequence.expected and not (m.seq == 0 and sequence.expected == 1):
-        return session.too_low(m)
+    if m.seq < sequence.expected:
+        return session.too_low(m, "now")
     next_expected = m.number(fix.NEXT_EXPECTED)
     if next_expected is not None and next_expected > sequence.outgoing:
         return session.link.fatal("next_expected", "NextExpectedMsgSeqNum (789) too high", m.recv_ns)
@@ -96,9 +101,14 @@ def logon_reply(session: "Session", m: Message) -> int:
 
 
 def logout_instead(session: "Session", m: Message) -> int:
-    """35=5 in answer to our Logon: refused."""
+    """35=5 in answer to our Logon: refused. A continued numbering (141=N) is given up for the next attempt."""
     text = m.text() or "no reason given"
-    retry: Retry = "long" if looks_like_credentials(text) else "backoff"
+    retry: Retry = "backoff"
+    if refusal_of(text, session.rollover.armed(m.recv_ns)):
+        retry = "long"
+    elif not session.logon.requested_reset:
+        session.link.force_reset = True
+        retry = "now" if _ABOUT_NUMBERS.search(text) else "backoff"
     session.link.event(m.recv_ns, "logout", by="peer", text=text)
     return session.link.close("refused", f"Logon refused: {text}", m.recv_ns, retry)
 
@@ -112,15 +122,29 @@ def not_logged_on(session: "Session", m: Message) -> int:
 
 
 def logon_again(session: "Session", m: Message) -> int:
-    """35=A in session: with 141=Y a new numbering of both directions, otherwise a mistake."""
-    if m.get(fix.RESET_SEQ_NUM) != b"Y" or m.seq > 1:
-        if m.possdup and m.seq < session.sequence.expected:
-            return session.link.ignore("duplicate")
+    """35=A in session: with 141=Y a new numbering of both directions, unless it confirms our own."""
+    if m.possdup and m.seq < session.sequence.expected:
+        return session.link.ignore("duplicate")
+    if session.logon.confirms(m):
+        return _logon_confirmed(session, m)
+    if m.get(fix.RESET_SEQ_NUM) != b"Y":
         return session.link.fatal("protocol", "Logon in session without ResetSeqNumFlag (141=Y)", m.recv_ns)
+    if session.logon.resets_without_end(m.recv_ns):
+        return session.link.fatal("protocol", "the venue resets the numbering (141=Y) without end", m.recv_ns)
     session.restart_numbering(m.seq + 1, "logon", m.recv_ns, both=True)
-    body = fix.logon(session.heartbeat_s, reset=True)
-    session.link.transmit("A", body, m.recv_ns)
+    session.logon.answer_reset(session.timers.heartbeat_s, m.recv_ns)
     session.announce_reset(m.recv_ns)
+    return 0
+
+
+def _logon_confirmed(session: "Session", m: Message) -> int:
+    """The answer to our in-session Logon, with the number 1 once more or the next one."""
+    session.link.count("logon_confirmed")
+    if session.gaps:  # what is missing was sent before this numbering
+        session.restart_numbering(m.seq + 1, "logon", m.recv_ns, both=False)
+        session.announce_reset(m.recv_ns)
+    else:
+        session.gaps.advance(m.seq + 1)
     return 0
 
 
@@ -164,6 +188,29 @@ def sequence_reset(session: "Session", m: Message) -> int:
         return 0
     session.gaps.jump(expected, new_seq, m.recv_ns)
     session.gaps.drain(m.recv_ns)
+    return 0
+
+
+def logout_sent(action: Action | None = None) -> Action:
+    """Wrap an action for messages that come after our Logout: numbers go on, market data is ignored."""
+
+    def run(session: "Session", m: Message) -> int:
+        if m.seq == session.sequence.expected:
+            session.gaps.advance(m.seq + 1)
+        if action is not None:
+            return action(session, m)
+        session.link.count("after_logout")
+        return fix.IGNORE if m.is_market_data else 0
+
+    return run
+
+
+def gap_fill_after_logout(session: "Session", m: Message) -> int:
+    """35=4 after our Logout: only its number matters, for a session that continues later."""
+    new_seq = m.number(fix.NEW_SEQ_NO) or 0
+    in_turn = m.get(fix.GAP_FILL) != b"Y" or m.seq <= session.sequence.expected
+    if in_turn and new_seq > session.sequence.expected:
+        session.gaps.advance(new_seq)
     return 0
 
 
@@ -255,11 +302,20 @@ def in_order(action: Action) -> Action:
         if verdict < 0:
             return session.link.ignore("duplicate") if m.possdup else session.too_low(m)
         session.gaps.advance(m.seq + 1)
-        answer = action(session, m)
-        session.gaps.drain(m.recv_ns)
+        answer = run_due(session, m, action)
+        session.gaps.drain(m.recv_ns, replayed=m.possdup)
         return answer
 
     return run
+
+
+def run_due(session: "Session", m: Message, action: Action) -> int:
+    """Run the action of a message whose turn has come; market data under another 35 is a loss."""
+    if m.is_market_data or not m.looks_like_market_data:
+        return action(session, m)
+    session.link.count("disguised")
+    session.gaps.lose(m.seq, m.seq, m.recv_ns)
+    return 0
 
 
 def at_once(action: Action) -> Action:
@@ -301,21 +357,28 @@ _LOGGED_ON: dict[str, Action] = {
     "A": logon_again,
 }
 
-_ANY_OTHER = in_order(unhandled)
-
 #: (state, 35) to action; see `action_for`
 TABLE: dict[tuple[SessionState, str], Action] = {
     (SessionState.LOGON_SENT, "A"): logon_reply,
     (SessionState.LOGON_SENT, "5"): logout_instead,
     **{(SessionState.ON, kind): action for kind, action in _LOGGED_ON.items()},
-    **{(SessionState.LOGOUT_SENT, kind): action for kind, action in _LOGGED_ON.items()},
+    (SessionState.LOGOUT_SENT, "1"): logout_sent(test_request),
+    (SessionState.LOGOUT_SENT, "2"): logout_sent(resend_request),
+    (SessionState.LOGOUT_SENT, "4"): gap_fill_after_logout,
     (SessionState.LOGOUT_SENT, "5"): logout_confirmed,
+}
+
+
+_OTHERWISE: dict[SessionState, Action] = {
+    SessionState.LOGON_SENT: not_logged_on,
+    SessionState.ON: in_order(unhandled),
+    SessionState.LOGOUT_SENT: logout_sent(),
 }
 
 
 def action_for(state: SessionState, msg_type: str) -> Action:
     """The action of a message type in a state (LOGON_SENT, ON or LOGOUT_SENT)."""
-    return TABLE.get((state, msg_type)) or (not_logged_on if state == SessionState.LOGON_SENT else _ANY_OTHER)
+    return TABLE.get((state, msg_type)) or _OTHERWISE[state]
 
 
 def when_due(m: Message) -> Action:

@@ -16,20 +16,30 @@ class Timers:
     def __init__(self, link: Link, gaps: GapRecovery) -> None:
         self._link, self._gaps = link, gaps
         self.heartbeat_s = link.config.heartbeat
-        self.peer_text = ""  # 58 of the peer's Logout
         self._now_ns = 0  # of the last tick
         self._tested_ns = 0  # a TestRequest was sent then and nothing was received since
+        self._last_test_ns = self._test_due_ns = 0
 
     def connected(self, now_ns: int) -> None:
         """A new connection: silence is counted from now."""
         self.heartbeat_s = self._link.config.heartbeat
-        self.peer_text = ""
         self._link.last_recv_ns, self._tested_ns = now_ns, 0
+        self._last_test_ns = self._test_due_ns = 0
 
     def received(self, recv_ns: int) -> None:
         """The peer sent something."""
         self._link.last_recv_ns = max(self._link.last_recv_ns, recv_ns)
         self._tested_ns = 0
+
+    def something_lost(self, now_ns: int) -> None:
+        """A message was garbled: a TestRequest, whose answer shows what is missing, at most one per second."""
+        if self._link.state != SessionState.ON:
+            return
+        due_ns = self._last_test_ns + SECOND
+        if now_ns >= due_ns:
+            self._test(now_ns)
+        else:
+            self._test_due_ns = due_ns
 
     def tick(self, now_ns: int) -> None:
         """Do what is due."""
@@ -54,7 +64,8 @@ class Timers:
         if link.state == SessionState.LOGON_SENT:
             link.close("logon_timeout", "no Logon reply in time", now_ns)
         elif link.state == SessionState.LOGGED_OUT:
-            link.close("logout_received", f"logged out by the venue: {self.peer_text or 'no text'}", now_ns)
+            text = f"logged out by the venue: {link.peer_text or 'no text'}"
+            link.close("logout_received", text, now_ns, link.peer_retry)
         else:
             link.close("logout", "our Logout was not answered in time", now_ns, "never")
 
@@ -82,12 +93,17 @@ class Timers:
         silent = now_ns - self._link.last_recv_ns
         if self._tested_ns and self._link.last_recv_ns >= self._tested_ns:
             self._tested_ns = 0
-        if silent >= test_ns and not self._tested_ns:
-            self._tested_ns = now_ns
-            self._link.count("test_requests")
-            self._link.transmit("1", fix.test_request(f"TEST{now_ns}"), now_ns)
+        due = self._test_due_ns and now_ns >= self._test_due_ns
+        if due or (silent >= test_ns and not self._tested_ns):
+            self._test(now_ns)
         elif silent >= drop_ns and now_ns - self._tested_ns >= (drop_ns - test_ns) // 2:
             self._link.close("silent", f"nothing received for {silent / SECOND:.1f} s", now_ns)
+
+    def _test(self, now_ns: int) -> None:
+        self._tested_ns = self._last_test_ns = now_ns
+        self._test_due_ns = 0
+        self._link.count("test_requests")
+        self._link.transmit("1", fix.test_request(f"TEST{now_ns}"), now_ns)
 
     @property
     def next_timeout(self) -> int:
@@ -101,5 +117,5 @@ class Timers:
             test_ns, drop_ns = self._silence_ns(now_ns)
             times.append(link.last_recv_ns + (drop_ns if self._tested_ns else test_ns))
             times.append(link.last_sent_ns + self._beat_ns())
-            times.append(self._gaps.deadline())
+            times += [self._gaps.deadline(), self._test_due_ns]
         return min(time for time in times if time)

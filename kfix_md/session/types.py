@@ -1,27 +1,20 @@
 """States, settings and records of a session, and the calls it makes to its application."""
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from kfix_md.errors import UsageError
+from kfix_md.session.sequence import Sequence
 from kfix_md.trading_day import DAY_S, ROLLOVER_S
 
 SECOND = 1_000_000_000
 Fields = list[tuple[int, bytes]]
 
-#: when to connect again: about every 2 s, exponential, a long pause (identity), or not at all (we logged out)
-Retry = Literal["rollover", "backoff", "long", "never"]
+#: when to connect again: at once, about every 2 s, exponential, after a long pause (identity), never (we logged out)
+Retry = Literal["now", "rollover", "backoff", "long", "never"]
 #: what ended a gap: the missing messages, new snapshots, or a new connection
 Healed = Literal["replay", "snapshot", "reconnect"]
-
-#: Logout texts that no quick retry can cure
-_CREDENTIALS = re.compile(
-    r"auth|credential|signature|api.?key|password|nonce|permission|denied|not (permitted|allowed)"
-    r"|(unknown|invalid).{0,24}(comp|sender|target|key|account)",
-    re.IGNORECASE,
-)
 
 
 class LocalError(UsageError):
@@ -34,13 +27,15 @@ class SessionState(IntEnum):
     OFF = 0  # no connection
     LOGON_SENT = 1
     ON = 2
-    LOGOUT_SENT = 3  # we asked to leave; data still comes
-    LOGGED_OUT = 4  # the peer asked to leave and we answered: it closes, or we do after logout_timeout
+    LOGOUT_SENT = 3  # we sent a Logout: market data is ignored from here on
+    LOGGED_OUT = 4  # the peer sent a Logout and we answered: it closes, or we do after logout_timeout
     CLOSED = 5  # close_reason is set; whatever still comes is ignored
 
 
-#: states in which numbered messages of the peer are taken in order
+#: states in which we answer the peer
 LOGGED_ON = (SessionState.ON, SessionState.LOGOUT_SENT)
+#: states of a connection that delivers nothing more
+LEAVING = (SessionState.LOGOUT_SENT, SessionState.LOGGED_OUT, SessionState.CLOSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +65,22 @@ class Request(NamedTuple):
     id: str
 
 
+class HotLoop(Protocol):
+    """What a session needs of the handler."""
+
+    sequence: Sequence
+    fast: bool
+    last_recv_ns: int
+    sending_time_limit_ns: int
+
+    def expect_comp_ids(self, sender: bytes, target: bytes) -> None: ...
+
+
 class Released(NamedTuple):
     """A W or X kept back by a gap whose turn has come."""
 
     frame: bytes
     recv_ns: int
-
-
-def looks_like_credentials(text: str) -> bool:
-    """Whether a refusal's 58 is about identity rather than about a passing state."""
-    return _CREDENTIALS.search(text) is not None
 
 
 @dataclass(slots=True)
@@ -92,7 +93,7 @@ class SessionConfig:
     reset_on_logon: bool = True  # 141=Y, the default for market data; False continues the stored numbers
     next_expected: bool = False  # send 789 in our Logon
     logon_timeout: float = 12.0
-    logout_timeout: float = 2.0
+    logout_timeout: float = 0.7  # a connection that delivers nothing is closed within a second
     gap_timeout: float = 10.0  # without progress: request once more; again: reconnect with 141=Y
     sending_time_limit: float | None = 120.0  # None: SendingTime is measured, never judged
     sending_time_warning: float = 1.0
@@ -106,6 +107,7 @@ class SessionConfig:
     rollover_silence: float = 10.0  # a mute connection after the rollover is tested, then dropped, this fast
     api_key: str = ""
     api_secret: str = ""
+    logon_fields: dict[int, str] = field(default_factory=dict)  # more fields of our Logon, by tag
 
     def __post_init__(self) -> None:
         for name in ("sender", "target"):
@@ -118,6 +120,25 @@ class SessionConfig:
             raise UsageError("api_key and api_secret go together: give both or neither")
         if min(self.max_gap_messages, self.max_gap_bytes) < 1 or self.gap_timeout <= 0:
             raise UsageError("max_gap_messages, max_gap_bytes and gap_timeout must be above 0")
+        for tag, value in self.logon_fields.items():
+            check_logon_field(tag, value)
+
+
+#: tags that a Logon may not take from the configuration: header, trailer, and what the session writes
+_OWN_LOGON_TAGS = frozenset(
+    {8, 9, 10, 34, 35, 43, 49, 50, 52, 56, 57, 89, 90, 91, 93, 97, 115, 122, 128, 369}
+    | {95, 96, 98, 108, 141, 553, 554, 789, 5025}
+)
+
+
+def check_logon_field(tag: int, value: str) -> None:
+    """UsageError when a field may not be added to our Logon."""
+    if tag < 1:
+        raise UsageError(f"logon_fields: {tag} is not a tag number")
+    if tag in _OWN_LOGON_TAGS:
+        raise UsageError(f"logon_fields: tag {tag} is written by the session; remove it")
+    if not value or not value.isascii() or not value.isprintable():
+        raise UsageError(f"logon_fields: the value of tag {tag} is empty or not printable ASCII")
 
 
 class Application:
@@ -125,6 +146,13 @@ class Application:
 
     def on_ready(self) -> None:
         """Logged on with no gap open: request the instrument list and subscribe."""
+
+    def on_leaving(self, planned: bool) -> None:
+        """The connection delivers nothing more: every book is void from now on, whenever the socket closes.
+
+        Called once per connection, as soon as a Logout was sent or received, or the session closes for any
+        reason, or the connection is lost. `planned`: it belongs to the rollover.
+        """
 
     def on_message(self, msg_type: str, fields: Fields, recv_ns: int) -> None:
         """An application-level message (y, Y, j, 3, h) in its turn."""

@@ -43,6 +43,10 @@ class Recorder(Application):
 
     def __init__(self):
         self.calls = []
+        self.left = []  # `planned` of each on_leaving
+
+    def on_leaving(self, planned):
+        self.left.append(planned)
 
     def on_ready(self):
         self.calls.append(("ready",))

@@ -89,7 +89,7 @@ class Wire(Rig):
         before = self.expected
         self.raw(self.good(7))
         assert self.book.state == State.GAP
-        assert [(m["type"], m[7]) for m in self.take()] == [("2", str(seq))] and before == seq
+        assert [(m["type"], m[7]) for m in self.take() if m["type"] != "1"] == [("2", str(seq))] and before == seq
         self.peer("X", (43, "Y"), (122, stamp(self.now)), *update(qty), seq=seq)
         assert self.expected == seq + 2 and self.session.fast
         assert self.app.calls[-1] == ("gap_closed",)
@@ -114,7 +114,7 @@ def damaged(name, good):
 def test_row_53_bad_checksum_uses_no_number_and_comes_back_by_resend(name):
     wire = Wire().live()
     assert wire.raw(damaged(name, wire.good(5))) == 0
-    assert wire.take() == [], "no Reject"
+    assert [m["type"] for m in wire.take()] == ["1"], "no Reject"
     assert wire.session.stats["garbled_checksum"] == 1
     wire.heals(3, 5)
     assert wire.events("gap_open")[0]["cause"] == "checksum"
@@ -147,7 +147,7 @@ def test_row_55_absurd_body_length_is_dropped_without_waiting(length):
     bad = b"8=FIX.4.4\x019=" + length + b"\x01" + good.split(b"\x01", 2)[2]
     wire.raw(bad)
     assert wire.raw(wire.good(6)) == 1, "the next frame is found at once"
-    assert wire.take()[0]["type"] == "2"
+    assert [m["type"] for m in wire.take()] == ["1", "2"]
 
 
 @pytest.mark.parametrize(

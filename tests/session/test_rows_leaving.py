@@ -41,12 +41,12 @@ def test_row_78_we_close_when_the_peer_does_not():
     assert rig.closed.kind == "logout_received" and "bye" in str(rig.closed)
 
 
-def test_row_79_our_logout_keeps_processing_until_confirmed():
+def test_row_79_after_our_logout_resends_are_answered_until_it_is_confirmed():
     rig = Rig().logon()
     rig.session.logout(rig.now, "end of work")
     (logout,) = rig.take()
     assert (logout["type"], logout[58]) == ("5", "end of work")
-    assert rig.data() == 1 and rig.session.fast
+    assert rig.data() == 4 and not rig.session.fast and rig.expected == 3
     rig.peer("2", (7, 1), (16, 0))
     assert [m["type"] for m in rig.take()] == ["4"]
     rig.peer("5")

@@ -378,7 +378,7 @@ def test_row_46_not_ready_while_a_gap_is_open():
 
 
 def test_row_46_gap_at_logon_delays_ready():
-    rig = Rig().logon(seq=3)
+    rig = Rig(reset_on_logon=False).logon(seq=3, reset=False)
     assert rig.app.named("ready") == []
     fill(rig, 3, seq=1)
     assert rig.app.named("ready") == [("ready",)]
