@@ -39,9 +39,11 @@ class Backoff:
         self._failures = self._rejections = 0
 
     def next(self, retry: str) -> float:
-        """Seconds to wait; `retry` is the session's advice: rollover, backoff or long."""
-        self._failures += 1
+        """Seconds to wait; `retry` is the session's advice: now, rollover, backoff or long."""
         jitter = self._rng.uniform(0.75, 1.25)
+        if retry == "now":  # the venue answered, and the next Logon differs from the one it refused
+            return 0.05 * jitter
+        self._failures += 1
         if retry == "rollover":  # quickly at first, then about every 2 s
             return min(0.25 * 2.0 ** min(self._failures - 1, 10), 2.0) * jitter
         if retry == "long":  # identity, limits, blocks: haste only makes it worse

@@ -8,6 +8,7 @@ from typing import Any
 
 from kfix_md.feed.listing import Log
 from kfix_md.feed.pacing import SECOND
+from kfix_md.session.refusals import explain
 
 
 def log_event(log: Log, event: dict[str, Any], leaving: bool = False) -> None:
@@ -35,7 +36,11 @@ def log_event(log: Log, event: dict[str, Any], leaving: bool = False) -> None:
     elif kind == "clock_warning":
         log.warning("this machine's clock is %d ms ahead of SendingTime: check its synchronisation", event["lag_ms"])
     elif kind == "logout" and event["by"] == "peer":
-        log.info("the venue logged us out: %s", event["text"] or "no text")
+        advice = explain(event["text"])
+        if advice:
+            log.warning("the venue logged us out: %s (%s)", event["text"], advice)
+        else:
+            log.info("the venue logged us out: %s", event["text"] or "no text")
     elif kind == "reset":
         log.info("the venue restarted its message numbers (%s)", event["form"])
 

@@ -20,6 +20,7 @@ from kfix_md.feed.pacing import SECOND, Pace
 from kfix_md.feed.settings import session_config, subscription_spec
 from kfix_md.feed.subscriptions import FAULTS, LASTING, Subscriptions
 from kfix_md.session import Application, Close, Session, SessionState
+from kfix_md.session.fix import first_request_id
 from kfix_md.session.store import SequenceStore
 from kfix_md.session.types import Request
 from kfix_md.trading_day import ROLLOVER_S
@@ -100,7 +101,7 @@ class Service(Application):
             pace=Pace(burst=section.batch, per_second=section.requests_per_s),
             emit=self.event,
             on_unknown=self.unknown.extend,
-            first_id=max(1, start_ns // SECOND),
+            first_id=first_request_id(start_ns),
             log=self.log,
         )
 

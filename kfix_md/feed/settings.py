@@ -7,8 +7,6 @@ from kfix_md.feed.checks import read_secret
 from kfix_md.feed.pacing import SubscriptionSpec
 from kfix_md.session import SessionConfig
 
-LOGOUT_TIMEOUT_S = 0.7  # a close that we begin ends within a second
-
 
 def session_config(section: ServiceSection, rollover_s: int) -> SessionConfig:
     """Settings of the session of a [[service]]. Secrets are read here; UsageError when one is missing."""
@@ -18,12 +16,12 @@ def session_config(section: ServiceSection, rollover_s: int) -> SessionConfig:
         heartbeat=section.heartbeat_s,
         reset_on_logon=section.reset_seq_num,
         logon_timeout=section.logon_timeout_s,
-        logout_timeout=LOGOUT_TIMEOUT_S,
         gap_timeout=section.gap_timeout_s,
         sending_time_limit=section.sending_time_limit_s,
         rollover_at=rollover_s,
         api_key=read_secret(section.api_key) if section.api_key else "",
         api_secret=read_secret(section.api_secret) if section.api_secret else "",
+        logon_fields={int(tag): text for tag, text in section.logon_fields.items()},
     )
 
 

@@ -122,7 +122,7 @@ class Subscriptions:
         """The venue never received these (MsgType, request id): repeat those that still matter."""
         for msg_type, request_id in requests:
             sub = self._requests.of_id(request_id)
-            if msg_type == "V" and sub is not None:
+            if msg_type == "V" and sub is not None and sub.phase is Phase.REQUESTED:  # an answered V was received
                 self._queue.plan(sub, now_ns)
             elif msg_type == "x" and self.listing.due_ns:
                 self.listing.request(now_ns, again=True)

@@ -302,7 +302,8 @@ class Session:
         self.gaps.drop_queue(now_ns)
         if self._was_on:
             self.interrupted(self._outage_cause(planned), expected, now_ns)
-        self.app.on_leaving(planned)
+        if self.state != SessionState.OFF:
+            self.app.on_leaving(planned)
 
     def _we_leave(self) -> bool:
         left = self.close_reason

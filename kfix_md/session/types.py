@@ -150,8 +150,8 @@ class Application:
     def on_leaving(self, planned: bool) -> None:
         """The connection delivers nothing more: every book is void from now on, whenever the socket closes.
 
-        Called once per connection, as soon as a Logout was sent or received, or the session closes for any
-        reason, or the connection is lost. `planned`: it belongs to the rollover.
+        Called at most once per connection, as soon as a Logout was sent or received or the session closes for any
+        reason; never for a connection that is lost before. `planned`: it belongs to the rollover.
         """
 
     def on_message(self, msg_type: str, fields: Fields, recv_ns: int) -> None:

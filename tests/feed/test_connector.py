@@ -28,6 +28,13 @@ def test_backoff_grows_to_its_limit_and_starts_again():
     assert backoff.next("backoff") < 0.1
 
 
+def test_a_retry_that_is_due_now_does_not_wait_for_the_back_off():
+    backoff = Backoff(30.0, random.Random(1))
+    for _ in range(10):
+        backoff.next("backoff")
+    assert backoff.next("now") < 0.1
+
+
 def test_backoff_at_the_rollover_is_quick_for_as_long_as_it_takes():
     backoff = Backoff(30.0, random.Random(1))
     waits = [backoff.next("rollover") for _ in range(100)]

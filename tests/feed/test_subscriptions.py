@@ -225,6 +225,14 @@ def test_requests_the_venue_never_saw_are_made_again_at_once_and_without_alarm(c
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+def test_a_resend_request_over_answered_requests_subscribes_nothing_again():
+    venue = Venue()
+    asked = venue.up("A/B", "C/D")
+    assert len(asked) == 2
+    venue.subs.requests_lost([("V", request_id) for _, request_id, _ in asked], SECOND)
+    assert venue.requests() == []
+
+
 def test_requests_are_paced():
     venue = Venue(pace=Pace(burst=10, per_second=100, answer_ns=100 * SECOND), spot=False)
     venue.subs.ready(0)

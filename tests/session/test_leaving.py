@@ -2,7 +2,6 @@
 
 import pytest
 
-from kfix_md.session import SessionState
 from tests.session.peer import SECOND, TEN_PM, Rig
 
 ENDS = {
@@ -12,7 +11,6 @@ ENDS = {
     "a fatal fault": lambda rig: rig.peer("0", begin="FIX.4.2"),
     "too low": lambda rig: rig.data(seq=2),
     "silence": lambda rig: rig.wait(150),
-    "the connection": lambda rig: rig.session.disconnected(rig.now, "rst"),
 }
 
 
@@ -26,8 +24,7 @@ def test_the_application_hears_of_it_at_once_and_once(end):
     opened = rig.events("gap_open")
     assert [event["last"] for event in opened] == [None], "the gap begins here, not when the socket closes"
     rig.session.tick(rig.now)
-    if rig.session.state != SessionState.OFF:
-        rig.session.disconnected(rig.now, "fin")
+    rig.session.disconnected(rig.now, "fin")
     assert rig.app.left == [False] and rig.events("gap_open") == opened
 
 
@@ -45,12 +42,19 @@ def test_our_own_logout_is_not_planned_and_leaves_a_restart():
 
 def test_each_connection_has_its_own():
     rig = Rig().logon()
-    rig.session.disconnected(rig.now, "fin")
-    rig.session.disconnected(rig.now, "refused")
-    rig.seq = 1
-    rig.logon()
-    rig.session.disconnected(rig.now, "fin")
+    for _ in range(2):
+        rig.peer("5")
+        rig.session.disconnected(rig.now, "fin")
+        rig.session.disconnected(rig.now, "refused")
+        rig.seq = 1
+        rig.logon()
     assert rig.app.left == [False, False]
+
+
+def test_a_connection_that_is_lost_needs_no_other_call():
+    rig = Rig().logon()
+    rig.session.disconnected(rig.now, "rst")
+    assert rig.app.left == [] and len(rig.events("gap_open")) == 1
 
 
 def test_market_data_after_our_logout_is_ignored_and_its_number_kept():
