@@ -74,8 +74,10 @@ class Timers:
         config, state = self._link.config, self._link.state
         if state == SessionState.LOGON_SENT:
             return int(config.logon_timeout * SECOND)
-        if state in (SessionState.LOGGED_OUT, SessionState.LOGOUT_SENT):
+        if state == SessionState.LOGOUT_SENT:
             return int(config.logout_timeout * SECOND)
+        if state == SessionState.LOGGED_OUT:
+            return int(config.peer_close_timeout * SECOND)
         return 0
 
     def _beat_ns(self) -> int:

@@ -28,7 +28,7 @@ class SessionState(IntEnum):
     LOGON_SENT = 1
     ON = 2
     LOGOUT_SENT = 3  # we sent a Logout: market data is ignored from here on
-    LOGGED_OUT = 4  # the peer sent a Logout and we answered: it closes, or we do after logout_timeout
+    LOGGED_OUT = 4  # the peer sent a Logout and we answered: it closes, or we do after peer_close_timeout
     CLOSED = 5  # close_reason is set; whatever still comes is ignored
 
 
@@ -93,7 +93,8 @@ class SessionConfig:
     reset_on_logon: bool = True  # 141=Y, the default for market data; False continues the stored numbers
     next_expected: bool = False  # send 789 in our Logon
     logon_timeout: float = 12.0
-    logout_timeout: float = 0.7  # a connection that delivers nothing is closed within a second
+    logout_timeout: float = 0.7  # for the reply to our Logout: a close that we begin ends within a second
+    peer_close_timeout: float = 2.0  # for the peer to close after its Logout
     gap_timeout: float = 10.0  # without progress: request once more; again: reconnect with 141=Y
     sending_time_limit: float | None = 120.0  # None: SendingTime is measured, never judged
     sending_time_warning: float = 1.0

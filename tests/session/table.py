@@ -95,7 +95,7 @@ ROWS: dict[int, tuple[str, str]] = {
     75: ("Reject", "kept, never answered"),
     76: ("Reject of a request of ours", "the request is named by its number"),
     77: ("35=j or 35=Y", "to the application in order"),
-    78: ("Logout", "answered, books void at once; then they close or we do after 0.7 s"),
+    78: ("Logout", "answered, books void at once; then they close or we do after 2 s"),
     79: ("we log out", "books void, market data ignored, resends answered until confirmed or timed out"),
     80: ("Logout with a 34 too high", "logged out without asking for the gap"),
     81: ("Logout in reply to ours", "no second one"),

@@ -153,7 +153,7 @@ def test_a_logout_about_identity_while_logged_on_waits_long(now):
         rig = Rig(now=now).logon()
         rig.peer("5", (58, "Rate limit exceeded"))
         if not closes:
-            rig.wait(1)
+            rig.wait(2)
             assert rig.closed.kind == "logout_received"
         rig.session.disconnected(rig.now, "fin")
         assert rig.session.retry == "long"

@@ -32,7 +32,7 @@ def test_row_78_logout_is_answered_and_the_peer_may_close():
 
 
 def test_row_78_we_close_when_the_peer_does_not():
-    rig = Rig(logout_timeout=2).logon()
+    rig = Rig(peer_close_timeout=2).logon()
     rig.peer("5", (58, "bye"))
     assert rig.data() == 4
     rig.wait(1.9, 0.1)
