@@ -1,22 +1,23 @@
-"""The `kfix` command: which subcommands exist, that each is loaded only when used, and how errors end."""
+"""The `kfix` command: its subcommands, loaded when used, and how errors end."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import sys
+from typing import Any
 
 from kfix_md import __version__
 from kfix_md.errors import KfixError, UsageError
 
 try:
     import click
-except ImportError:  # a polling script's installation has no command line
+except ImportError:  # installed without the extra "operator"
     click = None  # type: ignore[assignment]
 
 #: command -> (module, attribute, help of the overview)
 COMMANDS = {
-    "simulate": ("kfix_md.simulator.cli", "command", "Run a venue of your own: four FIX services over TLS."),
+    "simulate": ("kfix_md.simulator.cli", "command", "Simulate the venue: four FIX services over TLS."),
     "feed": ("kfix_md.cli.feed", "command", "Run the feed: sessions, books, shared memory, journal."),
     "record": ("recorder.cli", "record", "Turn the journal into Parquet."),
     "top": ("kfix_md.cli.top", "command", "One row per symbol of the running feed."),
@@ -26,32 +27,33 @@ COMMANDS = {
         "command",
         "Run a raw FIX stream or a FIX log through decoder and books, offline.",
     ),
-    "verify": ("recorder.cli", "verify", "Prove that a capture is complete and right."),
-    "report": ("recorder.cli", "report", "One HTML page about a recorded day."),
-    "journal": ("recorder.cli", "journal", "Look into the raw journal."),
+    "verify": ("recorder.cli", "verify", "Prove that a capture is complete and correct."),
+    "report": ("recorder.cli", "report", "Report on a recorded day as one HTML page."),
+    "journal": ("recorder.cli", "journal", "Inspect the raw journal."),
     "compact": ("recorder.cli", "compact", "Cluster finished days by symbol."),
     "probe": ("kfix_md.cli.probe", "command", "Find out what a real gateway does, politely."),
-    "doctor": ("kfix_md.cli.doctor", "command", "Check a configuration against the world, in plain words."),
+    "doctor": ("kfix_md.cli.doctor", "command", "Check a configuration against machine, network and venue."),
 }
 
 
-def _group():
+def _group() -> Any:
     class LazyGroup(click.Group):
-        def list_commands(self, ctx):
+        def list_commands(self, ctx: click.Context) -> list[str]:
             return list(COMMANDS)
 
-        def get_command(self, ctx, name):
+        def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
             if name not in COMMANDS:
                 near = difflib.get_close_matches(name, COMMANDS, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else "see kfix --help"
                 raise UsageError(f"no command '{name}'; {hint}")
             module, attribute, _ = COMMANDS[name]
             try:
-                return getattr(importlib.import_module(module), attribute)
+                command: click.Command = getattr(importlib.import_module(module), attribute)
+                return command
             except ModuleNotFoundError as error:
                 raise UsageError(_missing_module(name, error)) from None
 
-        def format_commands(self, ctx, formatter):
+        def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
             with formatter.section("Commands"):
                 formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
@@ -60,7 +62,7 @@ def _group():
     def kfix() -> None:
         """Kraken's FIX 4.4 market data: verified books in shared memory, complete captures in Parquet.
 
-        Exit status: 0 it is so, 1 the check failed, 2 something has to be put right first.
+        Exit status: 0 success, 1 check failed, 2 usage or configuration error.
         """
 
     return kfix
@@ -75,7 +77,7 @@ def _missing_module(command: str, error: ModuleNotFoundError) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of `kfix`: runs a command; every error the user can fix is one line and exit status 2."""
+    """Entry point of `kfix`. A usage or configuration error is one line on stderr and exit status 2."""
     if click is None:
         print("kfix: the command line needs 'click': pip install 'kfix-md[operator]'", file=sys.stderr)
         raise SystemExit(2)

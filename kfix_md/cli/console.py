@@ -1,4 +1,4 @@
-"""What the consoles share: readings turned into rows, how numbers are written, colours, keys of a terminal."""
+"""Shared parts of the consoles: readings of a feed, formats of numbers, colours, keys of a terminal."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ import tty
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kfix_md._entry import Cause, State
 from kfix_md.shm.attach import Feed
+
+if TYPE_CHECKING:
+    from kfix_md.shm.deep import Rows
 
 NEVER_NS = (1 << 63) - 1
 SEGMENT_SHIFT = 32  # a journal position is segment number << 32 | offset
@@ -42,15 +45,15 @@ STYLES = {
 
 @dataclass
 class Reading:
-    """One look at a feed: `rows` as `Feed.snapshot` gives them (last values), rates and spreads beside them."""
+    """One reading of a feed: `rows` as `Feed.snapshot` returns them (last values), and rates."""
 
     now_ns: int
     fault: str  # why the feed is not alive, "" when it is
     info: dict[str, Any]
     sessions: list[dict[str, Any]]
     counters: dict[str, int]
-    rows: np.ndarray
-    rate: np.ndarray  # messages a second of each row
+    rows: Rows
+    rate: np.ndarray[tuple[int], np.dtype[np.float64]]  # messages a second of each row
     session_rate: dict[int, float] = field(default_factory=dict)
     recorder: dict[str, Any] | None = None
 
@@ -62,7 +65,7 @@ class Reading:
 
 
 class Watch:
-    """Looks at a feed again and again; rates are smoothed over the last readings."""
+    """Reads a feed repeatedly; rates are smoothed over the last readings."""
 
     def __init__(self, feed: Feed, captures: Path | None = None) -> None:
         self.feed, self.captures = feed, captures
@@ -71,7 +74,7 @@ class Watch:
         self._session_rate: dict[int, float] = {}
 
     def look(self) -> Reading:
-        """One reading; a feed that is gone shows its last values, all DOWN."""
+        """One reading; a feed that has ended shows its last values, all books DOWN."""
         now_ns, fault = time.time_ns(), self.feed.fault
         rows = self.feed.snapshot(allow_stale=True)
         if fault and not self.feed.alive:
@@ -94,9 +97,9 @@ class Watch:
             n = min(len(old), len(updates))
             fresh[:n] = np.maximum(updates[:n] - old[:n], 0) / seconds
             weight = min(1.0, seconds / 2) if self._rate.any() else 1.0
-            held = np.zeros(len(updates))
-            held[: len(self._rate)] = self._rate[: len(updates)]
-            self._rate = held + weight * (fresh - held)
+            last_rate = np.zeros(len(updates))
+            last_rate[: len(self._rate)] = self._rate[: len(updates)]
+            self._rate = last_rate + weight * (fresh - last_rate)
             for number, count in messages.items():
                 one = max(0, count - old_messages.get(number, count)) / seconds
                 last = self._session_rate.get(number, one)
@@ -104,18 +107,18 @@ class Watch:
         self._before = now_ns, updates, messages
 
     def _recorder(self, reading: Reading) -> dict[str, Any] | None:
-        """How far the recorder's last commit is behind the journal; None when nothing is known of one."""
+        """Backlog of the recorder: its last commit against the journal; None without a known commit."""
         if self.captures is None:
             return None
         parts = getattr(self.feed, "parts", None)
         if parts is None:
             return self._backlog(self.captures, reading.counters)
         known = [
-            told
+            backlog
             for service, feed in parts.items()
-            if (told := self._backlog(self.captures / service, feed.counters)) is not None
+            if (backlog := self._backlog(self.captures / service, feed.counters)) is not None
         ]
-        return max(known, key=lambda told: (told["behind_segments"] or 0, told["behind_bytes"] or 0), default=None)
+        return max(known, key=lambda each: (each["behind_segments"] or 0, each["behind_bytes"] or 0), default=None)
 
     @staticmethod
     def _backlog(captures: Path, counters: dict[str, int]) -> dict[str, Any] | None:
@@ -125,7 +128,7 @@ class Watch:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         end = counters.get("journal_position", 0)
-        # segments are not numbered from 0: before its first commit nothing can be said in segments
+        # segments are not numbered from 0: before the first commit the number of segments is unknown
         segments = max(0, (end >> SEGMENT_SHIFT) - (committed >> SEGMENT_SHIFT)) if committed else None
         mask = (1 << SEGMENT_SHIFT) - 1
         behind = max(0, (end & mask) - (committed & mask)) if segments == 0 else None
@@ -138,7 +141,7 @@ class Watch:
 
 
 def as_dicts(reading: Reading) -> list[dict[str, Any]]:
-    """The rows for machines: prices and quantities as exact decimal text, None for a missing side."""
+    """The rows for JSON: prices and quantities as exact decimal text, None for a missing side."""
     return [
         {**row_dict(row, reading.now_ns), "rate": round(float(rate), 1)}
         for row, rate in zip(reading.rows, reading.rate, strict=True)
@@ -146,6 +149,7 @@ def as_dicts(reading: Reading) -> list[dict[str, Any]]:
 
 
 def row_dict(row: np.void, now_ns: int) -> dict[str, Any]:
+    """One row of `Feed.snapshot` for JSON."""
     pp, qp = int(row["price_precision"]), int(row["qty_precision"])
     gaps, age = int(row["gaps"]), int(row["age_ns"])
     return {
@@ -176,14 +180,16 @@ def row_dict(row: np.void, now_ns: int) -> dict[str, Any]:
 
 
 def name_of(kind: type[State] | type[Cause], code: int) -> str:
+    """Name of a code; "code 99" for one that this version does not know."""
     try:
-        return kind(int(code)).name
+        name: str = kind(int(code)).name
+        return name
     except ValueError:
         return f"code {int(code)}"
 
 
 def decimal(value: float, precision: int) -> str | None:
-    """A value at its instrument's precision, exact again; None for NaN."""
+    """Exact decimal text of a float at its instrument's precision; None for NaN."""
     return None if math.isnan(value) else f"{value:.{precision}f}"
 
 
@@ -215,7 +221,7 @@ def span(seconds: float | None) -> str:
 
 
 def colourless() -> bool:
-    """NO_COLOR is set, as https://no-color.org asks, or the terminal has none."""
+    """Whether NO_COLOR is set (https://no-color.org) or the terminal has no colours."""
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
 
@@ -238,7 +244,7 @@ KEYS = {
 
 
 class Keys:
-    """Keys as they are pressed, without echo; as a context manager it puts the terminal back."""
+    """Keys as they are pressed, without echo; the context manager restores the terminal."""
 
     def __init__(self) -> None:
         self.fd = sys.stdin.fileno() if sys.stdin and sys.stdin.isatty() else -1
@@ -273,7 +279,7 @@ def split_keys(text: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def screen() -> Iterator[tuple[Any, Keys]]:
-    """(rich Live on the whole terminal, Keys): entered by the interactive consoles."""
+    """(rich Live on the whole terminal, Keys), for the interactive consoles."""
     from rich.console import Console
     from rich.live import Live
 

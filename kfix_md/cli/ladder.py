@@ -1,4 +1,4 @@
-"""`kfix ladder`: the book of one symbol on a terminal, sizes as bars around the spread."""
+"""`kfix ladder`: the book of one symbol on a terminal, with quantities as bars."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from kfix_md.shm.attach import Book, Feed, attach
 SIDES = {1: "buy", 2: "sell"}  # 2446, the aggressor
 
 
-def picture(book: Book, n: int) -> dict[str, Any]:
-    """One reading of a book for people and machines: prices and quantities as exact decimal text, best first."""
+def read(book: Book, n: int) -> dict[str, Any]:
+    """One reading of a book, as printed in JSON: prices and quantities as exact decimal text, best first."""
     bids, asks = book.depth(n, allow_stale=True)
     info, (pp, qp) = book.info(), book.precision
     trades = book.trades(5)
@@ -55,23 +55,23 @@ def picture(book: Book, n: int) -> dict[str, Any]:
     }
 
 
-def draw(told: dict[str, Any], width: int, plain: bool = False) -> Any:
-    """The picture as a rich renderable, asks above bids, fitting `width`."""
+def draw(reading: dict[str, Any], width: int, plain: bool = False) -> Any:
+    """The reading as a rich renderable of at most `width` columns, asks above bids."""
     from rich.console import Group
     from rich.text import Text
 
-    style = STYLES.get(told["state"], "")
+    style = STYLES.get(reading["state"], "")
     head = Text(no_wrap=True, overflow="ellipsis")
-    head.append(f"{told['symbol']} {told['level']}  ", "bold")
-    head.append(told["state"], style)
-    if told["cause"] != "NONE":
-        head.append(f" ({told['cause']})", style)
+    head.append(f"{reading['symbol']} {reading['level']}  ", "bold")
+    head.append(reading["state"], style)
+    if reading["cause"] != "NONE":
+        head.append(f" ({reading['cause']})", style)
     facts = (
-        f"  age {span(told['age_s'])}  seq {told['seq']}  levels {told['levels'][0]}/{told['levels'][1]}  "
-        f"CRC ok {short(told['crc_ok'])} failed {told['crc_failed']}  gaps {told['gaps']}"
+        f"  age {span(reading['age_s'])}  seq {reading['seq']}  levels {reading['levels'][0]}/{reading['levels'][1]}  "
+        f"CRC ok {short(reading['crc_ok'])} failed {reading['crc_failed']}  gaps {reading['gaps']}"
     )
     head.append(facts)
-    sides = [*told["asks"], *told["bids"]]
+    sides = [*reading["asks"], *reading["bids"]]
     price_width = max([len(level["price"]) for level in sides] + [5])
     qty_width = max([len(level["qty"]) for level in sides] + [3])
     most = max([float(level["qty"]) for level in sides] + [0.0]) or 1.0
@@ -87,19 +87,19 @@ def draw(told: dict[str, Any], width: int, plain: bool = False) -> Any:
         text.append(("#" if plain else "█") * round(float(level["qty"]) / most * room), colour)
         return text
 
-    lines = [line(level, "red") for level in reversed(told["asks"])]
-    lines.append(_middle(told, price_width))
-    lines += [line(level, "green") for level in told["bids"]]
-    lines += _trades(told["trades"])
+    lines = [line(level, "red") for level in reversed(reading["asks"])]
+    lines.append(_middle(reading, price_width))
+    lines += [line(level, "green") for level in reading["bids"]]
+    lines += _trades(reading["trades"])
     return Group(head, Text(""), *lines)
 
 
-def _middle(told: dict[str, Any], price_width: int) -> Any:
+def _middle(reading: dict[str, Any], price_width: int) -> Any:
     from rich.text import Text
 
-    if not (told["bids"] and told["asks"]):
+    if not (reading["bids"] and reading["asks"]):
         return Text("-- no price --".rjust(price_width + 6), "dim")
-    bid, ask = told["bids"][0]["price"], told["asks"][0]["price"]
+    bid, ask = reading["bids"][0]["price"], reading["asks"][0]["price"]
     places = len(bid.partition(".")[2])
     spread, mid = float(ask) - float(bid), (float(ask) + float(bid)) / 2
     basis = f"  {spread / mid * 1e4:.2f} bp" if mid > 0 else ""
@@ -127,7 +127,7 @@ def faults(feed: Feed) -> str:
 
 
 def show(live: Any, keys: Any, feed: Feed, book: Book, n: int, interval: float) -> str:
-    """Draw a ladder until a key ends it; returns that key ("q" or "escape")."""
+    """Show a ladder until q or escape is pressed; returns that key."""
     from rich.console import Group
     from rich.text import Text
 
@@ -137,8 +137,8 @@ def show(live: Any, keys: Any, feed: Feed, book: Book, n: int, interval: float) 
         fault = faults(feed)
         parts = [Text(fault, "bold red")] if fault else []
         try:
-            parts.append(draw(picture(book, depth), live.console.size.width))
-        except FeedError as error:  # killed inside a write: nothing whole to show
+            parts.append(draw(read(book, depth), live.console.size.width))
+        except FeedError as error:  # killed inside a write: there is no consistent copy
             parts.append(Text(str(error), "bold red"))
         foot = Text("q quit   esc back   + - levels", "dim", no_wrap=True)
         live.update(Group(*parts, Text(""), foot), refresh=True)
@@ -167,27 +167,27 @@ def command(
     as_json: bool,
     interval: float,
 ) -> int:
-    """The book of SYMBOL, live, read from shared memory; exit status 1 when it is not to be trusted."""
+    """The book of SYMBOL, live, read from shared memory; exit status 1 when it is not trusted."""
     feed = attach(name, directory=directory, reconnect=True)
     book = feed[(symbol, level) if level else symbol]
     if as_json or once or not sys.stdout.isatty():
-        told = picture(book, levels)
+        reading = read(book, levels)
         if as_json:
-            click.echo(json.dumps(told))
+            click.echo(json.dumps(reading))
         else:
-            print_once(told, faults(feed))
-        return 0 if told["state"] in ("LIVE", "EMPTY") else 1
+            print_once(reading, faults(feed))
+        return 0 if reading["state"] in ("LIVE", "EMPTY") else 1
     with screen() as (live, keys):
         show(live, keys, feed, book, levels, interval)
     return 0
 
 
-def print_once(told: dict[str, Any], fault: str) -> None:
-    """One picture to stdout; what is wrong to stderr."""
+def print_once(reading: dict[str, Any], fault: str) -> None:
+    """Print one reading to stdout, the fault of the feed to stderr."""
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
     console = Console(no_color=colourless() or None, highlight=False, width=None if terminal else 100)
     if fault:
         click.echo(fault, err=True)
-    console.print(draw(told, console.size.width, plain=not terminal))
+    console.print(draw(reading, console.size.width, plain=not terminal))

@@ -1,4 +1,4 @@
-"""`kfix top`: every book of a running feed on a terminal, one row each, and what stands behind them."""
+"""`kfix top`: every book of a running feed, one row each, with its sessions and the recorder's backlog."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from kfix_md._entry import State
 from kfix_md.cli import ladder
-from kfix_md.cli.console import STYLES, Reading, Watch, as_dicts, colourless, row_dict, screen, short, span
+from kfix_md.cli.console import STYLES, Reading, Watch, as_dicts, colourless, name_of, row_dict, screen, short, span
 from kfix_md.errors import NoSuchSymbol
 from kfix_md.shm.attach import attach
 
-#: (title, how dear it is: the highest numbers go first when the terminal is narrow, to the right)
+if TYPE_CHECKING:
+    from kfix_md.shm.deep import Rows
+
+#: (title, priority: the highest numbers are dropped first on a narrow terminal, aligned right)
 COLUMNS = [
     ("symbol", 0, False),
     ("lv", 4, False),
@@ -41,7 +44,7 @@ HELP = "q quit  s sort  r reverse  / filter  ↑↓ choose  enter ladder  esc al
 
 @dataclass
 class View:
-    """What the user chose to see."""
+    """Sorting, filter and selection of the user."""
 
     sort: str = "symbol"
     reverse: bool = False
@@ -50,19 +53,19 @@ class View:
     chosen: int = 0
 
     def order(self, reading: Reading) -> list[int]:
-        """Row numbers to be shown, in order."""
+        """Row numbers to show, in order."""
         rows, text = reading.rows, self.filter.upper()
         shown = [
             i
             for i in range(len(rows))
-            if text in str(rows["symbol"][i]).upper() or text in State(int(rows["state"][i])).name
+            if text in str(rows["symbol"][i]).upper() or text in name_of(State, rows["state"][i])
         ]
         keys = {
             "rate/s": -reading.rate,
             "age": -rows["age_ns"].astype("f8"),
             "spread": -spread_bp(rows),
             "failed": -rows["crc_failed"].astype("i8"),
-            "state": -_worry(rows["state"]),
+            "state": -_severity(rows["state"]),
             "gaps": -rows["gaps"].astype("i8"),
         }
         name = [(str(symbol), int(level)) for symbol, level in zip(rows["symbol"], rows["level"], strict=True)]
@@ -71,7 +74,7 @@ class View:
         return shown
 
     def press(self, key: str, n: int, page: int) -> None:
-        """One key that changes the view."""
+        """Handle one key that changes the view."""
         if self.typing:
             self._type(key)
             return
@@ -99,15 +102,15 @@ class View:
         self.chosen = 0
 
 
-def spread_bp(rows: np.ndarray) -> np.ndarray:
-    """Spread in basis points of the middle, -1 where a side is missing."""
+def spread_bp(rows: Rows) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Spread in basis points of the mid price, -1 where a side is missing."""
     with np.errstate(invalid="ignore", divide="ignore"):
         value = (rows["ask"] - rows["bid"]) / (rows["ask"] + rows["bid"]) * 2e4
     return np.where(np.isfinite(value), value, -1.0)
 
 
-def _worry(states: np.ndarray) -> np.ndarray:
-    calm = [
+def _severity(states: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    order = [
         State.EMPTY,
         State.LIVE,
         State.INIT,
@@ -120,13 +123,14 @@ def _worry(states: np.ndarray) -> np.ndarray:
         State.CRC_FAIL,
         State.DOWN,
     ]
-    rank = np.zeros(256, "i8")
-    rank[calm] = range(len(calm))
-    return rank[states]
+    rank = np.full(256, len(order), np.int64)  # a state unknown to this version is worse than any other
+    rank[order] = range(len(order))
+    found: np.ndarray[Any, np.dtype[np.int64]] = rank[states]
+    return found
 
 
 def cells(reading: Reading, i: int) -> dict[str, str]:
-    """The text of every column of one row."""
+    """Text of every column of one row."""
     row = row_dict(reading.rows[i], reading.now_ns)
     gap = row["last_gap"]
     return {
@@ -148,16 +152,16 @@ def cells(reading: Reading, i: int) -> dict[str, str]:
 
 
 def fit(texts: list[dict[str, str]], width: int) -> dict[str, int]:
-    """The columns that fit, with their widths."""
+    """Columns that fit, with their widths."""
     widths = {name: max([len(name), *(len(text[name]) for text in texts)]) for name, *_ in COLUMNS}
-    kept = [(name, dear) for name, dear, _ in COLUMNS]
+    kept = [(name, priority) for name, priority, _ in COLUMNS]
     while sum(widths[name] + 2 for name, _ in kept) - 2 > width and len(kept) > 2:
         kept.remove(max(kept, key=lambda column: column[1]))
     return {name: widths[name] for name, _ in kept}
 
 
 def draw(reading: Reading, view: View, width: int, height: int | None = None) -> tuple[Any, list[int]]:
-    """(renderable, the row numbers in order); `height` None: every row, no marks of a screen."""
+    """(renderable, the row numbers in order); `height` None: every row, without cursor and footer."""
     from rich.console import Group
 
     order = view.order(reading)
@@ -172,7 +176,7 @@ def draw(reading: Reading, view: View, width: int, height: int | None = None) ->
 
 
 def table(reading: Reading, visible: list[int], width: int, chosen: int | None) -> list[Any]:
-    """The title and one line for each visible row; `chosen` is marked."""
+    """The title and one line for each visible row; `chosen` is highlighted."""
     from rich.text import Text
 
     texts = [cells(reading, i) for i in visible]
@@ -196,7 +200,7 @@ def table(reading: Reading, visible: list[int], width: int, chosen: int | None) 
 
 
 def header(reading: Reading, width: int) -> list[Any]:
-    """Feed, states, rollover and recorder; then a line for each session."""
+    """Feed, states, rollover and recorder; then one line for each session."""
     from rich.text import Text
 
     info = reading.info
@@ -219,13 +223,14 @@ def header(reading: Reading, width: int) -> list[Any]:
 
 
 def recorder_text(reading: Reading) -> str:
-    told = reading.recorder
-    if told is None:
+    backlog = reading.recorder
+    if backlog is None:
         return "-"
-    if told["behind_segments"] is None:
-        return f"started {span(told['commit_age_s'])} ago, nothing committed yet"
-    size = f"{told['behind_segments']} segments" if told["behind_segments"] else f"{short(told['behind_bytes'])}B"
-    return f"{size} behind, committed {span(told['commit_age_s'])} ago"
+    if backlog["behind_segments"] is None:
+        return f"started {span(backlog['commit_age_s'])} ago, nothing committed yet"
+    segments = backlog["behind_segments"]
+    size = f"{segments} segments" if segments else f"{short(backlog['behind_bytes'])}B"
+    return f"{size} behind, committed {span(backlog['commit_age_s'])} ago"
 
 
 def session_line(each: dict[str, Any], reading: Reading) -> Any:
@@ -241,18 +246,18 @@ def session_line(each: dict[str, Any], reading: Reading) -> Any:
     return text
 
 
-def footer(view: View, shown: int, held: int) -> Any:
+def footer(view: View, shown: int, total: int) -> Any:
     from rich.text import Text
 
     if view.typing:
         return Text(f"filter: {view.filter}_   (enter keeps, esc drops)", "bold")
-    some = f"{shown} of {held} '{view.filter}'  " if view.filter else f"{held} books  "
+    some = f"{shown} of {total} '{view.filter}'  " if view.filter else f"{total} books  "
     sort = f"sort {view.sort}{' reversed' if view.reverse else ''}  "
     return Text(some + sort + HELP, "dim", no_wrap=True, overflow="ellipsis")
 
 
 def as_json(reading: Reading) -> dict[str, Any]:
-    """The reading for machines."""
+    """The reading as a JSON object."""
     return {
         "feed": reading.info["name"],
         "alive": not reading.fault,
@@ -280,7 +285,7 @@ def as_json(reading: Reading) -> dict[str, Any]:
     type=click.Path(path_type=Path),
     default="captures",
     show_default=True,
-    help="The recorder's directory, for its backlog.",
+    help="Directory of the recorder, for its backlog.",
 )
 @click.option("--sort", type=click.Choice(SORTS), default="symbol", show_default=True)
 @click.option("--once", is_flag=True, help="Print one reading and end.")
@@ -304,9 +309,9 @@ def command(
     sample: float,
     interval: float,
 ) -> int:
-    """One row for every book of the running feed (whose symbol or state holds FILTER).
+    """One row for every book of the running feed (whose symbol or state contains FILTER).
 
-    Read-only, from shared memory: any number of these do not disturb the feed. Exit status 1: the feed is not alive.
+    Reads shared memory only: any number of consoles do not disturb the feed. Exit status 1: the feed is not alive.
     """
     feed = attach(name, directory=directory, reconnect=True)
     watch, view = Watch(feed, captures), View(sort=sort, filter=filter)
@@ -325,7 +330,7 @@ def command(
 
 
 def print_once(reading: Reading, view: View) -> None:
-    """One reading to stdout, every row; to a pipe without colours and as wide as it needs."""
+    """Print one reading, every row; to a pipe without colours and 200 columns wide."""
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
@@ -334,7 +339,7 @@ def print_once(reading: Reading, view: View) -> None:
 
 
 def run(watch: Watch, view: View, interval: float) -> None:
-    """The live screen, until q."""
+    """Show the live screen until q is pressed."""
     with screen() as (live, keys):
         while True:
             size = live.console.size
@@ -355,6 +360,6 @@ def _ladder(live: Any, keys: Any, watch: Watch, reading: Reading, i: int, interv
     row = reading.rows[i]
     try:
         book = watch.feed[str(row["symbol"]), int(row["level"])]
-    except NoSuchSymbol:  # a new feed without it
+    except NoSuchSymbol:  # not in the new feed
         return "escape"
     return ladder.show(live, keys, watch.feed, book, 40, interval)

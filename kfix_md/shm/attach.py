@@ -1,11 +1,13 @@
-"""How a script finds a running feed and keeps it: names, permissions, near matches, re-attaching."""
+"""Attaches to a running feed by its name and gives access to its books."""
+
+from __future__ import annotations
 
 import difflib
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +18,9 @@ from kfix_md.shm.reader import Quote
 from kfix_md.shm.segment import Segment
 
 if TYPE_CHECKING:
-    from datetime import date
+    from datetime import date as Date
+
+    from kfix_md.shm.deep import Rows
 
 __all__ = [
     "LEVEL_DTYPE",
@@ -37,8 +41,8 @@ __all__ = [
 LEVELS = {"L2": 2, "L3": 3, 2: 2, 3: 3}
 
 
-def feeds(directory: str | os.PathLike | None = None) -> list[str]:
-    """Names of the feeds in a directory, dead ones included; one of several processes counts once."""
+def feeds(directory: str | os.PathLike[str] | None = None) -> list[str]:
+    """Names of the feeds in a directory, ended ones included; a feed of several processes is listed once."""
     where = default_directory() if directory is None else Path(directory)
     try:
         names = [feed_name(entry) for entry in where.iterdir() if entry.name.startswith(PREFIX)]
@@ -50,21 +54,40 @@ def feeds(directory: str | os.PathLike | None = None) -> list[str]:
 def attach(
     name: str | None = None,
     *,
-    path: str | os.PathLike | None = None,
-    directory: str | os.PathLike | None = None,
+    path: str | os.PathLike[str] | None = None,
+    directory: str | os.PathLike[str] | None = None,
     reconnect: bool = False,
-    replay: str | os.PathLike | None = None,
-    date: "date | str | None" = None,
+    replay: str | os.PathLike[str] | None = None,
+    date: Date | str | None = None,
     speed: float | None = 1.0,
-) -> "Feed":
-    """The books of a running feed, read-only.
+) -> Feed:
+    """Attach read-only to the books of a running feed.
 
-    Without a name: the only feed there is, else the one named "default". With `reconnect` the books move by themselves
-    to the segment of a feed that was started again. FeedError when there is no such feed (with the names of those
-    there are), no permission, or another layout version; FeedDead when its process is gone.
+    Parameters
+    ----------
+    name : str, optional
+        Name of the feed. Default: the only feed in `directory`, or "default" if there are several.
+    path : path, optional
+        Path of the segment, in place of a name.
+    directory : path, optional
+        Where feeds put their shared memory. Default: $KFIX_SHM_DIR, else /dev/shm.
+    reconnect : bool
+        Move the books to the new segment when the feed is started again.
+    replay : path, optional
+        Directory of captures: play a recorded session date instead, see kfix_md.shm.replay.ReplayFeed.
+    date : date or str, optional
+        Session date to replay. Default: the last one recorded.
+    speed : float or None
+        Speed of the replay as a multiple of real time; None: as fast as possible.
 
-    `replay="captures"` plays a recorded session date (the last one, unless given) instead, `speed` times as fast as
-    it was (None: as fast as possible), see kfix_md.shm.replay.ReplayFeed; UsageError when nothing is recorded for it.
+    Raises
+    ------
+    FeedError
+        No feed of that name (the message lists those there are), no permission, or another layout version.
+    FeedDead
+        The feed's process has ended.
+    UsageError
+        Nothing is recorded for `date`.
     """
     if replay is not None:
         from kfix_md.shm.replay import ReplayFeed
@@ -79,7 +102,7 @@ def attach(
     return _feed_at(Path(path), reconnect)
 
 
-def _feed_at(path: Path, reconnect: bool) -> "Feed":
+def _feed_at(path: Path, reconnect: bool) -> Feed:
     if not path.exists():
         from kfix_md.shm.joined import JoinedFeed, parts_of
 
@@ -97,8 +120,8 @@ def _open(path: Path) -> Segment:
         raise FeedError(f"no feed named {feed_name(path)!r}; {there}") from None
 
 
-def snapshot_dtype(symbol_chars: int) -> np.dtype:
-    """Rows of `feed.snapshot()`; prices and quantities NaN unless the book is to be trusted."""
+def snapshot_dtype(symbol_chars: int) -> np.dtype[np.void]:
+    """dtype of the rows of `feed.snapshot()`; prices and quantities are NaN unless the book is trusted."""
     return np.dtype(
         [
             ("symbol", f"U{max(symbol_chars, 1)}"),
@@ -129,14 +152,14 @@ def snapshot_dtype(symbol_chars: int) -> np.dtype:
 
 
 class Feed:
-    """A running feed's books: `feed["BTC/USD"]` (L2 first), `feed["PF_ETHUSD", "L3"]`, `feed.items()`.
+    """Books of a running feed: `feed["BTC/USD"]` (L2 if there is one), `feed["PF_ETHUSD", "L3"]`, `feed.items()`.
 
-    Books are made once and kept, so look them up outside the loop or in it, as you like.
+    Each book is created once: a lookup inside a loop costs a dictionary access.
     """
 
     def __init__(self, path: Path, reconnect: bool = False, *, check: bool = True) -> None:
         self.path, self.reconnect = path, reconnect
-        self._retired: list[Segment] = []  # other threads may still be reading them
+        self._previous: Segment | None = None  # another thread may be inside a copy from it
         self._adopt(_open(path))
         if check and not reconnect:
             self._segment.check()
@@ -146,30 +169,30 @@ class Feed:
         self._rows: dict[tuple[str, int], int] = {}
         self._books: dict[tuple[str, int], Book] = getattr(self, "_books", {})
         self._quick: dict[object, Book] = {}
-        self._template: np.ndarray | None = None
+        self._template: Rows | None = None
         self._seen = segment.change
         self._learn()
 
     def _learn(self) -> None:
-        """Take note of the symbols added since."""
+        """Update the list of symbols."""
         if self._segment.n_symbols != len(self._rows):
             self._rows = {key: row for row, key in enumerate(self._segment.symbols())}
             self._template = None
 
-    def revive(self, book: Book) -> bool:
-        """The segment is dead: move all books to the new one, if it may be and there is one. Called by the books."""
+    def revive(self, book: Book | None) -> bool:
+        """Move all books to the feed's new segment; False without reconnect=True or a new segment. Called by books."""
         if not self.reconnect or not self._find_living():
             return False
         self._learn()
         moved = False
-        for key, held in self._books.items():
+        for key, each in self._books.items():
             if key in self._rows:
-                held.bind(self._segment, self._rows[key])
-                moved |= held is book
+                each.bind(self._segment, self._rows[key])
+                moved |= each is book
         return moved
 
     def _find_living(self) -> bool:
-        """The segment held is alive, or was just exchanged for one that is."""
+        """Whether the feed lives, after a move to its new segment if there is one."""
         try:
             self._segment.check()
             return True
@@ -181,7 +204,7 @@ class Feed:
             fresh.check()
         except FeedError:
             return False
-        self._retired.append(self._segment)
+        self._previous = self._segment
         self._adopt(fresh)
         return True
 
@@ -190,6 +213,10 @@ class Feed:
             return self._quick[key]
         except (KeyError, TypeError):
             return self._find(key)
+
+    def _ipython_key_completions_(self) -> list[str | tuple[str, str]]:
+        self._learn()
+        return [*self, *((symbol, f"L{level}") for symbol, level in self._rows)]
 
     def _find(self, key: str | tuple[str, str | int]) -> Book:
         self._learn()
@@ -215,8 +242,8 @@ class Feed:
     def _near(self, symbol: object, level: object) -> str:
         names = [name for name, _ in self._rows]
         if symbol in names:
-            held = "L2" if (symbol, 2) in self._rows else "L3"
-            return f"{symbol!r} is here as {held} only, not as {level}"
+            known = "L2" if (symbol, 2) in self._rows else "L3"
+            return f"{symbol!r} is here as {known} only, not as {level}"
         by_fold = {"".join(filter(str.isalnum, name.upper())): name for name in names}
         folded = "".join(filter(str.isalnum, str(symbol).upper()))
         near = difflib.get_close_matches(folded, by_fold, n=4, cutoff=0.6)
@@ -253,10 +280,10 @@ class Feed:
         """Every book, L2 and L3."""
         return [book for _, book in self.items()]
 
-    def snapshot(self, allow_stale: bool = False) -> np.ndarray:
-        """The top of every book in one pass, one row each (see snapshot_dtype).
+    def snapshot(self, allow_stale: bool = False) -> Rows:
+        """The tops of all books, one row each (see snapshot_dtype).
 
-        Prices and quantities of a book that is not LIVE are NaN unless `allow_stale`; FeedDead as for a book.
+        Prices and quantities of a book that is not LIVE are NaN unless `allow_stale`. Raises FeedDead as a book does.
         """
         if not allow_stale:
             self.check()
@@ -271,7 +298,7 @@ class Feed:
         return out
 
     def check(self) -> None:
-        """Raise FeedDead, saying why, unless the feed's process lives (or, reconnecting, a new one does)."""
+        """Raise FeedDead with the reason unless the feed's process lives (with reconnect=True: or a new one)."""
         try:
             self._segment.check()
         except FeedDead:
@@ -280,7 +307,7 @@ class Feed:
 
     def _moved(self) -> bool:
         before = self._segment
-        self.revive(None)  # type: ignore[arg-type]
+        self.revive(None)
         return self._segment is not before
 
     @property
@@ -294,7 +321,7 @@ class Feed:
 
     @property
     def fault(self) -> str:
-        """Why the feed, or a process of it, is gone; "" while all live."""
+        """Why the feed, or one of its processes, has ended; "" while all live."""
         try:
             self.check()
         except FeedDead as error:
@@ -302,7 +329,7 @@ class Feed:
         return ""
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Sleep until any book or trade is new since the last wait, at most `timeout` seconds; False: nothing came."""
+        """Sleep until a publication newer than the last wait, at most `timeout` seconds; False when there was none."""
         end = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
         while True:
             if (change := self._segment.change) != self._seen:
@@ -319,24 +346,24 @@ class Feed:
         return self._segment.name
 
     @property
-    def info(self) -> dict:
-        """The segment's header: name, pid, start_ns, heartbeat_ns, layout, software..."""
+    def info(self) -> dict[str, Any]:
+        """Fields of the segment's header: name, pid, start_ns, heartbeat_ns, layout, software..."""
         return self._segment.info()
 
     @property
-    def sessions(self) -> list[dict]:
+    def sessions(self) -> list[dict[str, Any]]:
         """The feed's FIX sessions: service, state, host, counts, times."""
         return self._segment.sessions()
 
     @property
     def counters(self) -> dict[str, int]:
-        """Named counts the feed keeps."""
+        """Named counts of the feed."""
         return self._segment.counters()
 
     def close(self) -> None:
-        """Nothing has to be closed: the mapping goes with the last object that reads it. A replay ends here."""
+        """End a replay. A live feed needs no close: it is unmapped with the last object that reads it."""
 
-    def __enter__(self) -> "Feed":
+    def __enter__(self) -> Feed:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -1,9 +1,8 @@
-# The rest of one book in a segment.
+# Reader of one book in a segment: levels, orders and trades in addition to the top.
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
+from kfix_md.shm.layout cimport kfix_best, kfix_depth, kfix_level, kfix_order, kfix_trade, kfix_trades
 from kfix_md.shm.reader cimport TopReader
-from kfix_md.shm.segment cimport Segment
-from kfix_md.shm.writer cimport kfix_best, kfix_depth, kfix_level, kfix_order, kfix_symbol, kfix_trade, kfix_trades
 
 
 cdef class Book(TopReader):

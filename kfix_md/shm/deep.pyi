@@ -1,14 +1,17 @@
 from decimal import Decimal
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from kfix_md.shm.reader import TopReader
 
-LEVEL_DTYPE: np.dtype
-LEVEL_INT_DTYPE: np.dtype
-TRADE_DTYPE: np.dtype
-ORDER_DTYPE: np.dtype
+#: one-dimensional structured array
+Rows: TypeAlias = np.ndarray[tuple[int], np.dtype[np.void]]
+
+LEVEL_DTYPE: np.dtype[np.void]
+LEVEL_INT_DTYPE: np.dtype[np.void]
+TRADE_DTYPE: np.dtype[np.void]
+ORDER_DTYPE: np.dtype[np.void]
 
 class QueuePosition(NamedTuple):
     side: Literal["bid", "ask"]
@@ -22,10 +25,10 @@ class QueuePosition(NamedTuple):
 class Book(TopReader):
     def depth(
         self, n: int | None = 10, price: Literal["float", "int"] = "float", allow_stale: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]: ...
-    def orders(self, price: float | str | Decimal, allow_stale: bool = False) -> np.ndarray: ...
+    ) -> tuple[Rows, Rows]: ...
+    def orders(self, price: float | str | Decimal, allow_stale: bool = False) -> Rows: ...
     def queue_position(self, order_id: str, allow_stale: bool = False) -> QueuePosition | None: ...
-    def trades(self, n: int | None = None) -> np.ndarray: ...
+    def trades(self, n: int | None = None) -> Rows: ...
     def trade_reader(self, from_start: bool = False) -> TradeReader: ...
     @property
     def truncated(self) -> tuple[bool, bool]: ...
@@ -35,4 +38,4 @@ class TradeReader:
     next: int
     lost: int
     def __init__(self, book: Book, first: int) -> None: ...
-    def read(self) -> np.ndarray: ...
+    def read(self) -> Rows: ...

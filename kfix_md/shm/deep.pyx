@@ -1,5 +1,5 @@
 # cython: freethreading_compatible=True
-"""How more than the top of a book is read from shared memory: levels, the orders queued at them, trades."""
+"""Reads levels, queued orders and trades of a book from a segment."""
 
 from collections import namedtuple
 from decimal import Decimal
@@ -10,15 +10,14 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from kfix_md._state cimport trusted
-from kfix_md.shm.reader cimport wants_int
-from kfix_md.shm.segment cimport TEN
-from kfix_md.shm.writer cimport (
-    KFIX_LEVELS_CUT, KFIX_ORDERS_CUT, kfix_get, kfix_get_many, kfix_load, kfix_load32, kfix_load_acquire,
-    kfix_read_begin, kfix_read_end,
+from kfix_md.shm.layout cimport (
+    KFIX_BEST, KFIX_LEVELS_CUT, KFIX_ORDERS_CUT, kfix_best, kfix_depth, kfix_get, kfix_get_many, kfix_level, kfix_load,
+    kfix_load32, kfix_load_acquire, kfix_order, kfix_read_begin, kfix_read_end, kfix_symbol, kfix_trade, kfix_trades,
 )
+from kfix_md.shm.reader cimport wants_int
+from kfix_md.shm.segment cimport ten_to, Segment
 
-#: levels of `depth()`: price and quantity as floats, orders 0 on L2 where the venue does not tell
+#: levels of `depth()`: price and quantity as floats, orders 0 on L2 where the number is unknown
 LEVEL_DTYPE = np.dtype([("price", "f8"), ("qty", "f8"), ("orders", "u4")], align=True)
 #: levels of `depth(price="int")`: units of 10**-price_precision and 10**-qty_precision
 LEVEL_INT_DTYPE = np.dtype([("price", "i8"), ("qty", "i8"), ("orders", "u4")], align=True)
@@ -33,7 +32,7 @@ ORDER_DTYPE = np.dtype([
 ], align=True)
 
 QueuePosition = namedtuple("QueuePosition", "side price qty ahead qty_ahead orders level_qty")
-QueuePosition.__doc__ = """Where an order stands: `ahead` orders with `qty_ahead` in total are filled before it."""
+QueuePosition.__doc__ = """Position of an order in its queue: `ahead` orders with `qty_ahead` in total are before it."""
 
 cdef struct Level:                  # kfix_level with floats
     double price
@@ -45,10 +44,10 @@ assert LEVEL_DTYPE.itemsize == LEVEL_INT_DTYPE.itemsize == sizeof(Level) == size
 
 
 cdef class Book(TopReader):
-    """One symbol of a running feed: its top (see TopReader), levels, trades, and on L3 the orders."""
+    """One book of a running feed: its top (see TopReader), levels, trades, and on L3 the orders."""
 
-    def bind(self, Segment segment, uint32_t row):
-        """Look at directory entry `row` of `segment` from now on."""
+    def bind(self, Segment segment not None, uint32_t row):
+        """Read directory entry `row` of `segment` from now on."""
         cdef kfix_symbol* e = segment.row(row)
         cdef char* base = segment.base
         TopReader.bind(self, segment, row)
@@ -64,9 +63,26 @@ cdef class Book(TopReader):
     # ---- levels ----
 
     def depth(self, n=10, price="float", bint allow_stale=False):
-        """(bids, asks): the `n` best levels of each side (None: all), best first, of one moment.
+        """(bids, asks): the best levels of each side as of one message, best first.
 
-        Structured arrays of LEVEL_DTYPE, or LEVEL_INT_DTYPE with price="int"; orders is 0 on L2.
+        Parameters
+        ----------
+        n : int or None
+            Levels a side; None: all.
+        price : {"float", "int"}
+            "int": integers in units of 10**-precision.
+        allow_stale : bool
+            Return the last levels of a book that is not trusted.
+
+        Returns
+        -------
+        tuple of two structured arrays
+            LEVEL_DTYPE, or LEVEL_INT_DTYPE with price="int": price, qty, orders (0 on L2).
+
+        Raises
+        ------
+        NotLive, FeedDead
+            As `top`.
         """
         cdef bint exact = wants_int(price)
         cdef uint64_t version
@@ -74,21 +90,21 @@ cdef class Book(TopReader):
         cdef uint32_t most = self.depth_capacity if n is None else max(0, min(int(n), self.depth_capacity))
         while True:
             version = kfix_load_acquire(&self.best_of.version)
-            out = self.copy_ten(most, &head) if most <= 10 else self.copy_deep(most, &head)
-            if allow_stale or (trusted(head.state) and self.segment.fresh()) or self.judge(head.state, head.cause):
+            out = self.copy_ten(most, &head) if most <= KFIX_BEST else self.copy_deep(most, &head)
+            if self.accept(head.state, head.cause, allow_stale):
                 break
         self.seen = version
         if not exact:
             to_floats(<kfix_level*> data_of(out), head.n_bids + head.n_asks, &head)
             out = out.view(LEVEL_DTYPE)
-        if most <= 10:
+        if most <= KFIX_BEST:
             return out[:head.n_bids], out[head.n_bids:]
-        # the block has the best last: two views from the end
+        # best last in the block: two reversed views
         return (out[head.n_bids - 1::-1] if head.n_bids else out[:0],
                 out[:head.n_bids - 1:-1] if head.n_bids else out[::-1])
 
     cdef object copy_ten(self, uint32_t most, kfix_depth* head):
-        """Up to ten levels a side out of their own block, best first, bids before asks."""
+        """Up to ten levels a side from kfix_best, best first, bids before asks."""
         cdef kfix_best ten
         cdef uint32_t tries = 0
         cdef uint64_t begun
@@ -110,7 +126,7 @@ cdef class Book(TopReader):
         return out
 
     cdef object copy_deep(self, uint32_t most, kfix_depth* head):
-        """Up to `most` levels a side out of the full book, best last, bids before asks."""
+        """Up to `most` levels a side from kfix_depth, best last, bids before asks."""
         cdef uint32_t tries = 0, b, a, room = 0
         cdef uint64_t begun
         cdef kfix_level* to = NULL
@@ -134,9 +150,9 @@ cdef class Book(TopReader):
     # ---- orders (L3) ----
 
     def orders(self, price, bint allow_stale=False):
-        """The orders queued at one price, first in the queue first, of one moment: an array of ORDER_DTYPE.
+        """Orders queued at one price as of one message, first in the queue first: an array of ORDER_DTYPE.
 
-        `price` is a float, Decimal or decimal text. Empty when there is no such level. L3 only (ValueError).
+        `price` is a float, Decimal or decimal text. Empty when there is no such level; ValueError for an L2 book.
         """
         cdef kfix_depth head
         cdef kfix_order* rows = NULL
@@ -145,16 +161,16 @@ cdef class Book(TopReader):
         try:
             while True:
                 n = self.copy_queue(units, &rows, &head)
-                if allow_stale or (trusted(head.state) and self.segment.fresh()) or self.judge(head.state, head.cause):
+                if self.accept(head.state, head.cause, allow_stale):
                     break
             return order_array(rows, n, head.qty_precision)
         finally:
             free(rows)
 
     def queue_position(self, order_id, bint allow_stale=False):
-        """Where an order stands in its level's queue (QueuePosition); None when the book does not hold it. L3 only.
+        """QueuePosition of an order in its level; None when the order is not in the book.
 
-        `order_id` is the text of 278. ValueError for ids too long to be kept in shared memory.
+        `order_id` is the text of 278. ValueError for an L2 book and for ids too long to be kept in shared memory.
         """
         cdef kfix_order* rows = NULL
         cdef kfix_depth head
@@ -163,14 +179,13 @@ cdef class Book(TopReader):
         from kfix_md._ids import id_key
         kind, hi, lo = id_key(order_id)
         self._units(0)
-        for _ in range(8):                          # it may move between the search and the walk
+        for _ in range(8):                          # the order may move between the search and the copy of its queue
             if self.find_order(kind, hi, lo, &found) == 0:
                 return None
             try:
                 n = self.copy_queue(found.price, &rows, &head)
-                if not (allow_stale or (trusted(head.state) and self.segment.fresh())):
-                    if self.judge(head.state, head.cause) == 0:
-                        continue
+                if not self.accept(head.state, head.cause, allow_stale):
+                    continue
                 at = -1
                 for i in range(n):
                     if rows[i].id_hi == <uint64_t> hi and rows[i].id_lo == <uint64_t> lo and rows[i].id_kind == kind:
@@ -183,16 +198,22 @@ cdef class Book(TopReader):
         return None
 
     def _units(self, price):
-        """A price in the instrument's units; ValueError when it has more decimals, or the book no orders."""
+        """A price in the instrument's units; ValueError when it has more decimals, or for an L2 book."""
         if self.rows == NULL:
             raise ValueError(f"{self.symbol} is an L2 book: orders are known on L3 only")
-        exact = Decimal(repr(float(price)) if isinstance(price, float) else str(price)).scaleb(self.precision[0])
-        if exact != int(exact):
+        try:
+            exact = Decimal(repr(float(price)) if isinstance(price, float) else str(price)).scaleb(self.precision[0])
+            units = int(exact)
+        except (ArithmeticError, ValueError):
+            raise ValueError(f"price {price!r} is not a finite decimal number") from None
+        if exact != units:
             raise ValueError(f"{price} has more decimals than the {self.precision[0]} of {self.symbol}")
-        return int(exact)
+        if not -(1 << 63) <= units < 1 << 63:
+            raise ValueError(f"{price} does not fit 64 bits with the {self.precision[0]} decimals of {self.symbol}")
+        return units
 
     cdef int find_order(self, int kind, uint64_t hi, uint64_t lo, kfix_order* found) except -1:
-        """Look for an order's row without the lock (what is found is checked under it later). 1 found, 0 not there."""
+        """Search an order's row without a consistent copy; the caller checks it under one. 1 found, 0 not found."""
         cdef uint32_t i, used
         cdef uint64_t version
         for _ in range(64):
@@ -208,7 +229,7 @@ cdef class Book(TopReader):
         return 0
 
     cdef int32_t copy_queue(self, int64_t price, kfix_order** rows, kfix_depth* head) except -1:
-        """The order rows of the level at `price`, in queue order, into `rows` (to be freed); returns their number."""
+        """Copy the orders of the level at `price`, in queue order, to `rows` (to be freed); returns their number."""
         cdef uint32_t tries = 0, used, room = 0
         cdef uint64_t begun
         cdef kfix_level level
@@ -239,13 +260,13 @@ cdef class Book(TopReader):
     # ---- trades ----
 
     def trades(self, n=None):
-        """The last `n` trades (all the ring holds, without `n`), oldest first: an array of TRADE_DTYPE."""
+        """The last `n` trades (all in the ring, without `n`), oldest first: an array of TRADE_DTYPE."""
         head = kfix_load_acquire(&self.ring.head)
         most = self.trades_capacity if n is None else max(0, min(n, self.trades_capacity))
         return self._trades_from(max(0, head - most))[0]
 
     def trade_reader(self, bint from_start=False):
-        """A TradeReader with its own place: `read()` gives what came since, `lost` counts what was too late for."""
+        """A TradeReader with its own position: `read()` returns new trades, `lost` counts those it missed."""
         head = kfix_load_acquire(&self.ring.head)
         return TradeReader(self, max(0, head - self.trades_capacity) if from_start else head)
 
@@ -265,26 +286,26 @@ cdef class Book(TopReader):
             if begun != 2 * i + 2 or not kfix_read_end(&row.stamp, begun):
                 lost += 1
                 continue
-            rows.append((i, t.price / TEN[t.price_precision], t.qty / TEN[t.qty_precision], t.recv_ns, t.event_ns,
+            rows.append((i, t.price / ten_to(t.price_precision), t.qty / ten_to(t.qty_precision), t.recv_ns, t.event_ns,
                          t.seq, t.aggressor, t.ord_type))
         return np.array(rows, TRADE_DTYPE), head, lost
 
     @property
     def truncated(self):
-        """The book has deeper levels, or more orders, than its blocks hold: (levels, orders), two booleans."""
+        """(levels, orders): whether the book has more of them than its blocks have room for."""
         cdef uint32_t flags = kfix_load32(&self.deep.flags)
         return bool(flags & KFIX_LEVELS_CUT), bool(flags & KFIX_ORDERS_CUT)
 
 
 class TradeReader:
-    """Trades of one book since this reader last looked; `lost` counts those overwritten before it did."""
+    """New trades of one book at each `read()`; `lost` counts those overwritten before they were read."""
 
     def __init__(self, book, first):
         self.book, self.next, self.lost = book, first, 0
         self._instance = book.instance
 
     def read(self):
-        """Array of TRADE_DTYPE with the trades since the last call, oldest first. FeedDead when the feed is gone."""
+        """Array of TRADE_DTYPE with the trades since the last call, oldest first. Raises FeedDead."""
         self.book.check()
         if self.book.instance != self._instance:    # a new feed numbers its trades from 0
             self._instance, self.next = self.book.instance, 0
@@ -312,7 +333,7 @@ cdef bint find_level(kfix_level* levels, uint32_t n, int64_t price, bint ascendi
 
 cdef order_array(const kfix_order* rows, int32_t n, int qp):
     out = np.empty(n, ORDER_DTYPE)
-    cdef double q = TEN[qp if 0 <= qp <= 18 else 0]
+    cdef double q = ten_to(qp)
     for name, column in (
         ("qty", [rows[i].qty / q for i in range(n)]), ("queue_ns", [rows[i].queue_ns for i in range(n)]),
         ("event_ns", [rows[i].event_ns for i in range(n)]), ("id_hi", [rows[i].id_hi for i in range(n)]),
@@ -324,17 +345,17 @@ cdef order_array(const kfix_order* rows, int32_t n, int qp):
 
 cdef queue_position(const kfix_order* rows, int32_t n, int32_t at, const kfix_depth* head):
     cdef int64_t ahead = 0, total = 0
-    cdef double q = TEN[head.qty_precision]
+    cdef double q = ten_to(head.qty_precision)
     for i in range(n):
         total += rows[i].qty
         if i < at:
             ahead += rows[i].qty
-    return QueuePosition("ask" if rows[at].side else "bid", rows[at].price / TEN[head.price_precision],
+    return QueuePosition("ask" if rows[at].side else "bid", rows[at].price / ten_to(head.price_precision),
                          rows[at].qty / q, at, ahead / q, n, total / q)
 
 
 cdef void* data_of(out) except? NULL:
-    """Where the data of a fresh contiguous array is; the caller keeps the array."""
+    """Address of the data of a contiguous array; the caller keeps the array."""
     cdef Py_buffer view
     PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
     cdef void* data = view.buf
@@ -344,8 +365,7 @@ cdef void* data_of(out) except? NULL:
 
 cdef void to_floats(kfix_level* levels, uint32_t n, const kfix_depth* head) noexcept nogil:
     """Integers to the nearest doubles, in place."""
-    cdef double p = TEN[head.price_precision if 0 <= head.price_precision <= 18 else 0]
-    cdef double q = TEN[head.qty_precision if 0 <= head.qty_precision <= 18 else 0]
+    cdef double p = ten_to(head.price_precision), q = ten_to(head.qty_precision)
     cdef Level* to = <Level*> levels
     cdef uint32_t i
     for i in range(n):

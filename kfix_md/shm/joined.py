@@ -1,11 +1,11 @@
-"""How one feed whose services run in processes of their own is read as one: a segment for each, found by name."""
+"""Reads the segments of a feed with one process per service as a single feed."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,18 +16,21 @@ from kfix_md.shm.deep import Book
 from kfix_md.shm.names import feed_name, part_paths, split_part
 from kfix_md.shm.segment import wait_any
 
+if TYPE_CHECKING:
+    from kfix_md.shm.deep import Rows
+
 PRICES = ("bid", "bid_qty", "ask", "ask_qty")
 
 
 def parts_of(path: Path) -> list[Path]:
-    """The segments there are of the feed that would lie at `path`, if its services run in several processes."""
+    """Existing segments of the services of the feed at `path`."""
     return [part for part in part_paths(path).values() if part.exists()]
 
 
 class JoinedFeed(Feed):
-    """Several segments as one Feed. Each book tells by itself when its process is gone; the others go on.
+    """Several segments as one Feed. A book raises FeedDead when its own process has ended; the others go on.
 
-    `check()` raises, and `alive` is False, when no process lives; `fault` names those that do not.
+    `check()` raises, and `alive` is False, when no process lives; `fault` names those that have ended.
     """
 
     def __init__(self, path: Path, reconnect: bool = False) -> None:
@@ -40,13 +43,13 @@ class JoinedFeed(Feed):
             self.check()
 
     def _learn(self) -> None:
-        """Take note of the processes and symbols added since."""
+        """Update the lists of processes and symbols."""
         for part in parts_of(self.path):
             service = split_part(part.name)[1]
             if service not in self.parts:
                 try:
                     self.parts[service] = Feed(part, self.reconnect, check=False)
-                except FeedError:  # gone, or not whole yet
+                except FeedError:  # removed, or not complete yet
                     continue
                 self._seen_of[service] = self.parts[service]._segment.change
         self._owner: dict[tuple[str, int], Feed] = {}
@@ -65,8 +68,8 @@ class JoinedFeed(Feed):
         for symbol, level in list(self._rows):
             yield symbol, self[symbol, level]
 
-    def snapshot(self, allow_stale: bool = False) -> np.ndarray:
-        """As Feed.snapshot; books whose process is gone are DOWN with cause RESTART."""
+    def snapshot(self, allow_stale: bool = False) -> Rows:
+        """As Feed.snapshot; books of an ended process are DOWN with cause RESTART."""
         if not allow_stale:
             self.check()
         self._learn()
@@ -80,7 +83,7 @@ class JoinedFeed(Feed):
         return out
 
     def check(self) -> None:
-        """Raise FeedDead, saying why, unless a process lives."""
+        """Raise FeedDead with the reasons unless a process lives."""
         faults = self._faults()
         if len(faults) == len(self.parts):
             raise FeedDead("; ".join(faults) or f"feed {self.name!r} has no process")
@@ -96,7 +99,7 @@ class JoinedFeed(Feed):
 
     @property
     def fault(self) -> str:
-        """Which processes are gone, and why; "" when all live."""
+        """Which processes have ended, and why; "" when all live."""
         return "; ".join(self._faults())
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -121,8 +124,8 @@ class JoinedFeed(Feed):
         return feed_name(self.path)
 
     @property
-    def info(self) -> dict:
-        """The header of the process that was started first; `pids` has all by service."""
+    def info(self) -> dict[str, Any]:
+        """Header fields of the process that was started first; `pids`: process id by service."""
         infos = {service: feed.info for service, feed in self.parts.items()}
         first = min(infos.values(), key=lambda info: info["start_ns"])
         return first | {
@@ -132,8 +135,8 @@ class JoinedFeed(Feed):
         }
 
     @property
-    def sessions(self) -> list[dict]:
-        """The FIX sessions of all processes, numbered through; DOWN when the process is gone."""
+    def sessions(self) -> list[dict[str, Any]]:
+        """The FIX sessions of all processes, numbered through; DOWN when the process has ended."""
         found = [
             session | ({} if feed.alive else {"state": "DOWN"})
             for feed in self.parts.values()
@@ -143,7 +146,7 @@ class JoinedFeed(Feed):
 
     @property
     def counters(self) -> dict[str, int]:
-        """Sums over the processes (of positions in their journals, which are several: meaningless)."""
+        """Sums over the processes; a sum of journal positions has no meaning."""
         sums: dict[str, int] = {}
         for feed in self.parts.values():
             for name, value in feed.counters.items():
@@ -156,7 +159,7 @@ class JoinedFeed(Feed):
         )
 
 
-def _rows_of(feed: Feed, allow_stale: bool) -> Any:
+def _rows_of(feed: Feed, allow_stale: bool) -> Rows:
     try:
         feed.check()
         return feed.snapshot(allow_stale)

@@ -1,6 +1,6 @@
-/* Layout of a kfix-md shared memory segment, and the few atomics that reading and writing it need.
+/* Layout of a kfix-md shared memory segment, and the atomics needed to read and write it.
  *
- * The one source of the layout: the Cython writer and reader include it, the numpy dtypes and
+ * The only definition of the layout: the Cython writer and reader include it, the numpy dtypes and
  * docs/shared_memory.md are tested against it, and a C or C++ program needs nothing else.
  * Prices are int64 in units of 10**-price_precision, quantities in 10**-qty_precision,
  * times int64 nanoseconds since the Unix epoch. Little-endian machines with 64-bit atomics (x86-64, ARM64).
@@ -12,36 +12,79 @@
 #include <stdint.h>
 #include <string.h>
 
-#define KFIX_MAGIC  0x314d48535849464bULL /* "KFIXSHM1" as it lies in memory */
-#define KFIX_LAYOUT 1u                    /* another number: another layout, readers refuse */
-#define KFIX_LINE   64u
-#define KFIX_BEST   10u /* levels a side in the block of the best */
+#define KFIX_MAGIC    0x314d48535849464bULL /* "KFIXSHM1" in memory */
+#define KFIX_LAYOUT   1u                    /* readers reject any other number */
+#define KFIX_LINE     64u
+#define KFIX_BEST     10u        /* levels a side in kfix_best */
+#define KFIX_MAX_ROWS (1u << 28) /* upper limit of every capacity of a symbol's blocks */
 
 #define KFIX_OPEN     0u /* header.closed */
-#define KFIX_CLOSED   1u /* the writer ended in order */
-#define KFIX_REPLACED 2u /* another writer took the name */
+#define KFIX_CLOSED   1u /* the writer closed the segment */
+#define KFIX_REPLACED 2u /* another writer took over the name */
 
 #define KFIX_HAS_BID 1u /* top.has */
 #define KFIX_HAS_ASK 2u
 
 #define KFIX_LEVELS_CUT 1u /* depth.flags: deeper levels exist than the block holds */
-#define KFIX_ORDERS_CUT 2u /* orders exist that the block does not hold */
+#define KFIX_ORDERS_CUT 2u /* orders exist that are not in the block */
 
 #define KFIX_WAKE_FEED 1u /* header.wakes: FUTEX_WAKE on header.change at each publication */
 #define KFIX_WAKE_BOOK 2u /* FUTEX_WAKE on the low word of top.version as well */
 
-/* Start of the file; one page with the counters behind it. */
+/* Bytes of the file on which a sleeping reader holds a shared record lock, so that the writer sets header.wakes. */
+#define KFIX_WAIT_FEED 0
+#define KFIX_WAIT_BOOK 1
+
+/* Codes of `state` and `gap_state`: what a book is worth. */
+enum kfix_state {
+    KFIX_STATE_INIT = 0,       /* no snapshot yet */
+    KFIX_STATE_SYNCING = 1,    /* waiting for a snapshot */
+    KFIX_STATE_LIVE = 2,       /* trusted */
+    KFIX_STATE_EMPTY = 3,      /* trusted; no price on either side */
+    KFIX_STATE_GAP = 4,        /* messages are missing */
+    KFIX_STATE_CRC_FAIL = 5,   /* 5041 differs from the book, repeatedly */
+    KFIX_STATE_STALE = 6,      /* not trusted */
+    KFIX_STATE_HALTED = 7,     /* the venue does not trade the instrument */
+    KFIX_STATE_ROLLOVER = 8,   /* daily session reset, 22:00 UTC */
+    KFIX_STATE_DOWN = 9,       /* no session */
+    KFIX_STATE_UNVERIFIED = 10 /* followed without a fault, but 5041 matches no known checksum rule */
+};
+
+/* Codes of `cause` and `gap_cause`: why a book left LIVE. */
+enum kfix_cause {
+    KFIX_CAUSE_NONE = 0,
+    KFIX_CAUSE_LOST = 1,          /* MsgSeqNum higher than expected */
+    KFIX_CAUSE_CHECKSUM = 2,      /* frames dropped because of tag 9 or 10 */
+    KFIX_CAUSE_CRC = 3,           /* 5041 differs from the book */
+    KFIX_CAUSE_CROSSED = 4,       /* bid at or above ask without a matching 5041 */
+    KFIX_CAUSE_MALFORMED = 5,     /* a message that cannot be applied as a whole */
+    KFIX_CAUSE_PRECISION = 6,     /* a number finer than the instrument's precision */
+    KFIX_CAUSE_DISCONNECT = 7,    /* the connection was lost */
+    KFIX_CAUSE_ROLLOVER = 8,      /* daily session reset */
+    KFIX_CAUSE_RESTART = 9,       /* the feed's process ended */
+    KFIX_CAUSE_OVERFLOW = 10,     /* the queue of a gap is full */
+    KFIX_CAUSE_REJECTED = 11,     /* the venue rejected the subscription */
+    KFIX_CAUSE_STATUS = 12,       /* the instrument's status does not trade */
+    KFIX_CAUSE_UNSUBSCRIBED = 13, /* the subscription was ended */
+    KFIX_CAUSE_NUMBER = 14,       /* a number that does not fit int64 at the precision */
+    KFIX_CAUSE_RULE = 15,         /* 5041 matches no known checksum rule */
+    KFIX_CAUSE_IDS = 16,          /* the table of order ids is full */
+    KFIX_CAUSE_ROOM = 17,         /* no room for this symbol */
+    KFIX_CAUSE_LEAVING = 18       /* its session is not delivering */
+};
+
+/* Start of the file; one page with the counters after it. */
 struct kfix_header {
     uint64_t magic; /* written last when a segment is made */
     uint32_t layout;
     uint32_t header_bytes;
-    uint64_t file_bytes; /* never changes: a smaller file is a damaged one */
-    uint64_t instance;   /* random; another writer, another number */
+    uint64_t file_bytes; /* constant: a file of another size is damaged */
+    uint64_t instance;   /* random, different for each writer */
     int64_t start_ns;
     uint32_t pid;
     uint32_t spare0;
-    uint64_t pid_start;            /* field 22 of /proc/PID/stat: a reused pid differs */
-    int64_t heartbeat_interval_ns; /* the writer beats at least twice in this time */
+    uint64_t pid_start;            /* field 22 of /proc/PID/stat, which tells a reused pid apart */
+    int64_t heartbeat_interval_ns; /* heartbeat_ns is updated at least twice in this time */
 
     int64_t heartbeat_ns; /* line 1 */
     uint32_t closed;
@@ -53,7 +96,7 @@ struct kfix_header {
     uint32_t change; /* line 2: +1 at every publication; the futex of feed.wait */
     uint32_t spare3[15];
 
-    uint64_t counters_offset; /* line 3: where the tables are, and the size of their rows */
+    uint64_t counters_offset; /* line 3: offsets of the tables, sizes of their rows */
     uint32_t counter_bytes;
     uint32_t counters_capacity;
     uint64_t sessions_offset;
@@ -68,13 +111,13 @@ struct kfix_header {
     char software[32];
 };
 
-/* A named count; empty name: not used. */
+/* A named count; a row with an empty name is unused. */
 struct kfix_counter {
     char name[24];
     uint64_t value;
 };
 
-/* One FIX session; rows with an empty service are not used. */
+/* One FIX session; a row with an empty service is unused. */
 struct kfix_session {
     uint64_t version; /* seqlock */
     char service[24];
@@ -86,9 +129,9 @@ struct kfix_session {
     uint8_t level;
     uint8_t spare0;
     uint32_t spare1;
-    int64_t since_ns; /* when it got into this state */
+    int64_t since_ns; /* when it entered this state */
     int64_t last_recv_ns;
-    int64_t rollover_ns; /* next planned rollover, 0 not known */
+    int64_t rollover_ns; /* next planned rollover, 0 unknown */
     uint64_t messages;
     uint64_t bytes;
     uint64_t gaps;
@@ -104,7 +147,7 @@ struct kfix_symbol {
     int8_t price_precision;
     int8_t qty_precision;
     uint8_t session;
-    uint32_t generation; /* +1 when the precisions changed */
+    uint32_t generation; /* +1 at each change of the precisions */
     uint64_t top_offset; /* from the start of the file */
     uint64_t best_offset;
     uint64_t trades_offset;
@@ -114,12 +157,12 @@ struct kfix_symbol {
     uint32_t depth_capacity; /* levels a side */
     uint32_t orders_capacity;
     uint32_t spare0;
-    uint64_t region_offset; /* pages of this symbol */
+    uint64_t region_offset; /* the pages with all blocks of this symbol */
     uint64_t region_bytes;
     uint64_t spare1[15];
 };
 
-/* Top of book: two cache lines, the first of which is all that a quote needs. */
+/* Top of book: two cache lines; a quote needs the first only. */
 struct kfix_top {
     uint64_t version; /* seqlock: odd while being written */
     int64_t bid;
@@ -146,8 +189,8 @@ struct kfix_top {
     uint32_t ask_orders;
     int64_t state_ns;  /* when the state last changed */
     int64_t gap_ns;    /* when the book last left LIVE */
-    uint32_t gaps;     /* how often it did */
-    uint8_t gap_state; /* into which state */
+    uint32_t gaps;     /* how many times it did */
+    uint8_t gap_state; /* the state it changed to */
     uint8_t gap_cause;
     uint16_t spare0;
 };
@@ -155,7 +198,7 @@ struct kfix_top {
 struct kfix_level {
     int64_t price;
     int64_t qty;
-    uint32_t orders; /* L3; 0 on L2, where it is not known */
+    uint32_t orders; /* number of orders on L3; 0 on L2, where it is unknown */
     int32_t head;    /* L3: row of the first order of the queue, -1 none */
 };
 
@@ -190,8 +233,8 @@ struct kfix_depth {
     uint32_t flags;
     uint64_t seq;
     int64_t recv_ns;
-    uint32_t orders_used;  /* rows [0, orders_used) may be looked at */
-    uint32_t orders_ready; /* rows that have pages behind them */
+    uint32_t orders_used;  /* rows [0, orders_used) are valid */
+    uint32_t orders_ready; /* rows with pages allocated */
     uint32_t n_orders;
     uint32_t spare0;
     uint64_t spare1;
@@ -207,7 +250,7 @@ struct kfix_order {
     int64_t event_ns;
     int32_t prev; /* rows in queue order; -1: none */
     int32_t next;
-    uint32_t crc; /* the feed's own cache */
+    uint32_t crc; /* private to the writer */
     uint8_t crc_len;
     uint8_t side; /* 0 bid, 1 offer */
     uint8_t id_kind;
@@ -216,12 +259,12 @@ struct kfix_order {
 
 /* Ring of the last trades: this head, then trades[trades_capacity]; trade i is in row i % trades_capacity. */
 struct kfix_trades {
-    uint64_t head; /* trades ever written */
+    uint64_t head; /* number of trades written so far */
     uint64_t spare0[7];
 };
 
 struct kfix_trade {
-    uint64_t stamp; /* 2 * i + 2 when trade i is whole, odd while being written */
+    uint64_t stamp; /* 2 * i + 2 when trade i is complete, odd while being written */
     int64_t price;
     int64_t qty;
     int64_t recv_ns;
@@ -252,9 +295,31 @@ KFIX_SIZE(kfix_order, 64);
 KFIX_SIZE(kfix_trades, 64);
 KFIX_SIZE(kfix_trade, 64);
 
+/* ---- state names, and which states are trusted ---- */
+
+static inline const char* kfix_state_name(unsigned state) {
+    static const char* const names[] = {"INIT",  "SYNCING", "LIVE",     "EMPTY", "GAP",       "CRC_FAIL",
+                                        "STALE", "HALTED",  "ROLLOVER", "DOWN",  "UNVERIFIED"};
+    return state < sizeof names / sizeof names[0] ? names[state] : "UNKNOWN";
+}
+
+static inline const char* kfix_cause_name(unsigned cause) {
+    static const char* const names[] = {"NONE",      "LOST",      "CHECKSUM",   "CRC",          "CROSSED",
+                                        "MALFORMED", "PRECISION", "DISCONNECT", "ROLLOVER",     "RESTART",
+                                        "OVERFLOW",  "REJECTED",  "STATUS",     "UNSUBSCRIBED", "NUMBER",
+                                        "RULE",      "IDS",       "ROOM",       "LEAVING"};
+    return cause < sizeof names / sizeof names[0] ? names[cause] : "UNKNOWN";
+}
+
+/* The prices of a book in this state may be used, provided that its writer lives. */
+static inline int kfix_is_trusted(unsigned state) {
+    return state == KFIX_STATE_LIVE || state == KFIX_STATE_EMPTY;
+}
+
 /* ---- atomics: 64-bit words relaxed, ordered by fences; plain moves on x86-64 ---- */
 
-/* words of any of the structs above: without this the compiler may think that a copied struct was never written */
+/* Words of any of the structs above; without may_alias the compiler may assume that a copied struct was never
+ * written. */
 typedef uint64_t __attribute__((__may_alias__)) kfix_word;
 typedef uint32_t __attribute__((__may_alias__)) kfix_half;
 
@@ -285,7 +350,7 @@ static inline void kfix_pause(void) {
 #endif
 }
 
-/* Words out of shared memory; bytes is a multiple of 8. */
+/* Copy words out of shared memory; bytes is a multiple of 8. */
 static inline void kfix_get(void* to, const void* from, size_t bytes) {
     kfix_word* t = (kfix_word*)to;
     const kfix_word* f = (const kfix_word*)from;
@@ -293,15 +358,15 @@ static inline void kfix_get(void* to, const void* from, size_t bytes) {
         t[i] = kfix_load(f + i);
 }
 
-/* The same for many levels at once: whole cache lines in no order of words, which the fence of kfix_read_end allows. */
+/* The same for many levels, in wide copies: the order of the words does not matter, kfix_read_end has a fence. */
 static inline void kfix_get_many(void* to, const void* from, size_t bytes) {
     __asm__ __volatile__("" ::: "memory");
     memcpy(to, from, bytes);
     __asm__ __volatile__("" ::: "memory");
 }
 
-/* Writer's side of a seqlock; there is one writer, so its own plain reading of the version is right. Between begin and
- * end words may be written by plain stores of any width, which the compiler moves over neither of them. */
+/* Writer's side of a seqlock. There is one writer, so a plain load of the version suffices. Between begin and end words
+ * may be written by plain stores of any width; the compiler moves them across neither. */
 static inline void kfix_write_begin(uint64_t* version) {
     kfix_store(version, *version + 1);
     __atomic_thread_fence(__ATOMIC_RELEASE);
@@ -313,7 +378,7 @@ static inline void kfix_write_end(uint64_t* version) {
     kfix_store_release(version, *version + 1);
 }
 
-/* Words into shared memory, one by one: what was just written in words is not loaded again in wider pieces. */
+/* Copy words into shared memory one by one: a wider load of words just stored would stall on store forwarding. */
 static inline void kfix_put(void* to, const void* from, size_t bytes) {
     kfix_word* t = (kfix_word*)to;
     const kfix_word* f = (const kfix_word*)from;
@@ -321,7 +386,7 @@ static inline void kfix_put(void* to, const void* from, size_t bytes) {
         kfix_store(t + i, f[i]);
 }
 
-/* Reader's side: begin, copy words with kfix_get, then end says whether the copy is whole. */
+/* Reader's side: begin, copy words with kfix_get, then end returns whether the copy is consistent. */
 static inline uint64_t kfix_read_begin(const uint64_t* version) {
     return kfix_load_acquire(version);
 }
@@ -331,8 +396,8 @@ static inline int kfix_read_end(const uint64_t* version, uint64_t begun) {
     return !(begun & 1) && kfix_load(version) == begun;
 }
 
-/* Copy a block that starts with its version. 1 whole, 0 not within `tries` (the writer stopped inside, or is very
- * busy). */
+/* Copy a block that starts with its version. Returns 1 when the copy is consistent, 0 when none was within `tries` (the
+ * writer stopped inside a write, or publishes without a pause). */
 static inline int kfix_read_block(const void* block, void* to, size_t bytes, unsigned tries) {
     const uint64_t* version = (const uint64_t*)block;
     while (tries--) {

@@ -1,10 +1,11 @@
-"""The byte layout of a shared memory segment as numpy dtypes and as the tables of the manual, read off kfix_shm.h."""
+"""Byte layout of a segment as numpy dtypes and as the tables of the manual, parsed from kfix_shm.h."""
 
 from __future__ import annotations
 
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -30,28 +31,29 @@ def _structs() -> dict[str, list[tuple[str, str, int, str]]]:
 
 
 @cache
-def dtype(block: str) -> np.dtype:
+def dtype(block: str) -> np.dtype[np.void]:
     """The numpy dtype of `struct kfix_BLOCK` (one of BLOCKS): C alignment, little-endian, text as bytes."""
-    fields = []
+    fields: list[tuple[str, Any] | tuple[str, Any, tuple[int]]] = []
     for kind, name, count, _ in _structs()[block]:
         if kind == "char":
             fields.append((name, f"S{count}"))
         else:
-            base = SCALARS[kind] if kind in SCALARS else dtype(kind)
+            base: str | np.dtype[np.void] = SCALARS[kind] if kind in SCALARS else dtype(kind)
             fields.append((name, base, (count,)) if count else (name, base))
-    return np.dtype(fields, align=True)
+    found: np.dtype[np.void] = np.dtype(cast("Any", fields), align=True)
+    return found
 
 
 def table(block: str) -> str:
     """A markdown table of one block: offset, bytes, type, field, meaning."""
-    kinds = dtype(block).fields or {}
+    kinds: Any = dtype(block).fields
     rows = [f"**kfix_{block}**, {dtype(block).itemsize} bytes", ""]
     rows += ["| at | bytes | type | field | |", "|---|---|---|---|---|"]
     for kind, name, count, comment in _structs()[block]:
-        held, at = kinds[name][:2]
+        field, at = kinds[name][:2]
         shown = f"{kind.removesuffix('_t')}[{count}]" if count else kind.removesuffix("_t")
         if not name.startswith("spare"):
-            rows.append(f"| {at} | {held.itemsize} | {shown} | {name} | {comment} |")
+            rows.append(f"| {at} | {field.itemsize} | {shown} | {name} | {comment} |")
     return "\n".join(rows)
 
 

@@ -1,4 +1,4 @@
-"""Names of shared memory segments: the file prefix, the directory, and the parts of a feed of several processes."""
+"""Names and paths of segments, those of a feed with one process per service included."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kfix_md.services import SERVICES
 
-#: Every segment file is called PREFIX + the feed's name.
+#: A segment file is named PREFIX + the feed's name.
 PREFIX = "kfix-md."
 
 
@@ -27,12 +27,12 @@ def feed_name(path: Path) -> str:
 
 
 def part_name(name: str, service: str) -> str:
-    """Name of the segment that one service of a feed of several processes has: "default.spot-l2"."""
+    """Name of the segment of one service of a feed with one process per service: "default.spot-l2"."""
     return f"{name}.{service}"
 
 
 def split_part(name: str) -> tuple[str, str]:
-    """("default", "spot-l2") of "default.spot-l2"; the second is "" for the name of a whole feed."""
+    """("default", "spot-l2") for "default.spot-l2"; the second is "" for the name of a whole feed."""
     for service in SERVICES:
         if name.endswith("." + service):
             return name.removesuffix("." + service), service
@@ -40,5 +40,5 @@ def split_part(name: str) -> tuple[str, str]:
 
 
 def part_paths(path: Path) -> dict[str, Path]:
-    """Where the segment of each service would be if the feed at `path` ran in several processes."""
+    """Path of the segment of each service, if the feed at `path` has one process per service."""
     return {service: path.with_name(part_name(path.name, service)) for service in SERVICES}

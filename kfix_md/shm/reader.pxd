@@ -1,8 +1,8 @@
-# Top of one book in a segment, as the compiled reader holds it.
+# Reader of the top of one book in a segment.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from kfix_md.shm.segment cimport Segment
-from kfix_md.shm.writer cimport kfix_symbol, kfix_top
+from kfix_md.shm.layout cimport kfix_symbol, kfix_top
 
 
 cdef class Quote:
@@ -23,6 +23,7 @@ cdef class TopReader:
     cdef int quote(self, kfix_top* t, bint allow_stale, size_t n=*) except -1
     cdef uint32_t again(self, uint32_t tries) except? 0xffffffff
     cdef int judge(self, int state, int cause) except -1
+    cdef int accept(self, int state, int cause, bint allow_stale) except -1
     cdef int peek(self, kfix_top* t, size_t n) except -1
     cdef bint gone(self, kfix_top* t)
 

@@ -1,10 +1,11 @@
 # cython: freethreading_compatible=True
-"""How a reader takes whole, fresh values out of shared memory it may only look at: bounded retries, no locks."""
+"""Reads the top of a book from a segment: consistent values of one message, with bounded retries and no locks."""
 
 import time
 
 from kfix_md._entry import Cause, State
 from kfix_md.errors import FeedDead, NotLive
+from kfix_md.shm.segment import NEVER_NS
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
@@ -12,54 +13,48 @@ from libc.math cimport NAN
 from posix.unistd cimport usleep
 
 from kfix_md._state cimport trusted
-from kfix_md.shm.segment cimport TEN, cause_of, put_floats, state_of
-from kfix_md.shm.writer cimport (
-    KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_WAKE_BOOK, kfix_futex_wait, kfix_get, kfix_load32, kfix_load_acquire,
-    kfix_now, kfix_pause, kfix_read_begin, kfix_read_end,
+from kfix_md.shm.layout cimport (
+    KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LINE, KFIX_WAIT_BOOK, KFIX_WAKE_BOOK, kfix_futex_wait, kfix_get, kfix_load32,
+    kfix_load_acquire, kfix_now, kfix_pause, kfix_read_begin, kfix_read_end,
 )
-
-cdef enum:
-    LINE = 64
-    SPIN = 4000                     # tries before the first sleep: a writer is inside for well under 10 us
-    NAPS = 200                      # sleeps of 100 us before giving up
-    UNANNOUNCED_NS = 2_000_000      # sleep until the writer's heartbeat has seen that somebody waits
-
-NEVER_NS = (1 << 63) - 1            # age of a book that never got a message
+from kfix_md.shm.segment cimport (
+    SLEEP_TRIES, SLEEP_US, SPIN_TRIES, UNANNOUNCED_NS, cause_of, put_floats, state_of, ten_to,
+)
 
 
 @cython.final
 cdef class Quote:
-    """One consistent reading of a top of book, to be filled again and again by `book.read(quote)`."""
+    """One consistent reading of a top of book; `book.read(quote)` fills the same object again."""
 
     def __repr__(self):
         return f"Quote({self.bid_qty}@{self.bid} / {self.ask_qty}@{self.ask}, {getattr(self.state, 'name', None)})"
 
 
 cdef class TopReader:
-    """One symbol of a running feed; every reading is whole and of one message.
+    """Top of one book of a running feed; every reading is consistent, with the values of one message.
 
-    Prices and quantities are floats, the nearest to the exact decimals; a missing side has price NaN and quantity 0.
-    Reading a price raises NotLive when the book is not to be trusted and FeedDead when its writer is gone;
-    `allow_stale=True` gives the last values instead. `state`, `cause` and the times never raise NotLive.
+    Prices and quantities are the floats nearest to the exact decimals; a missing side has price NaN and quantity 0.
+    Reading a price raises NotLive when the book is not trusted and FeedDead when its writer has ended;
+    `allow_stale=True` returns the last values instead. `state`, `cause` and the times never raise NotLive.
     """
 
-    def __init__(self, Segment segment, uint32_t row, feed=None):
+    def __cinit__(self, Segment segment not None, uint32_t row, feed=None):
         self.feed = feed
         self.bind(segment, row)
 
-    def bind(self, Segment segment, uint32_t row):
-        """Look at directory entry `row` of `segment` from now on."""
+    def bind(self, Segment segment not None, uint32_t row):
+        """Read directory entry `row` of `segment` from now on."""
         cdef kfix_symbol* e = segment.row(row)
         cdef char* base = segment.base
         self.segment = segment
-        self.symbol, self.level = e.symbol.decode(), f"L{e.level}"
+        self.symbol, self.level = e.symbol.decode(errors="replace"), f"L{e.level}"
         self.best_of = <kfix_top*> (base + e.top_offset)
         self.seen = 0
 
-    # ---- one whole reading, and whether to believe it ----
+    # ---- one consistent reading, and whether it is trusted ----
 
-    cdef int quote(self, kfix_top* t, bint allow_stale, size_t n=LINE) except -1:
-        """The first line (or `n` bytes) of the top block, whole and, unless `allow_stale`, trusted and fresh."""
+    cdef int quote(self, kfix_top* t, bint allow_stale, size_t n=KFIX_LINE) except -1:
+        """Copy the first line (or `n` bytes) of the top block, consistent; unless `allow_stale`, trusted and fresh."""
         cdef uint32_t tries = 0
         cdef uint64_t begun
         while True:
@@ -67,30 +62,36 @@ cdef class TopReader:
             if not begun & 1:
                 kfix_get(&t.bid, &self.best_of.bid, n - 8)
                 if kfix_read_end(&self.best_of.version, begun):
-                    if allow_stale or (trusted(t.state) and self.segment.fresh()) or self.judge(t.state, t.cause):
+                    if (allow_stale or (trusted(t.state) and self.segment.fresh())
+                            or self.judge(t.state, t.cause)):
                         self.seen = begun
                         return 0
                     continue
             tries = self.again(tries)
 
     cdef uint32_t again(self, uint32_t tries) except? 0xffffffff:
-        """A try failed: pause, later sleep, in the end say why. Returns the number of tries so far."""
+        """After a failed copy: pause, later sleep, finally raise. Returns the number of tries so far."""
         self.retries += 1
         kfix_pause()
-        if tries < SPIN:
+        if tries < SPIN_TRIES:
             return tries + 1
         with nogil:
-            usleep(100)
-        if tries < SPIN + NAPS:
+            usleep(SLEEP_US)
+        if tries < SPIN_TRIES + SLEEP_TRIES:
             return tries + 1
+        segment = self.segment              # another thread may move this book while stuck() releases the GIL
         try:
-            self.segment.stuck()
+            segment.stuck()
         except FeedDead as error:
             self.revive(error)
         return 0
 
+    cdef int accept(self, int state, int cause, bint allow_stale) except -1:
+        """1 to accept a copy with this state, 0 to read again; raises FeedDead or NotLive."""
+        return allow_stale or (trusted(state) and self.segment.fresh()) or self.judge(state, cause)
+
     cdef int judge(self, int state, int cause) except -1:
-        """What was read is not to be taken as it is. 1: yes it is; 0: read again; or raises what is wrong."""
+        """Slow path of the check of a reading. Returns 1 to accept it, 0 to read again; raises FeedDead or NotLive."""
         if not self.segment.fresh():
             try:
                 self.segment.check()
@@ -102,7 +103,7 @@ cdef class TopReader:
         return 1
 
     def check(self):
-        """Raise FeedDead, saying why, when the feed is gone (or, reconnecting, move to the new one)."""
+        """Raise FeedDead with the reason when the feed has ended; with reconnect=True move to its new segment."""
         if not self.segment.fresh():
             try:
                 self.segment.check()
@@ -110,16 +111,28 @@ cdef class TopReader:
                 self.revive(error)
 
     def revive(self, error):
-        """Move to the feed's new segment, when it was attached with reconnect=True and there is one; else raise."""
+        """Move to the feed's new segment, with reconnect=True and if there is one; else raise `error`."""
         if self.feed is None or not self.feed.revive(self):
             raise error
 
     # ---- top of book ----
 
     def top(self, bint allow_stale=False, price=None):
-        """(bid, bid_qty, ask, ask_qty) of one moment.
+        """(bid, bid_qty, ask, ask_qty) as of one message.
 
-        Floats; price="int" gives integers in units of 10**-precision (see `precision`), None for a missing price.
+        Parameters
+        ----------
+        allow_stale : bool
+            Return the last values of a book that is not trusted, or whose feed has ended.
+        price : {"float", "int"}
+            "int": integers in units of 10**-precision (see `precision`), None for a missing price.
+
+        Raises
+        ------
+        NotLive
+            The book is not LIVE or EMPTY; the exception has `state` and `cause`.
+        FeedDead
+            The feed's process has ended or stopped.
         """
         cdef kfix_top t
         cdef double bid, bid_qty, ask, ask_qty
@@ -131,7 +144,7 @@ cdef class TopReader:
         return bid, bid_qty, ask, ask_qty
 
     def read(self, Quote into=None, bint allow_stale=False):
-        """One reading into a held Quote (a new one without `into`), which is returned: the cheapest way to poll."""
+        """Read into a Quote (a new one without `into`) and return it: the cheapest way to poll. Raises as `top`."""
         cdef kfix_top t
         self.quote(&t, allow_stale)
         if into is None:
@@ -141,117 +154,122 @@ cdef class TopReader:
         return into
 
     def changed(self):
-        """Anything new since this object was last read; True also when the feed is gone, so that reading says so."""
+        """Whether anything was published since this object was last read; True also when the feed has ended."""
         return kfix_load_acquire(&self.best_of.version) != self.seen or not self.segment.fresh()
 
     def wait(self, timeout=None):
-        """Sleep until `changed()`, at most `timeout` seconds; False when nothing came. FeedDead as soon as it is."""
+        """Sleep until `changed()`, at most `timeout` seconds; False when nothing was published. Raises FeedDead."""
         cdef uint64_t version
         cdef int64_t slice_ns, end = 0
+        cdef Segment segment
+        cdef const void* word
         if timeout is not None:
             end = time.monotonic_ns() + int(timeout * 1e9)
         while True:
-            version = kfix_load_acquire(&self.best_of.version)
+            segment, word = self.segment, &self.best_of.version
+            version = kfix_load_acquire(word)
             if version != self.seen:
                 return True
             self.check()
-            slice_ns = self.segment.interval if timeout is None else end - time.monotonic_ns()
+            if segment is not self.segment:         # moved to a new one
+                continue
+            slice_ns = segment.interval if timeout is None else end - time.monotonic_ns()
             if slice_ns <= 0:
                 return False
-            self.segment.announce(1)
-            slice_ns = min(slice_ns, self.segment.interval)
-            if not kfix_load32(&self.segment.header.wakes) & KFIX_WAKE_BOOK:
+            segment.announce(KFIX_WAIT_BOOK)
+            slice_ns = min(slice_ns, segment.interval)
+            if not kfix_load32(&segment.header.wakes) & KFIX_WAKE_BOOK:
                 slice_ns = min(slice_ns, <int64_t> UNANNOUNCED_NS)
             with nogil:
-                kfix_futex_wait(&self.best_of.version, <uint32_t> version, slice_ns)
+                kfix_futex_wait(word, <uint32_t> version, slice_ns)
             PyErr_CheckSignals()
 
     @property
     def bid(self):
         cdef kfix_top t
         self.quote(&t, False)
-        return t.bid / TEN[t.price_precision] if t.has & KFIX_HAS_BID else NAN
+        return t.bid / ten_to(t.price_precision) if t.has & KFIX_HAS_BID else NAN
 
     @property
     def bid_qty(self):
         cdef kfix_top t
         self.quote(&t, False)
-        return t.bid_qty / TEN[t.qty_precision] if t.has & KFIX_HAS_BID else 0.0
+        return t.bid_qty / ten_to(t.qty_precision) if t.has & KFIX_HAS_BID else 0.0
 
     @property
     def ask(self):
         cdef kfix_top t
         self.quote(&t, False)
-        return t.ask / TEN[t.price_precision] if t.has & KFIX_HAS_ASK else NAN
+        return t.ask / ten_to(t.price_precision) if t.has & KFIX_HAS_ASK else NAN
 
     @property
     def ask_qty(self):
         cdef kfix_top t
         self.quote(&t, False)
-        return t.ask_qty / TEN[t.qty_precision] if t.has & KFIX_HAS_ASK else 0.0
+        return t.ask_qty / ten_to(t.qty_precision) if t.has & KFIX_HAS_ASK else 0.0
 
     cdef int peek(self, kfix_top* t, size_t n) except -1:
-        """A whole reading without judging it and without counting as one."""
+        """A consistent copy without a check of its state; `changed()` does not take notice of it."""
         cdef uint64_t seen = self.seen
         self.quote(t, True, n)
         self.seen = seen
 
     cdef bint gone(self, kfix_top* t):
-        """The feed has ended and there is no new one to move to; else `t` is its first line."""
+        """Whether the feed has ended and there is no new one to move to; if not, `t` gets the first line."""
         try:
             self.check()
-            self.peek(t, LINE)
+            self.peek(t, KFIX_LINE)
         except FeedDead:
             return True
         return False
 
     @property
     def instance(self):
-        """Random number of the feed's segment: another one after it was started again."""
-        return self.segment.header.instance
+        """Random number of the feed's segment; it changes when the feed is started again."""
+        return self.segment.opened.instance
 
     @property
     def state(self):
-        """State of the book; DOWN when the feed's process is gone."""
+        """State of the book; DOWN when the feed's process has ended."""
         cdef kfix_top t
         return State.DOWN if self.gone(&t) else state_of(t.state)
 
     @property
     def cause(self):
-        """Why the book is not LIVE; RESTART when the feed's process is gone."""
+        """Why the book is not LIVE; RESTART when the feed's process has ended."""
         cdef kfix_top t
         return Cause.RESTART if self.gone(&t) else cause_of(t.cause)
 
     @property
     def recv_ns(self):
-        """Receive time of the last message applied, ns since the epoch; 0: none yet."""
+        """Receive time of the last message applied, ns since the epoch; 0 before the first."""
         cdef kfix_top t
-        self.peek(&t, LINE)
+        self.peek(&t, KFIX_LINE)
         return t.recv_ns
 
     @property
     def age_ns(self):
         """Nanoseconds since the last message applied was received (a quiet market ages, and stays LIVE)."""
         cdef kfix_top t
-        self.peek(&t, LINE)
+        self.peek(&t, KFIX_LINE)
         return kfix_now() - t.recv_ns if t.recv_ns else NEVER_NS
 
     @property
     def seq(self):
         """MsgSeqNum (34) of the last message applied."""
         cdef kfix_top t
-        self.peek(&t, LINE)
+        self.peek(&t, KFIX_LINE)
         return t.seq
 
     @property
     def precision(self):
         """(price, quantity) decimals: 2349 and 5010 of the instrument list."""
         cdef kfix_top t
-        self.peek(&t, LINE)
+        self.peek(&t, KFIX_LINE)
         return t.price_precision, t.qty_precision
 
     def info(self):
-        """Dict of all that the top block says beside the prices: counts, times, the last gap and its cause."""
+        """Dict of the other fields of the top block: counts, times, the last gap and its cause."""
         cdef kfix_top t
         self.peek(&t, sizeof(t))
         return {

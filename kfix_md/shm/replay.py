@@ -1,4 +1,4 @@
-"""How a recorded day comes back as a feed: a process plays it into shared memory, so that scripts run unchanged."""
+"""Replays a recorded day as a feed: a process plays it into shared memory, so that scripts run unchanged."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ NAME = "replay"
 
 
 class ReplayFeed(Feed):
-    """A recorded day as a feed, played by a process of its own which ends with this object.
+    """A recorded day as a feed, played by a process that ends with this object.
 
-    Receive times are those of the replay, as if the messages came now, so ages are as live; exchange times are the
-    recorded ones, and `recorded_ns` is where the replay is. At the end of the day books raise FeedDead.
+    Receive times are those of the replay, so that ages are as with a live feed; exchange times are the recorded ones;
+    `recorded_ns` is the position of the replay. At the end of the day books raise FeedDead.
     """
 
     def __init__(self, captures: Path, day: date | str | None, speed: float | None) -> None:
         if speed is not None and not speed > 0:
             raise UsageError(f"speed {speed!r}: a factor above 0, or None for as fast as possible")
         self._folder = tempfile.mkdtemp(prefix="kfix-replay.", dir=default_directory())
-        words = [str(captures), self._folder, str(day or ""), str(speed or 0)]
+        arguments = [str(captures), self._folder, str(day or ""), str(speed or 0)]
         paths = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
         self._player = subprocess.Popen(
-            [sys.executable, "-m", "recorder.player", *words],
+            [sys.executable, "-m", "recorder.player", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
         self._end = weakref.finalize(self, _end, self._player, self._folder)
         assert self._player.stdout is not None and self._player.stdin is not None
-        told = json.loads(self._player.stdout.readline() or '{"error": "the replaying process died"}')
-        if "error" in told:
+        reply = json.loads(self._player.stdout.readline() or '{"error": "the replaying process died"}')
+        if "error" in reply:
             self._end()
-            raise (UsageError if told.get("usage") else CaptureError)(told["error"])
-        self.date = date.fromisoformat(told["date"])
+            raise (UsageError if reply.get("usage") else CaptureError)(reply["error"])
+        self.date = date.fromisoformat(reply["date"])
         super().__init__(segment_path(self._folder, NAME))
         self._player.stdin.write(b"go\n")
         self._player.stdin.flush()
@@ -59,12 +59,12 @@ class ReplayFeed(Feed):
         self._end()
 
 
-def _end(player: subprocess.Popen, folder: str) -> None:
+def _end(player: subprocess.Popen[bytes], folder: str) -> None:
     for pipe in (player.stdin, player.stdout):
         if pipe is not None:
             pipe.close()
     try:
-        player.wait(2)  # it ends by itself when its stdin is closed
+        player.wait(2)  # it ends when its stdin is closed
     except subprocess.TimeoutExpired:
         player.kill()
         player.wait()

@@ -1,12 +1,23 @@
-# Read-only view of a segment.
+# Read-only view of a segment, and the constants of waiting for its writer.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from kfix_md.shm.writer cimport kfix_header, kfix_symbol, kfix_top
+from kfix_md.shm.layout cimport kfix_header, kfix_symbol, kfix_top
+
+cdef enum:
+    SPIN_TRIES = 4000               # failed copies before the first sleep: a write takes well under 10 us
+    SLEEP_TRIES = 200               # sleeps before giving up
+    SLEEP_US = 100
+    UNANNOUNCED_NS = 2_000_000      # longest sleep until the writer's heartbeat has found this reader's lock
 
 
 cdef double[19] TEN
 cdef tuple STATES
 cdef tuple CAUSES
+
+cdef inline double ten_to(int precision) noexcept nogil:
+    """10**precision; 1 for a precision out of range, in a damaged segment."""
+    return TEN[precision] if 0 <= precision <= 18 else 1.0
+
 
 cdef object state_of(int code)
 cdef object cause_of(int code)
@@ -16,13 +27,16 @@ cdef void put_floats(kfix_top* t, double* bid, double* bid_qty, double* ask, dou
 cdef class Segment:
     cdef char* base
     cdef kfix_header* header
+    cdef kfix_header opened         # checked copy of the header; the file may change
     cdef uint64_t size
     cdef int64_t interval
     cdef int fd
-    cdef int announced              # bits: bytes of the file this reader holds a waiter's lock on
+    cdef bint has_fd                # False after a rejected argument, when fd is 0
+    cdef int announced              # bits: KFIX_WAIT_* locks taken by this reader
     cdef readonly str path
 
     cdef bint fresh(self) noexcept nogil
     cdef kfix_symbol* row(self, uint32_t i) except NULL
     cdef int read(self, const void* block, void* to, size_t n) except -1
     cdef int stuck(self) except -1
+    cdef announce(self, int byte)

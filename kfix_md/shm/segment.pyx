@@ -1,5 +1,5 @@
 # cython: freethreading_compatible=True
-"""What makes a segment usable to a reader: its checks before mapping, and whether its writer still lives."""
+"""Maps a segment read-only, checks it, and finds out whether its writer lives."""
 
 import fcntl
 import os
@@ -16,19 +16,19 @@ from libc.math cimport NAN
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, mmap, munmap
-from posix.unistd cimport usleep
+from posix.unistd cimport close, usleep
 
 from kfix_md._state cimport trusted
-from kfix_md.shm.writer cimport (
-    KFIX_CLOSED, KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LAYOUT, KFIX_MAGIC, KFIX_OPEN, KFIX_WAKE_FEED,
-    kfix_counter, kfix_futex_wait, kfix_futex_wait_any, kfix_get, kfix_load, kfix_load32, kfix_now, kfix_now_coarse,
-    kfix_pause, kfix_read_begin, kfix_read_end, kfix_session, kfix_waiter_announce,
+from kfix_md.shm.layout cimport (
+    KFIX_CLOSED, KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LAYOUT, KFIX_MAGIC, KFIX_MAX_WORDS, KFIX_OPEN, KFIX_WAIT_FEED,
+    KFIX_MAX_ROWS, KFIX_WAKE_FEED, kfix_best, kfix_counter, kfix_depth, kfix_futex_wait, kfix_futex_wait_any,
+    kfix_get, kfix_level, kfix_load,
+    kfix_load32, kfix_now, kfix_now_coarse, kfix_order, kfix_pause, kfix_read_begin, kfix_read_end, kfix_session,
+    kfix_trade, kfix_trades, kfix_waiter_announce,
 )
 
-cdef enum:
-    SPIN = 4000                     # tries before the first sleep: a writer is inside for well under 10 us
-    NAPS = 200                      # sleeps of 100 us before giving up
-    UNANNOUNCED_NS = 2_000_000      # sleep until the writer's heartbeat has seen that somebody waits
+cdef extern from "string.h" nogil:
+    size_t strnlen(const char* text, size_t most)
 
 cdef int _i
 TEN[0] = 1.0
@@ -37,7 +37,8 @@ for _i in range(1, 19):
 
 STATES = tuple(State)
 CAUSES = tuple(Cause)
-NEVER_NS = (1 << 63) - 1            # age of a book that never got a message
+#: age of a book that has not had a message
+NEVER_NS = (1 << 63) - 1
 
 cdef object state_of(int code):
     return STATES[code] if 0 <= code < len(STATES) else State.STALE
@@ -48,19 +49,18 @@ cdef object cause_of(int code):
 
 
 cdef class Segment:
-    """A segment mapped read-only. FeedError when the file is none, foreign, damaged or not readable."""
+    """A segment mapped read-only. FeedError when the file is no segment, damaged, not readable or of another layout."""
 
-    def __cinit__(self, str path):
-        self.fd = -1
-        self.path = path
-
-    def __init__(self, str path):
+    def __cinit__(self, str path not None):
         cdef kfix_header h
         cdef void* base
+        cdef const char* bad
+        self.path = path
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self.has_fd = True
             if not stat.S_ISREG(os.fstat(self.fd).st_mode):
-                raise FeedError(f"{path} is no file: not a kfix-md feed")
+                raise FeedError(f"{path} is no regular file: not a kfix-md feed")
             data = os.pread(self.fd, sizeof(h), 0)
             size = os.fstat(self.fd).st_size
         except PermissionError as error:
@@ -81,34 +81,37 @@ cdef class Segment:
         if len(data) < <Py_ssize_t> sizeof(h) or h.file_bytes != size:
             raise FeedError(f"{path} is truncated: {size:,} bytes of "
                             f"{h.file_bytes if len(data) >= 24 else 0:,}; restart the feed")
-        if not _tables_fit(&h):
-            raise FeedError(f"{path} is damaged: its tables lie outside the file; restart the feed")
+        bad = _bad_header(&h, size)
+        if bad != NULL:
+            raise FeedError(f"{path} is damaged: {bad.decode()} in its header; restart the feed")
         base = mmap(NULL, size, PROT_READ, MAP_SHARED, self.fd, 0)
         if base == MAP_FAILED:
             raise FeedError(f"cannot map {path} ({size:,} bytes of address space)")
         self.base, self.header, self.size = <char*> base, <kfix_header*> base, size
+        self.opened = h
         self.interval = h.heartbeat_interval_ns
 
     def __dealloc__(self):
         if self.base != NULL:
             munmap(self.base, self.size)
-        if self.fd >= 0:
-            os.close(self.fd)
+        if self.has_fd:
+            close(self.fd)
 
     cdef bint fresh(self) noexcept nogil:
-        """The writer is known to live without asking further."""
-        cdef int64_t age = kfix_now_coarse() - <int64_t> kfix_load(&self.header.heartbeat_ns)
+        """The heartbeat is recent and the segment is open."""
+        cdef int64_t age = <int64_t> (<uint64_t> kfix_now_coarse() - kfix_load(&self.header.heartbeat_ns))
         return age <= self.interval and kfix_load32(&self.header.closed) == KFIX_OPEN
 
     cdef kfix_symbol* row(self, uint32_t i) except NULL:
-        """Directory entry `i`, its blocks checked to lie inside the file."""
-        cdef kfix_symbol* e = <kfix_symbol*> (self.base + self.header.symbols_offset + i * self.header.symbol_bytes)
-        cdef uint64_t end = e.region_offset + e.region_bytes
-        cdef uint64_t need = 768 + 128 + e.trades_capacity * <uint64_t> 64 + e.depth_capacity * <uint64_t> 48
-        if (end > self.size or end < e.region_offset or e.top_offset < e.region_offset
-                or need + e.orders_capacity * <uint64_t> 64 > e.region_bytes + 192
-                or max(e.top_offset, e.best_offset, e.trades_offset, e.depth_offset, e.orders_offset) >= end):
-            raise FeedError(f"{self.path} is damaged: entry {i} of its directory lies outside the file")
+        """Directory entry `i`; FeedError unless its blocks lie inside its region, and that inside the file."""
+        cdef kfix_symbol* e
+        cdef const char* bad
+        if i >= kfix_load32(&self.header.n_symbols) or i >= self.opened.symbols_capacity:
+            raise IndexError(f"{self.path} has no entry {i} in its directory")
+        e = <kfix_symbol*> (self.base + self.opened.symbols_offset + i * <uint64_t> self.opened.symbol_bytes)
+        bad = _bad_entry(e, self.size)
+        if bad != NULL:
+            raise FeedError(f"{self.path} is damaged: {bad.decode()} of entry {i} of its directory; restart the feed")
         return e
 
     cdef int read(self, const void* block, void* to, size_t n) except -1:
@@ -124,21 +127,22 @@ cdef class Segment:
                     return tries
             tries += 1
             kfix_pause()
-            if tries > SPIN:
-                usleep(100)
-                if tries > SPIN + NAPS:
+            if tries > SPIN_TRIES:
+                usleep(SLEEP_US)
+                if tries > SPIN_TRIES + SLEEP_TRIES:
                     self.stuck()
 
     cdef int stuck(self) except -1:
-        """A block stays locked: the writer died or stopped inside, or writes without a pause."""
+        """Raise: the writer died or stopped inside a write, or publishes without a pause."""
         self.check(suspect=True)
-        raise FeedError(f"{self.path}: a block has been changing for {NAPS // 10} ms without a whole reading")
+        raise FeedError(f"{self.path}: a block has been changing for {SLEEP_TRIES * SLEEP_US // 1000} ms "
+                        "without a consistent copy")
 
     def check(self, bint suspect=False):
-        """Raise FeedDead, saying why, unless the writer lives; `suspect`: ask further even if its heart just beat."""
+        """Raise FeedDead with the reason unless the writer lives; `suspect`: despite a recent heartbeat."""
         cdef uint32_t closed = kfix_load32(&self.header.closed)
-        cdef int64_t age = kfix_now() - <int64_t> kfix_load(&self.header.heartbeat_ns)
-        name, pid = self.name, self.header.pid
+        cdef int64_t age = <int64_t> (<uint64_t> kfix_now() - kfix_load(&self.header.heartbeat_ns))
+        name, pid = self.name, self.opened.pid
         if closed == KFIX_CLOSED:
             raise FeedDead(f"feed {name!r} has ended: process {pid} closed it")
         if closed != KFIX_OPEN:
@@ -149,11 +153,11 @@ cdef class Segment:
             raise FeedDead(f"feed {name!r} is dead: process {pid} ended without closing it, "
                            f"last heartbeat {age / 1e9:.1f} s ago")
         if age > 3 * self.interval:
-            raise FeedDead(f"feed {name!r} has stopped: process {pid} is there, "
+            raise FeedDead(f"feed {name!r} has stopped: process {pid} exists, "
                            f"but its last heartbeat was {age / 1e9:.1f} s ago")
 
     def abandoned(self):
-        """No process holds the writer's lock any more."""
+        """No process holds the writer's lock."""
         try:
             fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -162,14 +166,14 @@ cdef class Segment:
         return True
 
     def replaced(self):
-        """The path names another file now, or none."""
+        """The path names another file, or none."""
         try:
             return os.stat(self.path).st_ino != os.fstat(self.fd).st_ino
         except OSError:
             return True
 
-    def announce(self, int byte):
-        """Let the writer's heartbeat see that this reader sleeps (see _shm_os.h)."""
+    cdef announce(self, int byte):
+        """Take the record lock (KFIX_WAIT_FEED, KFIX_WAIT_BOOK) by which the heartbeat finds sleeping readers."""
         if not self.announced & (1 << byte):
             kfix_waiter_announce(self.fd, byte)
             self.announced |= 1 << byte
@@ -177,7 +181,7 @@ cdef class Segment:
     def wait_change(self, uint32_t seen, int64_t ns):
         """Sleep until header.change differs from `seen`, at most `ns`; returns header.change."""
         cdef uint32_t* word = &self.header.change
-        self.announce(0)
+        self.announce(KFIX_WAIT_FEED)
         if not kfix_load32(&self.header.wakes) & KFIX_WAKE_FEED:
             ns = min(ns, <int64_t> UNANNOUNCED_NS)
         if kfix_load32(word) == seen:
@@ -192,19 +196,19 @@ cdef class Segment:
 
     @property
     def name(self):
-        return self.header.name.decode(errors="replace")
+        return self.opened.name.decode(errors="replace")
 
     @property
     def n_symbols(self):
-        return min(kfix_load32(&self.header.n_symbols), self.header.symbols_capacity)
+        return min(kfix_load32(&self.header.n_symbols), self.opened.symbols_capacity)
 
     def info(self):
-        """What the header says: dict of name, software, pid, start_ns, heartbeat_ns, layout, file_bytes, closed."""
+        """Fields of the header: dict of name, software, pid, start_ns, heartbeat_ns, layout, file_bytes, closed."""
         return {
-            "name": self.name, "path": self.path, "software": self.header.software.decode(errors="replace"),
-            "pid": self.header.pid, "start_ns": self.header.start_ns, "heartbeat_ns": self.header.heartbeat_ns,
-            "heartbeat_interval_ns": self.interval, "layout": self.header.layout, "file_bytes": self.size,
-            "instance": self.header.instance, "closed": kfix_load32(&self.header.closed),
+            "name": self.name, "path": self.path, "software": self.opened.software.decode(errors="replace"),
+            "pid": self.opened.pid, "start_ns": self.opened.start_ns, "heartbeat_ns": self.header.heartbeat_ns,
+            "heartbeat_interval_ns": self.interval, "layout": self.opened.layout, "file_bytes": self.size,
+            "instance": self.opened.instance, "closed": kfix_load32(&self.header.closed),
         }
 
     def symbols(self):
@@ -213,16 +217,16 @@ cdef class Segment:
         cdef kfix_symbol* e
         for i in range(self.n_symbols):
             e = self.row(i)
-            out.append((e.symbol.decode(errors="replace"), e.level))
+            out.append((_field(e.symbol, sizeof(e.symbol)), e.level))
         return out
 
     def counters(self):
         """Dict of the feed's named counts."""
-        cdef kfix_counter* row = <kfix_counter*> (self.base + self.header.counters_offset)
+        cdef kfix_counter* row = <kfix_counter*> (self.base + self.opened.counters_offset)
         out = {}
-        for i in range(self.header.counters_capacity):
+        for i in range(self.opened.counters_capacity):
             if row[i].name[0] != 0:
-                out[row[i].name.decode(errors="replace")] = kfix_load(&row[i].value)
+                out[_field(row[i].name, sizeof(row[i].name))] = kfix_load(&row[i].value)
         return out
 
     def sessions(self):
@@ -230,13 +234,15 @@ cdef class Segment:
         cdef kfix_session s
         cdef uint32_t i
         out = []
-        for i in range(self.header.sessions_capacity):
-            self.read(self.base + self.header.sessions_offset + i * self.header.session_bytes, &s, sizeof(s))
+        for i in range(self.opened.sessions_capacity):
+            self.read(self.base + self.opened.sessions_offset + i * <uint64_t> self.opened.session_bytes, &s, sizeof(s))
             if s.service[0] == 0:
                 continue
             out.append({
-                "number": i, "service": _str(s.service), "state": _str(s.state), "host": _str(s.host), "port": s.port,
-                "level": f"L{s.level}", "sender": _str(s.sender), "target": _str(s.target), "since_ns": s.since_ns,
+                "number": i, "service": _field(s.service, sizeof(s.service)),
+                "state": _field(s.state, sizeof(s.state)), "host": _field(s.host, sizeof(s.host)), "port": s.port,
+                "level": f"L{s.level}", "sender": _field(s.sender, sizeof(s.sender)),
+                "target": _field(s.target, sizeof(s.target)), "since_ns": s.since_ns,
                 "last_recv_ns": s.last_recv_ns, "rollover_ns": s.rollover_ns, "messages": s.messages,
                 "bytes": s.bytes, "gaps": s.gaps, "reconnects": s.reconnects,
             })
@@ -280,14 +286,18 @@ cdef class Segment:
 
 
 def wait_any(list segments, list seen, int64_t ns):
-    """Sleep until the header.change of one of at most 16 segments differs from what was `seen` of it, at most `ns`."""
-    cdef const void* words[16]
-    cdef uint32_t values[16]
-    cdef int i, error, n = min(len(segments), 16)
+    """Sleep until the header.change of one of at most 16 segments differs from its value in `seen`, at most `ns`."""
+    cdef const void* words[KFIX_MAX_WORDS]
+    cdef uint32_t values[KFIX_MAX_WORDS]
+    cdef int i, error, n = min(len(segments), KFIX_MAX_WORDS)
     cdef Segment segment
+    if len(seen) != len(segments):
+        raise ValueError(f"{len(segments)} segments and {len(seen)} values")
     for i in range(n):
         segment = segments[i]
-        segment.announce(0)
+        if segment is None:
+            raise TypeError("wait_any needs segments")
+        segment.announce(KFIX_WAIT_FEED)
         if not kfix_load32(&segment.header.wakes) & KFIX_WAKE_FEED:
             ns = min(ns, <int64_t> UNANNOUNCED_NS)
         words[i], values[i] = &segment.header.change, seen[i]
@@ -298,8 +308,9 @@ def wait_any(list segments, list seen, int64_t ns):
     PyErr_CheckSignals()
 
 
-cdef str _str(const char* text):
-    return text.decode(errors="replace")
+cdef str _field(const char* text, size_t size):
+    """Text of a field of `size` bytes that need not end with a zero byte."""
+    return text[:strnlen(text, size)].decode(errors="replace")
 
 
 def _mode(path):
@@ -309,21 +320,72 @@ def _mode(path):
         return "unknown"
 
 
-cdef bint _tables_fit(kfix_header* h):
-    return (h.symbol_bytes >= sizeof(kfix_symbol) and h.session_bytes >= sizeof(kfix_session)
-            and h.counter_bytes == sizeof(kfix_counter) and h.n_symbols <= h.symbols_capacity
-            and h.symbols_capacity <= 1 << 24 and h.sessions_capacity <= 4096 and h.counters_capacity <= 4096
-            and h.symbols_offset <= h.file_bytes and h.sessions_offset <= h.file_bytes
-            and h.counters_offset + h.counters_capacity * h.counter_bytes <= h.file_bytes
-            and h.sessions_offset + h.sessions_capacity * h.session_bytes <= h.file_bytes
-            and h.symbols_offset + h.symbols_capacity * <uint64_t> h.symbol_bytes <= h.file_bytes
-            and h.heartbeat_interval_ns > 0 and h.name[63] == 0 and h.software[31] == 0)
+cdef bint _fits(uint64_t at, uint64_t rows, uint64_t row_bytes, uint64_t begin, uint64_t end) noexcept nogil:
+    """Whether `rows` rows at `at` are aligned and inside [begin, end)."""
+    return at % 8 == 0 and begin <= at <= end and rows <= (end - at) // row_bytes
+
+
+cdef const char* _bad_header(kfix_header* h, uint64_t size) noexcept nogil:
+    """Name of a field of the header that cannot be used, NULL when there is none."""
+    if h.header_bytes < sizeof(kfix_header):
+        return "header_bytes"
+    if h.counter_bytes != sizeof(kfix_counter):
+        return "counter_bytes"
+    if h.session_bytes < sizeof(kfix_session) or h.session_bytes % 8:
+        return "session_bytes"
+    if h.symbol_bytes < sizeof(kfix_symbol) or h.symbol_bytes % 8:
+        return "symbol_bytes"
+    if not _fits(h.counters_offset, h.counters_capacity, h.counter_bytes, h.header_bytes, size):
+        return "counters_offset"
+    if not _fits(h.sessions_offset, h.sessions_capacity, h.session_bytes, h.header_bytes, size):
+        return "sessions_offset"
+    if not _fits(h.symbols_offset, h.symbols_capacity, h.symbol_bytes, h.header_bytes, size):
+        return "symbols_offset"
+    if h.n_symbols > h.symbols_capacity:
+        return "n_symbols"
+    if not 0 < h.heartbeat_interval_ns <= <int64_t> 1_000_000_000_000_000:
+        return "heartbeat_interval_ns"
+    if h.name[sizeof(h.name) - 1] != 0:
+        return "name"
+    if h.software[sizeof(h.software) - 1] != 0:
+        return "software"
+    return NULL
+
+
+cdef const char* _bad_entry(kfix_symbol* e, uint64_t size) noexcept nogil:
+    """Name of a field of a directory entry that cannot be used, NULL when there is none."""
+    cdef uint64_t begin = e.region_offset, end = begin + e.region_bytes
+    if begin > size or e.region_bytes > size - begin:
+        return "region_offset"
+    if not _fits(e.top_offset, 1, sizeof(kfix_top), begin, end):
+        return "top_offset"
+    if not _fits(e.best_offset, 1, sizeof(kfix_best), begin, end):
+        return "best_offset"
+    if (not _fits(e.trades_offset, 1, sizeof(kfix_trades), begin, end)
+            or not _fits(e.trades_offset + sizeof(kfix_trades), e.trades_capacity, sizeof(kfix_trade), begin, end)):
+        return "trades_offset"
+    if not 0 < e.trades_capacity <= KFIX_MAX_ROWS:
+        return "trades_capacity"
+    if e.depth_capacity > KFIX_MAX_ROWS:
+        return "depth_capacity"
+    if e.orders_capacity > KFIX_MAX_ROWS:
+        return "orders_capacity"
+    if (not _fits(e.depth_offset, 1, sizeof(kfix_depth), begin, end)
+            or not _fits(e.depth_offset + sizeof(kfix_depth), 2 * <uint64_t> e.depth_capacity, sizeof(kfix_level),
+                         begin, end)):
+        return "depth_offset"
+    if e.orders_offset != 0 and not _fits(e.orders_offset, e.orders_capacity, sizeof(kfix_order), begin, end):
+        return "orders_offset"
+    if e.symbol[sizeof(e.symbol) - 1] != 0:
+        return "symbol"
+    if e.level != 2 and e.level != 3:
+        return "level"
+    return NULL
 
 
 cdef void put_floats(kfix_top* t, double* bid, double* bid_qty, double* ask, double* ask_qty) noexcept nogil:
     """Nearest doubles of the decimal values; a missing side has price NaN and quantity 0."""
-    cdef double p = TEN[t.price_precision if 0 <= t.price_precision <= 18 else 0]
-    cdef double q = TEN[t.qty_precision if 0 <= t.qty_precision <= 18 else 0]
+    cdef double p = ten_to(t.price_precision), q = ten_to(t.qty_precision)
     bid[0] = t.bid / p if t.has & KFIX_HAS_BID else NAN
     bid_qty[0] = t.bid_qty / q if t.has & KFIX_HAS_BID else 0.0
     ask[0] = t.ask / p if t.has & KFIX_HAS_ASK else NAN

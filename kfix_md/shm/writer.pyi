@@ -2,7 +2,6 @@ import os
 
 from kfix_md._entry import Cause, State
 
-PREFIX: str
 LAYOUT: int
 MAGIC: int
 
@@ -52,5 +51,3 @@ class SegmentWriter:
     def close(self) -> None: ...
     def __enter__(self) -> SegmentWriter: ...
     def __exit__(self, *exc: object) -> None: ...
-
-def process_start(pid: int) -> int: ...

@@ -1,5 +1,5 @@
 # cython: freethreading_compatible=True
-"""How books lie in shared memory, and the one writer of a segment: touched ranges only, never a truncated file."""
+"""Writes books into a shared memory segment: creates the file, adds symbols, publishes what changed."""
 
 import contextlib
 import fcntl
@@ -12,16 +12,30 @@ import time
 from kfix_md import __version__
 from kfix_md._entry import Cause, State
 from kfix_md.errors import FeedError, UsageError
+from kfix_md.shm.locks import process_start, start_lock, try_lock
 from kfix_md.shm.names import PREFIX
 
+from libc.stdint cimport uint16_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strncpy
 from libc.errno cimport errno, ENOSPC
 from posix.fcntl cimport posix_fallocate
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.unistd cimport close
 
-from kfix_md._entry cimport FAR_BITS, BookSide, MDEntry, Order, OrderSlab, TopOfBook
+from kfix_md._entry cimport BookSide, MDEntry, Order, OrderSlab, TopOfBook
 from kfix_md._state cimport trusted
+from kfix_md.shm.layout cimport (
+    KFIX_CLOSED, KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LAYOUT, KFIX_LEVELS_CUT, KFIX_LINE, KFIX_MAGIC, KFIX_MAX_ROWS,
+    KFIX_ORDERS_CUT, KFIX_REPLACED, KFIX_WAIT_BOOK, KFIX_WAIT_FEED, KFIX_WAKE_BOOK, KFIX_WAKE_FEED, kfix_best,
+    kfix_counter, kfix_depth, kfix_futex_wake, kfix_header, kfix_level, kfix_order, kfix_populate,
+    kfix_put, kfix_session, kfix_store, kfix_store32, kfix_store_release, kfix_symbol, kfix_top, kfix_trade,
+    kfix_trades, kfix_waiter_present, kfix_write_begin, kfix_write_end,
+)
+from kfix_md.shm.slot cimport (
+    SymbolBlocks, change_state, clean, fill_side, grow_orders, put_best, put_best_head, put_depth_head, put_orders,
+    put_side, put_top, touched,
+)
 
 LAYOUT = KFIX_LAYOUT
 MAGIC = KFIX_MAGIC
@@ -31,165 +45,50 @@ cdef enum:
     SESSIONS = 64
     COUNTERS = 64
     COUNTERS_AT = 1024
-    ORDERS_FIRST = 256              # order rows with pages behind them from the start
-    AHEAD = 1048576                 # bytes for the first symbols that have pages before there are symbols
-    WAIT_FEED_BYTE = 0              # see _shm_os.h: locked by readers that sleep
-    WAIT_BOOK_BYTE = 1
+    ORDERS_FIRST = 256              # order rows whose pages are allocated with the symbol
+    AHEAD = 1048576                 # bytes of blocks whose pages are allocated when the file is created
 
 assert sizeof(kfix_order) == sizeof(Order)
-
-
-# ---- the hot calls: no Python, no system call as long as nobody sleeps and no order block grows ----
-
-cdef inline kfix_side arrays(BookSide* side) noexcept nogil:
-    cdef kfix_side levels
-    levels.price, levels.qty, levels.orders, levels.head = side.price, side.qty, side.orders, side.head
-    return levels
-
-
-cdef inline void put_best(kfix_level* to, BookSide* side, int32_t was) noexcept nogil:
-    """The ten best of one side, best first; `was` is the number of levels at the last publication."""
-    cdef int32_t n = side.n, lo = side.dirty_lo, hi = side.dirty_hi
-    cdef kfix_side levels = arrays(side)
-    if n != was or side.dirty_far:
-        lo, hi = 0, n
-    lo = max(lo, n - 10, 0)
-    hi = min(hi, n)
-    if lo < hi:
-        kfix_put_levels_back(&to[n - hi], &levels, lo, hi)
-
-
-cdef void put_far(kfix_level* to, uint64_t far, kfix_side* levels, int32_t lo, int32_t hi, int32_t n) noexcept nogil:
-    """Levels that were touched one by one, with those around them; not those of [lo, hi), which are there."""
-    cdef int32_t at
-    while far:
-        at = kfix_lowest_bit(far) << FAR_BITS
-        far &= far - 1
-        while at < n:
-            if at < lo or at + (1 << FAR_BITS) > hi:
-                kfix_put_levels(&to[at], levels, at, min(at + (1 << FAR_BITS), n))
-            at += 64 << FAR_BITS
-
-
-cdef inline void put_side(kfix_level* to, BookSide* side, int32_t was, int32_t capacity) noexcept nogil:
-    """All levels of one side, best last; of a side longer than the block its best ones, all of them each time."""
-    cdef int32_t n = side.n, cut = max(n - capacity, 0), lo = side.dirty_lo, hi = min(side.dirty_hi, n)
-    cdef kfix_side levels = arrays(side)
-    if cut > 0 or was > capacity:
-        lo, hi = cut, n
-    lo = max(lo, 0)
-    if lo < hi:
-        kfix_put_levels(&to[lo - cut], &levels, lo, hi)
-    if side.dirty_far and not (cut > 0 or was > capacity):
-        put_far(to, side.dirty_far, &levels, lo, hi, n)
-
-
-cdef inline bint touched(BookSide* side, int32_t was) noexcept nogil:
-    return side.n != was or side.dirty_lo < side.dirty_hi or side.dirty_far != 0
-
-
-cdef inline void clean(BookSide* side) noexcept nogil:
-    side.dirty_lo = 0x7fffffff
-    side.dirty_hi = 0
-    side.dirty_far = 0
-
-
-cdef void put_orders(Slot* s, OrderSlab* slab) noexcept nogil:
-    cdef int32_t i, row
-    cdef int32_t limit = min(slab.used, <int32_t> s.orders_ready)
-    if slab.n_dirty < 0:
-        memcpy(s.orders, slab.rows, limit * sizeof(Order))
-    else:
-        for i in range(slab.n_dirty):
-            row = slab.dirty[i]
-            if 0 <= row < limit:
-                memcpy(&s.orders[row], &slab.rows[row], sizeof(Order))
-    slab.n_dirty = 0
-
-
-cdef void grow_orders(Slot* s, int fd, char* base, int32_t used) noexcept nogil:
-    """Back more order rows with pages (doubling), before they are written: a full tmpfs must not be a SIGBUS."""
-    cdef uint32_t had = s.orders_ready, want = s.orders_ready
-    cdef int64_t at = <char*> &s.orders[had] - base
-    while want < <uint32_t> used and want < s.orders_capacity:
-        want = min(2 * want, s.orders_capacity)
-    if want > had and posix_fallocate(fd, at, (want - had) * sizeof(kfix_order)) == 0:
-        s.orders_ready = want
-        kfix_populate(&s.orders[had], (min(<uint32_t> used, want) - had) * sizeof(kfix_order))
-
-
-cdef inline void turn(Slot* s, uint8_t state, uint8_t cause, int64_t now_ns) noexcept nogil:
-    """Another state: remember when, and what the last loss of trust was."""
-    if trusted(s.now.state) and not trusted(state):
-        s.now.gap_ns = now_ns
-        s.now.gap_state = state
-        s.now.gap_cause = cause
-        s.now.gaps += 1
-    if s.now.state != state:
-        s.now.state_ns = now_ns
-    s.now.state = state
-    s.now.cause = cause
-
-
-cdef inline void put_top(Slot* s) noexcept nogil:
-    kfix_write_begin(&s.top.version)
-    kfix_put(&s.top.bid, &s.now.bid, sizeof(kfix_top) - 8)
-    kfix_write_end(&s.top.version)
-
-
-cdef inline void put_best_head(Slot* s) noexcept nogil:
-    cdef kfix_best head
-    head.n_bids, head.n_asks = min(s.now.n_bids, KFIX_BEST), min(s.now.n_asks, KFIX_BEST)
-    head.state, head.cause = s.now.state, s.now.cause
-    head.price_precision, head.qty_precision = s.now.price_precision, s.now.qty_precision
-    head.seq, head.recv_ns = s.now.seq, s.now.recv_ns
-    memset(<char*> &head.state + 4, 0, 4)
-    kfix_put(&s.best.n_bids, &head.n_bids, 32)
-
-
-cdef inline void put_depth_head(Slot* s, OrderSlab* slab) noexcept nogil:
-    cdef kfix_depth head
-    head.n_bids = min(s.now.n_bids, s.depth_capacity)
-    head.n_asks = min(s.now.n_asks, s.depth_capacity)
-    head.state, head.cause = s.now.state, s.now.cause
-    head.price_precision, head.qty_precision = s.now.price_precision, s.now.qty_precision
-    head.flags = s.depth_flags
-    head.seq, head.recv_ns = s.now.seq, s.now.recv_ns
-    head.orders_used = s.depth.orders_used
-    head.n_orders = s.depth.n_orders
-    if slab != NULL:
-        head.orders_used = min(<uint32_t> slab.used, s.orders_ready)
-        head.n_orders = slab.n_orders
-    head.orders_ready = s.orders_ready
-    memset(<char*> &head.n_orders + 4, 0, 4)
-    kfix_put(&s.depth.n_bids, &head.n_bids, 48)
-
-
-cdef inline void fill_side(int64_t* price, int64_t* qty, uint32_t* orders, uint8_t* has, uint8_t bit, bint keep,
-                           BookSide* side) noexcept nogil:
-    """Best of one side into the top block; a side emptied while not trusted keeps its last values (`keep`)."""
-    cdef int32_t i = side.n - 1
-    if i >= 0:
-        price[0] = side.price[i]
-        qty[0] = side.qty[i]
-        orders[0] = side.orders[i]
-        has[0] |= bit
-    elif not keep:
-        price[0] = 0
-        qty[0] = 0
-        orders[0] = 0
-        has[0] &= ~bit
+assert COUNTERS_AT >= sizeof(kfix_header) and COUNTERS_AT + COUNTERS * sizeof(kfix_counter) <= PAGE
+# a longer name could not be read back from the header
+assert sizeof((<kfix_header*> NULL).name) > 48
 
 
 cdef class SegmentWriter:
-    """The one writer of `DIRECTORY/kfix-md.NAME`.
+    """The writer of `DIRECTORY/kfix-md.NAME`; a segment has one.
 
-    `capacity` symbols, `depth` levels a side for L2 and `l3_depth` for L3, `orders` rows for each L3 symbol and a ring
-    of `trades` for each symbol. The file is sparse: the first MiB of blocks has pages from the start, then `add_symbol`
-    takes the pages of a symbol (72 KiB for L2 of 1000 levels); order rows get theirs as they are used, so a full file
-    system is an error there and never a SIGBUS.
-    `mode` are the permissions (0o640 with `group=gid` lets a group read). `heartbeat` must be called at least twice
-    every `heartbeat_ns`. UsageError: the name is taken by a living feed, or the words are wrong; FeedError: no space.
+    The file is sparse. Pages of the tables and of the first MiB of blocks are allocated at once, those of a symbol in
+    `add_symbol`, those of order rows as they come into use: a full file system is an error there, never a SIGBUS.
+    `heartbeat` must be called at least twice every `heartbeat_ns`.
+
+    Parameters
+    ----------
+    name : str
+        Letters, digits, "_", "-" and ".", at most 48.
+    directory : path
+    mode : int
+        Permissions of the file.
+    group : int, optional
+        Group id of the file; mode 0o640 lets this group read.
+    capacity : int
+        Number of symbols.
+    depth, l3_depth : int
+        Levels a side of an L2 and of an L3 book.
+    orders : int
+        Order rows of an L3 book.
+    trades : int
+        Length of the ring of last trades of a book.
+    heartbeat_ns : int
+        Interval after which readers ask whether the writer lives.
+    now_ns : int, optional
+        Start time, ns since the epoch.
+
+    Raises
+    ------
+    UsageError
+        A living feed has the name, or an argument is out of range.
+    FeedError
+        The file system has no space.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -197,20 +96,22 @@ cdef class SegmentWriter:
 
     def __init__(self, name="default", directory="/dev/shm", mode=0o600, *, group=None, capacity=2000, depth=1000,
                  l3_depth=4096, orders=65536, trades=256, heartbeat_ns=500_000_000, now_ns=None):
+        if self.slots != NULL:
+            raise UsageError(f"{self.path} has been created already")
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,47}", name):
             raise UsageError(f"feed name {name!r}: letters, digits, '_', '-' and '.' only, at most 48")
         if not (0 < capacity <= 1_000_000 and 10 <= depth <= 1_000_000 and 10 <= l3_depth <= 1_000_000
-                and 0 < orders <= 1 << 28 and 0 < trades <= 1 << 24 and heartbeat_ns > 0):
+                and 0 < orders <= KFIX_MAX_ROWS and 0 < trades <= 1 << 24 and heartbeat_ns > 0):
             raise UsageError("capacity, depth (at least 10), orders, trades and heartbeat_ns must be positive")
         self.name, self.capacity = name, capacity
         self.depth, self.l3_depth, self.orders, self.trades = depth, l3_depth, orders, trades
         self.rows, self.counter_rows = {}, {}
-        self.slots = <Slot*> calloc(capacity, sizeof(Slot))
+        self.slots = <SymbolBlocks*> calloc(capacity, sizeof(SymbolBlocks))
         if self.slots == NULL:
             raise MemoryError
         self.path = os.path.join(os.fspath(directory), PREFIX + name)
         start = time.time_ns() if now_ns is None else now_ns
-        with _directory_lock(directory):
+        with start_lock(directory):
             old = _retire(self.path, name)
             try:
                 self._create(directory, mode, group, start, heartbeat_ns)
@@ -219,7 +120,7 @@ cdef class SegmentWriter:
                     os.close(old)
 
     def _create(self, directory, mode, group, start, heartbeat_ns):
-        """Make the file under a name of its own, fill it, then rename it over the old one."""
+        """Create the file under a temporary name, fill it, then rename it over the old one."""
         cdef uint64_t tables = PAGE + SESSIONS * sizeof(kfix_session) + self.capacity * sizeof(kfix_symbol)
         self.used = _pages(tables)
         self.size = self.used + self.capacity * (self._region_bytes(2) + self._region_bytes(3))
@@ -227,7 +128,7 @@ cdef class SegmentWriter:
         try:
             self.fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise UsageError(f"cannot make {fresh}: {error.strerror}") from error
+            raise UsageError(f"cannot create {fresh}: {error.strerror}") from error
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if group is not None:
@@ -240,7 +141,7 @@ cdef class SegmentWriter:
             self._fill_header(start, heartbeat_ns)
             os.rename(fresh, self.path)
         except OSError as error:
-            raise FeedError(f"cannot make the shared memory file {self.path}: {error.strerror}") from error
+            raise FeedError(f"cannot create the shared memory file {self.path}: {error.strerror}") from error
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(fresh)
@@ -255,9 +156,9 @@ cdef class SegmentWriter:
         self.header = <kfix_header*> base
 
     def _make_ready(self):
-        """Pages for the tables and the first symbols, so that those open without system call or fault.
+        """Allocate and map pages for the tables and the first symbols, which are then added without a page fault.
 
-        Where there is no space for it, a symbol asks for its own when it is added.
+        Without space for that, each symbol allocates its own pages when it is added.
         """
         cdef uint64_t ahead = min(<uint64_t> AHEAD, self.size - self.used)
         self.ready = self.used + (ahead if posix_fallocate(self.fd, self.used, ahead) == 0 else 0)
@@ -279,27 +180,43 @@ cdef class SegmentWriter:
         kfix_store_release(&h.magic, KFIX_MAGIC)
 
     def _region_bytes(self, level):
-        """File bytes of one symbol: top, best, trades, depth, and on L3 the order rows."""
+        """Bytes of the file for one symbol: top, best, trades, depth, and on L3 the order rows."""
         cdef uint64_t n = sizeof(kfix_top) + sizeof(kfix_best) + sizeof(kfix_trades) + self.trades * sizeof(kfix_trade)
         n += sizeof(kfix_depth) + 2 * <uint64_t> (self.depth if level == 2 else self.l3_depth) * sizeof(kfix_level)
-        n = (n + 63) // 64 * 64
+        n = _lines(n)
         return _pages(n + (self.orders * sizeof(kfix_order) if level == 3 else 0))
 
     def _reserve(self, at, n):
         error = posix_fallocate(self.fd, at, n)
         if error:
             free_bytes = os.statvfs(self.fd).f_bavail * os.statvfs(self.fd).f_frsize
-            advice = "; give it more space, another directory, or ask for less depth" if error == ENOSPC else ""
+            advice = "; give it more space, another directory, or configure less depth" if error == ENOSPC else ""
             raise FeedError(f"{self.path} needs {n:,} more bytes of {os.path.dirname(self.path)}, which has "
                             f"{free_bytes:,} free: {os.strerror(error)}{advice}")
 
     # ---- symbols ----
 
     def add_symbol(self, symbol, level=2, price_precision=0, qty_precision=0, session=0):
-        """Give (symbol, level) its slot and return it; `level` is 2, 3, "L2" or "L3".
+        """Slot of (symbol, level), added when it is new.
 
-        Known already: the same slot; with other precisions its book is emptied under a new generation.
-        FeedError when the file system has no space for it, UsageError when the directory is full.
+        Other precisions than before empty the book and increment its generation.
+
+        Parameters
+        ----------
+        symbol : str
+            At most 47 bytes in UTF-8.
+        level : {2, 3, "L2", "L3"}
+        price_precision, qty_precision : int
+            Decimals of prices and quantities, 0 to 18.
+        session : int
+            Row of the session table.
+
+        Raises
+        ------
+        FeedError
+            The file system has no space for the symbol.
+        UsageError
+            The directory of symbols is full, or an argument is out of range.
         """
         cdef kfix_symbol entry
         level = {"L2": 2, "L3": 3}.get(level, level)
@@ -320,11 +237,11 @@ cdef class SegmentWriter:
         return slot
 
     def _new_symbol(self, encoded, level):
-        cdef Slot* s = &self.slots[self.n]
+        cdef SymbolBlocks* s = &self.slots[self.n]
         cdef kfix_symbol* e
         cdef uint64_t at = self.used, orders_at, end
         if self.n >= self.capacity:
-            raise UsageError(f"the segment has room for {self.capacity} symbols; make it with a larger capacity")
+            raise UsageError(f"the segment has room for {self.capacity} symbols; create it with a larger capacity")
         e = <kfix_symbol*> (self.base + self.header.symbols_offset + self.n * sizeof(kfix_symbol))
         s.entry = e
         s.depth_capacity = self.depth if level == 2 else self.l3_depth
@@ -336,7 +253,7 @@ cdef class SegmentWriter:
         e.trades_offset = e.best_offset + sizeof(kfix_best)
         e.depth_offset = e.trades_offset + sizeof(kfix_trades) + self.trades * sizeof(kfix_trade)
         orders_at = e.depth_offset + sizeof(kfix_depth) + 2 * <uint64_t> s.depth_capacity * sizeof(kfix_level)
-        orders_at = (orders_at + 63) // 64 * 64
+        orders_at = _lines(orders_at)
         if level == 3:
             e.orders_offset, e.orders_capacity = orders_at, self.orders
             s.orders_capacity = self.orders
@@ -362,7 +279,7 @@ cdef class SegmentWriter:
         return self.n - 1
 
     def _define(self, int32_t slot, price_precision, qty_precision, session):
-        cdef Slot* s = &self.slots[slot]
+        cdef SymbolBlocks* s = &self.slots[slot]
         cdef kfix_symbol* e = s.entry
         if (s.now.price_precision, s.now.qty_precision, e.session) == (price_precision, qty_precision, session):
             return
@@ -380,7 +297,7 @@ cdef class SegmentWriter:
             s.n_bids = s.n_asks = 0
             self._put_heads(s)
 
-    cdef _put_heads(self, Slot* s):
+    cdef _put_heads(self, SymbolBlocks* s):
         put_top(s)
         kfix_write_begin(&s.best.version)
         put_best_head(s)
@@ -388,21 +305,21 @@ cdef class SegmentWriter:
         kfix_write_begin(&s.depth.version)
         put_depth_head(s, NULL)
         kfix_write_end(&s.depth.version)
-        self.tell(s)
+        self.notify(s)
 
     # ---- books ----
 
     cdef void publish(self, int32_t slot, BookSide* bids, BookSide* offers, OrderSlab* orders,
                       TopOfBook* top) noexcept nogil:
-        """The book as it is now: its touched levels and rows, whose dirty marks are reset. `orders` NULL on L2."""
-        cdef Slot* s
+        """Publish a book: what its dirty marks name, which are then reset. `orders` is NULL on L2."""
+        cdef SymbolBlocks* s
         cdef bint turned, keep, deep
         if slot < 0 or slot >= self.n:
             return
         s = &self.slots[slot]
         turned = s.now.state != top.state or s.now.cause != top.cause
         if turned:
-            turn(s, top.state, top.cause, top.recv_ns)
+            change_state(s, top.state, top.cause, top.recv_ns)
         keep = not trusted(top.state)
         fill_side(&s.now.bid, &s.now.bid_qty, &s.now.bid_orders, &s.now.has, KFIX_HAS_BID, keep, bids)
         fill_side(&s.now.ask, &s.now.ask_qty, &s.now.ask_orders, &s.now.has, KFIX_HAS_ASK, keep, offers)
@@ -418,9 +335,9 @@ cdef class SegmentWriter:
             put_best(s.best.asks, offers, s.n_asks)
             kfix_write_end(&s.best.version)
             self._publish_depth(s, bids, offers, orders)
-        self.tell(s)
+        self.notify(s)
 
-    cdef void _publish_depth(self, Slot* s, BookSide* bids, BookSide* offers, OrderSlab* orders) noexcept nogil:
+    cdef void _publish_depth(self, SymbolBlocks* s, BookSide* bids, BookSide* offers, OrderSlab* orders) noexcept nogil:
         cdef int32_t capacity = s.depth_capacity
         if s.orders == NULL:
             orders = NULL
@@ -441,8 +358,8 @@ cdef class SegmentWriter:
         clean(offers)
 
     cdef void publish_trade(self, int32_t slot, MDEntry* trade, int64_t recv_ns, uint64_t seq) noexcept nogil:
-        """Append a trade to the symbol's ring."""
-        cdef Slot* s
+        """Append a trade to the ring of a symbol."""
+        cdef SymbolBlocks* s
         cdef kfix_trade t
         cdef kfix_trade* row
         if slot < 0 or slot >= self.n:
@@ -455,14 +372,14 @@ cdef class SegmentWriter:
         t.price_precision, t.qty_precision = s.now.price_precision, s.now.qty_precision
         row.stamp = 2 * s.n_trades
         kfix_write_begin(&row.stamp)
-        kfix_put(&row.price, &t.price, sizeof(t) - 8)
+        kfix_put(&row.price, &t.price, sizeof(t) - sizeof(t.stamp))
         kfix_write_end(&row.stamp)
         s.n_trades += 1
         kfix_store_release(&s.trades.head, s.n_trades)
-        self.tell(s)
+        self.notify(s)
 
-    cdef void tell(self, Slot* s) noexcept nogil:
-        """Something is new: count it, and wake who sleeps (the heartbeat finds out whether anybody does)."""
+    cdef void notify(self, SymbolBlocks* s) noexcept nogil:
+        """Count a publication and wake sleeping readers; the heartbeat finds out whether there are any."""
         self.change += 1
         kfix_store32(&self.header.change, self.change)
         if self.wakes:
@@ -471,10 +388,10 @@ cdef class SegmentWriter:
                 kfix_futex_wake(&s.top.version)
 
     def set_state(self, int32_t slot, state, cause=Cause.NONE, now_ns=None):
-        """Another state for one book, its values kept (for readers with allow_stale=True)."""
+        """Set the state of one book; its values are kept for readers with allow_stale=True."""
         if not 0 <= slot < self.n:
             raise IndexError(f"no slot {slot}: there are {self.n}")
-        turn(&self.slots[slot], State(state), Cause(cause), time.time_ns() if now_ns is None else now_ns)
+        change_state(&self.slots[slot], State(state), Cause(cause), time.time_ns() if now_ns is None else now_ns)
         self._put_heads(&self.slots[slot])
 
     # ---- the feed as a whole ----
@@ -484,20 +401,20 @@ cdef class SegmentWriter:
         if not self.open:
             return
         kfix_store_release(&self.header.heartbeat_ns, <uint64_t> now_ns)
-        if kfix_waiter_present(self.fd, WAIT_BOOK_BYTE):
+        if kfix_waiter_present(self.fd, KFIX_WAIT_BOOK):
             wakes = KFIX_WAKE_FEED | KFIX_WAKE_BOOK
-        elif kfix_waiter_present(self.fd, WAIT_FEED_BYTE):
+        elif kfix_waiter_present(self.fd, KFIX_WAIT_FEED):
             wakes = KFIX_WAKE_FEED
         if wakes != self.wakes:
             self.wakes = wakes
             kfix_store32(&self.header.wakes, wakes)
 
     def heartbeat(self, now_ns=None):
-        """Say that the feed lives; at least twice every `heartbeat_ns`."""
+        """Record that the feed lives; to be called at least twice every `heartbeat_ns`."""
         self.beat(time.time_ns() if now_ns is None else now_ns)
 
     def set_counter(self, name, value):
-        """A named count (at most 64 names of at most 23 bytes) that `feed.counters` and the console show."""
+        """Set a named count, shown by `feed.counters` and the consoles: at most 64 names of at most 23 bytes."""
         cdef kfix_counter* row
         self._must_be_open()
         i = self.counter_rows.get(name)
@@ -514,7 +431,7 @@ cdef class SegmentWriter:
     def set_session(self, int i, *, service=None, state=None, host=None, port=None, level=None, sender=None,
                     target=None, since_ns=None, last_recv_ns=None, rollover_ns=None, messages=None, bytes=None,
                     gaps=None, reconnects=None):
-        """Row `i` (0 to 63) of the session table; what is not given stays as it is."""
+        """Update row `i` (0 to 63) of the session table; fields that are None keep their values."""
         cdef kfix_session* row
         cdef kfix_session s
         self._must_be_open()
@@ -542,7 +459,7 @@ cdef class SegmentWriter:
         s.gaps = s.gaps if gaps is None else gaps
         s.reconnects = s.reconnects if reconnects is None else reconnects
         kfix_write_begin(&row.version)
-        kfix_put(&row.service, &s.service, sizeof(s) - 8)
+        kfix_put(&row.service, &s.service, sizeof(s) - sizeof(s.version))
         kfix_write_end(&row.version)
 
     def _must_be_open(self):
@@ -550,7 +467,7 @@ cdef class SegmentWriter:
             raise FeedError(f"{self.path} is closed")
 
     def close(self):
-        """End in order: readers are told, the name is free. Publishing afterwards does nothing visible."""
+        """Mark the segment as closed, wake its readers and free the name. Later publications have no visible effect."""
         if not self.open:
             return
         self.open = False
@@ -558,7 +475,7 @@ cdef class SegmentWriter:
         self.wakes = KFIX_WAKE_FEED
         for i in range(self.n):
             kfix_futex_wake(&self.slots[i].top.version)
-        self.tell(NULL)
+        self.notify(NULL)
         with contextlib.suppress(OSError):
             if os.stat(self.path).st_ino == self.inode:
                 os.unlink(self.path)
@@ -575,13 +492,15 @@ cdef class SegmentWriter:
     def __dealloc__(self):
         if self.base != NULL:
             munmap(self.base, self.size)
+        if self.fd >= 0:
+            close(self.fd)
         free(self.slots)
 
     def __repr__(self):
         return f"SegmentWriter({self.path!r}, {self.n} symbols{'' if self.open else ', closed'})"
 
 
-# ---- names, locks, processes ----
+# ---- text, sizes, and the segment of a dead writer ----
 
 cdef _text(char* to, size_t size, text):
     encoded = text.encode()
@@ -591,50 +510,19 @@ cdef _text(char* to, size_t size, text):
     to[size - 1] = 0
 
 
-def _pages(n):
+cdef uint64_t _lines(uint64_t n):
+    return (n + KFIX_LINE - 1) // KFIX_LINE * KFIX_LINE
+
+
+cdef uint64_t _pages(uint64_t n):
     return (n + PAGE - 1) // PAGE * PAGE
 
 
-def process_start(pid):
-    """Start time of a process in clock ticks since boot (field 22 of /proc/PID/stat), 0 when there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except (OSError, IndexError, ValueError):
-        return 0
-
-
-@contextlib.contextmanager
-def _directory_lock(directory):
-    """One feed starts at a time in a directory; nobody holds this for longer than a start takes."""
-    try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise UsageError(f"shared memory directory {os.fspath(directory)}: {error.strerror}") from error
-    try:
-        if not _try_lock(fd, fcntl.LOCK_EX, 5.0):
-            raise UsageError(f"another process holds a lock on {os.fspath(directory)}; is a feed just starting?")
-        yield
-    finally:
-        os.close(fd)
-
-
-def _try_lock(fd, how, seconds):
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(fd, how | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.005)
-
-
 def _retire(path, name):
-    """Tell readers of a dead writer's segment that it is replaced; UsageError when its writer lives.
+    """Mark the segment of a dead writer as replaced, for its readers.
 
-    Returns the descriptor (locked, None when there was no file), to be closed after the rename.
+    Returns the locked descriptor, to be closed after the rename; None when there is no file.
+    UsageError when its writer lives or the path is no regular file.
     """
     cdef kfix_header h
     try:
@@ -645,14 +533,14 @@ def _retire(path, name):
         raise UsageError(f"{path} is in the way: {error.strerror}; remove it or choose another name") from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UsageError(f"{path} is in the way and no file; remove it or choose another name")
+            raise UsageError(f"{path} is in the way and no regular file; remove it or choose another name")
         data = os.pread(fd, sizeof(h), 0)
         known = len(data) == sizeof(h)
         if known:
             memcpy(&h, <char*> data, sizeof(h))
             known = h.magic == KFIX_MAGIC
-        # readers that probe hold a shared lock for a moment
-        if not _try_lock(fd, fcntl.LOCK_EX, 0.1):
+        # a reader that checks whether the writer lives takes a shared lock for a moment
+        if not try_lock(fd, fcntl.LOCK_EX, 0.1):
             who = f" (process {h.pid})" if known else ""
             raise UsageError(f"a feed named {name!r} is running already{who}; stop it or choose another name")
         if known and h.layout == KFIX_LAYOUT:

@@ -1,5 +1,5 @@
 # cython: freethreading_compatible=True
-"""Books made by hand, and writers and readers without a pause: what tests and benchmarks drive shared memory with."""
+"""Books filled by hand, and writers and readers without pauses, for tests and benchmarks of shared memory."""
 
 from kfix_md._entry import Cause, State
 from kfix_md.errors import FeedError
@@ -10,11 +10,10 @@ from libc.string cimport memmove, memset
 
 from kfix_md._entry cimport BookSide, MDEntry, Order, OrderSlab, TopOfBook
 from kfix_md.shm.deep cimport Book, data_of
-from kfix_md.shm.writer cimport (
-    SegmentWriter, kfix_depth, kfix_level, kfix_load, kfix_now, kfix_pause, kfix_top,
-)
+from kfix_md.shm.layout cimport kfix_depth, kfix_level, kfix_load, kfix_now, kfix_pause, kfix_top
+from kfix_md.shm.writer cimport SegmentWriter
 
-cdef extern from "shm/os.h" nogil:
+cdef extern from "shm/platform.h" nogil:
     int CLOCK_MONOTONIC
     int64_t kfix_clock(int id)
 

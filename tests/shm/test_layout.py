@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import kfix_md
+from kfix_md import Cause, State
 from kfix_md.shm import writer as _shm
 from kfix_md.shm.layout import BLOCKS, dtype, table
 from tests.shm.conftest import Desk
@@ -48,8 +49,41 @@ def test_compiler_and_numpy_agree_on_every_field(tmp_path):
         tmp_path / "layout",
     ]
     subprocess.run(command, check=True)
-    said = subprocess.run([tmp_path / "layout"], check=True, capture_output=True, text=True).stdout
-    assert said.splitlines() == want
+    output = subprocess.run([tmp_path / "layout"], check=True, capture_output=True, text=True).stdout
+    assert output.splitlines() == want
+
+
+def enumerators(kind: str) -> dict[str, int]:
+    """name -> number of `enum kfix_KIND` of the header."""
+    text = (Path(kfix_md.get_include()) / "kfix_shm.h").read_text()
+    body = re.search(rf"^enum kfix_{kind} \{{\n(.*?)^\}};", text, re.M | re.S)
+    return {name: int(code) for name, code in re.findall(rf"KFIX_{kind.upper()}_(\w+) = (\d+)", body[1])}
+
+
+@pytest.mark.parametrize("kind", [State, Cause])
+def test_the_header_names_every_code(kind):
+    assert enumerators(kind.__name__.lower()) == {each.name: each.value for each in kind}
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+def test_c_programs_see_names_and_trusted_states(tmp_path):
+    source = tmp_path / "names.c"
+    source.write_text(
+        '#include <stdio.h>\n#include "kfix_shm.h"\n'
+        "int main(void) {\n"
+        f"for (int i = 0; i <= {len(State)}; i++)\n"
+        'printf("%s %d\\n", kfix_state_name(i), kfix_is_trusted(i));\n'
+        f"for (int i = 0; i <= {len(Cause)}; i++)\n"
+        'printf("%s\\n", kfix_cause_name(i));\n'
+        "return 0;\n}\n"
+    )
+    subprocess.run(
+        [COMPILER, "-Wall", "-Werror", "-I", kfix_md.get_include(), source, "-o", tmp_path / "n"], check=True
+    )
+    output = subprocess.run([tmp_path / "n"], check=True, capture_output=True, text=True).stdout.splitlines()
+    trusted = (State.LIVE, State.EMPTY)
+    assert output[: len(State) + 1] == [f"{state.name} {int(state in trusted)}" for state in State] + ["UNKNOWN 0"]
+    assert output[len(State) + 1 :] == [*Cause.__members__, "UNKNOWN"]
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -59,7 +93,7 @@ def test_the_manual_shows_the_layout_as_it_is(block):
 
 def test_version_and_magic_are_the_header_s():
     text = Path(kfix_md.get_include(), "kfix_shm.h").read_text()
-    assert int(re.search(r"KFIX_LAYOUT (\d+)u", text)[1]) == _shm.LAYOUT
+    assert int(re.search(r"KFIX_LAYOUT +(\d+)u", text)[1]) == _shm.LAYOUT
     assert _shm.MAGIC.to_bytes(8, "little") == b"KFIXSHM1"
 
 

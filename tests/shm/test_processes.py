@@ -340,3 +340,24 @@ def _orders_without_space(where: Path) -> None:
     book.publish()
     assert attach("o", directory=where)["A"].truncated == (False, True)
     writer.close()
+
+
+def mappings(directory: Path) -> int:
+    """Segments of a directory that this process maps, deleted ones included."""
+    return sum(str(directory) in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+def test_reconnecting_readers_do_not_keep_the_segments_of_ended_feeds(tmp_path):
+    desk = Desk(tmp_path)
+    feed = desk.attach(reconnect=True)
+    book = feed["BTC/USD"]
+    counts = []
+    for n in range(40):
+        desk.writer.close()
+        desk = Desk(tmp_path)
+        desk.btc.set("bid", 2, 280030 + n, 1)
+        desk.btc.publish()
+        assert book.top()[0] == (280030 + n) / 10
+        counts.append(mappings(tmp_path))
+    assert max(counts) <= counts[1] and len(feed.snapshot()) == 1
+    desk.writer.close()

@@ -1,7 +1,6 @@
-/* What the shared memory writer and readers ask of Linux: futex, coarse clock, who waits, pages before they are
- * touched. */
-#ifndef KFIX_SHM_OS_H
-#define KFIX_SHM_OS_H
+/* Linux system calls of the segment's writer and readers: futex, clocks, record locks of waiters, prefaulting. */
+#ifndef KFIX_SHM_PLATFORM_H
+#define KFIX_SHM_PLATFORM_H
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -23,13 +22,12 @@ static inline int64_t kfix_clock(clockid_t id) {
 static inline int64_t kfix_now(void) {
     return kfix_clock(CLOCK_REALTIME);
 }
-/* a few milliseconds coarse, a quarter of the price */
+/* resolution of a few milliseconds, a quarter of the cost */
 static inline int64_t kfix_now_coarse(void) {
     return kfix_clock(CLOCK_REALTIME_COARSE);
 }
 
-/* Map the pages of [p, p + n) now, in one call, rather than by a fault each; where Linux cannot (before 5.14) by
- * faults. */
+/* Map the pages of [p, p + n) with one call instead of one page fault each; does nothing before Linux 5.14. */
 static inline void kfix_populate(void* p, size_t n) {
 #ifdef MADV_POPULATE_WRITE
     uintptr_t from = (uintptr_t)p & ~(uintptr_t)4095, end = ((uintptr_t)p + n + 4095) & ~(uintptr_t)4095;
@@ -44,7 +42,7 @@ static inline void kfix_futex_wake(const void* word) {
     syscall(SYS_futex, word, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
 }
 
-/* 0 woken or the word is another already, else errno; works on a read-only shared mapping */
+/* Returns 0 when woken or when the word differs from `seen` already, else errno. Works on a read-only mapping. */
 static inline int kfix_futex_wait(const void* word, uint32_t seen, int64_t ns) {
     struct timespec t = {ns / 1000000000, ns % 1000000000};
     if (syscall(SYS_futex, word, FUTEX_WAIT, seen, &t, NULL, 0) == 0 || errno == EAGAIN)
@@ -55,15 +53,15 @@ static inline int kfix_futex_wait(const void* word, uint32_t seen, int64_t ns) {
 #ifndef SYS_futex_waitv
 #define SYS_futex_waitv 449
 #endif
-#define KFIX_WORDS 16
+#define KFIX_MAX_WORDS 16
 struct kfix_waitv {
     uint64_t seen, word;
     uint32_t flags, reserved;
 };
 
-/* The same for any of n <= KFIX_WORDS words; ENOSYS before Linux 5.16. */
+/* The same for any of n <= KFIX_MAX_WORDS words; ENOSYS before Linux 5.16. */
 static inline int kfix_futex_wait_any(const void* const* words, const uint32_t* seen, int n, int64_t ns) {
-    struct kfix_waitv any[KFIX_WORDS];
+    struct kfix_waitv any[KFIX_MAX_WORDS];
     int64_t end = kfix_clock(CLOCK_MONOTONIC) + ns;
     struct timespec t = {end / 1000000000, end % 1000000000};
     for (int i = 0; i < n; i++)
@@ -73,7 +71,7 @@ static inline int kfix_futex_wait_any(const void* const* words, const uint32_t* 
     return errno;
 }
 
-/* Somebody who sleeps holds a shared lock on byte `at`; the kernel drops it when he dies. */
+/* A sleeping reader holds a shared record lock on byte `at`; the kernel releases it when the process ends. */
 static inline int kfix_waiter_announce(int fd, int64_t at) {
     struct flock f = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
     return fcntl(fd, F_OFD_SETLK, &f);

@@ -1,16 +1,16 @@
-/* How levels get into shared memory: by whole vectors, inside a block's seqlock.
+/* Writes levels of a book into shared memory with vector stores, inside a block's seqlock.
  *
- * A reader that sees the same even version before and after its copy has copied nothing half written: words may
- * go in any width and order between kfix_write_begin and kfix_write_end, over which nothing moves. */
-#ifndef KFIX_SHM_PUT_H
-#define KFIX_SHM_PUT_H
+ * Between kfix_write_begin and kfix_write_end words may be stored in any width and order: a reader that sees the same
+ * even version before and after its copy has copied nothing half written. */
+#ifndef KFIX_SHM_WRITE_LEVELS_H
+#define KFIX_SHM_WRITE_LEVELS_H
 
 #include "kfix_shm.h"
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
 
-/* arrays of one side of a book; head NULL on L2, where all of orders is 0 */
+/* arrays of one side of a book; on L2 head is NULL and orders all 0 */
 struct kfix_side {
     const int64_t *price, *qty;
     const uint32_t* orders;
@@ -25,7 +25,7 @@ static inline void kfix_put_level(struct kfix_level* to, const struct kfix_side*
 }
 
 #if defined(__SSE2__)
-/* orders and head of levels i and i + 1, as they lie in kfix_level */
+/* orders and head of levels i and i + 1, in the layout of kfix_level */
 static inline __m128i kfix_counts(const struct kfix_side* from, int32_t i) {
     if (!from->head)
         return _mm_set_epi32(-1, 0, -1, 0);
@@ -44,7 +44,7 @@ static inline int kfix_lowest_bit(uint64_t bits) {
     return __builtin_ctzll(bits);
 }
 
-/* levels [lo, hi) into to[0], to[1], ... */
+/* copy levels [lo, hi) to to[0], to[1], ... */
 static inline void kfix_put_levels(struct kfix_level* to, const struct kfix_side* from, int32_t lo, int32_t hi) {
 #if defined(__SSE2__)
     for (; lo + 1 < hi; lo += 2, to += 2) {
@@ -59,7 +59,7 @@ static inline void kfix_put_levels(struct kfix_level* to, const struct kfix_side
         kfix_put_level(to++, from, lo);
 }
 
-/* levels [lo, hi) the other way round, hi - 1 into to[0] */
+/* copy levels [lo, hi) in reverse: hi - 1 to to[0] */
 static inline void kfix_put_levels_back(struct kfix_level* to, const struct kfix_side* from, int32_t lo, int32_t hi) {
 #if defined(__SSE2__)
     for (; lo + 1 < hi; hi -= 2, to += 2) {
