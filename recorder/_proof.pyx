@@ -1,4 +1,4 @@
-"""Recorded ticks through the live books: hides how a whole array of messages is applied, checked and sampled."""
+"""Applies arrays of recorded messages to live books and compares each book with its checksum, or notes best prices."""
 
 import numpy as np
 
@@ -6,24 +6,39 @@ from kfix_md._entry import ENTRY_DTYPE
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uintptr_t
 
-from kfix_md._book cimport Book, RULE_LEVEL, RULE_ORDER, crossed
+from kfix_md._book cimport Book, RULE_LEVEL, RULE_LEVEL_SENT, RULE_ORDER, RULE_ORDER_SENT, crossed
 from kfix_md._entry cimport BookSide, MDEntry
 
 cdef enum:
-    BY_LEVEL = 1
-    BY_ORDER = 2
-    DIFFER = 4
-    CROSSED = 8
+    N_RULES = 4
+    CROSSED = 1 << N_RULES
 
-LEVEL, ORDER, RULES_DIFFER, IS_CROSSED = BY_LEVEL, BY_ORDER, DIFFER, CROSSED
+#: the rules of 5041 by configuration name; bit i of `check` is of the i-th
+RULES = ("level", "order", "level-sent", "order-sent")
+IS_CROSSED = CROSSED
+
+cdef int[N_RULES] CODES = [RULE_LEVEL, RULE_ORDER, RULE_LEVEL_SENT, RULE_ORDER_SENT]
 
 
-def check(Book book, entries, ends, crcs, has_crc):
+def check(Book book, entries, ends, crcs, has_crc, int first, int others):
     """Apply messages and compare each 5041 with the book.
 
-    entries: ENTRY_DTYPE; message i is entries[ends[i-1]:ends[i]]; crcs (u4) and has_crc (bool) by message.
-    Returns u1 by message: LEVEL and ORDER where that rule gives the CRC, RULES_DIFFER where the two rules give
-    different ones, IS_CROSSED where best bid >= best offer; 0 elsewhere and where there is no CRC.
+    Parameters
+    ----------
+    book
+        The book before the first message; afterwards that after the last.
+    entries : ndarray of ENTRY_DTYPE
+        Entries of all messages; those of message i are entries[ends[i-1]:ends[i]].
+    ends, crcs, has_crc
+        By message: exclusive end of its entries, 5041, and whether it has one.
+    first, others
+        Bits of the rules to try at every message, and of those to try where none of the first gives the CRC.
+
+    Returns
+    -------
+    ndarray of uint8
+        By message: bits of the rules (see RULES) that were tried and give the CRC, IS_CROSSED where the best bid is not
+        below the best offer.
     """
     cdef const MDEntry* e = _entries(entries)
     cdef const int64_t[::1] stops = np.ascontiguousarray(ends, np.int64)
@@ -31,7 +46,6 @@ def check(Book book, entries, ends, crcs, has_crc):
     cdef const uint8_t[::1] given = np.ascontiguousarray(has_crc, np.uint8)
     cdef Py_ssize_t i, n = stops.shape[0]
     cdef int64_t start = 0
-    cdef uint32_t by_level, by_order
     out = np.zeros(n, np.uint8)
     cdef uint8_t[::1] found = out
     _bounds(entries, stops)
@@ -39,19 +53,29 @@ def check(Book book, entries, ends, crcs, has_crc):
         book.apply_entries(<MDEntry*>&e[start], stops[i] - start)
         start = stops[i]
         if given[i]:
-            by_level = book.crc_by(RULE_LEVEL)
-            by_order = book.crc_by(RULE_ORDER) if book.level == 3 else by_level
-            found[i] = ((BY_LEVEL if by_level == wanted[i] else 0) | (BY_ORDER if by_order == wanted[i] else 0)
-                        | (DIFFER if by_level != by_order else 0))
+            found[i] = _matching(book, wanted[i], first)
+            if found[i] == 0:
+                found[i] = _matching(book, wanted[i], others)
         if crossed(book):
             found[i] |= CROSSED
     return out
 
 
-def tops(Book book, entries, ends):
-    """Apply messages and note the best of both sides behind each.
+cdef uint8_t _matching(Book book, uint32_t crc, int rules):
+    cdef int i, found = 0
+    for i in range(N_RULES):
+        if rules >> i & 1 and book.crc_by(CODES[i]) == crc:
+            found |= 1 << i
+    return found
 
-    Returns (bid, bid quantity, offer, offer quantity) as i8 arrays by message; quantity 0 where a side is empty.
+
+def tops(Book book, entries, ends):
+    """Apply messages and note the best of both sides after each; arguments as of `check`.
+
+    Returns
+    -------
+    tuple of four ndarray of int64
+        Bid, bid quantity, offer and offer quantity by message; quantity 0 where a side is empty.
     """
     cdef const MDEntry* e = _entries(entries)
     cdef const int64_t[::1] stops = np.ascontiguousarray(ends, np.int64)

@@ -14,7 +14,7 @@ from kfix_md._codec cimport Codec
 from kfix_md._fields cimport MD_OK, MD_OTHER_SYMBOL, Header, MDMessage
 from kfix_md._entry cimport (ACTION_CLEAR, ACTION_NEW, BookSide, ENTRY_LAST, ENTRY_SNAPSHOT, ID_NONE, MDEntry,
                              MSG_BAD_BOOK, MSG_CRC_CHECKED, MSG_CRC_OK, MSG_DEFERRED, MSG_HAS_CRC, MSG_IGNORED,
-                             MSG_POSSDUP, MSG_SNAPSHOT, Order, OrderSlab, SIDE_TRADE, Tick)
+                             MSG_POSSDUP, MSG_SNAPSHOT, MSG_UNVERIFIED, Order, OrderSlab, SIDE_TRADE, Tick)
 from kfix_md.journal.reader cimport JournalReader
 from kfix_md.journal.records cimport REC_FRAME, Record
 
@@ -26,7 +26,7 @@ cdef enum:
     DAMAGED = -1
 
 # what the journal knows of a message and the frame itself does not
-cdef uint16_t VERDICT = MSG_CRC_CHECKED | MSG_CRC_OK | MSG_BAD_BOOK | MSG_DEFERRED
+cdef uint16_t VERDICT = MSG_CRC_CHECKED | MSG_CRC_OK | MSG_BAD_BOOK | MSG_DEFERRED | MSG_UNVERIFIED
 
 cdef struct RowInfo:
     int8_t price_precision
@@ -294,7 +294,8 @@ cdef class SessionTicks:
             book.clear_book()
         elif book is None:
             return 0
-        if book.apply_entries(e, n) != 0 or flags & (MSG_CRC_CHECKED | MSG_CRC_OK) == MSG_CRC_CHECKED:
+        if (book.apply_entries(e, n) != 0
+                or flags & (MSG_CRC_CHECKED | MSG_CRC_OK | MSG_UNVERIFIED) == MSG_CRC_CHECKED):
             self.books[row] = None      # known to be wrong: nothing to write down
         return 0
 

@@ -19,6 +19,7 @@ from kfix_md.journal import files as journal_files
 
 if TYPE_CHECKING:
     from recorder.catalog import Captures
+    from recorder.process import Recorder
 
 
 class _Place(click.Path):
@@ -54,23 +55,26 @@ CAPTURES = click.argument("captures", type=_Place("captures"), metavar="CAPTURES
 @click.option("--service", help="Only this one, where every service has a process and a journal of its own.")
 @click.option("--json", "as_json", is_flag=True, help="Print totals as JSON at the end.")
 def record(config: Path, once: bool, service: str | None, as_json: bool) -> int:
-    """Turn the journal into Parquet, from where the last recorder stopped."""
+    """Turn the journal into Parquet, from where the last recorder stopped.
+
+    Exit status: 0 recorded, 1 frames could not be decoded because their instrument list is missing, 2 wrong usage.
+    """
     from kfix_md.config import load, service_names
     from kfix_md.feed.processes import supervise
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     whole = load(config)
-    if service is not None or whole.feed.processes == "one":
-        _record(config, service, once, as_json)
-    elif once:
-        for name in service_names(whole):
-            _record(config, name, once, as_json)
-    else:
+    if not once and service is None and whole.feed.processes != "one":
         return supervise(config, whole, "record", ["--json"] if as_json else [])
+    parts = service_names(whole) if service is None and whole.feed.processes != "one" else [service]
+    status = max([_record(config, part, once, as_json) for part in parts])
+    if status:
+        raise SystemExit(status)
     return 0
 
 
-def _record(config: Path, service: str | None, once: bool, as_json: bool) -> None:
+def _record(config: Path, service: str | None, once: bool, as_json: bool) -> int:
+    """Run one recorder; 1 when it could not decode what the feed had applied."""
     from recorder.process import Recorder, Settings
 
     settings = Settings.load(str(config), service)
@@ -79,7 +83,7 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> Non
         signal.signal(name, lambda number, frame: stopping.append(number))
     start = time.monotonic()
     if not once and not _wait_for_journal(settings.journal, stopping):
-        return
+        return 0
     recorder = Recorder(settings, progress=_Progress())
     try:
         if once:
@@ -100,6 +104,23 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> Non
     }
     text = f"{totals['rows']} rows in {totals['flushes']} flushes, {totals['seconds']} s"
     click.echo(json.dumps(totals) if as_json else text)
+    missing = list(_undecoded(recorder))
+    for line in missing:
+        click.echo(line, err=True)
+    return 1 if missing else 0
+
+
+def _undecoded(recorder: "Recorder") -> Iterator[str]:
+    """Sessions without one known instrument, whose market data no decoder can read."""
+    for number, decoder in enumerate(recorder.tail.decoders):
+        if decoder is None or not decoder.malformed or decoder.instruments:
+            continue
+        first = min(journal_files.segments(recorder.settings.journal).items())
+        yield (
+            f"session {number}: {decoder.malformed:,} frames of market data are not recorded: the instrument list "
+            f"before them is missing. The journal begins with {first[1].name}: restore the segments before it and "
+            "record into an empty directory"
+        )
 
 
 def _wait_for_journal(journal: Path, stopping: list[int]) -> bool:
@@ -181,13 +202,18 @@ def _dates(captures: "Captures") -> str:
 
 def _print_proof(summary: dict[str, Any]) -> None:
     click.echo(
-        f"{'symbol':24} {'level':5} {'rule':6} {'messages':>10} {'rows':>11} {'CRC ok':>10} {'failed':>7} "
+        f"{'symbol':24} {'level':5} {'rule':10} {'messages':>10} {'rows':>11} {'CRC ok':>10} {'failed':>7} "
         f"{'unproven':>9} {'s not covered':>14}"
     )
     for row in summary["symbols"]:
         click.echo(
-            f"{row['symbol']:24} {row['level']:5} {row['rule'] or '-':6} {row['messages']:>10,} {row['rows']:>11,} "
+            f"{row['symbol']:24} {row['level']:5} {row['rule'] or '-':10} {row['messages']:>10,} {row['rows']:>11,} "
             f"{row['ok']:>10,} {row['failed']:>7,} {row['unproven']:>9,} {row['seconds_not_covered']:>14,.3f}"
+        )
+    if summary["unverified"]:
+        click.echo(
+            f"{summary['unverified']:,} messages are UNVERIFIED: recorded, but their checksums follow no rule that the "
+            "feed knew"
         )
     if summary["unproven"]:
         click.echo(

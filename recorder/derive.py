@@ -173,7 +173,7 @@ def _bbo_of(rows: pa.Table, book: Book | None, losses: Losses, before_ns: int) -
     best = np.stack(_proof.tops(book, schema.entries(rows), ends))
     last = ends - 1
     time, flags = rows["recv_ns"].to_numpy()[last], rows["flags"].to_numpy()[last]
-    trusted = (flags & Flags.MAYBE_BAD_BOOK) == 0
+    trusted = (flags & (Flags.MAYBE_BAD_BOOK | Flags.UNVERIFIED)) == 0
     trusted &= ~_unproven(losses, first["session"], before_ns, time, (flags & Flags.SNAPSHOT) != 0)
     changed = np.ones(len(ends), bool)
     changed[1:] = (best[:, 1:] != best[:, :-1]).any(axis=0) | (trusted[1:] != trusted[:-1])

@@ -8,9 +8,8 @@ import pyarrow as pa
 
 from kfix_md._book import Book
 
-RULES = ("level", "order")  # rules of the book checksum (5041) by configuration name
 _USUAL = {"L2": "level", "L3": "order"}
-_COUNTS = ("rows", "messages", "checked", "ok", "failed", "failed_live", "unproven", "in_doubt")
+_COUNTS = ("rows", "messages", "checked", "ok", "failed", "failed_live", "unverified", "unproven", "in_doubt")
 
 
 @dataclass
@@ -26,7 +25,9 @@ class Stream:
     missed
         Messages on a sound book whose checksum matched live and that a rule does not give, by rule.
     failed_live
-        Messages whose checksum did not match in the feed.
+        Messages whose checksum did not match in the feed, apart from those of an UNVERIFIED book.
+    unverified
+        Messages of a book that the feed followed although no rule it knows gave its checksums.
     unproven
         Messages on a book that is not sound.
     in_doubt
@@ -48,6 +49,7 @@ class Stream:
     matched: Counter[str] = field(default_factory=Counter)
     missed: Counter[str] = field(default_factory=Counter)
     failed_live: int = 0
+    unverified: int = 0
     unproven: int = 0
     in_doubt: int = 0
     crossed: int = 0
@@ -58,9 +60,9 @@ class Stream:
 
     @property
     def rule(self) -> str:
-        """The rule of 5041 that gives most of this stream's checksums; the documented one where none gives more."""
+        """The rule of 5041 that gives most of this stream's checksums; the usual one where none gives more."""
         usual = _USUAL[self.level]
-        return max(RULES, key=lambda rule: (self.matched[rule], rule == usual))
+        return max([usual, *self.matched], key=lambda rule: self.matched[rule])
 
     @property
     def ok(self) -> int:
@@ -138,7 +140,7 @@ class Proof:
         counts = [s.counts() for s in streams]
         row: dict[str, Any] = {"symbol": symbol, "level": level, "sessions": len(streams)}
         row |= {name: sum(each[name] for each in counts) for name in _COUNTS}
-        row["rule"] = ", ".join(sorted({s.rule for s in streams if s.ok}))
+        row["rule"] = ", ".join(sorted({s.rule for s in streams if s.ok}))  # empty: no known rule holds
         row["seconds_not_covered"] = round(self.uncovered.get(symbol, 0.0), 3)
         return row
 

@@ -25,6 +25,7 @@ class Flags(IntFlag):
     IGNORED = 128
     LAST = 256
     TRADE = 512
+    UNVERIFIED = 1024
 
 
 SIDES = ["bid", "offer", "trade"]

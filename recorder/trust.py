@@ -46,6 +46,8 @@ def _ended(at: int, session: int, sessions: pa.Table) -> str:
 
 def by_flags(flags: int) -> str:
     """Why the flags of the last message leave its book unproven; empty when they do not."""
+    if flags & Flags.UNVERIFIED:
+        return "its checksums (5041) follow no known rule (UNVERIFIED)"
     if flags & Flags.CRC_CHECKED and not flags & Flags.CRC_OK:
         return "its last checksum (5041) did not match"
     if flags & Flags.MAYBE_BAD_BOOK:

@@ -17,7 +17,8 @@ from recorder.schema import Flags
 
 _LIVE_OK = Flags.CRC_CHECKED | Flags.CRC_OK
 _COLUMNS = [*derive.BOOK_COLUMNS, "symbol"]
-_RULE_BITS = {"level": _proof.LEVEL, "order": _proof.ORDER}
+_RULE_BITS = {rule: 1 << i for i, rule in enumerate(_proof.RULES)}
+_DECIDED = 64  # checksums that a rule gives, and none that it does not, before it alone is tried first
 
 Seed = Callable[[Stream], None]
 
@@ -116,7 +117,8 @@ class _Messages:
         self.seq = rows["seq"].to_numpy()[self.last]
         self.crc = rows["crc"].fill_null(0).to_numpy()[self.last]
         self.has_crc = (self.flags & Flags.HAS_CRC) != 0
-        self.failed_live = (self.flags & _LIVE_OK) == Flags.CRC_CHECKED
+        self.unverified = (self.flags & Flags.UNVERIFIED) != 0
+        self.failed_live = ((self.flags & _LIVE_OK) == Flags.CRC_CHECKED) & ~self.unverified
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -127,11 +129,26 @@ def _check(s: Stream, rows: pa.Table, losses: Losses) -> None:
     scales = rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py()
     if s.book is None or (s.book.price_precision, s.book.qty_precision) != scales:
         s.book, s.sound = rebuild.new_book(rebuild.number_of(s.level), *scales), False
-    result = _proof.check(s.book, schema.entries(rows), m.ends, m.crc, m.has_crc)
+    first, others = _rules(s, as_sent="decimals" in rows.column_names)
+    result = _proof.check(s.book, schema.entries(rows), m.ends, m.crc, m.has_crc, first, others)
     sound = np.zeros(len(m), bool)
     for a, b, good in _runs(s, m, losses):
         sound[a:b] = good
     _count(s, m, result, sound)
+
+
+def _rules(s: Stream, *, as_sent: bool) -> tuple[int, int]:
+    """Bits of the rules to try at every message of a stream, and of those to try where they fail.
+
+    Numbers as sent need the decimals of each row, which older captures do not have.
+    """
+    rules = [
+        rule for rule in _RULE_BITS if (as_sent or "sent" not in rule) and (s.level == "L3" or "order" not in rule)
+    ]
+    known = sum(_RULE_BITS[rule] for rule in rules)
+    if s.ok >= _DECIDED and not s.failed:
+        return _RULE_BITS[s.rule], known & ~_RULE_BITS[s.rule]
+    return known, 0
 
 
 def _runs(s: Stream, m: _Messages, losses: Losses) -> Iterator[tuple[int, int, bool]]:
@@ -151,10 +168,11 @@ def _count(s: Stream, m: _Messages, result: np.ndarray, sound: np.ndarray) -> No
     s.messages += len(m)
     s.with_crc += int(m.has_crc.sum())
     s.failed_live += int(m.failed_live.sum())
+    s.unverified += int(m.unverified.sum())
     s.unproven += int((~sound).sum())
     s.in_doubt += int(((m.flags & Flags.MAYBE_BAD_BOOK) != 0).sum())
     s.crossed += int(((result & _proof.IS_CROSSED) != 0).sum())
-    must_match = m.has_crc & sound & ((m.flags & _LIVE_OK) == _LIVE_OK)
+    must_match = m.has_crc & sound & ((m.flags & _LIVE_OK) == _LIVE_OK) & ~m.unverified
     under_no_rule = must_match.copy()
     for rule, bit in _RULE_BITS.items():
         matches = (result & bit) != 0

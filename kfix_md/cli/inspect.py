@@ -84,7 +84,7 @@ class Inspection:
     @property
     def unfinished(self) -> int:
         """Bytes of a message that the end of the file cuts."""
-        return self._unfinished + sum(handler.unfinished for handler in self.handlers.values())
+        return self._unfinished + sum(int(handler.unfinished) for handler in self.handlers.values())
 
     def _stream(self, data: Iterator[bytes]) -> None:
         handler = self._handler((b"", b""))

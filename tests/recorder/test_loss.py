@@ -238,7 +238,7 @@ def test_a_segment_that_cannot_be_read_is_stepped_over_and_told(tmp_path, how, w
     first_gone = how == "missing" and which == 0  # then the journal begins behind it
     last_gone = how == "missing" and which == -1  # then the next writer takes its number
     assert ("JOURNAL_DAMAGE" in told) == (not first_gone and not last_gone)
-    assert verify(cap).holds
+    assert verify(cap).holds == (which != 0)  # the first segment has the instrument list: nothing is decoded without it
     seen = sum(s["messages"] + s["ignored"] for s in cap.sessions().to_pylist())
     assert which == 0 or seen == sum(each) - each[which]
 

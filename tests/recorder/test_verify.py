@@ -1,0 +1,142 @@
+"""Verification from Parquet alone: the rule of each stream's checksums, streams under no rule, proofs over nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+
+import pytest
+
+import recorder
+from kfix_md.journal import files as journal_files
+from kfix_md.journal.writer import JournalWriter
+from recorder import cli
+from recorder.schema import Flags
+from recorder.verify import verify
+from tests.recorder import build
+from tests.recorder.test_tools import CONFIG, run
+from tests.streams import generate, rules
+from tests.streams.wire import body_of, seal
+
+OK = Flags.HAS_CRC | Flags.CRC_CHECKED | Flags.CRC_OK
+UNVERIFIED = Flags.HAS_CRC | Flags.CRC_CHECKED | Flags.MAYBE_BAD_BOOK | Flags.UNVERIFIED
+
+
+def journal_with(path, number: int, service: str, frames: Iterable[bytes], verdict: Callable[[bytes], int]) -> None:
+    """A session in a journal with the verdicts a feed would have given, whether or not the handler knows the rule."""
+    now = build.START_NS + number
+    with JournalWriter(path / "journal") as journal:
+        build.announce(journal, number, service, now)
+        journal.event(number, now, {"type": "logged_on", "session_id": f"session-{number}"})
+        for one in frames:
+            now += build.STEP_NS
+            journal.frame(number, now, one, verdict(one) if b"5041=" in one else Flags.SNAPSHOT * (b"35=W" in one))
+        journal.event(number, now, {"type": "disconnected", "reason": "logout", "cause": "disconnect"})
+
+
+def recorded(tmp_path):
+    build.record(tmp_path)
+    return recorder.open(tmp_path / "captures")
+
+
+@pytest.mark.parametrize(("service", "rule"), [("spot-l2", "level"), ("spot-l3", "level"), ("spot-l3", "order")])
+def test_the_rule_is_found_for_each_stream(tmp_path, service, rule):
+    stream = generate(service, symbols=2, messages=150, seed=4)
+    level = service[-2:].upper()
+    journal_with(tmp_path, 0, service, rules.with_rule(stream.frames, level, rule), lambda one: OK)
+    proof = verify(recorded(tmp_path))
+    assert proof.holds and {s.rule for s in proof.streams} == {rule}
+    summary = proof.summary()
+    assert summary["ok"] == summary["checked"] == stream.checksums > 100
+    assert [row["rule"] for row in summary["symbols"]] == [rule, rule]
+
+
+def test_symbols_of_one_session_may_follow_different_rules(tmp_path):
+    stream = generate("derivatives-l3", symbols=3, messages=200, seed=4)
+    first = min(stream.markets)
+    by_symbol = lambda symbol: "level" if symbol == first else "order"  # noqa: E731
+    journal_with(tmp_path, 0, "derivatives-l3", rules.with_rule(stream.frames, "L3", by_symbol), lambda one: OK)
+    proof = verify(recorded(tmp_path))
+    assert proof.holds
+    assert {s.symbol: s.rule for s in proof.streams} == {symbol: by_symbol(symbol) for symbol in stream.markets}
+    assert proof.summary()["rule_L3"] == "order"
+
+
+def test_a_stream_under_no_rule_is_unverified_not_failed(tmp_path):
+    """One symbol of two: the other is proven, and the proof holds."""
+    stream = generate("spot-l2", symbols=2, messages=150, seed=6)
+    odd = max(stream.markets)
+    frames = rules.with_rule(stream.frames, "L2", lambda symbol: "reversed" if symbol == odd else "level")
+    journal_with(tmp_path, 0, "spot-l2", frames, lambda one: UNVERIFIED if f"55={odd}\x01".encode() in one else OK)
+    cap = recorded(tmp_path)
+    summary = verify(cap).summary()
+    rows = {row["symbol"]: row for row in summary["symbols"]}
+    assert summary["holds"] and summary["failed"] == summary["failed_live"] == 0
+    assert rows[odd]["unverified"] > 30 and rows[odd]["checked"] == 0 and rows[odd]["rule"] == ""
+    assert rows[min(stream.markets)]["rule"] == "level" and rows[min(stream.markets)]["unverified"] == 0
+    assert cap.ticks(odd).num_rows > 100
+    assert f"{rows[odd]['unverified']:,} messages are UNVERIFIED" in run(cli.verify, tmp_path / "captures")
+    book = cap.book(odd, build.START_NS + 10**12)
+    assert not book.trusted
+    best = cap.bbo(odd)
+    assert True not in best["trusted"].to_pylist()[-20:]
+
+
+def test_books_of_an_unverified_symbol_are_sound_and_say_why(tmp_path):
+    stream = generate("spot-l2", symbols=1, messages=100, seed=6)
+    frames = list(rules.with_rule(stream.frames, "L2", "reversed"))
+    journal_with(tmp_path, 0, "spot-l2", frames, lambda one: UNVERIFIED)
+    cap = recorded(tmp_path)
+    [symbol] = stream.markets
+    last = cap.ticks(symbol)["recv_ns"][-1].as_py()
+    book = cap.book(symbol, last - build.STEP_NS)
+    assert (book.trusted, book.reason) == (False, "its checksums (5041) follow no known rule (UNVERIFIED)")
+    proof = verify(cap)
+    assert not proof.holds
+    assert proof.why_not() == [
+        f"nothing was proven: none of {proof.streams[0].messages:,} recorded messages has a checksum that was checked"
+    ]
+
+
+@pytest.mark.parametrize("wrong", [1, 7])
+def test_a_wrong_checksum_that_was_right_live_fails(tmp_path, wrong):
+    """Also after the rule was decided, when the others are no longer tried at every message."""
+    stream = generate("spot-l3", symbols=1, messages=300, seed=4)
+    frames = list(stream.frames)
+    for i in [i for i, one in enumerate(frames) if b"5041=" in one][-wrong:]:
+        body = body_of(frames[i])
+        start = body.index(b"5041=") + 5
+        frames[i] = seal(body[:start] + b"%d\x01" % (int(body[start:-1]) ^ 1))
+    journal_with(tmp_path, 0, "spot-l3", frames, lambda one: OK)
+    proof = verify(recorded(tmp_path))
+    assert not proof.holds and proof.summary()["failed"] == wrong
+    assert proof.summary()["ok"] == stream.checksums - wrong > 200
+    assert proof.streams[0].first_failure["seq"] > 0
+    assert proof.why_not() == [f"{wrong} checksums (5041) that matched live do not match the rebuilt books"]
+
+
+def test_a_proof_over_nothing_does_not_hold(tmp_path):
+    with JournalWriter(tmp_path / "journal") as journal:
+        build.announce(journal, 0, "spot-l2", build.START_NS)
+        journal.event(0, build.START_NS, {"type": "logged_on", "session_id": "x"})
+    recorded(tmp_path)
+    told = json.loads(run(cli.verify, tmp_path / "captures", "--json", status=1))
+    assert not told["holds"] and told["messages"] == 0 and told["faults"] == []
+    assert told["why_not"][0].startswith("nothing was proven: none of 0 recorded messages")
+    text = run(cli.verify, tmp_path / "captures", status=1)
+    assert "FAULT: nothing was proven" in text and "THE PROOF DOES NOT HOLD" in text
+
+
+def test_recording_without_the_oldest_segment_says_what_is_missing(tmp_path, monkeypatch):
+    stream = generate("spot-l2", messages=900, seed=8)
+    with JournalWriter(tmp_path / "journal", segment_bytes=1 << 16) as journal:
+        build.write_session(journal, 0, "spot-l2", stream.frames, build.START_NS)
+    paths = list(journal_files.segments(tmp_path / "journal").values())
+    assert len(paths) > 2
+    paths[0].unlink()
+    (tmp_path / "feed.toml").write_text(CONFIG)
+    text = run(cli.record, tmp_path / "feed.toml", "--once", status=1)
+    assert "frames of market data are not recorded: the instrument list before them is missing" in text
+    assert f"The journal begins with {paths[1].name}" in text
+    text = run(cli.verify, tmp_path / "captures", status=1)
+    assert "nothing was proven" in text
