@@ -105,7 +105,7 @@ class Bucket:
 
 
 @dataclass(slots=True)
-class Counters:
+class RequestCounters:
     """What happened since the start."""
 
     subscribed: int = 0

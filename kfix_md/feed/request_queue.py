@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from kfix_md._entry import Cause, State
 from kfix_md.feed.left_out import SYMBOL_ERRORS
 from kfix_md.feed.listing import Log, Send
-from kfix_md.feed.pacing import SECOND, Bucket, Counters, Pace, Phase, Subscription, SubscriptionSpec
+from kfix_md.feed.pacing import SECOND, Bucket, Pace, Phase, RequestCounters, Subscription, SubscriptionSpec
 from kfix_md.feed.requests import Requests
 from kfix_md.session import fix
 
@@ -35,7 +35,7 @@ class RequestQueue:
         requests: Requests,
         send: Send,
         pace: Pace,
-        counters: Counters,
+        counters: RequestCounters,
         *,
         emit: Callable[[dict[str, Any]], None],
         leave_out: Callable[[str, str, int], None],

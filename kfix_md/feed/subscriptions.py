@@ -17,7 +17,7 @@ from kfix_md._entry import Cause, State
 from kfix_md._state import is_trusted
 from kfix_md.feed.left_out import SYMBOL_ERRORS, LeftOut
 from kfix_md.feed.listing import Listing, Log, Send
-from kfix_md.feed.pacing import SECOND, Counters, Pace, Phase, Subscription, SubscriptionSpec
+from kfix_md.feed.pacing import SECOND, Pace, Phase, RequestCounters, Subscription, SubscriptionSpec
 from kfix_md.feed.request_queue import Books, RequestQueue
 from kfix_md.feed.requests import Fields, Requests
 from kfix_md.feed.symbols import Selection
@@ -65,7 +65,7 @@ class Subscriptions:
     ) -> None:
         self.spec, self.pace = spec, pace or Pace()
         self.all: dict[str, Subscription] = {}
-        self.counters = Counters()
+        self.counters = RequestCounters()
         self._trading = TradingStatus()
         self._books, self._send, self._emit, self._on_unknown = books, send, emit, on_unknown
         self._log = log or logging.getLogger("kfix.subscriptions")

@@ -107,9 +107,9 @@ def test_two_processes_are_one_feed_and_a_killed_one_comes_back(venue, tmp_path)
 
 
 def _consoles_see_one_feed(folder: Path) -> None:
-    shown = kfix("top", "--json", "--sample", "0", "--feed", "parts", "--directory", folder)
-    shown = json.loads(shown.stdout)
-    assert shown.returncode == 0 and shown["feed"] == "parts" and shown["fault"] is None
+    ran = kfix("top", "--json", "--sample", "0", "--feed", "parts", "--directory", folder)
+    shown = json.loads(ran.stdout)
+    assert ran.returncode == 0 and shown["feed"] == "parts" and shown["fault"] is None
     assert {(row["level"], row["state"]) for row in shown["symbols"]} == {("L2", "LIVE"), ("L3", "LIVE")}
     assert [session["service"] for session in shown["sessions"]] == list(SERVICES)
     assert [session["number"] for session in shown["sessions"]] == [0, 1]
