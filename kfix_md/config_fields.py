@@ -13,8 +13,6 @@ from kfix_md.shm.names import split_part
 
 #: 264 MarketDepth values that the venue accepts (0: full)
 DEPTHS = (0, 1, 10, 25, 100, 500, 1000)
-#: Tags of a Logon that the session writes: header, trailer, 95/96, 98, 108, 141, 789 and the signature's.
-RESERVED_TAGS = frozenset({8, 9, 10, 34, 35, 43, 49, 52, 56, 95, 96, 97, 98, 108, 122, 141, 553, 554, 789, 5025})
 _COMP_ID = re.compile(r"[\x21-\x7e]{1,64}")
 
 
@@ -73,13 +71,9 @@ def _depth(value: int) -> int:
 
 
 def _logon_fields(value: dict[str, str]) -> dict[str, str]:
-    for tag, text in value.items():
+    for tag in value:
         if not re.fullmatch(r"[1-9]\d{0,8}", tag):
             raise ValueError(f"'{tag}' is not a FIX tag, a number such as 5051")
-        if int(tag) in RESERVED_TAGS:
-            raise ValueError(f"tag {tag} is written by the session itself; remove it")
-        if not text or not text.isascii() or not text.isprintable():
-            raise ValueError(f"the value of tag {tag} must be printable ASCII text, and not empty")
     return value
 
 

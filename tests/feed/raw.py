@@ -110,7 +110,7 @@ class Conn:
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
 
-def row(symbol: str, status: int | None = 1, price: int | None = 1, qty: int | None = 8) -> list[tuple[int, object]]:
+def row(symbol: str, status: int | None = 1, price: object = 1, qty: object = 8) -> list[tuple[int, object]]:
     """One instrument of a list; None leaves a field out."""
     fields = [(55, symbol), (5010, qty), (2349, price), (5032, status)]
     return [field for field in fields if field[1] is not None]

@@ -7,6 +7,7 @@ import pytest
 from kfix_md import config, config_fields
 from kfix_md.errors import UsageError
 from kfix_md.feed import checks
+from kfix_md.feed.settings import session_config
 
 GOOD = """
 [[service]]
@@ -68,8 +69,6 @@ def test_relative_paths_count_from_the_file(tmp_path):
         (GOOD + 'checksum = "sent"', [".checksum", "'level-sent'"]),
         (GOOD + "logon_fields = {5051 = 1}", ["logon_fields", "string"]),
         (GOOD + 'logon_fields = {x = "1"}', ["logon_fields", "'x' is not a FIX tag"]),
-        (GOOD + 'logon_fields = {108 = "1"}', ["logon_fields", "108 is written by the session"]),
-        (GOOD + 'logon_fields = {5051 = "a\\u0001b"}', ["logon_fields", "5051 must be printable"]),
         (GOOD + "securities = []", ["securities", "at least 1"]),
         (GOOD + 'securities = ["TS", "TS"]', ["securities", "twice"]),
         (GOOD + 'securities = ["STOCK"]', ["securities", "'TS'"]),
@@ -128,6 +127,14 @@ def test_room_is_enough_for_every_instrument_of_every_service(tmp_path):
     assert config.service_config(whole, "derivatives-l3").capacity == 1000
 
 
+@pytest.mark.parametrize("field", ['108 = "1"', '5051 = "a\\u0001b"', '5051 = ""'])
+def test_logon_fields_that_the_session_cannot_send(tmp_path, field):
+    service = load(tmp_path, GOOD + f"logon_fields = {{{field}}}").service[0]
+    with pytest.raises(UsageError, match="logon_fields: .*" + field.split()[0]):
+        session_config(service, 0)
+
+
 def test_extra_logon_fields_and_checksum_rules(tmp_path):
     service = load(tmp_path, GOOD + 'logon_fields = {5051 = "1"}\nchecksum = "order-sent"\ntls_min = "1.2"').service[0]
-    assert service.logon_fields == {"5051": "1"} and service.checksum == "order-sent" and service.tls_min == "1.2"
+    assert session_config(service, 0).logon_fields == {5051: "1"}
+    assert service.checksum == "order-sent" and service.tls_min == "1.2"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import time
@@ -10,7 +11,9 @@ import time
 import pytest
 
 import kfix_md
-from kfix_md._entry import State
+from kfix_md._entry import Cause, State
+from kfix_md.cli import top
+from kfix_md.cli.console import Watch
 from kfix_md.errors import UsageError
 from tests.feed.raw import RawVenue, row
 from tests.feed.rig import all_good, drive, until
@@ -85,6 +88,55 @@ def test_a_connection_that_the_venue_ends_is_not_live(venue, tmp_path, how):
     drive(tmp_path, there.toml(tmp_path, "ends", service="logon_timeout_s = 1"), script)
 
 
+def test_data_after_a_logout_of_the_venue_is_not_live(venue, tmp_path):
+    """It says Logout, goes on streaming and never closes."""
+    there = venue(row("BTC/USD"))
+    there.hooks["5"] = lambda conn, body: None
+    seen = []
+
+    async def script(feed):
+        await all_good(feed)
+        book, first = kfix_md.attach("logout", directory=tmp_path)["BTC/USD"], there.conn
+        first.send("5", [(58, "maintenance")])
+        await until(lambda: book.state is State.DOWN)
+        begun = time.monotonic()
+        while time.monotonic() - begun < 1.5:
+            with contextlib.suppress(OSError):  # closed by us
+                first.update("BTC/USD", f"0.{len(seen) % 9 + 1}")
+            seen.append((book.state, book.cause))
+            await asyncio.sleep(0.01)
+        await all_good(feed)  # the next connection
+
+    drive(tmp_path, there.toml(tmp_path, "logout"), script)
+    assert set(seen) == {(State.DOWN, Cause.LEAVING)}
+    assert len(there.accepted) == 2
+
+
+def test_a_snapshot_after_our_own_logout_is_not_applied(venue, tmp_path):
+    there = venue(row("BTC/USD"))
+    seen = []
+
+    def answer(conn, body):
+        conn.snapshot("BTC/USD")
+        conn.update("BTC/USD", "0.5")
+
+    there.hooks["5"] = answer
+
+    async def script(feed):
+        await all_good(feed)
+        book = kfix_md.attach("our", directory=tmp_path)["BTC/USD"]
+        begun = time.monotonic()
+        stopping = asyncio.create_task(feed.connectors[0].stop())
+        while not stopping.done():
+            await asyncio.sleep(0.01)
+            seen.append(book.state)
+        assert time.monotonic() - begun < 5
+        await stopping
+
+    drive(tmp_path, there.toml(tmp_path, "our"), script)
+    assert set(seen) == {State.DOWN}
+
+
 def test_more_instruments_than_room_leaves_out_the_surplus_by_name(venue, tmp_path, caplog):
     there = venue(*(row(f"S{n:02d}/USD") for n in range(30)))
 
@@ -96,6 +148,8 @@ def test_more_instruments_than_room_leaves_out_the_surplus_by_name(venue, tmp_pa
         assert service.connects == 1
         shown = kfix_md.attach("room", directory=tmp_path)
         await until(lambda: shown.counters.get("left_out") == 10)
+        header = "\n".join(line.plain for line in top.header(Watch(shown).look(), 100))
+        assert "10 symbols left out" in header
 
     drive(tmp_path, there.toml(tmp_path, "room", feed="symbols_max = 20"), script)
     [line] = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]

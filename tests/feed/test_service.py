@@ -8,6 +8,7 @@ import pytest
 
 from kfix_md._entry import Cause, State
 from kfix_md.config import ServiceSection
+from kfix_md.feed.event_log import log_event
 from kfix_md.feed.pacing import SECOND, Phase, Subscription
 from kfix_md.feed.service import Service
 
@@ -85,3 +86,9 @@ def test_a_checksum_rule_is_logged_when_it_is_new(service, caplog):
         service.on_checksum_rule("order-sent", symbol)
     assert caplog.text.count("checksum rule: order-sent (first found for A/USD)") == 1
     assert caplog.text.count("checksum rule") == 1
+
+
+def test_a_rejection_for_identity_is_logged_with_advice(caplog):
+    event = {"type": "logout", "by": "peer", "text": "IP address not whitelisted"}
+    log_event(logging.getLogger("t"), event)
+    assert "IP address not whitelisted" in caplog.text and "have it whitelisted for the CompID" in caplog.text
