@@ -92,7 +92,7 @@ def parse_time(text: bytes | None) -> int | None:
 
 
 def value_bytes(tag: int, value: Value) -> bytes:
-    """The bytes of one value; UsageError when it cannot stand in a FIX message."""
+    """The bytes of one value; UsageError when it cannot be part of a FIX message."""
     data = value if isinstance(value, bytes) else str(value).encode()
     if not data or b"\x01" in data:
         raise UsageError(f"the value of tag {tag} is empty or holds a SOH: {value!r}")
@@ -194,7 +194,7 @@ def instrument_list_request(
     `updates` is 263: 0 a snapshot, 1 snapshot and updates, 2 end the updates; None leaves it out.
     """
     if symbol and security_type:
-        raise UsageError("an instrument list is asked for one symbol or for one type, not both")
+        raise UsageError("an instrument list request names one symbol or one type, not both")
     body: Body = [(55, symbol)] if symbol else []
     body.append((320, request_id))
     body.append((559, 0 if symbol else 1 if security_type else 4))
@@ -214,7 +214,7 @@ def market_data_request(
 ) -> Body:
     """35=V MarketDataRequest for bids and offers (Kraken refuses one side alone), incremental only.
 
-    `depth` 0 is the full book (at most 1000 levels on L2). L3 requests never ask for trades.
+    `depth` 0 is the full book (at most 1000 levels on L2). L3 requests never include trades.
     """
     if not symbols:
         raise UsageError("a MarketDataRequest needs at least one symbol")

@@ -64,7 +64,7 @@ class Logon:
         return True
 
     def resets_without_end(self, now_ns: int) -> bool:
-        """The peer has asked for a new numbering too often."""
+        """The peer began a new numbering too often."""
         return len(self._answered) == _MAX_RESETS and now_ns - self._answered[0] < _RESETS_NS
 
     def _more(self) -> fix.Body:

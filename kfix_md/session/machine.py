@@ -13,6 +13,7 @@ from kfix_md.session.outgoing import Rejects, SentRequests
 from kfix_md.session.recovery import GapRecovery
 from kfix_md.session.refusals import refusal_of
 from kfix_md.session.rollover import Rollover
+from kfix_md.session.saved import SavedNumbers
 from kfix_md.session.sequence import Sequence
 from kfix_md.session.timers import Timers
 from kfix_md.session.types import (
@@ -73,10 +74,8 @@ class Session:
         self._handler: HotLoop | None = None
         self._announced = False  # on_ready was called for this connection
         self._was_on = False
-        self._requests = SentRequests()
-        self._saved = self._before = numbers  # `_before`: what the last process left, until we connect
-        if numbers is not None:
-            self.sequence.expected, self.sequence.outgoing = numbers.expected, numbers.outgoing
+        self._requests = SentRequests(self.link)
+        self._saved = SavedNumbers(self.link, numbers)
 
     # ------------------------------------------------------------ what callers read
 
@@ -171,11 +170,7 @@ class Session:
 
         Store them before the outbox is written: a number that was on the wire is never used twice.
         """
-        expected, outgoing = self.sequence.expected, self.sequence.outgoing
-        if self._saved is not None and self._saved[:2] == (expected, outgoing):
-            return None
-        self._saved = SequenceNumbers(expected, outgoing, now_ns)
-        return self._saved
+        return self._saved.take(now_ns)
 
     def take_released(self, now_ns: int = 0) -> list[Released]:
         """Frames to apply now, in order; call it until it is empty.
@@ -214,10 +209,9 @@ class Session:
         if self.state != SessionState.OFF:
             raise LocalError("connected() twice without disconnected()")
         link = self.link
-        if self._before is not None:
-            self.interrupted("restart", self._before.expected, self._before.saved_ns)
-            self._before = None
-        reset = self.config.reset_on_logon or link.force_reset or self._numbers_too_old(now_ns)
+        if inherited := self._saved.take_inherited():
+            self.interrupted("restart", inherited.expected, inherited.saved_ns)
+        reset = self.config.reset_on_logon or link.force_reset or self._saved.too_old(now_ns)
         if reset:
             self.sequence.reset()
         link.outbox.clear()
@@ -388,9 +382,7 @@ class Session:
 
     def gap_fill(self, first: int, last: int, now_ns: int) -> None:
         """Answer for our own numbers first..last: 35=4 123=Y with 34=first, no new number used."""
-        self.link.transmit("4", fix.sequence_reset(last + 1, now_ns), now_ns, seq=first)
-        self.link.count("gap_fills_sent")
-        requests = self._requests.take(first, last)
+        requests = self._requests.gap_fill(first, last, now_ns)
         if requests:
             self.app.on_requests_lost(requests)
 
@@ -421,6 +413,3 @@ class Session:
         self._announced = True
         self.link.rollover_logged_on(now_ns)
         self.app.on_reset("rollover" if self.rollover.armed(now_ns) else "reset")
-
-    def _numbers_too_old(self, now_ns: int) -> bool:
-        return self._saved is not None and self._saved.saved_ns < self.rollover.last_instant(now_ns)

@@ -19,7 +19,8 @@ _MALFORMED: dict[int, tuple[int, int | None, str]] = {
 class SentRequests:
     """Application messages sent in this connection, by MsgSeqNum; the oldest are dropped."""
 
-    def __init__(self) -> None:
+    def __init__(self, link: Link) -> None:
+        self._link = link
         self._by_seq: dict[int, Request] = {}
 
     def clear(self) -> None:
@@ -37,8 +38,10 @@ class SentRequests:
         """The request sent as `seq`."""
         return self._by_seq.get(seq)
 
-    def take(self, first: int, last: int) -> list[Request]:
-        """Remove and return the requests sent as first..last."""
+    def gap_fill(self, first: int, last: int, now_ns: int) -> list[Request]:
+        """Answer for our first..last that nothing is sent again; returns and drops the requests among them."""
+        self._link.transmit("4", fix.sequence_reset(last + 1, now_ns), now_ns, seq=first)
+        self._link.count("gap_fills_sent")
         numbers = [seq for seq in self._by_seq if first <= seq <= last]
         return [self._by_seq.pop(seq) for seq in numbers]
 

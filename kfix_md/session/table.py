@@ -80,7 +80,7 @@ def logon_reply(session: "Session", m: Message) -> int:
     if session.logon.requested_reset or reset:
         sequence.expected = m.seq  # whatever number it begins with: 1, 0 or any other
     if reset and not session.logon.requested_reset:
-        # our Logon counts as number 1; a venue that thinks otherwise asks for it and gets a gap fill
+        # our Logon counts as number 1; a venue that counts otherwise requests it and gets a gap fill
         sequence.outgoing = 2
     if m.seq < sequence.expected:
         return session.too_low(m, "now")

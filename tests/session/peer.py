@@ -1,4 +1,4 @@
-"""A scripted acceptor for session tests: writes FIX by itself, drives time as an argument."""
+"""A scripted acceptor for session tests: writes FIX without the code under test, time is an argument."""
 
 import datetime
 
@@ -117,7 +117,7 @@ class Rig:
         while released := self.session.take_released(self.now):
             self.applied += [number_of(data) for data, _ in released]
 
-    def peer(self, msg_type, *body, seq=None, dup=False, **words):
+    def peer(self, msg_type, *body, seq=None, dup=False, **changes):
         """A frame of the peer with its next number (or `seq`); `dup` adds 43=Y and 122."""
         if seq is None:
             seq, self.seq = self.seq, self.seq + 1
@@ -125,12 +125,12 @@ class Rig:
             self.seq = max(self.seq, seq + 1)
         if dup:
             body = [(43, "Y"), (122, stamp(self.now - SECOND)), *body]
-        return self.raw(frame(msg_type, seq, self.now, *body, **words))
+        return self.raw(frame(msg_type, seq, self.now, *body, **changes))
 
-    def data(self, seq=None, dup=False, **words):
+    def data(self, seq=None, dup=False, **changes):
         """A market data increment."""
         body = [(55, "BTC/USD"), (262, "1"), (268, 1), (279, 0), (269, 0), (270, 1), (271, 1)]
-        return self.peer("X", *body, seq=seq, dup=dup, **words)
+        return self.peer("X", *body, seq=seq, dup=dup, **changes)
 
     def wait(self, seconds, step=1.0):
         """Let time pass, ticking."""

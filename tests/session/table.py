@@ -1,4 +1,4 @@
-"""The 90 cases of the FIX session layer in our own words; writes the table of docs/session.md with its tests.
+"""The 90 cases of the FIX session layer, and the writer of the table in docs/session.md.
 
 `python -m tests.session.table` writes the table again; test_table.py holds it against the tests there are.
 """
@@ -18,13 +18,13 @@ ROWS: dict[int, tuple[str, str]] = {
     4: ("reply with the expected 34", "logged on, one number further"),
     5: ("reply to 141=N with a higher 34", "logged on, then one ResendRequest; the Logon itself is used up"),
     6: ("reply to 141=N with a lower 34", "Logout with both numbers in 58, close; at once again with 141=Y"),
-    7: ("reply with 141=Y that we did not ask for", "both directions begin anew, everything is subscribed again"),
+    7: ("reply with 141=Y that we did not request", "both directions begin anew, everything is subscribed again"),
     8: ("no reply to our Logon in time", "close, back off"),
     9: (
         "Logout instead of a Logon",
         "58 kept, back off; long when it is about identity or limits, also near 22:00; at once when about 34",
     ),
-    10: ("closed without a word after our Logon", "back off"),
+    10: ("closed without a Logout after our Logon", "back off"),
     11: ("108 in the reply is not ours", "theirs counts"),
     12: ("any other message before the reply", "close"),
     13: ("a second Logon without 141", "Logout, close"),
@@ -50,18 +50,21 @@ ROWS: dict[int, tuple[str, str]] = {
     30: ("43=Y with the expected 34", "new"),
     31: ("97=Y", "judged by its content"),
     32: ("gap fill in its turn", "expect 36, queue drained from there"),
-    33: ("gap fill ahead of its turn", "itself a gap: kept, asked for, done in its turn"),
+    33: ("gap fill ahead of its turn", "itself a gap: kept, requested, done in its turn"),
     34: ("gap fill with a low 34 and 43=Y", "ignored"),
     35: ("gap fill with a low 34, no 43", "Logout, close"),
     36: ("reset mode (123 not Y)", "expect 36 whatever its 34; what lies between is lost"),
     37: ("reset mode to the number we expect", "nothing, counted"),
     38: ("36 below the expected number", "Reject 373=5, nothing changes"),
-    39: ("gap fill over what may be market data", "lost aloud, books wait for snapshots; queued messages are applied"),
+    39: (
+        "gap fill over what may be market data",
+        "reported as lost, books wait for snapshots; queued messages are applied",
+    ),
     40: ("replay and gap fills mixed", "both advance"),
     41: ("ResendRequest for our messages", "one gap fill with 43=Y and 122 that uses no number"),
     42: ("our requests are in that range", "not replayed; the application makes fresh ones where needed"),
     43: ("ResendRequest beyond what we sent", "nothing"),
-    44: ("ResendRequest with a 34 too high", "answered first, then our own gap is asked for"),
+    44: ("ResendRequest with a 34 too high", "answered first, then our own gap is requested"),
     45: ("the same ResendRequest again", "answered again"),
     46: ("a gap is open", "not ready"),
     47: ("we sent nothing for a while", "Heartbeat before 108 seconds are over"),
@@ -101,7 +104,7 @@ ROWS: dict[int, tuple[str, str]] = {
     81: ("Logout in reply to ours", "no second one"),
     82: ("connection lost", "partial bytes, queue and subscriptions void; reconnect"),
     83: ("close or Logout around 22:00 UTC", "planned: no alarm, quick retries, a gap with cause rollover"),
-    84: ("numbers begin anew around 22:00 UTC", "in place when the peer says so, else a planned reconnect"),
+    84: ("numbers begin anew around 22:00 UTC", "in place when the peer states it, else a planned reconnect"),
     85: ("logons refused in the window", "keeps trying, no escalation"),
     86: ("we restart", "continued or reset, with the same end"),
     87: ("any split of the bytes", "the same result"),
@@ -131,7 +134,7 @@ def table() -> str:
 
 
 def written() -> str:
-    """The table as it stands in the document."""
+    """The table as it is in the document."""
     return DOCUMENT.read_text().split(BEGIN)[1].split(END)[0]
 
 

@@ -40,12 +40,12 @@ def any_message(rng, rig):
         body += [(112, "T")]
     if rng.random() < 0.3:
         body[:0] = [(43, "Y"), (122, stamp(rig.now - SECOND))]
-    words = {"begin": "FIX.4.2"} if rng.random() < 0.005 else {}
+    changes = {"begin": "FIX.4.2"} if rng.random() < 0.005 else {}
     if rng.random() < 0.01:
-        words["sender"] = rng.choice(["", "OTHER", SENDER])
+        changes["sender"] = rng.choice(["", "OTHER", SENDER])
     if rng.random() < 0.02:
         return frame(kind, 0, rig.now, header=[(34, number(rng, rig.expected)), (49, TARGET)][: rng.randrange(3)])
-    return frame(kind, number(rng, rig.expected), rig.now, *body, **words)
+    return frame(kind, number(rng, rig.expected), rig.now, *body, **changes)
 
 
 def sound(frames, last):
@@ -133,7 +133,7 @@ class Venue:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_every_number_is_applied_once_or_lost_aloud(seed):
+def test_every_number_is_applied_once_or_reported_as_lost(seed):
     rng = random.Random(seed)
     rig = Rig(gap_timeout=2).logon()
     venue = Venue(rng, rig)
@@ -160,8 +160,8 @@ def test_every_number_is_applied_once_or_lost_aloud(seed):
     assert rig.applied == sorted(set(rig.applied)), "in order, once"
     assert set(rig.applied) | (lost & data) == data
     assert not set(rig.applied) & lost
-    told = {call[2] for call in rig.app.named("message")}
-    assert told | lost >= {seq for seq, kind in venue.kinds.items() if kind in "yh" and seq < rig.expected}
+    delivered = {call[2] for call in rig.app.named("message")}
+    assert delivered | lost >= {seq for seq, kind in venue.kinds.items() if kind in "yh" and seq < rig.expected}
 
 
 def test_traps_in_the_queue_cost_no_time_that_grows_with_its_square():

@@ -20,15 +20,15 @@ def test_a_replay_in_chunks_is_waited_for_in_a_quiet_market(n):
     rig = Rig(gap_timeout=10).logon()
     rig.data(seq=102)
     started = rig.now
-    asked = 0
+    requested = 0
     while not rig.session.ready:
         for first in requests(rig):
-            asked += 1
+            requested += 1
             chunk(rig, first, n, 102)
         rig.wait(0.1, 0.1)
         assert rig.closed is None
     assert rig.applied == list(range(2, 103))
-    assert asked == -(-100 // n) and rig.now - started <= asked * 1.2 * SECOND
+    assert requested == -(-100 // n) and rig.now - started <= requested * 1.2 * SECOND
     assert rig.app.calls[-1] == ("gap_closed",)
 
 
@@ -130,7 +130,7 @@ BODY = [(55, "BTC/USD"), (262, "1"), (268, 1), (279, 0), (269, 0), (270, 1), (27
 
 
 @pytest.mark.parametrize("kind", ["0", "1", "2", "3", "8", "h", "j", "y", "Y", "ZZ"])
-def test_market_data_under_another_type_is_lost_aloud(kind):
+def test_market_data_under_another_type_is_reported_as_lost(kind):
     rig = Rig().logon()
     rig.peer(kind, *BODY)
     assert rig.app.named("lost") == [("lost", 2, 2, "lost")]

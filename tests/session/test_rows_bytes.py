@@ -1,6 +1,6 @@
 """Rows of the session table that begin with bytes: garbled frames, faulty bodies, splits, late entries.
 
-Here the session works behind the real hot loop, on the bytes of a TLS stream's plain text.
+Here the session works with the real hot loop, on the bytes of a TLS stream's plain text.
 """
 
 import random
@@ -79,13 +79,13 @@ class Wire(Rig):
     def bid_qty(self):
         return self.book.top(allow_stale=True)[1]
 
-    def good(self, qty, **words):
+    def good(self, qty, **changes):
         """The bytes of the next increment."""
         seq, self.seq = self.seq, self.seq + 1
-        return frame("X", seq, self.now, *update(qty), **words)
+        return frame("X", seq, self.now, *update(qty), **changes)
 
     def heals(self, seq, qty):
-        """The damaged message `seq` is missed by the next one, asked for, and replayed."""
+        """The damaged message `seq` is missed by the next one, requested, and replayed."""
         before = self.expected
         self.raw(self.good(7))
         assert self.book.state == State.GAP
@@ -198,7 +198,7 @@ def test_row_58_bytes_between_messages_are_skipped(noise):
     assert wire.bid_qty == 6
 
 
-def test_row_59_other_begin_string_behind_the_hot_loop():
+def test_row_59_other_begin_string_seen_by_the_hot_loop():
     wire = Wire().live()
     wire.raw(wire.good(5, begin="FIX.4.2"))
     assert [(m["type"], m[58]) for m in wire.take()] == [("5", "Incorrect BeginString")]

@@ -12,10 +12,10 @@ def test_row_59_wrong_begin_string_ends_the_session():
     assert rig.closed is not None
 
 
-@pytest.mark.parametrize("words", [{"sender": "OTHER"}, {"target": "OTHER"}])
-def test_row_60_wrong_comp_ids_end_the_session(words):
+@pytest.mark.parametrize("changes", [{"sender": "OTHER"}, {"target": "OTHER"}])
+def test_row_60_wrong_comp_ids_end_the_session(changes):
     rig = Rig().logon()
-    rig.data(**words)
+    rig.data(**changes)
     reject, logout = rig.take()
     assert (reject["type"], reject[373], reject[45], logout["type"]) == ("3", "9", "2", "5")
     assert rig.applied == [] and rig.closed is not None

@@ -95,7 +95,7 @@ def test_row_50_a_clock_set_back_or_a_long_pause_is_not_silence():
     rig.session.tick(rig.now - 3600 * SECOND)
     assert rig.closed is None
     rig = Rig().logon()
-    rig.now += 3600 * SECOND  # the machine slept: the peer is asked before it is given up
+    rig.now += 3600 * SECOND  # the machine slept: the peer is tested before it is given up
     rig.session.tick(rig.now)
     assert "1" in [m["type"] for m in rig.take()] and rig.closed is None
 
@@ -107,7 +107,7 @@ def test_row_51_anything_received_resets_the_clock():
         lambda: rig.peer("0"),
         lambda: rig.data(seq=2, dup=True),
         rig.data,
-        lambda: rig.peer("0", (112, "nobody asked")),
+        lambda: rig.peer("0", (112, "unrequested")),
         lambda: rig.peer("ZZ"),
     ]
     for number in range(20):
@@ -130,7 +130,7 @@ def test_row_51_what_came_by_the_fast_path_counts():
     assert rig.session.stats["test_requests"] == 0
 
 
-def test_row_52_heartbeat_nobody_asked_for_is_nothing():
+def test_row_52_heartbeat_nobody_requested_is_nothing():
     rig = Rig().logon()
     assert rig.peer("0", (112, "surprise")) == 0
     assert rig.take() == [] and rig.expected == 3

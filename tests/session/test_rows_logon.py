@@ -120,7 +120,7 @@ def test_row_10_silent_close_after_our_logon_backs_off():
     rig.session.disconnected(rig.now, "fin")
     assert rig.session.retry == "backoff"
     assert rig.session.state == SessionState.OFF
-    assert not rig.events("gap_open"), "nothing was held, nothing is lost"
+    assert not rig.events("gap_open"), "no book was live, nothing is lost"
 
 
 def test_row_11_heartbeat_interval_of_the_reply_counts():
@@ -184,11 +184,11 @@ def test_row_16_logon_with_bad_sending_time_closes(seconds):
     assert rig.session.state == SessionState.CLOSED
 
 
-@pytest.mark.parametrize("words", [{"begin": "FIX.4.2"}, {"sender": "OTHER"}, {"target": "OTHER"}])
-def test_row_17_logon_with_wrong_identity_closes(words):
+@pytest.mark.parametrize("changes", [{"begin": "FIX.4.2"}, {"sender": "OTHER"}, {"target": "OTHER"}])
+def test_row_17_logon_with_wrong_identity_closes(changes):
     rig = Rig().connect()
     rig.take()
-    rig.raw(frame("A", 1, rig.now, (98, 0), (108, 60), (141, "Y"), **words))
+    rig.raw(frame("A", 1, rig.now, (98, 0), (108, 60), (141, "Y"), **changes))
     assert rig.closed.kind == "protocol"
     assert rig.take() == []
 

@@ -75,7 +75,7 @@ def test_row_24_replay_is_applied_and_the_queue_drained():
     assert closed == {"type": "gap_close", "id": opened["id"], "healed": "replay"}
 
 
-def test_row_24_frames_after_the_replay_in_one_read_wait_behind_the_queue():
+def test_row_24_frames_after_the_replay_in_one_read_wait_after_the_queue():
     rig = gapped()
     receive, session = rig.session.receive, rig.session
     rig.drain = lambda: None  # nobody takes the released frames until the read is through
@@ -233,7 +233,7 @@ def test_row_36_reset_mode_jumps_whatever_its_own_number(flag, seq):
     assert rig.closed is None
 
 
-def test_row_36_reset_mode_over_an_open_gap_applies_what_is_held():
+def test_row_36_reset_mode_over_an_open_gap_applies_what_is_queued():
     rig = gapped()
     rig.peer("4", (36, 12), seq=9)
     assert rig.applied == [2, 3, 6, 7]
