@@ -15,6 +15,7 @@ from kfix_md._entry import Cause, State
 from kfix_md.cli import top
 from kfix_md.cli.console import Watch
 from kfix_md.errors import UsageError
+from kfix_md.feed import doctor
 from tests.feed.raw import RawVenue, row
 from tests.feed.rig import all_good, drive, until
 
@@ -226,3 +227,28 @@ def test_a_venue_of_tls_1_2_is_named_with_the_setting_that_allows_it(venue, tmp_
             await until(lambda: 'tls_min = "1.2" would allow TLS 1.2' in caplog.text)
 
     drive(tmp_path, there.toml(tmp_path, "tls", service=f'tls_min = "{tls_min}"'), script)
+
+
+def test_doctor_warns_of_symbols_that_are_not_listed(venue, tmp_path):
+    there = venue(row("BTC/USD"), row("OLD/USD", 6))
+    (tmp_path / "feed.toml").write_text(there.toml(tmp_path, "doc", '["BTC/USD", "OLD/USD", "NO/PE"]'))
+    found = {finding.text: finding.status for finding in doctor.examine(str(tmp_path / "feed.toml"))}
+    assert found["OLD/USD is delisted at the venue: left out until it is listed"] == doctor.WARN
+    assert found["1 of 1 instruments selected"] == doctor.OK
+    assert found["no instrument 'NO/PE'"] == doctor.FAIL
+
+
+def test_a_rejection_for_identity_is_explained_and_not_hurried(venue, tmp_path, caplog):
+    there = venue(row("BTC/USD"))
+    there.hooks["A"] = lambda conn, body: (conn.send("5", [(58, "IP address not whitelisted")]), conn.close())
+
+    async def script(feed):
+        await until(lambda: feed.services[0].session.retry == "long")
+        await asyncio.sleep(1)
+
+    drive(tmp_path, there.toml(tmp_path, "white"), script)
+    assert len(there.accepted) == 1  # not again within a second, nor within 45
+    assert "IP address not whitelisted" in caplog.text and "have it whitelisted" in caplog.text
+    (tmp_path / "feed.toml").write_text(there.toml(tmp_path, "white"))
+    texts = [finding.text for finding in doctor.examine(str(tmp_path / "feed.toml")) if finding.status == doctor.FAIL]
+    assert any("have it whitelisted" in text for text in texts)
