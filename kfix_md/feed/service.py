@@ -15,6 +15,7 @@ from kfix_md._entry import Cause, State
 from kfix_md._handler import Handler
 from kfix_md._state import TRUSTED, is_trusted
 from kfix_md.config import ServiceSection
+from kfix_md.errors import KfixError
 from kfix_md.feed.event_log import log_event
 from kfix_md.feed.pacing import SECOND, Pace
 from kfix_md.feed.settings import session_config, subscription_spec
@@ -344,7 +345,10 @@ class Service(Application):
             self.event(opened, now_ns)
 
     def on_fault(self, symbol: str, error: Exception) -> None:
-        """An error of ours while a message of this symbol was applied: the third leaves the symbol out."""
+        """An error while a message of this symbol was applied: no room, or the third of ours, leaves the symbol out."""
+        if isinstance(error, KfixError | MemoryError | OSError):
+            self.subs.leave_out(symbol, str(error) or type(error).__name__, self.now_ns)
+            return
         self._errors[symbol] += 1
         self.log.error("%s: message not applied: %r", symbol, error)
         if self._errors[symbol] >= SYMBOL_ERRORS_MAX:

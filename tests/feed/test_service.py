@@ -46,6 +46,13 @@ def test_the_third_error_of_ours_leaves_the_symbol_out(service, caplog):
     assert "left out: A/USD (internal error" in caplog.text
 
 
+def test_no_room_in_the_middle_of_a_message_leaves_the_symbol_out_at_once(service, caplog):
+    service.on_fault("B/USD", OSError(28, "No space left on device"))
+    service.subs.pump(SECOND)
+    assert list(service.subs.left_out.reasons) == ["B/USD"] and service.subs.all["A/USD"].phase is Phase.ACTIVE
+    assert "left out: B/USD ([Errno 28] No space left on device)" in caplog.text
+
+
 def test_unverified_books_are_reported_once_a_tick_with_their_number(service, caplog):
     for symbol in ("A/USD", "B/USD"):
         service.on_book(symbol, State.UNVERIFIED, Cause.RULE, 5, SECOND)
