@@ -63,7 +63,7 @@ def driver() -> ModuleType:
     """driver.pyx, compiled against the core's own .pxd files."""
     source = Path(__file__).resolve().parent / "driver.pyx"
     target = BUILD / f"kfix_bench_driver{sysconfig.get_config_var('EXT_SUFFIX')}"
-    headers = [*(ROOT / "kfix_md").glob("*.pxd"), *(ROOT / "kfix_md").glob("*.h")]
+    headers = [*(ROOT / "kfix_md").rglob("*.pxd"), *(ROOT / "kfix_md").rglob("*.h")]
     if not newer(target, source, *headers):
         BUILD.mkdir(parents=True, exist_ok=True)
         generated = BUILD / "kfix_bench_driver.c"

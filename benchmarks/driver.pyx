@@ -1,6 +1,6 @@
 """Loops over the core without Python inside, for timing: decoding a stream, and books message by message."""
 
-from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
@@ -9,6 +9,10 @@ from kfix_md._codec cimport Codec
 from kfix_md._fields cimport MD_OK, Header, MDMessage
 from kfix_md._entry cimport MDEntry
 from kfix_md._frame cimport FRAME_OK, next_frame
+from kfix_md.journal.reader cimport JournalReader
+from kfix_md.journal.records cimport REC_FRAME, Record
+from kfix_md.journal.segment cimport jclock
+from kfix_md.journal.writer cimport JournalWriter
 
 import numpy as np
 
@@ -127,3 +131,33 @@ cdef class Updates:
             elif book.sides[0].n:
                 total += <uint64_t>book.sides[0].price[book.sides[0].n - 1]
         return total
+
+
+def journal_append(JournalWriter writer, bytes body, Py_ssize_t n, int64_t rate):
+    """Nanoseconds of each of `n` appends of `body`, `rate` a second (0: as fast as possible), int64."""
+    cdef int64_t[::1] spans = np.zeros(n, np.int64)
+    cdef const char* data = body
+    cdef uint32_t length = <uint32_t>len(body)
+    cdef int64_t gap = 1_000_000_000 // rate if rate else 0
+    cdef int64_t due = jclock()
+    cdef int64_t now
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(n):
+            due += gap
+            now = jclock()
+            while now < due and gap:
+                now = jclock()
+            writer.put(REC_FRAME, 0, now, data, length)
+            writer.commit(0)
+            spans[i] = jclock() - now
+    return spans.base
+
+
+def journal_read(JournalReader reader) -> int:
+    """Read every record of a journal; returns how many there were."""
+    cdef Record r
+    cdef Py_ssize_t n = 0
+    while reader.next(&r) == 1:
+        n += 1
+    return n

@@ -5,19 +5,13 @@ import fcntl
 import mmap
 import os
 import re
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from kfix_md.errors import CaptureError, UsageError
+from kfix_md.journal import layout
+from kfix_md.journal.layout import HEADER_BYTES, TAIL_BYTES
 
-HEADER = struct.Struct("<8sIIQQiIQqq")  # magic version header number size date reason sealed_end created pid
-MAGIC = b"KFIXJRN1"
-HEADER_BYTES = 128
-TAIL_BYTES = 64  # readable behind the last record: decoders may load that far past a frame
-SEALED_END_AT = 40
-REASONS = {0: "open", 1: "size", 2: "date", 3: "closed", 4: "recovered"}
-SEAL_RECOVERED = 4
 _NAME = re.compile(r"(spare|\d{4}-\d\d-\d\d)\.(\d{10})\.kfj(\.zst)?$")
 _EPOCH_2020 = 1_577_836_800
 _LIST_AGAIN = 3
@@ -125,16 +119,16 @@ class Info:
 
 
 def _parse(path: Path, head: bytes) -> Info:
-    if len(head) < HEADER.size and path.name.startswith("spare."):
+    if len(head) < HEADER_BYTES and path.name.startswith("spare."):
         head = bytes(HEADER_BYTES)  # its maker was killed at once
-    if len(head) < HEADER.size:
+    if len(head) < HEADER_BYTES:
         raise CaptureError(f"journal segment {path} is cut off inside its header")
-    magic, version, _, number, size, date, reason, end, created, pid = HEADER.unpack_from(head)
+    magic, version, number, size, date, reason, end, created, pid = layout.parse_header(head)
     if magic == bytes(8) and path.name.startswith("spare."):
         date = number = 0  # being made
-    elif magic != MAGIC or version != 1:
-        raise CaptureError(f"{path} is not a journal segment of layout 1")
-    return Info(path, number, size, date, REASONS.get(reason, str(reason)), end, created, pid)
+    elif (magic, version) != (layout.MAGIC, layout.VERSION):
+        raise CaptureError(f"{path} is not a journal segment of layout {layout.VERSION}")
+    return Info(path, number, size, date, layout.REASONS.get(reason, str(reason)), end, created, pid)
 
 
 def info(path: Path) -> Info:
@@ -197,8 +191,9 @@ def seal(path: Path, end: int) -> None:
     """Mark a segment a dead writer left open as ending at `end`."""
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
-        file.seek(SEALED_END_AT - 4)
-        file.write(struct.pack("<IQ", SEAL_RECOVERED, end))
+        offset, seal_bytes = layout.recovered_seal(end)
+        file.seek(offset)
+        file.write(seal_bytes)
         file.flush()
         os.fsync(file.fileno())
 

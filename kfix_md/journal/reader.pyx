@@ -7,9 +7,9 @@ from kfix_md.journal import files as journal_files
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from kfix_md.journal.crc32c cimport crc32c_by_name, crc32c_choose, crc32c_fn
 from kfix_md.journal.records cimport (
-    JREC_HEADER, JSEG_HEADER, REC_EVENT, REC_FRAME, REC_OUT, Record, crc32c_by_name, crc32c_choose, crc32c_fn, jload32,
-    jload64, jrec_header, jseg_header, padded,
+    JREC_HEADER, JSEG_HEADER, REC_EVENT, REC_FRAME, REC_OUT, Record, jload32, jload64, jrec_header, jseg_header, padded,
 )
 
 cdef crc32c_fn crc32c_run = crc32c_choose()
@@ -233,12 +233,3 @@ cdef class JournalReader:
         ahead = [n for n in journal_files.segments(self.directory) if n > self.number]
         return {"position": self.position, "segments_behind": len(ahead),
                 "bytes_behind": journal_files.bytes_after(self.directory, self.number, self.offset)}
-
-
-def _bench_read(JournalReader reader):
-    """Read everything there is; number of records."""
-    cdef Record r
-    cdef Py_ssize_t n = 0
-    while reader.next(&r) == 1:
-        n += 1
-    return n

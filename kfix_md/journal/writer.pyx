@@ -1,3 +1,4 @@
+# distutils: sources = kfix_md/journal/segment.c
 """Appends records to the journal so that they survive the death of the process that wrote them."""
 
 import json
@@ -15,15 +16,14 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
+from kfix_md.journal.crc32c cimport crc32c_choose, crc32c_fn
 from kfix_md.journal.records cimport (
-    JREC_HEADER, JSEG_HEADER, JSEG_TAIL, REC_EVENT, REC_FRAME, REC_OUT, crc32c_choose, crc32c_fn, jclock, jio,
-    jio_close, jio_open, jio_switch, jio_take, jprefetch, jseg, jseg_header, jstore32, jstore64, padded,
+    JREC_HEADER, JSEG_HEADER, JSEG_TAIL, REC_EVENT, REC_FRAME, REC_OUT, jseg_header, padded,
 )
-
-cdef enum:
-    SEAL_SIZE = 1
-    SEAL_DATE = 2
-    SEAL_CLOSED = 3
+from kfix_md.journal.segment cimport (
+    JSEAL_CLOSED, JSEAL_DATE, JSEAL_SIZE, jio, jio_close, jio_open, jio_switch, jio_take, jprefetch, jseg, jstore32,
+    jstore64,
+)
 
 cdef crc32c_fn crc32c_run = crc32c_choose()
 cdef int64_t DAY_NS = trading_day.DAY_NS
@@ -158,14 +158,14 @@ cdef class JournalWriter:
     cdef int _roll(self, uint64_t need, int64_t recv_ns) noexcept nogil:
         cdef jseg* s = jio_take(<jio*>self.io, need)
         cdef int32_t date
-        cdef uint32_t reason = SEAL_SIZE
+        cdef uint32_t reason = JSEAL_SIZE
         if s == NULL:
             return -1
         date = <int32_t>((recv_ns + ROLL_NS) // DAY_NS) if recv_ns > 0 else 1
         if self.base != NULL:
             # a clock set back does not reopen an earlier date
             date = max(date, (<jseg_header*>self.base).date)
-            reason = SEAL_DATE if recv_ns >= self.roll_ns else SEAL_SIZE
+            reason = JSEAL_DATE if recv_ns >= self.roll_ns else JSEAL_SIZE
         jio_switch(<jio*>self.io, s, self.offset, date, reason)
         self.base, self.limit, self.number = s.base, s.size - JSEG_TAIL, s.number
         self.offset = JSEG_HEADER
@@ -210,8 +210,8 @@ cdef class JournalWriter:
 
     # ---- Python ----
 
-    def event(self, uint16_t session, int64_t recv_ns, dict event) -> bool:
-        """Append one session event, an object with "type"; behind the frame being processed, if any."""
+    def event(self, uint16_t session, int64_t recv_ns, event) -> bool:
+        """Append one session event (see events.py; a dict is stored as it is), after the frame being processed."""
         return self._append(REC_EVENT, session, recv_ns, json.dumps(event, separators=(",", ":")).encode(), 0)
 
     def frame(self, uint16_t session, int64_t recv_ns, data, uint16_t flags=0) -> bool:
@@ -266,7 +266,7 @@ cdef class JournalWriter:
     cdef _finish(self):
         self.commit(0)
         if self.base != NULL:
-            jio_switch(<jio*>self.io, NULL, self.offset, 0, SEAL_CLOSED)
+            jio_switch(<jio*>self.io, NULL, self.offset, 0, JSEAL_CLOSED)
         jio_close(<jio*>self.io)
         self.io, self.base = NULL, NULL
         self.limit = 0
@@ -316,25 +316,3 @@ def _find_end(directory, path, number):
     end = reader.position & 0xFFFFFFFF
     rest = bytes(journal_files.Segment(path).buffer[end:]).rstrip(b"\0")
     return {"segment": path.name, "end": end, "records": records, "torn_bytes": len(rest), "damaged_bytes": damaged}
-
-
-def _bench_append(JournalWriter writer, Py_ssize_t n, Py_ssize_t length, int64_t rate):
-    """Nanoseconds of each of `n` appends of `length` bytes, `rate` a second (benchmarks/journal_append.py)."""
-    import numpy as np
-    cdef int64_t[::1] spans = np.zeros(n, np.int64)
-    cdef bytes body = os.urandom(length)
-    cdef const char* data = body
-    cdef int64_t gap = 1_000_000_000 // rate if rate else 0
-    cdef int64_t due = jclock()
-    cdef int64_t now
-    cdef Py_ssize_t i
-    with nogil:
-        for i in range(n):
-            due += gap
-            now = jclock()
-            while now < due and gap:
-                now = jclock()
-            writer.put(REC_FRAME, 0, now, data, <uint32_t>length)
-            writer.commit(0)
-            spans[i] = jclock() - now
-    return spans.base

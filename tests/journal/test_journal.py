@@ -16,6 +16,7 @@ import pytest
 
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import files as journal_files
+from kfix_md.journal import layout
 from kfix_md.journal.reader import EVENT, FRAME, OUT, JournalReader, crc32c, crc32c_ways
 from kfix_md.journal.writer import JournalWriter
 from recorder.layout import Tree
@@ -152,7 +153,7 @@ def _unseal(path: Path, torn: bytes, at: int | None = None) -> int:
     """Make a closed segment look like its writer died, `torn` written behind the last record."""
     end = journal_files.info(path).sealed_end
     with open(path, "r+b") as file:
-        file.seek(journal_files.SEALED_END_AT)
+        file.seek(layout.SEALED_END_AT)
         file.write(bytes(8))
         file.seek(end if at is None else at)
         file.write(torn)
