@@ -1,309 +1,284 @@
-"""Hides how session events and admin messages become rows on what is held, what is missing and how it healed."""
+"""Converts session events and admin messages to rows of sessions, gaps, status and instruments."""
 
+from __future__ import annotations
+
+import dataclasses
 import json
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kfix_md.instruments import Instrument
+from kfix_md.journal import events
 from kfix_md.trading_day import session_bounds, session_date
+from recorder.gaps import Gap, GapTable, Row
 
 TRADING_STATUS = {"0": "unknown", "1": "maintenance", "2": "online", "101": "cancel_only", "102": "post_only"}
 GOOD = ("LIVE", "EMPTY", "HALTED")
+_NO_STATUS_ROW = (events.Book, events.SessionDescribed, events.Released, events.Discarded)
+_SESSION_COLUMNS = (
+    "session",
+    "session_id",
+    "service",
+    "level",
+    "host",
+    "port",
+    "sender",
+    "target",
+    "started_ns",
+    "messages",
+    "rows",
+    "ignored",
+    "last_seq",
+)
+
+
+@dataclass(slots=True)
+class FeedSession:
+    """What is known of one feed session: who it is, its current logon, its books and its instruments."""
+
+    service: str
+    session: int | None = None  # number of the current logon, None while there is none
+    last_session: int | None = None
+    session_id: str | None = None
+    level: str | None = None
+    host: str | None = None
+    port: int | None = None
+    sender: str | None = None
+    target: str | None = None
+    started_ns: int | None = None
+    messages: int = 0
+    rows: int = 0
+    ignored: int = 0
+    last_seq: int | None = None
+    last_ns: int | None = None
+    listed_level: str | None = None
+    books: dict[str, str] = field(default_factory=dict)  # state by symbol
+    instruments: dict[str, Row] = field(default_factory=dict)  # rows are replaced, never changed
+
+    @classmethod
+    def restored(cls, saved: Row) -> FeedSession:
+        """From what `saved` returned, perhaps in an older version."""
+        known = {each.name for each in dataclasses.fields(cls)}
+        copies = {name: dict(saved.get(name, {})) for name in ("books", "instruments")}
+        return cls(**{name: value for name, value in saved.items() if name in known} | copies)
+
+    def saved(self) -> Row:
+        """As JSON; later changes of the session do not reach it."""
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return values | {"books": dict(self.books), "instruments": dict(self.instruments)}
 
 
 class Ledger:
     """Rows of sessions, gaps, status and instruments, in the order of the journal.
 
-    Its whole memory is `state`, plain JSON, so that a restarted recorder goes on where it stood:
-      sessions: by the feed's session number, the current logon and its service
-      gaps: open gaps by id, each with the symbols that have yet to come back
-      next_session, last_ns
+    Parameters
+    ----------
+    saved
+        What `saved()` returned in an earlier process: this one continues from there. It is copied.
     """
 
-    def __init__(self, state: dict | None = None):
-        self.state = state or {"sessions": {}, "gaps": {}, "next_session": 1, "last_ns": 0, "status": {}}
-        self.rows: dict[str, list[dict]] = defaultdict(list)
-        self.unknown_events = 0
+    def __init__(self, saved: dict[str, Any] | None = None):
+        saved = saved or {}
+        self.sessions = {int(k): FeedSession.restored(v) for k, v in saved.get("sessions", {}).items()}
+        self.gaps = GapTable(saved.get("gaps"))
+        self.next_session: int = saved.get("next_session", 1)
+        self.last_ns: int = saved.get("last_ns", 0)
+        self._stated_ns: int | None = saved.get("stated_ns")
+        self._rows: dict[str, list[Row]] = defaultdict(list)
 
-    def take(self) -> dict[str, list[dict]]:
+    def saved(self) -> dict[str, Any]:
+        """The whole memory as JSON, separate from this object."""
+        stated = {} if self._stated_ns is None else {"stated_ns": self._stated_ns}
+        return {
+            "sessions": {str(number): one.saved() for number, one in self.sessions.items()},
+            "gaps": self.gaps.saved(),
+            "next_session": self.next_session,
+            "last_ns": self.last_ns,
+            **stated,
+        }
+
+    def take(self) -> dict[str, list[Row]]:
         """Rows by table since the last call."""
-        self._restate(self.state["last_ns"])
-        rows, self.rows = self.rows, defaultdict(list)
+        self._restate(self.last_ns)
+        rows, self._rows = self._rows, defaultdict(list)
+        if gaps := self.gaps.take():
+            rows["gaps"] = gaps
         return rows
 
-    def session(self, number: int) -> dict:
-        """The current logon of a feed session."""
-        key = str(number)
-        if key not in self.state["sessions"]:
-            self.state["sessions"][key] = {"service": f"session-{number}", "session": None, "books": {}}
-        return self.state["sessions"][key]
+    def __len__(self) -> int:
+        """Rows waiting to be taken."""
+        return sum(map(len, self._rows.values())) + len(self.gaps)
+
+    def session(self, number: int) -> FeedSession:
+        """The feed session of this number."""
+        if number not in self.sessions:
+            self.sessions[number] = FeedSession(f"session-{number}")
+        return self.sessions[number]
 
     def ordinal(self, number: int, recv_ns: int) -> int:
         """Number of the current logon; one begins where the journal shows data without a logon."""
         current = self.session(number)
-        if current["session"] is None:
-            self._begin(current, recv_ns, {})
-        return current["session"]
+        return self._begin(current, recv_ns, None) if current.session is None else current.session
 
     # ---- events of the feed ----
 
-    def event(self, number: int, recv_ns: int, position: int, event: dict) -> None:
+    def event(self, number: int, recv_ns: int, position: int, found: events.Decoded) -> None:
         """One event of the journal."""
-        self.state["last_ns"] = recv_ns
-        kind = str(event.get("type", ""))
-        handler = getattr(self, f"_on_{kind}", None)
-        if handler is None:
-            self.unknown_events += 1
-        else:
-            handler(number, recv_ns, position, event)
-        if kind not in ("book", "session", "released", "discarded"):
-            self._status(recv_ns, number, None, "feed", kind, event.get("cause"), event)
+        self.last_ns = recv_ns
+        event = found.event
+        self._apply(number, recv_ns, position, event)
+        if not isinstance(event, _NO_STATUS_ROW):
+            kind = event.name if isinstance(event, events.Unknown) else event.type
+            self._status(recv_ns, number, None, "feed", kind, getattr(event, "cause", None), found.raw)
+        elif isinstance(event, events.Book):
+            self._book(number, recv_ns, event, found.raw)
 
-    def _on_session(self, number: int, recv_ns: int, position: int, event: dict) -> None:
-        current = self.session(event.get("number", number))
+    def _apply(self, number: int, recv_ns: int, position: int, event: events.Event) -> None:
+        """The effect of an event on sessions and gaps; the others are rows of status alone."""
+        match event:
+            case events.SessionDescribed():
+                self._describe(self.session(number if event.number is None else event.number), event)
+            case events.LoggedOn():
+                self._logged_on(self.session(number), recv_ns, event.session_id)
+            case events.Disconnected():  # the feed opens the gap of a lost session itself
+                self._end(self.session(number), recv_ns, event.reason or event.cause or "disconnected")
+            case events.NumberingReset():
+                self._renumbered(self.session(number), recv_ns, event.form)
+            case events.Started():
+                self._feed_down(recv_ns, position, f"the feed process was killed{_torn(event.recovered or {})}")
+            case events.Stopped():
+                self._feed_down(recv_ns, position, "the feed was stopped")
+            case events.GapOpened():
+                self._gap_opened(number, recv_ns, position, event)
+            case events.GapClosed():
+                healed = event.healed or "snapshot"
+                self.gaps.close_reported(number, event.id, healed, event.first, event.last, recv_ns)
+            case events.Subscribed(symbol=str(symbol)):
+                self.session(number).books.setdefault(symbol, "SYNCING")
+                self.gaps.reconnected(number, recv_ns)
+            case events.Unsubscribed(symbol=str(symbol)):
+                self.gaps.recovered(number, symbol, recv_ns)
+                self.session(number).books.pop(symbol, None)
+            case events.JournalLost():
+                self._journal_lost(number, recv_ns, position, event)
+
+    def _describe(self, current: FeedSession, event: events.SessionDescribed) -> None:
         for key in ("service", "level", "host", "port", "sender", "target"):
-            if event.get(key) is not None:
-                current[key] = event[key]
+            if (value := getattr(event, key)) is not None:
+                setattr(current, key, value)
 
-    def _on_logged_on(self, number: int, recv_ns: int, position: int, event: dict) -> None:
-        current = self.session(number)
-        if current["session"] is not None and not current["last_seq"] and not current["session_id"]:
-            current["session_id"] = event.get("session_id")  # begun a moment ago, by a reset or by its own frames
-            return self._session_row(current, None, None)
+    def _logged_on(self, current: FeedSession, recv_ns: int, session_id: str | None) -> None:
+        if current.session is not None and not current.last_seq and not current.session_id:
+            current.session_id = session_id  # begun a moment ago, by a reset or by its own frames
+            self._session_row(current, None, None)
+            return
         self._end(current, recv_ns, "logged on again")
-        self._begin(current, recv_ns, event)
+        self._begin(current, recv_ns, session_id)
 
-    def _begin(self, current: dict, recv_ns: int, event: dict) -> None:
-        current.update(
-            session=self.state["next_session"],
-            session_id=event.get("session_id"),
-            started_ns=recv_ns,
-            messages=0,
-            rows=0,
-            ignored=0,
-            last_seq=None,
-        )
-        self.state["next_session"] += 1
+    def _renumbered(self, current: FeedSession, recv_ns: int, form: str | None) -> None:
+        """MsgSeqNum begins anew inside one connection: a session of its own."""
+        if current.session is not None and current.last_seq:
+            self._end(current, recv_ns, f"sequence reset ({form})")
+            self._begin(current, recv_ns, current.session_id)
+
+    def _begin(self, current: FeedSession, recv_ns: int, session_id: str | None) -> int:
+        current.session, self.next_session = self.next_session, self.next_session + 1
+        current.session_id, current.started_ns = session_id, recv_ns
+        current.messages = current.rows = current.ignored = 0
+        current.last_seq = None
         self._session_row(current, None, None)
+        return current.session
 
-    def _end(self, current: dict, ended_ns: int, reason: str) -> None:
-        if current["session"] is not None:
+    def _end(self, current: FeedSession, ended_ns: int, reason: str) -> None:
+        if current.session is not None:
             self._session_row(current, ended_ns, reason)
-            current["last_session"], current["session"] = current["session"], None
+            current.last_session, current.session = current.session, None
 
-    def _session_row(self, current: dict, ended_ns: int | None, reason: str | None) -> None:
-        keys = (
-            "session",
-            "session_id",
-            "service",
-            "level",
-            "host",
-            "port",
-            "sender",
-            "target",
-            "started_ns",
-            "messages",
-            "rows",
-            "ignored",
-            "last_seq",
-        )
-        self.rows["sessions"].append({k: current.get(k) for k in keys} | {"ended_ns": ended_ns, "reason": reason})
-
-    def _on_disconnected(self, number: int, recv_ns: int, position: int, event: dict) -> None:
-        """The feed opens the gap of a lost session itself."""
-        self._end(self.session(number), recv_ns, str(event.get("reason") or event.get("cause") or "disconnected"))
-
-    def _on_reset(self, number: int, recv_ns: int, position: int, event: dict) -> None:
-        """Numbers begin anew inside one connection: a session of its own."""
-        current = self.session(number)
-        if current["session"] is not None and current["last_seq"]:
-            self._end(current, recv_ns, f"sequence reset ({event.get('form')})")
-            self._begin(current, recv_ns, {"session_id": current.get("session_id")})
-
-    def _on_started(self, number: int, recv_ns: int, position: int, event: dict) -> None:
-        """A feed process began: whatever session was on died with the one before."""
-        found = event.get("recovered") or {}
-        lost = (found.get("torn_bytes") or 0) + (found.get("damaged_bytes") or 0)
-        torn = f"; {lost} bytes of the journal behind its last sound record were lost" if lost else ""
-        self._feed_down(recv_ns, position, f"the feed process was killed{torn}")
-
-    def _on_stopped(self, number: int, recv_ns: int, position: int, event: dict) -> None:
-        self._feed_down(recv_ns, position, "the feed was stopped")
+    def _session_row(self, current: FeedSession, ended_ns: int | None, reason: str | None) -> None:
+        row = {name: getattr(current, name) for name in _SESSION_COLUMNS}
+        self._rows["sessions"].append(row | {"ended_ns": ended_ns, "reason": reason})
 
     def _feed_down(self, recv_ns: int, position: int, reason: str) -> None:
-        for key, current in self.state["sessions"].items():
-            since = max(current.get("last_ns") or 0, current.get("started_ns") or 0) or recv_ns
-            waiting = [s for s, state in current["books"].items() if state != "INIT"]
-            for row in self.state["gaps"].values():  # what the dead process had open, the next one heals
-                if row["number"] == int(key) and not row["waiting"]:
-                    row["waiting"], row["healed"] = list(waiting), "reconnect"
-            if current["session"] is not None:
-                self._open(position + int(key), int(key), since, "RESTART", waiting, detail=reason, healed="reconnect")
+        """The feed process ended: so did every session, at its last message."""
+        for number, current in self.sessions.items():
+            since = max(current.last_ns or 0, current.started_ns or 0) or recv_ns
+            waiting = [symbol for symbol, state in current.books.items() if state != "INIT"]
+            self.gaps.orphaned(number, waiting)
+            if current.session is not None:
+                gap = self._gap(number, "RESTART", since)
+                gap.detail, gap.healed, gap.waiting = reason, "reconnect", waiting
+                self.gaps.open(position + number, gap)
             self._end(current, since, reason)
-            current["books"] = {}
+            current.books = {}
 
-    def _on_gap_open(self, number: int, recv_ns: int, position: int, event: dict) -> None:
-        symbols = event.get("symbols") or []
-        self._open(
-            position,
-            number,
-            recv_ns,
-            str(event.get("cause") or "LOST").upper(),
-            [],
-            event.get("first"),
-            event.get("last"),
-            feed_id=event.get("id"),
-            detail=event.get("detail"),
-            symbol=symbols[0] if len(symbols) == 1 else None,
-        )
+    def _gap_opened(self, number: int, recv_ns: int, position: int, event: events.GapOpened) -> None:
+        gap = self._gap(number, (event.cause or "LOST").upper(), recv_ns)
+        gap.first_seq, gap.last_seq, gap.feed_id, gap.detail = event.first, event.last, event.id, event.detail
+        gap.symbol = event.symbols[0] if len(event.symbols) == 1 else None
+        self.gaps.open(position, gap)
 
-    def _on_gap_close(self, number: int, recv_ns: int, position: int, event: dict) -> None:
-        for gap, row in list(self.state["gaps"].items()):
-            if row["number"] == number and row.get("feed_id") == event.get("id") and row.get("feed_id") is not None:
-                row["healed"] = event.get("healed") or "snapshot"
-                for key, name in (("first_seq", "first"), ("last_seq", "last")):
-                    row[key] = event.get(name, row[key])
-                self._close(gap, recv_ns)
-
-    def _on_book(self, number: int, recv_ns: int, position: int, event: dict) -> None:
-        symbol, state = event.get("symbol"), str(event.get("state", "")).upper()
-        cause = str(event.get("cause") or "NONE").upper()
+    def _gap(self, number: int, cause: str, ns: int) -> Gap:
+        """A gap of the current logon, or of the last one: the feed reports a lost session's gap just after its end."""
         current = self.session(number)
-        before = current["books"].get(symbol, "INIT")
-        current["books"][symbol] = state
+        session = current.session if current.session is not None else current.last_session
+        return Gap(number, session, current.service, cause, ns, planned=cause == "ROLLOVER")
+
+    def _book(self, number: int, recv_ns: int, event: events.Book, raw: Row) -> None:
+        if event.symbol is None:
+            return
+        symbol, state, cause = event.symbol, (event.state or "").upper(), (event.cause or "NONE").upper()
+        books = self.session(number).books
+        before = books.get(symbol, "INIT")
+        books[symbol] = state
         if before != state or cause != "NONE":
-            self._status(recv_ns, number, symbol, "book", state, cause, event)
-        if state in GOOD:
-            self._back(number, symbol, recv_ns)
-        elif state == "INIT":  # unsubscribed
-            self._back(number, symbol, recv_ns)
-            current["books"].pop(symbol, None)
-
-    def _back(self, number: int, symbol: str, recv_ns: int) -> None:
-        for gap, row in list(self.state["gaps"].items()):
-            if row["number"] == number and symbol in row["waiting"]:
-                row["waiting"].remove(symbol)
-                if not row["waiting"]:
-                    self._close(gap, recv_ns)
-
-    # what else a feed may say: recorded in status, no further meaning here
-    def _on_connected(self, *_: Any) -> None: ...
-
-    def _on_subscribed(self, number: int, recv_ns: int, position: int, event: dict) -> None:
-        self.session(number)["books"].setdefault(event.get("symbol"), "SYNCING")
-        for gap, row in list(self.state["gaps"].items()):  # a session that had no book yet is back with its first
-            if row["number"] == number and row["healed"] == "reconnect" and not row["waiting"]:
-                self._close(gap, recv_ns)
-
-    def _on_unsubscribed(self, number: int, recv_ns: int, position: int, event: dict) -> None:
-        self._back(number, str(event.get("symbol")), recv_ns)
-        self.session(number)["books"].pop(event.get("symbol"), None)
-
-    _on_rollover = _on_released = _on_discarded = _on_checksum_rule = _on_refused = _on_connected
-    _on_trading_status = _on_garbled = _on_clock_warning = _on_connected
+            self._status(recv_ns, number, symbol, "book", state, cause, raw)
+        if state in GOOD or state == "INIT":
+            self.gaps.recovered(number, symbol, recv_ns)
+        if state == "INIT":  # unsubscribed
+            books.pop(symbol, None)
 
     # ---- the journal itself ----
 
-    def _on_journal_lost(self, number: int, recv_ns: int, position: int, event: dict) -> None:
-        self._open(
-            position,
-            number,
-            event.get("first", recv_ns),
-            "JOURNAL_LOST",
-            [],
-            lost=event.get("count"),
-            detail=f"{event.get('count')} records were not stored: no room",
-            session=None,
-        )
-        self._close(str(position), event.get("last", recv_ns))
+    def _journal_lost(self, number: int, recv_ns: int, position: int, event: events.JournalLost) -> None:
+        opened = recv_ns if event.first is None else event.first
+        gap = Gap(number, None, self.session(number).service, "JOURNAL_LOST", opened, lost=event.count)
+        gap.detail = f"{event.count} records were not stored: no room"
+        self.gaps.close(self.gaps.open(position, gap), recv_ns if event.last is None else event.last)
 
     def damage(self, position: int, skipped: int, text: str) -> None:
         """Bytes of the journal that cannot be read."""
-        now = self.state["last_ns"]
-        self._open(position, -1, now, "JOURNAL_DAMAGE", [], lost=skipped, detail=text, session=None)
-        self._close(str(position), now)
-
-    # ---- gaps ----
-
-    def _open(
-        self,
-        position: int,
-        number: int,
-        ns: int,
-        cause: str,
-        waiting: list,
-        first: int | None = None,
-        last: int | None = None,
-        *,
-        symbol: str | None = None,
-        feed_id: Any = None,
-        lost: int | None = None,
-        detail: str | None = None,
-        healed: str | None = None,
-        session: int | None = -1,
-    ) -> None:
-        current = self.session(number) if number >= 0 else {"service": None, "session": None}
-        if session == -1:  # the feed tells of a lost session's gap right behind its end
-            session = current["session"] if current["session"] is not None else current.get("last_session")
-        row = {
-            "number": number,
-            "session": session,
-            "service": current["service"],
-            "symbol": symbol,
-            "cause": cause,
-            "planned": cause == "ROLLOVER",
-            "opened_ns": ns,
-            "first_seq": first,
-            "last_seq": last,
-            "lost": lost,
-            "detail": detail,
-            "waiting": list(waiting),
-            "feed_id": feed_id,
-            "healed": healed,
-        }
-        while str(position) in self.state["gaps"]:
-            position += 1  # records are 8 bytes apart at least: numbers in between are free
-        self.state["gaps"][str(position)] = row
-        self._gap_row(str(position), row, None)
-
-    def _close(self, gap: str, ns: int) -> None:
-        row = self.state["gaps"].pop(gap)
-        row["healed"] = row["healed"] or ("snapshot" if row["waiting"] or row["symbol"] else None)
-        self._gap_row(gap, row, ns)
-
-    def _gap_row(self, gap: str, row: dict, closed_ns: int | None) -> None:
-        shown = {k: v for k, v in row.items() if k not in ("number", "waiting", "feed_id")}
-        healed = row["healed"] if closed_ns is not None else None
-        self.rows["gaps"].append(shown | {"gap": int(gap), "closed_ns": closed_ns, "healed": healed})
+        gap = Gap(-1, None, None, "JOURNAL_DAMAGE", self.last_ns, lost=skipped, detail=text)
+        self.gaps.close(self.gaps.open(position, gap), self.last_ns)
 
     # ---- messages ----
 
     def instruments(self, number: int, recv_ns: int, listed: list[Instrument], level: str | None) -> None:
-        """Instruments of a 35=y: a row for each that is new or not as it was."""
+        """Instruments of a 35=y: a row for each that is new or has changed."""
         self._restate(recv_ns)
         ordinal = self.ordinal(number, recv_ns)
-        self.session(number)["listed_level"] = level
-        known = self.session(number).setdefault("instruments", {})
+        current = self.session(number)
+        current.listed_level = level
         for one in listed:
             row = asdict(one) | {"status": one.status.name.lower()}
-            symbol, before = row["symbol"], known.get(row["symbol"])
+            symbol, before = row["symbol"], current.instruments.get(row["symbol"])
             if before == row:
                 continue
-            known[symbol] = row
-            self.rows["instruments"].append(row | {"recv_ns": recv_ns, "session": ordinal, "level": level})
+            current.instruments[symbol] = row
+            self._rows["instruments"].append(row | {"recv_ns": recv_ns, "session": ordinal, "level": level})
             if before is None or before["status"] != row["status"]:
                 self._status(recv_ns, number, symbol, "instrument", row["status"], None, row)
 
     def _restate(self, now_ns: int) -> None:
         """Every session date begins with all that was known of instruments: none has to be looked up in another."""
         start = session_bounds(session_date(now_ns))[0]
-        if start > self.state.get("stated_ns", start):
-            for current in self.state["sessions"].values():
-                ordinal = current["session"] if current["session"] is not None else current.get("last_session")
-                told = {"recv_ns": start, "session": ordinal, "level": current.get("listed_level")}
-                self.rows["instruments"] += [row | told for row in current.get("instruments", {}).values()]
-        self.state["stated_ns"] = max(start, self.state.get("stated_ns", start))
+        before = start if self._stated_ns is None else self._stated_ns
+        if start > before:
+            for current in self.sessions.values():
+                ordinal = current.session if current.session is not None else current.last_session
+                context = {"recv_ns": start, "session": ordinal, "level": current.listed_level}
+                self._rows["instruments"] += [row | context for row in current.instruments.values()]
+        self._stated_ns = max(start, before)
 
     def trading_status(self, number: int, recv_ns: int, fields: dict[int, str]) -> None:
         """35=h TradingSessionStatus."""
@@ -311,27 +286,27 @@ class Ledger:
         self._status(recv_ns, number, None, "trading_session", TRADING_STATUS.get(state or "", state), None, fields)
 
     def counted(self, number: int, messages: int, rows: int, ignored: int, last_seq: int, last_ns: int) -> None:
-        """What the decoder of a feed session has seen since it was asked last."""
+        """What the decoder of a feed session has decoded since the last call."""
         current = self.session(number)
         if not messages:
             return
         self.ordinal(number, last_ns)
-        current["messages"] += messages
-        current["rows"] += rows
-        current["ignored"] += ignored
-        current["last_seq"] = max(current["last_seq"] or 0, last_seq) or None
-        current["last_ns"] = last_ns
-        self.state["last_ns"] = max(self.state["last_ns"], last_ns)
+        current.messages += messages
+        current.rows += rows
+        current.ignored += ignored
+        current.last_seq = max(current.last_seq or 0, last_seq) or None
+        current.last_ns = last_ns
+        self.last_ns = max(self.last_ns, last_ns)
 
     def _status(
-        self, recv_ns: int, number: int, symbol: str | None, kind: str, state: str | None, cause: Any, detail: dict
+        self, recv_ns: int, number: int, symbol: str | None, kind: str, state: str | None, cause: Any, detail: Any
     ) -> None:
         current = self.session(number)
-        self.rows["status"].append(
+        self._rows["status"].append(
             {
                 "recv_ns": recv_ns,
-                "session": current["session"],
-                "service": current["service"],
+                "session": current.session,
+                "service": current.service,
                 "symbol": symbol,
                 "kind": kind,
                 "state": state,
@@ -339,3 +314,8 @@ class Ledger:
                 "detail": json.dumps(detail),
             }
         )
+
+
+def _torn(recovered: dict[str, Any]) -> str:
+    lost = sum(n for key in ("torn_bytes", "damaged_bytes") if isinstance(n := recovered.get(key), int))
+    return f"; {lost} bytes of the journal after its last sound record were lost" if lost else ""

@@ -162,7 +162,7 @@ class Recorder:
         for number, row in missing:
             decoder = self.tail.decoders[number]
             symbol = decoder.instrument(row)[0]
-            session = self.tail.ledger.session(number)["session"]
+            session = self.tail.ledger.session(number).session
             with contextlib.suppress(CaptureError):
                 book = captures.latest_book(symbol, decoder.level or 2, session)
                 if book is not None:

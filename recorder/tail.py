@@ -1,6 +1,6 @@
-"""Hides how the journal becomes rows: each record once, in order, whatever stands between two flushes."""
+"""Reads a journal from a saved position on and converts each record to rows, once and in order."""
 
-import json
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
@@ -8,21 +8,50 @@ import pyarrow as pa
 from kfix_md._codec import fields
 from kfix_md.errors import CaptureError, ProtocolError
 from kfix_md.instruments import parse_list
+from kfix_md.journal import events
 from kfix_md.journal.reader import EVENT, FRAME, JournalReader
 from recorder import schema
 from recorder._ticks import SessionTicks, book_rows, message_type, route
 from recorder.ledger import Ledger
 
 _FILES = 64  # flushes with rows of a symbol between two of its checkpoints: reading a few rows of each takes time too
-_CHUNK = 16_384  # records between two looks at whether a checkpoint is due
+_CHUNK = 16_384  # records between two checks whether a checkpoint is due
+_LEVELS = {"L2": 2, "L3": 3}
+#: events that end a session, or change what its ticks are called
+_ENDS = (
+    events.LoggedOn,
+    events.Disconnected,
+    events.NumberingReset,
+    events.Started,
+    events.Stopped,
+    events.SessionDescribed,
+)
 
 
 class Tail:
-    """Reads a journal from a saved state on; `read` until it says so, then `take` the rows and save `state()`.
+    """Reads a journal from a saved state on: `read` until it returns, then `take` the rows and save `state()`.
 
     A session's ticks are cut into batches wherever what describes them changes (a new logon, an instrument's
-    precision), so that every batch has one session number and one table of instruments. `checkpoint_rows` None: no
-    checkpoints are made.
+    precision), so that every batch has one session number and one table of instruments.
+
+    Parameters
+    ----------
+    journal
+        Directory of the journal.
+    state
+        What `state()` returned in an earlier process; it is copied.
+    checkpoint_rows
+        Rows of a symbol between two of its checkpoints; None: no checkpoints are made.
+    checkpoint_ns
+        Receive time between two checkpoints of a symbol.
+
+    Attributes
+    ----------
+    unknown : Counter[str]
+        Events of types, and keys of events ("type.key"), that this version does not know: kept in status, ignored
+        otherwise.
+    bad_events : int
+        Events with a value that cannot be; each is a gap with cause JOURNAL_DAMAGE.
     """
 
     def __init__(
@@ -41,6 +70,8 @@ class Tail:
         self.books: list[pa.Table] = []  # checkpoints
         self.rows = 0
         self.damages: list[str] = []
+        self.unknown: Counter[str] = Counter()
+        self.bad_events = 0
         self.reader = JournalReader(journal, state.get("position", 0))
         self._counted: dict[int, tuple[int, int, int]] = {}
         for number, saved in state.get("decoders", {}).items():
@@ -50,7 +81,7 @@ class Tail:
     # ---- state ----
 
     def state(self) -> dict[str, Any]:
-        """Everything a later process needs to go on behind what `take` gave, as JSON."""
+        """Everything a later process needs to continue after what `take` returned, as JSON."""
         decoders = {}
         for number, decoder in enumerate(self.decoders):
             if decoder is not None:
@@ -59,7 +90,7 @@ class Tail:
                     "instruments": decoder.instruments,
                     "held": [held[1] for held in decoder.held],
                 }
-        return {"position": self.reader.position, "decoders": decoders, "ledger": self.ledger.state}
+        return {"position": self.reader.position, "decoders": decoders, "ledger": self.ledger.saved()}
 
     def _restore(self, number: int, saved: dict) -> None:
         decoder = self._decoder(number)
@@ -82,7 +113,7 @@ class Tail:
             self.decoders.append(None)
         found = self.decoders[number]
         if found is None:
-            level = self.ledger.session(number).get("level")
+            level = self.ledger.session(number).level
             found = self.decoders[number] = SessionTicks(level, books=True)
         return found
 
@@ -116,8 +147,8 @@ class Tail:
 
     def rows_waiting(self) -> int:
         """Rows decoded and not yet taken."""
-        told = sum(map(len, self.ledger.rows.values()))  # a backlog may be events and nothing else
-        return self.rows + told + sum(len(d) for d in self.decoders if d is not None)
+        # a backlog may be events and nothing else
+        return self.rows + len(self.ledger) + sum(len(d) for d in self.decoders if d is not None)
 
     def _control(self, record: tuple) -> None:
         position, kind, number, recv_ns, flags, body = record
@@ -128,24 +159,34 @@ class Tail:
 
     def _event(self, number: int, recv_ns: int, position: int, body: bytes) -> None:
         try:
-            event = json.loads(body)
-            kind = event["type"]
-        except (ValueError, TypeError, KeyError):
-            return self.ledger.damage(position, len(body), "an event that is no JSON object with a type")
-        if kind == "journal_lost":
+            found = events.decode(body)
+        except events.EventError as error:
+            self.bad_events += 1
             self._forget()
-        elif kind == "released":
-            self._decoder(number).release(event["first"], event["last"])
-        elif kind == "discarded":
-            self._decoder(number).discard(event.get("first") or 0, event.get("last"))
-        elif kind in ("logged_on", "disconnected", "reset", "started", "stopped", "session"):
-            # these end a session, or change what its ticks are called
-            for each in range(len(self.decoders)) if kind in ("started", "stopped") else [number]:
+            self.ledger.damage(position, len(body), str(error))
+            return
+        self._count_unknown(found)
+        event = found.event
+        if isinstance(event, events.JournalLost):
+            self._forget()
+        elif isinstance(event, events.Released):
+            self._decoder(number).release(event.first or 0, event.last)
+        elif isinstance(event, events.Discarded):
+            self._decoder(number).discard(event.first or 0, event.last)
+        elif isinstance(event, _ENDS):
+            everything = isinstance(event, events.Started | events.Stopped)
+            for each in range(len(self.decoders)) if everything else [number]:
                 self._cut(each)
-                self._over(each, kind)
-        self.ledger.event(number, recv_ns, position, event)
-        if kind == "session" and event.get("level"):
-            self._decoder(number).level = {"L2": 2, "L3": 3}.get(event["level"], 0)
+                self._over(each, event)
+        self.ledger.event(number, recv_ns, position, found)
+        if isinstance(event, events.SessionDescribed) and event.level:
+            self._decoder(number).level = _LEVELS.get(event.level, 0)
+
+    def _count_unknown(self, found: events.Decoded) -> None:
+        if isinstance(found.event, events.Unknown):
+            self.unknown[found.event.name] += 1
+        for key in found.unknown_keys:
+            self.unknown[f"{found.event.type}.{key}"] += 1
 
     def _forget(self) -> None:
         """Messages are missing from here on: no book is a checkpoint before its next snapshot."""
@@ -154,12 +195,12 @@ class Tail:
                 self._cut(number)  # the ledger knows the last message's time then
                 decoder.forget_books()
 
-    def _over(self, number: int, kind: str) -> None:
-        """What a decoder holds of a session ends with the session; a reset keeps the connection and its queue."""
+    def _over(self, number: int, event: events.Event) -> None:
+        """Books and deferred frames end with their session; a reset keeps the connection and its deferred frames."""
         decoder = self.decoders[number] if number < len(self.decoders) else None
-        if decoder is not None and kind != "session":
+        if decoder is not None and not isinstance(event, events.SessionDescribed):
             decoder.forget_books()
-            if kind in ("disconnected", "started", "stopped"):
+            if isinstance(event, events.Disconnected | events.Started | events.Stopped):
                 decoder.discard()
 
     def _frame(self, number: int, recv_ns: int, position: int, flags: int, frame: bytes) -> None:
@@ -241,7 +282,8 @@ class Tail:
         if self.checkpoint_rows is None:
             return missing
         for number, decoder in enumerate(self.decoders):
-            if decoder is None or self.ledger.session(number)["session"] is None:
+            session = self.ledger.session(number).session if decoder is not None else None
+            if decoder is None or session is None:
                 continue
             for row in decoder.due(self.checkpoint_rows, span_ns, total, enough, _FILES):
                 book = decoder.book(row)
@@ -251,7 +293,6 @@ class Tail:
                 decoder.checkpointed(row, total)
                 recv_ns, seq = decoder.last(row)
                 symbol, *scales = decoder.instrument(row)
-                session = self.ledger.session(number)["session"]
                 self.books.append(
                     schema.checkpoint_table(book_rows(book), recv_ns, session, seq, symbol, book.level, scales)
                 )

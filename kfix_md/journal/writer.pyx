@@ -1,13 +1,13 @@
 # distutils: sources = kfix_md/journal/segment.c
 """Appends records to the journal so that they survive the death of the process that wrote them."""
 
-import json
 import os
 import time
 
 from kfix_md import trading_day
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import files as journal_files
+from kfix_md.journal.events import encode
 from kfix_md.journal.reader import JournalReader
 
 from cython cimport final
@@ -212,7 +212,7 @@ cdef class JournalWriter:
 
     def event(self, uint16_t session, int64_t recv_ns, event) -> bool:
         """Append one session event (see events.py; a dict is stored as it is), after the frame being processed."""
-        return self._append(REC_EVENT, session, recv_ns, json.dumps(event, separators=(",", ":")).encode(), 0)
+        return self._append(REC_EVENT, session, recv_ns, encode(event), 0)
 
     def frame(self, uint16_t session, int64_t recv_ns, data, uint16_t flags=0) -> bool:
         """Append one inbound frame (bytes-like). False when it could not be stored."""
