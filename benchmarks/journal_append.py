@@ -28,9 +28,7 @@ def main() -> None:
         spans.sort()
         names = [("median", 0.5), ("99 %", 0.99), ("99.9 %", 0.999), ("99.99 %", 0.9999), ("max", 1)]
         percentiles = ", ".join(f"{n} {spans[min(len(spans) - 1, int(len(spans) * q))]} ns" for n, q in names)
-        print(
-            f"append of {args.bytes} bytes: mean {spans.mean():.0f} ns, {percentiles} (about 40 ns are the clock)"
-        )
+        print(f"append of {args.bytes} bytes: mean {spans.mean():.0f} ns, {percentiles} (about 40 ns are the clock)")
         print(
             f"segments {stats['segments']}, made late {stats['made_late']}, lost {stats['lost']}, "
             f"longest sync {stats['sync_max_ns'] / 1e6:.1f} ms"
