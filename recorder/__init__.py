@@ -1,4 +1,4 @@
-"""Captures of market data in Parquet: what is held, what is missing, and the proof of both."""
+"""Captures of market data in Parquet: what was recorded, what is missing, and the proof of both."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Flags", "open"]
 
 
-def open(captures: "str | os.PathLike") -> "Captures":
+def open(captures: "str | os.PathLike[str]") -> "Captures":
     """Open a captures directory for reading; also while it is being written. UsageError when it is none."""
     from recorder.catalog import Captures
 

@@ -9,11 +9,11 @@ from kfix_md.journal.records cimport Record
 
 cdef class SessionTicks:
     cdef Codec codec
-    cdef public int level           # 2, 3; 0 until an entry tells
+    cdef public int level           # 2, 3; 0 until an entry shows it
     cdef bint books_wanted
     cdef list names                 # by row
     cdef dict rows                  # symbol bytes -> row
-    cdef list books                 # by row: Book that holds everything decoded, or None
+    cdef list books                 # by row: Book with everything decoded, or None
     cdef object row_array           # _ROW_DTYPE, owner of `info`
     cdef void* info
     cdef object tick_array          # owner of `ticks`
@@ -21,8 +21,8 @@ cdef class SessionTicks:
     cdef Py_ssize_t n, capacity
     cdef bytes last_symbol          # of the message before: flow comes in runs
     cdef int32_t last_row
-    cdef readonly list held         # frames of an open gap: (MsgSeqNum, position, recv_ns, flags, frame)
-    cdef readonly Py_ssize_t held_bytes
+    cdef readonly list deferred     # frames of an open gap: (MsgSeqNum, position, recv_ns, flags, frame)
+    cdef readonly Py_ssize_t deferred_bytes
     cdef readonly int64_t messages, ignored, malformed, rows_total, last_seq, last_recv_ns
     cdef int add(self, Record* r) except -1
     cdef int decode(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except -1

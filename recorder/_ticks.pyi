@@ -7,7 +7,7 @@ from kfix_md.journal.reader import JournalReader
 
 _Rows = npt.NDArray[np.void]
 #: MsgSeqNum, journal position, receive time in ns, flags, frame
-_Held = tuple[int, int, int, int, bytes]
+_Deferred = tuple[int, int, int, int, bytes]
 
 def message_type(frame: bytes | memoryview) -> str: ...
 def book_rows(book: Any) -> _Rows: ...
@@ -17,8 +17,8 @@ def route(
 
 class SessionTicks:
     level: int
-    held: list[_Held]
-    held_bytes: int
+    deferred: list[_Deferred]
+    deferred_bytes: int
     messages: int
     ignored: int
     malformed: int

@@ -1,4 +1,4 @@
-"""Journal records -> ticks: hides which frames count, in which order, and what a tick carries of its message."""
+"""Decodes the W and X of a journal to ticks, in the order in which the feed applied them."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from kfix_md.journal.reader cimport JournalReader
 from kfix_md.journal.records cimport REC_FRAME, Record
 
 cdef enum:
-    MAX_HELD_BYTES = 268435456      # of one session's open gap
+    MAX_DEFERRED_BYTES = 268435456      # of one session's open gap
     NOTHING = 0
     CONTROL = 1
     FULL = 2
@@ -59,7 +59,7 @@ def message_type(const unsigned char[::1] frame) -> str:
 
 
 cdef inline Py_ssize_t _type_at(const char* p, Py_ssize_t n) noexcept nogil:
-    """Offset of the value of 35 in `8=FIX.4.4|9=..|35=`, -1 where it does not stand there."""
+    """Offset of the value of 35 in `8=FIX.4.4|9=..|35=`, -1 where there is none."""
     cdef Py_ssize_t i = 12
     while i < n and i < 24 and p[i] != 1:
         i += 1
@@ -71,15 +71,15 @@ cdef inline Py_ssize_t _type_at(const char* p, Py_ssize_t n) noexcept nogil:
 cdef class SessionTicks:
     """Decoder of one feed session: instruments, frames of an open gap, collected ticks and, when wanted, books.
 
-    `level` is "L2", "L3" or None where the stream is to tell. The books are what the frames say, so that whole
-    books can be written now and then; nothing is verified here: the verdict is in the journal.
+    `level` is "L2", "L3" or None to detect it from the stream. The books follow the frames, so that whole books can be
+    written as checkpoints; nothing is verified here: the verdict is in the journal.
     """
 
     def __cinit__(self, level=None, bint books=False):
         self.codec = Codec()
         self.level = {"L2": 2, "L3": 3}.get(level, 0)
         self.books_wanted = books
-        self.names, self.rows, self.books, self.held = [], {}, [], []
+        self.names, self.rows, self.books, self.deferred = [], {}, [], []
         self.last_symbol, self.last_row = b"", -1
 
     def define(self, symbol, int price_precision, int qty_precision):
@@ -152,31 +152,31 @@ cdef class SessionTicks:
         cdef bytes padded = frame + b"\0" * 64
         cdef const char* p = padded
         cdef Py_ssize_t at = _type_at(p, len(frame))
-        if self.held_bytes + len(frame) > MAX_HELD_BYTES:
-            raise CaptureError(f"more than {MAX_HELD_BYTES} bytes wait in an open gap of one session")
+        if self.deferred_bytes + len(frame) > MAX_DEFERRED_BYTES:
+            raise CaptureError(f"more than {MAX_DEFERRED_BYTES} bytes wait in an open gap of one session")
         self.codec.read_header(p + at - 3, p + len(frame) - 7, &h)
-        self.held.append((h.seq, position, recv_ns, flags, frame))
-        self.held_bytes += len(frame)
+        self.deferred.append((h.seq, position, recv_ns, flags, frame))
+        self.deferred_bytes += len(frame)
 
     def release(self, first, last) -> int:
-        """Decode the held frames with these MsgSeqNum, in their order: they were applied now. How many."""
+        """Decode the deferred frames with these MsgSeqNum, in their order: they were applied now. How many."""
         taken = self._take(first, last)
-        for _, _, recv_ns, flags, frame in sorted(taken, key=lambda held: held[0]):
+        for _, _, recv_ns, flags, frame in sorted(taken, key=lambda frame: frame[0]):
             padded = frame + b"\0" * 64
             self.decode(padded, len(frame), recv_ns, flags)
         return len(taken)
 
     def discard(self, first=0, last=None) -> int:
-        """Forget the held frames with these MsgSeqNum (all): they were never applied. How many."""
+        """Forget the deferred frames with these MsgSeqNum (all): they were never applied. How many."""
         n = len(self._take(first, last))
         self.ignored += n
         return n
 
     def _take(self, first, last):
-        taken = [h for h in self.held if h[0] >= first and (last is None or h[0] <= last)]
+        taken = [h for h in self.deferred if h[0] >= first and (last is None or h[0] <= last)]
         if taken:
-            self.held = [h for h in self.held if h[0] < first or (last is not None and h[0] > last)]
-            self.held_bytes = sum(len(h[4]) for h in self.held)
+            self.deferred = [h for h in self.deferred if h[0] < first or (last is not None and h[0] > last)]
+            self.deferred_bytes = sum(len(h[4]) for h in self.deferred)
         return taken
 
     cdef int32_t find(self, const char* symbol, int32_t n) except -2:
@@ -209,7 +209,7 @@ cdef class SessionTicks:
                 break
             error = MD_OK
         if row < 0 or error != MD_OK:
-            self.malformed += 1     # not applied by the feed either, which says so in its own words
+            self.malformed += 1     # not applied by the feed either, which records why
             return 0
         flags &= VERDICT
         if h.msg_type == c'W':
@@ -227,7 +227,7 @@ cdef class SessionTicks:
 
     cdef int keep(self, int32_t row, int64_t seq, int64_t sending_ns, int32_t n, int64_t recv_ns,
                   uint16_t flags, uint64_t crc) except -1:
-        # a snapshot's entries come behind a CLEAR, which an empty snapshot has too
+        # a snapshot's entries come after a CLEAR, which an empty snapshot has too
         cdef int32_t i
         cdef int32_t clear = 1 if flags & MSG_SNAPSHOT else 0
         cdef Tick* t
@@ -296,30 +296,30 @@ cdef class SessionTicks:
             return 0
         if (book.apply_entries(e, n) != 0
                 or flags & (MSG_CRC_CHECKED | MSG_CRC_OK | MSG_UNVERIFIED) == MSG_CRC_CHECKED):
-            self.books[row] = None      # known to be wrong: nothing to write down
+            self.books[row] = None      # known to be wrong: no checkpoint
         return 0
 
     def flushed(self):
         """All rows decoded until now go into one file, with others it may be."""
         if self.row_array is not None:
-            held = self.row_array[:len(self.names)]
-            held["files"] += held["since"] > held["flushed"]
-            held["flushed"] = held["since"]
+            used = self.row_array[:len(self.names)]
+            used["files"] += used["since"] > used["flushed"]
+            used["flushed"] = used["since"]
 
     def due(self, rows, span_ns=None, total=0, enough=0, files=1 << 62) -> list:
         """Rows whose book, or whose missing book, had `rows` ticks since its checkpoint (and four times its size, or
         three times `rows`: what is read back for a book is bounded). With `span_ns` also those that are so far from
-        their checkpoint and had as many ticks as their size since, or one behind `enough` of the `total` rows of all
-        books decoded by now; and those that had rows in `files` files since, whose opening takes time by itself."""
+        their checkpoint and had as many ticks as their size since, or one after `enough` of the `total` rows of all
+        books decoded by now; and those that had rows in `files` files since, which take time to open."""
         if self.row_array is None:
             return []
-        held = self.row_array[:len(self.names)]
-        since = held["since"]
-        late = np.zeros(len(held), bool)
+        used = self.row_array[:len(self.names)]
+        since = used["since"]
+        late = np.zeros(len(used), bool)
         if span_ns is not None:
-            late = (since > 0) & (held["recv_ns"] - held["checkpoint_ns"] >= span_ns)
-        far = total - held["total"] >= enough
-        many = held["files"] >= files
+            late = (since > 0) & (used["recv_ns"] - used["checkpoint_ns"] >= span_ns)
+        far = total - used["total"] >= enough
+        many = used["files"] >= files
         found = []
         for row in np.flatnonzero((since >= rows) | late | many).tolist():
             size = self.size(row)
@@ -360,7 +360,7 @@ cdef class SessionTicks:
         return self.books[row]
 
     def restore(self, int32_t row, Book book):
-        """Give a row the book that everything decoded so far makes (after a restart)."""
+        """Set the book of a row to what everything decoded so far makes (after a restart)."""
         self.books[row] = book
 
 
@@ -396,7 +396,7 @@ def book_rows(Book book):
 
 
 def route(JournalReader reader, list sessions, Py_ssize_t max_rows, Py_ssize_t max_records=1 << 62):
-    """Read on until something wants attention; returns (what, record or None).
+    """Read on until something needs attention; returns (what, record or None).
 
     W and X go to `sessions[session number]` (SessionTicks; a list, None where there is none yet). what is
     "nothing" (end of the journal for now), "control" (an event, another frame, or one of an unknown session: the

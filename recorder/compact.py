@@ -1,6 +1,6 @@
-"""Hides how a finished session date becomes few files clustered by symbol without a moment of doubt.
+"""Rewrites a finished session date as few files clustered by symbol, and compares them before they replace it.
 
-Live files are in arrival order. A compacted date holds the same rows ordered by symbol, and by arrival within one,
+Live files are in arrival order. A compacted date has the same rows ordered by symbol, and by arrival within one,
 so that one symbol's day is a few row groups. The new directory is built in work/, read back and compared row by row,
 and then takes the old one's place in one step (renameat2 exchange).
 """
@@ -42,26 +42,26 @@ def _loose(tree: Tree, table: str, day: date) -> list[Path]:
     return [f for f in tree.files(table, day) if not layout.is_compacted(f.name)]
 
 
-def compact_day(tree: Tree, day: date, *, row_group: int = schema.ROW_GROUP) -> dict:
+def compact_day(tree: Tree, day: date, *, row_group: int = schema.ROW_GROUP) -> dict[str, int]:
     """Compact every table of a session date that has live files. Totals as a dict.
 
     CaptureError when the result differs from what it was made of: then nothing was changed.
     """
-    with tree.changing():  # a recorder that starts holds the lock for a moment, inside the same
-        held = tree.lock("compact", who="compaction")
+    with tree.changing():  # a starting recorder takes the compaction lock for a moment, inside this one
+        own = tree.lock("compact", who="compaction")
     try:
         tree.put_back()
-        told = {"rows": 0, "files_before": 0, "files_after": 0, "bytes_before": 0, "bytes_after": 0}
+        totals = {"rows": 0, "files_before": 0, "files_after": 0, "bytes_before": 0, "bytes_after": 0}
         for table in layout.TABLES:
             if _loose(tree, table, day):
                 for key, value in _compact_table(tree, table, day, row_group).items():
-                    told[key] += value
-        return told
+                    totals[key] += value
+        return totals
     finally:
-        held.close()
+        own.close()
 
 
-def _compact_table(tree: Tree, table: str, day: date, row_group: int) -> dict:
+def _compact_table(tree: Tree, table: str, day: date, row_group: int) -> dict[str, int]:
     before = tree.files(table, day)
     work, spill = tree.work / f"compact-{table}-{day}", tree.work / f"buckets-{table}-{day}"
     for path in (work, spill):
@@ -69,7 +69,7 @@ def _compact_table(tree: Tree, table: str, day: date, row_group: int) -> dict:
         path.mkdir()
     try:
         return _compact_into(tree, table, day, row_group, before, work, spill)
-    except BaseException:  # a full disk most of all: give it back
+    except BaseException:  # a full disk most of all: free it
         shutil.rmtree(work, ignore_errors=True)
         raise
     finally:
@@ -78,7 +78,7 @@ def _compact_table(tree: Tree, table: str, day: date, row_group: int) -> dict:
 
 def _compact_into(
     tree: Tree, table: str, day: date, row_group: int, before: list[Path], work: Path, spill: Path
-) -> dict:
+) -> dict[str, int]:
     ranges = [layout.file_range(f.name) for f in before]
     start, end = min(r[0] for r in ranges if r), max(r[1] for r in ranges if r)
     sizes = sum(f.stat().st_size for f in before)
@@ -174,18 +174,18 @@ def _spilled(table: str, ranked: Iterable[pa.RecordBatch], buckets: np.ndarray, 
 
 def _windows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """The same rows in tables of _WINDOW_ROWS, the last one aside."""
-    held: list[pa.RecordBatch] = []
+    waiting: list[pa.RecordBatch] = []
     n = 0
     for batch in batches:
-        held.append(batch)
+        waiting.append(batch)
         n += batch.num_rows
         if n >= _WINDOW_ROWS:
-            whole = pa.Table.from_batches(held).unify_dictionaries()
+            whole = pa.Table.from_batches(waiting).unify_dictionaries()
             yield whole.slice(0, _WINDOW_ROWS)
-            held = whole.slice(_WINDOW_ROWS).to_batches()
+            waiting = whole.slice(_WINDOW_ROWS).to_batches()
             n -= _WINDOW_ROWS
-    if held:
-        yield pa.Table.from_batches(held).unify_dictionaries()
+    if waiting:
+        yield pa.Table.from_batches(waiting).unify_dictionaries()
 
 
 def _by_symbol(rows: pa.Table) -> pa.Table:
@@ -196,7 +196,8 @@ def _by_symbol(rows: pa.Table) -> pa.Table:
 
 
 def _codes(rows: pa.Table) -> np.ndarray:
-    return rows["symbol"].combine_chunks().indices.to_numpy()
+    codes: np.ndarray = rows["symbol"].combine_chunks().indices.to_numpy()
+    return codes
 
 
 class _Parts:
@@ -276,8 +277,8 @@ def _compare(table: str, seen: Digests, after: list[Path]) -> None:
     for batch in files.batches(table, after):
         if batch.num_rows:
             written.add(batch)
-    if seen.told() != written.told():
-        raise CaptureError(f"{after[0].parent.name} would not give the same rows back; nothing was changed")
+    if seen.result() != written.result():
+        raise CaptureError(f"{after[0].parent.name} did not read back as the same rows; nothing was changed")
 
 
 def _swap(tree: Tree, table: str, day: date, work: Path, before: list[Path]) -> None:

@@ -1,4 +1,4 @@
-"""Hides how rows are told to be the same: one number a row, and a digest of each symbol's numbers in their order."""
+"""Compares rows by one hash each, and by a digest of each symbol's hashes in their order."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -24,6 +24,7 @@ def row_hashes(rows: pa.RecordBatch) -> np.ndarray:
 
 def _numbers(array: pa.Array) -> np.ndarray:
     """One 64-bit number for each value (or one for all); bits spread downwards, for a product spreads them upwards."""
+    values: np.ndarray
     if array.null_count == len(array):
         return np.full(1, _ABSENT)
     if pa.types.is_dictionary(array.type):
@@ -44,11 +45,11 @@ def _numbers(array: pa.Array) -> np.ndarray:
 
 
 def _plain(array: pa.Array) -> np.ndarray:
-    """Values of an integer array without a copy; what stands under a null is anything that stands there, but 0 in
-    indices, where anything might not be an index."""
+    """Values of an integer array, without a copy where none is null; a null becomes 0, which is a valid index."""
     if array.null_count:
         array = array.fill_null(0)
-    return array.to_numpy()
+    values: np.ndarray = array.to_numpy()
+    return values
 
 
 def _texts(array: pa.Array) -> np.ndarray:
@@ -64,7 +65,7 @@ def codes_order(codes: np.ndarray) -> np.ndarray:
 
 class Digests:
     """Number of rows and digest of each symbol's rows in their order (of all rows without a symbol column); equal for
-    equal rows, whatever stands between those of other symbols and wherever batches end."""
+    equal rows, wherever rows of other symbols come between them and wherever batches end."""
 
     def __init__(self, by_symbol: bool):
         self.by_symbol = by_symbol
@@ -93,9 +94,9 @@ class Digests:
 
     def _more(self, name: str, hashes: np.ndarray) -> None:
         n, digest = self._found.get(name) or (0, hashlib.blake2b(digest_size=16))
-        digest.update(hashes)
+        digest.update(hashes.data)
         self._found[name] = (n + len(hashes), digest)
 
-    def told(self) -> dict[str, tuple[int, str]]:
+    def result(self) -> dict[str, tuple[int, str]]:
         """(rows, digest) by symbol."""
         return {name: (n, digest.hexdigest()) for name, (n, digest) in self._found.items()}

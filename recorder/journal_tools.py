@@ -1,4 +1,4 @@
-"""Hides how raw records are shown and exported: text, FIX log, pcap."""
+"""Prints and exports raw records of a journal: text, FIX log, pcap."""
 
 import re
 import struct
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import files as journal_files
@@ -14,10 +15,12 @@ from kfix_md.trading_day import DAY_NS, session_date
 from recorder.moments import to_ns
 
 _POLL_S = 0.2
+#: position, kind, session, receive time in ns, flags, body
+Record = tuple[int, int, int, int, int, bytes]
 _KINDS = {1: "in", 2: "event", 3: "out"}
 
 
-def listing(directory: Path) -> list[dict]:
+def listing(directory: Path) -> list[dict[str, Any]]:
     """Segments in order, as JSON rows. bytes: up to the end of what is sealed, else what is reserved."""
     _check(directory)
     rows = []
@@ -51,7 +54,7 @@ def records(
     start: str | None = None,
     end: str | None = None,
     follow: bool = False,
-) -> Iterator[tuple]:
+) -> Iterator[Record]:
     """Records as of JournalReader, damage stepped over and given as (position, -1, 0, 0, 0, text)."""
     _check(directory)
     position = int(start, 16) if start and start.startswith("0x") else 0
@@ -64,7 +67,7 @@ def records(
         except CaptureError as error:
             at = reader.position
             if not reader.resync():
-                yield at, -1, 0, 0, 0, f"{error}; nothing sound behind it".encode()
+                yield at, -1, 0, 0, 0, f"{error}; nothing sound after it".encode()
                 return
             yield at, -1, 0, 0, 0, str(error).encode()
             continue
@@ -79,7 +82,7 @@ def records(
             yield record
 
 
-def text(record: tuple) -> bytes:
+def text(record: Record) -> bytes:
     """One record as a line: receive time, session, kind, flags, body with | for SOH."""
     position, kind, session, recv_ns, flags, body = record
     if kind == -1:
@@ -137,7 +140,7 @@ def export(
     return n
 
 
-def _plain(file, found: Iterator[tuple], kind: str) -> int:
+def _plain(file: BinaryIO, found: Iterator[Record], kind: str) -> int:
     n = 0
     for record in found:
         if record[1] in (EVENT, -1) or (kind == "fix" and record[1] != FRAME):
@@ -148,10 +151,10 @@ def _plain(file, found: Iterator[tuple], kind: str) -> int:
     return n
 
 
-def _pcap(file, found: Iterator[tuple]) -> int:
+def _pcap(file: BinaryIO, found: Iterator[Record]) -> int:
     """Nanosecond pcap, raw IPv4; each feed session is a TCP connection from 10.0.0.<session> port 4000 + session."""
     file.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 1 << 18, 101))
-    sent: dict[tuple[int, int], int] = {}
+    sent: dict[tuple[int, bool], int] = {}
     n = 0
     for _, kind, session, recv_ns, _, body in found:
         if kind in (EVENT, -1):
@@ -167,7 +170,7 @@ def _pcap(file, found: Iterator[tuple]) -> int:
     return n
 
 
-def _packet(session: int, outbound: bool, sent: dict, chunk: bytes) -> bytes:
+def _packet(session: int, outbound: bool, sent: dict[tuple[int, bool], int], chunk: bytes) -> bytes:
     venue = (bytes([10, 0, 0, 1 + session % 250]), 4000 + session % 60000)
     us = (bytes([10, 0, 1, 1]), 50_000 + session % 10000)
     (from_ip, from_port), (to_ip, to_port) = (us, venue) if outbound else (venue, us)

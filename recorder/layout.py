@@ -1,10 +1,10 @@
-"""Hides where things lie in a captures directory, and how a file or a whole day enters the tree at once.
+"""Names the files of a captures directory, and moves a file or a whole day into the tree in one step.
 
     <captures>/<table>/session_date=YYYY-MM-DD/<start>-<end>.parquet     finished files, nothing else
     <captures>/work/      what is being written
-    <captures>/state/     locks, the recorder's commit, proofs of verification, notes of what live files hold
+    <captures>/state/     locks, the recorder's commit, proofs of verification, notes of what is in live files
 
-`start` and `end` are journal positions (16 hex digits): a file holds the rows of the records in [start, end).
+`start` and `end` are journal positions (16 hex digits): a file has the rows of the records in [start, end).
 """
 
 import ctypes
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from typing import TextIO
 
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal.files import take_lock
@@ -47,7 +48,7 @@ def is_compacted(name: str) -> bool:
 class Tree:
     """Paths of one captures directory."""
 
-    def __init__(self, root: str | os.PathLike):
+    def __init__(self, root: str | os.PathLike[str]):
         self.root = Path(root)
         self.work = self.root / "work"
         self.state = self.root / "state"
@@ -66,7 +67,7 @@ class Tree:
     def check(self) -> None:
         """UsageError unless this is a captures directory."""
         if not (self.root / "ticks").is_dir():
-            raise UsageError(f"{self.root} holds no captures: there is no {self.root / 'ticks'}")
+            raise UsageError(f"{self.root} has no captures: there is no {self.root / 'ticks'}")
 
     def partition(self, table: str, day: date) -> Path:
         """Directory of one table's session date."""
@@ -112,27 +113,27 @@ class Tree:
     def clear_work(self) -> None:
         """Remove what killed writers left unfinished; a compaction that is at work keeps its directories."""
         try:
-            held = self.lock("compact", who="compaction")
+            own = self.lock("compact", who="compaction")
         except CaptureError:
-            held = None
-        if held is not None:
+            own = None
+        if own is not None:
             self.put_back()
         for path in list(self.work.iterdir()):
             if not path.is_dir():
                 path.unlink()
-            elif held is not None:
+            elif own is not None:
                 shutil.rmtree(path)
-        if held is not None:
-            held.close()
+        if own is not None:
+            own.close()
 
-    def lock(self, name: str, *, wait: bool = False, who: str = "recorder"):
-        """Take state/<name>.lock for the life of the returned file; CaptureError when someone holds it."""
-        held = f"captures {self.root} already have a {who}, process {{pid}}"
-        return take_lock(self.state / f"{name}.lock", held, wait=wait)
+    def lock(self, name: str, *, wait: bool = False, who: str = "recorder") -> TextIO:
+        """Take state/<name>.lock for the life of the returned file; CaptureError when another process has it."""
+        in_use = f"captures {self.root} already have a {who}, process {{pid}}"
+        return take_lock(self.state / f"{name}.lock", in_use, wait=wait)
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Held while files enter or leave the tree, by recorder and compaction alike."""
+        """A lock that recorder and compaction take while files enter or leave the tree."""
         file = self.lock("tree", wait=True)
         try:
             yield
@@ -166,7 +167,7 @@ def exchange(a: Path, b: Path) -> None:
     rename = getattr(libc, "renameat2", None)
     if rename and rename(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0:
         return
-    aside = a.with_name(a.name + _ASIDE)  # what is killed here, `put_back` mends
+    aside = a.with_name(a.name + _ASIDE)  # `put_back` repairs this after a crash
     os.rename(b, aside)
     try:
         os.rename(a, b)

@@ -10,6 +10,7 @@ from typing import Any
 
 from kfix_md.instruments import Instrument
 from kfix_md.journal import events
+from kfix_md.journal.event_json import Decoded
 from kfix_md.trading_day import session_bounds, session_date
 from recorder.gaps import Gap, GapTable, Row
 
@@ -123,7 +124,7 @@ class Ledger:
 
     # ---- events of the feed ----
 
-    def event(self, number: int, recv_ns: int, position: int, found: events.Decoded) -> None:
+    def event(self, number: int, recv_ns: int, position: int, found: Decoded) -> None:
         """One event of the journal."""
         self.last_ns = recv_ns
         event = found.event

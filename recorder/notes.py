@@ -1,10 +1,10 @@
-"""Hides how it is known, before a live file is opened, which symbols it holds: notes beside the tree, never needed.
+"""Keeps notes of the symbols and times in live files, so that readers need not open each; notes may be missing.
 
 state/notes/<table>-<session date> has a line for each file a recorder wrote, appended when the file is in the tree:
-CRC32 and JSON of its name, size, time of change, first and last receive time, and a bit for each symbol it holds.
-Symbols are numbered in the order in which the lines of one writer (`of`) name them as new. A line speaks of a file
-only while that file has this size and this time of change; a line that is torn, damaged, or behind a lost one, and a
-file without a line, say nothing: such a file is opened and asked itself.
+CRC32 and JSON of its name, size, time of change, first and last receive time, and a bit for each symbol in it.
+Symbols are numbered in the order in which the lines of one writer (`of`) name them as new. A line is valid
+only while its file has this size and this time of change. A line that is torn, damaged, or after a lost one is ignored;
+a file without a valid line has to be opened.
 """
 
 import contextlib
@@ -27,22 +27,22 @@ TABLES = ("ticks", "checkpoints")
 
 
 class Note(NamedTuple):
-    """What a line says of a file."""
+    """One line: what is in a file."""
 
     size: int
     changed_ns: int
     first_ns: int | None  # None: it has no rows
     last_ns: int | None
-    held: int  # bit of each symbol
+    symbols: int  # bit of each symbol
     bits: dict[str, int]  # which bit is whose
 
-    def tells_of(self, symbols: Collection[str] | None, start: int | None, end: int | None) -> bool:
+    def may_match(self, wanted: Collection[str] | None, start: int | None, end: int | None) -> bool:
         """Whether the file may hold rows of these symbols received in [start, end)."""
         if self.first_ns is None or self.last_ns is None:
             return False
         if (start is not None and self.last_ns < start) or (end is not None and self.first_ns >= end):
             return False
-        return symbols is None or any(self.held >> self.bits[s] & 1 for s in symbols if s in self.bits)
+        return wanted is None or any(self.symbols >> self.bits[s] & 1 for s in wanted if s in self.bits)
 
 
 def _place(tree: Tree, table: str, day: date) -> Path:
@@ -50,7 +50,7 @@ def _place(tree: Tree, table: str, day: date) -> Path:
 
 
 class Notes:
-    """The notes of captures one reads."""
+    """Reads the notes of a captures directory."""
 
     def __init__(self, tree: Tree):
         self.tree = tree
@@ -80,17 +80,17 @@ class Notes:
                 self._take(line, place, folder)
 
     def _take(self, line: bytes, place: Path, folder: str) -> None:
-        said, _, body = line.partition(b" ")
-        if said != b"%08x" % crc32(body):
+        checksum, _, body = line.partition(b" ")
+        if checksum != b"%08x" % crc32(body):
             return
-        told = json.loads(body)
-        bits = self._bits.setdefault((place, told["of"]), {})
-        if told["numbered"] != len(bits):
+        one = json.loads(body)
+        bits = self._bits.setdefault((place, one["of"]), {})
+        if one["numbered"] != len(bits):
             return  # a line before this one is lost, and with it whose bits are whose
-        for name in told["new"]:
+        for name in one["new"]:
             bits[name] = len(bits)
-        note = Note(told["size"], told["changed_ns"], told["first_ns"], told["last_ns"], int(told["held"], 16), bits)
-        self._found[os.path.join(folder, told["file"])] = note
+        note = Note(one["size"], one["changed_ns"], one["first_ns"], one["last_ns"], int(one["held"], 16), bits)
+        self._found[os.path.join(folder, one["file"])] = note
 
     def of(self, path: Path) -> Note | None:
         """What is known of a file as it is now."""
@@ -104,13 +104,13 @@ class Notes:
         return note if (stat.st_size, stat.st_mtime_ns) == (note.size, note.changed_ns) else None
 
     def may_hold(self, path: Path, symbols: Collection[str] | None, start: int | None, end: int | None) -> bool:
-        """False when a file is known to hold no rows of these symbols received in [start, end)."""
+        """False when a file is known to have no rows of these symbols received in [start, end)."""
         note = self.of(path)
-        return note is None or note.tells_of(symbols, start, end)
+        return note is None or note.may_match(symbols, start, end)
 
 
 class NoteWriter:
-    """Appends to the notes of captures one records."""
+    """Appends to the notes of a captures directory."""
 
     def __init__(self, tree: Tree):
         self.tree = tree
@@ -138,7 +138,7 @@ class NoteWriter:
         for name in new:
             bits[name] = len(bits)
         limits, stat = pc.min_max(rows["recv_ns"]), path.stat()
-        told = {
+        line = {
             "file": path.name,
             "size": stat.st_size,
             "changed_ns": stat.st_mtime_ns,
@@ -149,7 +149,7 @@ class NoteWriter:
             "new": new,
             "held": f"{sum(1 << bits[s] for s in names):x}",
         }
-        return json.dumps(told).encode()
+        return json.dumps(line).encode()
 
 
 def forget(tree: Tree, table: str, day: date) -> None:

@@ -1,4 +1,4 @@
-"""Hides the recorder's loop: when to read, when to flush, what to say, and what may be retired."""
+"""Runs the recorder: reads the journal, flushes to Parquet, compacts finished dates, retires journal segments."""
 
 import contextlib
 import logging
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import files as journal_files
@@ -23,7 +24,7 @@ _RETRY_S = 2.0
 
 @dataclass(frozen=True)
 class Settings:
-    """What the recorder is to do; the configuration file's [journal] and [recorder] say the same."""
+    """Settings of the recorder, as in [journal] and [recorder] of the configuration file."""
 
     journal: Path
     captures: Path
@@ -57,20 +58,20 @@ class Settings:
 
 
 class Recorder:
-    """Journal in, Parquet out, from where the last commit stands. `now` and `sleep` may be a test's."""
+    """Records a journal to Parquet, from the last commit on. Tests pass their own `now`."""
 
     def __init__(
         self,
         settings: Settings,
         *,
         now: Callable[[], float] = time.monotonic,
-        progress: Callable[[dict], None] | None = None,
+        progress: Callable[[dict[str, Any]], None] | None = None,
     ):
         if settings.retention not in RETENTIONS:
             raise UsageError(f"journal retention is {settings.retention!r}: use {', '.join(RETENTIONS)}")
         if not settings.journal.is_dir():
             raise UsageError(f"no journal at {settings.journal}: start `kfix feed` first, or correct [journal]")
-        self.settings, self._now, self._progress = settings, now, progress or (lambda told: None)
+        self.settings, self._now, self._progress = settings, now, progress or (lambda figures: None)
         self.writer = Writer(
             settings.captures, row_group=settings.row_group, compression_level=settings.compression_level
         )
@@ -80,10 +81,11 @@ class Recorder:
             self.writer.close()
             raise
         self.flushes = self.rows = 0
-        self._compaction: subprocess.Popen | None = None
+        self._compaction: subprocess.Popen[bytes] | None = None
         self._uncompacted: set[date] = set()
         self._due: float | None = None
         self._torn = False
+        self._unknown: set[str] = set()
 
     def _open_tail(self) -> None:
         self.tail = Tail(
@@ -99,24 +101,24 @@ class Recorder:
     # ---- one step ----
 
     def step(self) -> str:
-        """Read what there is, flush what is due; what `Tail.read` said."""
-        said = self.tail.read(self.settings.flush_rows)
+        """Read what there is, flush what is due; returns the result of `Tail.read`."""
+        result = self.tail.read(self.settings.flush_rows)
         self.tail.reader.hold_at_end = True
         number = self.tail.reader.position >> 32
         if self._new and number:  # the journal may have begun after the recorder
             retention.save_start(self.writer.tree, number, {"position": number << 32})
             self._new = False
-        self._tell_damage(said)
-        if said == "segment":
-            said = self._next_segment()
+        self._log_damage(result)
+        if result == "segment":
+            result = self._next_segment()
         if self._due is None and self.tail.reader.position != self.committed:
             self._due = self._now() + self.settings.flush_seconds
-        if said == "full" or (self._due is not None and self._now() >= self._due):
+        if result == "full" or (self._due is not None and self._now() >= self._due):
             self.flush()
-        return said
+        return result
 
     def _next_segment(self) -> str:
-        """Flush at the end of a segment, so that it can be proven by itself, and go on in the next."""
+        """Flush at the end of a segment, so that it can be proven alone, and continue in the next."""
         reader = self.tail.reader
         number = reader.position >> 32
         following = journal_files.following(reader.directory, number)
@@ -129,7 +131,7 @@ class Recorder:
         except CaptureError:
             following += 1
         if following > number + 1:
-            reader.hold_at_end = False  # a hole, which the next `Tail.read` steps over and tells of
+            reader.hold_at_end = False  # a hole, which the next `Tail.read` steps over and reports
             return "some"
         retention.save_start(self.writer.tree, reader.position >> 32, self.tail.state())
         return "some"
@@ -149,6 +151,7 @@ class Recorder:
         self.flushes += 1
         self.rows += tables["ticks"].num_rows if "ticks" in tables else 0
         self._restore_books(missing)
+        self._log_unknown()
         self._progress({"rows": self.rows, "flushes": self.flushes, **tail.reader.tail})
         return files
 
@@ -160,23 +163,30 @@ class Recorder:
             return
         captures = Captures(self.settings.captures)
         for number, row in missing:
-            decoder = self.tail.decoders[number]
+            decoder, session = self.tail.decoders[number], self.tail.ledger.session(number).session
+            if decoder is None or session is None:
+                continue
             symbol = decoder.instrument(row)[0]
-            session = self.tail.ledger.session(number).session
             with contextlib.suppress(CaptureError):
                 book = captures.latest_book(symbol, decoder.level or 2, session)
                 if book is not None:
                     decoder.restore(row, book)
 
-    def _tell_damage(self, said: str) -> None:
+    def _log_unknown(self) -> None:
+        """Warn once of each kind of event that this version does not know."""
+        for name in self.tail.unknown.keys() - self._unknown:
+            log.warning("the journal has events '%s', which this version does not know: kept in status only", name)
+        self._unknown |= self.tail.unknown.keys()
+
+    def _log_damage(self, result: str) -> None:
         for text in self.tail.damages:
             log.error("%s; recorded as a gap", text)
         self.tail.damages.clear()
-        if said == "torn" and not self._torn:
+        if result == "torn" and not self._torn:
             log.warning(
                 "%s: the journal's writer died inside a record; all before it is recorded", self.tail.reader.damage
             )
-        self._torn = said == "torn"
+        self._torn = result == "torn"
 
     # ---- whole runs ----
 
@@ -187,20 +197,20 @@ class Recorder:
         self.flush()
 
     def run(self, stop: Callable[[], bool], sleep: Callable[[float], None] = time.sleep) -> None:
-        """Record until `stop`; a full disk is waited for, nothing is lost: the journal holds it."""
+        """Record until `stop`. A full disk is waited for; nothing is lost, the journal has it."""
         housekeeping = self._now()
         stopping = False
         while not stopping:
             stopping = stop()  # what has come until then is still read
             try:
-                said = self.step()
-                if said in ("nothing", "torn") and not stopping:
+                result = self.step()
+                if result in ("nothing", "torn") and not stopping:
                     if self._now() >= housekeeping:
                         self.housekeeping()
                         housekeeping = self._now() + 60
                     sleep(self.settings.poll_seconds)
             except OSError as error:
-                log.error("captures cannot be written: %s; trying again", error)
+                log.error("captures cannot be written: %s; trying again in %.0f s", error, _RETRY_S)
                 self._open_tail()  # back to the last commit
                 sleep(_RETRY_S)
         self.flush()
@@ -214,7 +224,7 @@ class Recorder:
             retention.retire(self.settings.journal, self.writer.tree, self.committed_safe(), self.settings.retention)
 
     def _compact(self, before: date) -> None:
-        """A process of its own does it: recording goes on."""
+        """Start compaction in a process of its own: recording continues."""
         from recorder import compact
 
         if self._compaction is not None:
@@ -222,7 +232,7 @@ class Recorder:
             if status is None:
                 return
             if status:
-                log.error("compaction failed with status %d; see above, live files stay as they are", status)
+                log.error("compaction failed with status %d, see the errors above; live files are unchanged", status)
                 self._uncompacted.update(compact.candidates(self.writer.tree, before))
             self._compaction = None
         days = [d for d in compact.candidates(self.writer.tree, before) if d not in self._uncompacted]
@@ -232,12 +242,12 @@ class Recorder:
             log.info("compacting %s", days[0])
 
     def committed_safe(self) -> int:
-        """Journal position up to which nothing is needed any more: committed, and no frame of an open gap behind."""
+        """Journal position up to which nothing is needed any more: committed, and no deferred frame before it."""
         state = self.writer.state
-        held = [position for d in state["decoders"].values() for position in d["held"]]
-        return min([state["position"], *held])
+        deferred = [position for d in state["decoders"].values() for position in d["held"]]
+        return int(min([state["position"], *deferred]))
 
-    def _journal_date(self):
+    def _journal_date(self) -> date | None:
         """Session date of the segment being read: dates before it are over."""
         from kfix_md.trading_day import DAY_NS, session_date
 
@@ -245,7 +255,7 @@ class Recorder:
         return session_date(head.date * DAY_NS) if head is not None and head.date else None
 
     def close(self) -> None:
-        """Give captures and journal up; what was not flushed is read again by the next recorder."""
+        """Release captures and journal; what was not flushed is read again by the next recorder."""
         if self._compaction is not None:
             self._compaction.terminate()  # changes nothing unless it was finished
             self._compaction.wait()

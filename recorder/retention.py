@@ -1,8 +1,10 @@
-"""Hides when a journal segment may be compressed or deleted: only after its Parquet was read back and compared."""
+"""Compresses or deletes journal segments once their Parquet was read back and compared."""
 
+import functools
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +22,8 @@ _COMPARED = [name for name in schema.SCHEMAS["ticks"].names if name != "id_kind"
 _CHUNK_ROWS = 131_072
 
 
-def save_start(tree: Tree, number: int, state: dict) -> None:
-    """Keep the decoder's state at the start of segment `number`: what proving the segment later begins with."""
+def save_start(tree: Tree, number: int, state: dict[str, Any]) -> None:
+    """Save the decoder's state at the start of segment `number`: proving the segment later begins with it."""
     folder = tree.state / "segments"
     folder.mkdir(exist_ok=True)
     layout.write_atomically(folder / f"{number:010d}.json", json.dumps(state).encode(), tree.state)
@@ -30,7 +32,7 @@ def save_start(tree: Tree, number: int, state: dict) -> None:
 def retire(journal: Path, tree: Tree, safe: int, how: str) -> list[Path]:
     """Compress or delete the sealed segments wholly before position `safe` whose Parquet proves equal.
 
-    The newest segment always stays: it says where numbers go on. Returns what was retired.
+    The newest segment always stays: numbers continue from it. Returns what was retired.
     """
     done = []
     present = {n: head for n, head in journal_files.heads(journal).items() if head.date}
@@ -59,24 +61,24 @@ def retire(journal: Path, tree: Tree, safe: int, how: str) -> list[Path]:
     return done
 
 
-def prove(journal: Path, tree: Tree, number: int, state: dict) -> int:
+def prove(journal: Path, tree: Tree, number: int, state: dict[str, Any]) -> int:
     """Decode one segment again and compare with the captures; rows compared. CaptureError when they differ.
 
-    In memory is one number for each row of the segment, whatever its size.
+    Memory: one hash for each row of the segment.
     """
     tail = Tail(str(journal), state, checkpoint_rows=None)
     tail.reader.hold_at_end = True
     decoded: dict[int, _Span] = {}
     while True:
-        said = tail.read(_CHUNK_ROWS)
+        result = tail.read(_CHUNK_ROWS)
         tables = tail.take()
         for batch in tables["ticks"].to_batches() if "ticks" in tables else ():
             for session in pc.unique(batch["session"]).to_pylist():  # a batch is of one session, as Tail cuts them
                 decoded.setdefault(session, _Span()).add(batch)
-        if said in ("segment", "nothing", "torn"):
+        if result in ("segment", "nothing", "torn"):
             break
     for session, span in decoded.items():
-        if not span.same(files.attempt(lambda s=session, n=span: _held(tree, s, n))):
+        if not span.same(files.attempt(functools.partial(_captured, tree, session, span))):
             raise CaptureError(
                 f"journal segment {number}: session {session}, messages {span.first} to {span.last} "
                 f"are not the same in {tree.root / 'ticks'}; the segment is kept"
@@ -85,7 +87,7 @@ def prove(journal: Path, tree: Tree, number: int, state: dict) -> int:
 
 
 class _Span:
-    """What the decoded rows of a session were: their numbers, messages and times."""
+    """Hashes of the decoded rows of a session, and their limits in MsgSeqNum and time."""
 
     def __init__(self) -> None:
         self.hashes: list[np.ndarray] = []
@@ -101,14 +103,14 @@ class _Span:
         self.since, self.until = min(self.since, int(time.min())), max(self.until, int(time.max()))
 
     def same(self, other: list[np.ndarray]) -> bool:
-        """Whether these are the very rows; (seq, entry_no) is in the numbers, so that their order is."""
+        """Whether these are the very rows; (seq, entry_no) is in the hashes, so that their order is."""
         return sum(map(len, other)) == self.rows and bool(
             (np.sort(np.concatenate(self.hashes)) == np.sort(np.concatenate(other))).all()
         )
 
 
-def _held(tree: Tree, session: int, span: _Span) -> list[np.ndarray]:
-    """Numbers of the captures' rows of the same messages."""
+def _captured(tree: Tree, session: int, span: _Span) -> list[np.ndarray]:
+    """Hashes of the captures' rows of the same messages."""
     where = (pc.field("session") == session) & (pc.field("seq") >= span.first) & (pc.field("seq") <= span.last)
     paths = files.Files(tree).of("ticks", span.since, span.until + 1)
     found = files.batches("ticks", paths, _COMPARED, where, start=span.since, end=span.until + 1)

@@ -1,6 +1,8 @@
-"""Hides how rows are typed, encoded and described in Parquet; docs/parquet.md says the same in words."""
+"""Defines the columns of the Parquet tables, their types and encodings, and builds them from decoded rows."""
 
+from collections.abc import Callable
 from enum import IntFlag
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +10,9 @@ import pyarrow.compute as pc
 
 from kfix_md._entry import ENTRY_DTYPE, Action, IdKind
 from recorder._columns import columns
+
+#: texts of the order ids of rows of TICK_DTYPE
+Texts = Callable[[np.ndarray], list[str]]
 
 VERSION = "2"
 
@@ -113,7 +118,7 @@ _GAPS = [
         "replay: nothing is missing after all; snapshot, reconnect: the book is right again, "
         "what happened in between is not known; null: open",
     ),
-    ("detail", pa.string(), "PLAIN", "reason in words"),
+    ("detail", pa.string(), "PLAIN", "reason as text"),
 ]
 
 _SESSIONS = [
@@ -146,7 +151,7 @@ _INSTRUMENTS = [
     ("min_qty", pa.string(), "dict", "5011 as sent"),
     ("max_qty", pa.string(), "dict", "5012 as sent"),
     ("min_cost", pa.string(), "dict", "5013 as sent"),
-    ("status", _dict(), "dict", "5032 in words"),
+    ("status", _dict(), "dict", "5032 as text"),
 ]
 
 _STATUS = [
@@ -259,7 +264,7 @@ LEVEL, ROW_GROUP = 6, 131_072  # of compacted files: written once, read for year
 
 def write_options(
     table: str, level: int = LEVEL, row_group: int = ROW_GROUP, *, index: bool = True, rows: int = ROW_GROUP
-) -> dict:
+) -> dict[str, Any]:
     """Keyword arguments of pq.ParquetWriter for one table; `index`: with minima and maxima of pages too; `rows`: how
     many there will be, about."""
     columns = TABLES[table]
@@ -309,7 +314,9 @@ def symbol_column(instrument: np.ndarray, names: list[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(place[instrument]), pa.array([names[i] for i in used], pa.string()))
 
 
-def tick_columns(ticks: np.ndarray, instruments: list[tuple], session: int, level: int, texts) -> pa.RecordBatch:
+def tick_columns(
+    ticks: np.ndarray, instruments: list[tuple[str, int, int]], session: int, level: int, texts: Texts
+) -> pa.RecordBatch:
     """Rows of one session, TICK_DTYPE, as the ticks table.
 
     `instruments` is (symbol, price precision, quantity precision) by row; `texts(rows)` gives the text of those
@@ -353,7 +360,7 @@ def _fixed(wide: np.ndarray, absent: np.ndarray) -> pa.Array:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), n, [valid, pa.py_buffer(wide)])
 
 
-def _texts(ticks: np.ndarray, texts) -> pa.Array:
+def _texts(ticks: np.ndarray, texts: Texts) -> pa.Array:
     rows = np.flatnonzero(ticks["id_kind"] >= IdKind.TEXT)
     if not len(rows):
         return pa.nulls(len(ticks), pa.string())
@@ -423,7 +430,7 @@ def entries(table: pa.Table) -> np.ndarray:
     return out
 
 
-def _text_ids(out: np.ndarray, texts: list) -> None:
+def _text_ids(out: np.ndarray, texts: list[str | None]) -> None:
     """Ids of no known form need only to be equal where they are equal: 16 bytes, else a digest of the text."""
     import hashlib
 

@@ -9,12 +9,14 @@ from kfix_md._codec import fields
 from kfix_md.errors import CaptureError, ProtocolError
 from kfix_md.instruments import parse_list
 from kfix_md.journal import events
+from kfix_md.journal.event_json import Decoded, EventError, decode
 from kfix_md.journal.reader import EVENT, FRAME, JournalReader
 from recorder import schema
 from recorder._ticks import SessionTicks, book_rows, message_type, route
 from recorder.ledger import Ledger
 
 _FILES = 64  # flushes with rows of a symbol between two of its checkpoints: reading a few rows of each takes time too
+Record = tuple[int, int, int, int, int, bytes]  # as JournalReader yields them
 _CHUNK = 16_384  # records between two checks whether a checkpoint is due
 _LEVELS = {"L2": 2, "L3": 3}
 #: events that end a session, or change what its ticks are called
@@ -57,7 +59,7 @@ class Tail:
     def __init__(
         self,
         journal: str,
-        state: dict | None = None,
+        state: dict[str, Any] | None = None,
         *,
         checkpoint_rows: int | None = 20_000,
         checkpoint_ns: int = 300_000_000_000,
@@ -76,7 +78,7 @@ class Tail:
         self._counted: dict[int, tuple[int, int, int]] = {}
         for number, saved in state.get("decoders", {}).items():
             self._restore(int(number), saved)
-        self._read_held(state.get("decoders", {}))
+        self._read_deferred(state.get("decoders", {}))
 
     # ---- state ----
 
@@ -88,18 +90,18 @@ class Tail:
                 decoders[str(number)] = {
                     "level": decoder.level,
                     "instruments": decoder.instruments,
-                    "held": [held[1] for held in decoder.held],
+                    "held": [one[1] for one in decoder.deferred],
                 }
         return {"position": self.reader.position, "decoders": decoders, "ledger": self.ledger.saved()}
 
-    def _restore(self, number: int, saved: dict) -> None:
+    def _restore(self, number: int, saved: dict[str, Any]) -> None:
         decoder = self._decoder(number)
         decoder.level = saved["level"]
         for symbol, price_precision, qty_precision in saved["instruments"]:
             decoder.define(symbol, price_precision, qty_precision)
 
-    def _read_held(self, saved: dict) -> None:
-        """Frames of an open gap stay where they are: in the journal."""
+    def _read_deferred(self, saved: dict[str, Any]) -> None:
+        """Frames of an open gap are read again from the journal."""
         for number, decoder_state in saved.items():
             for position in decoder_state["held"]:
                 record = JournalReader(self.reader.directory, position).read()
@@ -120,9 +122,15 @@ class Tail:
     # ---- reading ----
 
     def read(self, max_rows: int, max_records: int = 200_000) -> str:
-        """Read on: "full" when max_rows wait to be taken, "some" when there is more, "nothing" at the end for now,
-        "segment" at the end of a sealed one when the reader holds there, "torn" where a dead writer's last record
-        is not whole."""
+        """Read on until there is a reason to stop.
+
+        Returns
+        -------
+        str
+            "full" when max_rows wait to be taken, "some" when there is more, "nothing" at the end for now, "segment"
+            at the end of a sealed one when the reader stops there, "torn" where a dead writer's last record is not
+            whole.
+        """
         records = 0
         while self.rows_waiting() < max_rows:
             what, record = route(self.reader, self.decoders, max_rows - self.rows_waiting(), _CHUNK)
@@ -132,7 +140,7 @@ class Tail:
             if what == "nothing":
                 return "segment" if self.reader.hold_at_end and self.reader.at_end else what
             if what == "damaged":
-                text, position = self.reader.damage, self.reader.position
+                text, position = str(self.reader.damage), self.reader.position
                 skipped = self.reader.resync()
                 if not skipped:
                     return "torn"
@@ -150,7 +158,7 @@ class Tail:
         # a backlog may be events and nothing else
         return self.rows + len(self.ledger) + sum(len(d) for d in self.decoders if d is not None)
 
-    def _control(self, record: tuple) -> None:
+    def _control(self, record: Record) -> None:
         position, kind, number, recv_ns, flags, body = record
         if kind == EVENT:
             self._event(number, recv_ns, position, body)
@@ -159,8 +167,8 @@ class Tail:
 
     def _event(self, number: int, recv_ns: int, position: int, body: bytes) -> None:
         try:
-            found = events.decode(body)
-        except events.EventError as error:
+            found = decode(body)
+        except EventError as error:
             self.bad_events += 1
             self._forget()
             self.ledger.damage(position, len(body), str(error))
@@ -182,7 +190,7 @@ class Tail:
         if isinstance(event, events.SessionDescribed) and event.level:
             self._decoder(number).level = _LEVELS.get(event.level, 0)
 
-    def _count_unknown(self, found: events.Decoded) -> None:
+    def _count_unknown(self, found: Decoded) -> None:
         if isinstance(found.event, events.Unknown):
             self.unknown[found.event.name] += 1
         for key in found.unknown_keys:
@@ -207,14 +215,14 @@ class Tail:
         msg_type = message_type(frame)
         decoder = self._decoder(number)
         if msg_type in ("W", "X"):
-            # the first of a session that announced itself in no event: from now on `route` knows it
+            # the first of a session without an event: from now on `route` knows it
             return decoder.add_record(position, recv_ns, flags, frame)
         if msg_type not in ("y", "h"):
             return None
         try:
             parsed = fields(frame)
         except ProtocolError:
-            return None  # the feed did not understand it either
+            return None  # the feed could not parse it either
         if msg_type == "h":
             return self.ledger.trading_status(number, recv_ns, {t: v.decode("latin-1") for t, v in parsed})
         listed = parse_list(parsed).instruments
@@ -230,15 +238,15 @@ class Tail:
         return f"L{decoder.level}" if decoder.level else None
 
     def _cut(self, number: int) -> None:
-        """Turn the ticks a decoder holds into a batch, under the names that hold until now."""
+        """Make a batch of the ticks a decoder has collected, under the names that are valid until now."""
         decoder = self.decoders[number] if number < len(self.decoders) else None
         if decoder is None:
             return
         before = self._counted.get(number, (0, 0, 0))
         now = (decoder.messages, decoder.rows_total, decoder.ignored + decoder.malformed)
         self._counted[number] = now
-        counts = [a - b for a, b in zip(now, before, strict=True)]
-        self.ledger.counted(number, *counts, decoder.last_seq, decoder.last_recv_ns)
+        messages, rows, ignored = (a - b for a, b in zip(now, before, strict=True))
+        self.ledger.counted(number, messages, rows, ignored, decoder.last_seq, decoder.last_recv_ns)
         ticks = decoder.take()
         if len(ticks):
             session = self.ledger.ordinal(number, int(ticks["recv_ns"][0]))
@@ -247,7 +255,7 @@ class Tail:
             )
             self.rows += len(ticks)
 
-    # ---- giving ----
+    # ---- output ----
 
     def take(self) -> dict[str, pa.Table]:
         """Rows of all tables since the last call."""
@@ -260,8 +268,8 @@ class Tail:
         return tables
 
     def checkpoints(self) -> tuple[pa.Table | None, list[tuple[int, int]]]:
-        """Whole books that were due since the last call, and (feed session, row) of those that cannot be given: never
-        seen whole here."""
+        """Whole books that were due since the last call, and (feed session, row) of those that are not known
+        whole here."""
         known = [d for d in self.decoders if d is not None]
         for decoder in known:
             decoder.flushed()
@@ -276,9 +284,10 @@ class Tail:
         return sum(d.rows_total for d in self.decoders if d is not None)
 
     def _checkpoint(self, span_ns: int | None = None, enough: int = 0) -> list[tuple[int, int]]:
-        """Write down the books that are due as they are now; (feed session, row) of those that are not known. Books
+        """Keep the books that are due as they are now; returns (feed session, row) of those that are not known. Books
         that had few rows are due by time too, but not before as many rows of others are there as make it worth it."""
-        missing, total = [], self._total()
+        missing: list[tuple[int, int]] = []
+        total = self._total()
         if self.checkpoint_rows is None:
             return missing
         for number, decoder in enumerate(self.decoders):
@@ -292,8 +301,10 @@ class Tail:
                     continue
                 decoder.checkpointed(row, total)
                 recv_ns, seq = decoder.last(row)
-                symbol, *scales = decoder.instrument(row)
+                symbol, price_scale, qty_scale = decoder.instrument(row)
                 self.books.append(
-                    schema.checkpoint_table(book_rows(book), recv_ns, session, seq, symbol, book.level, scales)
+                    schema.checkpoint_table(
+                        book_rows(book), recv_ns, session, seq, symbol, book.level, (price_scale, qty_scale)
+                    )
                 )
         return missing

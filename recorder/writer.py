@@ -1,10 +1,10 @@
-"""Hides how a flush becomes finished files exactly once, whatever kills the process in between.
+"""Turns flushes into finished Parquet files, each exactly once, whatever kills the process in between.
 
 One flush writes a file per table and session date into work/, puts them on disk, and then replaces
-state/commit.json, which holds the journal position behind the flush, all that a later process needs to go on, and
+state/commit.json, which has the journal position after the flush, all that a later process needs to continue, and
 which files are to enter the tree. That is the commit; then they are renamed in. A recorder that starts renames what
 its predecessor was killed before renaming, so that a row that was once seen in the tree stays. Files of positions
-behind the committed one can only come with a commit.json from a backup: they are removed and written again.
+after the committed one can only come with a commit.json from a backup: they are removed and written again.
 """
 
 import json
@@ -23,7 +23,7 @@ from kfix_md.errors import CaptureError
 from recorder import layout, notes, schema
 from recorder.layout import Tree
 
-#: the time that says which session date a row belongs to
+#: the time that decides which session date a row belongs to
 _TIME = {
     "ticks": "recv_ns",
     "gaps": "opened_ns",
@@ -60,14 +60,15 @@ class Writer:
         if not self._commit.exists():
             if any(self.tree.dates(table) for table in layout.TABLES):
                 raise CaptureError(
-                    f"{self.tree.root} holds files but {self._commit} is missing: restore it, or "
-                    "record into a new directory (the journal still holds what it holds)"
+                    f"{self.tree.root} has files but {self._commit} is missing: restore it, or "
+                    "record into a new directory (the journal still has its records)"
                 )
             begin = {"position": 0, "decoders": {}, "ledger": None}
             layout.write_atomically(self._commit, json.dumps(begin).encode(), self.tree.state)
             return begin
         try:
-            return json.loads(self._commit.read_bytes())
+            state: dict[str, Any] = json.loads(self._commit.read_bytes())
+            return state
         except ValueError as error:
             raise CaptureError(f"{self._commit} is damaged ({error}): restore it from a backup") from None
 
@@ -84,8 +85,8 @@ class Writer:
     def commit(self, start: int, state: dict[str, Any], tables: dict[str, pa.Table]) -> list[Path]:
         """Add the rows of journal records in [start, state["position"]) and make that the committed position.
 
-        Returns the new files. After an OSError (disk full) `state` says what is committed; rows behind it are the
-        caller's to give again.
+        Returns the new files. After an OSError (disk full) `state` is still what is committed; the caller
+        passes the later rows again.
         """
         self._enter()  # what an error kept from it
         name = layout.file_name(start, state["position"])
@@ -113,7 +114,7 @@ class Writer:
         return [target for _, target in parts]
 
     def _save(self, state: dict[str, Any]) -> None:
-        """The commit. An error behind its last step, putting the directory on disk, does not undo it."""
+        """The commit. An error after its last step, putting the directory on disk, does not undo it."""
         layout.sync_file(self.tree.work)
         try:
             layout.write_atomically(self._commit, json.dumps(state).encode(), self.tree.state)
@@ -148,7 +149,7 @@ class Writer:
         write_file(path, table, rows, more, self.row_group, self.compression_level)
 
     def close(self) -> None:
-        """Give the directory up."""
+        """Release the directory."""
         self._lock.close()
 
 
@@ -173,7 +174,7 @@ def write_file(path: Path, table: str, rows: pa.Table, more: dict[str, str], row
     layout.sync_file(path)
 
 
-def split_by_date(rows: pa.Table, column: str):
+def split_by_date(rows: pa.Table, column: str) -> Iterator[tuple[date, pa.Table]]:
     """(session date, its rows in their order) for each session date in `rows`."""
     if not rows.num_rows:
         return

@@ -1,4 +1,4 @@
-"""Hides how journal segments lie in their directory: names, headers, lock, compressed form."""
+"""Finds, locks, seals and compresses the segment files of a journal directory."""
 
 import contextlib
 import fcntl
@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import layout
@@ -22,8 +23,8 @@ def first_number(now_s: float) -> int:
     return max(1, int(now_s) - _EPOCH_2020)
 
 
-def lock(directory: str | os.PathLike):
-    """Make the directory if needed and take its writer's lock; the open file holds it."""
+def lock(directory: str | os.PathLike[str]) -> TextIO:
+    """Make the directory if needed and take its writer's lock, which lasts as long as the returned file."""
     path = Path(directory)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -32,13 +33,17 @@ def lock(directory: str | os.PathLike):
         raise UsageError(f"journal {path} cannot be written: {error.strerror}") from None
 
 
-def take_lock(path: Path, held: str, *, wait: bool = False):
-    """Lock a file, made if needed, and write our process id into it; the open file holds the lock.
+def take_lock(path: Path, in_use: str, *, wait: bool = False) -> TextIO:
+    """Lock a file, made if needed, and write our process id into it; the lock lasts as long as the returned file.
 
-    CaptureError with the text `held`, its {pid} filled in, when another process holds it (unless we wait). Any other
-    OSError is about the disk.
+    Raises
+    ------
+    CaptureError
+        With the text `in_use`, its {pid} filled in, when another process has the lock (unless `wait`).
+    OSError
+        The disk.
     """
-    file = open(path, "a+", encoding="ascii")  # noqa: SIM115 - held by the caller
+    file = open(path, "a+", encoding="ascii")  # noqa: SIM115 - the caller keeps it open
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         file.truncate(0)
@@ -48,7 +53,7 @@ def take_lock(path: Path, held: str, *, wait: bool = False):
         file.seek(0)
         pid = file.read().strip() or "unknown"
         file.close()
-        raise CaptureError(held.format(pid=pid)) from None
+        raise CaptureError(in_use.format(pid=pid)) from None
     except OSError:
         with contextlib.suppress(OSError):  # closing writes what could not be written once more
             file.close()
@@ -56,8 +61,8 @@ def take_lock(path: Path, held: str, *, wait: bool = False):
     return file
 
 
-def writer_alive(directory: str | os.PathLike) -> bool:
-    """Whether some process holds the writer's lock now."""
+def writer_alive(directory: str | os.PathLike[str]) -> bool:
+    """Whether a writer has the directory locked now."""
     try:
         with open(Path(directory) / "lock", encoding="ascii") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -68,7 +73,7 @@ def writer_alive(directory: str | os.PathLike) -> bool:
     return False
 
 
-def segments(directory: str | os.PathLike) -> dict[int, Path]:
+def segments(directory: str | os.PathLike[str]) -> dict[int, Path]:
     """Segment files by number, spares included; of a plain and a compressed one the plain."""
     found: dict[int, Path] = {}
     for name in sorted(os.listdir(directory)):
@@ -80,7 +85,7 @@ def segments(directory: str | os.PathLike) -> dict[int, Path]:
     return found
 
 
-def find(directory: str | os.PathLike, number: int) -> Path | None:
+def find(directory: str | os.PathLike[str], number: int) -> Path | None:
     """The file of segment `number`; of 0, the first there is. A rename may hide a file from one listing."""
     for _ in range(_LIST_AGAIN):
         present = segments(directory)
@@ -92,8 +97,8 @@ def find(directory: str | os.PathLike, number: int) -> Path | None:
     return None
 
 
-def following(directory: str | os.PathLike, number: int) -> int:
-    """Number of the next segment; when that one is missing, of the one behind the hole; else 0."""
+def following(directory: str | os.PathLike[str], number: int) -> int:
+    """Number of the next segment; when that one is missing, of the first one after the hole; else 0."""
     if find(directory, number + 1):
         return number + 1
     return min((n for n in segments(directory) if n > number), default=0)
@@ -101,7 +106,7 @@ def following(directory: str | os.PathLike, number: int) -> int:
 
 @dataclass(slots=True)
 class Info:
-    """What a segment's header says. `date` is in days since 1970, 0 for a spare, -1 when the header is damaged;
+    """Header of a segment. `date` is in days since 1970, 0 for a spare, -1 when the header is damaged;
     `sealed_end` 0: open."""
 
     path: Path
@@ -144,7 +149,7 @@ def info(path: Path) -> Info:
     return _parse(path, head)
 
 
-def heads(directory: str | os.PathLike) -> dict[int, Info]:
+def heads(directory: str | os.PathLike[str]) -> dict[int, Info]:
     """Headers of all segments by number, in order. A file that is renamed, compressed or deleted between listing and
     reading is looked for again."""
     found = {}
@@ -181,8 +186,8 @@ class Segment:
         self.number, self.date, self.sealed_end = head.number, head.date, head.sealed_end
 
 
-def bytes_after(directory: str | os.PathLike, number: int, offset: int) -> int:
-    """Bytes of records behind a position; of the open segment, what is allocated of it at most."""
+def bytes_after(directory: str | os.PathLike[str], number: int, offset: int) -> int:
+    """Bytes of records from a position on; the open segment counts with all that is allocated."""
     ends = {n: head.sealed_end for n, head in heads(directory).items() if n >= number and head.date}
     return sum(max(0, end - (offset if n == number else HEADER_BYTES)) for n, end in ends.items())
 

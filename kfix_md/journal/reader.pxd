@@ -8,7 +8,7 @@ cdef class JournalReader:
     cdef readonly object damage     # text, when the last next() returned -1
     cdef object segment             # journal_files.Segment being read
     cdef public bint hold_at_end    # do not enter another segment: next() returns 0 at the end of this one
-    cdef bint skip_hole             # resync() was asked to step over missing segments
+    cdef bint skip_hole             # resync() is to step over missing segments
     cdef object view                # what keeps base alive
     cdef const char* base
     cdef uint64_t size

@@ -33,11 +33,11 @@ def crc32c_ways():
 
 
 cdef class JournalReader:
-    """Reads records in order, from `position` on, across segments and behind a living writer.
+    """Reads records in order, from `position` on, across segments, also while a writer is appending.
 
     Iterating yields (position, kind, session, recv_ns, flags, bytes) and ends where the journal ends now;
-    iterate again for what came since. Raises CaptureError at damage: `resync()` steps over it and tells how much
-    was stepped over; at the torn end of a crashed writer's last segment there is nothing to step to.
+    iterate again for what came since. Raises CaptureError at damage: `resync()` steps over it and returns how
+    many bytes; at the torn end of a crashed writer's last segment there is nothing to step to.
     A position whose segment is gone raises CaptureError; 0 is the first record there is.
     """
 
@@ -48,7 +48,7 @@ cdef class JournalReader:
         self.seek(position)
 
     def seek(self, position):
-        """Continue at `position`, as told by `position` of a reader or of a record."""
+        """Continue at `position`, as given by `position` of a reader or of a record."""
         number, offset = int(position) >> 32, int(position) & 0xFFFFFFFF
         present = journal_files.segments(self.directory)
         if number and present and number < min(present):
@@ -110,7 +110,7 @@ cdef class JournalReader:
             if length and self._check(self.offset, length) == 0:
                 return 1
             if self.end == 0:
-                # nothing yet, or the segment ends here: sealed when full, or by a recovery in front of a torn record
+                # nothing yet, or the segment ends here: sealed when full, or by a recovery before a torn record
                 self.end = jload64(&(<const jseg_header*>self.base).sealed_end)
                 if self.end:
                     continue
@@ -124,7 +124,7 @@ cdef class JournalReader:
         return -1
 
     cdef uint64_t _limit(self) noexcept:
-        """Where records end at the latest: the file may have been cut off in front of its sealed end."""
+        """Where records end at the latest: the file may have been cut off before its sealed end."""
         return self.end if self.end and self.end < self.size else self.size
 
     cdef int _check(self, uint64_t offset, uint32_t length) noexcept:
@@ -136,7 +136,7 @@ cdef class JournalReader:
         return 0 if h.crc == ~crc32c_run(0xFFFFFFFF, &h.kind, length - 8) else -1
 
     cdef int _advance(self) noexcept:
-        """Enter the first segment, or the one behind this: 1; 0 when it has not begun; -1 when it cannot be read."""
+        """Enter the first segment, or the next one: 1; 0 when it has not begun; -1 when it cannot be read."""
         try:
             if self.base == NULL:
                 return self._enter(self.number, self.offset)
@@ -229,7 +229,7 @@ cdef class JournalReader:
 
     @property
     def tail(self) -> dict:
-        """How far behind the writer this reader is: segments and bytes not yet read (an upper bound)."""
+        """Position, and how many segments and bytes are not read yet (an upper bound)."""
         ahead = [n for n in journal_files.segments(self.directory) if n > self.number]
         return {"position": self.position, "segments_behind": len(ahead),
                 "bytes_behind": journal_files.bytes_after(self.directory, self.number, self.offset)}

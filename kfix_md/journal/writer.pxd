@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 @final
 cdef class JournalWriter:
-    cdef void* io           # jio: the keeper of segments and its thread
+    cdef void* io           # jio: the open segments and their thread
     cdef char* base         # of the active segment, NULL before the first record
     cdef uint64_t offset    # end of what is committed
     cdef uint64_t limit
@@ -15,7 +15,7 @@ cdef class JournalWriter:
     cdef uint32_t body_n
     cdef uint32_t head      # kind, session << 16
     cdef int64_t recv_ns
-    cdef char* side         # records that came while one was pending; written right behind it
+    cdef char* side         # records that came while one was pending; written just after it
     cdef size_t side_n
     cdef size_t side_capacity
     cdef uint64_t lost      # records not stored since the last journal_lost event
@@ -31,7 +31,7 @@ cdef class JournalWriter:
     cdef int put(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data, uint32_t n) noexcept nogil
     # Make it visible with its flags. Without a pending record: nothing.
     cdef void commit(self, uint16_t flags) noexcept nogil
-    # put and commit; behind the pending record when there is one
+    # put and commit; after the pending record when there is one
     cdef int append(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data, uint32_t n,
                     uint16_t flags) noexcept nogil
     cdef int _room(self, uint64_t need, int64_t recv_ns) noexcept nogil

@@ -7,7 +7,7 @@ import time
 from kfix_md import trading_day
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import files as journal_files
-from kfix_md.journal.events import encode
+from kfix_md.journal.event_json import encode
 from kfix_md.journal.reader import JournalReader
 
 from cython cimport final
@@ -45,11 +45,11 @@ cdef class JournalWriter:
     put() and commit() make no system call: a helper thread keeps the next segment reserved, mapped and
     faulted in, and puts what was written on disk every `sync_ms`. Segments end at `segment_bytes` and with
     the session date (22:00 UTC, by the receive times of the records). When the disk gives no segment,
-    records are counted as lost, `stats()["alarm"]` says why, and a journal_lost event is written as soon as
+    records are counted as lost, `stats()["alarm"]` gives the reason, and a journal_lost event is written as soon as
     there is room again.
 
-    `recovered` tells what a dead writer left: None, or {"segment", "end", "records", "torn_bytes" behind the last
-    sound record, "damaged_bytes" in front of it}. Raises CaptureError when another process writes here,
+    `recovered` reports what a dead writer left: None, or {"segment", "end", "records", "torn_bytes" after the last
+    sound record, "damaged_bytes" before it}. Raises CaptureError when another process writes here,
     UsageError when the directory cannot be used.
     """
 
@@ -108,15 +108,15 @@ cdef class JournalWriter:
 
     cdef void commit(self, uint16_t flags) noexcept nogil:
         cdef char* at
-        cdef uint64_t words[3]
+        cdef uint64_t quads[3]
         if self.pending == 0:
             return
         at = self.base + self.offset
-        # kind, session, flags; recv_ns; position: whole words, as the CRC is about to load them
-        words[0] = self.head | <uint64_t>flags << 32
-        words[1] = <uint64_t>self.recv_ns
-        words[2] = self.number << 32 | self.offset
-        memcpy(at + 8, words, 24)
+        # kind, session, flags; recv_ns; position: in units of 8 bytes, as the CRC is about to load them
+        quads[0] = self.head | <uint64_t>flags << 32
+        quads[1] = <uint64_t>self.recv_ns
+        quads[2] = self.number << 32 | self.offset
+        memcpy(at + 8, quads, 24)
         jstore32(at + 4, ~crc32c_run(0xFFFFFFFF, at + 8, JREC_HEADER - 8 + self.body_n))
         jstore32(at, JREC_HEADER + self.body_n)
         self.offset += self.pending
@@ -245,7 +245,7 @@ cdef class JournalWriter:
         return self.number << 32 | self.offset
 
     def stats(self) -> dict:
-        """records, lost, position behind the last record; segments made, and made late; syncs, failed ones, when the
+        """records, lost, position after the last record; segments made, and made late; syncs, failed ones, when the
         last began (everything written before is on disk), the position it reached, the longest one, and the longest a
         record may have waited to be on disk (what a power loss costs); alarm text."""
         cdef jio* io = <jio*>self.io

@@ -1,4 +1,4 @@
-"""Digests tell rows apart by any value of any column and by their order, and by nothing else."""
+"""Digests differ with any value of any column and with the order of rows, and with nothing else."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def rows(tmp_path_factory):
     return files.table("ticks", tree.files("ticks", tree.dates()[0])).combine_chunks()
 
 
-def told(batches: list[pa.RecordBatch], by_symbol: bool = True) -> dict:
+def digest_of(batches: list[pa.RecordBatch], by_symbol: bool = True) -> dict:
     digests = Digests(by_symbol)
     list(digests.through(batches))
-    return digests.told()
+    return digests.result()
 
 
 def other(value):
@@ -45,30 +45,32 @@ def test_any_change_of_any_column_is_seen(rows, name):
     changed = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), pa.array(values, column.type))
     same = row_hashes(rows.to_batches()[0]) == row_hashes(changed.combine_chunks().to_batches()[0])
     assert np.flatnonzero(~same).tolist() == [at]
-    assert told(rows.to_batches()) != told(changed.to_batches())
+    assert digest_of(rows.to_batches()) != digest_of(changed.to_batches())
 
 
 def test_batches_dictionaries_and_other_symbols_do_not_matter(rows):
-    whole = told(rows.to_batches())
+    whole = digest_of(rows.to_batches())
     assert sum(n for n, _ in whole.values()) == rows.num_rows and len(whole) > 3
     for size in (1, 7, 1000):
-        assert told(rows.to_batches(size)) == whole
+        assert digest_of(rows.to_batches(size)) == whole
     again = rows.cast(schema.plain(rows.schema)).cast(rows.schema)  # dictionaries made anew for each chunk
-    assert told([b for i in range(0, rows.num_rows, 50) for b in again.slice(i, 50).to_batches()]) == whole
+    assert digest_of([b for i in range(0, rows.num_rows, 50) for b in again.slice(i, 50).to_batches()]) == whole
     codes = rows["symbol"].combine_chunks().indices.to_numpy()
-    assert told(rows.take(pa.array(codes_order(codes))).to_batches()) == whole
+    assert digest_of(rows.take(pa.array(codes_order(codes))).to_batches()) == whole
 
 
 def test_order_and_number_matter(rows):
-    whole = told(rows.to_batches())
+    whole = digest_of(rows.to_batches())
     symbol = rows["symbol"][0].as_py()
     first, second = np.flatnonzero(np.array(rows["symbol"].to_pylist()) == symbol)[:2]
     order = np.arange(rows.num_rows)
     order[[first, second]] = second, first
     for changed in (rows.take(pa.array(order)), rows.slice(1), pa.concat_tables([rows, rows.slice(0, 1)])):
-        differ = {s for s, d in told(changed.to_batches()).items() if d != whole.get(s)}
+        differ = {s for s, d in digest_of(changed.to_batches()).items() if d != whole.get(s)}
         assert differ == {symbol}
-    assert told(rows.to_batches(), by_symbol=False) != told(rows.take(pa.array(order)).to_batches(), by_symbol=False)
+    assert digest_of(rows.to_batches(), by_symbol=False) != digest_of(
+        rows.take(pa.array(order)).to_batches(), by_symbol=False
+    )
 
 
 def test_order_by_codes_is_stable_for_small_and_large_codes():
