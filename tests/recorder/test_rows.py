@@ -256,7 +256,7 @@ def test_words_that_cannot_be(recorded, tmp_path):
         cap.ticks("BTC/USD", columns=["bid"])
     with pytest.raises(UsageError, match='use "int", "float" or "decimal"'):
         cap.ticks("BTC/USD", price="money")
-    with pytest.raises(UsageError, match="holds no captures"):
+    with pytest.raises(UsageError, match="has no captures"):
         recorder.open(tmp_path)
     with pytest.raises(UsageError, match="no journal at"):
         Recorder(build.settings(tmp_path))

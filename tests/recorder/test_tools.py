@@ -170,7 +170,7 @@ def test_record_verify_compact_commands(tmp_path):
     assert json.loads(run(cli.verify, tmp_path / "captures", "--json"))["ok"] == stream.checksums
     with pytest.raises(UsageError, match="no session date 2020-01-01"):
         run(cli.verify, tmp_path / "captures", "--date", "2020-01-01")
-    with pytest.raises(UsageError, match="holds no captures"):
+    with pytest.raises(UsageError, match="has no captures"):
         run(cli.verify, tmp_path)
 
 
