@@ -5,7 +5,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kfix_md.simulator import wire
+from kfix_md.simulator import (
+    edits_forms,  # noqa: F401  registers its edits
+    wire,
+)
 from kfix_md.simulator.edits import EDITS, HARM, SWALLOWS, Outgoing
 
 if TYPE_CHECKING:
@@ -112,7 +115,10 @@ class Faults:
         for place, (name, types, options) in enumerate(self._edits):
             if not types or kind in types:
                 del self._edits[place]
-                self._note(name, HARM[name], [seq], [_symbol(frame)])
+                symbols = [_symbol(frame)]
+                if name == "symbol_twice":
+                    symbols.append(options.get("symbol", "ETH/USD"))
+                self._note(name, HARM[name], [seq], symbols)
                 return EDITS[name](Outgoing(self.session, frame, options))
         self.active = bool(self._edits)
         return [frame]

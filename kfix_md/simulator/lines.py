@@ -61,6 +61,7 @@ class Line:
         self.history = history
         self.listed = True
         self.corrupt_next = 0
+        self.collected: list[tuple[Subscription, bytes]] | None = None  # what is sent, instead of sending it
         self.on_corrupt: Callable[[Subscription, int], None] | None = None
         self._clock = clock
         self._snapshots: dict[int, tuple[int, int, bytes]] = {}
@@ -167,6 +168,9 @@ class Line:
         return self.crc(self.book)
 
     def _send(self, listeners: list[Subscription], rest: bytes) -> None:
+        if self.collected is not None:
+            self.collected += [(subscription, rest) for subscription in listeners]
+            return
         if self.corrupt_next and b"5041=" in rest:
             head, _, crc = rest.rpartition(b"5041=")
             rest = b"%b5041=%d\x01" % (head, int(crc[:-1]) ^ 0x5A5A5A5A)

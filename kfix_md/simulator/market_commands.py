@@ -28,12 +28,9 @@ def rate(commands: Commands, request: Request) -> None:
 @command
 def step(commands: Commands, request: Request) -> None:
     """`count` orders of the generated market of `symbol`, now."""
-    venue = commands.venue
-    row = next((row for row in venue.markets if row[0].instrument.symbol == request["symbol"]), None)
-    if row is None:
-        raise ValueError(f"no generated market for {request['symbol']}")
+    row = commands.venue.market(request["symbol"])
     for _ in range(int(request.get("count", 1))):
-        venue.step(row)
+        commands.venue.step(row)
 
 
 @command

@@ -79,12 +79,16 @@ class Sender:
         symbol to."""
         seq = self.emit(kind, subscription.prefix, rest, total)
         if version >= 0:
-            symbol = subscription.line.instrument.symbol
-            seen = self.sightings.get(symbol)
-            if seen is None:
-                seen = self.sightings[symbol] = Sightings(subscription.line.history)
-            seen.add(seq, version)
+            self.sight(subscription, seq, version)
         return seq
+
+    def sight(self, subscription: Subscription, seq: int, version: int) -> None:
+        """Note that message `seq` brought the symbol of a subscription to `version`."""
+        symbol = subscription.line.instrument.symbol
+        seen = self.sightings.get(symbol)
+        if seen is None:
+            seen = self.sightings[symbol] = Sightings(subscription.line.history)
+        seen.add(seq, version)
 
     def _header(self, kind: bytes, seq: int, stamp: bytes) -> bytes:
         """35, 34, 49, 52 and 56, in the order of the examples for W and X in Kraken's FIX guide."""

@@ -1,7 +1,8 @@
 """Commands that switch the venue to forms its documentation does not promise."""
 
 from kfix_md.simulator import habits, wire
-from kfix_md.simulator.commands import Commands, Request, command
+from kfix_md.simulator import together as both
+from kfix_md.simulator.commands import Answer, Commands, Request, command
 from kfix_md.simulator.listing import BAD_ROWS
 
 #: keys of a request that select lines; all others are switches of `Dialect`
@@ -41,3 +42,23 @@ def bad_row(commands: Commands, request: Request) -> None:
             service.bad_rows.append(wire.join(BAD_ROWS[kind]))
         else:
             service.bad_rows.clear()
+
+
+@command
+def together(commands: Commands, request: Request) -> Answer:
+    """Send the next change of two `symbols` of one service in one X, with 55 in every entry."""
+    venue, names = commands.venue, list(request["symbols"])
+    if len(set(names)) != 2 or venue.config.rendered:
+        raise ValueError("`symbols` are two different ones of a live market")
+    rows = [venue.market(name) for name in names]
+    lines = [row[1] if request.get("level", "L2") == "L2" else row[2] for row in rows]
+    changes: list[both.Collected] = []
+    for row, line in zip(rows, lines, strict=True):
+        line.collected = []
+        for _ in range(100):
+            venue.step(row)
+            if line.collected or not line.listened:
+                break
+        changes.append(line.collected)
+        line.collected = None
+    return {"messages": both.send(lines, changes)}

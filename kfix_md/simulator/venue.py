@@ -281,6 +281,13 @@ class Venue:
             played += some
         return played
 
+    def market(self, symbol: str) -> Row:
+        """The generated market of a symbol; ValueError when there is none."""
+        for row in self.markets:
+            if row[0].instrument.symbol == symbol:
+                return row
+        raise ValueError(f"no generated market for {symbol}")
+
     def step(self, row: Row) -> None:
         """The next order of one symbol, now."""
         if self.config.rendered:

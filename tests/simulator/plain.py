@@ -37,13 +37,14 @@ class PlainBook:
         entries = groups(message, 279 if kind == "X" else 269)
         assert len(entries) == int(dict(message)[268])
         for entry in entries:
-            self._entry(entry)
+            self.take(entry)
         crc = dict(message).get(5041)
         if crc and check_crc:
             assert self.crc(rule) == int(crc), message
             self.checked += 1
 
-    def _entry(self, entry):
+    def take(self, entry):
+        """Apply one entry."""
         side, price, qty = entry[269], Decimal(entry[270]), Decimal(entry[271])
         if side == "2":
             self.trades.append((price, qty, entry[40], entry[2446]))

@@ -1,9 +1,11 @@
 """Every fault that can be ordered does on the wire what its name says, and is logged with what it cost."""
 
+import re
 import time
 
 import pytest
 
+from kfix_md.simulator import edits_forms  # noqa: F401  registers its edits
 from kfix_md.simulator.control import ControlError
 from kfix_md.simulator.edits import EDITS, HARM
 from tests.simulator.plain import PlainBook
@@ -161,6 +163,17 @@ RAW = {  # what the spoiled bytes must look like
     "type": lambda f: b"\x0135=*\x01" in f and sound(f),
     "body_order": lambda f: f.index(b"\x01262=") < f.index(b"\x0155=") and sound(f),
     "header_late": lambda f: f.index(b"\x0156=") > f.index(b"\x015041=") and sound(f),
+    "data_field": lambda f: b"\x0195=28\x0196=x\x0110=000\x0155=EVIL/USD\x01268=1\x01y\x01268=" in f and sound(f),
+    "symbol_groups": lambda f: (
+        f.count(b"\x0155=BTC/USD\x01") == entries(f) and f.index(b"\x0155=") > f.index(b"\x01268=") and sound(f)
+    ),
+    "symbol_twice": lambda f: b"\x0155=BTC/USD\x0155=ETH/USD\x01262=M\x01" in f and sound(f),
+    "request_twice": lambda f: b"\x01262=M\x01262=OTHER\x01268=" in f and sound(f),
+    "number": lambda f: len(re.findall(rb"\x0127[01]=(?:\d[.\d]*e[+-]\d\d|0)(?=\x01)", f)) == 2 * entries(f) and sound(f),
+    "times": lambda f: b"\x0152=" in f and len(re.findall(rb"\x01(?:52|273)=[-:\d]*\.\d{12}\x01", f)) > 1 and sound(f),
+    "entry_kind": lambda f: entries(f) == count(f) and f.count(b"\x01269=J\x01") == 1 and sound(f),
+    "trade_codes": sound,
+    "unknown_tags": lambda f: f.count(b"\x015999=y=z\x01") == entries(f) and b"\x0120003=\x0110=" in f and sound(f),
     "order": lambda f: f.index(b"\x0134=") > f.index(b"\x0156=") and sound(f),
 }
 
@@ -171,9 +184,12 @@ def test_edits(quiet, live, edit):
     assert answer["harm"] == HARM[edit]
     step(quiet, 2)
     spoiled = live.frame()
+    if edit == "data_field":  # its value looks like the end of a message
+        spoiled += live.frame()
     assert RAW[edit](spoiled), spoiled
     fault = noted(quiet, live, edit)
-    assert fault["seqs"] == [3] and fault["harm"] == HARM[edit] and fault["symbols"] == ["BTC/USD"]
+    assert fault["seqs"] == [3] and fault["harm"] == HARM[edit] and fault["symbols"][0] == "BTC/USD"
+    assert fault["symbols"][1:] == (["ETH/USD"] if edit == "symbol_twice" else [])
     twin = live.frame()
     if edit in ("dup", "possdup", "possdup_no_122", "possdup_late"):
         assert b"\x0134=3\x01" in twin

@@ -222,6 +222,54 @@ def test_deletes_that_only_the_depth_implies(quiet, service, depth):
         assert stream.is_true(depth)
 
 
+# two symbols -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("service", ["spot-l2", "spot-l3"])
+@pytest.mark.parametrize("requests", [("M", "M"), ("M", "N")])
+def test_two_symbols_in_one_message(quiet, service, requests):
+    """Each entry names its symbol (and request, where they differ); both books are true after it."""
+    level = service[-2:].upper()
+    client = Client(quiet, service, f"T{requests[1]}")
+    client.logon()
+    symbols = ("BTC/USD", "ETH/USD")
+    books = {"BTC/USD": PlainBook(level, 1, 8), "ETH/USD": PlainBook(level, 2, 8)}
+    if len(set(requests)) == 1:
+        client.subscribe("M", *symbols, level="Y" if level == "L2" else "N")
+    else:
+        for request, symbol in zip(requests, symbols, strict=True):
+            client.subscribe(request, symbol, level="Y" if level == "L2" else "N")
+    for _ in symbols:
+        message = client.message()
+        books[value(message, 55)].apply(message)
+    assert quiet.control("together", symbols=symbols, level=level)["messages"] == 1
+    message = client.until("X")[-1]
+    start = next(number for number, (tag, _) in enumerate(message) if tag == 268)
+    assert value(message[:start], 55) is None and value(message, 5041) is None
+    found = groups(message, 279)
+    assert {entry[55] for entry in found} == set(symbols) and len(found) == int(value(message, 268))
+    if len(set(requests)) == 2:
+        assert value(message[:start], 262) is None
+        assert all(entry[262] == requests[symbols.index(entry[55])] for entry in found)
+    for entry in found:
+        books[entry[55]].take(entry)
+    for symbol, book in books.items():
+        seq = int(value(message, 34))
+        assert book.same_as(quiet.control.truth(symbol, level, service=service, sender=client.sender, seq=seq))
+    client.close()
+
+
+def test_two_symbols_go_to_each_session_as_it_subscribed(quiet):
+    client = Client(quiet, "spot-l2", "ONE")
+    client.logon()
+    client.subscribe("M", "BTC/USD")
+    client.message()
+    assert quiet.control("together", symbols=["BTC/USD", "ETH/USD"])["messages"] == 0
+    message = client.until("X")[-1]
+    assert value(message, 55) == "BTC/USD" and value(message, 5041)
+    client.close()
+
+
 # mistakes --------------------------------------------------------------------------------------------
 
 
