@@ -274,6 +274,7 @@ class Acceptor(Sender, asyncio.Protocol):
         if not self.closing and not self.ended:
             self.send(b"5", [(58, text)])
             self.closing = self.venue.now()
+            self.venue.log("logout sent", session=self.id, sender=self.peer.sender)
             if self.venue.config.after_logout != "data":
                 self.drop_subscriptions()
             if self.venue.config.after_logout != "close":

@@ -11,6 +11,8 @@ from kfix_md.journal.reader import JournalReader
 
 SECOND = 1_000_000_000
 NEAR = 10 * SECOND
+#: causes of a gap that concern single symbols, by what a message contained
+CONTENT = ("crc", "malformed", "crossed", "number", "rule", "ids")
 
 
 def audit(journal: Path, services: tuple[str, ...], faults: list[dict[str, Any]], report: dict[str, Any]) -> list[str]:
@@ -32,8 +34,11 @@ def audit(journal: Path, services: tuple[str, ...], faults: list[dict[str, Any]]
         if gap["cause"] == "precision" and report["injected"]["precision"]:  # no fault, so not in the venue's list
             continue
         service = services[gap["session"]]
-        if not any(explains(fault, gap) for fault in faults if fault.get("service") in (None, service)):
+        near = [fault for fault in faults if fault.get("service") in (None, service) and explains(fault, gap)]
+        if not near:
             complaints.append(f"no fault explains the gap {gap}")
+        elif gap["cause"] in CONTENT and not gap["names"] <= {name for fault in near for name in fault["symbols"]}:
+            complaints.append(f"no fault touched all symbols of the gap {gap}")
         if "healed" not in gap:
             complaints.append(f"the gap was never closed: {gap}")
     for number, messages in report["messages"].items():
@@ -54,10 +59,11 @@ def read(journal: Path) -> tuple[list[dict[str, Any]], Counter[int], dict[int, d
         elif kind == 2:
             event = json.loads(bytes(body))
             if event["type"] == "gap_open":
-                symbols = len(event.pop("symbols"))
+                names = set(event.pop("symbols"))
                 gaps[session, event["id"]] = {
                     **event,
-                    "symbols": symbols,
+                    "symbols": len(names),
+                    "names": names,
                     "session": session,
                     "opened_ns": recv_ns,
                     "closed_ns": 1 << 62,
@@ -96,6 +102,6 @@ def explains(fault: dict[str, Any], gap: dict[str, Any]) -> bool:
     if gap["cause"] in ("lost", "checksum") and gap["last"] is not None:
         touches = fault.get("first", 0) <= gap["last"] and gap["first"] <= fault.get("last", -1)
         return touches or fault["harm"] in ("rollover", "session")
-    if gap["cause"] in ("crc", "malformed", "crossed"):
-        return fault["harm"] == "content"
+    if gap["cause"] in CONTENT:
+        return fault["harm"] in ("content", "hidden")
     return True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from collections.abc import Iterable
+
+from tests.chaos.variations import Fault, Variation
 
 #: what the rollover looks like on the wire, in turn
 FORMS = ("logout", "fin", "inlogon", "rst", "seqreset", "restart1", "silent", "restart0")
@@ -52,11 +54,9 @@ LOGONS = (
     "target",
 )
 
-Fault = tuple[str, dict[str, Any]]
 
-
-def draw(rng: random.Random, symbols: dict[str, list[str]]) -> Fault:
-    """One fault as (command, arguments); `symbols` are the names by service.
+def draw(rng: random.Random, symbols: dict[str, list[str]], variations: Iterable[Variation] = ()) -> Fault:
+    """One fault as (command, arguments), of the usual ones and of `variations`; `symbols` are the names by service.
 
     Late streams are left out: while a symbol is streamed under two ids, the venue's truth at a MsgSeqNum may
     be of the message that we have to ignore.
@@ -89,4 +89,7 @@ def draw(rng: random.Random, symbols: dict[str, list[str]]) -> Fault:
         (2, ("answer", {**where, "with": rng.choice(["j", "3"]), "type": "V"})),
         (2, ("sequence_reset", {**where, "gap_fill": True})),
     ]
+    for variation in variations:
+        if variation.drawn:
+            kinds += variation.drawn(rng, service, symbol, symbols[service])
     return rng.choices([fault for _, fault in kinds], [weight for weight, _ in kinds])[0]

@@ -25,9 +25,11 @@ from kfix_md.feed.process import Feed
 from kfix_md.feed.service import Service
 from kfix_md.session import Rollover
 from kfix_md.simulator.control import ControlError
+from tests.chaos import watch
 from tests.chaos.accounts import audit
 from tests.chaos.faults import FORMS, draw
-from tests.feed.rig import SERVICES, Venue, drive, equal_to_truth, good, until
+from tests.chaos.variations import Listed, Variation, chosen
+from tests.feed.rig import SERVICES, Venue, drive, equal_to_truth, until
 
 GOOD = (State.LIVE, State.EMPTY)
 SERVICE = """symbols = ["*"]
@@ -49,6 +51,19 @@ class Plan:
     faults: float = 6.0  # a second
     rollover: int = 4  # seconds
     seed: int = 1
+    variations: str = "default"  # or none, all, or names with commas between them (tests/chaos/variations.py)
+    patience: float = 1.0  # seconds that a book may be live after its session has ended
+
+
+Levels = list[list[tuple[int, int]]]
+
+
+def levels(book: Any) -> Levels:
+    """(price, quantity) of all bids and all offers, in units of the precisions."""
+    return [
+        [(int(p), int(q)) for p, q in zip(side["price"], side["qty"], strict=True)]
+        for side in book.depth(None, price="int")
+    ]
 
 
 class Judge:
@@ -75,11 +90,8 @@ class Judge:
         if book.state not in GOOD:
             self.counts[book.state.name] += 1
             return
-        ours = [
-            [(int(p), int(q)) for p, q in zip(side["price"], side["qty"], strict=True)]
-            for side in book.depth(None, "int")
-        ]
-        self._judge_reader(symbol, service, book.state)
+        ours = levels(book)
+        self._judge_reader(symbol, service, book.state, ours)
         seq = service.session.sequence.expected - 1
         try:
             truth = self.venue.control.truth(
@@ -98,11 +110,13 @@ class Judge:
             return
         await self._condemn(service, symbol, seq, run, ours, theirs)
 
-    def _judge_reader(self, symbol: str, service: Service, state: State) -> None:
-        """What a polling script sees at this moment is in the same state."""
-        seen = self.readers[symbol, service.section.level].state
-        if seen is not state:
-            self.wrong.append(f"{service.name} {symbol}: {state.name} here, {seen.name} in shared memory")
+    def _judge_reader(self, symbol: str, service: Service, state: State, ours: Levels) -> None:
+        """What a polling script sees at this moment is in the same state and has the same levels."""
+        reader = self.readers[symbol, service.section.level]
+        if reader.state is not state:
+            self.wrong.append(f"{service.name} {symbol}: {state.name} here, {reader.state.name} in shared memory")
+        elif levels(reader) != ours:
+            self.wrong.append(f"{service.name} {symbol}: other levels in shared memory")
 
     async def _condemn(self, service: Service, symbol: str, seq: int, run: Any, ours: Any, theirs: Any) -> None:
         if run not in self._runs:  # perhaps another numbering of the venue's that we are about to learn of
@@ -126,24 +140,54 @@ async def turn(feed: Feed, venue: Venue, plan: Plan, counts: Counter[str], rng: 
         await asyncio.sleep(0.5)
 
 
-async def throw(feed: Feed, venue: Venue, plan: Plan, counts: Counter[str], rng: random.Random) -> None:
+async def throw(
+    feed: Feed, venue: Venue, plan: Plan, counts: Counter[str], rng: random.Random, variations: list[Variation]
+) -> None:
     """Faults at random moments."""
     symbols = {service.name: sorted(service.subs.all) for service in feed.services}
     while True:
         await asyncio.sleep(rng.expovariate(plan.faults))
-        command, arguments = draw(rng, symbols)
+        command, arguments = draw(rng, symbols, variations)
         try:
             venue(command, **arguments)
         except ControlError:  # no session is logged on there at the moment
             counts["no session"] += 1
         else:
-            counts[command] += 1
+            counts[f"garble {arguments['edit']}" if command == "garble" else command] += 1
 
 
-def settled(feed: Feed) -> bool:
-    """All books are good, and no connection is one that the venue holds mute."""
+def sound(service: Service, unverified: set[str]) -> bool:
+    """Logged on, and every book is live; those of `unverified` symbols may be UNVERIFIED."""
+    books = [(symbol, service.handler[symbol].state) for symbol in service.subs.all]
+    return (
+        service.session.ready
+        and bool(books)
+        and all(state in GOOD or (symbol in unverified and state is State.UNVERIFIED) for symbol, state in books)
+    )
+
+
+def settled(feed: Feed, unverified: set[str]) -> bool:
+    """All books are sound, and no connection is one that the venue holds mute."""
     now_ns = time.time_ns()
-    return all(good(service) and now_ns - service.handler.last_recv_ns < SECOND // 4 for service in feed.services)
+    return all(
+        sound(service, unverified) and now_ns - service.handler.last_recv_ns < SECOND // 4 for service in feed.services
+    )
+
+
+def prepare(venue: Venue, plan: Plan, variations: list[Variation], seed: int) -> set[str]:
+    """Switch the variations on; the symbols that may be UNVERIFIED."""
+    unverified: set[str] = set()
+    rows = venue("symbols")["symbols"]
+    listed: Listed = {
+        service: {name: (row["price_precision"], row["qty_precision"]) for name, row in symbols.items()}
+        for service, symbols in rows.items()
+    }
+    for number, variation in enumerate(variations):
+        for command, arguments in variation.setup(random.Random(seed + number), listed) if variation.setup else []:
+            venue(command, **arguments)
+            if variation.unverified:
+                unverified.add(arguments["symbol"])
+    return unverified
 
 
 def hurry(feed: Feed, plan: Plan) -> None:
@@ -161,16 +205,21 @@ def hurry(feed: Feed, plan: Plan) -> None:
 def run(plan: Plan, folder: Path) -> dict[str, Any]:
     """One run; the report, whose "wrong" is empty when all is well."""
     rng = random.Random(plan.seed)
-    venue = Venue(folder, "--symbols", str(plan.symbols), "--rate", str(plan.rate), "--seed", str(plan.seed))
+    named = chosen(plan.variations)
+    variations = list(named.values())
+    options = [option for variation in variations for option in variation.options]
+    venue = Venue(folder, "--symbols", str(plan.symbols), "--rate", str(plan.rate), "--seed", str(plan.seed), *options)
+    unverified = prepare(venue, plan, variations, plan.seed)
     injected: Counter[str] = Counter()
-    report: dict[str, Any] = {"plan": dataclasses.asdict(plan), "injected": injected}
+    report: dict[str, Any] = {"plan": dataclasses.asdict(plan), "variations": sorted(named), "injected": injected}
 
     async def script(feed: Feed) -> None:
         hurry(feed, plan)
-        await until(lambda: all(good(service) for service in feed.services), 30)
+        await until(lambda: all(sound(service, unverified) for service in feed.services), 30)
         judge = Judge(feed, venue, random.Random(plan.seed))
+        watcher = watch.Watcher(feed.segment.path, folder / "states.jsonl")
         tasks = [
-            asyncio.create_task(throw(feed, venue, plan, injected, rng)),
+            asyncio.create_task(throw(feed, venue, plan, injected, rng, variations)),
             asyncio.create_task(turn(feed, venue, plan, injected, random.Random(plan.seed + 1))),
         ]
         end = time.monotonic() + plan.seconds
@@ -186,16 +235,24 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
             service.session.rollover = Rollover(dataclasses.replace(service.session.config, rollover_every=86400))
         began = time.monotonic()
         await asyncio.sleep(1)  # what was thrown last has arrived
-        await until(lambda: settled(feed), 60)
+        await until(lambda: settled(feed, unverified), 60)
         report["recovered_s"] = round(time.monotonic() - began, 2)
         report["compared_at_the_end"] = await equal_to_truth(feed, venue)
         report["samples"], report["wrong"] = judge.counts, judge.wrong
         report["faults"] = venue("stats")["faults"]
+        events = venue("events", last=10**6)["events"]
+        complaints, longest = watch.audit(watcher.stop(), events, time.time_ns(), plan.patience)
+        report["wrong"] += complaints
+        report["live_after_end_s"] = round(longest, 3)
+        report["requests"] = {
+            name: service["counts"].get("received V", 0) for name, service in venue("stats")["services"].items()
+        }
         report["messages"] = {service.number: service.handler.stats["messages"] for service in feed.services}
 
     try:
         name = f"chaos-{folder.name}"
-        text = venue.toml(folder, name, SERVICES, service=SERVICE)
+        lines = "\n".join([SERVICE, *dict.fromkeys(v.config for v in variations if v.config)])
+        text = venue.toml(folder, name, SERVICES, service=lines)
         feed = drive(folder, text, script)
     finally:
         venue.close()

@@ -128,6 +128,7 @@ def count(frame):
     return int(frame.split(b"\x01268=")[1].split(b"\x01")[0])
 
 
+EXPONENT = rb"\x0127[01]=(?:\d[.\d]*e[+-]\d\d|0)(?=\x01)"
 RAW = {  # what the spoiled bytes must look like
     "checksum": lambda f: (sum(f[: f.rindex(b"10=")]) + 1) % 256 == int(f[-4:-1]),
     "checksum_256": lambda f: f.endswith(b"\x0110=256\x01"),
@@ -169,7 +170,9 @@ RAW = {  # what the spoiled bytes must look like
     ),
     "symbol_twice": lambda f: b"\x0155=BTC/USD\x0155=ETH/USD\x01262=M\x01" in f and sound(f),
     "request_twice": lambda f: b"\x01262=M\x01262=OTHER\x01268=" in f and sound(f),
-    "number": lambda f: len(re.findall(rb"\x0127[01]=(?:\d[.\d]*e[+-]\d\d|0)(?=\x01)", f)) == 2 * entries(f) and sound(f),
+    "number": lambda f: (
+        len(re.findall(rb"\x0127[01]=(?:\d[.\d]*e[+-]\d\d|0)(?=\x01)", f)) == 2 * entries(f) and sound(f)
+    ),
     "times": lambda f: b"\x0152=" in f and len(re.findall(rb"\x01(?:52|273)=[-:\d]*\.\d{12}\x01", f)) > 1 and sound(f),
     "entry_kind": lambda f: entries(f) == count(f) and f.count(b"\x01269=J\x01") == 1 and sound(f),
     "trade_codes": sound,

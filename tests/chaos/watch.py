@@ -1,0 +1,122 @@
+"""Samples the shared memory of a feed every 10 ms from a process of its own, and judges when books were live.
+
+`python -m tests.chaos.watch SEGMENT OUT` writes one JSON line for each sample in which a state changed:
+[time in ns, [[symbol, level, state], ...]]; it ends when its input does.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from kfix_md import State, attach
+
+INTERVAL = 0.01
+SECOND = 1_000_000_000
+TRUSTED = {State.LIVE, State.EMPTY}
+FOREVER = 1 << 62
+ENDS = ("logout sent", "logout received", "disconnected")
+
+Book = tuple[str, int]
+Span = tuple[int, int]
+
+
+def watch(segment: Path, out: Path) -> None:
+    """Sample until the input ends."""
+    feed = attach(path=segment)
+    known: dict[Book, int] = {}
+    with open(out, "w") as file:
+        while not select.select([sys.stdin], [], [], INTERVAL)[0]:
+            rows = feed.snapshot(allow_stale=True)
+            now_ns = time.time_ns()
+            states = zip(rows["symbol"].tolist(), rows["level"].tolist(), rows["state"].tolist(), strict=True)
+            changes = [row for row in states if known.get(row[:2]) != row[2]]
+            if changes:
+                known.update({row[:2]: row[2] for row in changes})
+                file.write(json.dumps([now_ns, changes]) + "\n")
+
+
+class Watcher:
+    """The process; `stop` ends it and returns the spans in which each book was trusted."""
+
+    def __init__(self, segment: Path, out: Path) -> None:
+        self._out = out
+        command = [sys.executable, "-m", "tests.chaos.watch", str(segment), str(out)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+
+    def stop(self) -> dict[Book, list[Span]]:
+        """End the process; DATA: spans of (from, to) in ns by (symbol, level)."""
+        self._process.communicate(timeout=10)
+        assert self._process.returncode == 0
+        return spans([json.loads(line) for line in self._out.read_text().splitlines()])
+
+
+def spans(samples: list[Any]) -> dict[Book, list[Span]]:
+    """When each book was trusted, as (from, to)."""
+    found: dict[Book, list[Span]] = defaultdict(list)
+    since: dict[Book, int] = {}
+    for now_ns, changes in samples:
+        for symbol, level, state in changes:
+            book = (symbol, level)
+            if state in TRUSTED:
+                since.setdefault(book, now_ns)
+            elif book in since:
+                found[book].append((since.pop(book), now_ns))
+    for book, start in since.items():
+        found[book].append((start, FOREVER))
+    return dict(found)
+
+
+def silences(events: list[dict[str, Any]]) -> dict[str, list[tuple[Span, str]]]:
+    """When no session of a service delivered: ((end of a session, next Logon), how it ended), by service."""
+    logged_on: dict[str, list[int]] = defaultdict(list)
+    ended: dict[str, dict[str, tuple[int, str]]] = defaultdict(dict)
+    for event in events:
+        service, _, connection = str(event.get("session", "")).partition("/")
+        if event["event"] == "logged on":
+            logged_on[service].append(event["at_ns"])
+        elif event["event"] in ENDS:
+            ended[service].setdefault(connection.partition(".")[0], (event["at_ns"], event["event"]))
+    return {
+        service: [
+            ((at_ns, min((start for start in logged_on[service] if start > at_ns), default=FOREVER)), how)
+            for at_ns, how in connections.values()
+        ]
+        for service, connections in ended.items()
+    }
+
+
+def audit(
+    trusted: dict[Book, list[Span]], events: list[dict[str, Any]], until_ns: int, patience: float
+) -> tuple[list[str], float]:
+    """(complaints, longest time in seconds that a book stayed trusted after its session had ended).
+
+    A complaint is a book trusted more than `patience` seconds after the end of its session and before the next.
+    """
+    complaints, longest = [], 0.0
+    for service, ends in silences(events).items():
+        market, level = service.split("-")
+        mine = {
+            book: rows
+            for book, rows in trusted.items()
+            if ("/" in book[0]) == (market == "spot") and book[1] == int(level[1])
+        }
+        for (start, after), how in ends:
+            end = min(after, until_ns)
+            for book, rows in mine.items():
+                late = max((min(to, end) - start for at, to in rows if at < end and to > start), default=0)
+                longest = max(longest, late / SECOND)
+                if late > patience * SECOND:
+                    text = f"{service} {book[0]}: live for {late / SECOND:.2f} s while no session delivers ({how})"
+                    complaints.append(text)
+    return complaints, longest
+
+
+if __name__ == "__main__":
+    watch(Path(sys.argv[1]), Path(sys.argv[2]))
