@@ -136,7 +136,8 @@ class Acceptor(Sender, asyncio.Protocol):
             self.peer.expected = max(self.peer.expected, int(row.get(36, b"0")))
             self._resend_requested = False
         elif kind == b"1":
-            self.send(b"0", [(112, row.get(112, b""))])
+            if self.venue.config.test_request == "answer":
+                self.send(b"0", [(112, row.get(112, b""))])
         elif kind == b"2":
             self.resend(int(row.get(7, b"1")), int(row.get(16, b"0")))
         elif kind == b"5":
@@ -226,7 +227,7 @@ class Acceptor(Sender, asyncio.Protocol):
 
     def logon_reply(self, reset: bool, extra: tuple[tuple[int, object], ...] = ()) -> None:
         fields: list[tuple[int, object]] = [(98, 0), (108, self.heartbeat_ns // SECOND)]
-        if reset:
+        if reset and self.venue.config.logon_reset == "echo":
             fields.append((141, "Y"))
         self.send(b"A", [*fields, *extra])
 

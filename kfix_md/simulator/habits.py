@@ -16,6 +16,14 @@ SWITCHES: dict[str, tuple[str, ...] | range] = {
     "after_logout": ("close", "data", "open"),
     "linger": range(86_401),
     "time_decimals": range(13),
+    "clock_offset": range(-86_400, 86_401),
+    "header": ("guide", "ids", "time-last"),
+    "logon_reset": ("echo", "absent"),
+    "test_request": ("answer", "ignore"),
+    "unknown_symbol": ("reject", "ignore", "business"),
+    "duplicate_id": ("reject", "ignore", "accept"),
+    "several_symbols": ("each", "first"),
+    "list_updates": ("accept", "reject"),
     "fragment": range(1, 1_000_000),
     "interleave": ("false", "true"),
 }
@@ -25,7 +33,7 @@ def value(name: str, given: Any) -> Any:
     """The value of a switch; ValueError when it is none of those it may have."""
     allowed = SWITCHES[name]
     if isinstance(allowed, range):
-        if not str(given).isdigit() or int(given) not in allowed:
+        if not str(given).removeprefix("-").isdigit() or int(given) not in allowed:
             raise ValueError(f"{name} is a number from {allowed.start} to {allowed.stop - 1}, not {given}")
         return int(given)
     text = str(given).lower() if isinstance(given, bool) else str(given)

@@ -47,6 +47,9 @@ def request(session: "Acceptor", row: Row) -> None:
     if watch is None:
         send(session, ident, [], 1)
         return
+    if row.get(263) == b"1" and session.venue.config.list_updates == "reject":
+        session.send(b"3", [(45, row.get(34, b"0")), (371, 263), (372, "x"), (373, 5), (58, "Snapshots only")])
+        return
     if row.get(263) == b"1":
         session.instrument_watch[ident] = watch
     groups = [group(line) for line in session.service.lines.values() if line.listed and watch.covers(line)]

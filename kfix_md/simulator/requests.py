@@ -75,16 +75,19 @@ def market_data(session: "Acceptor", row: Row, fields: wire.Fields) -> None:
     try:
         if row[263] != b"1":
             raise Rejected(4)
-        if request in session.used_ids:
+        if request in session.used_ids and session.venue.config.duplicate_id != "accept":
             raise Rejected(1)
         wanted = _wanted(session, row, fields)
     except Rejected as rejected:
-        reject_request(session, request, rejected.args[0])
+        if rejected.args[0] != 1 or session.venue.config.duplicate_id == "reject":
+            reject_request(session, request, rejected.args[0])
         return
     session.used_ids.add(request)
     symbols = [wire.text(value) for tag, value in fields if tag == 55]
     if not symbols:
         reject(session, row, b"V", 55, reason=1, text="Required tag missing")
+    if session.venue.config.several_symbols == "first":
+        del symbols[1:]
     for symbol in dict.fromkeys(symbols):
         _subscribe(session, request, symbol, wanted)
 
@@ -113,12 +116,22 @@ def _subscribe(session: "Acceptor", request: str, symbol: str, wanted: tuple[int
     if forced is not None:
         reject_request(session, request, forced, symbol)
     elif line is None or not line.listed or line.instrument.status in CLOSED:
-        reject_request(session, request, 0, symbol)
+        _unknown(session, request, symbol)
     else:
         depth, book, trades = wanted
         subscription = Subscription(session, request, line, depth=depth, book=book, trades=trades)
         session.subscriptions.setdefault(request, []).append(subscription)
         line.join(subscription)
+
+
+def _unknown(session: "Acceptor", request: str, symbol: str) -> None:
+    """Answer a subscription of an unknown symbol as `unknown_symbol` has it."""
+    how = session.venue.config.unknown_symbol
+    if how == "reject":
+        reject_request(session, request, 0, symbol)
+    elif how == "business":
+        row = {34: b"%d" % (session.peer.expected - 1)}
+        business_reject(session, row, b"V", 2, f"Unknown symbol: {symbol}")
 
 
 def reject_request(session: "Acceptor", request: str, reason: int | str, symbol: str = "") -> None:

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 TRAILERS = [b"10=%03d\x01" % value for value in range(256)]
 Record = tuple[bytes, bytes, bytes, bytes]  # type, text of 52, text of the body up to 268, and from 268 on
+#: headers by order of 34, 49, 52 and 56
+HEADERS = {
+    "guide": b"35=%(kind)b\x0134=%(seq)d\x01%(from)b52=%(time)b\x01%(to)b",
+    "ids": b"35=%(kind)b\x01%(from)b%(to)b34=%(seq)d\x0152=%(time)b\x01",
+    "time-last": b"35=%(kind)b\x0134=%(seq)d\x01%(from)b%(to)b52=%(time)b\x01",
+}
 ADMIN = frozenset((b"0", b"1", b"2", b"3", b"4", b"5", b"A"))
 
 
@@ -63,7 +69,7 @@ class Sender:
         self.out: list[bytes] = []
         self.last_out = 0
         self.transport: Any = None
-        self._stamp = wire.Stamp(self.venue.config.time_decimals)
+        self.adapt()
 
     @property
     def id(self) -> str:
@@ -91,8 +97,8 @@ class Sender:
         seen.add(seq, version)
 
     def _header(self, kind: bytes, seq: int, stamp: bytes) -> bytes:
-        """35, 34, 49, 52 and 56, in the order of the examples for W and X in Kraken's FIX guide."""
-        return b"35=%b\x0134=%d\x01%b52=%b\x01%b" % (kind, seq, self.from_id, stamp, self.to_id)
+        """35, 34, 49, 52 and 56; by default in the order of the examples for W and X in Kraken's FIX guide."""
+        return self._form % {b"kind": kind, b"seq": seq, b"from": self.from_id, b"time": stamp, b"to": self.to_id}
 
     def emit(self, kind: bytes, prefix: bytes, rest: bytes, total: int) -> int:
         seq = self.peer.outgoing
@@ -111,9 +117,11 @@ class Sender:
             self.write(frame)
         return seq
 
-    def time_decimals(self, decimals: int) -> None:
-        """Decimals of tag 52 from now on."""
-        self._stamp = wire.Stamp(decimals)
+    def adapt(self) -> None:
+        """Take the form of the header from the venue's switches."""
+        config = self.venue.config
+        self._stamp = wire.Stamp(config.time_decimals, config.clock_offset)
+        self._form = HEADERS[config.header]
 
     def write(self, data: bytes) -> None:
         """Queue bytes; they leave at the end of this turn of the loop."""

@@ -21,7 +21,7 @@ def vary(commands: Commands, request: Request) -> None:
     habits.change(venue.config, {key: switches.pop(key) for key in list(switches) if key in habits.SWITCHES})
     for service in venue.services.values():
         for session in service.sessions:
-            session.time_decimals(venue.config.time_decimals)
+            session.adapt()
     if not switches:
         return
     lines = commands.lines(request)

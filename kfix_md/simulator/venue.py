@@ -54,6 +54,14 @@ class Config:
     after_logout: str = "close"  # our own Logout: then nothing, data as before, or an open connection
     linger: int = 30  # seconds that a connection stays open after a Logout where it does
     time_decimals: int = 3  # of tag 52
+    clock_offset: int = 0  # seconds that tag 52 is ahead of the clock
+    header: str = "guide"  # order of 34, 49, 52 and 56: as in the guide, 49 and 56 first, 52 last
+    logon_reset: str = "echo"  # 141=Y in the reply to 141=Y, or absent
+    test_request: str = "answer"  # or ignore
+    unknown_symbol: str = "reject"  # a V for an unknown symbol: 35=Y, ignore, or 35=j (business)
+    duplicate_id: str = "reject"  # a V with a 262 in use: 35=Y, ignore, or accept
+    several_symbols: str = "each"  # a V for several symbols is answered for each, or for the first
+    list_updates: str = "accept"  # 263=1 in an x is accepted, or rejected
     history: int = 100_000  # messages kept for resends, per session
     versions: int = 2_000_000  # book changes kept for the truth, shared by all symbols
     fragment: int = 500  # instruments in one 35=y

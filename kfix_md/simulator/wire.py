@@ -174,8 +174,8 @@ def iso_ns(text: str) -> int:
 class Stamp:
     """Text of tag 52 for a moment, rebuilt at most once a millisecond unless it is finer."""
 
-    def __init__(self, decimals: int = 3) -> None:
-        self.decimals = decimals
+    def __init__(self, decimals: int = 3, offset: int = 0) -> None:
+        self.decimals, self._offset_ns = decimals, offset * 1_000_000_000
         self._millisecond = -1
         self.text = b""
 
@@ -184,5 +184,5 @@ class Stamp:
         millisecond = now_ns // 1_000_000
         if millisecond != self._millisecond or self.decimals > 3:
             self._millisecond = millisecond
-            self.text = sending_time(now_ns, self.decimals)
+            self.text = sending_time(now_ns + self._offset_ns, self.decimals)
         return self.text

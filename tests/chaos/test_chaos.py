@@ -7,7 +7,7 @@ SECOND = 1_000_000_000
 
 
 def test_a_live_book_is_right_whatever_happens(tmp_path):
-    report = run(Plan(seconds=7, symbols=6, faults=8, rollover=3, seed=11), tmp_path)
+    report = run(Plan(seconds=7, symbols=6, faults=8, rollover=3, seed=11, patience=5), tmp_path)
     assert report["wrong"] == []
     assert report["samples"]["equal"] > 100
     assert sum(report["injected"].values()) > 20

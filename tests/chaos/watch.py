@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from kfix_md import State, attach
+from kfix_md.errors import FeedError
+from kfix_md.shm.attach import Feed
 
 INTERVAL = 0.01
 SECOND = 1_000_000_000
@@ -29,7 +31,7 @@ Span = tuple[int, int]
 
 def watch(segment: Path, out: Path) -> None:
     """Sample until the input ends."""
-    feed = attach(path=segment)
+    feed = patient(segment)
     known: dict[Book, int] = {}
     with open(out, "w") as file:
         while not select.select([sys.stdin], [], [], INTERVAL)[0]:
@@ -42,6 +44,16 @@ def watch(segment: Path, out: Path) -> None:
                 file.write(json.dumps([now_ns, changes]) + "\n")
 
 
+def patient(segment: Path, seconds: float = 30.0) -> Feed:
+    """Attach; on a busy machine the feed may look dead for a moment."""
+    for _ in range(int(seconds / INTERVAL)):
+        try:
+            return attach(path=segment)
+        except FeedError:
+            time.sleep(INTERVAL)
+    return attach(path=segment)
+
+
 class Watcher:
     """The process; `stop` ends it and returns the spans in which each book was trusted."""
 
@@ -51,7 +63,7 @@ class Watcher:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
 
     def stop(self) -> dict[Book, list[Span]]:
-        """End the process; DATA: spans of (from, to) in ns by (symbol, level)."""
+        """End the process; spans of (from, to) in ns by (symbol, level)."""
         self._process.communicate(timeout=10)
         assert self._process.returncode == 0
         return spans([json.loads(line) for line in self._out.read_text().splitlines()])

@@ -1,7 +1,9 @@
 """Sessions that begin, end and resend in every way a venue may: echoes, refusals, Logouts, TLS, replays."""
 
+import calendar
 import socket
 import ssl
+import time
 
 import pytest
 
@@ -213,6 +215,75 @@ def test_sending_times_of_any_length(venue, decimals):
     text = value(client.message(), 52)
     assert len(text) == 17 + (decimals + 1 if decimals else 0)
     assert text[17:].lstrip(".").isdigit() or not decimals
+
+
+# answers to requests ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "tags"),
+    [("guide", [34, 49, 52, 56]), ("ids", [49, 56, 34, 52]), ("time-last", [34, 49, 56, 52])],
+)
+def test_orders_of_the_header(venue, header, tags):
+    client = subscribed(venue)
+    venue.control("vary", header=header)
+    client.send("1", [(112, "T")])
+    assert [tag for tag, _ in client.message()][3:7] == tags
+
+
+def test_a_clock_that_is_off(venue):
+    venue.control("vary", clock_offset=-7200)
+    text = value(Client(venue, "spot-l2").logon(), 52)
+    behind = time.time() - calendar.timegm(time.strptime(text[:17], "%Y%m%d-%H:%M:%S"))
+    assert 7190 < behind < 7260
+
+
+def test_a_logon_reply_without_141(venue):
+    venue.control("vary", logon_reset="absent")
+    reply = Client(venue, "spot-l2").logon()
+    assert value(reply, 34) == "1" and value(reply, 141) is None
+
+
+def test_a_test_request_without_an_answer(venue):
+    client = subscribed(venue)
+    venue.control("vary", test_request="ignore")
+    client.send("1", [(112, "T")])
+    assert quiet_for(client)
+
+
+@pytest.mark.parametrize(("how", "kind"), [("reject", "Y"), ("business", "j"), ("ignore", None)])
+def test_answers_to_an_unknown_symbol(venue, how, kind):
+    client = subscribed(venue)
+    venue.control("vary", unknown_symbol=how)
+    client.subscribe("U", "NOBODY/USD")
+    message = client.message(timeout=0.5)
+    assert (message and value(message, 35)) == kind
+
+
+@pytest.mark.parametrize(("how", "kind"), [("reject", "Y"), ("accept", "W"), ("ignore", None)])
+def test_answers_to_a_request_id_in_use(venue, how, kind):
+    client = subscribed(venue)
+    venue.control("vary", duplicate_id=how)
+    client.subscribe("M", "ETH/USD")
+    message = client.message(timeout=0.5)
+    assert (message and value(message, 35)) == kind
+
+
+def test_only_the_first_of_several_symbols(venue):
+    client = subscribed(venue)
+    venue.control("vary", several_symbols="first")
+    client.subscribe("N", "ETH/USD", "BTC/USD")
+    assert value(client.message(), 55) == "ETH/USD" and quiet_for(client)
+
+
+def test_a_list_without_updates(venue):
+    client = subscribed(venue)
+    venue.control("vary", list_updates="reject")
+    client.send("x", [(320, "R"), (559, 4), (263, 1)])
+    message = client.message()
+    assert [value(message, tag) for tag in (35, 371, 372)] == ["3", "263", "x"]
+    client.send("x", [(320, "S"), (559, 4), (263, 0)])
+    assert value(client.message(), 35) == "y"
 
 
 @pytest.mark.parametrize(
