@@ -39,6 +39,7 @@ def test_a_book_that_stays_live_too_long_is_named():
     complaints, longest = audit(trusted, EVENTS, 21 * S, 1.0)
     assert complaints == ["spot-l2 A/USD: live for 2.00 s while no session delivers (logout sent)"] and longest == 2
     assert audit(trusted, EVENTS, 21 * S, 3.0) == ([], 2)
+    assert audit(trusted, EVENTS, 21 * S, 1.0, [(9 * S, 11 * S)]) == ([], 1)
     assert audit({("A/USD", 2): [(2 * S, 10 * S), (15 * S, 20 * S)]}, EVENTS, 21 * S, 0.0) == ([], 0)
     assert audit({("A/USD", 2): [(11 * S, 12 * S)]}, EVENTS, 21 * S, 1.0)[0], "live again without a session"
 

@@ -25,7 +25,7 @@ class Variation:
     setup: Setup | None = None  # commands before the feed starts
     drawn: Drawn | None = None  # (weight, fault) for a service, a symbol and all symbols of the service
     options: tuple[str, ...] = ()  # of `kfix simulate`
-    config: str = ""  # lines of every service of the feed
+    depth: int = 0  # of every subscription, 0: the default of the feed
     unverified: bool = False  # the symbols of `setup` may stay UNVERIFIED
 
 
@@ -130,8 +130,8 @@ VARIATIONS: dict[str, Variation] = {
     "unknown-tags": Variation(vary(lambda _rng: {"unknown_tags": True})),
     "groups": Variation(vary(lambda rng: {"symbols": rng.choice(("group", "both"))})),
     "snapshot-crc": Variation(vary(lambda _rng: {"snapshot_crc": True})),
-    "implicit-deletes": Variation(command("vary", symbol="*", implicit_deletes=True), config="depth = 10"),
-    "depth": Variation(config="depth = 10"),
+    "implicit-deletes": Variation(command("vary", symbol="*", implicit_deletes=True), depth=10),
+    "depth": Variation(depth=10),
     "precision-text": Variation(command("vary", symbol="*", precision_form="float")),
     "negative-precision": Variation(
         command("list", venue="derivatives", symbol="PF_PEPEUSD", price_precision=7, qty_precision=-3)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,22 @@ def silences(events: list[dict[str, Any]]) -> dict[str, list[tuple[Span, str]]]:
     }
 
 
+def lasted(start: int, end: int, stalled: Iterable[Span]) -> int:
+    """Nanoseconds from `start` to `end` without those of stalls."""
+    return end - start - sum(max(0, min(to, end) - max(at, start)) for at, to in stalled)
+
+
 def audit(
-    trusted: dict[Book, list[Span]], events: list[dict[str, Any]], until_ns: int, patience: float
+    trusted: dict[Book, list[Span]],
+    events: list[dict[str, Any]],
+    until_ns: int,
+    patience: float,
+    stalled: Iterable[Span] = (),
 ) -> tuple[list[str], float]:
     """(complaints, longest time in seconds that a book stayed trusted after its session had ended).
 
-    A complaint is a book trusted more than `patience` seconds after the end of its session and before the next.
+    A complaint is a book trusted more than `patience` seconds after the end of its session and before the next, not
+    counting when the feed was `stalled` by the machine.
     """
     complaints, longest = [], 0.0
     for service, ends in silences(events).items():
@@ -122,7 +133,9 @@ def audit(
         for (start, after), how in ends:
             end = min(after, until_ns)
             for book, rows in mine.items():
-                late = max((min(to, end) - start for at, to in rows if at < end and to > start), default=0)
+                late = max(
+                    (lasted(start, min(to, end), stalled) for at, to in rows if at < end and to > start), default=0
+                )
                 longest = max(longest, late / SECOND)
                 if late > patience * SECOND:
                     text = f"{service} {book[0]}: live for {late / SECOND:.2f} s while no session delivers ({how})"
