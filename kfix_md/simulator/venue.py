@@ -20,7 +20,7 @@ from kfix_md.simulator.loops import LoopLine, cycle
 from kfix_md.simulator.market import Market, instruments, level_entries
 from kfix_md.simulator.service import Service
 
-PUMP_NS = 10_000_000  # a rendered market never blocks the loop longer
+PUMP_NS = 10_000_000  # a market never blocks the loop longer
 TICK_SECONDS = 0.005
 #: a generated market, and what L2 and L3 show of it
 Row = tuple[Market, Line, Line]
@@ -254,17 +254,23 @@ class Venue:
         played = sum(player.run(now_ns) for player in self.players)
         if not self.markets:
             return played
-        self._owed += (now_ns - self._last_pump) / 1e9 * self.config.rate * len(self._by_venue)
+        pace = self.config.rate * len(self._by_venue)
+        # a machine that cannot keep up drops time, not memory
+        self._owed = min(self._owed + (now_ns - self._last_pump) / 1e9 * pace, max(1.0, pace))
         self._last_pump = now_ns
         due = int(self._owed)
-        self._owed -= due
-        due = min(due, 20_000)  # a machine that cannot keep up drops time, not memory
-        if self.config.rendered:
-            due = self._pump_rendered(due)
-        else:
-            for _ in range(due):
-                self._step(self._next_market(), now_ns)
-        return played + due
+        done = self._pump_rendered(due) if self.config.rendered else self._pump_live(due, now_ns)
+        self._owed -= done
+        return played + done
+
+    def _pump_live(self, due: int, now_ns: int) -> int:
+        """Make at most `due` changes, and no longer than sessions and timers can wait; returns their number."""
+        end_ns = self.now() + PUMP_NS
+        for number in range(due):
+            self._step(self._next_market(), now_ns)
+            if self.now() > end_ns:
+                return number + 1
+        return due
 
     def _next_market(self) -> Row:
         """From the venues in turn; symbols at the front of a venue's list are busier."""
