@@ -1,4 +1,4 @@
-"""The most lopsided books of the whole feed, one pass over all symbols a second: `python examples/imbalance.py`."""
+"""Print the most imbalanced books of the whole feed once a second: `python examples/imbalance.py`."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ import kfix_md
 def main(rounds: int = 10) -> None:
     feed = kfix_md.attach(reconnect=True)
     for _ in range(rounds):
-        rows = feed.snapshot()  # NaN where a book is not to be trusted, so it drops out by itself
+        rows = feed.snapshot()  # NaN where a book is not trusted, so it drops out
         with np.errstate(invalid="ignore", divide="ignore"):
             imbalance = (rows["bid_qty"] - rows["ask_qty"]) / (rows["bid_qty"] + rows["ask_qty"])
         known = np.flatnonzero(np.isfinite(imbalance))
@@ -23,7 +23,7 @@ def main(rounds: int = 10) -> None:
 
 
 def deepen(feed: "kfix_md.shm.attach.Feed", symbol: str, level: int) -> None:
-    """The same over ten levels, for the first of them."""
+    """Print the imbalance over ten levels of one book."""
     try:
         bids, asks = feed[symbol, level].depth(10)
     except kfix_md.NotLive:

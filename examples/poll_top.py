@@ -1,4 +1,4 @@
-"""Poll a top of book: `python examples/poll_top.py BTC/USD`. A reading costs well under a microsecond."""
+"""Poll a top of book: `python examples/poll_top.py BTC/USD`. One reading takes less than a microsecond."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ def main(symbol: str = "BTC/USD", seconds: float = 10.0) -> None:
             continue
         try:
             bid, bid_qty, ask, ask_qty = book.top()
-        except kfix_md.NotLive as error:  # the book says itself that it is not to be trusted, and why
+        except kfix_md.NotLive as error:  # the book is not trusted; the error has its state and cause
             print(f"not now: {error}")
             book.wait(1.0)
             continue

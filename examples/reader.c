@@ -1,4 +1,5 @@
-/* The top of one book in C: reader /dev/shm/kfix-md.default BTC/USD
+/* Prints the top of one book: reader /dev/shm/kfix-md.default BTC/USD
+ * Exit status: 0 it may be used, 1 it may not, 2 no such feed or symbol.
  * cc -O2 -I "$(python -c 'import kfix_md; print(kfix_md.get_include())')" -o reader reader.c */
 #include <fcntl.h>
 #include <math.h>
@@ -31,9 +32,10 @@ int main(int argc, char** argv) {
         int64_t silent = now.tv_sec * 1000000000LL + now.tv_nsec - (int64_t)kfix_load(&head->heartbeat_ns);
         int alive = !kfix_load32(&head->closed) && silent < 3 * head->heartbeat_interval_ns;
         double p = pow(10, top.price_precision), q = pow(10, top.qty_precision);
-        printf("%s: %.*f x %g | %.*f x %g  state %u %s\n", argv[2], top.price_precision, top.bid / p, top.bid_qty / q,
-               top.price_precision, top.ask / p, top.ask_qty / q, top.state, alive ? "alive" : "DEAD");
-        return !(alive && (top.state == 2 || top.state == 3));
+        printf("%s: %.*f x %g | %.*f x %g  %s (%s) %s\n", argv[2], top.price_precision, top.bid / p, top.bid_qty / q,
+               top.price_precision, top.ask / p, top.ask_qty / q, kfix_state_name(top.state),
+               kfix_cause_name(top.cause), alive ? "alive" : "DEAD");
+        return !(alive && kfix_is_usable(head, top.state, 0)); /* 1 instead of 0 accepts UNVERIFIED books */
     }
     return fprintf(stderr, "no symbol %s in this feed\n", argv[2]), 2;
 }

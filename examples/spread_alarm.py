@@ -1,4 +1,4 @@
-"""Say when a spread is wider than 5 basis points, asleep in between: `python examples/spread_alarm.py BTC/USD 5`."""
+"""Report when a spread exceeds 5 basis points, without polling: `python examples/spread_alarm.py BTC/USD 5`."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ def main(symbol: str = "BTC/USD", limit_bp: float = 5.0, seconds: float = float(
     book = kfix_md.attach(reconnect=True)[symbol]
     end, wide = time.monotonic() + seconds, False
     while time.monotonic() < end:
-        book.wait(timeout=1.0)  # no spinning: the kernel wakes us when the book changes
+        book.wait(timeout=1.0)  # sleeps until the book changes
         try:
             bid, _, ask, _ = book.top()
         except kfix_md.NotLive as error:

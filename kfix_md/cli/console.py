@@ -11,6 +11,7 @@ import sys
 import termios
 import time
 import tty
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,12 @@ class Reading:
     rate: np.ndarray[tuple[int], np.dtype[np.float64]]  # messages a second of each row
     session_rate: dict[int, float] = field(default_factory=dict)
     recorder: dict[str, Any] | None = None
+
+    @property
+    def unverified(self) -> dict[str, int]:
+        """Number of UNVERIFIED books by cause."""
+        causes = self.rows["cause"][self.rows["state"] == State.UNVERIFIED]
+        return dict(Counter(name_of(Cause, code) for code in causes))
 
     @property
     def rollover_s(self) -> float | None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from kfix_md._entry import State
+from kfix_md._state import is_trusted
 from kfix_md.cli.console import STYLES, colourless, decimal, screen, short, span
 from kfix_md.errors import FeedDead, FeedError
 from kfix_md.shm.attach import Book, Feed, attach
@@ -167,7 +169,10 @@ def command(
     as_json: bool,
     interval: float,
 ) -> int:
-    """The book of SYMBOL, live, read from shared memory; exit status 1 when it is not trusted."""
+    """The book of SYMBOL, live, read from shared memory; exit status 1 when it is not trusted.
+
+    An UNVERIFIED book is shown with its cause; it is trusted only if the feed is configured with unverified = "serve".
+    """
     feed = attach(name, directory=directory, reconnect=True)
     book = feed[(symbol, level) if level else symbol]
     if as_json or once or not sys.stdout.isatty():
@@ -176,7 +181,8 @@ def command(
             click.echo(json.dumps(reading))
         else:
             print_once(reading, faults(feed))
-        return 0 if reading["state"] in ("LIVE", "EMPTY") else 1
+        served = reading["state"] == "UNVERIFIED" and feed.info["serve_unverified"]
+        return 0 if served or is_trusted(State[reading["state"]]) else 1
     with screen() as (live, keys):
         show(live, keys, feed, book, levels, interval)
     return 0

@@ -136,7 +136,7 @@ def cells(reading: Reading, i: int) -> dict[str, str]:
     return {
         "symbol": row["symbol"],
         "lv": row["level"],
-        "state": row["state"],
+        "state": f"{row['state']} ({row['cause']})" if row["state"] == "UNVERIFIED" else row["state"],
         "bid qty": row["bid_qty"] or "-",
         "bid": row["bid"] or "-",
         "ask": row["ask"] or "-",
@@ -190,7 +190,7 @@ def table(reading: Reading, visible: list[int], width: int, chosen: int | None) 
     for at, text in enumerate(texts):
         line = Text(no_wrap=True, overflow="crop", style="reverse" if at == chosen else "")
         for name in widths:
-            style = STYLES.get(text["state"], "") if name == "state" else ""
+            style = STYLES.get(text["state"].partition(" ")[0], "") if name == "state" else ""
             if name == "failed" and text[name] != "0":
                 style = "bold red"
             line.append(padded(name, text[name]) + "  ", style)
@@ -209,7 +209,8 @@ def header(reading: Reading, width: int) -> list[Any]:
     counts = np.bincount(reading.rows["state"], minlength=len(State))
     for state in State:
         if counts[state]:
-            first.append(f"{counts[state]} {state.name}  ", STYLES[state.name])
+            why = f" ({', '.join(reading.unverified)})" if state is State.UNVERIFIED else ""
+            first.append(f"{counts[state]} {state.name}{why}  ", STYLES[state.name])
     first.append(f"pid {info['pid']}  up {span((reading.now_ns - info['start_ns']) / 1e9)}", "dim")
     second = Text(no_wrap=True, overflow="ellipsis")
     second.append(f"rollover in {span(reading.rollover_s)}   recorder {recorder_text(reading)}")
@@ -266,6 +267,8 @@ def as_json(reading: Reading) -> dict[str, Any]:
         "pid": reading.info["pid"],
         "start_ns": reading.info["start_ns"],
         "software": reading.info["software"],
+        "unverified": reading.unverified,
+        "serve_unverified": reading.info["serve_unverified"],
         "rollover_s": reading.rollover_s,
         "recorder": reading.recorder,
         "sessions": [

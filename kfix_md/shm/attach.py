@@ -57,6 +57,7 @@ def attach(
     path: str | os.PathLike[str] | None = None,
     directory: str | os.PathLike[str] | None = None,
     reconnect: bool = False,
+    allow_unverified: bool = False,
     replay: str | os.PathLike[str] | None = None,
     date: Date | str | None = None,
     speed: float | None = 1.0,
@@ -73,6 +74,8 @@ def attach(
         Where feeds put their shared memory. Default: $KFIX_SHM_DIR, else /dev/shm.
     reconnect : bool
         Move the books to the new segment when the feed is started again.
+    allow_unverified : bool
+        Let all books be read while they are UNVERIFIED: followed without a fault, but proven by no known checksum rule.
     replay : path, optional
         Directory of captures: play a recorded session date instead, see kfix_md.shm.replay.ReplayFeed.
     date : date or str, optional
@@ -92,23 +95,23 @@ def attach(
     if replay is not None:
         from kfix_md.shm.replay import ReplayFeed
 
-        return ReplayFeed(Path(replay), date, speed)
+        return ReplayFeed(Path(replay), date, speed, allow_unverified)
     if path is None:
         where = default_directory() if directory is None else Path(directory)
         if name is None:
             there = feeds(where)
             name = there[0] if len(there) == 1 else "default"
         path = segment_path(where, name)
-    return _feed_at(Path(path), reconnect)
+    return _feed_at(Path(path), reconnect, allow_unverified)
 
 
-def _feed_at(path: Path, reconnect: bool) -> Feed:
+def _feed_at(path: Path, reconnect: bool, allow_unverified: bool) -> Feed:
     if not path.exists():
         from kfix_md.shm.joined import JoinedFeed, parts_of
 
         if parts_of(path):
-            return JoinedFeed(path, reconnect)
-    return Feed(path, reconnect)
+            return JoinedFeed(path, reconnect, allow_unverified)
+    return Feed(path, reconnect, allow_unverified)
 
 
 def _open(path: Path) -> Segment:
@@ -157,8 +160,10 @@ class Feed:
     Each book is created once: a lookup inside a loop costs a dictionary access.
     """
 
-    def __init__(self, path: Path, reconnect: bool = False, *, check: bool = True) -> None:
-        self.path, self.reconnect = path, reconnect
+    def __init__(
+        self, path: Path, reconnect: bool = False, allow_unverified: bool = False, *, check: bool = True
+    ) -> None:
+        self.path, self.reconnect, self.allow_unverified = path, reconnect, allow_unverified
         self._previous: Segment | None = None  # another thread may be inside a copy from it
         self._adopt(_open(path))
         if check and not reconnect:
@@ -236,7 +241,7 @@ class Feed:
     def _open_book(self, found: tuple[str, int]) -> Book:
         book = self._books.get(found)
         if book is None:
-            book = self._books[found] = Book(self._segment, self._rows[found], self)
+            book = self._books[found] = Book(self._segment, self._rows[found], self, self.allow_unverified)
         return book
 
     def _near(self, symbol: object, level: object) -> str:
@@ -280,10 +285,10 @@ class Feed:
         """Every book, L2 and L3."""
         return [book for _, book in self.items()]
 
-    def snapshot(self, allow_stale: bool = False) -> Rows:
+    def snapshot(self, allow_stale: bool = False, *, allow_unverified: bool = False) -> Rows:
         """The tops of all books, one row each (see snapshot_dtype).
 
-        Prices and quantities of a book that is not LIVE are NaN unless `allow_stale`. Raises FeedDead as a book does.
+        Prices and quantities of a book that `top()` would not return are NaN. Raises FeedDead as a book does.
         """
         if not allow_stale:
             self.check()
@@ -294,7 +299,7 @@ class Feed:
             self._template["symbol"] = [symbol for symbol, _ in self._rows]
             self._template["level"] = [level for _, level in self._rows]
         out = self._template.copy()
-        self._segment.scan(out, allow_stale)
+        self._segment.scan(out, allow_stale, allow_unverified or self.allow_unverified)
         return out
 
     def check(self) -> None:

@@ -62,7 +62,7 @@ cdef class Book(TopReader):
 
     # ---- levels ----
 
-    def depth(self, n=10, price="float", bint allow_stale=False):
+    def depth(self, n=10, price="float", bint allow_stale=False, *, bint allow_unverified=False):
         """(bids, asks): the best levels of each side as of one message, best first.
 
         Parameters
@@ -73,6 +73,8 @@ cdef class Book(TopReader):
             "int": integers in units of 10**-precision.
         allow_stale : bool
             Return the last levels of a book that is not trusted.
+        allow_unverified : bool
+            Accept an UNVERIFIED book.
 
         Returns
         -------
@@ -91,7 +93,7 @@ cdef class Book(TopReader):
         while True:
             version = kfix_load_acquire(&self.best_of.version)
             out = self.copy_ten(most, &head) if most <= KFIX_BEST else self.copy_deep(most, &head)
-            if self.accept(head.state, head.cause, allow_stale):
+            if self.accept(head.state, head.cause, allow_stale, allow_unverified):
                 break
         self.seen = version
         if not exact:
@@ -149,7 +151,7 @@ cdef class Book(TopReader):
 
     # ---- orders (L3) ----
 
-    def orders(self, price, bint allow_stale=False):
+    def orders(self, price, bint allow_stale=False, *, bint allow_unverified=False):
         """Orders queued at one price as of one message, first in the queue first: an array of ORDER_DTYPE.
 
         `price` is a float, Decimal or decimal text. Empty when there is no such level; ValueError for an L2 book.
@@ -161,13 +163,13 @@ cdef class Book(TopReader):
         try:
             while True:
                 n = self.copy_queue(units, &rows, &head)
-                if self.accept(head.state, head.cause, allow_stale):
+                if self.accept(head.state, head.cause, allow_stale, allow_unverified):
                     break
             return order_array(rows, n, head.qty_precision)
         finally:
             free(rows)
 
-    def queue_position(self, order_id, bint allow_stale=False):
+    def queue_position(self, order_id, bint allow_stale=False, *, bint allow_unverified=False):
         """QueuePosition of an order in its level; None when the order is not in the book.
 
         `order_id` is the text of 278. ValueError for an L2 book and for ids too long to be kept in shared memory.
@@ -184,7 +186,7 @@ cdef class Book(TopReader):
                 return None
             try:
                 n = self.copy_queue(found.price, &rows, &head)
-                if not self.accept(head.state, head.cause, allow_stale):
+                if not self.accept(head.state, head.cause, allow_stale, allow_unverified):
                     continue
                 at = -1
                 for i in range(n):

@@ -33,8 +33,8 @@ class JoinedFeed(Feed):
     `check()` raises, and `alive` is False, when no process lives; `fault` names those that have ended.
     """
 
-    def __init__(self, path: Path, reconnect: bool = False) -> None:
-        self.path, self.reconnect = path, reconnect
+    def __init__(self, path: Path, reconnect: bool = False, allow_unverified: bool = False) -> None:
+        self.path, self.reconnect, self.allow_unverified = path, reconnect, allow_unverified
         self.parts: dict[str, Feed] = {}
         self._quick: dict[object, Book] = {}
         self._seen_of: dict[str, int] = {}
@@ -48,7 +48,7 @@ class JoinedFeed(Feed):
             service = split_part(part.name)[1]
             if service not in self.parts:
                 try:
-                    self.parts[service] = Feed(part, self.reconnect, check=False)
+                    self.parts[service] = Feed(part, self.reconnect, self.allow_unverified, check=False)
                 except FeedError:  # removed, or not complete yet
                     continue
                 self._seen_of[service] = self.parts[service]._segment.change
@@ -68,12 +68,12 @@ class JoinedFeed(Feed):
         for symbol, level in list(self._rows):
             yield symbol, self[symbol, level]
 
-    def snapshot(self, allow_stale: bool = False) -> Rows:
+    def snapshot(self, allow_stale: bool = False, *, allow_unverified: bool = False) -> Rows:
         """As Feed.snapshot; books of an ended process are DOWN with cause RESTART."""
         if not allow_stale:
             self.check()
         self._learn()
-        found = [_rows_of(feed, allow_stale) for feed in self.parts.values()]
+        found = [_rows_of(feed, allow_stale, allow_unverified) for feed in self.parts.values()]
         widest = max((rows["symbol"].dtype.itemsize // 4 for rows in found), default=1)
         out, at = np.zeros(sum(map(len, found)), snapshot_dtype(widest)), 0
         for rows in found:
@@ -159,10 +159,10 @@ class JoinedFeed(Feed):
         )
 
 
-def _rows_of(feed: Feed, allow_stale: bool) -> Rows:
+def _rows_of(feed: Feed, allow_stale: bool, allow_unverified: bool) -> Rows:
     try:
         feed.check()
-        return feed.snapshot(allow_stale)
+        return feed.snapshot(allow_stale, allow_unverified=allow_unverified)
     except FeedDead:
         rows = feed.snapshot(allow_stale=True)
         rows["state"], rows["cause"] = State.DOWN, Cause.RESTART

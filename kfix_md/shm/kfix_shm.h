@@ -31,6 +31,8 @@
 #define KFIX_WAKE_FEED 1u /* header.wakes: FUTEX_WAKE on header.change at each publication */
 #define KFIX_WAKE_BOOK 2u /* FUTEX_WAKE on the low word of top.version as well */
 
+#define KFIX_SERVE_UNVERIFIED 1u /* header.flags: readers may use the prices of UNVERIFIED books */
+
 /* Bytes of the file on which a sleeping reader holds a shared record lock, so that the writer sets header.wakes. */
 #define KFIX_WAIT_FEED 0
 #define KFIX_WAIT_BOOK 1
@@ -82,7 +84,7 @@ struct kfix_header {
     uint64_t instance;   /* random, different for each writer */
     int64_t start_ns;
     uint32_t pid;
-    uint32_t spare0;
+    uint32_t flags;                /* KFIX_SERVE_UNVERIFIED */
     uint64_t pid_start;            /* field 22 of /proc/PID/stat, which tells a reused pid apart */
     int64_t heartbeat_interval_ns; /* heartbeat_ns is updated at least twice in this time */
 
@@ -311,9 +313,15 @@ static inline const char* kfix_cause_name(unsigned cause) {
     return cause < sizeof names / sizeof names[0] ? names[cause] : "UNKNOWN";
 }
 
-/* The prices of a book in this state may be used, provided that its writer lives. */
+/* The prices of a book in this state are proven, provided that its writer lives. */
 static inline int kfix_is_trusted(unsigned state) {
     return state == KFIX_STATE_LIVE || state == KFIX_STATE_EMPTY;
+}
+
+/* The same, or the prices are unproven and the feed or this reader (`allow_unverified`) accepts them. */
+static inline int kfix_is_usable(const struct kfix_header* header, unsigned state, int allow_unverified) {
+    return kfix_is_trusted(state) ||
+           (state == KFIX_STATE_UNVERIFIED && (allow_unverified || header->flags & KFIX_SERVE_UNVERIFIED));
 }
 
 /* ---- atomics: 64-bit words relaxed, ordered by fences; plain moves on x86-64 ---- */

@@ -8,7 +8,7 @@ cdef extern from "shm/kfix_shm.h" nogil:
     const uint32_t KFIX_OPEN, KFIX_CLOSED, KFIX_REPLACED
     const uint8_t KFIX_HAS_BID, KFIX_HAS_ASK
     const uint32_t KFIX_LEVELS_CUT, KFIX_ORDERS_CUT
-    const uint32_t KFIX_WAKE_FEED, KFIX_WAKE_BOOK
+    const uint32_t KFIX_WAKE_FEED, KFIX_WAKE_BOOK, KFIX_SERVE_UNVERIFIED
     const int KFIX_WAIT_FEED, KFIX_WAIT_BOOK
 
     struct kfix_header:
@@ -16,7 +16,7 @@ cdef extern from "shm/kfix_shm.h" nogil:
         uint32_t layout, header_bytes
         uint64_t file_bytes, instance
         int64_t start_ns
-        uint32_t pid
+        uint32_t pid, flags
         uint64_t pid_start
         int64_t heartbeat_interval_ns, heartbeat_ns
         uint32_t closed, n_symbols, wakes, change

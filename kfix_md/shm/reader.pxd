@@ -18,12 +18,13 @@ cdef class TopReader:
     cdef kfix_top* best_of
     cdef uint64_t seen              # version of the top block when this object was last read
     cdef readonly uint64_t retries
+    cdef readonly bint allow_unverified    # of attach()
     cdef readonly str symbol, level
 
-    cdef int quote(self, kfix_top* t, bint allow_stale, size_t n=*) except -1
+    cdef int quote(self, kfix_top* t, bint allow_stale, size_t n=*, bint allow_unverified=*) except -1
     cdef uint32_t again(self, uint32_t tries) except? 0xffffffff
-    cdef int judge(self, int state, int cause) except -1
-    cdef int accept(self, int state, int cause, bint allow_stale) except -1
+    cdef int judge(self, int state, int cause, bint allow_unverified) except -1
+    cdef int accept(self, int state, int cause, bint allow_stale, bint allow_unverified) except -1
     cdef int peek(self, kfix_top* t, size_t n) except -1
     cdef bint gone(self, kfix_top* t)
 

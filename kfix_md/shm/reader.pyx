@@ -10,8 +10,10 @@ from kfix_md.shm.segment import NEVER_NS
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport NAN
+from libc.stdint cimport uint8_t
 from posix.unistd cimport usleep
 
+from kfix_md._entry cimport STATE_UNVERIFIED
 from kfix_md._state cimport trusted
 from kfix_md.shm.layout cimport (
     KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LINE, KFIX_WAIT_BOOK, KFIX_WAKE_BOOK, kfix_futex_wait, kfix_get, kfix_load32,
@@ -20,6 +22,8 @@ from kfix_md.shm.layout cimport (
 from kfix_md.shm.segment cimport (
     SLEEP_TRIES, SLEEP_US, SPIN_TRIES, UNANNOUNCED_NS, cause_of, put_floats, state_of, ten_to,
 )
+
+cdef uint8_t BOTH_SIDES = KFIX_HAS_BID | KFIX_HAS_ASK
 
 
 @cython.final
@@ -36,10 +40,12 @@ cdef class TopReader:
     Prices and quantities are the floats nearest to the exact decimals; a missing side has price NaN and quantity 0.
     Reading a price raises NotLive when the book is not trusted and FeedDead when its writer has ended;
     `allow_stale=True` returns the last values instead. `state`, `cause` and the times never raise NotLive.
+    An UNVERIFIED book is followed without a fault, but no known checksum rule proves it: it raises NotLive unless
+    `allow_unverified=True` is passed here or to `attach`, or the feed is configured with unverified = "serve".
     """
 
-    def __cinit__(self, Segment segment not None, uint32_t row, feed=None):
-        self.feed = feed
+    def __cinit__(self, Segment segment not None, uint32_t row, feed=None, bint allow_unverified=False):
+        self.feed, self.allow_unverified = feed, allow_unverified
         self.bind(segment, row)
 
     def bind(self, Segment segment not None, uint32_t row):
@@ -53,7 +59,7 @@ cdef class TopReader:
 
     # ---- one consistent reading, and whether it is trusted ----
 
-    cdef int quote(self, kfix_top* t, bint allow_stale, size_t n=KFIX_LINE) except -1:
+    cdef int quote(self, kfix_top* t, bint allow_stale, size_t n=KFIX_LINE, bint allow_unverified=False) except -1:
         """Copy the first line (or `n` bytes) of the top block, consistent; unless `allow_stale`, trusted and fresh."""
         cdef uint32_t tries = 0
         cdef uint64_t begun
@@ -63,7 +69,7 @@ cdef class TopReader:
                 kfix_get(&t.bid, &self.best_of.bid, n - 8)
                 if kfix_read_end(&self.best_of.version, begun):
                     if (allow_stale or (trusted(t.state) and self.segment.fresh())
-                            or self.judge(t.state, t.cause)):
+                            or self.judge(t.state, t.cause, allow_unverified)):
                         self.seen = begun
                         return 0
                     continue
@@ -86,11 +92,12 @@ cdef class TopReader:
             self.revive(error)
         return 0
 
-    cdef int accept(self, int state, int cause, bint allow_stale) except -1:
+    cdef int accept(self, int state, int cause, bint allow_stale, bint allow_unverified) except -1:
         """1 to accept a copy with this state, 0 to read again; raises FeedDead or NotLive."""
-        return allow_stale or (trusted(state) and self.segment.fresh()) or self.judge(state, cause)
+        return (allow_stale or (trusted(state) and self.segment.fresh())
+                or self.judge(state, cause, allow_unverified))
 
-    cdef int judge(self, int state, int cause) except -1:
+    cdef int judge(self, int state, int cause, bint allow_unverified) except -1:
         """Slow path of the check of a reading. Returns 1 to accept it, 0 to read again; raises FeedDead or NotLive."""
         if not self.segment.fresh():
             try:
@@ -98,9 +105,11 @@ cdef class TopReader:
             except FeedDead as error:
                 self.revive(error)
                 return 0
-        if not trusted(state):
-            raise NotLive(self.symbol, state_of(state), cause_of(cause))
-        return 1
+        if trusted(state):
+            return 1
+        if state == STATE_UNVERIFIED and (allow_unverified or self.allow_unverified or self.segment.serve_unverified):
+            return 1
+        raise NotLive(self.symbol, state_of(state), cause_of(cause))
 
     def check(self):
         """Raise FeedDead with the reason when the feed has ended; with reconnect=True move to its new segment."""
@@ -117,7 +126,7 @@ cdef class TopReader:
 
     # ---- top of book ----
 
-    def top(self, bint allow_stale=False, price=None):
+    def top(self, bint allow_stale=False, price=None, *, bint allow_unverified=False):
         """(bid, bid_qty, ask, ask_qty) as of one message.
 
         Parameters
@@ -126,27 +135,29 @@ cdef class TopReader:
             Return the last values of a book that is not trusted, or whose feed has ended.
         price : {"float", "int"}
             "int": integers in units of 10**-precision (see `precision`), None for a missing price.
+        allow_unverified : bool
+            Accept an UNVERIFIED book.
 
         Raises
         ------
         NotLive
-            The book is not LIVE or EMPTY; the exception has `state` and `cause`.
+            The book is not LIVE, EMPTY or, if allowed, UNVERIFIED; the exception has `state` and `cause`.
         FeedDead
             The feed's process has ended or stopped.
         """
         cdef kfix_top t
         cdef double bid, bid_qty, ask, ask_qty
-        self.quote(&t, allow_stale)
+        self.quote(&t, allow_stale, KFIX_LINE, allow_unverified)
         if price is not None and wants_int(price):
             return (t.bid if t.has & KFIX_HAS_BID else None, t.bid_qty,
                     t.ask if t.has & KFIX_HAS_ASK else None, t.ask_qty)
         put_floats(&t, &bid, &bid_qty, &ask, &ask_qty)
         return bid, bid_qty, ask, ask_qty
 
-    def read(self, Quote into=None, bint allow_stale=False):
+    def read(self, Quote into=None, bint allow_stale=False, *, bint allow_unverified=False):
         """Read into a Quote (a new one without `into`) and return it: the cheapest way to poll. Raises as `top`."""
         cdef kfix_top t
-        self.quote(&t, allow_stale)
+        self.quote(&t, allow_stale, KFIX_LINE, allow_unverified)
         if into is None:
             into = Quote.__new__(Quote)
         put_floats(&t, &into.bid, &into.bid_qty, &into.ask, &into.ask_qty)
@@ -207,6 +218,24 @@ cdef class TopReader:
         cdef kfix_top t
         self.quote(&t, False)
         return t.ask_qty / ten_to(t.qty_precision) if t.has & KFIX_HAS_ASK else 0.0
+
+    @property
+    def mid(self):
+        """Mid price, the mean of bid and ask; NaN when a side is missing. Raises as `top`."""
+        cdef kfix_top t
+        self.quote(&t, False)
+        if t.has & BOTH_SIDES != BOTH_SIDES:
+            return NAN
+        return (<double> t.bid + <double> t.ask) / (2.0 * ten_to(t.price_precision))
+
+    @property
+    def spread(self):
+        """Ask less bid; NaN when a side is missing. Raises as `top`."""
+        cdef kfix_top t
+        self.quote(&t, False)
+        if t.has & BOTH_SIDES != BOTH_SIDES:
+            return NAN
+        return (<double> t.ask - <double> t.bid) / ten_to(t.price_precision)
 
     cdef int peek(self, kfix_top* t, size_t n) except -1:
         """A consistent copy without a check of its state; `changed()` does not take notice of it."""

@@ -26,7 +26,9 @@ class ReplayFeed(Feed):
     `recorded_ns` is the position of the replay. At the end of the day books raise FeedDead.
     """
 
-    def __init__(self, captures: Path, day: date | str | None, speed: float | None) -> None:
+    def __init__(
+        self, captures: Path, day: date | str | None, speed: float | None, allow_unverified: bool = False
+    ) -> None:
         if speed is not None and not speed > 0:
             raise UsageError(f"speed {speed!r}: a factor above 0, or None for as fast as possible")
         self._folder = tempfile.mkdtemp(prefix="kfix-replay.", dir=default_directory())
@@ -45,7 +47,7 @@ class ReplayFeed(Feed):
             self._end()
             raise (UsageError if reply.get("usage") else CaptureError)(reply["error"])
         self.date = date.fromisoformat(reply["date"])
-        super().__init__(segment_path(self._folder, NAME))
+        super().__init__(segment_path(self._folder, NAME), allow_unverified=allow_unverified)
         self._player.stdin.write(b"go\n")
         self._player.stdin.flush()
 

@@ -18,13 +18,13 @@ from libc.string cimport memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, mmap, munmap
 from posix.unistd cimport close, usleep
 
+from kfix_md._entry cimport STATE_UNVERIFIED
 from kfix_md._state cimport trusted
 from kfix_md.shm.layout cimport (
-    KFIX_CLOSED, KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LAYOUT, KFIX_MAGIC, KFIX_MAX_WORDS, KFIX_OPEN, KFIX_WAIT_FEED,
-    KFIX_MAX_ROWS, KFIX_WAKE_FEED, kfix_best, kfix_counter, kfix_depth, kfix_futex_wait, kfix_futex_wait_any,
-    kfix_get, kfix_level, kfix_load,
-    kfix_load32, kfix_now, kfix_now_coarse, kfix_order, kfix_pause, kfix_read_begin, kfix_read_end, kfix_session,
-    kfix_trade, kfix_trades, kfix_waiter_announce,
+    KFIX_CLOSED, KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LAYOUT, KFIX_MAGIC, KFIX_MAX_ROWS, KFIX_MAX_WORDS, KFIX_OPEN,
+    KFIX_SERVE_UNVERIFIED, KFIX_WAIT_FEED, KFIX_WAKE_FEED, kfix_best, kfix_counter, kfix_depth, kfix_futex_wait,
+    kfix_futex_wait_any, kfix_get, kfix_level, kfix_load, kfix_load32, kfix_now, kfix_now_coarse, kfix_order,
+    kfix_pause, kfix_read_begin, kfix_read_end, kfix_session, kfix_trade, kfix_trades, kfix_waiter_announce,
 )
 
 cdef extern from "string.h" nogil:
@@ -89,6 +89,7 @@ cdef class Segment:
             raise FeedError(f"cannot map {path} ({size:,} bytes of address space)")
         self.base, self.header, self.size = <char*> base, <kfix_header*> base, size
         self.opened = h
+        self.serve_unverified = (h.flags & KFIX_SERVE_UNVERIFIED) != 0
         self.interval = h.heartbeat_interval_ns
 
     def __dealloc__(self):
@@ -208,7 +209,8 @@ cdef class Segment:
             "name": self.name, "path": self.path, "software": self.opened.software.decode(errors="replace"),
             "pid": self.opened.pid, "start_ns": self.opened.start_ns, "heartbeat_ns": self.header.heartbeat_ns,
             "heartbeat_interval_ns": self.interval, "layout": self.opened.layout, "file_bytes": self.size,
-            "instance": self.opened.instance, "closed": kfix_load32(&self.header.closed),
+            "instance": self.opened.instance, "serve_unverified": self.serve_unverified,
+            "closed": kfix_load32(&self.header.closed),
         }
 
     def symbols(self):
@@ -248,11 +250,12 @@ cdef class Segment:
             })
         return out
 
-    def scan(self, out, bint allow_stale):
+    def scan(self, out, bint allow_stale, bint allow_unverified=False):
         """Fill the rows of `out` (see reader.snapshot_dtype) with the tops of its first len(out) symbols."""
         cdef kfix_top t
         cdef Py_ssize_t i
         cdef int64_t now = kfix_now()
+        allow_unverified = allow_unverified or self.serve_unverified
         cdef double[::1] bid, bid_qty, ask, ask_qty
         cdef uint64_t[:, ::1] counts
         cdef uint8_t[:, ::1] codes
@@ -265,7 +268,7 @@ cdef class Segment:
         for i in range(n):
             self.read(self.base + self.row(i).top_offset, &t, sizeof(t))
             bid[i] = bid_qty[i] = ask[i] = ask_qty[i] = NAN
-            if allow_stale or trusted(t.state):
+            if allow_stale or trusted(t.state) or (allow_unverified and t.state == STATE_UNVERIFIED):
                 put_floats(&t, &bid[i], &bid_qty[i], &ask[i], &ask_qty[i])
             recvs[i], gaps[i] = t.recv_ns, t.gap_ns
             ages[i] = now - t.recv_ns if t.recv_ns else NEVER_NS

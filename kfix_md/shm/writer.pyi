@@ -22,6 +22,7 @@ class SegmentWriter:
         trades: int = 256,
         heartbeat_ns: int = 500_000_000,
         now_ns: int | None = None,
+        serve_unverified: bool = False,
     ) -> None: ...
     def add_symbol(
         self, symbol: str, level: int | str = 2, price_precision: int = 0, qty_precision: int = 0, session: int = 0

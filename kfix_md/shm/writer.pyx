@@ -23,14 +23,14 @@ from posix.fcntl cimport posix_fallocate
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close
 
-from kfix_md._entry cimport BookSide, MDEntry, Order, OrderSlab, TopOfBook
+from kfix_md._entry cimport STATE_UNVERIFIED, BookSide, MDEntry, Order, OrderSlab, TopOfBook
 from kfix_md._state cimport trusted
 from kfix_md.shm.layout cimport (
     KFIX_CLOSED, KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LAYOUT, KFIX_LEVELS_CUT, KFIX_LINE, KFIX_MAGIC, KFIX_MAX_ROWS,
-    KFIX_ORDERS_CUT, KFIX_REPLACED, KFIX_WAIT_BOOK, KFIX_WAIT_FEED, KFIX_WAKE_BOOK, KFIX_WAKE_FEED, kfix_best,
-    kfix_counter, kfix_depth, kfix_futex_wake, kfix_header, kfix_level, kfix_order, kfix_populate,
-    kfix_put, kfix_session, kfix_store, kfix_store32, kfix_store_release, kfix_symbol, kfix_top, kfix_trade,
-    kfix_trades, kfix_waiter_present, kfix_write_begin, kfix_write_end,
+    KFIX_ORDERS_CUT, KFIX_REPLACED, KFIX_SERVE_UNVERIFIED, KFIX_WAIT_BOOK, KFIX_WAIT_FEED, KFIX_WAKE_BOOK,
+    KFIX_WAKE_FEED, kfix_best, kfix_counter, kfix_depth, kfix_futex_wake, kfix_header, kfix_level, kfix_order,
+    kfix_populate, kfix_put, kfix_session, kfix_store, kfix_store32, kfix_store_release, kfix_symbol, kfix_top,
+    kfix_trade, kfix_trades, kfix_waiter_present, kfix_write_begin, kfix_write_end,
 )
 from kfix_md.shm.slot cimport (
     SymbolBlocks, change_state, clean, fill_side, grow_orders, put_best, put_best_head, put_depth_head, put_orders,
@@ -82,6 +82,8 @@ cdef class SegmentWriter:
         Interval after which readers ask whether the writer lives.
     now_ns : int, optional
         Start time, ns since the epoch.
+    serve_unverified : bool
+        Let every reader use the prices of UNVERIFIED books, not only those with allow_unverified=True.
 
     Raises
     ------
@@ -95,7 +97,8 @@ cdef class SegmentWriter:
         self.fd = -1
 
     def __init__(self, name="default", directory="/dev/shm", mode=0o600, *, group=None, capacity=2000, depth=1000,
-                 l3_depth=4096, orders=65536, trades=256, heartbeat_ns=500_000_000, now_ns=None):
+                 l3_depth=4096, orders=65536, trades=256, heartbeat_ns=500_000_000, now_ns=None,
+                 serve_unverified=False):
         if self.slots != NULL:
             raise UsageError(f"{self.path} has been created already")
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,47}", name):
@@ -114,12 +117,12 @@ cdef class SegmentWriter:
         with start_lock(directory):
             old = _retire(self.path, name)
             try:
-                self._create(directory, mode, group, start, heartbeat_ns)
+                self._create(directory, mode, group, start, heartbeat_ns, serve_unverified)
             finally:
                 if old is not None:
                     os.close(old)
 
-    def _create(self, directory, mode, group, start, heartbeat_ns):
+    def _create(self, directory, mode, group, start, heartbeat_ns, serve_unverified):
         """Create the file under a temporary name, fill it, then rename it over the old one."""
         cdef uint64_t tables = PAGE + SESSIONS * sizeof(kfix_session) + self.capacity * sizeof(kfix_symbol)
         self.used = _pages(tables)
@@ -139,6 +142,8 @@ cdef class SegmentWriter:
             self._map()
             self._make_ready()
             self._fill_header(start, heartbeat_ns)
+            self.header.flags = KFIX_SERVE_UNVERIFIED if serve_unverified else 0
+            kfix_store_release(&self.header.magic, KFIX_MAGIC)
             os.rename(fresh, self.path)
         except OSError as error:
             raise FeedError(f"cannot create the shared memory file {self.path}: {error.strerror}") from error
@@ -177,7 +182,6 @@ cdef class SegmentWriter:
         h.arena_offset = self.used
         _text(h.name, sizeof(h.name), self.name)
         _text(h.software, sizeof(h.software), "kfix-md " + __version__)
-        kfix_store_release(&h.magic, KFIX_MAGIC)
 
     def _region_bytes(self, level):
         """Bytes of the file for one symbol: top, best, trades, depth, and on L3 the order rows."""
@@ -320,7 +324,7 @@ cdef class SegmentWriter:
         turned = s.now.state != top.state or s.now.cause != top.cause
         if turned:
             change_state(s, top.state, top.cause, top.recv_ns)
-        keep = not trusted(top.state)
+        keep = not trusted(top.state) and top.state != STATE_UNVERIFIED
         fill_side(&s.now.bid, &s.now.bid_qty, &s.now.bid_orders, &s.now.has, KFIX_HAS_BID, keep, bids)
         fill_side(&s.now.ask, &s.now.ask_qty, &s.now.ask_orders, &s.now.has, KFIX_HAS_ASK, keep, offers)
         s.now.recv_ns, s.now.event_ns, s.now.seq, s.now.updates = top.recv_ns, top.event_ns, top.seq, top.updates

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import kfix_md
-from kfix_md import State
+from kfix_md import Cause, State
 from tests.shm.conftest import Desk
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,10 +57,10 @@ def lively(tmp_path):
 
 def test_poll_spread_alarm_and_imbalance(tmp_path, lively):
     assert "0.001 @ 28003.0 |" in run(tmp_path, "poll_top.py", "BTC/USD", "0.2")
-    said = run(tmp_path, "spread_alarm.py", "BTC/USD", "50", "0.6")
-    assert "WIDE" in said and "normal" in said
-    said = run(tmp_path, "imbalance.py", "1")
-    assert said.startswith("1 of 1 books: BTC/USD +0.02") and "over ten levels" in said
+    output = run(tmp_path, "spread_alarm.py", "BTC/USD", "50", "0.6")
+    assert "WIDE" in output and "normal" in output
+    output = run(tmp_path, "imbalance.py", "1")
+    assert output.startswith("1 of 1 books: BTC/USD +0.02") and "over ten levels" in output
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no C compiler")
@@ -88,9 +88,19 @@ def test_c_reader(tmp_path):
         done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
 
-    assert read(desk.writer.path, "BTC/USD") == (0, "BTC/USD: 28003.0 x 0.001 | 28013.0 x 0.00096506  state 2 alive\n")
+    assert read(desk.writer.path, "BTC/USD") == (
+        0,
+        "BTC/USD: 28003.0 x 0.001 | 28013.0 x 0.00096506  LIVE (NONE) alive\n",
+    )
     desk.btc.publish(State.GAP)
     assert read(desk.writer.path, "BTC/USD")[0] == 1
+    desk.btc.publish(State.UNVERIFIED, Cause.RULE)
+    status, text = read(desk.writer.path, "BTC/USD")
+    assert status == 1 and "UNVERIFIED (RULE) alive" in text
+    served = Desk(tmp_path, "served", serve_unverified=True)
+    served.btc.publish(State.UNVERIFIED, Cause.RULE)
+    assert read(served.writer.path, "BTC/USD")[0] == 0
+    served.writer.close()
     assert read(desk.writer.path, "XRP")[0] == 2
     assert read(kfix_md.__file__, "XRP")[0] == 2
     assert read(str(ROOT / "kfix_md" / "shm" / "attach.py"), "XRP")[1].endswith("is no feed of layout 1\n")
