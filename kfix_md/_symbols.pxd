@@ -52,7 +52,6 @@ cdef class Symbols(Stream):
     cdef bint gap_open              # messages of the session are missing: no book is LIVE
 
     cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept
-    cdef int _define_row(self, bytes symbol, bytes price, bytes qty) except -1
     cdef int _more_slots(self, int32_t capacity) except -1
     cdef void ask_next(self, const char* symbol) noexcept
     cdef int happen(self, int32_t row, int event, int cause) except -1

@@ -17,6 +17,8 @@ from kfix_md._stream cimport PADDING, Stream
 
 from kfix_md._entry import Cause, State
 from kfix_md.errors import NoSuchSymbol, ProtocolError
+from kfix_md.instruments import Instrument, parse_list
+from kfix_md.symbol_text import symbol_bytes
 
 cdef extern from "c/scan.h" nogil:
     int kfix_equal(const char* a, const char* b, int64_t n)
@@ -61,21 +63,6 @@ cdef inline Key key_of(const char* p, int32_t n) noexcept nogil:
 
 cdef inline uint32_t hash_symbol(const Key* key) noexcept nogil:
     return <uint32_t>(((key.head ^ key.tail * <uint64_t>0x9E3779B97F4A7C15) * <uint64_t>0xD6E8FEB86659FD93) >> 32)
-
-
-cdef int small(bytes value) noexcept:
-    # a number of at most eight digits, -1 when it is none
-    cdef const char* p
-    cdef Py_ssize_t i, n = 0 if value is None else len(value)
-    cdef int number = 0
-    if not 0 < n < 9:
-        return -1
-    p = value
-    for i in range(n):
-        if not c'0' <= p[i] <= c'9':
-            return -1
-        number = 10 * number + (p[i] - c'0')
-    return number
 
 
 cdef class Symbols(Stream):
@@ -134,7 +121,7 @@ cdef class Symbols(Stream):
 
     def row_of(self, symbol):
         """Row of a symbol; raises NoSuchSymbol."""
-        cdef bytes text = symbol.encode()
+        cdef bytes text = symbol_bytes(symbol)
         cdef bytes padded = text + b"\0" * PADDING
         cdef int32_t row = self.find_slot(padded, len(text))
         if row < 0:
@@ -144,14 +131,16 @@ cdef class Symbols(Stream):
     def define(self, symbol, int price_precision, int qty_precision):
         """Make an instrument of 35=y known; returns its row.
 
-        A precision that differs from before empties the book: SYNCING with cause PRECISION until a new snapshot.
+        A precision that differs from before empties the book: SYNCING with cause PRECISION until a new snapshot. With
+        a negative precision (the venue prints thousands) prices and quantities are kept as whole numbers.
         Raises ProtocolError when the symbol or a precision cannot be one.
         """
-        cdef bytes padded, text = symbol.encode()
+        cdef bytes padded, text = symbol_bytes(symbol)
         cdef int32_t row
         cdef Slot* s
-        if not 0 < len(text) < SYMBOL_BYTES or not 0 <= price_precision <= 18 or not 0 <= qty_precision <= 18:
-            raise ProtocolError(f"no such instrument can be: {symbol!r} {price_precision} {qty_precision}")
+        if not 0 < len(text) < SYMBOL_BYTES or abs(price_precision) > 18 or abs(qty_precision) > 18:
+            raise ProtocolError(f"no book can be kept for {symbol!r}, precisions {price_precision}, {qty_precision}")
+        price_precision, qty_precision = max(price_precision, 0), max(qty_precision, 0)
         padded = text + b"\0" * PADDING
         row = self.find_slot(padded, len(text))
         if row < 0:
@@ -170,35 +159,25 @@ cdef class Symbols(Stream):
     def define_listed(self, parsed):
         """Define the instruments of a 35=y, given as fields(); returns how many of its rows cannot be used.
 
-        Reads what a book needs and nothing else, by the rules of instruments.parse_list.
+        A row may leave out a precision that is known from before.
         """
-        cdef int held = 0, bad = 0
-        symbol = price = qty = stated = None
-        for tag, value in parsed:
-            if tag == 55:
-                if held:
-                    bad += self._define_row(symbol, price, qty)
-                held += 1
-                symbol, price, qty = value, None, None
-            elif tag == 2349 and held and price is None:
-                price = value
-            elif tag == 5010 and held and qty is None:
-                qty = value
-            elif tag == 146 and stated is None:
-                stated = value
-        if held:
-            bad += self._define_row(symbol, price, qty)
-        return bad + (small(stated) >= 0 and small(stated) != held)
+        part = parse_list(parsed)
+        bad = bool(part.count_error)
+        for row in part.rows:
+            found = row.merged(self._known(row.symbol))
+            try:
+                if isinstance(found, str):
+                    raise ProtocolError(found)
+                self.define(found.symbol, found.price_precision, found.qty_precision)
+            except ProtocolError:
+                bad += 1
+        return bad
 
-    cdef int _define_row(self, bytes symbol, bytes price, bytes qty) except -1:
-        # 1 when the row cannot be used
-        if small(price) < 0 or small(qty) < 0:
-            return 1
+    def _known(self, symbol):
         try:
-            self.define(symbol.decode("ascii", "replace"), small(price), small(qty))
-        except ProtocolError:
-            return 1
-        return 0
+            return Instrument(symbol, *self.precisions(symbol))
+        except NoSuchSymbol:
+            return None
 
     def _new_slot(self, symbol, bytes text, int price_precision, int qty_precision):
         cdef int32_t row = self.n_slots, i

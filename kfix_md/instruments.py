@@ -1,12 +1,16 @@
-"""What an InstrumentList (35=y) means: fragments put together, rows checked one by one, status understood."""
+"""Reads InstrumentList (35=y): fragments put together, rows checked one by one, updates merged with what is known."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import Any
 
-# more than this cannot be a precision of an int64 price or quantity
+from kfix_md.symbol_text import symbol_text
+
+#: largest number of decimals of an int64 price or quantity, and of zeros that a negative precision cuts off
 MAX_PRECISION = 18
 
 
@@ -21,24 +25,30 @@ class Status(IntEnum):
     LIMIT_ONLY = 5
     DELISTED = 6
     REDUCE_ONLY = 7
+    #: a code that is not documented: the instrument is used, and its data show whether the book is good
+    UNKNOWN = 255
+
+    @classmethod
+    def _missing_(cls, value: object) -> Status:
+        return cls.UNKNOWN
 
     @property
     def listed(self) -> bool:
-        """May be subscribed to."""
+        """Whether the instrument may be subscribed to."""
         return self not in (Status.HIDDEN, Status.DELISTED)
 
     @property
     def halted(self) -> bool:
-        """Its book is there but nothing happens in it."""
+        """Whether its book exists, but nothing happens in it."""
         return self is Status.MAINTENANCE
 
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """One group of 35=y. Numbers that only inform stay the venue's own text."""
+    """One instrument of 35=y. Numbers that only inform stay the venue's own text."""
 
     symbol: str
-    price_precision: int  # 2349
+    price_precision: int  # 2349; negative: the venue counts in tens, hundreds, ...
     qty_precision: int  # 5010
     status: Status = Status.ONLINE  # 5032
     tick_size: str = ""  # 5022
@@ -49,46 +59,93 @@ class Instrument:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """One group of 35=y: what it states, under the names of Instrument. An update may state a part only."""
+
+    symbol: str
+    stated: dict[str, Any]
+    error: str = ""  # why the group cannot be used
+
+    def merged(self, known: Instrument | None) -> Instrument | str:
+        """Return the instrument that this row makes of what is known, or a sentence about why there is none."""
+        if self.error:
+            return self.error
+        if known is not None:
+            return replace(known, **self.stated)
+        for tag, name in _PRECISIONS.items():
+            if name not in self.stated:
+                return f"{self.symbol}: no usable {name} ({tag} missing)"
+        return Instrument(self.symbol, **self.stated)
+
+
+@dataclass(frozen=True, slots=True)
 class ListPart:
-    """One 35=y message: 320, 560, whether it ends the list (893), its sound rows and what was wrong."""
+    """One 35=y message: 320, 560, 393, 893 and its rows."""
 
     request_id: str
     result: int
-    last: bool
-    instruments: list[Instrument]
-    errors: list[str]
+    total: int | None  # 393: rows of all fragments together
+    last_fragment: bool | None  # 893, None where it is not stated
+    rows: list[Row]
+    count_error: str = ""  # 146 differs from the groups
+
+    @property
+    def last(self) -> bool:
+        """Whether no further fragment follows, as far as this message tells."""
+        return self.last_fragment is not False
+
+    @property
+    def instruments(self) -> list[Instrument]:
+        """Instruments of the rows that need nothing known from before."""
+        found = (row.merged(None) for row in self.rows)
+        return [instrument for instrument in found if isinstance(instrument, Instrument)]
+
+    @property
+    def errors(self) -> list[str]:
+        """One sentence for each row that can be used neither alone nor as an update, and one for a wrong 146."""
+        return [row.error for row in self.rows if row.error] + ([self.count_error] if self.count_error else [])
 
 
 #: 560 SecurityRequestResult in words
 RESULTS = {0: "valid", 1: "invalid request", 2: "no instruments found", 4: "temporarily unavailable"}
-_GROUP_TEXT = {5022: "tick_size", 562: "min_increment", 5011: "min_qty", 5012: "max_qty", 5013: "min_cost"}
+_PRECISIONS = {2349: "price_precision", 5010: "qty_precision"}
+_TEXTS = {5022: "tick_size", 562: "min_increment", 5011: "min_qty", 5012: "max_qty", 5013: "min_cost"}
+_GROUP_TAGS = frozenset({58, 5032, *_PRECISIONS, *_TEXTS})
+_INTEGRAL = re.compile(rb"([+-]?)0*(\d{1,9})(?:\.0*)?")
 
 
-def _small_int(value: bytes) -> int | None:
-    return int(value) if value.isdigit() and len(value) < 9 else None
+def integral(value: bytes) -> int | None:
+    """Return the whole number that a FIX int or float states (``8``, ``8.0``, ``-3``, ``008``), or None."""
+    found = _INTEGRAL.fullmatch(value)
+    return None if found is None else int(found[1] + found[2])
 
 
-def _instrument(group: dict[int, bytes]) -> Instrument | str:
-    """The row of one group, or a sentence about why it cannot be used."""
-    symbol = group[55].decode("ascii", "replace")
-    precisions = []
-    for tag, name in ((2349, "price"), (5010, "quantity")):
-        number = _small_int(group.get(tag, b""))
-        if number is None or number > MAX_PRECISION:
-            held = group.get(tag, b"").decode("ascii", "replace")
-            return f"{symbol}: no usable {name} precision ({tag}={held})"
-        precisions.append(number)
-    code = _small_int(group.get(5032, b"1"))
-    try:
-        status = Status(1 if code is None else code)
-    except ValueError:
-        status = Status.ONLINE  # a status of tomorrow: the data decide whether the book is good
-    texts = {name: group.get(tag, b"").decode("ascii", "replace") for tag, name in _GROUP_TEXT.items()}
-    return Instrument(symbol, precisions[0], precisions[1], status, **texts)
+def precision_of(value: bytes) -> int | None:
+    """Return the precision that 2349 or 5010 states, -18 to 18, or None when it is no such number."""
+    number = integral(value)
+    return number if number is not None and abs(number) <= MAX_PRECISION else None
+
+
+def _text(value: bytes) -> str:
+    return value.decode("ascii", "backslashreplace")
+
+
+def _row(group: dict[int, bytes]) -> Row:
+    symbol = symbol_text(group[55])
+    stated: dict[str, Any] = {name: _text(group[tag]) for tag, name in _TEXTS.items() if tag in group}
+    for tag, name in _PRECISIONS.items():
+        if tag in group:
+            stated[name] = precision_of(group[tag])
+            if stated[name] is None:
+                return Row(symbol, {}, f"{symbol}: no usable {name} ({tag}={_text(group[tag])})")
+    if 5032 in group:
+        code = integral(group[5032])
+        stated["status"] = Status.UNKNOWN if code is None else Status(code)
+    return Row(symbol, stated)
 
 
 def parse_list(fields: Iterable[tuple[int, bytes]]) -> ListPart:
-    """Read one 35=y, given as (tag, value) pairs in wire order. Never raises: bad rows become `errors`."""
+    """Read one 35=y, given as (tag, value) pairs in wire order. Never raises: a row that is wrong states its error."""
     head: dict[int, bytes] = {}
     groups: list[dict[int, bytes]] = []
     for tag, value in fields:
@@ -98,22 +155,35 @@ def parse_list(fields: Iterable[tuple[int, bytes]]) -> ListPart:
             groups[-1].setdefault(tag, value)
         elif tag not in head:
             head[tag] = value
-    rows = [_instrument(group) for group in groups]
-    errors = [row for row in rows if isinstance(row, str)]
-    stated = _small_int(head.get(146, b""))
-    if stated is not None and stated != len(groups):
-        errors.append(f"35=y says 146={stated} but holds {len(groups)} groups")
-    result = _small_int(head.get(560, b"0"))
+    declared = integral(head.get(146, b""))
+    result = integral(head.get(560, b"0"))
     return ListPart(
-        request_id=head.get(320, b"").decode("ascii", "replace"),
+        request_id=_text(head.get(320, b"")),
         result=1 if result is None else result,
-        last=head.get(893, b"Y") != b"N",
-        instruments=[row for row in rows if isinstance(row, Instrument)],
-        errors=errors,
+        total=integral(head.get(393, b"")),
+        last_fragment=None if 893 not in head else head[893] != b"N",
+        rows=[_row(group) for group in groups],
+        count_error=""
+        if declared is None or declared == len(groups)
+        else f"35=y states 146={declared} but has {len(groups)} groups",
     )
 
 
-_GROUP_TAGS = frozenset({562, 5010, 5011, 5012, 5013, 2349, 5022, 5032, 58, *_GROUP_TEXT})
+def merge_rows(rows: Iterable[Row], known: Mapping[str, Instrument]) -> tuple[dict[str, Instrument], dict[str, str]]:
+    """Merge rows with the instruments known.
+
+    Returns (instruments by symbol, reasons by symbol of the rows that cannot be used). A symbol with several rows is
+    merged row by row.
+    """
+    merged: dict[str, Instrument] = {}
+    unusable: dict[str, str] = {}
+    for row in rows:
+        found = row.merged(merged.get(row.symbol) or known.get(row.symbol))
+        if isinstance(found, str):
+            unusable[row.symbol] = found
+        else:
+            merged[row.symbol] = found
+    return merged, unusable
 
 
 @dataclass(slots=True)
@@ -123,7 +193,28 @@ class ListChange:
     added: list[Instrument]
     changed: list[Instrument]
     removed: list[str]
-    complete: bool  # the list asked for has arrived whole (an update later: False)
+    complete: bool  # the list that was requested has arrived whole (an update later: False)
+    unusable: dict[str, str] = field(default_factory=dict)  # symbol -> why its row is left out
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What has arrived of the answer to one request."""
+
+    rows: list[Row] = field(default_factory=list)
+    counted: int = 0  # rows of its fragments, those of updates between them left out
+    fragmented: bool = False
+
+    def add(self, part: ListPart) -> bool:
+        """Take in a message; True when the answer is whole."""
+        self.rows += part.rows
+        if part.last_fragment is None and part.total is None and self.fragmented:
+            return False  # an update between two fragments
+        self.fragmented = True
+        self.counted += len(part.rows)
+        if part.last_fragment is not None:
+            return part.last_fragment or (part.total is not None and self.counted >= part.total > 0)
+        return part.total is None or self.counted >= part.total
 
 
 class InstrumentList:
@@ -131,51 +222,90 @@ class InstrumentList:
 
     def __init__(self) -> None:
         self.known: dict[str, Instrument] = {}
-        self.complete = False
-        self._collecting: dict[str, dict[str, Instrument]] = {}  # of each request that may be answered
+        self.unusable: dict[str, str] = {}  # symbols that the venue lists, and why they are left out
+        # of each question (one 35=x; lists may be requested by type) the requests that may be answered
+        self._open: dict[str, dict[str, _Answer]] = {}
+        self._whole: dict[str, list[Row]] = {}
 
-    def expect(self, request_id: str, again: bool = False) -> None:
-        """A new request (35=x) with this 320 is under way; the next whole list replaces what is known.
+    @property
+    def complete(self) -> bool:
+        """Whether every list that was requested has arrived whole."""
+        return bool(self._whole) and self._whole.keys() >= self._open.keys()
 
-        `again`: an answer to the requests before it, late as it may come, is as good.
+    def expect(self, request_id: str, again: bool = False, question: str = "") -> None:
+        """Note that a request (35=x) with this 320 is sent; the next whole list replaces what is known.
+
+        Parameters
+        ----------
+        again: the answer to an earlier request of this question, late as it may come, is as good.
+        question: names the request where a list is requested in several parts (all, and 167=TS); the list is complete
+            when each part is.
         """
         if not again:
-            self._collecting.clear()
-        self._collecting[request_id] = {}
-        self.complete = False
+            self._open.pop(question, None)
+        self._open.setdefault(question, {})[request_id] = _Answer()
+        self._whole.pop(question, None)
+
+    def dismiss(self, question: str) -> ListChange | None:
+        """Do without a part of the list that the venue does not give; returns what `apply` returns."""
+        was_complete = self.complete
+        self._open.pop(question, None)
+        self._whole.pop(question, None)
+        return self._merge_whole() if self.complete and not was_complete else None
 
     def apply(self, part: ListPart) -> ListChange | None:
         """Take in a sound part (560=0). None while fragments are missing, and for an old request."""
-        request_id = part.request_id or next(reversed(self._collecting), "")
-        if request_id not in self._collecting:
+        if self.complete:
+            return self._merge(part.rows, complete=False)
+        question = self._question(part.request_id)
+        if question is None:
             return None
-        fresh = {row.symbol: row for row in part.instruments}
-        if self.complete:  # an update of the standing list
-            return self._merge(fresh, gone=[], complete=False)
-        self._collecting[request_id].update(fresh)
-        if not part.last:
+        if question in self._whole:  # an update, while another part of the list is missing
+            self._whole[question] += part.rows
             return None
-        fresh, self._collecting[request_id], self.complete = self._collecting[request_id], {}, True
-        gone = [symbol for symbol in self.known if symbol not in fresh]
-        return self._merge(fresh, gone, complete=True)
+        answers = self._open[question]
+        answer = answers[part.request_id or next(reversed(answers))]
+        if not answer.add(part):
+            return None
+        self._whole[question] = answer.rows
+        return self._merge_whole() if self.complete else None
 
-    def _merge(self, fresh: dict[str, Instrument], gone: list[str], complete: bool) -> ListChange:
-        change = ListChange([], [], [], complete)
-        for symbol in gone:
+    def _merge_whole(self) -> ListChange:
+        rows = [row for rows in self._whole.values() for row in rows]
+        self._whole = {question: [] for question in self._whole}
+        return self._merge(rows, complete=True)
+
+    def _question(self, request_id: str) -> str | None:
+        if not request_id:
+            return next(reversed(self._open), None)
+        return next((name for name, answers in self._open.items() if request_id in answers), None)
+
+    def _merge(self, rows: list[Row], complete: bool) -> ListChange:
+        fresh, unusable = merge_rows(rows, self.known)
+        if complete:
+            self.unusable = {}
+        new = {symbol: why for symbol, why in unusable.items() if self.unusable.get(symbol) != why}
+        self.unusable = {symbol: why for symbol, why in self.unusable.items() if symbol not in fresh} | unusable
+        change = ListChange([], [], [], complete, new)
+        listed = fresh.keys() | unusable.keys()
+        for symbol in [symbol for symbol in self.known if complete and symbol not in listed]:
             if self.known.pop(symbol).status.listed:
                 change.removed.append(symbol)
         for symbol, row in fresh.items():
-            old = self.known.get(symbol)
-            self.known[symbol] = row
-            was_listed = old is not None and old.status.listed
-            if row.status.listed and not was_listed:
-                change.added.append(row)
-            elif was_listed and not row.status.listed:
-                change.removed.append(symbol)
-            elif old is not None and old != row:
-                change.changed.append(row)
+            self._replace(symbol, row, change)
         return change
 
+    def _replace(self, symbol: str, row: Instrument, change: ListChange) -> None:
+        old = self.known.get(symbol)
+        self.known[symbol] = row
+        was_listed = old is not None and old.status.listed
+        if row.status.listed and not was_listed:
+            change.added.append(row)
+        elif was_listed and not row.status.listed:
+            change.removed.append(symbol)
+        elif old is not None and old != row:
+            change.changed.append(row)
+
     def listed(self) -> list[str]:
-        """Symbols that may be subscribed to, sorted."""
+        """Return the symbols that may be subscribed to, sorted."""
         return sorted(symbol for symbol, row in self.known.items() if row.status.listed)

@@ -4,6 +4,7 @@ import numpy as np
 
 from kfix_md._entry import ENTRY_DTYPE, TICK_DTYPE
 from kfix_md.errors import CaptureError
+from kfix_md.symbol_text import symbol_bytes
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memchr, memcmp, memset
@@ -85,7 +86,7 @@ cdef class SessionTicks:
     def define(self, symbol, int price_precision, int qty_precision):
         """Make an instrument known, or its precision changed; returns its row. Take the ticks before."""
         cdef RowInfo* info
-        row = self.rows.get(symbol.encode())
+        row = self.rows.get(symbol_bytes(symbol))
         if row is None:
             row = len(self.names)
             if row == (0 if self.row_array is None else len(self.row_array)):
@@ -94,7 +95,7 @@ cdef class SessionTicks:
                     grown[:row] = self.row_array
                 self.row_array = grown
                 self.info = <void*><uintptr_t>grown.ctypes.data
-            self.rows[symbol.encode()] = row
+            self.rows[symbol_bytes(symbol)] = row
             self.names.append(symbol)
             self.books.append(None)
         info = &(<RowInfo*>self.info)[<int32_t>row]
@@ -105,7 +106,7 @@ cdef class SessionTicks:
 
     def knows(self, symbol, int price_precision, int qty_precision) -> bool:
         """Whether the instrument is defined with these precisions."""
-        row = self.rows.get(symbol.encode())
+        row = self.rows.get(symbol_bytes(symbol))
         return row is not None and self.instrument(row)[1:] == (price_precision, qty_precision)
 
     def instrument(self, int32_t row) -> tuple:

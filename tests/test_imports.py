@@ -18,6 +18,7 @@ GROUPS = {
     "base": (
         "kfix_md",
         "kfix_md.errors",
+        "kfix_md.symbol_text",
         "kfix_md.services",
         "kfix_md.trading_day",
         "kfix_md._state",

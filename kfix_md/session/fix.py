@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable
 
 from kfix_md.errors import UsageError
+from kfix_md.symbol_text import symbol_bytes
 
 Value = str | int | bytes
 Body = list[tuple[int, Value]]
@@ -69,11 +70,11 @@ def _midnight(date: bytes) -> int:
 
 
 def parse_time(text: bytes | None) -> int | None:
-    """Int ns of a UTCTimestamp with 0 to 9 digits of fraction, None when it is not one.
+    """Return the ns of a UTCTimestamp, None when it is not one.
 
-    A leap second (`:60`) is read as the second after `:59`.
+    Digits finer than a nanosecond are cut. A leap second (`:60`) is read as the second after `:59`.
     """
-    if text is None or not 17 <= len(text) <= 27 or text[8:9] != b"-" or text[11:12] + text[14:15] != b"::":
+    if text is None or len(text) < 17 or text[8:9] != b"-" or text[11:12] + text[14:15] != b"::":
         return None
     parts = (text[:8], text[9:11], text[12:14], text[15:17])
     fraction = text[18:]
@@ -88,12 +89,13 @@ def parse_time(text: bytes | None) -> int | None:
         seconds = _midnight(parts[0]) + hour * 3600 + minute * 60 + second
     except ValueError:
         return None
-    return seconds * 1_000_000_000 + int(fraction.ljust(9, b"0") or b"0")
+    return seconds * 1_000_000_000 + int(fraction[:9].ljust(9, b"0") or b"0")
 
 
 def value_bytes(tag: int, value: Value) -> bytes:
     """The bytes of one value; UsageError when it cannot be part of a FIX message."""
-    data = value if isinstance(value, bytes) else str(value).encode()
+    text = str(value)
+    data = value if isinstance(value, bytes) else symbol_bytes(text) if tag == 55 else text.encode()
     if not data or b"\x01" in data:
         raise UsageError(f"the value of tag {tag} is empty or holds a SOH: {value!r}")
     return data

@@ -1,0 +1,26 @@
+"""Converts symbols between the bytes of tag 55 and the text that is shown, each exactly the other's inverse."""
+
+from __future__ import annotations
+
+import re
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+
+
+def symbol_text(symbol: bytes) -> str:
+    r"""Return the text of a symbol's bytes.
+
+    UTF-8 is shown as it is. Every byte that is not UTF-8, control characters and the backslash become ``\xNN``, so
+    that the text is valid Unicode on one line whatever the bytes are, and no two symbols have the same text.
+
+    >>> symbol_text(b"BTC/USD"), symbol_text(b"\xff/USD")
+    ('BTC/USD', '\\xff/USD')
+    """
+    text = symbol.replace(b"\\", b"\\x5c").decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda found: "".join(f"\\x{byte:02x}" for byte in found[0].encode()), text)
+
+
+def symbol_bytes(text: str) -> bytes:
+    """Return the bytes of a symbol given as `symbol_text` shows it: what tag 55 carries."""
+    return _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), text.encode("utf-8", "surrogatepass"))
