@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ ALL = "ALL"
 
 
 class Listing:
-    """Requests one instrument list for each configured security type and shows them as one.
+    """Requests an instrument list for each configured security type and keeps what they contain as one list.
 
     `due_ns` is when `tick` has work, 0 for never.
     """
@@ -39,12 +38,12 @@ class Listing:
     ) -> None:
         self.errors = 0  # rows that could not be used
         self.due_ns = 0
+        self.instruments = InstrumentList()
         self._requests, self._send, self._pace, self._rng, self._log = requests, send, pace, rng, log
-        self._lists = {security: InstrumentList() for security in securities}
+        self._securities = tuple(securities)
+        self._missing: set[str] = set()  # extra lists that the venue does not have, in this connection
         self._security_of: dict[str, str] = {}  # by 320
-        self._waiting: list[ListChange] = []  # of lists that are whole while others are not
         self._failures = 0
-        self._given_up: set[str] = set()  # extra lists that the venue does not have, in this connection
         self._table, self._unlisted = SymbolTable(), SymbolTable()
 
     # ---- what is known ----------------------------------------------------------------------------
@@ -52,26 +51,27 @@ class Listing:
     @property
     def known(self) -> Mapping[str, Instrument]:
         """Every usable instrument by symbol, whatever its status."""
-        return ChainMap(*(each.known for each in self._lists.values()))
+        return self.instruments.known
 
     @property
     def complete(self) -> bool:
         """True when every list has arrived whole."""
-        return all(each.complete or name in self._given_up for name, each in self._lists.items())
+        return self.instruments.complete
 
     def listed(self) -> list[str]:
         """Symbols that may be subscribed, sorted."""
-        return sorted({symbol for each in self._lists.values() for symbol in each.listed()})
+        return self.instruments.listed()
 
     def select(self, patterns: Sequence[str], near: bool = True) -> Selection:
-        """What the patterns select; a name that is known but not listed becomes a warning.
+        """What the patterns select; a name that is known but cannot be subscribed becomes a warning.
 
         `near`: name similar symbols for each that is unknown.
         """
         self._table.update(self.listed())
         selection = self._table.select(patterns, near)
         if selection.unknown:
-            self._unlisted.update(symbol for symbol, row in self.known.items() if not row.status.listed)
+            hidden = [symbol for symbol, row in self.known.items() if not row.status.listed]
+            self._unlisted.update([*hidden, *self.instruments.unusable])
         for name in list(selection.unknown):
             reason = self._why_not_listed(name)
             if reason:
@@ -84,6 +84,8 @@ class Listing:
             symbol = self._unlisted.resolve(name, near=False)
         except LookupError:
             return ""
+        if symbol in self.instruments.unusable:
+            return f"{self.instruments.unusable[symbol]}: left out until the venue corrects it"
         return f"{symbol} is {self.known[symbol].status.name.lower()} at the venue: left out until it is listed"
 
     # ---- requests ---------------------------------------------------------------------------------
@@ -91,20 +93,18 @@ class Listing:
     def lost(self) -> None:
         """The connection is gone: no answer is expected any more."""
         self.due_ns = self._failures = 0
-        self._waiting.clear()
-        self._given_up.clear()
+        self._missing.clear()
 
     def request(self, now_ns: int, again: bool = False) -> None:
-        """Request every list and updates to it; `again`: only what is missing, and late answers count as well."""
+        """Request every list and updates to it; `again`: late answers to earlier requests count as well."""
         if not again:
             self._security_of.clear()
-            self._waiting.clear()
-        for security, instruments in self._lists.items():
-            if again and (instruments.complete or security in self._given_up):
+        for security in self._securities:
+            if security in self._missing:
                 continue
             request_id = self._requests.new_id()
             self._security_of[request_id] = security
-            instruments.expect(request_id, again)
+            self.instruments.expect(request_id, again, security)
             security_type = None if security == ALL else security
             body = fix.instrument_list_request(request_id, security_type=security_type, updates=1)
             self._requests.sent(self._send("x", body, now_ns), f"list {security}")
@@ -123,10 +123,10 @@ class Listing:
         An extra list is done without in this connection; when it was the last to wait for, returns what is known.
         """
         name = "" if security == ALL else f" of {security}"
-        if security in list(self._lists)[1:]:
-            self._given_up.add(security)
+        if security in self._securities[1:]:
+            self._missing.add(security)
             self._log.warning("instrument list%s %s; continuing without it", name, why)
-            return self._joined() if self.complete else None
+            return self._finished(self.instruments.dismiss(security))
         self._failures += 1
         delay = SECOND + self._pace.patience(self._rng, self._failures + 1)
         self.due_ns = now_ns + delay
@@ -138,37 +138,23 @@ class Listing:
     def on_message(self, fields: Fields, now_ns: int) -> ListChange | None:
         """Take in one 35=y; what it changed, None while fragments or lists are missing."""
         part = parse_list(fields)
-        for error in part.errors:
-            self.errors += 1
-            self._log.warning("instrument list: %s", error)
-        security = self._security_of.get(part.request_id, "")
+        if part.count_error:
+            self._unusable(part.count_error)
         if part.result != 0:
             reason = RESULTS.get(part.result, f"answered 560={part.result}")
-            return self.rejected(security or next(iter(self._lists)), reason, now_ns)
-        whole = self.complete
-        change = self._list_for(security, part.instruments).apply(part)
-        if change is None or whole:
-            return change
+            return self.rejected(self._security_of.get(part.request_id, self._securities[0]), reason, now_ns)
+        return self._finished(self.instruments.apply(part))
+
+    def _finished(self, change: ListChange | None) -> ListChange | None:
+        if change is None:
+            return None
+        for reason in change.unusable.values():
+            self._unusable(reason)
         if change.complete:
-            name = f" of {security}" if len(self._lists) > 1 else ""
-            self._log.info("instrument list%s: %d instruments", name, len(self._list_for(security, ()).known))
-        self._waiting.append(change)
-        return self._joined() if self.complete else None
+            self.due_ns = self._failures = 0
+            self._log.info("instrument list: %d instruments", len(self.known))
+        return change
 
-    def _list_for(self, security: str, rows: Sequence[Instrument]) -> InstrumentList:
-        """The list that a message belongs to: by its request, else the one that knows its symbols."""
-        if security:
-            return self._lists[security]
-        lists = list(self._lists.values())
-        return next((each for each in lists if any(row.symbol in each.known for row in rows)), lists[0])
-
-    def _joined(self) -> ListChange:
-        """The changes of all lists as one, once the last has arrived."""
-        joined = ListChange([], [], [], complete=True)
-        for change in self._waiting:
-            joined.added += change.added
-            joined.changed += change.changed
-            joined.removed += change.removed
-        self._waiting.clear()
-        self.due_ns = self._failures = 0
-        return joined
+    def _unusable(self, reason: str) -> None:
+        self.errors += 1
+        self._log.warning("instrument list: %s", reason)
