@@ -11,9 +11,9 @@ from pyarrow.compute import Expression
 from kfix_md import trading_day
 from kfix_md._book import Book
 from kfix_md.errors import CaptureError, UsageError
-from recorder import derive, files, replay, schema, shape, trust
+from recorder import derive, files, replay, shape, trust
 from recorder.compute import pc
-from recorder.layout import Tree
+from recorder.layout import TABLES, Tree
 from recorder.listing import Listing, Symbols, names_of
 from recorder.loss import Losses
 from recorder.moments import Day, Moment, to_date, to_ns
@@ -77,9 +77,14 @@ class Captures:
         paths = self._files.of("ticks", start, None if end is None else end - 1)
         return sum(files.open_file(path).metadata.num_rows for path in paths)
 
-    @staticmethod
-    def _span(day: Day | None) -> tuple[int | None, int | None]:
-        return (None, None) if day is None else trading_day.session_bounds(to_date(day))
+    def _span(self, day: Day | None) -> tuple[int | None, int | None]:
+        """Limits of a session date; UsageError when nothing was recorded on it."""
+        if day is None:
+            return None, None
+        date = to_date(day)
+        if not any(date in self.tree.dates(table) for table in TABLES):
+            raise UsageError(f"{self.tree.root} has no session date {date}; {self._listing.dates_text()}")
+        return trading_day.session_bounds(date)
 
     # ---- ticks ----
 
@@ -103,7 +108,7 @@ class Captures:
         start, end
             Receive times; None for no limit.
         level
-            "L2" or "L3"; None for both.
+            "L2", "L3" or "both"; None for L2 of a symbol where it was recorded, else L3, and for both without a symbol.
         price
             Form of price and qty: "int" (exact, with price_scale and qty_scale), "decimal" (exact) or "float".
         columns
@@ -115,6 +120,8 @@ class Captures:
 
         def read() -> pa.Table:
             found = list(self._ticks(symbol, start, end, level, columns, ids, price))
+            if not found:
+                self._listing.require(symbol, to_ns(start), to_ns(end))
             whole = pa.Table.from_batches(found).unify_dictionaries() if found else shape.empty(columns, ids)
             return shape.prices(whole, price, columns)
 
@@ -143,9 +150,13 @@ class Captures:
         shape.prices(shape.empty(columns, ids), price, columns)  # invalid arguments are reported before the first batch
 
         def converted() -> Iterator[pa.RecordBatch]:
+            n = 0
             try:
                 for batch in found:
+                    n += batch.num_rows
                     yield shape.prices(batch, price, columns)
+                if not n:
+                    self._listing.require(symbol, to_ns(start), to_ns(end))
             except files.Vanished as gone:
                 raise CaptureError(f"{gone} was compacted while it was read: read again from the start") from None
 
@@ -186,15 +197,10 @@ class Captures:
         names = None if symbol is None else names_of(symbol)
         needed = shape.wanted(columns, price != "int", ids)
         paths = self._files.of("ticks", first, last, names)
-        found = files.batches("ticks", paths, needed, self._where(level), symbols=names, start=first, end=last)
+        where = self._listing.where(level, names, first if last is None else last)
+        found = files.batches("ticks", paths, needed, where, symbols=names, start=first, end=last)
         batches = (batch for batch in found if batch.num_rows)
         return (shape.text_ids(batch) for batch in batches) if ids == "text" else batches
-
-    @staticmethod
-    def _where(level: str | None) -> Expression | None:
-        if level is not None and level not in schema.LEVELS:
-            raise UsageError(f'level is {level!r}: use "L2" or "L3"')
-        return None if level is None else pc.field("level") == level
 
     def _batches(
         self, name: str, start: int | None, end: int | None, columns: list[str] | None = None
@@ -271,7 +277,7 @@ class Captures:
         if moment is None:  # a caller without type checks
             raise UsageError("book needs a time: at=ns, ISO text or datetime")
         self._listing.check(symbol, moment)
-        level = level or self._listing.level(symbol, moment)
+        level = self._listing.level(symbol, moment, level)
         book, found = files.attempt(lambda: self._rebuild.book(symbol, level, moment))
         if book is None:
             reason = f"{'no snapshot' if found.seen else 'nothing'} was received before this time"
@@ -332,6 +338,8 @@ class Captures:
         self._listing.check(symbol, first if last is None else last)
         is_trade = pc.field("side") == "trade"
         rows = self._table("ticks", first, last, derive.TRADE_COLUMNS, is_trade, symbols=[symbol])
+        if not rows.num_rows:
+            self._listing.require(symbol, first, last)
         return derive.bars(rows, derive.duration(every), price)
 
     def bbo(
@@ -348,12 +356,15 @@ class Captures:
         Returns
         -------
         pyarrow.Table
-            recv_ns, seq, bid, bid_qty, ask, ask_qty, trusted. A missing side is null.
+            recv_ns, session, seq, bid, bid_qty, ask, ask_qty, trusted. A missing side is null.
         """
         moment = to_ns(start) if end is None else to_ns(end)
         self._listing.check(symbol, moment)
-        level = level or self._listing.level(symbol, moment)
-        return files.attempt(lambda: derive.bbo(self, symbol, to_ns(start), to_ns(end), level, price))
+        level = self._listing.level(symbol, moment, level)
+        best = files.attempt(lambda: derive.bbo(self, symbol, to_ns(start), to_ns(end), level, price))
+        if not best.num_rows:
+            self._listing.require(symbol, to_ns(start), to_ns(end))
+        return best
 
     def replay(
         self,

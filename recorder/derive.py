@@ -137,7 +137,7 @@ def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level:
     """Best bid and offer at every message that changed one; see Captures.bbo."""
     limits: dict[str, Any] = {"symbols": [symbol], "start": start, "end": end}
     paths = cap._files.of("ticks", start, end, [symbol])
-    rows = files.table("ticks", paths, BOOK_COLUMNS, cap._where(level), **limits)
+    rows = files.table("ticks", paths, BOOK_COLUMNS, cap._listing.where(level, [symbol]), **limits)
     book, before_ns = None, -1
     if start is not None and rows.num_rows and rows["action"][0].as_py() != "clear":
         book, found = cap._rebuild.book(symbol, rows["level"][0].as_py(), start - 1, rows["session"][0].as_py())
@@ -147,11 +147,17 @@ def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level:
     for part in segments(rows):
         parts.append(_bbo_of(part, book, losses, before_ns))
         book, before_ns = None, part["recv_ns"][-1].as_py()
-    names = ["recv_ns", "seq", "bid", "bid_qty", "ask", "ask_qty", "trusted"]
     if not parts:
-        return pa.table({n: pa.array([], pa.bool_() if n == "trusted" else pa.int64()) for n in names})
+        return _no_bbo(price)
     finest = rows["price_scale"].to_numpy().max(), rows["qty_scale"].to_numpy().max()
     return pa.concat_tables([_form(part, finest, price) for part in parts])
+
+
+def _no_bbo(price: str) -> pa.Table:
+    kind = {"float": pa.float64(), "int": pa.int64(), "decimal": pa.decimal128(38, 0)}[price]
+    numbers = [(name, kind) for name in ("bid", "bid_qty", "ask", "ask_qty")]
+    ends = [("recv_ns", pa.int64()), ("session", pa.int32()), ("seq", pa.int64())], [("trusted", pa.bool_())]
+    return pa.schema([*ends[0], *numbers, *ends[1]]).empty_table()
 
 
 def _unproven(losses: Losses, session: int, before_ns: int, time: np.ndarray, snapshot: np.ndarray) -> np.ndarray:
@@ -179,6 +185,7 @@ def _bbo_of(rows: pa.Table, book: Book | None, losses: Losses, before_ns: int) -
     changed[1:] = (best[:, 1:] != best[:, :-1]).any(axis=0) | (trusted[1:] != trusted[:-1])
     return {
         "recv_ns": time[changed],
+        "session": np.full(int(changed.sum()), first["session"], np.int32),
         "seq": rows["seq"].to_numpy()[last][changed],
         "best": best[:, changed],
         "trusted": trusted[changed],
@@ -188,7 +195,7 @@ def _bbo_of(rows: pa.Table, book: Book | None, losses: Losses, before_ns: int) -
 
 def _form(part: dict[str, Any], finest: tuple[int, int], price: str) -> pa.Table:
     """One segment's best prices with the decimals of the finest segment, in the form of `price`."""
-    columns = {"recv_ns": pa.array(part["recv_ns"]), "seq": pa.array(part["seq"])}
+    columns = {name: pa.array(part[name]) for name in ("recv_ns", "session", "seq")}
     for i, name in enumerate(("bid", "bid_qty", "ask", "ask_qty")):
         which = i % 2
         raw = part["best"][i] * 10 ** int(finest[which] - part["scales"][which])

@@ -60,6 +60,11 @@ class Files:
         """False when the notes show that a file has no rows of these symbols received in [start, end)."""
         return self._notes.may_hold(path, symbols, start, end)
 
+    def recorded(self, symbol: str, start: int | None, end: int | None) -> bool:
+        """Whether there are ticks of a symbol on any session date that [start, end) touches."""
+        paths = self.of("ticks", *_whole_dates(start, end))
+        return any(self.may_hold(path, [symbol], None, None) and _holds(path, symbol) for path in paths)
+
     def _around(self, table: str, start: int | None, end: int | None) -> list[Path]:
         first = trading_day.session_date(start) if start is not None else date.min
         last = trading_day.session_date(end - 1) if end is not None else date.max
@@ -93,6 +98,13 @@ class Files:
         if note is not None and note.first_ns is not None and note.last_ns is not None:
             return note.first_ns, note.last_ns
         return _span(path) or (0, 0)
+
+
+def _whole_dates(start: int | None, end: int | None) -> tuple[int | None, int | None]:
+    """[start, end) widened to whole session dates."""
+    first = None if start is None else trading_day.session_bounds(trading_day.session_date(start))[0]
+    last = None if end is None else trading_day.session_bounds(trading_day.session_date(end - 1))[1]
+    return first, last
 
 
 def _bisect(n: int, before: Callable[[int], bool]) -> int:
@@ -316,6 +328,16 @@ def _in_group(seen: Footer, file: pq.ParquetFile, group: int, symbols: Collectio
         [column] = file.read_row_group(group, ["symbol"], use_threads=False).combine_chunks().columns
         seen.present[group] = frozenset(pc.unique(column).to_pylist())
     return not seen.present[group].isdisjoint(symbols)
+
+
+def _holds(path: Path, symbol: str) -> bool:
+    """Whether a file has rows of a symbol."""
+    seen, opened = _opened(path)
+    groups = [g for g in seen.groups([symbol], None, None) if not _known_without(seen, g, [symbol])]
+    if not groups:
+        return False
+    with opened or open_file(path, seen.meta) as file:
+        return any(_in_group(seen, file, group, [symbol]) for group in groups)
 
 
 def _selected(

@@ -4,9 +4,13 @@ import difflib
 from collections.abc import Iterable
 from datetime import date
 
+import pyarrow as pa
+from pyarrow.compute import Expression
+
 from kfix_md import trading_day
-from kfix_md.errors import NoSuchSymbol
-from recorder import files
+from kfix_md.errors import NoSuchSymbol, UsageError
+from recorder import files, schema
+from recorder.compute import pc
 
 Symbols = str | list[str] | None
 
@@ -33,10 +37,54 @@ class Listing:
                 near = ", ".join(difflib.get_close_matches(name, listed, 3, 0.4))
                 raise NoSuchSymbol(f"no {name} in {self._files.tree.root}" + (f"; near: {near}" if near else ""))
 
-    def level(self, symbol: str, at: int | None = None) -> str | None:
-        """L2 where it was recorded, else the level that was."""
+    def level(self, symbol: str, at: int | None = None, wanted: str | None = None) -> str | None:
+        """The level of a symbol's book: `wanted` if given, else L2 where it was recorded, else the one that was."""
+        if wanted is not None:
+            if wanted not in schema.LEVELS:
+                raise UsageError(f'level is {wanted!r}: use "L2" or "L3"')
+            return wanted
         levels = self._on(at).get(symbol) or self._levels(self._dates()).get(symbol, set())
         return min(levels, default=None)
+
+    def where(self, level: str | None, names: list[str] | None, at: int | None = None) -> Expression | None:
+        """Filter of ticks by level, None for no filter.
+
+        Parameters
+        ----------
+        level
+            "L2", "L3" or "both"; None for L2 of each symbol that has it, else L3, and for both without symbols.
+        names
+            The symbols; None for all.
+        at
+            Time on the session date whose instruments tell the levels; None for the last date.
+        """
+        if level not in (None, "both", *schema.LEVELS):
+            raise UsageError(f'level is {level!r}: use "L2", "L3" or "both"')
+        if level == "both" or (level is None and names is None):
+            return None
+        if level is not None or names is None:
+            return pc.field("level") == level
+        orders = [name for name in names if self.level(name, at) == "L3"]
+        if len(orders) in (0, len(names)):
+            return pc.field("level") == ("L3" if orders else "L2")
+        return (pc.field("level") == "L2") | pc.field("symbol").cast(pa.string()).isin(orders)
+
+    def require(self, symbol: Symbols, start: int | None, end: int | None) -> None:
+        """NoSuchSymbol unless ticks of the symbols were recorded on the session dates of [start, end).
+
+        For queries that found no rows: what was not recorded must not look like a quiet market.
+        """
+        for name in names_of(symbol):
+            if self._files.recorded(name, start, end):
+                continue
+            if self._files.recorded(name, None, None):
+                raise NoSuchSymbol(f"no ticks of {name} on the session dates of this time; {self.dates_text()}")
+            raise NoSuchSymbol(f"no ticks of {name} in {self._files.tree.root}: it was listed, but not recorded")
+
+    def dates_text(self) -> str:
+        """The session dates with ticks, for an error message."""
+        days = self._files.tree.dates("ticks")
+        return f"there are {days[0]} to {days[-1]}" if days else "there is none"
 
     def _dates(self) -> list[date]:
         return self._files.tree.dates("instruments")

@@ -50,9 +50,9 @@ def test_a_selection_is_what_a_filter_over_everything_gives(queried):
     for _ in range(40):
         names = rng.sample(symbols, rng.randrange(1, 4))
         start, end = sorted(int(t) for t in rng.choices(times, k=2))
-        level = rng.choice([None, "L2", "L3"])
+        level = rng.choice(["both", "L2", "L3"])
         mask = np.isin(everything["symbol"].to_pylist(), names) & (times >= start) & (times < end)
-        if level:
+        if level != "both":
             mask &= np.array(everything["level"].to_pylist()) == level
         wanted = everything.filter(pa.array(mask))
         assert same(cap.ticks(names, start, end, level=level), wanted)
@@ -63,7 +63,7 @@ def test_a_selection_is_what_a_filter_over_everything_gives(queried):
 @pytest.mark.parametrize(("price", "ids"), [("int", "binary"), ("float", "text")])
 def test_batches_and_lazy_streams_give_what_ticks_gives(queried, price, ids):
     cap, _ = queried
-    asked = {"symbol": "PF_BTCUSD", "price": price, "ids": ids}
+    asked = {"symbol": "PF_BTCUSD", "level": "both", "price": price, "ids": ids}
     whole = cap.ticks(**asked)
     assert whole.num_rows > 400
     plain = whole.cast(schema.plain(whole.schema))
@@ -75,8 +75,9 @@ def test_batches_and_lazy_streams_give_what_ticks_gives(queried, price, ids):
     assert cap.scan("PF_BTCUSD", build.START_NS - 10, build.START_NS - 5).read_all().num_rows == 0
     columns = ["price", "recv_ns"]
     assert cap.scan("PF_BTCUSD", columns=columns, price=price).schema.names == columns
-    decimals = pa.concat_tables(pa.Table.from_batches([b]) for b in cap.tick_batches("PF_BTCUSD", price="decimal"))
-    assert decimals["price"].to_pylist() == cap.ticks("PF_BTCUSD", price="decimal")["price"].to_pylist()
+    asked["price"] = "decimal"
+    decimals = pa.concat_tables(pa.Table.from_batches([b]) for b in cap.tick_batches(**asked))
+    assert decimals["price"].to_pylist() == cap.ticks(**asked)["price"].to_pylist()
 
 
 def test_what_cannot_be_asked_is_said_at_once(queried, monkeypatch):
@@ -87,7 +88,7 @@ def test_what_cannot_be_asked_is_said_at_once(queried, monkeypatch):
         cap.scan(columns=["bid"])
     with pytest.raises(UsageError, match='scan has "int" and "float"'):
         cap.scan(price="decimal")
-    with pytest.raises(UsageError, match='use "L2" or "L3"'):
+    with pytest.raises(UsageError, match='use "L2", "L3" or "both"'):
         cap.tick_batches(level="L4")
     found = cap.tick_batches()
     path = cap.tree.files("ticks", cap.dates()[0])[0]
@@ -100,6 +101,65 @@ def test_what_cannot_be_asked_is_said_at_once(queried, monkeypatch):
         list(found)
 
 
+def test_without_a_level_a_symbol_means_its_l2(queried):
+    cap, everything = queried
+    levels: dict[str, set[str]] = {}
+    for symbol, level in zip(everything["symbol"].to_pylist(), everything["level"].to_pylist(), strict=True):
+        levels.setdefault(symbol, set()).add(level)
+    assert {"L2", "L3"} in levels.values()
+    for symbol, known in levels.items():
+        found = cap.ticks(symbol)
+        assert set(found["level"].to_pylist()) == {min(known)}
+        assert same(found, cap.ticks(symbol, level=min(known)))
+        assert set(cap.ticks(symbol, level="both")["level"].to_pylist()) == known
+    assert cap.ticks().num_rows == cap.ticks(level="both").num_rows == everything.num_rows
+    both = sorted(levels)
+    assert cap.ticks(both).num_rows == sum(cap.ticks(symbol).num_rows for symbol in both)
+
+
+def test_what_was_not_recorded_is_an_error_not_an_empty_table(tmp_path):
+    """A second service lists a symbol and is never subscribed; the date after has no data."""
+    build.journal_of(tmp_path / "journal", ("spot-l2",), messages=60)
+    listed = build.generate("derivatives-l2", messages=1, symbols=1, empties=False)
+    with build.JournalWriter(tmp_path / "journal") as journal:
+        build.write_session(journal, 1, "derivatives-l2", listed.frames[:2], build.START_NS + 10**9)
+    build.record(tmp_path)
+    [symbol] = listed.markets
+    day = 86_400 * 10**9
+    for compacted in (False, True):
+        cap = recorder.open(tmp_path / "captures")
+        if compacted:
+            compact.compact_day(cap.tree, cap.dates()[0])
+        assert symbol in cap.instruments()["symbol"].to_pylist()
+        for ask in (cap.ticks, cap.bars, cap.bbo, lambda name, cap=cap: list(cap.tick_batches(name))):
+            with pytest.raises(NoSuchSymbol, match=f"no ticks of {symbol} in .*: it was listed, but not recorded"):
+                ask(symbol)
+        for late in ((build.START_NS + day, build.START_NS + 2 * day), (build.START_NS + day, None)):
+            with pytest.raises(NoSuchSymbol, match="no ticks of BTC/USD on the session dates of this time; "):
+                cap.ticks("BTC/USD", *late)
+        assert cap.ticks("BTC/USD", build.START_NS - 10, build.START_NS - 5).num_rows == 0  # recorded, and quiet
+        for ask in (cap.symbols, cap.rows, cap.gaps, cap.sessions, cap.instruments, cap.status):
+            with pytest.raises(UsageError, match="has no session date 2020-01-01; there are 2024-02-29 to 2024-02-29"):
+                ask("2020-01-01")
+        with pytest.raises(UsageError, match="has no session date"):
+            list(cap.replay("2020-01-01"))
+
+
+def test_best_prices_carry_their_session(tmp_path):
+    build.two_days(tmp_path)
+    build.record(tmp_path)
+    cap = recorder.open(tmp_path / "captures")
+    best = cap.bbo("BTC/USD")
+    assert best.column_names == ["recv_ns", "session", "seq", "bid", "bid_qty", "ask", "ask_qty", "trusted"]
+    rows = cap.ticks("BTC/USD")
+    known = set(zip(rows["recv_ns"].to_pylist(), rows["session"].to_pylist(), rows["seq"].to_pylist(), strict=True))
+    found = list(zip(best["recv_ns"].to_pylist(), best["session"].to_pylist(), best["seq"].to_pylist(), strict=True))
+    assert set(found) <= known and len({session for _, session, _ in found}) == 2
+    for price in ("int", "float", "decimal"):
+        empty = cap.bbo("BTC/USD", build.START_NS - 10, build.START_NS - 5, price=price)
+        assert empty.num_rows == 0 and empty.column_names == best.column_names
+
+
 def test_row_groups_without_the_symbol_are_not_read(queried, monkeypatch):
     cap, everything = queried
     counts = {v["values"]: v["counts"] for v in pc.value_counts(everything["symbol"].cast(pa.string())).to_pylist()}
@@ -107,7 +167,7 @@ def test_row_groups_without_the_symbol_are_not_read(queried, monkeypatch):
     read = []
     real = files._selected
     monkeypatch.setattr(files, "_selected", lambda batch, *more: read.append(batch.num_rows) or real(batch, *more))
-    assert cap.ticks(rarest).num_rows == counts[rarest]
+    assert cap.ticks(rarest, level="both").num_rows == counts[rarest]
     assert counts[rarest] <= sum(read) < everything.num_rows
     paths = [f for day in cap.dates() for f in cap.tree.files("ticks", day)]
     for path in paths:
