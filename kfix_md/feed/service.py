@@ -6,6 +6,7 @@ The connector owns the socket, the feed owns the shared memory and the journal.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from kfix_md.feed.event_log import log_event
 from kfix_md.feed.pacing import SECOND, Pace
 from kfix_md.feed.settings import session_config, subscription_spec
 from kfix_md.feed.subscriptions import FAULTS, LASTING, Subscriptions
+from kfix_md.journal import events
+from kfix_md.journal.events import Event
 from kfix_md.session import Application, Close, Session, SessionState
 from kfix_md.session.fix import first_request_id
 from kfix_md.session.store import SequenceStore
@@ -29,7 +32,7 @@ from kfix_md.trading_day import ROLLOVER_S
 _PLANNED = (State.ROLLOVER, Cause.ROLLOVER)
 _LOST = (State.DOWN, Cause.DISCONNECT)
 _LEAVING = (State.DOWN, Cause.LEAVING)
-_NOT_JOURNALED = frozenset({"released", "garbled"})  # the handler journals releases; garbage is only counted
+_NOT_JOURNALED = (events.Released, events.Garbled)  # the handler journals releases; garbage is only counted
 SYMBOL_ERRORS_MAX = 3  # errors of ours in messages of one symbol before it is left out
 NAMED = 10  # symbols that a log line names
 
@@ -302,18 +305,17 @@ class Service(Application):
         """The venue never received these requests."""
         self.subs.requests_lost(requests, self.now_ns)
 
-    def on_event(self, now_ns: int, event: dict[str, Any]) -> None:
+    def on_event(self, now_ns: int, event: Event) -> None:
         """Complete, journal and log one session event."""
-        kind = event["type"]
-        if kind == "gap_open":
-            event["symbols"] = list(self.subs.all)
-            self._open[event["id"]] = (event["cause"], now_ns)
-            self.gaps[event["cause"]] += 1
-        elif kind == "gap_close":
-            self._heal(event["id"], event["healed"], now_ns)
-        elif kind == "logged_on":
+        if isinstance(event, events.GapOpened):
+            event = dataclasses.replace(event, symbols=tuple(self.subs.all))
+            self._open[event.id] = (str(event.cause), now_ns)
+            self.gaps[str(event.cause)] += 1
+        elif isinstance(event, events.GapClosed):
+            self._heal(event.id, str(event.healed), now_ns)
+        elif isinstance(event, events.LoggedOn):
             self.since_ns = now_ns
-        if kind not in _NOT_JOURNALED:
+        if not isinstance(event, _NOT_JOURNALED):
             self.event(event, now_ns)
         log_event(self.log, event, self.leaving)
 
@@ -380,7 +382,7 @@ class Service(Application):
 
     # ---- records ----------------------------------------------------------------------------------
 
-    def event(self, event: dict[str, Any], now_ns: int | None = None) -> None:
+    def event(self, event: Event | dict[str, Any], now_ns: int | None = None) -> None:
         """Append an event to the journal."""
         if self.journal is not None:
             self.journal.event(self.number, self.now_ns if now_ns is None else now_ns, event)

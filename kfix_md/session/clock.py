@@ -1,5 +1,6 @@
 """Compares SendingTime (52) with our clock: measured always, judged against a limit when there is one."""
 
+from kfix_md.journal.events import ClockWarning
 from kfix_md.session.link import Link
 from kfix_md.session.message import Message
 from kfix_md.session.types import SECOND
@@ -23,6 +24,6 @@ class SendingClock:
             late = abs(lag) > config.sending_time_warning * SECOND
             if late and m.recv_ns - self._warned_ns > _WARN_EVERY_NS:
                 self._warned_ns = m.recv_ns
-                self._link.event(m.recv_ns, "clock_warning", lag_ms=lag // 1_000_000)
+                self._link.event(m.recv_ns, ClockWarning(lag // 1_000_000))
         limit = config.sending_time_limit
         return limit is not None and abs(lag) > limit * SECOND

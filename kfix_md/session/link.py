@@ -2,8 +2,9 @@
 
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
 
+from kfix_md.journal import events
+from kfix_md.journal.events import Event
 from kfix_md.session import fix
 from kfix_md.session.rollover import Rollover
 from kfix_md.session.sequence import Sequence
@@ -28,7 +29,7 @@ class Link:
         self.last_recv_ns = 0  # of a bound handler the fast path counts as well, at each tick
         self.last_sent_ns = 0
         self.outbox: list[bytes] = []
-        self.events: deque[tuple[int, dict[str, Any]]] = deque(maxlen=_MAX_EVENTS)
+        self.events: deque[tuple[int, Event]] = deque(maxlen=_MAX_EVENTS)
         self.stats: Counter[str] = Counter()
         self.close_reason: Close | None = None
         self.peer_text = ""  # 58 of the peer's Logout
@@ -53,9 +54,8 @@ class Link:
         self.outbox.append(fix.encode(msg_type, seq, self.config.sender, self.config.target, now_ns, body))
         self.count("sent")
 
-    def event(self, now_ns: int, kind: str, **fields: Any) -> None:
+    def event(self, now_ns: int, event: Event) -> None:
         """Record something worth the journal."""
-        event = {"type": kind, **fields}
         self.events.append((now_ns, event))
         self.app.on_event(now_ns, event)
 
@@ -90,7 +90,7 @@ class Link:
         """The planned reset reached us in this form; the first form of a window names it."""
         if self.rollover.began(form, now_ns):
             late = (now_ns - self.rollover.instant(now_ns)) / 1e9
-            self.event(now_ns, "rollover", phase="began", form=form, seconds_after=late)
+            self.event(now_ns, events.Rollover("began", form=form, seconds_after=late))
 
     def rollover_logged_on(self, now_ns: int) -> None:
         """Logged on (or renumbered) after a rollover began."""
@@ -104,4 +104,4 @@ class Link:
 
     def _rollover_phase(self, phase: str, now_ns: int) -> None:
         rollover = self.rollover
-        self.event(now_ns, "rollover", phase=phase, form=rollover.form, seconds=rollover.seconds(now_ns))
+        self.event(now_ns, events.Rollover(phase, form=rollover.form, seconds=rollover.seconds(now_ns)))

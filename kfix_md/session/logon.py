@@ -2,6 +2,7 @@
 
 from collections import deque
 
+from kfix_md.journal.events import LoggedOn
 from kfix_md.session import fix
 from kfix_md.session.link import Link
 from kfix_md.session.message import Message
@@ -37,15 +38,10 @@ class Logon:
         link, sequence = self._link, self._link.sequence
         stamp = fix.time_text(now_ns).replace(":", "")
         self.session_id = f"{link.config.sender}-{link.config.target}-{stamp}"
-        link.event(
-            now_ns,
-            "logged_on",
-            session_id=self.session_id,
-            heartbeat=heartbeat_s,
-            reset=self.requested_reset,
-            next_in=sequence.expected,
-            next_out=sequence.outgoing,
+        logged_on = LoggedOn(
+            self.session_id, heartbeat_s, self.requested_reset, next_in=sequence.expected, next_out=sequence.outgoing
         )
+        link.event(now_ns, logged_on)
 
     def answer_reset(self, heartbeat_s: int, now_ns: int) -> None:
         """Answer an in-session Logon 141=Y by one of ours."""

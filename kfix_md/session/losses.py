@@ -3,6 +3,7 @@
 from collections import deque
 from typing import NamedTuple
 
+from kfix_md.journal.events import GapClosed, GapOpened
 from kfix_md.session.gap import Hole
 from kfix_md.session.link import Link
 from kfix_md.session.types import Healed
@@ -34,12 +35,12 @@ class Losses:
         """Report a gap of MsgSeqNum first..last (None: unknown, to the next logon)."""
         hole = Hole(first, last, cause, self.new_gap_id(now_ns), now_ns)
         self._link.count("gaps")
-        self._link.event(now_ns, "gap_open", id=hole.id, first=first, last=last, cause=cause, symbols=[])
+        self._link.event(now_ns, GapOpened(hole.id, first, last, cause))
         return hole
 
     def close(self, hole: Hole, healed: Healed, now_ns: int) -> None:
         """Report that a gap is over."""
-        self._link.event(now_ns, "gap_close", id=hole.id, healed=healed)
+        self._link.event(now_ns, GapClosed(hole.id, healed))
 
     def add(self, hole: Hole, healed: Healed) -> None:
         """Keep a gap open until the books are verified; bounded."""

@@ -1,8 +1,9 @@
 """The FIX 4.4 initiator as a state machine without socket, clock or loop: bytes and times in, bytes out."""
 
 from collections import Counter, deque
-from typing import Any
 
+from kfix_md.journal import events
+from kfix_md.journal.events import Event
 from kfix_md.session import fix, table
 from kfix_md.session.clock import SendingClock
 from kfix_md.session.link import Link
@@ -104,7 +105,7 @@ class Session:
         return self.link.outbox
 
     @property
-    def events(self) -> deque[tuple[int, dict[str, Any]]]:
+    def events(self) -> deque[tuple[int, Event]]:
         """The last events as (int ns, event)."""
         return self.link.events
 
@@ -241,7 +242,7 @@ class Session:
         """Bytes that are no message (bad checksum or length, noise): counted, no number used, no Reject."""
         self.link.count(f"garbled_{kind}")
         self.gaps.note_garbled()
-        self.link.event(recv_ns, "garbled", what=kind, bytes=n_bytes)
+        self.link.event(recv_ns, events.Garbled(kind, n_bytes))
         self.timers.something_lost(recv_ns)
         if self.state == SessionState.LOGON_SENT:
             self.link.close("protocol", f"garbled bytes ({kind}) instead of a Logon", recv_ns)
@@ -260,10 +261,10 @@ class Session:
 
     def _tick_rollover(self, now_ns: int) -> None:
         if self.rollover.arm(now_ns):
-            self.link.event(now_ns, "rollover", phase="armed", at=self.rollover.armed_for)
+            self.link.event(now_ns, events.Rollover("armed", at=self.rollover.armed_for))
         if self.rollover.turn(now_ns):
             date = session_date(now_ns).isoformat()
-            self.link.event(now_ns, "rollover", phase="date", date=date)
+            self.link.event(now_ns, events.Rollover("date", date=date))
 
     def disconnected(self, now_ns: int, reason: str) -> None:
         """The transport is gone (or could not be made); `reason` in a word or two: fin, rst, refused..."""
@@ -284,7 +285,7 @@ class Session:
         cause = self._outage_cause(planned)
         self.link.enter(SessionState.OFF, now_ns)
         why = left.text if left else self.link.peer_text or reason
-        self.link.event(now_ns, "disconnected", reason=why, cause=cause, planned=planned, logged_on=self._was_on)
+        self.link.event(now_ns, events.Disconnected(why, cause, planned, logged_on=self._was_on))
         if planned:
             self.link.force_reset = True
         self.outbox.clear()
@@ -405,7 +406,7 @@ class Session:
         if planned:
             self.link.rollover_reached(form, now_ns)
         self.link.count("resets")
-        self.link.event(now_ns, "reset", form=form, planned=planned)
+        self.link.event(now_ns, events.NumberingReset(form, planned))
         self.refresh_fast()
 
     def announce_reset(self, now_ns: int) -> None:

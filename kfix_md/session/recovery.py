@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
+from kfix_md.journal.events import Discarded
 from kfix_md.session import fix
 from kfix_md.session.gap import GapQueue, Hole, missing_ranges
 from kfix_md.session.link import Link
@@ -258,7 +259,7 @@ class GapRecovery:
         numbers += [(seq, seq) for seq, _ in self._released]
         if numbers:
             first, last = min(low for low, _ in numbers), max(high for _, high in numbers)
-            self._link.event(now_ns, "discarded", first=first, last=last)
+            self._link.event(now_ns, Discarded(first, last))
         self._released.clear()
         self.queue.drop_messages()
         self.unsettled = False

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from kfix_md.journal import events
 from kfix_md.session import fix
 from kfix_md.session.message import NO_SEQ, Message
 from kfix_md.session.refusals import refusal_of
@@ -109,7 +110,7 @@ def logout_instead(session: "Session", m: Message) -> int:
     elif not session.logon.requested_reset:
         session.link.force_reset = True
         retry = "now" if _ABOUT_NUMBERS.search(text) else "backoff"
-    session.link.event(m.recv_ns, "logout", by="peer", text=text)
+    session.link.event(m.recv_ns, events.Logout("peer", text))
     return session.link.close("refused", f"Logon refused: {text}", m.recv_ns, retry)
 
 
@@ -155,7 +156,7 @@ def logout_received(session: "Session", m: Message) -> int:
     if m.seq == session.sequence.expected:
         session.gaps.advance(m.seq + 1)
     text = m.text()
-    session.link.event(m.recv_ns, "logout", by="peer", text=text)
+    session.link.event(m.recv_ns, events.Logout("peer", text))
     session.link.transmit("5", fix.logout(), m.recv_ns)
     session.peer_left(text, m.recv_ns)
     return 0
@@ -163,7 +164,7 @@ def logout_received(session: "Session", m: Message) -> int:
 
 def logout_confirmed(session: "Session", m: Message) -> int:
     """35=5 in reply to ours: no second one."""
-    session.link.event(m.recv_ns, "logout", by="us", text=m.text())
+    session.link.event(m.recv_ns, events.Logout("us", m.text()))
     return session.link.close("logout", m.text() or "logged out", m.recv_ns, "never")
 
 
@@ -265,15 +266,14 @@ def resend_request(session: "Session", m: Message) -> int:
 def application(session: "Session", m: Message) -> int:
     """35=y, Y, j, 3, h: to the application, in order (a Reject is never rejected)."""
     if m.type == "3":
-        session.link.event(
-            m.recv_ns,
-            "rejected",
-            ref_seq=m.number(fix.REF_SEQ_NUM),
+        rejected = events.Rejected(
+            m.number(fix.REF_SEQ_NUM),
             ref_tag=m.text(fix.REF_TAG),
             ref_type=m.text(fix.REF_MSG_TYPE),
             reason=m.text(fix.REJECT_REASON),
             text=m.text(),
         )
+        session.link.event(m.recv_ns, rejected)
     session.app.on_message(m.type, m.fields, m.recv_ns)
     return 0
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from kfix_md.errors import UsageError
+from kfix_md.journal.events import Event
 from kfix_md.session.sequence import Sequence
 from kfix_md.trading_day import DAY_S, ROLLOVER_S
 
@@ -173,5 +174,5 @@ class Application:
     def on_requests_lost(self, requests: list[Request]) -> None:
         """The peer never received these requests; send fresh ones where still wanted."""
 
-    def on_event(self, now_ns: int, event: dict[str, Any]) -> None:
+    def on_event(self, now_ns: int, event: Event) -> None:
         """Something to be journaled; see docs/session.md for the list."""

@@ -11,6 +11,7 @@ from kfix_md.config import ServiceSection
 from kfix_md.feed.event_log import log_event
 from kfix_md.feed.pacing import SECOND, Phase, Subscription
 from kfix_md.feed.service import Service
+from kfix_md.journal.events import Logout
 
 
 class Journal:
@@ -96,6 +97,5 @@ def test_a_checksum_rule_is_logged_when_it_is_new(service, caplog):
 
 
 def test_a_rejection_for_identity_is_logged_with_advice(caplog):
-    event = {"type": "logout", "by": "peer", "text": "IP address not whitelisted"}
-    log_event(logging.getLogger("t"), event)
+    log_event(logging.getLogger("t"), Logout("peer", "IP address not whitelisted"))
     assert "IP address not whitelisted" in caplog.text and "have it whitelisted for the CompID" in caplog.text

@@ -2,6 +2,7 @@
 
 import datetime
 
+from kfix_md.journal.event_json import as_dict
 from kfix_md.session import Application, Session, SessionConfig
 
 SECOND = 1_000_000_000
@@ -152,7 +153,8 @@ class Rig:
         return out
 
     def events(self, kind=None):
-        return [event for _, event in self.session.events if kind in (None, event["type"])]
+        """Events of a type (default all) as they are journaled."""
+        return [as_dict(event) for _, event in self.session.events if kind in (None, event.type)]
 
     @property
     def closed(self):
