@@ -1,19 +1,25 @@
 from cython cimport final
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 
 from kfix_md._entry cimport FAR_BITS, BookSide, MDEntry, OrderSlab
 
 cdef enum:
+    # which text 5041 is the CRC of, see rule_text
     RULE_OFF = 0
-    RULE_LEVEL = 1      # ten best levels, each price then quantity
-    RULE_ORDER = 2      # orders of the ten best levels in queue order, each price then quantity
+    RULE_LEVEL = 1          # ten best levels, each price then quantity, printed at the instrument's precisions
+    RULE_ORDER = 2          # orders of the ten best levels in queue order, each price then quantity, printed likewise
     RULE_AUTO = 3
-    RULE_LEVEL_SENT = 5     # the two rules with the numbers as the venue wrote them, not at the precisions
+    RULE_LEVEL_SENT = 5     # the same two with the decimals that the venue wrote
     RULE_ORDER_SENT = 6
+    RULE_SENT = 4           # bit of both
+    RULE_CODE = 7
 
     BOOK_OK = 0
     BOOK_FULL = -1      # more levels or orders than the book may hold
+    BOOK_TOTAL = -2     # the quantities of a level's orders together do not fit int64
+
+    NO_LIMIT = 0x7FFFFFFF
 
     MAX_LEVELS = 1048576
     MAX_ORDERS = 33554432
@@ -22,8 +28,8 @@ cdef enum:
 
 cdef extern from "c/levels.h" nogil:
     ctypedef struct LevelAux "kfix_level_aux":  # what a level has beside price, quantity and count
-        uint32_t crc        # raw CRC of the level's text, valid while length > 0
-        uint32_t length
+        uint32_t crc        # raw CRC of the level's text, valid while its length > 0
+        uint32_t length     # L3: of that text; L2: its low byte is, and the two above are `decimals` of MDEntry
     int32_t kfix_locate(const int64_t* p, int32_t n, int64_t price, int offers)
 
 
@@ -34,6 +40,8 @@ cdef struct SideCrc:    # the ten best levels of a side together
 cdef enum:
     ALL_TOUCHED = -1    # any of the ten may have changed
     ONE_TOUCHED = -2    # the CRC of one level is to be computed anew
+
+    LENGTH_L2 = 0xFF    # of LevelAux.length
 
 
 cdef class Book:
@@ -46,17 +54,22 @@ cdef class Book:
     cdef readonly int price_precision, qty_precision
     cdef readonly uint64_t unknown  # updates and deletes of what the book does not hold
     cdef readonly uint64_t repeated  # 279=0 for what the book already holds
-    cdef int rule                   # which text the cached level CRCs are of
+    cdef uint64_t odd               # `unknown` and `repeated` together at the last snapshot
+    cdef int rule                   # which text the cached CRCs are of: rule_text()
+    cdef uint32_t length_mask       # of LevelAux.length
+    cdef public int32_t limit       # most levels a side after a message (264), NO_LIMIT
     cdef bint crc_known             # `both_crc` is of the book as it is
     cdef uint32_t both_crc
     cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept
     cdef int open_levels(self, MDEntry* entries, Py_ssize_t n) noexcept
     cdef void clear_book(self) noexcept
     cdef void set_rule(self, int rule) noexcept
+    cdef void trim(self) noexcept
+    cdef void remove_worst(self, int side) noexcept
     cdef uint32_t crc_by(self, int rule) noexcept
     cdef OrderSlab* slab_or_null(self) noexcept
     cdef int reserve_levels(self, int side, int32_t capacity) noexcept
-    cdef int insert_level(self, int side, int32_t i, int64_t price, int64_t qty) noexcept
+    cdef int insert_level(self, int side, int32_t i, int64_t price, int64_t qty, uint32_t decimals) noexcept
     cdef void remove_level(self, int side, int32_t i) noexcept
     cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept
 
@@ -64,6 +77,28 @@ cdef class Book:
 @final
 cdef class L2Book(Book):
     pass
+
+
+cdef inline int rule_text(int code, int price_shift, int qty_shift) noexcept nogil:
+    # a rule and how many decimals more than the precisions (or fewer) its text has, as one number
+    return code | (price_shift & 0xFF) << 8 | (qty_shift & 0xFF) << 16
+
+
+cdef inline int price_shift(int rule) noexcept nogil:
+    return <int8_t>(rule >> 8 & 0xFF)
+
+
+cdef inline int qty_shift(int rule) noexcept nogil:
+    return <int8_t>(rule >> 16 & 0xFF)
+
+
+cdef inline int apply_message(Book book, MDEntry* entries, Py_ssize_t n) noexcept:
+    # the entries of one message; after it no side has more levels than were subscribed to, whether or not the venue
+    # sends the deletes
+    cdef int result = book.apply_entries(entries, n)
+    if book.sides[0].n > book.limit or book.sides[1].n > book.limit:
+        book.trim()
+    return result
 
 
 cdef inline int crossed(Book book) noexcept:

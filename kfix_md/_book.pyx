@@ -23,8 +23,9 @@ cdef extern from "c/crc.h" nogil:
     int kfix_use_clmul
     void kfix_crc_init(int allow_clmul)
     uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t* length)
-    uint32_t kfix_crc_stale(const LevelAux* level, int n)
-    uint32_t kfix_crc_join(const LevelAux* level, int n, int32_t* length)
+    uint32_t kfix_crc_shifted(int64_t price, int64_t qty, int price_shift, int qty_shift, uint8_t* length)
+    uint32_t kfix_crc_stale(const LevelAux* level, int n, uint32_t mask)
+    uint32_t kfix_crc_join(const LevelAux* level, int n, uint32_t mask, int32_t* length)
     uint32_t kfix_crc_both(uint32_t head, uint32_t head_n, uint32_t tail, uint32_t tail_n)
     int kfix_lowest "__builtin_ctz" (uint32_t bits)
 
@@ -50,7 +51,11 @@ DEPTH_INT_DTYPE = np.dtype(_DEPTH_INT_FIELDS, align=True)
 
 assert sizeof(LevelAux) == sizeof(int64_t)
 
-RULES = {"off": RULE_OFF, "level": RULE_LEVEL, "order": RULE_ORDER, "auto": RULE_AUTO}
+#: configuration's names of the checksum rules
+RULES = {
+    "off": RULE_OFF, "level": RULE_LEVEL, "order": RULE_ORDER, "auto": RULE_AUTO,
+    "level-sent": RULE_LEVEL_SENT, "order-sent": RULE_ORDER_SENT,
+}
 
 
 cdef inline void join_side(Book book, int side) noexcept:
@@ -61,14 +66,14 @@ cdef inline void join_side(Book book, int side) noexcept:
     cdef uint32_t stale
     if known.length <= ONE_TOUCHED and n > 0:
         i = max(n - 1 - (ONE_TOUCHED - known.length), 0)
-        if book.rule == RULE_LEVEL or book.aux[side][i].length == 0:
+        if book.rule == RULE_LEVEL or book.aux[side][i].length & book.length_mask == 0:
             renew_level(book, side, i)
     else:
-        stale = kfix_crc_stale(book.aux[side] + first, n - first)
+        stale = kfix_crc_stale(book.aux[side] + first, n - first, book.length_mask)
         while stale:
             renew_level(book, side, first + kfix_lowest(stale))
             stale &= stale - 1
-    known.crc = kfix_crc_join(book.aux[side] + first, n - first, &known.length)
+    known.crc = kfix_crc_join(book.aux[side] + first, n - first, book.length_mask, &known.length)
 
 
 cdef inline void renew_level(Book book, int side, int32_t i) noexcept:
@@ -80,7 +85,12 @@ cdef inline void renew_level(Book book, int side, int32_t i) noexcept:
         book.level_crc(side, i, &length, book.rule)
         return
     aux.crc = kfix_crc_level(book.sides[side].price[i], book.sides[side].qty[i], &n)
-    aux.length = n
+    aux.length = (aux.length & ~book.length_mask) | n
+
+
+cdef inline int sent_shift(uint32_t decimals, int precision) noexcept nogil:
+    # how many decimals more than the precision (or fewer) the venue wrote
+    return <int>(decimals & 0xFF) - precision
 
 
 cdef void join_by(Book book, int side, int rule, SideCrc* out) noexcept:
@@ -89,20 +99,28 @@ cdef void join_by(Book book, int side, int rule, SideCrc* out) noexcept:
     cdef LevelAux level[CRC_DEPTH]
     for i in range(first, n):
         level[i - first].crc = book.level_crc(side, i, &level[i - first].length, rule)
-    out.crc = kfix_crc_join(level, n - first, &out.length)
+    out.crc = kfix_crc_join(level, n - first, 0xFFFFFFFF, &out.length)
 
 
 cdef class Book:
     """What L2Book and L3Book share: two sides of levels in the instrument's integer precision.
 
-    Parameters: `price_precision` (2349) and `qty_precision` (5010), digits after the point;
-    `levels`, the number of levels a side that memory is taken for at first (it grows).
+    Parameters
+    ----------
+    price_precision, qty_precision : int
+        2349 and 5010, digits after the point.
+    levels : int
+        Levels a side that memory is taken for at first (it grows).
+    limit : int
+        264 MarketDepth: the most levels a side after a message, 0 for no limit.
     """
 
-    def __cinit__(self, int price_precision=0, int qty_precision=0, *, int levels=16):
+    def __cinit__(self, int price_precision=0, int qty_precision=0, *, int levels=16, int limit=0):
         self.price_precision = price_precision
         self.qty_precision = qty_precision
         self.rule = RULE_LEVEL
+        self.length_mask = LENGTH_L2
+        self.limit = limit or NO_LIMIT
         self.memory = [None, None]
         cdef int side
         for side in range(2):
@@ -151,7 +169,7 @@ cdef class Book:
         self.memory[side] = memory
         return BOOK_OK
 
-    cdef int insert_level(self, int side, int32_t i, int64_t price, int64_t qty) noexcept:
+    cdef int insert_level(self, int side, int32_t i, int64_t price, int64_t qty, uint32_t decimals) noexcept:
         cdef BookSide* s = &self.sides[side]
         if s.n == s.capacity and self.reserve_levels(side, s.capacity * 2) != BOOK_OK:
             return BOOK_FULL
@@ -165,7 +183,7 @@ cdef class Book:
             kfix_open_gap(self.tail[side] + i, moved, sizeof(int32_t))
         s.price[i] = price
         s.qty[i] = qty
-        self.aux[side][i].length = 0
+        self.aux[side][i].length = decimals << 8
         s.n += 1
         mark_level(self, side, i, s.n, moved, moved)
         return BOOK_OK
@@ -183,6 +201,15 @@ cdef class Book:
         # the range is marked while the level still counts, so that a removal at the best is seen; the tenth is new
         mark_level(self, side, i, s.n, moved, CRC_DEPTH - 1)
         s.n -= 1
+
+    cdef void trim(self) noexcept:
+        cdef int side
+        for side in range(2):
+            while self.sides[side].n > self.limit:
+                self.remove_worst(side)
+
+    cdef void remove_worst(self, int side) noexcept:
+        self.remove_level(side, 0)
 
     cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept:
         return BOOK_OK
@@ -225,7 +252,7 @@ cdef class Book:
             counts[side] -= 1
             self.sides[side].price[counts[side]] = e.price
             self.sides[side].qty[counts[side]] = e.qty
-            self.aux[side][counts[side]].length = 0
+            self.aux[side][counts[side]].length = <uint32_t>e.decimals << 8
             e += 1
         while e < end:
             side = e.side & 1
@@ -255,7 +282,7 @@ cdef class Book:
         self.crc_known = False
 
     cdef void set_rule(self, int rule) noexcept:
-        # cached CRCs are of the texts of one rule
+        # cached CRCs are of the texts of one rule, see rule_text
         cdef int side
         cdef int32_t i
         if rule == self.rule:
@@ -265,16 +292,24 @@ cdef class Book:
         for side in range(2):
             self.side_crc[side].length = ALL_TOUCHED
             for i in range(self.sides[side].n):
-                self.aux[side][i].length = 0
+                self.aux[side][i].length &= ~self.length_mask
 
     cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept:
-        # raw CRC of one level by the level rule; cached while `rule` is the book's own
+        # raw CRC of one level by a level rule; cached while `rule` is the book's own
         cdef LevelAux* aux = &self.aux[side][i]
+        cdef BookSide* s = &self.sides[side]
         cdef uint8_t n = 0
-        cdef uint32_t crc = kfix_crc_level(self.sides[side].price[i], self.sides[side].qty[i], &n)
+        cdef uint32_t crc
+        if rule & RULE_SENT:
+            crc = kfix_crc_shifted(s.price[i], s.qty[i], sent_shift(aux.length >> 8, self.price_precision),
+                                   sent_shift(aux.length >> 16, self.qty_precision), &n)
+        elif rule >> 8:
+            crc = kfix_crc_shifted(s.price[i], s.qty[i], price_shift(rule), qty_shift(rule), &n)
+        else:
+            crc = kfix_crc_level(s.price[i], s.qty[i], &n)
         if rule == self.rule:
             aux.crc = crc
-            aux.length = n
+            aux.length = (aux.length & ~self.length_mask) | n
         length[0] = n
         return crc
 
@@ -302,7 +337,7 @@ cdef class Book:
     # ---- what Python sees ----
 
     def apply(self, entries):
-        """Apply entries (array of ENTRY_DTYPE, C-contiguous) in the order given.
+        """Apply entries (array of ENTRY_DTYPE, C-contiguous) in the order given, as those of one message.
 
         A CLEAR entry empties the book. Raises ValueError when a side is none of 269's 0, 1, 2, OverflowError when
         the book may not grow further.
@@ -310,16 +345,28 @@ cdef class Book:
         entries = np.ascontiguousarray(entries, dtype=ENTRY_DTYPE)
         if len(entries) and entries["side"].max() > SIDE_TRADE:
             raise ValueError("an entry's side must be 0 (bid), 1 (offer) or 2 (trade)")
-        if len(entries) and self.apply_entries(<MDEntry*>address(entries), len(entries)) != BOOK_OK:
-            raise OverflowError("more levels or orders than a book may hold")
+        cdef int result = apply_message(self, <MDEntry*>address(entries), len(entries)) if len(entries) else BOOK_OK
+        if result != BOOK_OK:
+            raise OverflowError("more levels or orders than a book may hold" if result == BOOK_FULL else
+                                "the quantities of a level's orders together do not fit 64 bits")
 
     def clear(self):
         """Empty both sides."""
         self.clear_book()
 
-    def crc(self, rule="level"):
-        """Return the CRC32 that 5041 would carry for this book, by rule "level" or "order"."""
-        return self.crc_by(RULES[rule])
+    def crc(self, rule="level", price_precision=None, qty_precision=None):
+        """Return the CRC32 that 5041 would carry for this book.
+
+        Parameters
+        ----------
+        rule : str
+            "level" or "order" (printed at the precisions), "level-sent" or "order-sent" (with the decimals sent).
+        price_precision, qty_precision : int, optional
+            Other precisions to print at.
+        """
+        return self.crc_by(rule_text(
+            RULES[rule], 0 if price_precision is None else price_precision - self.price_precision,
+            0 if qty_precision is None else qty_precision - self.qty_precision))
 
     @property
     def counts(self):
@@ -394,13 +441,13 @@ cdef class L2Book(Book):
                     else:
                         self.repeated += e.action != ACTION_UPDATE
                         s.qty[i] = e.qty
-                        self.aux[side][i].length = 0
+                        self.aux[side][i].length = <uint32_t>e.decimals << 8
                         mark_level(self, side, i, i + 1, s.n - i - 1, s.n - i - 1)
                 elif e.action >= ACTION_DELETE or e.qty == 0:
                     self.unknown += 1
                 else:
                     self.unknown += e.action == ACTION_UPDATE
-                    if self.insert_level(side, i, e.price, e.qty) != BOOK_OK:
+                    if self.insert_level(side, i, e.price, e.qty, e.decimals) != BOOK_OK:
                         return BOOK_FULL
             e += 1
         return BOOK_OK

@@ -1,9 +1,28 @@
 # The book by order: slab, hash and queues beside the levels of Book.
 from cython cimport final
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from kfix_md._book cimport Book, LevelAux
 from kfix_md._entry cimport MDEntry, Order, OrderSlab
+
+
+cdef enum:
+    # Order.crc_len: the length of its text in six bits; the other two and Order.spare keep the decimals that the venue
+    # wrote, five bits for the price and five for the quantity
+    LENGTH = 63
+
+
+cdef inline int price_decimals(const Order* o) noexcept nogil:
+    return o.spare & 31
+
+
+cdef inline int qty_decimals(const Order* o) noexcept nogil:
+    return o.spare >> 5 | (o.crc_len >> 6) << 3
+
+
+cdef inline uint16_t decimals_of(const Order* o) noexcept nogil:
+    # as in MDEntry
+    return price_decimals(o) | qty_decimals(o) << 8
 
 
 @final
@@ -24,4 +43,6 @@ cdef class L3Book(Book):
     cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept
     cdef void remove(self, int32_t row, uint32_t at) noexcept
     cdef int replace(self, int32_t row, MDEntry* e, uint32_t at) noexcept
-    cdef void change(self, int32_t row, MDEntry* e) noexcept
+    cdef int change(self, int32_t row, MDEntry* e) noexcept
+    cdef uint32_t order_crc(self, Order* o, int rule, uint8_t* length) noexcept
+    cdef uint32_t level_sent_crc(self, int side, int32_t i, uint8_t* length) noexcept

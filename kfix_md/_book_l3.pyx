@@ -4,11 +4,12 @@ A slab of 64-byte orders, an open-addressing hash from id to slab row, and a que
 """
 
 from cython cimport final
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from kfix_md._book cimport (
-    BOOK_FULL, BOOK_OK, MAX_ORDERS, RULE_ORDER, Book, LevelAux, address, locate, mark_level,
+    BOOK_FULL, BOOK_OK, BOOK_TOTAL, MAX_ORDERS, RULE_ORDER, RULE_SENT, Book, LevelAux,
+    address, locate, mark_level, price_shift, qty_shift,
 )
 from kfix_md._entry cimport (
     ACTION_CLEAR, ACTION_DELETE, ACTION_NEW, ACTION_UPDATE, SIDE_TRADE, BookSide, MDEntry, Order, OrderSlab,
@@ -24,6 +25,7 @@ cdef extern from "c/crc.h" nogil:
     uint32_t kfix_reduce(uint64_t product)
     uint32_t kfix_crc_power(uint32_t n)
     uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t* length)
+    uint32_t kfix_crc_shifted(int64_t price, int64_t qty, int price_shift, int qty_shift, uint8_t* length)
     uint32_t kfix_crc_multiply(uint32_t a, uint32_t b)
     uint32_t kfix_crc_replace_before(uint32_t whole, uint32_t old, int32_t old_n, uint32_t fresh, int32_t fresh_n,
                                      uint32_t after, uint32_t after_n)
@@ -47,9 +49,29 @@ _ORDER_DTYPE = np.dtype([
 assert _ORDER_DTYPE.itemsize == sizeof(Order)
 
 
-cdef inline int64_t wrapping(int64_t a, int64_t b) noexcept nogil:
-    # totals of absurd quantities wrap instead of being undefined; the CRC then tells
-    return <int64_t>(<uint64_t>a + <uint64_t>b)
+cdef extern from *:
+    bint add_overflows "__builtin_add_overflow"(int64_t a, int64_t b, int64_t* total) nogil
+
+
+cdef inline void forget_text(Order* o) noexcept nogil:
+    # the cached CRC is not of the order as it is
+    o.crc_len &= ~LENGTH
+
+
+cdef inline void keep_decimals(Order* o, uint16_t decimals) noexcept nogil:
+    # and forget the text
+    cdef int of_price = min(decimals & 0xFF, 31), of_qty = min(decimals >> 8, 31)
+    o.spare = of_price | (of_qty & 7) << 5
+    o.crc_len = (of_qty >> 3) << 6
+
+
+cdef inline bint by_order(int rule) noexcept nogil:
+    return rule & 3 == RULE_ORDER
+
+
+cdef inline bint same_text(int a, int b) noexcept nogil:
+    # whether the orders of two rules have the same texts
+    return (a & RULE_SENT) == (b & RULE_SENT) and a >> 8 == b >> 8
 
 
 cdef inline uint32_t hash_id(uint64_t hi, uint64_t lo) noexcept nogil:
@@ -73,6 +95,18 @@ cdef inline int32_t find(L3Book book, uint64_t hi, uint64_t lo, uint8_t kind, ui
     return <int32_t>entry
 
 
+cdef inline uint32_t text_crc(L3Book book, Order* o, int32_t* length) noexcept:
+    # raw CRC of one order's text by the book's own rule, kept with the order
+    cdef uint8_t n = 0
+    if book.rule == RULE_ORDER:
+        o.crc = kfix_crc_level(o.price, o.qty, &n)
+    else:
+        o.crc = book.order_crc(o, book.rule, &n)
+    o.crc_len |= n
+    length[0] = n
+    return o.crc
+
+
 cdef inline int64_t table_entry(Order* o, int32_t row) noexcept:
     return <int64_t>hash_id(o.id_hi, o.id_lo) << 32 | row
 
@@ -88,6 +122,7 @@ cdef class L3Book(Book):
     def __cinit__(self, *args, **kwargs):
         self.level = 3
         self.rule = RULE_ORDER
+        self.length_mask = 0xFFFFFFFF
         self.free_row = -1
         if self.reserve_levels(0, self.sides[0].capacity) or self.reserve_levels(1, self.sides[1].capacity):
             raise MemoryError("no memory for the levels of a book")
@@ -160,12 +195,15 @@ cdef class L3Book(Book):
         cdef Order* rows
         cdef Order* o
         cdef LevelAux* aux
+        cdef int64_t total = e.qty
+        if i < s.n and s.price[i] == e.price and add_overflows(s.qty[i], e.qty, &total):
+            return BOOK_TOTAL
         if self.free_row < 0 and self.slab.used == self.slab.capacity:
             if self.reserve_orders(self.slab.capacity * 2) != BOOK_OK:
                 return BOOK_FULL
             find(self, e.id_hi, e.id_lo, e.id_kind, &at)
         if i == s.n or s.price[i] != e.price:
-            if self.insert_level(e.side, i, e.price, 0) != BOOK_OK:
+            if self.insert_level(e.side, i, e.price, 0, 0) != BOOK_OK:
                 return BOOK_FULL
             s.orders[i] = 0
             s.head[i] = -1
@@ -186,7 +224,7 @@ cdef class L3Book(Book):
         o.side = e.side
         o.queue_ns = e.queue_ns
         o.event_ns = e.event_ns
-        o.crc_len = 0
+        keep_decimals(o, e.decimals)
         # queued by 5273; an order without one, or with an equal one, goes behind those that came before it
         aux = &self.aux[e.side][i]
         after = self.tail[e.side][i]
@@ -208,7 +246,7 @@ cdef class L3Book(Book):
             self.tail[e.side][i] = row
         if aux.length:
             self.recompute(aux, o, 0, 0)
-        s.qty[i] = wrapping(s.qty[i], e.qty)
+        s.qty[i] = total
         s.orders[i] += 1
         self.slab.n_orders += 1
         self.table[at] = table_entry(o, row)
@@ -218,7 +256,7 @@ cdef class L3Book(Book):
 
     cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept:
         # the CRC of a level, which was valid, where the text of one order changed: it was (old, old_n), nothing for a
-        # new order, and is that of `o` now, nothing when o.crc_len still is old_n. Both neighbours are walked at
+        # new order, and is that of `o` now, nothing when its length still is old_n. Both neighbours are walked at
         # once, so that only the shorter way to an end of the queue is gone.
         cdef Order* rows = self.slab.rows
         cdef int32_t ahead = o.prev, behind = o.next
@@ -226,21 +264,19 @@ cdef class L3Book(Book):
         cdef int32_t fresh_n = 0
         cdef uint64_t product = 0
         cdef Order* q
-        if self.rule != RULE_ORDER or (old_n == 0 and o.crc_len > 0):
+        if not by_order(self.rule) or (old_n == 0 and o.crc_len & LENGTH > 0):
             aux.length = 0
             return
-        if o.crc_len == 0:
-            fresh = kfix_crc_level(o.price, o.qty, &o.crc_len)
-            o.crc = fresh
-            fresh_n = o.crc_len
+        if o.crc_len & LENGTH == 0:
+            fresh = text_crc(self, o, &fresh_n)
         while ahead >= 0 and behind >= 0:
             q = &rows[ahead]
             product ^= kfix_clmul(q.crc, kfix_crc_power(before_n))
-            before_n += q.crc_len
+            before_n += q.crc_len & LENGTH
             ahead = q.prev
             q = &rows[behind]
-            after = kfix_crc_multiply(after, kfix_crc_power(q.crc_len)) ^ q.crc
-            after_n += q.crc_len
+            after = kfix_crc_multiply(after, kfix_crc_power(q.crc_len & LENGTH)) ^ q.crc
+            after_n += q.crc_len & LENGTH
             behind = q.next
         if behind < 0:
             aux.crc = kfix_crc_replace_before(aux.crc, old, old_n, fresh, fresh_n, after, after_n)
@@ -266,13 +302,13 @@ cdef class L3Book(Book):
             self.touch(o.next)
         else:
             self.tail[o.side][i] = o.prev
-        s.qty[i] = wrapping(s.qty[i], -o.qty)
+        s.qty[i] -= o.qty
         s.orders[i] -= 1
         if s.orders[i] == 0:
             self.remove_level(o.side, i)
         else:
             if self.aux[o.side][i].length:
-                self.recompute(&self.aux[o.side][i], o, o.crc, o.crc_len)
+                self.recompute(&self.aux[o.side][i], o, o.crc, o.crc_len & LENGTH)
             mark_level(self, o.side, i, i + 1, s.n - i - 1, s.n - i - 1)
         o.qty = 0
         o.next = self.free_row
@@ -280,21 +316,25 @@ cdef class L3Book(Book):
         self.slab.n_orders -= 1
         self.touch(row)
 
-    cdef void change(self, int32_t row, MDEntry* e) noexcept:
+    cdef int change(self, int32_t row, MDEntry* e) noexcept:
         # same price and place in the queue: only the quantity is new
         cdef Order* o = &self.slab.rows[row]
         cdef BookSide* s = &self.sides[o.side]
         cdef int32_t i = locate(s, o.side, o.price)
-        s.qty[i] = wrapping(s.qty[i], e.qty - o.qty)
+        cdef int64_t total
+        if add_overflows(s.qty[i] - o.qty, e.qty, &total):
+            return BOOK_TOTAL
+        s.qty[i] = total
         cdef uint32_t old = o.crc
-        cdef int32_t old_n = o.crc_len
+        cdef int32_t old_n = o.crc_len & LENGTH
         o.qty = e.qty
         o.event_ns = e.event_ns
-        o.crc_len = 0
+        keep_decimals(o, e.decimals)
         if self.aux[o.side][i].length:
             self.recompute(&self.aux[o.side][i], o, old, old_n)
         self.touch(row)
         mark_level(self, o.side, i, i + 1, s.n - i - 1, s.n - i - 1)
+        return BOOK_OK
 
     cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept:
         cdef MDEntry* e = entries
@@ -314,6 +354,7 @@ cdef class L3Book(Book):
         cdef BookSide* s
         cdef int32_t i
         cdef uint32_t at
+        cdef int result
         level[0], level[1] = self.sides[0].n, self.sides[1].n
         while e < end:
             s = &self.sides[e.side]
@@ -323,14 +364,16 @@ cdef class L3Book(Book):
             level[e.side] = i
             if find(self, e.id_hi, e.id_lo, e.id_kind, &at) >= 0:
                 return self.apply_each(e, end)      # an id that was there before: levels may go
-            if self.add(e, at, i) != BOOK_OK:
-                return BOOK_FULL
+            result = self.add(e, at, i)
+            if result != BOOK_OK:
+                return result
             e += 1
         return BOOK_OK
 
     cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept:
         cdef int32_t row
         cdef uint32_t at
+        cdef int result = BOOK_OK
         while e < end:
             if e.action == ACTION_CLEAR:
                 self.clear_book()
@@ -343,10 +386,11 @@ cdef class L3Book(Book):
                         self.unknown += 1
                 elif row < 0:
                     self.unknown += e.action == ACTION_UPDATE
-                    if self.add(e, at, locate(&self.sides[e.side], e.side, e.price)) != BOOK_OK:
-                        return BOOK_FULL
-                elif self.replace(row, e, at) != BOOK_OK:
-                    return BOOK_FULL
+                    result = self.add(e, at, locate(&self.sides[e.side], e.side, e.price))
+                else:
+                    result = self.replace(row, e, at)
+                if result != BOOK_OK:
+                    return result
             e += 1
         return BOOK_OK
 
@@ -355,8 +399,7 @@ cdef class L3Book(Book):
         cdef Order* o = &self.slab.rows[row]
         self.repeated += e.action != ACTION_UPDATE
         if o.price == e.price and o.side == e.side and (e.queue_ns == 0 or o.queue_ns == e.queue_ns):
-            self.change(row, e)
-            return BOOK_OK
+            return self.change(row, e)
         self.remove(row, at)
         find(self, e.id_hi, e.id_lo, e.id_kind, &at)
         return self.add(e, at, locate(&self.sides[e.side], e.side, e.price))
@@ -383,6 +426,44 @@ cdef class L3Book(Book):
                     kfix_prefetch(&self.slab.rows[self.tail[e.side][i]], 1)
             e += 1
 
+    cdef void remove_worst(self, int side) noexcept:
+        # the orders of the worst level go, and the level with the last of them
+        cdef int32_t n = self.sides[side].n, row
+        cdef uint32_t at
+        cdef Order* o
+        while self.sides[side].n == n:
+            o = &self.slab.rows[self.sides[side].head[0]]
+            row = find(self, o.id_hi, o.id_lo, o.id_kind, &at)
+            self.remove(row, at)
+
+    cdef void set_rule(self, int rule) noexcept:
+        cdef int32_t row
+        if not same_text(rule, self.rule):
+            for row in range(self.slab.used):
+                forget_text(&self.slab.rows[row])
+        Book.set_rule(self, rule)
+
+    cdef uint32_t order_crc(self, Order* o, int rule, uint8_t* length) noexcept:
+        # raw CRC of one order's text by the rule; nothing is kept
+        if rule & RULE_SENT:
+            return kfix_crc_shifted(o.price, o.qty, price_decimals(o) - self.price_precision,
+                                    qty_decimals(o) - self.qty_precision, length)
+        if rule >> 8:
+            return kfix_crc_shifted(o.price, o.qty, price_shift(rule), qty_shift(rule), length)
+        return kfix_crc_level(o.price, o.qty, length)
+
+    cdef uint32_t level_sent_crc(self, int side, int32_t i, uint8_t* length) noexcept:
+        # of price and total with the most decimals that an order of the level was written with
+        cdef BookSide* s = &self.sides[side]
+        cdef int32_t row = s.head[i]
+        cdef int of_price = 0, of_qty = 0
+        while row >= 0:
+            of_price = max(of_price, price_decimals(&self.slab.rows[row]))
+            of_qty = max(of_qty, qty_decimals(&self.slab.rows[row]))
+            row = self.slab.rows[row].next
+        return kfix_crc_shifted(s.price[i], s.qty[i], of_price - self.price_precision, of_qty - self.qty_precision,
+                                length)
+
     cdef void clear_book(self) noexcept:
         Book.clear_book(self)
         memset(self.table, 0xFF, (self.mask + 1) * sizeof(int64_t))
@@ -395,21 +476,34 @@ cdef class L3Book(Book):
         self.free_row = -1
 
     cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept:
-        if rule != RULE_ORDER:
-            return Book.level_crc(self, side, i, length, rule)
         cdef LevelAux* aux = &self.aux[side][i]
-        cdef int32_t row = self.tail[side][i]
+        cdef int32_t row = self.tail[side][i], n = 0
         cdef uint32_t follows = 0, crc
         cdef uint64_t product = 0
+        cdef bint cached = same_text(rule, self.rule)
+        cdef uint8_t text_n = 0
         cdef Order* o
+        if not by_order(rule):
+            if not rule & RULE_SENT:
+                return Book.level_crc(self, side, i, length, rule)
+            crc = self.level_sent_crc(side, i, &text_n)
+            follows = text_n
+            row = -1
         while row >= 0:
             o = &self.slab.rows[row]
-            if o.crc_len == 0:
-                o.crc = kfix_crc_level(o.price, o.qty, &o.crc_len)
-            product ^= kfix_clmul(o.crc, kfix_crc_power(follows))
-            follows += o.crc_len
+            if not cached:
+                crc = self.order_crc(o, rule, &text_n)
+                n = text_n
+            elif o.crc_len & LENGTH == 0:
+                crc = text_crc(self, o, &n)
+            else:
+                crc = o.crc
+                n = o.crc_len & LENGTH
+            product ^= kfix_clmul(crc, kfix_crc_power(follows))
+            follows += n
             row = o.prev
-        crc = kfix_reduce(product)
+        if by_order(rule):
+            crc = kfix_reduce(product)
         if rule == self.rule:
             aux.crc = crc
             aux.length = follows

@@ -11,8 +11,8 @@ from kfix_md._symbols cimport Slot, Symbols
 
 cdef struct Counters:
     uint64_t market_data, entries, snapshots, trades
-    uint64_t crc_checked, crc_ok, crc_failed
-    uint64_t malformed, late, unknown_symbol, ignored, crossed, repeated_tags
+    uint64_t crc_checked, crc_ok, crc_failed, unverified
+    uint64_t malformed, faults, late, unknown_symbol, ignored, crossed, repeated_tags
 
 
 @final
@@ -28,6 +28,8 @@ cdef class Handler(Symbols):
     cdef bint collect
     cdef bint following         # no session: nobody can be asked for what is missing
     cdef Counters counters
+    cdef int32_t row            # whose message is being applied, -1: none
+    cdef set failed             # rows whose first error has been logged
     cdef uint32_t known_comp_ids    # Header.comp_ids that are those
     cdef bytes sender, target       # expected inbound 49 and 56; None: any
     # collected ticks
@@ -37,13 +39,13 @@ cdef class Handler(Symbols):
 
     cdef int controlled(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1
     cdef int garbled(self, const char* p, int64_t n, int64_t recv_ns) except -1
+    cdef int fail(self, int32_t row, object error, int64_t recv_ns) except -1
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1
     cdef uint16_t market_data(self, Header* h, const char* end, int64_t recv_ns, uint16_t flags) except? 65535
     cdef uint16_t refused(self, Header* h, const char* end, MDMessage* m, int error, int32_t row, int64_t recv_ns,
                           uint16_t flags) except? 65535
     cdef void show_trades(self, Slot* s, MDEntry* e, int32_t n, uint64_t seq, int64_t recv_ns) noexcept
     cdef void begin_book(self, Slot* s, Book book) noexcept
-    cdef int tell_rules_apart(self, Book book, uint32_t crc) noexcept
     cdef int level_seen(self, int32_t n) noexcept
     cdef int collect_ticks(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1
     cdef int process_recorded(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except? -1

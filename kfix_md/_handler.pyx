@@ -6,12 +6,13 @@ Stream finds frames in the receive buffer, `on_frame` takes one through sequence
 
 from cpython.object cimport PyObject
 from cython cimport final
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
 from libc.string cimport memchr, memcmp, memset
 
 from kfix_md._book cimport (
-    BOOK_OK, RULE_AUTO, RULE_LEVEL, RULE_OFF, RULE_ORDER, Book, crossed,
+    BOOK_OK, BOOK_TOTAL, RULE_AUTO, RULE_OFF, Book, apply_message, crossed,
 )
+from kfix_md._checksum cimport CHECK_FAILED, CHECK_RUN, CHECK_OK
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport (
     MD_NOT_NUMERIC, MD_NUMBER, MD_OK, MD_OTHER_SYMBOL, MD_PRECISION, Header, MDMessage, Span,
@@ -23,14 +24,16 @@ from kfix_md.session.sequence cimport Sequence
 from kfix_md.shm.writer cimport SegmentWriter
 from kfix_md._state cimport *
 from kfix_md._stream cimport PADDING, Stream
-from kfix_md._symbols cimport ANY_REQ_ID, BURST, Slot, Symbols
+from kfix_md._symbols cimport ANY_REQ_ID, BURST, EVIDENCE_FRESH, Slot, Symbols
+
+import logging
 
 import numpy as np
 
 from kfix_md._book import RULES
 from kfix_md._frame import fields, other_version
 from kfix_md._entry import TICK_DTYPE
-from kfix_md.errors import ProtocolError
+from kfix_md.errors import KfixError, ProtocolError
 from kfix_md.follower import Follower
 
 cdef extern from "c/scan.h" nogil:
@@ -125,6 +128,7 @@ cdef inline uint16_t apply(Handler self, Slot* s, Book book, Header* h, MDMessag
                            uint16_t flags) noexcept:
     cdef MDEntry* e = self.codec.entries
     cdef int32_t trades = count_trades(e, m.n)
+    cdef int result
     self.counters.entries += m.n
     self.counters.repeated_tags += m.repeated_tags
     s.top.seq = h.seq
@@ -138,10 +142,11 @@ cdef inline uint16_t apply(Handler self, Slot* s, Book book, Header* h, MDMessag
         flags |= MSG_SNAPSHOT
         self.begin_book(s, book)
     if s.synced and trades < m.n or h.msg_type == c'W':
-        if book.apply_entries(e, m.n) == BOOK_OK:
+        result = apply_message(book, e, m.n)
+        if result == BOOK_OK:
             flags |= verify(self, s, book, m)
         else:
-            fault(s, EVENT_MALFORMED, CAUSE_OVERFLOW)
+            fault(s, EVENT_MALFORMED, CAUSE_NUMBER if result == BOOK_TOTAL else CAUSE_OVERFLOW)
         if self.n_slots > FEW_SYMBOLS:
             note_ends(s, book)
     elif m.has_crc:
@@ -162,20 +167,28 @@ cdef inline uint16_t apply(Handler self, Slot* s, Book book, Header* h, MDMessag
 cdef inline uint16_t verify(Handler self, Slot* s, Book book, MDMessage* m) noexcept:
     # 5041 against our book; without that proof a crossed book is not to be trusted either
     cdef uint16_t flags = 0
+    cdef bint agrees
+    cdef int result = CHECK_OK
     if m.has_crc:
         flags |= MSG_HAS_CRC
         if self.rule != RULE_OFF and s.verifiable:
             flags |= MSG_CRC_CHECKED
             self.counters.crc_checked += 1
             s.top.crc_checked += 1
-            if check_crc(self, book, m.crc):
-                flags |= MSG_CRC_OK
-                self.counters.crc_ok += 1
-            else:
+            agrees = (book.both_crc if book.crc_known else book.crc_by(book.rule)) == m.crc
+            if not agrees or s.evidence | s.unproven:
+                result = self.weigh(s, book, m.crc, agrees)
+            if result == CHECK_FAILED:
                 self.counters.crc_failed += 1
                 s.top.crc_failed += 1
                 fault(s, EVENT_CRC_FAILED, CAUSE_CRC)
                 return flags
+            if result == CHECK_OK or result == CHECK_RUN:
+                flags |= MSG_CRC_OK
+                self.counters.crc_ok += 1
+            if s.unproven:
+                flags |= MSG_UNVERIFIED
+                self.counters.unverified += 1
     if crossed(book):
         self.counters.crossed += 1
         if not flags & MSG_CRC_OK:
@@ -197,15 +210,6 @@ cdef inline void settle(Handler self, Slot* s, Book book, int event) noexcept:
         state = (self.own_state(s, book) if s.halted | s.unproven | self.gap_open or book.sides[0].n == 0
                  else STATE_LIVE)
     s.top.state = state
-
-
-cdef inline bint check_crc(Handler self, Book book, uint32_t crc) noexcept:
-    if book.level == 3:
-        if self.rule == RULE_AUTO:
-            return self.tell_rules_apart(book, crc)
-        if book.rule != self.rule:
-            book.set_rule(self.rule)
-    return (book.both_crc if book.crc_known else book.crc_by(book.rule)) == crc
 
 
 cdef inline int32_t count_trades(MDEntry* e, int32_t n) noexcept:
@@ -230,12 +234,15 @@ cdef class Handler(Symbols):
 
     Parameters
     ----------
-    checksum: rule of 5041: "auto" (find out which of the two holds on L3), "level", "order" or "off".
+    checksum: rule of 5041: "auto" (each symbol shows which one holds), "level" or "order" (printed at the instrument's
+        precisions), "level-sent" or "order-sent" (with the decimals sent), "off".
     level: "L2", "L3" or "auto" (an order id that does not repeat the price, or a 5273, means L3).
     session: the session state machine (kfix_md.session.Session); None: a Follower, which applies whatever comes,
         counts gaps, and trusts no book across one until its next snapshot.
     journal, publisher: JournalWriter and SegmentWriter, or None.
-    listener: object with on_book(symbol, state, cause, seq, recv_ns) for every change of a book's state.
+    listener: object with on_book(symbol, state, cause, seq, recv_ns) for every change of a book's state. It may have
+        on_checksum_rule(rule, symbol, precisions) for a symbol that has shown its rule (precisions: those of the text
+        where they are not the instrument's, else None) and on_fault(symbol, error) for an error of ours in a message.
     collect: keep every entry as a Tick, to be taken with ticks().
     max_frame: bytes; a longer frame is a protocol error.
     standby_for: session number under which handlers share their slots; nothing is published until serve() says so.
@@ -261,6 +268,8 @@ cdef class Handler(Symbols):
         self.collect = collect
         self.max_frame = max_frame
         self.sending_time_limit_ns = 120 * 1000000000
+        self.row = -1
+        self.failed = set()
         if session is None:
             self.following = True
             self.direct = True
@@ -343,10 +352,18 @@ cdef class Handler(Symbols):
         """Apply what the session kept back until a gap was closed, in order."""
         while released := self.session.take_released(recv_ns):  # its empty answer ends the gap
             for frame, received_ns in released:
-                self.deliver(frame, received_ns, MSG_DEFERRED)
+                self._apply_released(frame, received_ns)
             if self.journal is not None:
                 first, last = self._seq_of(released[0][0]), self._seq_of(released[len(released) - 1][0])
                 self.journal.event(self.session_number, recv_ns, {"type": "released", "first": first, "last": last})
+
+    def _apply_released(self, frame, int64_t recv_ns):
+        try:
+            self.deliver(frame, recv_ns, MSG_DEFERRED)
+        except Exception as error:
+            if self.row < 0:
+                raise
+            self.fail(self.row, error, recv_ns)
 
     def _seq_of(self, frame):
         return next((int(value) for tag, value in fields(frame) if tag == 34 and value.isdigit()), None)
@@ -390,6 +407,7 @@ cdef class Handler(Symbols):
         if not wanted(s, &m):
             self.counters.late += 1
             return flags | MSG_IGNORED
+        self.row = row
         if s.level == 0 or self.books[row] is None:
             self.make_book(row, self.level_seen(m.n))
             s = &self.slots[row]
@@ -399,10 +417,39 @@ cdef class Handler(Symbols):
             self.changed(row)
         if self.collect:
             self.collect_ticks(row, h, &m, recv_ns, flags)
+        self.row = -1
         self.burst += 1
         if self.burst >= BURST:
             self.on_pause()
         return flags
+
+    cdef int on_failure(self, object error, int64_t recv_ns) except -1:
+        # an exception of ours while a frame was worked on: it costs the symbol of the frame and nothing else
+        cdef int32_t row = self.row
+        if row < 0:
+            raise error
+        if self.journal is not None:
+            self.journal.commit(MSG_IGNORED | MSG_BAD_BOOK)
+        return self.fail(row, error, recv_ns)
+
+    cdef int fail(self, int32_t row, object error, int64_t recv_ns) except -1:
+        # the book is void until its next snapshot. An error about room (shared memory, memory, disk) will come again:
+        # its cause is none that is subscribed for anew
+        cdef bint room = isinstance(error, (KfixError, MemoryError, OSError))
+        self.row = -1
+        self.counters.faults += 1
+        self.slots[row].top.recv_ns = recv_ns
+        report = getattr(self.listener, "on_fault", None)
+        try:
+            self.happen(row, EVENT_REJECT if room else EVENT_MALFORMED, CAUSE_ROOM if room else CAUSE_MALFORMED)
+            if report is not None:
+                report(self.names[row], error)
+        except Exception:
+            report = None
+        if report is None and row not in self.failed:
+            self.failed.add(row)
+            logging.getLogger("kfix_md.handler").exception("%s: message not applied: %r", self.names[row], error)
+        return 0
 
     cdef uint16_t refused(self, Header* h, const char* end, MDMessage* m, int error, int32_t row, int64_t recv_ns,
                           uint16_t flags) except? 65535:
@@ -453,20 +500,13 @@ cdef class Handler(Symbols):
         self.counters.snapshots += 1
         book.clear_book()
         s.synced = 1
-        s.unproven = 0
+        s.evidence |= EVIDENCE_FRESH
+        book.odd = book.unknown + book.repeated
         if not self.gap_open:
-            s.top.cause = CAUSE_NONE
+            s.top.cause = CAUSE_RULE if s.unproven else CAUSE_NONE
         elif s.top.state != STATE_GAP:
             s.top.cause = CAUSE_LOST
         settle(self, s, book, EVENT_SNAPSHOT)
-
-    cdef int tell_rules_apart(self, Book book, uint32_t crc) noexcept:
-        # L3 under "auto": the first message on which the two rules differ decides for the whole feed
-        cdef uint32_t by_order = book.crc_by(RULE_ORDER), by_level = book.crc_by(RULE_LEVEL)
-        if by_order != by_level and (by_order == crc or by_level == crc):
-            self.rule = RULE_ORDER if by_order == crc else RULE_LEVEL
-            self.tell_rule()
-        return by_order == crc or by_level == crc
 
     cdef int level_seen(self, int32_t n) noexcept:
         # what n entries show: an id of its own or a 5273 is of an order
@@ -536,12 +576,6 @@ cdef class Handler(Symbols):
         self.sender = sender + b"\0" * PADDING if sender is not None else None
         self.target = target + b"\0" * PADDING if target is not None else None
 
-    def tell_rule(self):
-        """Say which checksum rule the stream has shown to hold."""
-        told = getattr(self.listener, "on_checksum_rule", None)
-        if told is not None:
-            told(self.checksum)
-
     # ---- what Python sees ----
 
     @property
@@ -559,8 +593,12 @@ cdef class Handler(Symbols):
 
     @property
     def checksum(self):
-        """The rule of 5041 in force: "auto" until an L3 stream has shown which holds."""
-        return next(name for name, rule in RULES.items() if rule == self.rule)
+        """The configured rule of 5041; under "auto" the one that most symbols have shown, "auto" before the first. What
+        each symbol has shown: checksum_of()."""
+        cdef int rule = self.rule
+        if rule == RULE_AUTO and self.proved[self.first_rule]:
+            rule = self.first_rule
+        return next(name for name, code in RULES.items() if code == rule)
 
     @property
     def stats(self):

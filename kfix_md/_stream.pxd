@@ -20,6 +20,7 @@ cdef class Stream:
     cdef int room(self, int64_t n) except -1
     cdef int64_t in_place(self, const char* p, int64_t total, int64_t recv_ns) except -1
     cdef int on_pause(self) except -1
+    cdef int on_failure(self, object error, int64_t recv_ns) except -1
     cdef int64_t run(self, int64_t recv_ns) except -1
     cdef int bad_frame(self, int kind, int64_t recv_ns) except -1
     cdef int on_frame(self, const char* p, int64_t n, int64_t recv_ns) except -1

@@ -56,16 +56,22 @@ cdef class Stream:
         # sound frames from p on that have their padding within `total`: the number of bytes they take
         cdef int64_t at = 0, length, resets = self.resets
         self.first, self.last = p, p + total
-        while total - at > PADDING:
-            if next_frame(p + at, total - at - PADDING, self.max_frame, &length) != FRAME_OK:
-                break
-            self.in_garbage = False
-            at += length
-            self.messages += 1
-            self.bytes_taken += length
-            self.on_frame(p + at - length, length, recv_ns)
-            if self.resets != resets:
-                at = total          # the rest is of a connection that is gone
+        cdef bint done = False
+        while not done:
+            try:        # one for all frames of a read
+                while total - at > PADDING:
+                    if next_frame(p + at, total - at - PADDING, self.max_frame, &length) != FRAME_OK:
+                        break
+                    self.in_garbage = False
+                    at += length
+                    self.messages += 1
+                    self.bytes_taken += length
+                    self.on_frame(p + at - length, length, recv_ns)
+                    if self.resets != resets:
+                        at = total          # the rest is of a connection that is gone
+                done = True
+            except Exception as error:
+                self.on_failure(error, recv_ns)
         self.on_pause()
         return at
 
@@ -117,19 +123,25 @@ cdef class Stream:
         cdef int64_t length, at
         cdef int kind
         self.first, self.last = self.buffer + self.start, self.buffer + self.end
-        while self.start < self.end:
-            kind = next_frame(self.buffer + self.start, self.end - self.start, self.max_frame, &length)
-            if kind == FRAME_OK:
-                self.in_garbage = False
-                at = self.start
-                self.start += length
-                self.messages += 1
-                self.bytes_taken += length
-                self.on_frame(self.buffer + at, length, recv_ns)
-            elif kind == FRAME_MORE:
-                break
-            else:
-                self.bad_frame(kind, recv_ns)
+        cdef bint done = False
+        while not done:
+            try:        # one for all frames of a read
+                while self.start < self.end:
+                    kind = next_frame(self.buffer + self.start, self.end - self.start, self.max_frame, &length)
+                    if kind == FRAME_OK:
+                        self.in_garbage = False
+                        at = self.start
+                        self.start += length
+                        self.messages += 1
+                        self.bytes_taken += length
+                        self.on_frame(self.buffer + at, length, recv_ns)
+                    elif kind == FRAME_MORE:
+                        break
+                    else:
+                        self.bad_frame(kind, recv_ns)
+                done = True
+            except Exception as error:
+                self.on_failure(error, recv_ns)
         self.on_pause()
         return 0
 
@@ -158,6 +170,10 @@ cdef class Stream:
 
     cdef int on_frame(self, const char* p, int64_t n, int64_t recv_ns) except -1:
         return 0
+
+    cdef int on_failure(self, object error, int64_t recv_ns) except -1:
+        # an exception out of on_frame: raised on, or, when it is dealt with, the frames after that one are read
+        raise error
 
     cdef int on_pause(self) except -1:
         # no whole frame is left of what was received

@@ -1,4 +1,4 @@
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t
 
 from kfix_md._book cimport Book
 from kfix_md._entry cimport TopOfBook
@@ -12,6 +12,9 @@ cdef enum:
     ANY_REQ_ID = 0
     NO_REQ_ID = -1
     BURST = 64              # messages of one read after which touched books are published, at the latest
+
+    EVIDENCE_FRESH = 1      # no 5041 was checked since the snapshot
+    EVIDENCE_OPEN = 2       # level and order rule have not been told apart for this book
 
 
 cdef struct Slot:               # one symbol of this stream: three cache lines
@@ -27,7 +30,10 @@ cdef struct Slot:               # one symbol of this stream: three cache lines
     uint8_t level               # 2, 3, or 0 while it is not known
     uint8_t pending             # to be published at the next pause
     uint8_t silent              # another handler's copy is the published one
-    uint8_t unproven            # 5041 fails under every known rule
+    uint8_t unproven            # 5041 fails under every known rule: UNVERIFIED
+    uint8_t evidence            # EVIDENCE_ bits: what the next 5041 is to be looked at for
+    uint8_t misses              # fresh snapshots in a row after which no rule held
+    uint8_t run                 # messages in a row by which one rule has held, while unproven
     TopOfBook top
     const void* ends[6]         # behind the best of the book's arrays, see kfix_prefetch_book
     char req_id[REQ_ID_BYTES]
@@ -38,7 +44,11 @@ cdef class Symbols(Stream):
     cdef SegmentWriter publisher
     cdef readonly int session_number
     cdef int standby_for            # session number of the handler whose slots we share, -1: none
-    cdef int rule, level            # of 5041; 2, 3 or 0 for "auto"
+    cdef int rule                   # configured rule of 5041: RULE_ code
+    cdef int first_rule             # under RULE_AUTO, what a new L3 book is tried with first
+    cdef uint32_t proved[8]         # symbols that have shown each rule
+    cdef int level                  # 2, 3 or 0 for "auto"
+    cdef dict depths                # by row: 264 of its subscription
     cdef bint subscribed_ids
     # rows whose books have changed since they were published, and messages since then (see BURST)
     cdef int32_t pending[BURST]
@@ -56,5 +66,10 @@ cdef class Symbols(Stream):
     cdef void ask_next(self, const char* symbol) noexcept
     cdef int happen(self, int32_t row, int event, int cause) except -1
     cdef int changed(self, int32_t row) except -1
+    cdef void turn(self, Slot* s, Book book, int event) noexcept
+    cdef int weigh(self, Slot* s, Book book, uint32_t crc, bint agrees) noexcept
+    cdef int doubt(self, Slot* s, Book book, bint fresh) noexcept
+    cdef int show_rule(self, Slot* s, Book book) except -1
+    cdef int starting_rule(self, int level) noexcept
     cdef void publish_slot(self, Slot* s, Book book) noexcept
     cdef int own_state(self, Slot* s, Book book) noexcept

@@ -9,12 +9,17 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 from posix.stdlib cimport posix_memalign
 
-from kfix_md._book cimport CRC_DEPTH, Book, L2Book
+from kfix_md._book cimport (
+    CRC_DEPTH, NO_LIMIT, RULE_AUTO, RULE_CODE, RULE_LEVEL, RULE_OFF, RULE_ORDER, RULE_SENT, Book, L2Book, crossed,
+    price_shift, qty_shift,
+)
 from kfix_md._book_l3 cimport L3Book
+from kfix_md._checksum cimport CHECK_FAILED, CHECK_OK, CHECK_RUN, CHECK_UNKNOWN, MISSES, RUN, find_rule, told_apart
 from kfix_md._entry cimport *
 from kfix_md._state cimport *
 from kfix_md._stream cimport PADDING, Stream
 
+from kfix_md._book import RULES
 from kfix_md._entry import Cause, State
 from kfix_md.errors import NoSuchSymbol, ProtocolError
 from kfix_md.instruments import Instrument, parse_list
@@ -31,6 +36,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     MAX_SYMBOLS = 65536
+    FULL_L2 = 1000
     BOOK_BYTES = 256            # of a Book that messages touch
 
 assert sizeof(Slot) == 3 * LINE
@@ -70,6 +76,8 @@ cdef class Symbols(Stream):
 
     def __cinit__(self, *args, **kwargs):
         self.books = []
+        self.depths = {}
+        self.first_rule = RULE_ORDER
         self.names = []
         self.standby_for = -1
         self.mask = 255
@@ -150,6 +158,7 @@ cdef class Symbols(Stream):
             s.price_precision = price_precision
             s.qty_precision = qty_precision
             s.synced = 0
+            s.unproven = s.misses = s.run = 0
             self.books[row] = None
             if s.shm_slot >= 0:
                 self.make_book(row, s.level)
@@ -234,8 +243,23 @@ cdef class Symbols(Stream):
     # ---- subscriptions and states ----
 
     def subscribe(self, symbol, md_req_id, int depth=0):
-        """From now on only entries with this 262 are applied to the symbol's book, which is SYNCING until its
-        snapshot. `depth` is 264 (0 full): below ten levels 5041 cannot be checked. Raises NoSuchSymbol."""
+        """Apply only entries with this 262 to the symbol's book from now on; it is SYNCING until its snapshot.
+
+        Parameters
+        ----------
+        symbol, md_req_id : str
+            55 and 262.
+        depth : int
+            264, 0 for the full book (1000 levels on L2). The book keeps no more levels a side; below ten 5041 cannot
+            be checked.
+
+        Raises
+        ------
+        NoSuchSymbol
+            It was never defined.
+        KfixError, OSError, MemoryError
+            There is no room for its book: it is DOWN with cause ROOM, and the others are not disturbed.
+        """
         cdef bytes text = md_req_id.encode()
         cdef int32_t row = self.row_of(symbol)
         cdef Slot* s = &self.slots[row]
@@ -250,8 +274,11 @@ cdef class Symbols(Stream):
         s.req_n = len(text)
         s.verifiable = depth == 0 or depth >= CRC_DEPTH
         s.synced = 0
+        self.depths[row] = depth
         if self.books[row] is None and self.level:
             self.make_book(row, 0)
+        elif self.books[row] is not None:
+            (<Book>self.books[row]).limit = self._limit(row, (<Book>self.books[row]).level)
         cause = s.top.cause if s.top.state != STATE_INIT else CAUSE_NONE
         self.happen(row, EVENT_SUBSCRIBE, cause)
 
@@ -317,12 +344,15 @@ cdef class Symbols(Stream):
     cdef int happen(self, int32_t row, int event, int cause) except -1:
         # an event from outside the market data: the new state is published and reported, also when it is the same
         cdef Slot* s = &self.slots[row]
-        cdef int state = next_state(event, s.top.state)
         if voids_book(event):
             s.synced = 0
-        s.top.state = self.own_state(s, <Book>self.books[row]) if state == STATE_SOUND else state
+        self.turn(s, <Book>self.books[row], event)
         s.top.cause = cause
         return self.changed(row)
+
+    cdef void turn(self, Slot* s, Book book, int event) noexcept:
+        cdef int state = next_state(event, s.top.state)
+        s.top.state = self.own_state(s, book) if state == STATE_SOUND else state
 
     cdef int changed(self, int32_t row) except -1:
         cdef Slot* s = &self.slots[row]
@@ -332,22 +362,105 @@ cdef class Symbols(Stream):
             self.listener.on_book(self.names[row], State(s.top.state), Cause(s.top.cause), s.top.seq, s.top.recv_ns)
         return 0
 
+    # ---- checksum rules ----
+
+    cdef int weigh(self, Slot* s, Book book, uint32_t crc, bint agrees) noexcept:
+        # A 5041 where one comparison is not enough: the first after a snapshot, one that does not agree, and those of
+        # a book whose rule is open or unknown. `agrees`: by the book's own rule. Returns CHECK_
+        cdef bint fresh = s.evidence & EVIDENCE_FRESH
+        cdef int found = 0
+        s.evidence &= ~EVIDENCE_FRESH
+        if not agrees:
+            found = find_rule(book, crc, self.rule, self.first_rule)
+            if not found:
+                return self.doubt(s, book, fresh)
+            book.set_rule(found)
+        s.misses = 0
+        if s.unproven:
+            s.run = 1 if found else s.run + 1
+            if s.run < RUN:
+                return CHECK_RUN
+            s.unproven = s.run = 0
+            if not self.gap_open:
+                s.top.cause = CAUSE_NONE
+            self.turn(s, book, EVENT_RULE_FOUND)
+        elif not found and not (s.evidence & EVIDENCE_OPEN and told_apart(book, crc)):
+            return CHECK_OK
+        s.evidence &= ~EVIDENCE_OPEN
+        self.show_rule(s, book)
+        return CHECK_OK
+
+    cdef int doubt(self, Slot* s, Book book, bint fresh) noexcept:
+        # no rule holds: the book is wrong, or, when its first 5041 after each of several snapshots fails though
+        # nothing else is wrong, the venue follows a rule that is not known
+        if s.unproven:
+            s.run = 0
+            return CHECK_UNKNOWN
+        if not fresh or self.gap_open or crossed(book) or book.unknown + book.repeated != book.odd:
+            s.misses = 0
+            return CHECK_FAILED
+        s.misses += 1
+        if s.misses < MISSES:
+            return CHECK_FAILED
+        s.unproven = 1
+        s.run = 0
+        s.top.cause = CAUSE_RULE
+        self.turn(s, book, EVENT_RULE_UNKNOWN)
+        return CHECK_UNKNOWN
+
+    cdef int show_rule(self, Slot* s, Book book) except -1:
+        # a symbol has shown its rule: counted, reported, and what further books are tried with first
+        cdef int code
+        self.proved[book.rule & RULE_CODE] += 1
+        for code in range(8):
+            if self.proved[code] > self.proved[self.first_rule]:
+                self.first_rule = code
+        report = getattr(self.listener, "on_checksum_rule", None)
+        if report is not None:
+            symbol = self.names[s - self.slots]
+            rule, precisions, _ = self.checksum_of(symbol)
+            report(rule, symbol, precisions)
+        return 0
+
     # ---- books and their publication ----
 
     def make_book(self, int32_t row, int seen=0):
-        """Make the book of a row. On level="auto" `seen` is the level that its market data have shown, 0 none yet."""
+        """Make the book of a row. On level="auto" `seen` is the level that its market data have shown, 0 none yet.
+
+        Where there is no room for it in shared memory the error is raised, and the row has no book: DOWN, ROOM.
+        """
         cdef Slot* s = &self.slots[row]
         cdef int level = self.level
+        cdef Book book
         if level == 0:
             level = 3 if seen == 3 or s.level == 3 else 2
-        kind = L3Book if level == 3 else L2Book
-        self.books[row] = kind(s.price_precision, s.qty_precision)
+        try:
+            if self.publisher is not None:
+                s.shm_slot = self.publisher.add_symbol(
+                    self.names[row], f"L{level}", s.price_precision, s.qty_precision,
+                    self.session_number if self.standby_for < 0 else self.standby_for)
+            book = (L3Book if level == 3 else L2Book)(s.price_precision, s.qty_precision)
+        except Exception:
+            s.req_n = NO_REQ_ID
+            self.happen(row, EVENT_REJECT, CAUSE_ROOM)
+            raise
+        book.set_rule(self.starting_rule(level))
+        book.limit = self._limit(row, level)
+        s.evidence = EVIDENCE_OPEN if level == 3 and self.rule == RULE_AUTO else 0
+        self.books[row] = book
         # without an entry that tells, the next message decides
         s.level = level if level == 3 or seen or self.level else 0
-        if self.publisher is not None:
-            s.shm_slot = self.publisher.add_symbol(
-                self.names[row], f"L{level}", s.price_precision, s.qty_precision,
-                self.session_number if self.standby_for < 0 else self.standby_for)
+
+    cdef int starting_rule(self, int level) noexcept:
+        # of a new book
+        cdef int rule = self.first_rule if self.rule in (RULE_AUTO, RULE_OFF) else self.rule
+        return rule if level == 3 else RULE_LEVEL | (rule & RULE_SENT)
+
+    def _limit(self, int32_t row, int level):
+        depth = self.depths.get(row, NO_LIMIT)
+        if depth > 0:
+            return depth
+        return FULL_L2 if level == 2 else NO_LIMIT      # 264=0 means 1000 levels on L2
 
     def serve(self, symbol, bint on):
         """Whether our copy of a book is the published one, for handlers that share slots (see standby_for).
@@ -380,7 +493,7 @@ cdef class Symbols(Stream):
 
     cdef void publish_slot(self, Slot* s, Book book) noexcept:
         s.pending = 0
-        s.top.crc_rule = self.rule
+        s.top.crc_rule = book.rule & RULE_CODE if self.rule != RULE_OFF else RULE_OFF
         if s.shm_slot >= 0 and not s.silent:
             self.publisher.publish(s.shm_slot, &book.sides[0], &book.sides[1], book.slab_or_null(), &s.top)
 
@@ -395,6 +508,29 @@ cdef class Symbols(Stream):
         cdef Slot* s = &self.slots[<int32_t>self.row_of(symbol)]
         return (State(s.top.state), Cause(s.top.cause), s.top.seq, s.top.recv_ns, s.top.crc_checked,
                 s.top.crc_failed)
+
+    def checksum_of(self, symbol):
+        """What is known of a symbol's 5041.
+
+        Returns
+        -------
+        rule : str
+            Name of the rule that its messages are checked by: "level", "order", "level-sent", "order-sent".
+        precisions : tuple of int or None
+            Decimals of price and quantity in the text where they are not those of the instrument.
+        state : str
+            "open" while level and order rule have not been told apart, "proved", or "unknown" while no known rule
+            holds (UNVERIFIED).
+        """
+        cdef int32_t row = self.row_of(symbol)
+        cdef Slot* s = &self.slots[row]
+        cdef Book book = self.books[row]
+        cdef int rule = RULE_LEVEL if book is None else book.rule
+        name = next(name for name, code in RULES.items() if code == rule & RULE_CODE)
+        shifts = price_shift(rule), qty_shift(rule)
+        precisions = (s.price_precision + shifts[0], s.qty_precision + shifts[1]) if any(shifts) else None
+        state = "unknown" if s.unproven else "open" if s.evidence & EVIDENCE_OPEN or not s.top.crc_checked else "proved"
+        return name, precisions, state
 
     def __getitem__(self, symbol):
         from kfix_md.view import BookView

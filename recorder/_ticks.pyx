@@ -9,8 +9,8 @@ from kfix_md.symbol_text import symbol_bytes
 from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memchr, memcmp, memset
 
-from kfix_md._book cimport Book, L2Book
-from kfix_md._book_l3 cimport L3Book
+from kfix_md._book cimport BOOK_OK, Book, L2Book, apply_message
+from kfix_md._book_l3 cimport L3Book, decimals_of
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport MD_OK, MD_OTHER_SYMBOL, Header, MDMessage
 from kfix_md._entry cimport (ACTION_CLEAR, ACTION_NEW, BookSide, ENTRY_LAST, ENTRY_SNAPSHOT, ID_NONE, MDEntry,
@@ -295,7 +295,7 @@ cdef class SessionTicks:
             book.clear_book()
         elif book is None:
             return 0
-        if (book.apply_entries(e, n) != 0
+        if (apply_message(book, e, n) != BOOK_OK
                 or flags & (MSG_CRC_CHECKED | MSG_CRC_OK | MSG_UNVERIFIED) == MSG_CRC_CHECKED):
             self.books[row] = None      # known to be wrong: no checkpoint
         return 0
@@ -383,6 +383,7 @@ def book_rows(Book book):
         for i in range(s.n - 1, -1, -1):
             if slab == NULL:
                 e.price, e.qty, e.side, e.action = s.price[i], s.qty[i], side, ACTION_NEW
+                e.decimals = book.aux[side][i].length >> 8
                 e += 1
                 continue
             row = s.head[i]
@@ -391,6 +392,7 @@ def book_rows(Book book):
                 e.price, e.qty, e.side, e.action = o.price, o.qty, side, ACTION_NEW
                 e.id_hi, e.id_lo, e.id_kind = o.id_hi, o.id_lo, o.id_kind
                 e.queue_ns, e.event_ns = o.queue_ns, o.event_ns
+                e.decimals = decimals_of(o)
                 e += 1
                 row = o.next
     return out

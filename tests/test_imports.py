@@ -26,7 +26,7 @@ GROUPS = {
         "kfix_md._ids",
     ),
     "decode": ("kfix_md._frame", "kfix_md._fields", "kfix_md._codec", "kfix_md._stream", "kfix_md.instruments"),
-    "book": ("kfix_md._book", "kfix_md._book_l3"),
+    "book": ("kfix_md._book", "kfix_md._book_l3", "kfix_md._checksum"),
     "shm": ("kfix_md.shm",),
     # what is recorded, apart from how: the session reports it without knowing of a journal
     "events": ("kfix_md.journal.events",),

@@ -188,30 +188,67 @@ static inline uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t* lengt
     return kfix_crc_level_plain(price, qty, length);
 }
 
+/* v in units of 10^-n as the digits of 10^-(n + shift), as a venue prints them that writes `shift` decimals more (or
+ * less). Digits are lost only where another precision is tried; what 64 bits do not hold gives some other number. */
+static inline uint64_t kfix_reprinted(int64_t v, int shift) {
+    static const uint64_t power[20] = {1ull,
+                                       10ull,
+                                       100ull,
+                                       1000ull,
+                                       10000ull,
+                                       100000ull,
+                                       1000000ull,
+                                       10000000ull,
+                                       100000000ull,
+                                       1000000000ull,
+                                       10000000000ull,
+                                       100000000000ull,
+                                       1000000000000ull,
+                                       10000000000000ull,
+                                       100000000000000ull,
+                                       1000000000000000ull,
+                                       10000000000000000ull,
+                                       100000000000000000ull,
+                                       1000000000000000000ull,
+                                       10000000000000000000ull};
+    uint64_t magnitude = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+    if (shift >= 0)
+        magnitude *= power[shift > 19 ? 19 : shift];
+    else
+        magnitude /= power[shift < -19 ? 19 : -shift];
+    return v < 0 ? 0 - magnitude : magnitude;
+}
+
+/* raw CRC of a level's text with so many decimals more (or less) than price and qty have */
+static uint32_t kfix_crc_shifted(int64_t price, int64_t qty, int price_shift, int qty_shift, uint8_t* length) {
+    return kfix_crc_level_plain((int64_t)kfix_reprinted(price, price_shift), (int64_t)kfix_reprinted(qty, qty_shift),
+                                length);
+}
+
 #define KFIX_CRC_LEVELS \
     10 /* 5041 covers ten levels a side, and most sides have them: loops of that many are unrolled */
 
-/* bit i is set for each of n <= 10 levels whose CRC is not valid */
-static inline uint32_t kfix_crc_stale(const kfix_level_aux* level, int n) {
+/* bit i is set for each of n <= 10 levels whose CRC is not valid; `mask`: the bits of `length` that are a length */
+static inline uint32_t kfix_crc_stale(const kfix_level_aux* level, int n, uint32_t mask) {
     uint32_t stale = 0;
     if (__builtin_expect(n == KFIX_CRC_LEVELS, 1)) {
 #pragma GCC unroll 10
         for (int i = 0; i < KFIX_CRC_LEVELS; i++)
-            stale |= (uint32_t)(level[i].length == 0) << i;
+            stale |= (uint32_t)((level[i].length & mask) == 0) << i;
         return stale;
     }
     for (int i = 0; i < n; i++)
-        stale |= (uint32_t)(level[i].length == 0) << i;
+        stale |= (uint32_t)((level[i].length & mask) == 0) << i;
     return stale;
 }
 
 /* raw CRC of the texts of n <= 10 levels, the last one first; their length goes to *length */
-static uint32_t kfix_crc_join_plain(const kfix_level_aux* level, int n, int32_t* length) {
+static uint32_t kfix_crc_join_plain(const kfix_level_aux* level, int n, uint32_t mask, int32_t* length) {
     uint64_t product = 0;
     uint32_t follows = 0;
     for (int i = 0; i < n; i++) {
         product ^= kfix_clmul(level[i].crc, kfix_crc_power(follows));
-        follows += level[i].length;
+        follows += level[i].length & mask;
     }
     *length = (int32_t)follows;
     return kfix_reduce(product);
@@ -220,18 +257,19 @@ static uint32_t kfix_crc_join_plain(const kfix_level_aux* level, int n, int32_t*
 #if KFIX_HAVE_CLMUL
 #define KFIX_TIMES(crc, power) _mm_clmulepi64_si128(_mm_cvtsi32_si128((int)(crc)), _mm_cvtsi32_si128((int)(power)), 0)
 
-__attribute__((target("pclmul"))) static uint32_t kfix_crc_join_ten(const kfix_level_aux* level, int32_t* length) {
+__attribute__((target("pclmul"))) static uint32_t kfix_crc_join_ten(const kfix_level_aux* level, uint32_t mask,
+                                                                    int32_t* length) {
     __m128i product = _mm_setzero_si128();
     uint32_t follows = 0;
     /* four bytes at a time, as they are written: wider loads would wait for the level just changed */
 #pragma GCC unroll 10
     for (int i = 0; i < KFIX_CRC_LEVELS; i++) {
         product = _mm_xor_si128(product, KFIX_TIMES(level[i].crc, kfix_power[follows & (KFIX_POWERS - 1)]));
-        follows += level[i].length;
+        follows += level[i].length & mask;
     }
     *length = (int32_t)follows;
     if (__builtin_expect(follows >= KFIX_POWERS, 0))
-        return kfix_crc_join_plain(level, KFIX_CRC_LEVELS, length);
+        return kfix_crc_join_plain(level, KFIX_CRC_LEVELS, mask, length);
     return kfix_reduce((uint64_t)_mm_cvtsi128_si64(product));
 }
 
@@ -243,12 +281,12 @@ __attribute__((target("pclmul"))) static uint32_t kfix_crc_both_clmul(uint32_t h
 }
 #endif
 
-static inline uint32_t kfix_crc_join(const kfix_level_aux* level, int n, int32_t* length) {
+static inline uint32_t kfix_crc_join(const kfix_level_aux* level, int n, uint32_t mask, int32_t* length) {
 #if KFIX_HAVE_CLMUL
     if (__builtin_expect(kfix_use_clmul && n == KFIX_CRC_LEVELS, 1))
-        return kfix_crc_join_ten(level, length);
+        return kfix_crc_join_ten(level, mask, length);
 #endif
-    return kfix_crc_join_plain(level, n, length);
+    return kfix_crc_join_plain(level, n, mask, length);
 }
 
 /* zlib's CRC32 of a text of head_n bytes and one of tail_n bytes behind it, from their raw CRCs */

@@ -12,10 +12,11 @@
 #define KFIX_SLACK 16 /* elements behind the capacity that may be read, and written with what is not counted */
 #define KFIX_GUARD 48 /* prices in front of the first: worse than any, and as far as a search for such a one goes */
 
-/* what a level has beside price, quantity and count */
+/* a level's checksum */
 typedef struct {
-    uint32_t crc; /* raw CRC of the level's text, valid while length > 0 */
-    uint32_t length;
+    uint32_t crc;    /* raw CRC of the level's text, valid while its length > 0 */
+    uint32_t length; /* L3: of that text. L2: bits 0 to 7 are; 8 to 15 are the decimals of the price as the venue wrote
+                      * it, 16 to 23 those of the quantity */
 } kfix_level_aux;
 
 static inline int32_t kfix_bisect(const int64_t* p, int32_t left, uint64_t key, uint64_t flip) {

@@ -356,12 +356,20 @@ class Service(Application):
         if self._errors[symbol] >= SYMBOL_ERRORS_MAX:
             self.subs.leave_out(symbol, f"internal error: {error!r}", self.now_ns)
 
-    def on_checksum_rule(self, rule: str, symbol: str = "") -> None:
-        """The stream has shown which checksum rule applies, to one symbol or to all."""
-        if not self._rules[rule]:
-            self.log.info("checksum rule: %s%s", rule, f" (first found for {symbol})" if symbol else "")
+    def on_checksum_rule(self, rule: str, symbol: str, precisions: tuple[int, int] | None) -> None:
+        """A symbol has shown which checksum rule applies; `precisions`: of the text, where not the instrument's."""
+        if precisions is not None:
+            self.log.warning(
+                "%s: 5041 is computed with %d/%d decimals (rule %s), not with those of the instrument list",
+                *(symbol, *precisions, rule),
+            )
+        elif not self._rules[rule]:
+            self.log.info("checksum rule: %s (first found for %s)", rule, symbol)
         self._rules[rule] += 1
-        self.event({"type": "checksum_rule", "rule": rule} | ({"symbol": symbol} if symbol else {}))
+        shown: dict[str, Any] = {"type": "checksum_rule", "rule": rule, "symbol": symbol}
+        if precisions is not None:
+            shown["price_precision"], shown["qty_precision"] = precisions
+        self.event(shown)
 
     def state_of(self, symbol: str) -> State:
         """State of this session's copy of a book; INIT when there is none."""

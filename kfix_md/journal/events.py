@@ -269,11 +269,13 @@ class Served(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChecksumRule(Event):
-    """The stream has shown which rule of 5041 holds."""
+    """A symbol has shown which rule of 5041 holds; precisions: of its text, where not those of the instrument list."""
 
     type: ClassVar[str] = "checksum_rule"
     rule: str | None
     symbol: str | None = optional()
+    price_precision: int | None = optional()
+    qty_precision: int | None = optional()
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def test_the_end_of_a_connection_voids_its_books_once(service):
 def test_a_checksum_rule_is_logged_when_it_is_new(service, caplog):
     caplog.set_level(logging.INFO)
     for symbol in ("A/USD", "B/USD"):
-        service.on_checksum_rule("order-sent", symbol)
+        service.on_checksum_rule("order-sent", symbol, None)
     assert caplog.text.count("checksum rule: order-sent (first found for A/USD)") == 1
     assert caplog.text.count("checksum rule") == 1
 
