@@ -259,7 +259,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         "Our Logout is confirmed by a Logout and the connection closes",
         "confirmed",
         _FIX,
-        "the feed closes after 2 s",
+        "the feed closes after 0.7 s",
     ),
     Assumption(
         "rollover",

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from kfix_md.config import ServiceSection, read_secret
+from kfix_md.config import ServiceSection
+from kfix_md.feed.checks import read_secret
 from kfix_md.feed.dial import Connected, DialError, Endpoint, dial, tls_context
 from kfix_md.probe import reading
 from kfix_md.probe.assumptions import BY_KEY, Assumption
