@@ -20,7 +20,7 @@ from typing import Any
 
 from kfix_md import attach
 from kfix_md._entry import State
-from kfix_md.feed.pacing import SECOND
+from kfix_md.feed.pacing import SECOND, Phase
 from kfix_md.feed.process import Feed
 from kfix_md.feed.service import Service
 from kfix_md.session import Rollover
@@ -83,9 +83,9 @@ class Judge:
     async def sample(self) -> None:
         """Judge one book."""
         service = self.rng.choice(self.feed.services)
-        if not service.subs.all:
+        if not followed(service):
             return
-        symbol = self.rng.choice(list(service.subs.all))
+        symbol = self.rng.choice(followed(service))
         book, run = service.handler[symbol], self.numbering(service)
         if book.state not in GOOD:
             self.counts[book.state.name] += 1
@@ -149,7 +149,7 @@ async def throw(
     feed: Feed, venue: Venue, plan: Plan, counts: Counter[str], rng: random.Random, variations: list[Variation]
 ) -> None:
     """Faults at random moments."""
-    symbols = {service.name: sorted(service.subs.all) for service in feed.services}
+    symbols = {service.name: sorted(followed(service)) for service in feed.services}
     while True:
         await asyncio.sleep(rng.expovariate(plan.faults))
         command, arguments = draw(rng, symbols, variations)
@@ -181,7 +181,7 @@ def compare(feed: Feed, venue: Venue, depth: int) -> int:
     """Stop the market and compare the `depth` best levels (0: all) of every book with the venue's own."""
     compared = 0
     for service in feed.services:
-        for symbol in service.subs.all:
+        for symbol in followed(service):
             truth = venue.control.truth(symbol, service.section.level, service=service.name, depth=depth)["ints"]
             theirs = [[(p, q) for p, q, _ in truth[side]] for side in ("bids", "offers")]
             assert levels(service.handler[symbol]) == theirs, (service.name, symbol)
@@ -189,9 +189,14 @@ def compare(feed: Feed, venue: Venue, depth: int) -> int:
     return compared
 
 
+def followed(service: Service) -> list[str]:
+    """Symbols of a service that are not left out."""
+    return [symbol for symbol, sub in service.subs.all.items() if sub.phase is not Phase.LEFT_OUT]
+
+
 def sound(service: Service, unverified: set[str]) -> bool:
     """Logged on, and every book is live; those of `unverified` symbols may be UNVERIFIED."""
-    books = [(symbol, service.handler[symbol].state) for symbol in service.subs.all]
+    books = [(symbol, service.handler[symbol].state) for symbol in followed(service)]
     return (
         service.session.ready
         and bool(books)

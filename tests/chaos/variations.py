@@ -159,7 +159,19 @@ VARIATIONS: dict[str, Variation] = {
     "replays": Variation(drawn=replays),
 }
 #: variations that every run has unless `--variations` names others; the feed copes with them
-DEFAULT: tuple[str, ...] = ()
+DEFAULT: tuple[str, ...] = (
+    "numbers",
+    "ids",
+    "unknown-tags",
+    "groups",
+    "snapshot-crc",
+    "updates",
+    "logons",
+    "dead",
+    "replays",
+    "logon-echo",
+    "data-after-logout",
+)
 
 
 def chosen(text: str) -> dict[str, Variation]:
