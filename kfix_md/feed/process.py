@@ -77,6 +77,7 @@ class Feed:
             capacity=config.capacity,
             depth=feed.book_depth,
             heartbeat_ns=feed.heartbeat_ms * 1_000_000,
+            serve_unverified=feed.unverified == "serve",
         )
         if config.journal.enabled:
             self.journal = JournalWriter(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
 
+import kfix_md
 from kfix_md._entry import Cause, State
 from kfix_md.config import ServiceSection
 from kfix_md.feed.event_log import log_event
 from kfix_md.feed.pacing import SECOND, Phase, Subscription
+from kfix_md.feed.process import Feed
 from kfix_md.feed.service import Service
 from kfix_md.journal.events import Logout
+from tests.feed.rig import load
 
 
 class Journal:
@@ -99,3 +103,25 @@ def test_a_checksum_rule_is_logged_when_it_is_new(service, caplog):
 def test_a_rejection_for_identity_is_logged_with_advice(caplog):
     log_event(logging.getLogger("t"), Logout("peer", "IP address not whitelisted"))
     assert "IP address not whitelisted" in caplog.text and "have it whitelisted for the CompID" in caplog.text
+
+
+@pytest.mark.parametrize("unverified", ["refuse", "serve"])
+def test_prices_of_unverified_books_are_served_when_configured(tmp_path, unverified):
+    async def main():
+        text = f'[feed]\nname = "u"\ndirectory = "{tmp_path}"\nunverified = "{unverified}"\n' + SERVICE
+        feed = Feed(load(tmp_path, text))
+        try:
+            feed.segment.set_state(feed.segment.add_symbol("A/USD", 2), State.UNVERIFIED, Cause.RULE)
+            book = kfix_md.attach("u", directory=tmp_path)["A/USD"]
+            if unverified == "serve":
+                assert len(book.top()) == 4
+            else:
+                with pytest.raises(kfix_md.NotLive, match="UNVERIFIED"):
+                    book.top()
+        finally:
+            feed._close()
+
+    asyncio.run(main())
+
+
+SERVICE = '[[service]]\nname = "spot-l2"\nsender_comp_id = "ME"\nsymbols = ["*"]\n'
