@@ -3,13 +3,20 @@
 What is imported here is light; each name loads its module when it is first used.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kfix_md.errors import FeedDead, FeedError, KfixError, NoSuchSymbol, NotLive, ProtocolError, UsageError
+
+if TYPE_CHECKING:
+    from kfix_md._entry import Cause, State
+    from kfix_md._handler import Handler
+    from kfix_md.shm.attach import Book, Feed, attach, feeds
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Book": "kfix_md.shm.attach",
+    "Feed": "kfix_md.shm.attach",
     "Handler": "kfix_md._handler",
     "State": "kfix_md._entry",
     "Cause": "kfix_md._entry",
@@ -18,7 +25,9 @@ _LAZY = {
 }
 
 __all__ = [
+    "Book",
     "Cause",
+    "Feed",
     "FeedDead",
     "FeedError",
     "Handler",
@@ -43,6 +52,10 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(module), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def get_include() -> str:

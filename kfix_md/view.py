@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from kfix_md._entry import Cause, State
 from kfix_md._state import is_trusted
 from kfix_md.errors import NotLive
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from kfix_md._handler import Handler
+
+    #: one-dimensional structured array
+    Rows: TypeAlias = np.ndarray[tuple[int], np.dtype[np.void]]
 
 
 class BookView:
@@ -45,14 +50,24 @@ class BookView:
         book = self._handler.book(self.symbol)
         return None if book is None else f"L{book.level}"
 
-    def top(self, allow_stale: bool = False, price: str = "float") -> tuple[Any, Any, Any, Any]:
-        """(bid, bid quantity, ask, ask quantity). Raises NotLive unless the book is LIVE or EMPTY, or allow_stale.
+    @overload
+    def top(
+        self, allow_stale: bool = False, price: Literal["float"] = "float", *, allow_unverified: bool = False
+    ) -> tuple[float, float, float, float]: ...
 
-        With price="int" the values are exact ints in the instrument's precision, None for a missing side.
+    @overload
+    def top(
+        self, allow_stale: bool = False, *, price: Literal["int"], allow_unverified: bool = False
+    ) -> tuple[int | None, int | None, int | None, int | None]: ...
+
+    def top(self, allow_stale: bool = False, price: str = "float", *, allow_unverified: bool = False) -> Any:
+        """(bid, bid quantity, ask, ask quantity).
+
+        Raises NotLive unless the book is LIVE, EMPTY or, with `allow_unverified`, UNVERIFIED; `allow_stale` returns the
+        last values in any state. With price="int" the values are exact ints in the instrument's precision, None for a
+        missing side.
         """
-        state, cause = self._handler.book_state(self.symbol)[:2]
-        if not is_trusted(state) and not allow_stale:
-            raise NotLive(self.symbol, state, cause)
+        self._check(allow_stale, allow_unverified)
         book = self._handler.book(self.symbol)
         exact = (None,) * 4 if book is None else book.top()
         if price == "int":
@@ -67,11 +82,13 @@ class BookView:
         """(bid, ask), each (price, quantity) as exact decimal text, None for a missing side."""
         bid, bid_qty, ask, ask_qty = self.top(allow_stale=True, price="int")
         digits = self._handler.precisions(self.symbol)
-        sides = ((bid, bid_qty), (ask, ask_qty))
-        return tuple(
-            None if side[0] is None else (decimal_text(side[0], digits[0]), decimal_text(side[1], digits[1]))
-            for side in sides
-        )
+
+        def text(price: int | None, qty: int | None) -> tuple[str, str] | None:
+            if price is None or qty is None:
+                return None
+            return decimal_text(price, digits[0]), decimal_text(qty, digits[1])
+
+        return text(bid, bid_qty), text(ask, ask_qty)
 
     @property
     def bid(self) -> float:
@@ -89,16 +106,30 @@ class BookView:
     def ask_qty(self) -> float:
         return self.top(allow_stale=True)[3]
 
-    def depth(self, n: int | None = 10, price: str = "float", allow_stale: bool = False) -> tuple[Any, Any]:
+    def _check(self, allow_stale: bool, allow_unverified: bool) -> None:
+        state, cause = self._handler.book_state(self.symbol)[:2]
+        accepted = allow_stale or is_trusted(state) or (allow_unverified and state is State.UNVERIFIED)
+        if not accepted:
+            raise NotLive(self.symbol, state, cause)
+
+    def depth(
+        self,
+        n: int | None = 10,
+        price: Literal["float", "int"] = "float",
+        allow_stale: bool = False,
+        *,
+        allow_unverified: bool = False,
+    ) -> tuple[Rows, Rows]:
         """(bids, asks): structured arrays price, qty, orders, best first, at most n levels (None: all).
 
         Raises NotLive as top() does.
         """
-        state, cause = self._handler.book_state(self.symbol)[:2]
+        self._check(allow_stale, allow_unverified)
         book = self._handler.book(self.symbol)
-        if book is None or (not is_trusted(state) and not allow_stale):
-            raise NotLive(self.symbol, state, cause)
-        return book.depth(n, price)
+        if book is None:
+            raise NotLive(self.symbol, self.state, self.cause)
+        sides: tuple[Rows, Rows] = book.depth(n, price)
+        return sides
 
     def __repr__(self) -> str:
         return f"<{self.symbol} {self.level} {self.state.name} {self.top_text()}>"

@@ -58,6 +58,11 @@ ALLOWED = {
 }
 #: (module, what it imports) that crosses a layer on purpose, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("kfix_md", "kfix_md._handler.Handler"): "public names, for type checkers; loaded when first used",
+    **{
+        ("kfix_md", f"kfix_md.shm.attach.{name}"): "public names, for type checkers; loaded when first used"
+        for name in ("Book", "Feed", "attach", "feeds")
+    },
     ("kfix_md.cli.demo", "kfix_md.simulator.control.Control"): "the demo runs a venue of its own and steers it",
     ("recorder.cli", "kfix_md.feed.processes.supervise"): "kfix record runs one process per service as the feed does",
 }

@@ -13,6 +13,7 @@ import pytest
 import kfix_md
 from kfix_md import Cause, NotLive, State
 from kfix_md.shm.layout import dtype
+from kfix_md.view import BookView
 from tests.shm.conftest import ASKS, BIDS, Desk
 from tests.shm.test_layout import COMPILER
 
@@ -241,3 +242,46 @@ def test_c_programs_decide_as_python_does(tmp_path):
         for state in range(len(State) + 1)
     ]
     assert printed == "".join(map(str, want))
+
+
+# ---- a book of an in-process Handler ----
+
+
+class FakeHandler:
+    """What BookView reads of a Handler, with one book in any state."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def book_state(self, symbol):
+        return self.state, Cause.RULE, 5, 6, 0, 0
+
+    def book(self, symbol):
+        return self
+
+    def precisions(self, symbol):
+        return 1, 0
+
+    def top(self):
+        return 100, 2, 101, 3
+
+    def depth(self, n, price):
+        return "bids", "asks"
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_a_book_of_a_handler_follows_the_same_rule(state):
+    view = BookView(FakeHandler(state), "A/B")
+    trusted = state in (State.LIVE, State.EMPTY)
+    for how, accepted in (
+        ({}, trusted),
+        ({"allow_unverified": True}, trusted or state is State.UNVERIFIED),
+        ({"allow_stale": True}, True),
+    ):
+        if accepted:
+            assert view.top(**how) == (10.0, 2.0, 10.1, 3.0) and view.depth(**how) == ("bids", "asks")
+            continue
+        for read in (view.top, view.depth):
+            with pytest.raises(NotLive) as error:
+                read(**how)
+            assert (error.value.state, error.value.cause) == (state, Cause.RULE)
