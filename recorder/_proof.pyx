@@ -4,24 +4,44 @@ import numpy as np
 
 from kfix_md._entry import ENTRY_DTYPE
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
 
-from kfix_md._book cimport Book, RULE_LEVEL, RULE_LEVEL_SENT, RULE_ORDER, RULE_ORDER_SENT, crossed
+from kfix_md._book cimport (
+    BOOK_OK, RULE_AUTO, RULE_CODE, RULE_LEVEL, RULE_LEVEL_SENT, RULE_ORDER, RULE_ORDER_SENT, Book, apply_message,
+    crossed, price_shift, qty_shift,
+)
+from kfix_md._checksum cimport find_rule
 from kfix_md._entry cimport BookSide, MDEntry
 
 cdef enum:
-    N_RULES = 4
-    CROSSED = 1 << N_RULES
+    SEARCHED = 64       # messages in a row without a rule after which only each of so many is tried by all of them
 
-#: the rules of 5041 by configuration name; bit i of `check` is of the i-th
-RULES = ("level", "order", "level-sent", "order-sent")
-IS_CROSSED = CROSSED
-
-cdef int[N_RULES] CODES = [RULE_LEVEL, RULE_ORDER, RULE_LEVEL_SENT, RULE_ORDER_SENT]
+_NAMES = {RULE_LEVEL: "level", RULE_ORDER: "order", RULE_LEVEL_SENT: "level-sent", RULE_ORDER_SENT: "order-sent"}
 
 
-def check(Book book, entries, ends, crcs, has_crc, int first, int others):
-    """Apply messages and compare each 5041 with the book.
+def rule_of(int code) -> tuple:
+    """A code of `check` as (name of the rule, decimals of price beyond the book's precision, those of quantity)."""
+    return _NAMES[code & RULE_CODE], price_shift(code), qty_shift(code)
+
+
+def apply(Book book, entries, ends):
+    """Apply messages to a book, each with what its depth (`book.limit`) does to it; arguments as of `check`."""
+    cdef const MDEntry* e = _entries(entries)
+    cdef const int64_t[::1] stops = np.ascontiguousarray(ends, np.int64)
+    cdef Py_ssize_t i
+    cdef int64_t start = 0
+    _bounds(entries, stops)
+    for i in range(stops.shape[0]):
+        if apply_message(book, <MDEntry*>&e[start], stops[i] - start) != BOOK_OK:
+            raise OverflowError("more levels, orders or quantity than a book may hold")
+        start = stops[i]
+
+
+def check(Book book, entries, ends, crcs, has_crc):
+    """Apply messages and find the rule by which the book agrees with each 5041.
+
+    The rule that gave the last checksum is tried first, then all others, then printed numbers at precisions near those
+    of the book.
 
     Parameters
     ----------
@@ -31,42 +51,38 @@ def check(Book book, entries, ends, crcs, has_crc, int first, int others):
         Entries of all messages; those of message i are entries[ends[i-1]:ends[i]].
     ends, crcs, has_crc
         By message: exclusive end of its entries, 5041, and whether it has one.
-    first, others
-        Bits of the rules to try at every message, and of those to try where none of the first gives the CRC.
 
     Returns
     -------
-    ndarray of uint8
-        By message: bits of the rules (see RULES) that were tried and give the CRC, IS_CROSSED where the best bid is not
-        below the best offer.
+    rules : ndarray of int32
+        By message, a code for `rule_of`; 0 where no rule gives the CRC and where there is none.
+    crossed : ndarray of bool
+        Where the best bid is not below the best offer.
     """
     cdef const MDEntry* e = _entries(entries)
     cdef const int64_t[::1] stops = np.ascontiguousarray(ends, np.int64)
     cdef const uint32_t[::1] wanted = np.ascontiguousarray(crcs, np.uint32)
     cdef const uint8_t[::1] given = np.ascontiguousarray(has_crc, np.uint8)
-    cdef Py_ssize_t i, n = stops.shape[0]
+    cdef Py_ssize_t i, n = stops.shape[0], misses = 0
     cdef int64_t start = 0
-    out = np.zeros(n, np.uint8)
-    cdef uint8_t[::1] found = out
+    rules, crosses = np.zeros(n, np.int32), np.zeros(n, np.uint8)
+    cdef int32_t[::1] found = rules
+    cdef uint8_t[::1] cross = crosses
     _bounds(entries, stops)
     for i in range(n):
-        book.apply_entries(<MDEntry*>&e[start], stops[i] - start)
+        apply_message(book, <MDEntry*>&e[start], stops[i] - start)
         start = stops[i]
-        if given[i]:
-            found[i] = _matching(book, wanted[i], first)
-            if found[i] == 0:
-                found[i] = _matching(book, wanted[i], others)
-        if crossed(book):
-            found[i] |= CROSSED
-    return out
-
-
-cdef uint8_t _matching(Book book, uint32_t crc, int rules):
-    cdef int i, found = 0
-    for i in range(N_RULES):
-        if rules >> i & 1 and book.crc_by(CODES[i]) == crc:
-            found |= 1 << i
-    return found
+        cross[i] = crossed(book)
+        if not given[i]:
+            continue
+        if book.crc_by(book.rule) == wanted[i]:
+            found[i] = book.rule
+        elif misses < SEARCHED or misses % SEARCHED == 0:
+            found[i] = find_rule(book, wanted[i], RULE_AUTO, book.rule)
+        misses = 0 if found[i] else misses + 1
+        if found[i] and found[i] != book.rule:
+            book.set_rule(found[i])
+    return rules, crosses.view(bool)
 
 
 def tops(Book book, entries, ends):
@@ -87,7 +103,7 @@ def tops(Book book, entries, ends):
     cdef int64_t[:, ::1] best = out
     _bounds(entries, stops)
     for i in range(n):
-        book.apply_entries(<MDEntry*>&e[start], stops[i] - start)
+        apply_message(book, <MDEntry*>&e[start], stops[i] - start)
         start = stops[i]
         for side in range(2):
             s = &book.sides[side]

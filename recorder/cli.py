@@ -210,6 +210,11 @@ def _print_proof(summary: dict[str, Any]) -> None:
             f"{row['symbol']:24} {row['level']:5} {row['rule'] or '-':10} {row['messages']:>10,} {row['rows']:>11,} "
             f"{row['ok']:>10,} {row['failed']:>7,} {row['unproven']:>9,} {row['seconds_not_covered']:>14,.3f}"
         )
+    for row in summary["symbols"]:
+        if row["precision_mismatch"]:
+            click.echo(
+                f"{row['symbol']} {row['level']}: its checksums have {row['precision_mismatch']} (instrument list)"
+            )
     if summary["unverified"]:
         click.echo(
             f"{summary['unverified']:,} messages are UNVERIFIED: recorded, but their checksums follow no rule that the "

@@ -111,15 +111,6 @@ BOOK_COLUMNS = [
 ]
 
 
-def message_ends(rows: pa.Table) -> np.ndarray:
-    """Exclusive end of each message in rows of one symbol: where (session, seq) changes."""
-    session, seq = rows["session"].to_numpy(), rows["seq"].to_numpy()
-    if not len(seq):
-        return np.zeros(0, np.int64)
-    change = (seq[1:] != seq[:-1]) | (session[1:] != session[:-1])
-    return np.append(np.flatnonzero(change) + 1, len(seq)).astype(np.int64)
-
-
 def segments(rows: pa.Table) -> Iterator[pa.Table]:
     """Slices of rows of one symbol in which session, level and scales stay the same."""
     keys = [rows[c].to_numpy() for c in ("session", "price_scale", "qty_scale")]
@@ -145,7 +136,8 @@ def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level:
     losses = cap._losses(start, end)
     parts = []
     for part in segments(rows):
-        parts.append(_bbo_of(part, book, losses, before_ns))
+        limit = cap._rebuild.limit(*(part[name][0].as_py() for name in ("session", "level", "recv_ns")))
+        parts.append(_bbo_of(part, book, losses, before_ns, limit))
         book, before_ns = None, part["recv_ns"][-1].as_py()
     if not parts:
         return _no_bbo(price)
@@ -170,12 +162,12 @@ def _unproven(losses: Losses, session: int, before_ns: int, time: np.ndarray, sn
     return unproven
 
 
-def _bbo_of(rows: pa.Table, book: Book | None, losses: Losses, before_ns: int) -> dict[str, Any]:
+def _bbo_of(rows: pa.Table, book: Book | None, losses: Losses, before_ns: int, limit: int) -> dict[str, Any]:
     """Best prices after each message of one segment that changed them; the message before was at `before_ns`."""
     first = {name: rows[name][0].as_py() for name in ("session", "level", "price_scale", "qty_scale")}
     scales = first["price_scale"], first["qty_scale"]
-    book = book or rebuild.new_book(rebuild.number_of(first["level"]), *scales)
-    ends = message_ends(rows)
+    book = book or rebuild.new_book(rebuild.number_of(first["level"]), *scales, limit)
+    ends = rebuild.message_ends(rows)
     best = np.stack(_proof.tops(book, schema.entries(rows), ends))
     last = ends - 1
     time, flags = rows["recv_ns"].to_numpy()[last], rows["flags"].to_numpy()[last]

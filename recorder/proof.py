@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from kfix_md._book import Book
+from recorder import _proof
 
 _USUAL = {"L2": "level", "L3": "order"}
 _COUNTS = ("rows", "messages", "checked", "ok", "failed", "failed_live", "unverified", "unproven", "in_doubt")
@@ -18,12 +19,16 @@ class Stream:
 
     Attributes
     ----------
+    limit
+        Levels a side of the subscription, 0 for all.
     sound
         The book is whole: from a snapshot on, until a loss of rows or a message that the feed itself found wrong.
     matched
-        Messages on a sound book whose checksum a rule gives, by rule.
-    missed
-        Messages on a sound book whose checksum matched live and that a rule does not give, by rule.
+        Messages on a sound book whose checksum a rule gives, by code of the rule (see _proof.rule_of).
+    code
+        Code of the rule that gave the last of them: a rule is given up only for one that gives what it does not.
+    failed
+        Messages on a sound book whose checksum matched live and that no rule gives.
     failed_live
         Messages whose checksum did not match in the feed, apart from those of an UNVERIFIED book.
     unverified
@@ -42,12 +47,15 @@ class Stream:
     symbol: str
     level: str = "L2"
     book: Book | None = None
+    limit: int = 0
     sound: bool = False
     rows: int = 0
     messages: int = 0
     with_crc: int = 0
-    matched: Counter[str] = field(default_factory=Counter)
-    missed: Counter[str] = field(default_factory=Counter)
+    precisions: tuple[int, int] = (0, 0)
+    matched: Counter[int] = field(default_factory=Counter)
+    code: int = 0
+    failed: int = 0
     failed_live: int = 0
     unverified: int = 0
     unproven: int = 0
@@ -60,19 +68,25 @@ class Stream:
 
     @property
     def rule(self) -> str:
-        """The rule of 5041 that gives most of this stream's checksums; the usual one where none gives more."""
-        usual = _USUAL[self.level]
-        return max([usual, *self.matched], key=lambda rule: self.matched[rule])
+        """Name of the rule of 5041 that this stream follows, empty when none gives its checksums."""
+        return _proof.rule_of(self.code)[0] if self.code else ""
+
+    @property
+    def precision_mismatch(self) -> str:
+        """How the checksum's precisions differ from those of the instrument list, empty when they do not."""
+        if not self.code:
+            return ""
+        names, shifts = ("price", "quantity"), _proof.rule_of(self.code)[1:]
+        return ", ".join(
+            f"{name} with {listed + shift} decimals instead of {listed}"
+            for name, listed, shift in zip(names, self.precisions, shifts, strict=True)
+            if shift
+        )
 
     @property
     def ok(self) -> int:
-        """Messages whose checksum the rule of this stream gives."""
-        return self.matched[self.rule]
-
-    @property
-    def failed(self) -> int:
-        """Messages whose checksum had to match and did not."""
-        return self.missed[self.rule]
+        """Messages whose checksum a rule gives."""
+        return sum(self.matched.values())
 
     def counts(self) -> dict[str, int]:
         """The counts of a summary."""
@@ -140,11 +154,12 @@ class Proof:
         counts = [s.counts() for s in streams]
         row: dict[str, Any] = {"symbol": symbol, "level": level, "sessions": len(streams)}
         row |= {name: sum(each[name] for each in counts) for name in _COUNTS}
-        row["rule"] = ", ".join(sorted({s.rule for s in streams if s.ok}))  # empty: no known rule holds
+        row["rule"] = ", ".join(sorted({s.rule for s in streams if s.rule}))  # empty: no known rule holds
+        row["precision_mismatch"] = "; ".join(sorted({s.precision_mismatch for s in streams if s.precision_mismatch}))
         row["seconds_not_covered"] = round(self.uncovered.get(symbol, 0.0), 3)
         return row
 
     def _rule_of_level(self, level: str) -> str:
         """The rule of most streams of a level."""
-        found = Counter(s.rule for s in self.streams if s.level == level and s.ok)
+        found = Counter(s.rule for s in self.streams if s.level == level and s.rule)
         return found.most_common(1)[0][0] if found else _USUAL[level]

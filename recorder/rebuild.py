@@ -12,12 +12,13 @@ from kfix_md import trading_day
 from kfix_md._book import Book, L2Book
 from kfix_md._book_l3 import L3Book
 from kfix_md._codec import id_key, id_text
-from recorder import files, schema
+from recorder import _proof, files, schema
 from recorder._ticks import book_rows
 from recorder.compute import pc
 
 _COLUMNS = ["recv_ns", "session", "seq", "level", "side", "action", "flags", "price", "qty", "price_scale", "qty_scale"]
 _ORDER_COLUMNS = [*_COLUMNS, "event_ns", "queue_ns", "order_id", "id_kind", "order_text"]  # null for levels
+_LIMIT_L2 = 1000  # levels a side of a subscription to all of L2 (264=0)
 _DAYS_BACK = 2  # sessions restart at every rollover; more only when one was kept through it
 _ORDERS = pa.schema(
     [
@@ -30,14 +31,23 @@ _ORDERS = pa.schema(
 )
 
 
-def new_book(level: int, price_scale: int, qty_scale: int) -> Book:
-    """An empty book of level 2 or 3."""
-    return (L3Book if level == 3 else L2Book)(price_scale, qty_scale)
+def new_book(level: int, price_scale: int, qty_scale: int, limit: int = 0) -> Book:
+    """An empty book of level 2 or 3 with at most `limit` levels a side, 0 for no limit."""
+    return (L3Book if level == 3 else L2Book)(price_scale, qty_scale, limit=limit)
 
 
 def number_of(level: str) -> int:
     """2 or 3, of "L2" or "L3"."""
     return 3 if level == "L3" else 2
+
+
+def message_ends(rows: pa.Table) -> np.ndarray:
+    """Exclusive end of each message in rows of one symbol: where session or MsgSeqNum changes."""
+    session, seq = rows["session"].to_numpy(), rows["seq"].to_numpy()
+    if not len(seq):
+        return np.zeros(0, np.int64)
+    change = (seq[1:] != seq[:-1]) | (session[1:] != session[:-1])
+    return np.append(np.flatnonzero(change) + 1, len(seq)).astype(np.int64)
 
 
 @dataclass
@@ -164,6 +174,18 @@ class Rebuilder:
 
     def __init__(self, found: files.Files) -> None:
         self.files = found
+        self._depths: dict[int, int | None] = {}  # 264 by session
+
+    def limit(self, session: int, level: str, at: int) -> int:
+        """Levels a side that the books of a session with messages at `at` ns have; 0 for no limit or an unknown one."""
+        if "depth" not in schema.SCHEMAS["sessions"].names:
+            return 0
+        if session not in self._depths:
+            start = trading_day.session_bounds(trading_day.session_date(at))[0] - _DAYS_BACK * trading_day.DAY_NS
+            rows = files.table("sessions", self.files.of("sessions", start, at + 1), ["session", "depth"])
+            self._depths |= dict(zip(rows["session"].to_pylist(), rows["depth"].to_pylist(), strict=True))
+        depth = self._depths.get(session)
+        return _LIMIT_L2 if depth == 0 and level == "L2" else depth or 0
 
     def book(self, symbol: str, level: str | None, at: int, session: int | None = None) -> tuple[Book | None, Found]:
         """The book after the last message received up to `at` ns, of one session if given, and what is known of it."""
@@ -236,18 +258,19 @@ class Rebuilder:
             base_ns, book = point.recv_ns, self._load(symbol, point)
             rows = _kept(rows, rows["seq"].to_numpy() > point.seq)
         else:
-            first = {k: rows[k][0].as_py() for k in ("recv_ns", "level", "price_scale", "qty_scale")}
-            base_ns = first["recv_ns"]
-            book = new_book(number_of(first["level"]), first["price_scale"], first["qty_scale"])
+            names = ("session", "level", "recv_ns", "price_scale", "qty_scale")
+            session, level, base_ns, price_scale, qty_scale = (rows[name][0].as_py() for name in names)
+            book = new_book(number_of(level), price_scale, qty_scale, self.limit(session, level, base_ns))
         if rows.num_rows:
-            book.apply(schema.entries(rows))
+            _proof.apply(book, schema.entries(rows), message_ends(rows))
         return book, base_ns
 
     def _load(self, symbol: str, point: Checkpoint) -> Book:
         where = (pc.field("seq") == point.seq) & (pc.field("session") == point.session)
         limits: dict[str, Any] = {"symbols": [symbol], "start": point.recv_ns, "end": point.recv_ns + 1}
         rows = files.table("checkpoints", [point.path], None, where, **limits)
-        book = new_book(number_of(point.level), rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py())
+        scales = rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py()
+        book = new_book(number_of(point.level), *scales, self.limit(point.session, point.level, point.recv_ns))
         rows = rows.filter(pc.is_valid(rows["side"]))
         if rows.num_rows:
             book.apply(schema.entries(rows))

@@ -17,10 +17,8 @@ from recorder.schema import Flags
 
 _LIVE_OK = Flags.CRC_CHECKED | Flags.CRC_OK
 _COLUMNS = [*derive.BOOK_COLUMNS, "symbol"]
-_RULE_BITS = {rule: 1 << i for i, rule in enumerate(_proof.RULES)}
-_DECIDED = 64  # checksums that a rule gives, and none that it does not, before it alone is tried first
 
-Seed = Callable[[Stream], None]
+Prepare = Callable[[Stream, int], None]
 
 
 def verify(captures: Captures, day: date | None = None, progress: Callable[[int], None] = lambda rows: None) -> Proof:
@@ -36,10 +34,10 @@ def verify(captures: Captures, day: date | None = None, progress: Callable[[int]
     streams: dict[tuple[int, str, str], Stream] = {}
     start, end = (None, None) if day is None else trading_day.session_bounds(day)
     paths = captures._files.of("ticks", start, None if end is None else end - 1)
-    seed = None if start is None else _seeding(captures, start)
+    prepare = _preparing(captures, start)
     losses = Losses(captures._table("gaps", None if start is None else start - trading_day.DAY_NS, end))
     for batch in files.batches("ticks", paths, _COLUMNS):
-        _take(streams, batch, seed, losses)
+        _take(streams, batch, prepare, losses)
         progress(batch.num_rows)
     found = list(streams.values())
     gaps = captures.gaps(day)
@@ -52,20 +50,20 @@ def verify(captures: Captures, day: date | None = None, progress: Callable[[int]
     return Proof(found, gaps, uncovered(captures, found, gaps), faults, services)
 
 
-def _seeding(captures: Captures, start: int) -> Seed:
-    """Gives a stream its book of the date before, for sessions that were kept over the start of the date."""
+def _preparing(captures: Captures, start: int | None) -> Prepare:
+    """Gives a new stream the depth of its session, and its book of the date before where a session was kept."""
 
-    def seed(stream: Stream) -> None:
-        level = rebuild.number_of(stream.level)
-        stream.book = captures.latest_book(stream.symbol, level, stream.session, start - 1)
-        stream.sound = stream.book is not None
+    def prepare(stream: Stream, at: int) -> None:
+        stream.limit = files.attempt(lambda: captures._rebuild.limit(stream.session, stream.level, at))
+        if start is not None:
+            level = rebuild.number_of(stream.level)
+            stream.book = captures.latest_book(stream.symbol, level, stream.session, start - 1)
+            stream.sound = stream.book is not None
 
-    return seed
+    return prepare
 
 
-def _take(
-    streams: dict[tuple[int, str, str], Stream], batch: pa.RecordBatch, seed: Seed | None, losses: Losses
-) -> None:
+def _take(streams: dict[tuple[int, str, str], Stream], batch: pa.RecordBatch, prepare: Prepare, losses: Losses) -> None:
     """Split a batch by symbol, session and level and check each part."""
     table = pa.Table.from_batches([batch])
     symbols = batch["symbol"].dictionary.to_pylist()
@@ -83,8 +81,7 @@ def _take(
         stream = streams.get(key)
         if stream is None:
             stream = streams[key] = Stream(*key)
-            if seed is not None:
-                seed(stream)
+            prepare(stream, batch["recv_ns"][one].as_py())
         _stream(stream, table.take(pa.array(part)), losses)
 
 
@@ -92,7 +89,7 @@ def _stream(s: Stream, rows: pa.Table, losses: Losses) -> None:
     """Check the whole messages among `rows`; the rest waits for the next batch."""
     if s.pending is not None:
         rows, s.pending = pa.concat_tables([s.pending, rows]).unify_dictionaries(), None
-    ends = derive.message_ends(rows)
+    ends = rebuild.message_ends(rows)
     if not rows["flags"].to_numpy()[-1] & Flags.LAST:
         cut = int(ends[-2]) if len(ends) > 1 else 0
         s.pending = rows.slice(cut)
@@ -107,7 +104,7 @@ class _Messages:
     """Arrays by message of rows of one stream."""
 
     def __init__(self, rows: pa.Table) -> None:
-        self.ends = derive.message_ends(rows)
+        self.ends = rebuild.message_ends(rows)
         self.last = self.ends - 1
         first = np.r_[0, self.ends[:-1]]
         self.clears = pc.equal(rows["action"].cast(pa.string()), "clear").to_numpy()
@@ -128,27 +125,14 @@ def _check(s: Stream, rows: pa.Table, losses: Losses) -> None:
     m = _Messages(rows)
     scales = rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py()
     if s.book is None or (s.book.price_precision, s.book.qty_precision) != scales:
-        s.book, s.sound = rebuild.new_book(rebuild.number_of(s.level), *scales), False
-    first, others = _rules(s, as_sent="decimals" in rows.column_names)
-    result = _proof.check(s.book, schema.entries(rows), m.ends, m.crc, m.has_crc, first, others)
+        s.book, s.sound = rebuild.new_book(rebuild.number_of(s.level), *scales, s.limit), False
+    s.precisions = scales
+    found, crossed = _proof.check(s.book, schema.entries(rows), m.ends, m.crc, m.has_crc)
     sound = np.zeros(len(m), bool)
     for a, b, good in _runs(s, m, losses):
         sound[a:b] = good
-    _count(s, m, result, sound)
-
-
-def _rules(s: Stream, *, as_sent: bool) -> tuple[int, int]:
-    """Bits of the rules to try at every message of a stream, and of those to try where they fail.
-
-    Numbers as sent need the decimals of each row, which older captures do not have.
-    """
-    rules = [
-        rule for rule in _RULE_BITS if (as_sent or "sent" not in rule) and (s.level == "L3" or "order" not in rule)
-    ]
-    known = sum(_RULE_BITS[rule] for rule in rules)
-    if s.ok >= _DECIDED and not s.failed:
-        return _RULE_BITS[s.rule], known & ~_RULE_BITS[s.rule]
-    return known, 0
+    s.crossed += int(crossed.sum())
+    _count(s, m, found, sound)
 
 
 def _runs(s: Stream, m: _Messages, losses: Losses) -> Iterator[tuple[int, int, bool]]:
@@ -163,7 +147,8 @@ def _runs(s: Stream, m: _Messages, losses: Losses) -> Iterator[tuple[int, int, b
             s.sound = False
 
 
-def _count(s: Stream, m: _Messages, result: np.ndarray, sound: np.ndarray) -> None:
+def _count(s: Stream, m: _Messages, found: np.ndarray, sound: np.ndarray) -> None:
+    """Add what messages showed; `found` is the rule that gives the checksum of each, 0 for none."""
     s.rows += len(m.clears) - int(m.clears.sum())
     s.messages += len(m)
     s.with_crc += int(m.has_crc.sum())
@@ -171,15 +156,14 @@ def _count(s: Stream, m: _Messages, result: np.ndarray, sound: np.ndarray) -> No
     s.unverified += int(m.unverified.sum())
     s.unproven += int((~sound).sum())
     s.in_doubt += int(((m.flags & Flags.MAYBE_BAD_BOOK) != 0).sum())
-    s.crossed += int(((result & _proof.IS_CROSSED) != 0).sum())
+    codes, counts = np.unique(found[sound & (found != 0)], return_counts=True)
+    s.matched.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
+    proven = found[sound & (found != 0)]
+    if len(proven):
+        s.code = int(proven[-1])
     must_match = m.has_crc & sound & ((m.flags & _LIVE_OK) == _LIVE_OK) & ~m.unverified
-    under_no_rule = must_match.copy()
-    for rule, bit in _RULE_BITS.items():
-        matches = (result & bit) != 0
-        s.matched[rule] += int((matches & sound).sum())
-        s.missed[rule] += int((must_match & ~matches).sum())
-        under_no_rule &= ~matches
-    bad = np.flatnonzero(under_no_rule)
+    bad = np.flatnonzero(must_match & (found == 0))
+    s.failed += len(bad)
     if len(bad) and not s.first_failure:
         s.first_failure = {"recv_ns": int(m.time[bad[0]]), "seq": int(m.seq[bad[0]])}
     s.first_ns = s.first_ns or int(m.time[0])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 
 import pytest
 
@@ -11,6 +13,7 @@ import recorder
 from kfix_md.journal import files as journal_files
 from kfix_md.journal.writer import JournalWriter
 from recorder import cli
+from recorder.rebuild import Rebuilder
 from recorder.schema import Flags
 from recorder.verify import verify
 from tests.recorder import build
@@ -19,6 +22,7 @@ from tests.streams import generate, rules
 from tests.streams.wire import body_of, seal
 
 OK = Flags.HAS_CRC | Flags.CRC_CHECKED | Flags.CRC_OK
+ISO = "2024-02-29T10:00:00.000000000Z"
 UNVERIFIED = Flags.HAS_CRC | Flags.CRC_CHECKED | Flags.MAYBE_BAD_BOOK | Flags.UNVERIFIED
 
 
@@ -49,6 +53,31 @@ def test_the_rule_is_found_for_each_stream(tmp_path, service, rule):
     summary = proof.summary()
     assert summary["ok"] == summary["checked"] == stream.checksums > 100
     assert [row["rule"] for row in summary["symbols"]] == [rule, rule]
+
+
+@pytest.mark.parametrize(
+    ("shift", "text"),
+    [
+        ((1, 0), "price with 2 decimals instead of 1"),
+        ((0, -1), "quantity with 7 decimals instead of 8"),
+        ((2, 1), "price with 3 decimals instead of 1, quantity with 9 decimals instead of 8"),
+    ],
+)
+def test_checksums_at_other_precisions_than_the_instrument_list(tmp_path, shift, text):
+    stream = generate("spot-l2", symbols=1, messages=80, seed=4)
+    [symbol] = stream.markets
+    assert (stream.markets[symbol].instrument.price_precision, stream.markets[symbol].instrument.qty_precision) == (
+        1,
+        8,
+    )
+    whole = lambda tag, value: value if tag == "270" else f"{Decimal(value):.6f}"  # noqa: E731
+    frames = rules.with_rule(stream.frames, "L2", "level", whole, shift)
+    journal_with(tmp_path, 0, "spot-l2", frames, lambda one: OK)
+    proof = verify(recorded(tmp_path))
+    [row] = proof.summary()["symbols"]
+    assert proof.holds and row["ok"] == stream.checksums > 50
+    assert (row["rule"], row["precision_mismatch"]) == ("level", text)
+    assert f"{symbol} L2: its checksums have {text} (instrument list)" in run(cli.verify, tmp_path / "captures")
 
 
 def test_symbols_of_one_session_may_follow_different_rules(tmp_path):
@@ -140,3 +169,69 @@ def test_recording_without_the_oldest_segment_says_what_is_missing(tmp_path, mon
     assert f"The journal begins with {paths[1].name}" in text
     text = run(cli.verify, tmp_path / "captures", status=1)
     assert "nothing was proven" in text
+
+
+def implicit_stream(level: str, depth: int, messages: int) -> list[bytes]:
+    """A venue that sends no delete for what a better level pushes out of the subscribed depth."""
+    rng = random.Random(depth)
+    head = "34={seq}\x0149=KRAKEN-MD\x0152=20240229-10:00:00.000\x0156=ME\x01"
+    listed = "320=1\x01322=r\x01560=0\x01146=1\x0155=BTC/USD\x01562=0.1\x015010=1\x015011=0.1\x012349=1\x015022=0.1\x01"
+    market = {("0", 1000 - i): "1.5" for i in range(400)} | {("1", 1001 + i): "2.5" for i in range(400)}
+    book = rules.SentBook(level, 1, 1)
+    bodies = ["35=y\x01" + head.format(seq=1) + listed + "5032=1\x01"]
+
+    def visible() -> dict[tuple[str, int], str]:
+        sides = ((side, sorted((p for s, p in market if s == side), reverse=side == "0")) for side in "01")
+        return {(side, price): market[side, price] for side, prices in sides for price in prices[:depth]}
+
+    def group(side: str, price: int, qty: str) -> str:
+        uuid = f"00000000-0000-4000-8000-{int(side) << 32 | price:012x}"
+        order = uuid if level == "L3" else f"{'BO'[int(side)]}{price}.0"
+        queued = f"5060={ISO}\x015273={ISO}\x01" if level == "L3" else ""
+        return f"269={side}\x01278={order}\x01270={price}.0\x01271={qty}\x01273=10:00:00.000\x01{queued}"
+
+    seen = visible()
+    text = "".join(group(*key, qty) for key, qty in seen.items())
+    bodies.append("35=W\x01" + head.format(seq=2) + f"55=BTC/USD\x01262=m\x01268={len(seen)}\x01" + text)
+    for _ in range(messages):
+        side = rng.choice("01")
+        best, facing = (sorted((p for s, p in market if s == of), reverse=of == "0") for of in (side, "10"[int(side)]))
+        better = best[0] + (1 if side == "0" else -1)
+        gone = better == facing[0] or rng.random() < 0.5
+        price = rng.choice(best[:3]) if gone else better
+        if gone:
+            del market[side, price]
+        else:
+            market[side, price] = f"{rng.randrange(1, 99)}.5"
+        hidden = sorted((p for s, p in market if s == side), reverse=side == "0")[depth]
+        if rng.random() < 0.3:  # what nobody sees may go
+            del market[side, hidden]
+        now = visible()
+        changes = [f"279=2\x01{group(side, price, '0.0')}"] if gone else []
+        changes += [f"279=0\x01{group(*key, qty)}" for key, qty in now.items() if key not in seen]
+        seen = now
+        book.entries = {(s, str(p)): ("", f"{p}.0", qty, 0) for (s, p), qty in now.items()}
+        crc = book.checksum("order" if level == "L3" else "level")
+        body = f"55=BTC/USD\x01262=m\x01268={len(changes)}\x01{''.join(changes)}5041={crc}\x01"
+        bodies.append("35=X\x01" + head.format(seq=len(bodies) + 1) + body)
+    return [seal(body.encode()) for body in bodies]
+
+
+@pytest.mark.parametrize("level", ["L2", "L3"])
+@pytest.mark.parametrize("depth", [10, 25])
+def test_what_is_beyond_the_depth_leaves_the_book(tmp_path, monkeypatch, level, depth):
+    frames = implicit_stream(level, depth, 400)
+    journal_with(tmp_path, 0, f"spot-{level.lower()}", frames, lambda one: OK)
+    cap = recorded(tmp_path)
+    without = verify(cap)
+    monkeypatch.setattr(Rebuilder, "limit", lambda self, session, level, at: depth)
+    proof = verify(cap)
+    assert proof.holds and proof.summary()["ok"] == len(frames) - 2 > 200
+    assert depth == 25 or not without.holds  # a stale eleventh level comes back into the ten
+    times = cap.ticks("BTC/USD")["recv_ns"].to_pylist()
+    quotes = cap.bbo("BTC/USD", price="int").to_pylist()
+    for at in (times[len(times) // 2], times[-1] - 1):
+        book = cap.book("BTC/USD", at)
+        assert book.trusted and max(book.book.counts) <= depth
+        best = [quote for quote in quotes if quote["recv_ns"] <= at][-1]
+        assert (best["bid"], best["bid_qty"], best["ask"], best["ask_qty"]) == book.top()

@@ -76,11 +76,12 @@ def with_rule(
     level: str,
     rule: str | Callable[[str], str],
     text: Callable[[str, str], str] = lambda tag, value: value,
-    repair: int = 0,
+    shift: tuple[int, int] = (0, 0),
 ) -> Iterator[bytes]:
     """The same frames with 5041 by `rule` (a name, or a function of the symbol).
 
-    `text` gives the values of 270 and 271 another form first; `repair` is added to 5041.
+    `text` gives the values of 270 and 271 another form first; `shift` is how many decimals more than the instrument
+    list has the checksum's printed prices and quantities have.
     """
     books: dict[str, SentBook] = {}
     for one in frames:
@@ -89,7 +90,7 @@ def with_rule(
         pairs = fields(body_of(one))
         if kind[1] == b"y":
             for symbol, price, qty in _instruments(pairs):
-                books[symbol] = SentBook(level, price, qty)
+                books[symbol] = SentBook(level, price + shift[0], qty + shift[1])
         if kind[1] not in (b"W", b"X"):
             yield one
             continue
@@ -101,7 +102,7 @@ def with_rule(
             if group["269"] in "01":
                 book.apply(group)
         name = rule if isinstance(rule, str) else rule(next(value for tag, value in pairs if tag == "55"))
-        new = [[tag, str(book.checksum(name) + repair) if tag == "5041" else value] for tag, value in pairs]
+        new = [[tag, str(book.checksum(name)) if tag == "5041" else value] for tag, value in pairs]
         yield seal("".join(f"{tag}={value}\x01" for tag, value in new).encode())
 
 
