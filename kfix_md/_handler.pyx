@@ -35,6 +35,7 @@ from kfix_md._frame import fields, other_version
 from kfix_md._entry import TICK_DTYPE
 from kfix_md.errors import KfixError, ProtocolError
 from kfix_md.follower import Follower
+from kfix_md.journal.events import Released
 
 cdef extern from "c/scan.h" nogil:
     int kfix_equal(const char* a, const char* b, int64_t n)
@@ -355,7 +356,7 @@ cdef class Handler(Symbols):
                 self._apply_released(frame, received_ns)
             if self.journal is not None:
                 first, last = self._seq_of(released[0][0]), self._seq_of(released[len(released) - 1][0])
-                self.journal.event(self.session_number, recv_ns, {"type": "released", "first": first, "last": last})
+                self.journal.event(self.session_number, recv_ns, Released(first, last))
 
     def _apply_released(self, frame, int64_t recv_ns):
         try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from kfix_md.errors import KfixError
 from kfix_md.feed.listing import Log
+from kfix_md.journal.events import Event, Refused
 
 #: Errors of one symbol's book: no room, no memory, no space, values that do not fit.
 SYMBOL_ERRORS = (KfixError, MemoryError, OSError, ValueError, OverflowError)
@@ -15,7 +15,7 @@ SYMBOL_ERRORS = (KfixError, MemoryError, OSError, ValueError, OverflowError)
 class LeftOut:
     """Collects symbols that are left out, and reports each once for each reason."""
 
-    def __init__(self, log: Log, emit: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, log: Log, emit: Callable[[Event], None]) -> None:
         self.reasons: dict[str, str] = {}
         self._log, self._emit = log, emit
         self._unreported: dict[str, list[str]] = {}  # by reason
@@ -25,7 +25,7 @@ class LeftOut:
         if self.reasons.get(symbol) != reason:
             self.reasons[symbol] = reason
             self._unreported.setdefault(reason, []).append(symbol)
-            self._emit({"type": "refused", "symbol": symbol, "why": f"left out: {reason}"})
+            self._emit(Refused(symbol, f"left out: {reason}"))
 
     def discard(self, symbol: str) -> None:
         """The symbol is served, or no longer selected."""

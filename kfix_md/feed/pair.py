@@ -6,6 +6,7 @@ from kfix_md._entry import State
 from kfix_md._state import is_trusted
 from kfix_md.feed.pacing import SECOND
 from kfix_md.feed.service import Service
+from kfix_md.journal.events import Served
 
 MUTE_NS = 2 * SECOND  # a session that receives nothing for so long while its twin does is not published
 
@@ -58,7 +59,7 @@ class Pair:
         self.switches += 1
         serving.handler.serve(symbol, False)
         to.handler.serve(symbol, True)
-        to.event({"type": "served", "symbol": symbol, "session": to.number})
+        to.event(Served(symbol, to.number))
         to.log.info(
             "%s: served by %s now (%s is %s)",
             symbol,

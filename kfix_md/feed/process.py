@@ -23,6 +23,7 @@ from kfix_md.feed.metrics import Metrics, gather
 from kfix_md.feed.pair import Pair
 from kfix_md.feed.processes import clear_way, supervise
 from kfix_md.feed.service import Service
+from kfix_md.journal.events import Started, Stopped
 from kfix_md.session import SessionState
 from kfix_md.session.store import SequenceStore
 
@@ -146,9 +147,8 @@ class Feed:
         now_ns = time.time_ns()
         feed = self.config.feed
         if self.journal is not None:
-            event = {"type": "started", "version": __version__, "pid": os.getpid(), "feed": feed.name}
             found = self.journal.recovered
-            self.journal.event(0, now_ns, event | ({"recovered": found} if found else {}))
+            self.journal.event(0, now_ns, Started(__version__, os.getpid(), feed.name, found or None))
             if found:
                 log.warning(
                     "journal: the previous feed did not end in order; %s records are sound, %s bytes were incomplete",
@@ -174,7 +174,7 @@ class Feed:
         if self._metrics is not None:
             self._metrics.close()
         if self.journal is not None:
-            self.journal.event(0, time.time_ns(), {"type": "stopped"})
+            self.journal.event(0, time.time_ns(), Stopped())
             self.journal.close()
         if self.segment is not None:
             self.segment.close()

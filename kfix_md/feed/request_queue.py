@@ -6,13 +6,14 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from kfix_md._entry import Cause, State
 from kfix_md.feed.left_out import SYMBOL_ERRORS
 from kfix_md.feed.listing import Log, Send
 from kfix_md.feed.pacing import SECOND, Bucket, Pace, Phase, RequestCounters, Subscription, SubscriptionSpec
 from kfix_md.feed.requests import Requests
+from kfix_md.journal.events import Event, Subscribed
 from kfix_md.session import fix
 
 
@@ -37,7 +38,7 @@ class RequestQueue:
         pace: Pace,
         counters: RequestCounters,
         *,
-        emit: Callable[[dict[str, Any]], None],
+        emit: Callable[[Event], None],
         leave_out: Callable[[str, str, int], None],
         log: Log,
         rng: random.Random,
@@ -108,7 +109,7 @@ class RequestQueue:
         self._requests.sent(self._request(sub, now_ns), sub)
         sub.requested_ns = now_ns
         self._counters.subscribed += 1
-        self._emit({"type": "subscribed", "symbol": sub.symbol, "md_req_id": sub.md_req_id})
+        self._emit(Subscribed(sub.symbol, sub.md_req_id))
         self._push(sub, now_ns + self._pace.answer_within(sub.failures), Phase.REQUESTED)
 
     def _unanswered(self, sub: Subscription, now_ns: int) -> None:

@@ -116,16 +116,16 @@ class Service(Application):
         s = self.section
         self.now_ns = now_ns
         self.event(
-            {
-                "type": "session",
-                "number": self.number,
-                "service": s.name,
-                "level": s.level,
-                "host": s.host,
-                "port": s.port,
-                "sender": s.sender_comp_id,
-                "target": s.target_comp_id,
-            }
+            events.SessionDescribed(
+                number=self.number,
+                service=s.name,
+                level=s.level,
+                host=s.host,
+                port=s.port,
+                sender=s.sender_comp_id,
+                target=s.target_comp_id,
+                depth=s.depth,
+            )
         )
 
     def connected(self, now_ns: int, details: str = "") -> None:
@@ -134,7 +134,7 @@ class Service(Application):
         self.connects += 1
         self._left, self._down = False, _LEAVING
         self.log.info("connected to %s", details or self.section.host)
-        self.event({"type": "connected", "details": details})
+        self.event(events.Connected(details))
         self.handler.reset_stream()
         self.session.connected(now_ns)
 
@@ -241,7 +241,7 @@ class Service(Application):
         took, self._doubt_ns = (now_ns - self._doubt_ns) / SECOND, 0
         self.verified_ns = now_ns
         self.session.books_verified(now_ns)
-        self.event({"type": "verified"})
+        self.event(events.Verified())
         live = sum(self.states[state] for state in TRUSTED)
         self._report_unverified()
         self.log.info("all books good: %d books live after %.3f s", live, took)
@@ -325,7 +325,7 @@ class Service(Application):
         """A book changed its state."""
         self._count_state(symbol, state)
         now_ns = max(recv_ns, self.now_ns)
-        self.event({"type": "book", "symbol": symbol, "state": state.name, "cause": cause.name, "seq": seq}, now_ns)
+        self.event(events.Book(symbol, state.name, cause.name, seq), now_ns)
         self._gap_of_book(symbol, state, cause, seq, now_ns)
         self._unverified_changed |= state is State.UNVERIFIED
         self.subs.on_book(symbol, state, cause, now_ns)
@@ -338,13 +338,12 @@ class Service(Application):
         if followed and symbol in self._book_gaps:
             gap = self._book_gaps.pop(symbol)
             self._heal(gap, "snapshot", now_ns)
-            self.event({"type": "gap_close", "id": gap, "healed": "snapshot"}, now_ns)
+            self.event(events.GapClosed(gap, "snapshot"), now_ns)
         elif not followed and cause in FAULTS | LASTING and symbol not in self._book_gaps:
             gap, reason = self.session.new_gap_id(now_ns), cause.name.lower()
             self._book_gaps[symbol], self._open[gap] = gap, (reason, now_ns)
             self.gaps[reason] += 1
-            opened = {"type": "gap_open", "id": gap, "first": seq, "last": None, "cause": reason, "symbols": [symbol]}
-            self.event(opened, now_ns)
+            self.event(events.GapOpened(gap, seq, None, reason, (symbol,)), now_ns)
 
     def on_fault(self, symbol: str, error: Exception) -> None:
         """An error while a message of this symbol was applied: no room, or the third of ours, leaves the symbol out."""
@@ -366,10 +365,8 @@ class Service(Application):
         elif not self._rules[rule]:
             self.log.info("checksum rule: %s (first found for %s)", rule, symbol)
         self._rules[rule] += 1
-        shown: dict[str, Any] = {"type": "checksum_rule", "rule": rule, "symbol": symbol}
-        if precisions is not None:
-            shown["price_precision"], shown["qty_precision"] = precisions
-        self.event(shown)
+        of_price, of_qty = precisions or (None, None)
+        self.event(events.ChecksumRule(rule, symbol, of_price, of_qty))
 
     def state_of(self, symbol: str) -> State:
         """State of this session's copy of a book; INIT when there is none."""
@@ -390,7 +387,7 @@ class Service(Application):
 
     # ---- records ----------------------------------------------------------------------------------
 
-    def event(self, event: Event | dict[str, Any], now_ns: int | None = None) -> None:
+    def event(self, event: Event, now_ns: int | None = None) -> None:
         """Append an event to the journal."""
         if self.journal is not None:
             self.journal.event(self.number, self.now_ns if now_ns is None else now_ns, event)

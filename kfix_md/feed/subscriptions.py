@@ -11,7 +11,6 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from kfix_md._entry import Cause, State
 from kfix_md._state import is_trusted
@@ -23,6 +22,7 @@ from kfix_md.feed.requests import Fields, Requests
 from kfix_md.feed.symbols import Selection
 from kfix_md.feed.trading_status import TradingStatus
 from kfix_md.instruments import Instrument, ListChange
+from kfix_md.journal import events
 from kfix_md.session import fix
 
 #: causes for which a book is subscribed again
@@ -43,7 +43,7 @@ class Subscriptions:
     send
         Sends a message and returns its MsgSeqNum.
     emit
-        Records a session event (a dict with "type").
+        Records a session event.
     on_unknown
         Called once, with reasons why names are unknown to the first whole instrument list.
     first_id
@@ -57,7 +57,7 @@ class Subscriptions:
         send: Send,
         *,
         pace: Pace | None = None,
-        emit: Callable[[dict[str, Any]], None] = lambda event: None,
+        emit: Callable[[events.Event], None] = lambda event: None,
         on_unknown: Callable[[list[str]], None] = lambda reasons: None,
         first_id: int = 1,
         log: Log | None = None,
@@ -251,7 +251,7 @@ class Subscriptions:
         self._log.warning(
             "%s: the venue rejected the subscription: %s; next attempt in %.0f s", sub.symbol, why, delay / SECOND
         )
-        self._emit({"type": "refused", "symbol": sub.symbol, "why": why})
+        self._emit(events.Refused(sub.symbol, why))
         self._queue.plan(sub, now_ns + delay)
 
     def _on_reject(self, msg_type: str, fields: Fields, now_ns: int) -> None:
@@ -368,7 +368,7 @@ class Subscriptions:
         if status.text == text:
             return
         self._log.info("trading session: %s", status.text)
-        self._emit({"type": "trading_status", "status": status.text})
+        self._emit(events.TradingStatus(status.text))
         if status.maintenance:
             for sub in self.all.values():
                 if sub.phase is Phase.ACTIVE:

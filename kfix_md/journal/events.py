@@ -70,7 +70,7 @@ class JournalLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class SessionDescribed(Event):
-    """What a feed session number means: written once by each feed process."""
+    """What a feed session number means: written once by each feed process. `depth`: 264 MarketDepth, 0 all."""
 
     type: ClassVar[str] = "session"
     number: int | None
@@ -80,6 +80,7 @@ class SessionDescribed(Event):
     port: Int32 | None
     sender: str | None
     target: str | None
+    depth: Int32 | None = optional()  # noqa: RUF009
 
 
 @dataclass(frozen=True, slots=True)

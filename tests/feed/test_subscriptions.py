@@ -11,6 +11,7 @@ from kfix_md.errors import UsageError
 from kfix_md.feed import symbols
 from kfix_md.feed.pacing import SECOND, Pace, Phase, SubscriptionSpec
 from kfix_md.feed.subscriptions import Subscriptions
+from kfix_md.journal.events import Refused
 
 
 class Venue:
@@ -97,7 +98,7 @@ def test_ready_asks_for_the_list_and_then_for_each_symbol_alone():
     ]
     assert len({b[262] for b in bodies}) == 2
     assert venue.defined == {"A/USD": (1, 8), "B/USD": (2, 8)}
-    assert [e["symbol"] for e in venue.events] == ["A/USD", "B/USD"]
+    assert [e.symbol for e in venue.events] == ["A/USD", "B/USD"]
 
 
 def test_l3_asks_for_266_n_and_no_trades():
@@ -383,7 +384,7 @@ def test_symbols_without_room_are_left_out_by_name_and_nothing_else(caplog):
         "left out: E/E ([Errno 28] No space left on device)",
     ]
     assert venue.subs.pending() == []  # nothing waits for them
-    assert [e["symbol"] for e in venue.events if e["type"] == "refused"] == ["B/B", "D/D", "E/E"]
+    assert [e.symbol for e in venue.events if isinstance(e, Refused)] == ["B/B", "D/D", "E/E"]
     venue.subs.tick(500 * SECOND)
     assert not venue.requests()
     # the next connection tries again, reports nothing twice, and serves what has room by then
