@@ -27,7 +27,8 @@ cdef class JournalWriter:
     cdef readonly dict recovered
     cdef object lock_file
 
-    # Body written, not yet visible. 0; or -1 when it cannot be stored (counted: see stats()).
+    # Body written, not yet visible. 0; or -1 when it cannot be stored (counted: see stats()). A record that is still
+    # pending is committed as ignored: its processing ended in an exception.
     cdef int put(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data, uint32_t n) noexcept nogil
     # Make it visible with its flags. Without a pending record: nothing.
     cdef void commit(self, uint16_t flags) noexcept nogil

@@ -16,6 +16,7 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
+from kfix_md._entry cimport MSG_BAD_BOOK, MSG_IGNORED
 from kfix_md.journal.crc32c cimport crc32c_choose, crc32c_fn
 from kfix_md.journal.records cimport (
     JREC_HEADER, JSEG_HEADER, JSEG_TAIL, REC_EVENT, REC_FRAME, REC_OUT, jseg_header, padded,
@@ -24,6 +25,10 @@ from kfix_md.journal.segment cimport (
     JSEAL_CLOSED, JSEAL_DATE, JSEAL_SIZE, jio, jio_close, jio_open, jio_switch, jio_take, jprefetch, jseg, jstore32,
     jstore64,
 )
+
+cdef enum:
+    # of a record whose processing ended without commit(), by an exception: received, and not applied
+    ABANDONED = MSG_IGNORED | MSG_BAD_BOOK
 
 cdef crc32c_fn crc32c_run = crc32c_choose()
 cdef int64_t DAY_NS = trading_day.DAY_NS
@@ -89,7 +94,7 @@ cdef class JournalWriter:
                  uint32_t n) noexcept nogil:
         cdef uint64_t need = padded(n)
         if self.pending:
-            self.commit(0)
+            self.commit(ABANDONED)
         if n > MAX_BODY or self.offset + need > self.limit or recv_ns >= self.roll_ns or self.lost:
             if n > MAX_BODY or self._room(need, recv_ns) < 0:
                 self._count_lost(recv_ns)
@@ -264,7 +269,7 @@ cdef class JournalWriter:
                 "exposed_max_ns": io.exposed_max_ns, "alarm": alarm}
 
     cdef _finish(self):
-        self.commit(0)
+        self.commit(ABANDONED)
         if self.base != NULL:
             jio_switch(<jio*>self.io, NULL, self.offset, 0, JSEAL_CLOSED)
         jio_close(<jio*>self.io)
