@@ -4,13 +4,14 @@ import numpy as np
 
 from kfix_md._entry import TICK_DTYPE
 
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint64_t, uintptr_t
 
 from kfix_md._entry cimport ACTION_CLEAR, ENTRY_LAST, ID_TEXT, MSG_HAS_CRC, SIDE_TRADE, Tick
 
 cdef enum:
     ROW_LAST = 256      # recorder.schema.Flags
     ROW_TRADE = 512
+    LARGEST_CODE = 9    # of aggressor and ord_type: one digit
 
 #: column -> dtype; those that end in _absent are true where the column before them has no value
 COLUMNS = {
@@ -18,7 +19,7 @@ COLUMNS = {
     "seq": "i8", "entry_no": "i4", "symbol": "i4", "side": "i4", "side_absent": "?",
     "action": "i4", "flags": "i4", "price": "i8", "qty": "i8", "price_scale": "i1", "qty_scale": "i1", "id": "u8",
     "id_kind": "i4", "id_absent": "?", "aggressor": "i4", "aggressor_absent": "?", "ord_type": "i4",
-    "ord_type_absent": "?", "crc": "u4", "crc_absent": "?",
+    "ord_type_absent": "?", "crc": "i8", "crc_absent": "?", "decimals": "i2",
 }
 
 
@@ -46,7 +47,8 @@ def columns(ticks, scales) -> dict:
     cdef int32_t[::1] side = out["side"], action = out["action"], kind = out["id_kind"]
     cdef int32_t[::1] aggressor = out["aggressor"], ord_type = out["ord_type"], frac = out["event_frac_ns"]
     cdef int8_t[::1] price_scale = out["price_scale"], qty_scale = out["qty_scale"]
-    cdef uint32_t[::1] crc = out["crc"]
+    cdef int64_t[::1] crc = out["crc"]
+    cdef int16_t[::1] decimals = out["decimals"]
     cdef uint64_t[:, ::1] ids = out["id"]
     cdef uint8_t[::1] no_queue = out["queue_absent"].view("u1")
     cdef int64_t event_ns
@@ -71,9 +73,12 @@ def columns(ticks, scales) -> dict:
         ids[i, 0], ids[i, 1] = _big_endian(t.entry.id_hi), _big_endian(t.entry.id_lo)
         kind[i] = t.entry.id_kind if t.entry.id_kind < ID_TEXT else ID_TEXT
         no_id[i] = t.entry.id_kind == 0 or t.entry.id_kind >= ID_TEXT
-        aggressor[i], ord_type[i] = t.entry.aggressor - 1, t.entry.ord_type - 1
-        no_aggressor[i], no_type[i] = t.entry.aggressor == 0, t.entry.ord_type == 0
+        no_aggressor[i] = not 1 <= t.entry.aggressor <= LARGEST_CODE
+        no_type[i] = not 1 <= t.entry.ord_type <= LARGEST_CODE
+        aggressor[i] = 0 if no_aggressor[i] else t.entry.aggressor - 1
+        ord_type[i] = 0 if no_type[i] else t.entry.ord_type - 1
         crc[i] = t.crc
+        decimals[i] = <int16_t>t.entry.decimals
         no_crc[i] = not (t.entry.flags & ENTRY_LAST and t.flags & MSG_HAS_CRC)
         t += 1
     return out

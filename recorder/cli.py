@@ -268,7 +268,7 @@ def compact(captures: Path, day: str | None) -> None:
     from recorder.moments import to_date
 
     tree = recorder.open(captures).tree
-    dates = [to_date(day)] if day else candidates(tree, None)
+    dates = [to_date(day)] if day else candidates(tree, None, outdated=True)
     if day and dates[0] not in tree.dates():
         raise UsageError(f"{captures} has no session date {day}")
     for one in dates:

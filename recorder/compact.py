@@ -30,20 +30,25 @@ _FILE_ROWS = 16_000_000
 _SMALL = ("gaps", "sessions", "instruments", "status")
 
 
-def candidates(tree: Tree, before: date | None) -> list[date]:
-    """Session dates with live files that are over: before `before`, or all but the last one."""
+def candidates(tree: Tree, before: date | None, *, outdated: bool = False) -> list[date]:
+    """Session dates with live files that are over: before `before`, or all but the last one.
+
+    With `outdated`, dates with files of an older schema too: compaction writes them as they are written now.
+    """
     days = tree.dates("ticks")
     limit = before or (days[-1] if days else None)
     over = [d for d in days if limit is not None and d < limit]
-    return [d for d in over if any(_loose(tree, table, d) for table in layout.TABLES)]
+    return [d for d in over if any(_loose(tree, table, d, outdated) for table in layout.TABLES)]
 
 
-def _loose(tree: Tree, table: str, day: date) -> list[Path]:
-    return [f for f in tree.files(table, day) if not layout.is_compacted(f.name)]
+def _loose(tree: Tree, table: str, day: date, outdated: bool) -> bool:
+    """Whether a date has live files, or files of an older schema."""
+    found = tree.files(table, day)
+    return any(not layout.is_compacted(f.name) or (outdated and files.footer(f).outdated) for f in found)
 
 
 def compact_day(tree: Tree, day: date, *, row_group: int = schema.ROW_GROUP) -> dict[str, int]:
-    """Compact every table of a session date that has live files. Totals as a dict.
+    """Compact every table of a session date that has live files or files of an older schema. Totals as a dict.
 
     CaptureError when the result differs from what it was made of: then nothing was changed.
     """
@@ -53,7 +58,7 @@ def compact_day(tree: Tree, day: date, *, row_group: int = schema.ROW_GROUP) -> 
         tree.put_back()
         totals = {"rows": 0, "files_before": 0, "files_after": 0, "bytes_before": 0, "bytes_after": 0}
         for table in layout.TABLES:
-            if _loose(tree, table, day):
+            if _loose(tree, table, day, outdated=True):
                 for key, value in _compact_table(tree, table, day, row_group).items():
                     totals[key] += value
         return totals

@@ -132,6 +132,11 @@ class Footer:
     times: list[tuple[int, int] | None]
     present: dict[int, frozenset[str | None]] = field(default_factory=dict)
 
+    @property
+    def outdated(self) -> bool:
+        """Whether the file was written with an older schema."""
+        return (self.meta.metadata or {}).get(b"kfix_md.schema", b"").decode() != schema.VERSION
+
     def groups(self, symbols: Collection[str] | None, start: int | None, end: int | None) -> list[int]:
         """Row groups that may hold rows of these symbols received in [start, end)."""
         found = []
@@ -242,7 +247,7 @@ def batches(
     more = {"symbol"} if symbols is not None else set()
     more |= ({"recv_ns"} if by_time else set()) | (_FILTERED if where is not None else set())
     needed = list(dict.fromkeys([*schema.stored(table, names), *(n for n in wanted.names if n in more)]))
-    for whole in _gathered(_read(paths, needed, symbols, start, end, rows), rows):
+    for whole in _gathered(_read(table, paths, needed, symbols, start, end, rows), rows):
         batch = _selected(whole, symbols, start if by_time else None, end if by_time else None)
         if where is None:
             yield schema.given(batch, names)
@@ -253,7 +258,13 @@ def batches(
 
 
 def _read(
-    paths: list[Path], needed: list[str], symbols: Collection[str] | None, start: int | None, end: int | None, rows: int
+    table: str,
+    paths: list[Path],
+    needed: list[str],
+    symbols: Collection[str] | None,
+    start: int | None,
+    end: int | None,
+    rows: int,
 ) -> Iterator[pa.RecordBatch]:
     """All rows of the row groups that may hold these symbols in [start, end)."""
     for path in paths:
@@ -264,10 +275,13 @@ def _read(
                 continue
             with opened or open_file(path, seen.meta) as file:
                 if seen.meta.num_rows <= _FEW_ROWS:
-                    yield from _few(seen, file, groups, needed, symbols)
-                    continue
-                groups = [g for g in groups if _in_group(seen, file, g, symbols)]
-                yield from file.iter_batches(rows, groups, needed, use_threads=False) if groups else ()
+                    found = _few(seen, file, groups, needed, symbols)
+                else:
+                    groups = [g for g in groups if _in_group(seen, file, g, symbols)]
+                    found = file.iter_batches(rows, groups, needed, use_threads=False) if groups else iter(())
+                if seen.outdated:
+                    found = (schema.current(table, batch, needed) for batch in found)
+                yield from found
         except FileNotFoundError:
             raise Vanished(path) from None
         except (pa.ArrowException, OSError) as error:

@@ -22,6 +22,7 @@ _SESSION_COLUMNS = (
     "session_id",
     "service",
     "level",
+    "depth",
     "host",
     "port",
     "sender",
@@ -43,6 +44,7 @@ class FeedSession:
     last_session: int | None = None
     session_id: str | None = None
     level: str | None = None
+    depth: int | None = None
     host: str | None = None
     port: int | None = None
     sender: str | None = None
@@ -165,7 +167,7 @@ class Ledger:
                 self._journal_lost(number, recv_ns, position, event)
 
     def _describe(self, current: FeedSession, event: events.SessionDescribed) -> None:
-        for key in ("service", "level", "host", "port", "sender", "target"):
+        for key in ("service", "level", "depth", "host", "port", "sender", "target"):
             if (value := getattr(event, key)) is not None:
                 setattr(current, key, value)
 

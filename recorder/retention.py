@@ -18,7 +18,6 @@ from recorder.layout import Tree
 from recorder.tail import Tail
 
 log = logging.getLogger("kfix.record")
-_COMPARED = [name for name in schema.SCHEMAS["ticks"].names if name != "id_kind"]
 _CHUNK_ROWS = 131_072
 
 
@@ -26,7 +25,8 @@ def save_start(tree: Tree, number: int, state: dict[str, Any]) -> None:
     """Save the decoder's state at the start of segment `number`: proving the segment later begins with it."""
     folder = tree.state / "segments"
     folder.mkdir(exist_ok=True)
-    layout.write_atomically(folder / f"{number:010d}.json", json.dumps(state).encode(), tree.state)
+    saved = json.dumps({**state, "schema": schema.VERSION}).encode()
+    layout.write_atomically(folder / f"{number:010d}.json", saved, tree.state)
 
 
 def retire(journal: Path, tree: Tree, safe: int, how: str) -> list[Path]:
@@ -62,10 +62,14 @@ def retire(journal: Path, tree: Tree, safe: int, how: str) -> list[Path]:
 
 
 def prove(journal: Path, tree: Tree, number: int, state: dict[str, Any]) -> int:
-    """Decode one segment again and compare with the captures; rows compared. CaptureError when they differ.
+    """Decode one segment again and compare with the captures; returns the rows compared.
+
+    CaptureError when they differ. A segment whose recording began with an older schema is compared in the columns of
+    that one.
 
     Memory: one hash for each row of the segment.
     """
+    columns = _compared(state.get("schema"))
     tail = Tail(str(journal), state, checkpoint_rows=None)
     tail.reader.hold_at_end = True
     decoded: dict[int, _Span] = {}
@@ -74,16 +78,22 @@ def prove(journal: Path, tree: Tree, number: int, state: dict[str, Any]) -> int:
         tables = tail.take()
         for batch in tables["ticks"].to_batches() if "ticks" in tables else ():
             for session in pc.unique(batch["session"]).to_pylist():  # a batch is of one session, as Tail cuts them
-                decoded.setdefault(session, _Span()).add(batch)
+                decoded.setdefault(session, _Span()).add(batch.select(columns))
         if result in ("segment", "nothing", "torn"):
             break
     for session, span in decoded.items():
-        if not span.same(files.attempt(functools.partial(_captured, tree, session, span))):
+        if not span.same(files.attempt(functools.partial(_captured, tree, session, span, columns))):
             raise CaptureError(
                 f"journal segment {number}: session {session}, messages {span.first} to {span.last} "
                 f"are not the same in {tree.root / 'ticks'}; the segment is kept"
             )
     return sum(span.rows for span in decoded.values())
+
+
+def _compared(version: str | None) -> list[str]:
+    """Columns of ticks that are compared; "text" ids are so as text, and `decimals` came with schema 3."""
+    missing = {"id_kind"} if version is not None else {"id_kind", "decimals"}
+    return [name for name in schema.SCHEMAS["ticks"].names if name not in missing]
 
 
 class _Span:
@@ -96,7 +106,7 @@ class _Span:
         self.last = self.until = -1
 
     def add(self, batch: pa.RecordBatch) -> None:
-        self.hashes.append(row_hashes(batch.select(_COMPARED)))
+        self.hashes.append(row_hashes(batch))
         self.rows += batch.num_rows
         seq, time = batch["seq"].to_numpy(), batch["recv_ns"].to_numpy()
         self.first, self.last = min(self.first, int(seq.min())), max(self.last, int(seq.max()))
@@ -109,9 +119,9 @@ class _Span:
         )
 
 
-def _captured(tree: Tree, session: int, span: _Span) -> list[np.ndarray]:
+def _captured(tree: Tree, session: int, span: _Span, columns: list[str]) -> list[np.ndarray]:
     """Hashes of the captures' rows of the same messages."""
     where = (pc.field("session") == session) & (pc.field("seq") >= span.first) & (pc.field("seq") <= span.last)
     paths = files.Files(tree).of("ticks", span.since, span.until + 1)
-    found = files.batches("ticks", paths, _COMPARED, where, start=span.since, end=span.until + 1)
+    found = files.batches("ticks", paths, columns, where, start=span.since, end=span.until + 1)
     return [row_hashes(batch) for batch in found]

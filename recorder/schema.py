@@ -14,7 +14,7 @@ from recorder._columns import columns
 #: texts of the order ids of rows of TICK_DTYPE
 Texts = Callable[[np.ndarray], list[str]]
 
-VERSION = "2"
+VERSION = "3"
 
 
 class Flags(IntFlag):
@@ -36,9 +36,10 @@ class Flags(IntFlag):
 SIDES = ["bid", "offer", "trade"]
 ACTIONS = ["new", "update", "delete", "leave", "clear"]
 LEVELS = ["L2", "L3"]
-ID_KINDS = ["none", "uuid", "kraken", "text"]
-ORD_TYPES = ["market", "limit"]
-AGGRESSORS = ["buy", "sell"]
+ID_KINDS = ["none", "uuid", "kraken", "text", "hash"]
+#: codes 1 and 2 have names; any other digit is kept as it was sent
+ORD_TYPES = ["market", "limit", *"3456789"]
+AGGRESSORS = ["buy", "sell", *"3456789"]
 
 
 def _dict() -> pa.DataType:
@@ -51,19 +52,19 @@ _TICKS = [
     (
         "event_ms",
         pa.int64(),
-        "BYTE_STREAM_SPLIT",
+        "DELTA_BINARY_PACKED",
         "exchange time: 5060, else 273 on the day of 52, of a clear row 52; ms",
     ),
     (
         "event_frac_ns",
         pa.int32(),
-        "BYTE_STREAM_SPLIT",
+        "PLAIN",
         "ns of the exchange time beyond event_ms; 0 where only 273 is known",
     ),
     ("queue_ns", pa.int64(), "PLAIN", "L3: 5273 time that orders the queue at a price; ns, null unknown or L2"),
     ("session", pa.int32(), "dict", "logon the message came in, see sessions.session"),
     ("seq", pa.int64(), "DELTA_BINARY_PACKED", "34 MsgSeqNum; messages of a session were applied in its order"),
-    ("entry_no", pa.int32(), "BYTE_STREAM_SPLIT", "place of the entry in its message; a clear row has 0 too"),
+    ("entry_no", pa.int32(), "DELTA_BINARY_PACKED", "place of the entry in its message; a clear row has 0 too"),
     ("symbol", _dict(), "dict", "55 Symbol"),
     ("level", _dict(), "dict", "L2 (price levels) or L3 (orders)"),
     ("side", _dict(), "dict", "269: bid, offer, trade; null for clear"),
@@ -75,7 +76,7 @@ _TICKS = [
         "clear = the book is emptied, a snapshot follows",
     ),
     ("flags", pa.int32(), "dict", "bits: " + ", ".join(f"{int(f)} {f.name}" for f in Flags)),
-    ("price", pa.int64(), "BYTE_STREAM_SPLIT", "270 * 10**price_scale, exact"),
+    ("price", pa.int64(), "dict", "270 * 10**price_scale, exact"),
     ("qty", pa.int64(), "PLAIN", "271 * 10**qty_scale, exact"),
     ("price_scale", pa.int8(), "dict", "decimals of price (2349)"),
     ("qty_scale", pa.int8(), "dict", "decimals of qty (5010)"),
@@ -88,9 +89,15 @@ _TICKS = [
         "big-endian integers; text: see order_text; none",
     ),
     ("order_text", pa.string(), "PLAIN", "278 where it is of no known form"),
-    ("aggressor", _dict(), "dict", "trades: 2446 buy or sell"),
-    ("ord_type", _dict(), "dict", "trades: 40 market or limit"),
-    ("crc", pa.uint32(), "PLAIN", "5041 book CRC32, on the last row of a message that carries it"),
+    ("aggressor", _dict(), "dict", "trades: 2446 buy or sell; another digit as sent"),
+    ("ord_type", _dict(), "dict", "trades: 40 market or limit; another digit as sent"),
+    ("crc", pa.int64(), "PLAIN", "5041 book CRC32, on the last row of a message that carries it"),
+    (
+        "decimals",
+        pa.int16(),
+        "dict",
+        "decimals as sent: of 270 + 256 * of 271; null in rows recorded before schema 3",
+    ),
 ]
 
 _GAPS = [
@@ -126,6 +133,7 @@ _SESSIONS = [
     ("session_id", pa.string(), "PLAIN", "the feed's unique name of the logon"),
     ("service", _dict(), "dict", "name of the feed's service"),
     ("level", _dict(), "dict", "L2 or L3"),
+    ("depth", pa.int32(), "PLAIN", "264 MarketDepth of the subscriptions, 0 all; null: not known"),
     ("host", pa.string(), "PLAIN", ""),
     ("port", pa.int32(), "PLAIN", ""),
     ("sender", pa.string(), "PLAIN", "our SenderCompID"),
@@ -184,8 +192,14 @@ _CHECKPOINTS = [
     ("qty", pa.int64(), "dict", "of the level (L2) or the order (L3)"),
     ("event_ns", pa.int64(), "PLAIN", "L3: last exchange time of the order"),
     ("queue_ns", pa.int64(), "PLAIN", "L3: 5273 of the order"),
-    ("order_id", pa.binary(16), "PLAIN", "L3, as in ticks"),
-    ("id_kind", _dict(), "dict", "L3, as in ticks"),
+    (
+        "order_id",
+        pa.binary(16),
+        "PLAIN",
+        "L3, as in ticks; text: up to 16 bytes padded with 0; hash: 128-bit hash of a longer text",
+    ),
+    ("id_kind", _dict(), "dict", "L3: uuid, kraken, text, hash; none"),
+    ("decimals", pa.int16(), "dict", "as in ticks, of the level (L2) or the order (L3)"),
 ]
 
 TABLES = {
@@ -198,7 +212,17 @@ TABLES = {
 }
 
 #: columns of ticks and checkpoints that may be null; the others are read faster for being declared never to be
-_MAY_BE_NULL = {"event_ns", "queue_ns", "side", "order_id", "order_text", "aggressor", "ord_type", "crc"}
+_MAY_BE_NULL = {
+    "event_ns",
+    "queue_ns",
+    "side",
+    "order_id",
+    "order_text",
+    "aggressor",
+    "ord_type",
+    "crc",
+    "decimals",
+}
 _EMPTY_BOOK = {"price", "qty"}  # null in the one row of an empty book in checkpoints
 
 
@@ -234,6 +258,19 @@ def given(batch: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
         whole = pc.add(pc.multiply(batch["event_ms"], 1_000_000), batch["event_frac_ns"])
         batch = batch.append_column(_EVENT_NS, whole)
     return batch.select(names)
+
+
+def current(table: str, batch: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
+    """`names` of a batch read from a file of an older schema, as they are now: what it does not have is null."""
+    arrays = []
+    for name in names:
+        wanted = SCHEMAS[table].field(name).type
+        at = batch.schema.get_field_index(name)
+        if at < 0:
+            arrays.append(pa.nulls(batch.num_rows, wanted))
+        else:
+            arrays.append(batch.column(at) if batch.column(at).type == wanted else batch.column(at).cast(wanted))
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([SCHEMAS[table].field(name) for name in names]))
 
 
 def plain(columns: pa.Schema) -> pa.Schema:
@@ -288,8 +325,9 @@ def _codes(values: np.ndarray, names: list[str], absent: np.ndarray | None = Non
     if absent is not None and absent.all():
         values = np.zeros(len(values), np.int32)
     mask = absent if absent is not None and absent.any() else None
+    known = len(names) if len(names) <= 5 or not len(values) else max(2, int(values.max()) + 1)
     return pa.DictionaryArray.from_arrays(
-        pa.array(values.astype(np.int32, copy=False), mask=mask), pa.array(names), safe=False
+        pa.array(values.astype(np.int32, copy=False), mask=mask), pa.array(names[:known]), safe=False
     )
 
 
@@ -298,12 +336,11 @@ def _nullable(values: np.ndarray, absent: np.ndarray) -> pa.Array:
 
 
 def order_ids(rows: np.ndarray) -> tuple[pa.Array, pa.Array]:
-    """(order_id, id_kind) columns of rows with id_hi, id_lo, id_kind."""
+    """(order_id, id_kind) columns of checkpoints: every id that is not NONE in its 16 bytes."""
     kind = rows["id_kind"]
     wide = np.empty((len(rows), 2), ">u8")
     wide[:, 0], wide[:, 1] = rows["id_hi"], rows["id_lo"]
-    absent = (kind != IdKind.UUID) & (kind != IdKind.KRAKEN)
-    return _fixed(wide, absent), _codes(np.minimum(kind, IdKind.TEXT), ID_KINDS)
+    return _fixed(wide, kind == IdKind.NONE), _codes(kind, ID_KINDS)
 
 
 def symbol_column(instrument: np.ndarray, names: list[str]) -> pa.Array:
@@ -347,6 +384,7 @@ def tick_columns(
         "aggressor": _codes(c["aggressor"], AGGRESSORS, c["aggressor_absent"]),
         "ord_type": _codes(c["ord_type"], ORD_TYPES, c["ord_type_absent"]),
         "crc": _nullable(c["crc"], c["crc_absent"]),
+        "decimals": pa.array(c["decimals"]),
     }
     return pa.RecordBatch.from_arrays([made[f.name] for f in SCHEMAS["ticks"]], schema=SCHEMAS["ticks"])
 
@@ -395,6 +433,7 @@ def checkpoint_table(
         "queue_ns": _nullable(rows["queue_ns"].copy(), rows["queue_ns"] == 0),
         "order_id": ids,
         "id_kind": kinds,
+        "decimals": pa.array(rows["decimals"].astype(np.int16), mask=absent),
     }
     return pa.table([columns[f.name] for f in SCHEMAS["checkpoints"]], schema=SCHEMAS["checkpoints"])
 
@@ -416,14 +455,16 @@ def entries(table: pa.Table) -> np.ndarray:
     for name in ("event_ns", "queue_ns"):
         if name in table.column_names:
             out[name] = table[name].fill_null(0).to_numpy()
+    if "decimals" in table.column_names:
+        out["decimals"] = table["decimals"].fill_null(0).to_numpy()
     out["side"] = _indices(table["side"], SIDES)
     out["action"] = _indices(table["action"], ACTIONS) if "action" in table.column_names else Action.NEW
     if "order_id" in table.column_names and table["order_id"].null_count < table.num_rows:
         kinds = _indices(table["id_kind"], ID_KINDS)
         column = table["order_id"].combine_chunks()
         raw = np.frombuffer(column.buffers()[1], ">u8", 2 * len(column), 16 * column.offset).reshape(-1, 2)
-        packed = (kinds == IdKind.UUID) | (kinds == IdKind.KRAKEN)
-        out["id_hi"], out["id_lo"] = np.where(packed[:, None], raw, 0).T
+        stored = table["order_id"].is_valid().to_numpy()
+        out["id_hi"], out["id_lo"] = np.where(stored[:, None], raw, 0).T
         out["id_kind"] = kinds
     if "order_text" in table.column_names and table["order_text"].null_count < table.num_rows:
         _text_ids(out, table["order_text"].to_pylist())
