@@ -10,6 +10,7 @@ from kfix_md.journal.records cimport Record
 cdef class SessionTicks:
     cdef Codec codec
     cdef public int level           # 2, 3; 0 until an entry shows it
+    cdef public int limit           # most levels a side of the books (264), 0: all
     cdef bint books_wanted
     cdef list names                 # by row
     cdef dict rows                  # symbol bytes -> row

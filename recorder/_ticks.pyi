@@ -17,6 +17,7 @@ def route(
 
 class SessionTicks:
     level: int
+    limit: int
     deferred: list[_Deferred]
     deferred_bytes: int
     messages: int

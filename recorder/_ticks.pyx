@@ -9,7 +9,7 @@ from kfix_md.symbol_text import symbol_bytes
 from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memchr, memcmp, memset
 
-from kfix_md._book cimport BOOK_OK, Book, L2Book, apply_message
+from kfix_md._book cimport BOOK_OK, NO_LIMIT, Book, L2Book, apply_message
 from kfix_md._book_l3 cimport L3Book, decimals_of
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport MD_OK, MD_OTHER_SYMBOL, Header, MDMessage
@@ -291,7 +291,7 @@ cdef class SessionTicks:
                 self.level = self.level or (2 if n else 0)
             if book is None:
                 kind = L3Book if self.level == 3 else L2Book
-                book = self.books[row] = kind(info.price_precision, info.qty_precision)
+                book = self.books[row] = kind(info.price_precision, info.qty_precision, limit=self.limit)
             book.clear_book()
         elif book is None:
             return 0
@@ -362,6 +362,7 @@ cdef class SessionTicks:
 
     def restore(self, int32_t row, Book book):
         """Set the book of a row to what everything decoded so far makes (after a restart)."""
+        book.limit = self.limit or NO_LIMIT
         self.books[row] = book
 
 

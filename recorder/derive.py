@@ -107,6 +107,7 @@ BOOK_COLUMNS = [
     "order_id",
     "id_kind",
     "order_text",
+    "decimals",
     "crc",
 ]
 

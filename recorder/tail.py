@@ -18,6 +18,7 @@ from recorder.ledger import Ledger
 _FILES = 64  # flushes with rows of a symbol between two of its checkpoints: reading a few rows of each takes time too
 Record = tuple[int, int, int, int, int, bytes]  # as JournalReader yields them
 _CHUNK = 16_384  # records between two checks whether a checkpoint is due
+_L2_DEPTH = 1000  # levels a side that 264=0 means on L2
 _LEVELS = {"L2": 2, "L3": 3}
 #: events that end a session, or change what its ticks are called
 _ENDS = (
@@ -115,8 +116,8 @@ class Tail:
             self.decoders.append(None)
         found = self.decoders[number]
         if found is None:
-            level = self.ledger.session(number).level
-            found = self.decoders[number] = SessionTicks(level, books=True)
+            found = self.decoders[number] = SessionTicks(self.ledger.session(number).level, books=True)
+            found.limit = self._limit(number)
         return found
 
     # ---- reading ----
@@ -189,6 +190,12 @@ class Tail:
         self.ledger.event(number, recv_ns, position, found)
         if isinstance(event, events.SessionDescribed) and event.level:
             self._decoder(number).level = _LEVELS.get(event.level, 0)
+            self._decoder(number).limit = self._limit(number)
+
+    def _limit(self, number: int) -> int:
+        """The most levels a side of the books of a feed session: its 264, where 0 means 1000 on L2; 0: all."""
+        known = self.ledger.session(number)
+        return known.depth or (_L2_DEPTH if known.depth == 0 and known.level == "L2" else 0)
 
     def _count_unknown(self, found: Decoded) -> None:
         if isinstance(found.event, events.Unknown):
