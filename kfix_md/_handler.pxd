@@ -39,6 +39,7 @@ cdef class Handler(Symbols):
 
     cdef int controlled(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1
     cdef int garbled(self, const char* p, int64_t n, int64_t recv_ns) except -1
+    cdef int grow_ticks(self, int64_t n) except -1
     cdef int fail(self, int32_t row, object error, int64_t recv_ns) except -1
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1
     cdef uint16_t market_data(self, Header* h, const char* end, int64_t recv_ns, uint16_t flags) except? 65535

@@ -53,6 +53,10 @@ cdef enum:
     IGNORE = 4
 
 _LEVELS = {"auto": 0, "L2": 2, "L3": 3}
+_FACE = (
+    "on_bytes", "deliver", "unfinished", "reset_stream", "define", "subscribe", "unsubscribe", "mark", "symbols",
+    "precisions", "book", "book_state", "checksum", "checksum_of", "ticks", "stats", "protocol_errors",
+)
 
 
 cdef inline bint same(Span span, bytes text) noexcept:
@@ -545,14 +549,15 @@ cdef class Handler(Symbols):
         self.n_ticks += m.n + offset
         return 0
 
-    def grow_ticks(self, n):
-        """Make room for `n` more ticks."""
+    cdef int grow_ticks(self, int64_t n) except -1:
+        # room for n more
         grown = np.empty(max(2 * self.tick_capacity, self.n_ticks + n, 4096), TICK_DTYPE)
         if self.n_ticks:
             grown[: self.n_ticks] = self.tick_array[: self.n_ticks]
         self.tick_array = grown
         self.tick_rows = <Tick*><uintptr_t>grown.ctypes.data
         self.tick_capacity = len(grown)
+        return 0
 
     def ticks(self):
         """Take the entries collected since the last call, as an array of TICK_DTYPE (collect=True).
@@ -578,6 +583,10 @@ cdef class Handler(Symbols):
         self.target = target + b"\0" * PADDING if target is not None else None
 
     # ---- what Python sees ----
+
+    def __dir__(self):
+        # what a user needs; the feed uses more, see _handler.pyi
+        return list(_FACE)
 
     @property
     def fast(self):

@@ -6,8 +6,8 @@ cdef enum:
 
 cdef class Stream:
     cdef int64_t max_frame
-    cdef readonly uint64_t messages, bytes_taken
-    cdef readonly uint64_t garbage_bytes, garbage, bad_length, bad_checksum, bad_begin_string
+    cdef uint64_t messages, bytes_taken
+    cdef uint64_t garbage_bytes, garbage, bad_length, bad_checksum, bad_begin_string
     # [start, end) holds what is not yet consumed
     cdef char* buffer
     cdef int64_t capacity, start, end

@@ -75,10 +75,10 @@ cdef class Stream:
         self.on_pause()
         return at
 
-    def get_buffer(self, hint=-1):
+    def get_buffer(self, sizehint=-1):
         """Return a writable memoryview of the free end of the receive buffer, to be filled and then reported with
         buffer_updated(); it is valid until then."""
-        self.room(max(<int64_t>hint, READ_BYTES))
+        self.room(max(<int64_t>sizehint, READ_BYTES))
         return PyMemoryView_FromMemory(self.buffer + self.end, self.capacity - self.end, PyBUF_WRITE)
 
     def buffer_updated(self, int64_t n, int64_t recv_ns):

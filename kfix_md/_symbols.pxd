@@ -42,7 +42,7 @@ cdef struct Slot:               # one symbol of this stream: three cache lines
 cdef class Symbols(Stream):
     cdef public object listener
     cdef SegmentWriter publisher
-    cdef readonly int session_number
+    cdef int session_number
     cdef int standby_for            # session number of the handler whose slots we share, -1: none
     cdef int rule                   # configured rule of 5041: RULE_ code
     cdef int first_rule             # under RULE_AUTO, what a new L3 book is tried with first
@@ -62,6 +62,13 @@ cdef class Symbols(Stream):
     cdef bint gap_open              # messages of the session are missing: no book is LIVE
 
     cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept
+    cdef int32_t row_of(self, symbol) except -1
+    cdef int32_t new_slot(self, symbol, bytes text, int price_precision, int qty_precision) except -1
+    cdef void enter(self, int32_t row) noexcept
+    cdef int mark_row(self, int32_t row, int event, int cause) except -1
+    cdef int close_gap(self) except -1
+    cdef int make_book(self, int32_t row, int seen) except -1
+    cdef int32_t limit_of(self, int32_t row, int level) except -1
     cdef int _more_slots(self, int32_t capacity) except -1
     cdef void ask_next(self, const char* symbol) noexcept
     cdef int happen(self, int32_t row, int event, int cause) except -1

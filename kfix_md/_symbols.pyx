@@ -127,8 +127,8 @@ cdef class Symbols(Stream):
             kfix_prefetch(&self.slots[row], sizeof(Slot))
             kfix_prefetch(PyList_GET_ITEM(self.books, row), BOOK_BYTES)
 
-    def row_of(self, symbol):
-        """Row of a symbol; raises NoSuchSymbol."""
+    cdef int32_t row_of(self, symbol) except -1:
+        # raises NoSuchSymbol
         cdef bytes text = symbol_bytes(symbol)
         cdef bytes padded = text + b"\0" * PADDING
         cdef int32_t row = self.find_slot(padded, len(text))
@@ -152,7 +152,7 @@ cdef class Symbols(Stream):
         padded = text + b"\0" * PADDING
         row = self.find_slot(padded, len(text))
         if row < 0:
-            return self._new_slot(symbol, text, price_precision, qty_precision)
+            return self.new_slot(symbol, text, price_precision, qty_precision)
         s = &self.slots[row]
         if (s.price_precision, s.qty_precision) != (price_precision, qty_precision):
             s.price_precision = price_precision
@@ -188,7 +188,7 @@ cdef class Symbols(Stream):
         except NoSuchSymbol:
             return None
 
-    def _new_slot(self, symbol, bytes text, int price_precision, int qty_precision):
+    cdef int32_t new_slot(self, symbol, bytes text, int price_precision, int qty_precision) except -1:
         cdef int32_t row = self.n_slots, i
         cdef Slot* s
         cdef int32_t* table
@@ -218,8 +218,8 @@ cdef class Symbols(Stream):
             self.mask = 4 * (self.mask + 1) - 1
             memset(table, 0xFF, (self.mask + 1) * sizeof(int32_t))
             for i in range(row):
-                self._enter(i)
-        self._enter(row)
+                self.enter(i)
+        self.enter(row)
         return row
 
     cdef int _more_slots(self, int32_t capacity) except -1:
@@ -233,7 +233,7 @@ cdef class Symbols(Stream):
         self.slot_capacity = capacity
         return 0
 
-    def _enter(self, int32_t row):
+    cdef void enter(self, int32_t row) noexcept:
         cdef Key key = key_of(self.slots[row].symbol, self.slots[row].symbol_n)
         cdef uint32_t at = hash_symbol(&key) & self.mask
         while self.table[at] >= 0:
@@ -278,7 +278,7 @@ cdef class Symbols(Stream):
         if self.books[row] is None and self.level:
             self.make_book(row, 0)
         elif self.books[row] is not None:
-            (<Book>self.books[row]).limit = self._limit(row, (<Book>self.books[row]).level)
+            (<Book>self.books[row]).limit = self.limit_of(row, (<Book>self.books[row]).level)
         cause = s.top.cause if s.top.state != STATE_INIT else CAUSE_NONE
         self.happen(row, EVENT_SUBSCRIBE, cause)
 
@@ -299,9 +299,9 @@ cdef class Symbols(Stream):
         cdef int event = _MARKS[State(state)]
         rows = range(self.n_slots) if symbol is None else [self.row_of(symbol)]
         for row in rows:
-            self._mark(row, event, cause)
+            self.mark_row(row, event, cause)
 
-    def _mark(self, int32_t row, int event, cause):
+    cdef int mark_row(self, int32_t row, int event, int cause) except -1:
         cdef Slot* s = &self.slots[row]
         if event == EVENT_HALT:
             s.halted = 1
@@ -314,14 +314,16 @@ cdef class Symbols(Stream):
                 self.happen(row, event, cause)
         elif event == EVENT_RESUME and s.top.state == STATE_HALTED:
             self.happen(row, EVENT_LOST, CAUSE_STATUS)      # traded again, and without a snapshot
+        return 0
 
-    def close_gap(self):
-        """No message of the session is missing any more: books that were kept in GAP are whole again."""
+    cdef int close_gap(self) except -1:
+        # no message of the session is missing any more: books that were kept in GAP are whole again
         cdef int32_t row
         self.gap_open = False
         for row in range(self.n_slots):
             if self.slots[row].top.state == STATE_GAP and self.slots[row].synced:
                 self.happen(row, EVENT_GAP_CLOSED, CAUSE_NONE)
+        return 0
 
     def void_books(self, int event, int cause):
         """Trust no book that holds a snapshot until its next one."""
@@ -424,11 +426,9 @@ cdef class Symbols(Stream):
 
     # ---- books and their publication ----
 
-    def make_book(self, int32_t row, int seen=0):
-        """Make the book of a row. On level="auto" `seen` is the level that its market data have shown, 0 none yet.
-
-        Where there is no room for it in shared memory the error is raised, and the row has no book: DOWN, ROOM.
-        """
+    cdef int make_book(self, int32_t row, int seen) except -1:
+        # Make the book of a row. On level="auto" `seen` is the level that its market data have shown, 0 none yet.
+        # Where there is no room for it in shared memory the error is raised, and the row has no book: DOWN, ROOM
         cdef Slot* s = &self.slots[row]
         cdef int level = self.level
         cdef Book book
@@ -445,19 +445,20 @@ cdef class Symbols(Stream):
             self.happen(row, EVENT_REJECT, CAUSE_ROOM)
             raise
         book.set_rule(self.starting_rule(level))
-        book.limit = self._limit(row, level)
+        book.limit = self.limit_of(row, level)
         s.evidence = EVIDENCE_OPEN if level == 3 and self.rule == RULE_AUTO else 0
         self.books[row] = book
         # without an entry that tells, the next message decides
         s.level = level if level == 3 or seen or self.level else 0
+        return 0
 
     cdef int starting_rule(self, int level) noexcept:
         # of a new book
         cdef int rule = self.first_rule if self.rule in (RULE_AUTO, RULE_OFF) else self.rule
         return rule if level == 3 else RULE_LEVEL | (rule & RULE_SENT)
 
-    def _limit(self, int32_t row, int level):
-        depth = self.depths.get(row, NO_LIMIT)
+    cdef int32_t limit_of(self, int32_t row, int level) except -1:
+        cdef int32_t depth = self.depths.get(row, NO_LIMIT)
         if depth > 0:
             return depth
         return FULL_L2 if level == 2 else NO_LIMIT      # 264=0 means 1000 levels on L2

@@ -1,7 +1,6 @@
-"""Sequence rules of a stream nobody can ask again: what a Handler without a session does.
+"""Sequence rules of a Handler without a session, which cannot request what is missing: a recording, a test, a replay.
 
-A recording, a test, a replay: whatever comes is applied, gaps are counted, and no book is trusted across one until
-its next snapshot.
+Whatever comes is applied, gaps are counted, and no book is trusted across one until its next snapshot.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ def number(value: bytes | None) -> int | None:
 
 
 class Follower:
-    """Stands where a Session would. `counts` is part of Handler.stats."""
+    """Takes the place of a Session. `counts` is part of Handler.stats."""
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
@@ -34,7 +33,7 @@ class Follower:
         self.counts["garbled"] += 1
 
     def malformed(self, _seq: int, _msg_type: str, _error: int, _recv_ns: int) -> None:
-        """The handler has counted it and voided its book; there is nobody to tell."""
+        """Nothing to do: the handler has counted it and voided its book, and there is no peer to send a reject to."""
 
     def take_released(self, _recv_ns: int) -> list[tuple[bytes, int]]:
         return []

@@ -290,3 +290,16 @@ def test_the_streams_frames_are_the_handlers():
     handler = Handler()
     assert handler.on_bytes(stream.data) == len(list(frames(stream.data)))
     assert handler.stats["bytes"] == len(stream.data)
+
+
+def test_the_face_of_a_handler_is_small_and_every_name_of_it_exists():
+    face = dir(Handler())
+    assert len(face) < 20 and {"on_bytes", "symbols", "stats", "checksum", "ticks", "deliver", "define"} <= set(face)
+    for name in face:
+        assert hasattr(Handler, name), name
+
+
+def test_the_package_shows_its_lazy_names():
+    import kfix_md
+
+    assert set(kfix_md.__all__) <= set(dir(kfix_md))
