@@ -350,8 +350,9 @@ cdef class SessionTicks:
         (<RowInfo*>self.info)[row].checkpoint_ns = (<RowInfo*>self.info)[row].recv_ns
 
     def forget_books(self):
-        """A new session: what comes next starts with snapshots."""
+        """A new session: its books start with snapshots, and its MsgSeqNum may be lower."""
         self.books = [None] * len(self.names)
+        self.last_seq = 0
         if self.row_array is not None:
             for name in ("since", "checkpoint_ns", "files", "flushed"):
                 self.row_array[name] = 0
