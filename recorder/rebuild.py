@@ -16,7 +16,20 @@ from recorder import _proof, files, schema
 from recorder._ticks import book_rows
 from recorder.compute import pc
 
-_COLUMNS = ["recv_ns", "session", "seq", "level", "side", "action", "flags", "price", "qty", "price_scale", "qty_scale"]
+_COLUMNS = [
+    "recv_ns",
+    "session",
+    "seq",
+    "level",
+    "side",
+    "action",
+    "flags",
+    "price",
+    "qty",
+    "price_scale",
+    "qty_scale",
+    "decimals",
+]
 _ORDER_COLUMNS = [*_COLUMNS, "event_ns", "queue_ns", "order_id", "id_kind", "order_text"]  # null for levels
 _LIMIT_L2 = 1000  # levels a side of a subscription to all of L2 (264=0)
 _DAYS_BACK = 2  # sessions restart at every rollover; more only when one was kept through it
