@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kfix_md.errors import CaptureError
 from recorder import files, layout, notes, schema
+from recorder.compute import pc
 from recorder.digest import Digests, codes_order
 from recorder.layout import Tree
 from recorder.writer import metadata

@@ -135,7 +135,8 @@ class Footer:
     @property
     def outdated(self) -> bool:
         """Whether the file was written with an older schema."""
-        return (self.meta.metadata or {}).get(b"kfix_md.schema", b"").decode() != schema.VERSION
+        version: bytes = (self.meta.metadata or {}).get(b"kfix_md.schema", b"")
+        return version.decode() != schema.VERSION
 
     def groups(self, symbols: Collection[str] | None, start: int | None, end: int | None) -> list[int]:
         """Row groups that may hold rows of these symbols received in [start, end)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,12 +42,8 @@ class GapTable:
 
     def __init__(self, saved: dict[str, Row] | None = None):
         known = {each.name for each in dataclasses.fields(Gap)}
-        self._open = {
-            int(key): Gap(
-                **{name: value for name, value in row.items() if name in known} | {"waiting": [*row["waiting"]]}
-            )
-            for key, row in (saved or {}).items()
-        }
+        rows = copy.deepcopy(saved or {})
+        self._open = {int(key): Gap(**{k: v for k, v in row.items() if k in known}) for key, row in rows.items()}
         self._rows: list[Row] = []
 
     def saved(self) -> dict[str, Row]:

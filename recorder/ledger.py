@@ -63,8 +63,9 @@ class FeedSession:
     def restored(cls, saved: Row) -> FeedSession:
         """From what `saved` returned, perhaps in an older version."""
         known = {each.name for each in dataclasses.fields(cls)}
-        copies = {name: dict(saved.get(name, {})) for name in ("books", "instruments")}
-        return cls(**{name: value for name, value in saved.items() if name in known} | copies)
+        found = cls(**{name: value for name, value in saved.items() if name in known})
+        found.books, found.instruments = dict(found.books), dict(found.instruments)
+        return found
 
     def saved(self) -> Row:
         """As JSON; later changes of the session do not reach it."""

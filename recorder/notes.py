@@ -17,9 +17,9 @@ from typing import NamedTuple
 from zlib import crc32
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from recorder import layout
+from recorder.compute import pc
 from recorder.layout import Tree
 
 #: tables that have a file for every flush

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kfix_md.errors import CaptureError
 from kfix_md.journal import files as journal_files
 from recorder import files, layout, schema
+from recorder.compute import pc
 from recorder.digest import row_hashes
 from recorder.layout import Tree
 from recorder.tail import Tail

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kfix_md._entry import ENTRY_DTYPE, Action, IdKind
 from recorder._columns import columns
+from recorder.compute import pc
 
 #: texts of the order ids of rows of TICK_DTYPE
 Texts = Callable[[np.ndarray], list[str]]

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kfix_md import trading_day
 from kfix_md.errors import CaptureError
 from recorder import layout, notes, schema
+from recorder.compute import pc
 from recorder.layout import Tree
 
 #: the time that decides which session date a row belongs to
