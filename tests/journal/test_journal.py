@@ -150,7 +150,7 @@ def _last_segment(path) -> Path:
 
 
 def _unseal(path: Path, torn: bytes, at: int | None = None) -> int:
-    """Make a closed segment look like its writer died, `torn` written behind the last record."""
+    """Make a closed segment look like its writer died, `torn` written after the last record."""
     end = journal_files.info(path).sealed_end
     with open(path, "r+b") as file:
         file.seek(layout.SEALED_END_AT)
@@ -171,7 +171,7 @@ def test_restart_behind_a_torn_record_says_so_and_goes_on(tmp_path):
         assert next(reader)[5] == b"%d" % i
     with pytest.raises(CaptureError, match=rf"damaged at offset {end} .*checksum"):
         next(reader)
-    assert reader.resync() == 0  # nothing sound behind it, and the end is not known
+    assert reader.resync() == 0  # nothing sound after it, and the end is not known
     with writer(tmp_path) as w:
         assert w.recovered == {
             "segment": "2023-11-15.0000000001.kfj",
@@ -297,24 +297,24 @@ while True:
     for _ in range(50):
         assert w.frame(1, 1_700_000_000_000_000_000, b"%d|" % i + b"x" * (i * 7919 % 900))
         i += 1
-    out.write(f"{i}\\n")     # told to the outside world: must never be lost
+    out.write(f"{i}\\n")     # reported as stored: must never be lost
     out.flush()
 """
 
 
 def test_kill_9_at_random_points_loses_nothing(tmp_path):
     rng = random.Random(4)
-    told = start = 0
+    reported = start = 0
     for _ in range(6):
         victim = subprocess.Popen(
             [sys.executable, "-c", _VICTIM, str(tmp_path), str(start)], stdout=subprocess.PIPE, text=True
         )
         for _ in range(rng.randrange(1, 60)):
-            told = int(victim.stdout.readline())
+            reported = int(victim.stdout.readline())
         time.sleep(rng.random() * 0.002)
         victim.send_signal(signal.SIGKILL)
         for line in victim.stdout:
-            told = int(line)
+            reported = int(line)
         victim.wait()
         victim.stdout.close()
         reader, numbers = JournalReader(tmp_path), []
@@ -323,33 +323,33 @@ def test_kill_9_at_random_points_loses_nothing(tmp_path):
             assert record[5] == b"%d|" % i + b"x" * (i * 7919 % 900)
             numbers.append(i)
         assert numbers == list(range(len(numbers)))
-        assert len(numbers) >= told
+        assert len(numbers) >= reported
         start = len(numbers)
 
 
 def test_what_is_older_than_a_sync_is_on_disk(tmp_path):
     """`synced` grows, never beyond what was written, and reaches every record by the end of the sync that began after
     it; `exposed_max_ns` bounds how long that took."""
-    written: list[tuple[int, int]] = []  # position behind a record, when it was committed
+    written: list[tuple[int, int]] = []  # position after a record, when it was committed
     syncs = synced = 0
     with writer(tmp_path, sync_ms=5) as w:
         deadline = time.monotonic() + 20
         while syncs < 40:
             w.frame(0, NOON, b"x" * 900)
             written.append((w.position, time.time_ns()))
-            told = w.stats()
-            assert synced <= told["synced"] <= w.position
-            old = [position for position, at in written if at < told["synced_ns"]]
+            reported = w.stats()
+            assert synced <= reported["synced"] <= w.position
+            old = [position for position, at in written if at < reported["synced_ns"]]
             assert not old or w.stats()["synced"] >= old[-1]
-            syncs, synced = told["syncs"], told["synced"]
+            syncs, synced = reported["syncs"], reported["synced"]
             time.sleep(0.001)
             assert time.monotonic() < deadline
-        while w.stats()["synced"] < w.position:  # to the end, though nothing comes behind it
+        while w.stats()["synced"] < w.position:  # to the end, though nothing comes after it
             time.sleep(0.001)
             assert time.monotonic() < deadline
-        told = w.stats()
-        assert told["segments"] > 2 and told["sync_failed"] == 0
-        assert told["exposed_max_ns"] >= 5_000_000 and told["exposed_max_ns"] >= told["sync_max_ns"]
+        reported = w.stats()
+        assert reported["segments"] > 2 and reported["sync_failed"] == 0
+        assert reported["exposed_max_ns"] >= 5_000_000 and reported["exposed_max_ns"] >= reported["sync_max_ns"]
 
 
 def test_the_lock_is_a_lock(tmp_path):

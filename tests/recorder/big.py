@@ -41,9 +41,9 @@ def one_session(path: Path, messages: int = 20_000) -> Copied:
         end = build.write_session(journal, 0, "spot-l3", stream.frames, build.START_NS, end=False)
     one = Recorder(build.settings(path, checkpoint_rows=4000))
     parts: dict[str, list[pa.Table]] = defaultdict(list)
-    said = "full"
-    while said == "full":
-        said = one.tail.read(8000)
+    result = "full"
+    while result == "full":
+        result = one.tail.read(8000)
         for name, rows in one.tail.take().items():
             parts[name].append(rows)
         parts["checkpoints"] += [books for books in one.tail.checkpoints()[:1] if books is not None]
@@ -137,8 +137,8 @@ def watched(code: str, *args: object) -> tuple[str, int]:
         env=environment,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    said, _, peak = done.stdout.rstrip().rpartition("\n")
-    return said, int(peak)
+    result, _, peak = done.stdout.rstrip().rpartition("\n")
+    return result, int(peak)
 
 
 def resident() -> int:

@@ -19,7 +19,7 @@ SERVICES = ("spot-l2", "derivatives-l2", "derivatives-l3", "spot-l3")
 
 
 @dataclass
-class Told:
+class OracleEntry:
     """One applied entry as the oracle reads it."""
 
     symbol: str
@@ -34,7 +34,7 @@ class Told:
     queue_ns: int | None
 
 
-def oracle_entries(data: bytes, times: dict[int, int]) -> list[Told]:
+def oracle_entries(data: bytes, times: dict[int, int]) -> list[OracleEntry]:
     """Entries of a clean stream; `times` gives the receive time of each MsgSeqNum."""
     seen = Follower().feed(data)
     actions = {"0": "new", "1": "update"}
@@ -42,7 +42,7 @@ def oracle_entries(data: bytes, times: dict[int, int]) -> list[Told]:
     for message, _, e in seen.entries:
         action = actions.get(e.action) or ("leave" if e.qty else "delete")
         out.append(
-            Told(
+            OracleEntry(
                 message.symbol,
                 message.seq,
                 times[message.seq],
@@ -114,14 +114,14 @@ def journal_of(
     **options,
 ) -> dict[str, tuple]:
     """A journal with one session of each service; service -> (stream, start of its session)."""
-    told = {}
+    streams = {}
     with JournalWriter(path, segment_bytes=segment_bytes) as journal:
         now = start_ns
         for number, service in enumerate(services):
             stream = generate(service, messages=messages, seed=number + 1, **options)
-            told[service] = (stream, now)
+            streams[service] = (stream, now)
             now = write_session(journal, number, service, stream.frames, now)
-    return told
+    return streams
 
 
 def settings(tmp_path: Path, **options) -> Settings:

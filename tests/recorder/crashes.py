@@ -44,14 +44,14 @@ _SEQ = re.compile(rb"\x0134=(\d+)\x01")
 
 
 class World:
-    """One stream, its journal and captures, and what lives in it. `told` frames were stored, the feed was told."""
+    """One stream, its journal and captures, and what runs on it. `reported`: frames that the feed knows are stored."""
 
     def __init__(self, path: Path, frames: list[bytes], retention: str, pause: float = 0.002):
         self.pause = pause  # seconds after each eight frames
         self.journal, self.captures, self.frames = path / "journal", path / "captures", frames
         self.journal.mkdir()
         self.first_number = journal_files.first_number(time.time())
-        self.told = mmap.mmap(-1, 8)  # shared with the forked
+        self.reported = mmap.mmap(-1, 8)  # shared with the forked
         self.settings = Settings(
             self.journal,
             self.captures,
@@ -67,7 +67,7 @@ class World:
 
     def stored(self) -> int:
         """Frames in the journal: the number of the last one, in the newest segment, for retention may delete others."""
-        last = struct.unpack("<q", self.told)[0]
+        last = struct.unpack("<q", self.reported)[0]
         newest = max((n for n, head in journal_files.heads(self.journal).items() if head.date), default=0)
         for record in JournalReader(self.journal, newest << 32):
             if record[1] == FRAME:
@@ -77,7 +77,7 @@ class World:
     # ---- what lives, each in a process of its own ----
 
     def feed(self) -> None:
-        """Journals the frames from where the dead one stood."""
+        """Journals the frames from where the dead one stopped."""
         with JournalWriter(self.journal, segment_bytes=1 << 16, sync_ms=5) as journal:
             done = self.stored()
             if not done:
@@ -86,7 +86,7 @@ class World:
             for i in range(done, len(self.frames)):
                 while not journal.frame(0, self.time_of(i), self.frames[i]):
                     time.sleep(0.001)
-                self.told[:] = struct.pack("<q", i + 1)
+                self.reported[:] = struct.pack("<q", i + 1)
                 if i % 8 == 0:
                     time.sleep(self.pause)
 
@@ -128,8 +128,8 @@ class World:
             seq = rows.filter(pc.equal(rows["symbol"], symbol))["seq"].to_numpy()
             assert (np.diff(seq) >= 0).all()
         for table in ("instruments", "status"):
-            told = getattr(cap, table)().to_pylist()
-            assert len({json.dumps(r, default=str) for r in told}) == len(told)
+            rows = getattr(cap, table)().to_pylist()
+            assert len({json.dumps(r, default=str) for r in rows}) == len(rows)
         assert not list(cap.tree.work.iterdir())
 
     def seen(self) -> Counter:

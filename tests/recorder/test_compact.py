@@ -1,4 +1,4 @@
-"""A compacted date holds the rows it held, whatever happens on the way."""
+"""A compacted date has the rows it had, whatever happens on the way."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECONDS = float(os.environ.get("KFIX_CRASH_SECONDS", "12"))
 
 
 def same(a: pa.Table, b: pa.Table) -> bool:
-    """Equal values, whatever the dictionaries behind them."""
+    """Equal values, whatever their dictionaries are."""
     return a.cast(schema.plain(a.schema)).equals(b.cast(schema.plain(b.schema)))
 
 
@@ -34,8 +34,8 @@ def test_compaction_keeps_every_row_and_is_clustered(tmp_path):
     before = {s: cap.ticks(s) for s in cap.symbols()}
     gaps, proof = cap.gaps(), verify(cap).summary()
     assert compact.candidates(cap.tree, None) == [first]
-    told = compact.compact_day(cap.tree, first, row_group=256)
-    assert told["files_before"] > told["files_after"]
+    totals = compact.compact_day(cap.tree, first, row_group=256)
+    assert totals["files_before"] > totals["files_after"]
     cap = recorder.open(tmp_path / "captures")
     assert compact.candidates(cap.tree, None) == []
     [path] = cap.tree.files("ticks", first)
@@ -78,10 +78,10 @@ def test_compaction_that_would_lose_a_row_changes_nothing(tmp_path, monkeypatch)
         compact.compact_day(cap.tree, day)
     assert cap.tree.files("ticks", day) == before
     monkeypatch.undo()
-    held = cap.tree.lock("compact")
+    taken = cap.tree.lock("compact")
     with pytest.raises(CaptureError, match="already have a compaction"):
         compact.compact_day(cap.tree, day)
-    held.close()
+    taken.close()
 
 
 def test_a_late_file_stays_through_the_swap(tmp_path, monkeypatch):
@@ -119,7 +119,7 @@ def test_a_running_recorder_compacts_dates_that_are_over(tmp_path):
 
 @pytest.mark.parametrize("stop", [0, 1, 2, 3, 4, 1000])  # three renames a table
 def test_compaction_where_directories_cannot_be_exchanged(tmp_path, monkeypatch, stop):
-    """Two renames instead of one step: killed before, between or behind them, everything is there again afterwards."""
+    """Two renames instead of one step: killed before, between or after them, everything is there again afterwards."""
     build.two_days(tmp_path)
     build.record(tmp_path, flush_rows=300)
     tree = layout.Tree(tmp_path / "captures")
@@ -171,9 +171,9 @@ def test_a_starting_recorder_leaves_a_compaction_at_work_alone(tmp_path):
     build.record(tmp_path)
     tree = recorder.open(tmp_path / "captures").tree
     (tree.work / "compact-ticks-2024-02-29").mkdir()
-    held = tree.lock("compact")
+    taken = tree.lock("compact")
     build.record(tmp_path)
     assert [p.name for p in tree.work.iterdir()] == ["compact-ticks-2024-02-29"]
-    held.close()
+    taken.close()
     build.record(tmp_path)
     assert not list(tree.work.iterdir())

@@ -72,9 +72,9 @@ def same_answers(cap, whole) -> None:
         a, b = sorted(random.Random(symbol).sample(range(START, END), 2))
         assert cap.bbo(symbol, a, b).equals(whole.bbo(symbol, a, b))
         for at in random.Random(level).sample(range(START, END), 4):
-            got, told = cap.book(symbol, at, level=level), whole.book(symbol, at, level=level)
-            assert (got.seq, got.recv_ns, got.trusted) == (told.seq, told.recv_ns, True)
-            assert (book_rows(got.book) == book_rows(told.book)).all()
+            got, expected = cap.book(symbol, at, level=level), whole.book(symbol, at, level=level)
+            assert (got.seq, got.recv_ns, got.trusted) == (expected.seq, expected.recv_ns, True)
+            assert (book_rows(got.book) == book_rows(expected.book)).all()
 
 
 def opens(monkeypatch) -> list:
@@ -119,9 +119,9 @@ def lying(data: bytes, rng: random.Random) -> bytes:
     """Sound lines of files of other content: none says what its file holds now."""
     out = b""
     for line in lines_of(data):
-        told = json.loads(line[9:]) | {"held": "0", "first_ns": 0, "last_ns": 1}
-        told[rng.choice(["size", "changed_ns"])] += 1
-        body = json.dumps(told).encode()
+        entry = json.loads(line[9:]) | {"held": "0", "first_ns": 0, "last_ns": 1}
+        entry[rng.choice(["size", "changed_ns"])] += 1
+        body = json.dumps(entry).encode()
         out += b"%08x %s\n" % (crc32(body), body)
     return out
 
@@ -187,9 +187,9 @@ def test_killed_between_a_file_and_its_note(recorded, tmp_path, monkeypatch, tor
             one.close()
     tree = layout.Tree(tmp_path / "captures")
     every = tree.files("ticks", DAY)
-    held = files.Files(tree)
-    held.of("ticks")
-    noted = sum(held._notes.of(f) is not None for f in every)
+    found = files.Files(tree)
+    found.of("ticks")
+    noted = sum(found._notes.of(f) is not None for f in every)
     assert killed > 2 and len(every) - 2 * killed <= noted < len(every)
     same_answers(recorder.open(tree.root), recorder.open(recorded / "whole"))
 

@@ -41,7 +41,7 @@ def test_segments_are_retired_only_when_their_parquet_is_proven(tmp_path):
     one.close()
     with JournalWriter(journal) as more:
         more.event(0, build.START_NS, {"type": "started"})
-    assert build.record(tmp_path) == 0  # goes on behind what is gone
+    assert build.record(tmp_path) == 0  # continues after what is gone
 
 
 def test_a_recorder_that_was_there_first_retires_the_first_segment_too(tmp_path):

@@ -24,9 +24,9 @@ from tests.streams import generate
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     path = tmp_path_factory.mktemp("recorded")
-    told = build.journal_of(path / "journal", messages=250)
+    streams = build.journal_of(path / "journal", messages=250)
     build.record(path, flush_rows=1500, checkpoint_rows=400)
-    return recorder.open(path / "captures"), told
+    return recorder.open(path / "captures"), streams
 
 
 def as_told(rows: pa.Table) -> list[tuple]:
@@ -36,8 +36,8 @@ def as_told(rows: pa.Table) -> list[tuple]:
 
 @pytest.mark.parametrize("service", build.SERVICES)
 def test_rows_are_the_oracles_entries(recorded, service):
-    cap, told = recorded
-    stream, start = told[service]
+    cap, streams = recorded
+    stream, start = streams[service]
     session = {r["service"]: r["session"] for r in cap.sessions().to_pylist()}[service]
     wanted = build.oracle_entries(stream.data, build.seq_times(stream.frames, start))
     rows = cap.ticks(price="decimal", ids="text")
@@ -68,7 +68,7 @@ def test_rows_are_the_oracles_entries(recorded, service):
 
 
 def test_the_exchange_time_is_stored_in_two_columns_and_given_in_one(recorded):
-    cap, told = recorded
+    cap, streams = recorded
     files = [f for day in cap.dates() for f in cap.tree.files("ticks", day)]
     raw = pa.concat_tables([pq.read_table(f, columns=["level", "event_ms", "event_frac_ns"]) for f in files])
     given = cap.ticks(columns=["event_ns", "action"])
@@ -80,7 +80,7 @@ def test_the_exchange_time_is_stored_in_two_columns_and_given_in_one(recorded):
     assert given["event_ns"].to_pylist() == whole
     assert str(given.to_pandas()["event_ns"].dtype) == "int64"  # never null: nothing turns it into a float
     sent: set[int] = set()
-    for stream, _ in told.values():
+    for stream, _ in streams.values():
         Follower(lambda m, book: sent.add(m.sending_ns) if m.type == "W" else None).feed(stream.data)
     assert {e for e, a in zip(whole, given["action"].to_pylist(), strict=True) if a == "clear"} == sent
     fine = raw["event_frac_ns"].to_numpy() != 0
@@ -206,8 +206,8 @@ def test_frames_of_a_gap_count_when_they_are_released(tmp_path):
 
 @pytest.mark.parametrize("service", ["spot-l2", "derivatives-l3"])
 def test_books_at_random_times_equal_the_oracle(recorded, service):
-    cap, told = recorded
-    stream, start = told[service]
+    cap, streams = recorded
+    stream, start = streams[service]
     times = build.seq_times(stream.frames, start)
     rng = random.Random(6)
     wanted = {}
@@ -231,8 +231,8 @@ def test_books_at_random_times_equal_the_oracle(recorded, service):
 
 
 def test_queue_position(recorded):
-    cap, told = recorded
-    stream, start = told["derivatives-l3"]
+    cap, streams = recorded
+    stream, start = streams["derivatives-l3"]
     end = build.seq_times(stream.frames, start)[len(stream.frames) - 1]
     book = Follower().feed(stream.data).books["PF_BTCUSD"]
     at = cap.book("PF_BTCUSD", end - 1, level="L3")
@@ -314,7 +314,7 @@ def test_one_recorder_and_a_commit_that_is_missing(tmp_path):
 
 
 def test_a_full_disk_is_waited_for(tmp_path, monkeypatch):
-    told = build.journal_of(tmp_path / "journal", ("spot-l2",), messages=200)
+    streams = build.journal_of(tmp_path / "journal", ("spot-l2",), messages=200)
     one = Recorder(build.settings(tmp_path, flush_rows=200, compact=False))
     real, fails = one.writer._write, iter([False, True, True, False, True] + [False] * 1000)
 
@@ -330,7 +330,7 @@ def test_a_full_disk_is_waited_for(tmp_path, monkeypatch):
     cap = recorder.open(tmp_path / "captures")
     rows = cap.ticks()
     assert len(set(build.keys(rows))) == rows.num_rows
-    assert rows.num_rows - sum(a == "clear" for a in rows["action"].to_pylist()) == told["spot-l2"][0].entries
+    assert rows.num_rows - sum(a == "clear" for a in rows["action"].to_pylist()) == streams["spot-l2"][0].entries
     assert not list((tmp_path / "captures/work").iterdir())
 
 

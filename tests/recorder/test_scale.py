@@ -62,8 +62,8 @@ def test_a_backlog_is_recorded_and_retired_in_flat_memory(days, tmp_path):
     rows, peaks = [], []
     for n in (SMALL, LARGE):
         size = big.backlog(tmp_path / f"journal{n}", one, n)
-        said, peak = big.watched(_RECORDER, tmp_path / f"journal{n}", tmp_path / f"captures{n}")
-        rows.append(int(said))
+        result, peak = big.watched(_RECORDER, tmp_path / f"journal{n}", tmp_path / f"captures{n}")
+        rows.append(int(result))
         peaks.append(peak)
     assert rows == [n * one.tables["ticks"].num_rows for n in (SMALL, LARGE)]
     assert size > 192 << 20 and peaks[1] - peaks[0] < 48 << 20

@@ -34,10 +34,10 @@ ONE_LINERS = {
 
 
 def test_every_table_opens_in_every_tool(tmp_path):
-    told = build.journal_of(tmp_path / "journal", ("spot-l2", "derivatives-l3"), messages=80)
+    written = build.journal_of(tmp_path / "journal", ("spot-l2", "derivatives-l3"), messages=80)
     build.record(tmp_path, flush_rows=100)
     captures = tmp_path / "captures"
-    rows = sum(s.entries + sum(b"\x0135=W\x01" in f for f in s.frames) for s, _ in told.values())
+    rows = sum(s.entries + sum(b"\x0135=W\x01" in f for f in s.frames) for s, _ in written.values())
     assert {read(captures) for read in ONE_LINERS.values()} == {rows}
     for table in ("ticks", "gaps", "sessions", "instruments", "status", "checkpoints"):
         frame = pl.scan_parquet(captures / table).collect()
@@ -49,7 +49,7 @@ def test_every_table_opens_in_every_tool(tmp_path):
 
 
 def test_tools_read_while_recording_compaction_and_kills_go_on(tmp_path):
-    """Every reading works and sees no row less than the one before. A tool other than ours may be told that a file went
+    """Every reading works and sees no row less than the one before. A tool other than ours may report that a file went
     away under it, compaction's swap, and reads again."""
     going = subprocess.Popen(
         [sys.executable, "-m", "tests.recorder.crashes", "6", "3", str(tmp_path)],
@@ -70,10 +70,10 @@ def test_tools_read_while_recording_compaction_and_kills_go_on(tmp_path):
                 continue
             assert rows >= seen[tool], (tool, rows, seen)
             seen[tool], readings[tool] = rows, readings[tool] + 1
-    told = json.loads(going.stdout.read())
+    written = json.loads(going.stdout.read())
     going.stdout.close()
     assert going.returncode == 0 and min(readings.values()) >= 10, readings
-    assert told["kills"] > 10 and told["dates_compacted"] and told["segments_compressed"], told
+    assert written["kills"] > 10 and written["dates_compacted"] and written["segments_compressed"], written
     assert len({read(captures) for read in ONE_LINERS.values()}) == 1
 
 
@@ -92,13 +92,13 @@ def run(command, *args, status=0):
 
 
 def test_journal_ls_cat_grep(journal):
-    path, told = journal
+    path, written = journal
     rows = json.loads(run(cli.journal, "ls", path, "--json"))
     assert [r["date"] for r in rows] == ["2024-02-29"] * len(rows)
     assert rows[-1]["state"] == "sealed (closed)"
     lines = run(cli.journal, "cat", path).splitlines()
     assert len(lines) == len(list(JournalReader(path)))
-    frames = told["derivatives-l2"][0].frames
+    frames = written["derivatives-l2"][0].frames
     only = run(cli.journal, "cat", path, "--session", 1, "--raw").encode()
     assert only == b"".join(frames)
     found = run(cli.journal, "grep", path, r"35=y\|").splitlines()
@@ -113,12 +113,12 @@ def test_journal_ls_cat_grep(journal):
 
 
 def test_journal_export(journal, tmp_path):
-    path, told = journal
+    path, written = journal
     run(cli.journal, "export", path, tmp_path / "one.fix", "--session", 0)
-    assert (tmp_path / "one.fix").read_bytes() == told["spot-l2"][0].data
+    assert (tmp_path / "one.fix").read_bytes() == written["spot-l2"][0].data
     run(cli.journal, "export", path, tmp_path / "all.log")
     log = (tmp_path / "all.log").read_bytes().splitlines()
-    assert len(log) == sum(len(s.frames) for s, _ in told.values())
+    assert len(log) == sum(len(s.frames) for s, _ in written.values())
     assert log[0].startswith(b"1709200800.001000000 8=FIX.4.4\x01")
     run(cli.journal, "export", path, tmp_path / "all.pcap")
     data, at, payload, streams = (tmp_path / "all.pcap").read_bytes(), 24, b"", {}
@@ -136,7 +136,7 @@ def test_journal_export(journal, tmp_path):
         assert seq == len(payload) + 1
         streams[port] = payload + packet[40:]
         at += 16 + n
-    assert streams == {4000: told["spot-l2"][0].data, 4001: told["derivatives-l2"][0].data}
+    assert streams == {4000: written["spot-l2"][0].data, 4001: written["derivatives-l2"][0].data}
     with pytest.raises(UsageError, match=r"name it \.fix"):
         run(cli.journal, "export", path, tmp_path / "all.txt")
     with pytest.raises(UsageError, match="cannot be written"):
@@ -156,10 +156,10 @@ directory = "captures"
 
 
 def test_record_verify_compact_commands(tmp_path):
-    told = build.journal_of(tmp_path / "journal", ("spot-l2",), messages=60)
+    written = build.journal_of(tmp_path / "journal", ("spot-l2",), messages=60)
     (tmp_path / "feed.toml").write_text(CONFIG)
     out = json.loads(run(cli.record, tmp_path / "feed.toml", "--once", "--json").splitlines()[-1])
-    stream = told["spot-l2"][0]
+    stream = written["spot-l2"][0]
     assert out["rows"] == stream.entries + sum(b"\x0135=W\x01" in f for f in stream.frames)
     assert json.loads(run(cli.record, tmp_path / "feed.toml", "--once", "--json").splitlines()[-1])["rows"] == 0
     proof = json.loads(run(cli.verify, tmp_path / "captures", "--json"))
@@ -228,7 +228,7 @@ def test_verify_fails_when_a_quantity_is_changed(tmp_path):
 
 
 def test_a_recorder_that_is_told_to_stop_flushes_first(tmp_path):
-    told = build.journal_of(tmp_path / "journal", ("spot-l2",), messages=60)
+    written = build.journal_of(tmp_path / "journal", ("spot-l2",), messages=60)
     (tmp_path / "feed.toml").write_text(CONFIG.replace("[recorder]", "[recorder]\ninterval_s = 3600"))
     process = subprocess.Popen(
         [sys.executable, "-m", "kfix_md", "record", str(tmp_path / "feed.toml")],
@@ -243,7 +243,7 @@ def test_a_recorder_that_is_told_to_stop_flushes_first(tmp_path):
     assert process.returncode == 0 and "rows in" in out
     rows = recorder.open(tmp_path / "captures").ticks()
     clears = sum(a == "clear" for a in rows["action"].to_pylist())
-    assert rows.num_rows - clears == told["spot-l2"][0].entries
+    assert rows.num_rows - clears == written["spot-l2"][0].entries
 
 
 def test_events_of_the_journal_are_json(journal):
