@@ -1,0 +1,2 @@
+class FieldReader:
+    id_table: list[str]
