@@ -69,14 +69,15 @@ class BookView:
         """
         self._check(allow_stale, allow_unverified)
         book = self._handler.book(self.symbol)
-        exact = (None,) * 4 if book is None else book.top()
+        exact = (None, None, None, None) if book is None else book.top()
         if price == "int":
             return exact
         scales = [10.0**precision for precision in self._handler.precisions(self.symbol)] * 2
         missing = (math.nan, 0.0, math.nan, 0.0)
-        return tuple(
+        bid, bid_qty, ask, ask_qty = (
             none if value is None else value / scale for value, scale, none in zip(exact, scales, missing, strict=True)
         )
+        return bid, bid_qty, ask, ask_qty
 
     def top_text(self) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:
         """(bid, ask), each (price, quantity) as exact decimal text, None for a missing side."""
@@ -92,19 +93,19 @@ class BookView:
 
     @property
     def bid(self) -> float:
-        return self.top(allow_stale=True)[0]
+        return float(self.top(allow_stale=True)[0])
 
     @property
     def bid_qty(self) -> float:
-        return self.top(allow_stale=True)[1]
+        return float(self.top(allow_stale=True)[1])
 
     @property
     def ask(self) -> float:
-        return self.top(allow_stale=True)[2]
+        return float(self.top(allow_stale=True)[2])
 
     @property
     def ask_qty(self) -> float:
-        return self.top(allow_stale=True)[3]
+        return float(self.top(allow_stale=True)[3])
 
     def _check(self, allow_stale: bool, allow_unverified: bool) -> None:
         state, cause = self._handler.book_state(self.symbol)[:2]

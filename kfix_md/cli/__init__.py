@@ -10,11 +10,6 @@ from typing import Any
 from kfix_md import __version__
 from kfix_md.errors import KfixError, UsageError
 
-try:
-    import click
-except ImportError:  # installed without the extra "operator"
-    click = None  # type: ignore[assignment]
-
 #: command -> (module, attribute, help of the overview)
 COMMANDS = {
     "simulate": ("kfix_md.simulator.cli", "command", "Simulate the venue: four FIX services over TLS."),
@@ -37,6 +32,8 @@ COMMANDS = {
 
 
 def _group() -> Any:
+    import click
+
     class LazyGroup(click.Group):
         def list_commands(self, ctx: click.Context) -> list[str]:
             return list(COMMANDS)
@@ -78,9 +75,11 @@ def _missing_module(command: str, error: ModuleNotFoundError) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `kfix`. A usage or configuration error is one line on stderr and exit status 2."""
-    if click is None:
+    try:
+        import click
+    except ImportError:  # installed without the extra "operator"
         print("kfix: the command line needs 'click': pip install 'kfix-md[operator]'", file=sys.stderr)
-        raise SystemExit(2)
+        raise SystemExit(2) from None
     try:
         status = _group().main(args=argv, prog_name="kfix", standalone_mode=False)
     except click.exceptions.Abort:

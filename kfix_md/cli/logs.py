@@ -272,9 +272,10 @@ class Directions:
             self._set(message.pair, inbound=False)
 
     def _set(self, pair: Pair, *, inbound: bool) -> None:
+        sender, target = pair
         self.inbound[pair] = inbound
-        if pair[0] != pair[1]:
-            self.inbound[pair[::-1]] = not inbound
+        if sender != target:
+            self.inbound[target, sender] = not inbound
 
     def _released(self) -> list[Message]:
         ready = [m for m in self._queue if self.inbound.get(m.pair)]

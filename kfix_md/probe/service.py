@@ -140,7 +140,7 @@ class ServiceProbe:
     async def _logon(self) -> bool:
         section, client = self.section, self.client
         body = fix.logon(section.heartbeat_s, True)
-        body += [(int(tag), value) for tag, value in getattr(section, "logon_fields", {}).items()]
+        body += [(int(tag), value) for tag, value in section.logon_fields.items()]
         if section.api_key and section.api_secret:
             key, secret = read_secret(section.api_key), read_secret(section.api_secret)
             body += fix.credentials(key, secret, 1, client.sender, client.target, time.time_ns())

@@ -16,6 +16,13 @@ SCALARS = {f"{sign}int{bits}_t": f"{sign[:1] or 'i'}{bits // 8}" for sign in (""
 FIELD = re.compile(r"^\s+(?:struct kfix_)?(\w+) (\w+)(?:\[(\w+)\])?;(?:\s*/\* (.*?) \*/)?", re.M)
 
 
+def _count(text: str, sizes: dict[str, int]) -> int:
+    """Elements of an array field: a number or a KFIX_ constant; 0 when the field is no array."""
+    if not text:
+        return 0
+    return sizes[text] if text in sizes else int(text)
+
+
 @cache
 def _structs() -> dict[str, list[tuple[str, str, int, str]]]:
     """name -> (type, field, elements (0: no array), comment) of each field."""
@@ -24,8 +31,7 @@ def _structs() -> dict[str, list[tuple[str, str, int, str]]]:
     found = {}
     for name, body in re.findall(r"^struct kfix_(\w+) \{\n(.*?)^\};", text, re.M | re.S):
         found[name] = [
-            (kind, field, int(sizes.get(count, count)) if count else 0, comment)
-            for kind, field, count, comment in FIELD.findall(body)
+            (kind, field, _count(count, sizes), comment) for kind, field, count, comment in FIELD.findall(body)
         ]
     return found
 
