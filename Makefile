@@ -30,6 +30,8 @@ lint: $(VENV)/.ready
 	$(PY) -m ruff format --check -q .
 	$(VENV)/bin/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.c' '*.cpp')
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint kfix_md recorder tests
+	$(PY) -m mypy
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright --level error
 
 # what an instrumented build of the package needs; each such build has a copy of the tree for itself
 COPIED := kfix_md recorder tests benchmarks docs examples setup.py pyproject.toml README.md
