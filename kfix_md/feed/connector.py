@@ -59,7 +59,7 @@ class _Protocol(asyncio.BufferedProtocol):
 
     def __init__(self, connector: Connector) -> None:
         self.connector, self.service = connector, connector.service
-        self.get_buffer = self.service.handler.get_buffer  # type: ignore[method-assign, assignment]
+        self.get_buffer = self.service.handler.get_buffer  # type: ignore[method-assign]
         self.transport: asyncio.Transport | None = None
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.answered = False  # bytes came from the venue
