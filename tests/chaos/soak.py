@@ -122,7 +122,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
         rolling.cancel()
         report["seconds"] = round(time.monotonic() - began, 1)
         await asyncio.sleep(1)
-        await until(lambda: settled(feed), 30)
+        await until(lambda: settled(feed, set()), 30)
         report["compared_at_the_end"] = await equal_to_truth(feed, venue)
         report["crc_failed"] = sum(service.handler.stats["crc_failed"] for service in feed.services)
 

@@ -75,7 +75,7 @@ def test_a_fault_is_a_gap_until_the_book_is_followed_again(service):
     assert service.open_gaps() == 1
     service.on_book("A/USD", State.UNVERIFIED, Cause.RULE, 7, 2 * SECOND)
     assert service.open_gaps() == 0
-    kinds = [event["type"] for event in service.journal.events if event["type"].startswith("gap")]
+    kinds = [event.type for event in service.journal.events if event.type.startswith("gap")]
     assert kinds == ["gap_open", "gap_close"]
 
 

@@ -30,14 +30,14 @@ def test_a_cpu_that_is_not_ours_is_one_line():
         assert "\n" not in str(caught.value)
 
 
-def test_a_priority_that_is_refused_is_told_and_done_without(monkeypatch, caplog):
+def test_a_priority_not_permitted_is_logged_and_done_without(monkeypatch, caplog):
     def refuse(*_):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     asyncio.run(tuning.settle(FeedSection(rt_priority=50), logging.getLogger("t")))
     [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert record.levelname == "WARNING" and "feed.rt_priority = 50: not permitted, going on" in record.getMessage()
+    assert record.levelname == "WARNING" and "feed.rt_priority = 50: not permitted, continuing" in record.getMessage()
 
 
 def test_asking_for_a_priority_changes_nothing():
