@@ -191,8 +191,6 @@ class Rebuilder:
 
     def limit(self, session: int, level: str, at: int) -> int:
         """Levels a side that the books of a session with messages at `at` ns have; 0 for no limit or an unknown one."""
-        if "depth" not in schema.SCHEMAS["sessions"].names:
-            return 0
         if session not in self._depths:
             start = trading_day.session_bounds(trading_day.session_date(at))[0] - _DAYS_BACK * trading_day.DAY_NS
             rows = files.table("sessions", self.files.of("sessions", start, at + 1), ["session", "depth"])
