@@ -212,10 +212,11 @@ class Acceptor(Sender, asyncio.Protocol):
         self.peer.session, self.logged_on = self, True
         self.service.count("logons")
         variant = self.service.take_logon_fault()
+        if variant is None or variant["variant"] not in logons.NO_SESSION:
+            self.venue.log("logged on", session=self.id, sender=self.peer.sender, reset=reset)
         if variant and logons.reply(self, variant, reset):
             return
         self.logon_reply(reset)
-        self.venue.log("logged on", session=self.id, sender=self.peer.sender, reset=reset)
         if seq > self.peer.expected:
             self._resend_requested = True
             self.send(b"2", [(7, self.peer.expected), (16, 0)])

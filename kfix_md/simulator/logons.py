@@ -25,6 +25,8 @@ LOGON_VARIANTS = (
     "data",
     "extra",
 )
+#: variants after which there is no session
+NO_SESSION = ("none", "close", "logout")
 REFUSED = "Logon not accepted at this time"
 #: texts of a Logout that refuses a Logon, by reason
 REASONS = {

@@ -289,6 +289,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
             if to - at > SECOND // 2
         ]
         events = venue("events", last=10**6)["events"]
+        (folder / "events.json").write_text(json.dumps([events, report["faults"]]))
         complaints, longest = watch.audit(watcher.stop(), events, time.time_ns(), plan.patience, stalled)
         report["wrong"] += complaints
         report["live_after_end_s"] = round(longest, 3)

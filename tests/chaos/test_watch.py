@@ -34,6 +34,16 @@ def test_a_session_ends_with_its_logout_and_the_next_logon_counts():
     }
 
 
+def test_a_connection_that_was_replaced_before_it_ended_is_no_silence():
+    events = [
+        event("logged on", "spot-l2/1.0", 1),
+        event("logged on", "spot-l2/2.0", 10),
+        event("disconnected", "spot-l2/1.0", 12),
+        event("logout received", "spot-l2/2.3", 20),
+    ]
+    assert silences(events) == {"spot-l2": [((20 * S, FOREVER), "logout received")]}
+
+
 def test_a_book_that_stays_live_too_long_is_named():
     trusted = {("A/USD", 2): [(2 * S, 12 * S)], ("PF_A", 2): [(0, FOREVER)], ("A/USD", 3): [(0, FOREVER)]}
     complaints, longest = audit(trusted, EVENTS, 21 * S, 1.0)

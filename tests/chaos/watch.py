@@ -87,22 +87,29 @@ def spans(samples: list[Any]) -> dict[Book, list[Span]]:
 
 
 def silences(events: list[dict[str, Any]]) -> dict[str, list[tuple[Span, str]]]:
-    """When no session of a service delivered: ((end of a session, next Logon), how it ended), by service."""
-    logged_on: dict[str, list[int]] = defaultdict(list)
+    """When no session of a service delivered: ((end of a session, next Logon), how it ended), by service.
+
+    The end of a connection that another session has already replaced is none.
+    """
+    started: dict[str, dict[str, int]] = defaultdict(dict)
     ended: dict[str, dict[str, tuple[int, str]]] = defaultdict(dict)
     for event in events:
-        service, _, connection = str(event.get("session", "")).partition("/")
+        service, _, run = str(event.get("session", "")).partition("/")
+        connection = run.partition(".")[0]
         if event["event"] == "logged on":
-            logged_on[service].append(event["at_ns"])
+            started[service].setdefault(connection, event["at_ns"])
         elif event["event"] in ENDS:
-            ended[service].setdefault(connection.partition(".")[0], (event["at_ns"], event["event"]))
-    return {
-        service: [
-            ((at_ns, min((start for start in logged_on[service] if start > at_ns), default=FOREVER)), how)
-            for at_ns, how in connections.values()
-        ]
-        for service, connections in ended.items()
-    }
+            ended[service].setdefault(connection, (event["at_ns"], event["event"]))
+    return {service: _silent(started[service], connections) for service, connections in ended.items()}
+
+
+def _silent(started: dict[str, int], ended: dict[str, tuple[int, str]]) -> list[tuple[Span, str]]:
+    found = []
+    for at_ns, how in ended.values():
+        others = [(start, ended.get(name, (FOREVER, ""))[0]) for name, start in started.items()]
+        if not any(start < at_ns < end for start, end in others):
+            found.append(((at_ns, min((start for start, _ in others if start > at_ns), default=FOREVER)), how))
+    return found
 
 
 def lasted(start: int, end: int, stalled: Iterable[Span]) -> int:
@@ -138,7 +145,7 @@ def audit(
                 )
                 longest = max(longest, late / SECOND)
                 if late > patience * SECOND:
-                    text = f"{service} {book[0]}: live for {late / SECOND:.2f} s while no session delivers ({how})"
+                    text = f"{service} {book[0]}: live for {late / SECOND:.2f} s while no session delivers ({how} at {start})"
                     complaints.append(text)
     return complaints, longest
 
