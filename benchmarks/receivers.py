@@ -76,7 +76,7 @@ host = "localhost"
 port = {port}
 tls_ca = "{ca}"
 heartbeat_s = 600
-sending_time_limit_s = 1e9
+sending_time_limit_s = 86400
 [journal]
 directory = "journal"
 """)

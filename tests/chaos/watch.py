@@ -145,8 +145,8 @@ def audit(
                 )
                 longest = max(longest, late / SECOND)
                 if late > patience * SECOND:
-                    text = f"{service} {book[0]}: live for {late / SECOND:.2f} s while no session delivers ({how} at {start})"
-                    complaints.append(text)
+                    text = f"{service} {book[0]}: live for {late / SECOND:.2f} s while no session delivers"
+                    complaints.append(f"{text} ({how} at {start})")
     return complaints, longest
 
 

@@ -56,10 +56,10 @@ def busy(tmp_path):
     desk.writer.close()
 
 
-def run(capsys, *words) -> tuple[int, str, str]:
-    """(exit status, stdout, stderr) of `kfix WORDS`."""
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    """(exit status, stdout, stderr) of `kfix ARGUMENTS`."""
     with pytest.raises(SystemExit) as end:
-        main([str(word) for word in words])
+        main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     return end.value.code, out, err
 
@@ -70,24 +70,24 @@ def test_top_as_json_is_exact_and_complete(busy, capsys, tmp_path):
     status, out, _ = run(
         capsys, "top", "--json", "--sample", 0, "--directory", tmp_path, "--captures", tmp_path / "captures"
     )
-    told = json.loads(out)
-    assert status == 0 and told["alive"] and told["feed"] == "desk"
-    btc, eth, xrp = told["symbols"]
+    output = json.loads(out)
+    assert status == 0 and output["alive"] and output["feed"] == "desk"
+    btc, eth, xrp = output["symbols"]
     assert (btc["bid"], btc["ask_qty"], btc["spread"]) == ("28003.0", "0.00096506", "10.0")
     assert (btc["crc_ok"], btc["crc_failed"], btc["last_gap"]) == (1498, 2, None)
     assert (eth["state"], eth["level"], eth["bid"], eth["last_gap"]["cause"]) == ("GAP", "L3", "2044.8", "LOST")
     assert xrp["bid"] is None and xrp["age_s"] is None and xrp["state"] == "INIT"
-    assert told["sessions"][0]["messages"] == 12_345 and 3590 < told["rollover_s"] < 3600
-    assert told["recorder"]["behind_bytes"] == 3000 and told["recorder"]["behind_segments"] == 0
+    assert output["sessions"][0]["messages"] == 12_345 and 3590 < output["rollover_s"] < 3600
+    assert output["recorder"]["behind_bytes"] == 3000 and output["recorder"]["behind_segments"] == 0
 
 
-def test_top_says_that_a_recorder_has_committed_nothing_yet(busy, capsys, tmp_path):
+def test_top_shows_a_recorder_without_a_commit(busy, capsys, tmp_path):
     (tmp_path / "captures" / "state").mkdir(parents=True)
     (tmp_path / "captures" / "state" / "commit.json").write_text(json.dumps({"position": 0}))
-    words = ("top", "--sample", 0, "--directory", tmp_path, "--captures", tmp_path / "captures")
-    assert "nothing committed yet" in run(capsys, *words)[1]
-    told = json.loads(run(capsys, *words, "--json")[1])["recorder"]
-    assert told["behind_segments"] is None and told["behind_bytes"] is None
+    arguments = ("top", "--sample", 0, "--directory", tmp_path, "--captures", tmp_path / "captures")
+    assert "nothing committed yet" in run(capsys, *arguments)[1]
+    output = json.loads(run(capsys, *arguments, "--json")[1])["recorder"]
+    assert output["behind_segments"] is None and output["behind_bytes"] is None
 
 
 def test_top_once_is_plain_when_not_a_terminal(busy, capsys, tmp_path):
@@ -107,9 +107,9 @@ def test_a_dead_feed_shows_every_book_down_and_exits_1(busy, capsys, tmp_path):
     os.link(busy.writer.path, copy)
     busy.writer.close()
     status, out, _ = run(capsys, "top", "--json", "--sample", 0, "--directory", tmp_path)
-    told = json.loads(out)
-    assert status == 1 and not told["alive"] and "ended" in told["fault"]
-    assert {row["state"] for row in told["symbols"]} == {"DOWN"} and told["symbols"][0]["bid"] == "28003.0"
+    output = json.loads(out)
+    assert status == 1 and not output["alive"] and "ended" in output["fault"]
+    assert {row["state"] for row in output["symbols"]} == {"DOWN"} and output["symbols"][0]["bid"] == "28003.0"
     status, out, err = run(capsys, "ladder", "BTC/USD", "--directory", tmp_path)
     assert status == 1 and "DOWN" in out and "ended" in err
 
@@ -117,11 +117,11 @@ def test_a_dead_feed_shows_every_book_down_and_exits_1(busy, capsys, tmp_path):
 def test_ladder_of_both_kinds(busy, capsys, tmp_path):
     busy.btc.trade(280030, 5000, aggressor=2, recv_ns=10**18)
     status, out, _ = run(capsys, "ladder", "BTC/USD", "-n", 2, "--json", "--directory", tmp_path)
-    told = json.loads(out)
+    output = json.loads(out)
     assert status == 0
-    assert told["bids"] == [{"price": "28003.0", "qty": "0.00100000"}, {"price": "27999.9", "qty": "0.00096375"}]
-    assert told["asks"][0] == {"price": "28013.0", "qty": "0.00096506"}
-    assert told["trades"][0] == {"price": "28003.0", "qty": "0.00005000", "recv_ns": 10**18, "side": "sell"}
+    assert output["bids"] == [{"price": "28003.0", "qty": "0.00100000"}, {"price": "27999.9", "qty": "0.00096375"}]
+    assert output["asks"][0] == {"price": "28013.0", "qty": "0.00096506"}
+    assert output["trades"][0] == {"price": "28003.0", "qty": "0.00005000", "recv_ns": 10**18, "side": "sell"}
     status, out, _ = run(capsys, "ladder", "PF_ETHUSD", "--level", "L3", "--directory", tmp_path)
     assert status == 1 and "GAP (LOST)" in out and "2044.8 2.874     2" in out
     asks, bids = out.index("2045.0"), out.index("2044.8")
@@ -129,7 +129,7 @@ def test_ladder_of_both_kinds(busy, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["top", "--feed", "nope"], "no feed named 'nope'; there are: desk"),
         (["ladder", "BTCUSD"], "near: BTC/USD"),
@@ -137,9 +137,9 @@ def test_ladder_of_both_kinds(busy, capsys, tmp_path):
         (["top", "--sort", "luck"], "luck"),
     ],
 )
-def test_what_the_user_can_put_right_is_one_line(busy, capsys, tmp_path, words, said):
-    status, out, err = run(capsys, *words, "--directory", tmp_path)
-    assert status == 2 and out == "" and err.startswith("kfix: ") and said in err and err.count("\n") == 1
+def test_a_usage_error_is_one_line(busy, capsys, tmp_path, arguments, message):
+    status, out, err = run(capsys, *arguments, "--directory", tmp_path)
+    assert status == 2 and out == "" and err.startswith("kfix: ") and message in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("width", [30, 80, 120, 200])
@@ -218,7 +218,7 @@ def test_durations_in_few_characters(seconds, text):
     assert console.span(seconds) == text
 
 
-def test_top_on_a_real_terminal_takes_keys_and_puts_it_back(busy, tmp_path):
+def test_top_on_a_real_terminal_takes_keys_and_restores_it(busy, tmp_path):
     """In a pseudo terminal: the table comes, enter opens the ladder, escape leads back, q ends; several at once."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
@@ -236,10 +236,10 @@ def test_top_on_a_real_terminal_takes_keys_and_puts_it_back(busy, tmp_path):
     )
     seen = b""
 
-    def until(*words: bytes) -> None:
+    def until(*texts: bytes) -> None:
         nonlocal seen
         deadline, seen = time.monotonic() + 20, b""
-        while not all(word in seen for word in words):
+        while not all(text in seen for text in texts):
             assert time.monotonic() < deadline, seen[-2000:]
             if select.select([master], [], [], 0.1)[0]:
                 seen += os.read(master, 65536)

@@ -20,10 +20,10 @@ EXAMPLES = ROOT / "examples"
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 
-def run(tmp_path: Path, name: str, *words: str) -> str:
+def run(tmp_path: Path, name: str, *arguments: str) -> str:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "KFIX_SHM_DIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *words],
+        [sys.executable, EXAMPLES / name, *arguments],
         env=env,
         cwd=tmp_path,
         capture_output=True,
@@ -84,8 +84,8 @@ def test_c_reader(tmp_path):
         check=True,
     )
 
-    def read(*words: str) -> tuple[int, str]:
-        done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+    def read(*arguments: str) -> tuple[int, str]:
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
 
     assert read(desk.writer.path, "BTC/USD") == (

@@ -26,8 +26,8 @@ def test_compiler_and_numpy_agree_on_every_field(tmp_path):
     for block in BLOCKS:
         want.append(f"{block} {dtype(block).itemsize}")
         lines.append(f'printf("{block} %zu\\n", sizeof(struct kfix_{block}));')
-        for name, (held, at, *_) in dtype(block).fields.items():
-            want.append(f"{block}.{name} {at} {held.itemsize}")
+        for name, (kind, at, *_) in dtype(block).fields.items():
+            want.append(f"{block}.{name} {at} {kind.itemsize}")
             lines.append(
                 f'printf("{block}.{name} %zu %zu\\n", offsetof(struct kfix_{block}, {name}), '
                 f"sizeof(((struct kfix_{block} *)0)->{name}));"

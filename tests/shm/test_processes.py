@@ -71,9 +71,9 @@ def test_a_killed_writer_is_dead_within_one_heartbeat(tmp_path):
         assert check_levels(*book.depth(12, price="int"))
         end(victim)
         killed = time.monotonic()
-        said = until(lambda: dead(book))  # noqa: B023
+        message = until(lambda: dead(book))  # noqa: B023
         assert time.monotonic() - killed < 0.2 + 0.1, "a heartbeat and what the loop takes"
-        assert f"process {victim.pid}" in said and "dead" in said
+        assert f"process {victim.pid}" in message and "dead" in message
         assert (book.state, book.cause, feed.alive) == (State.DOWN, Cause.RESTART, False)
         assert book.changed()
         with pytest.raises(FeedDead):
@@ -122,8 +122,8 @@ def test_a_stopped_writer_is_noticed_and_believed_again(tmp_path):
     try:
         book = attach("v", directory=tmp_path)["BTC/USD"]
         victim.send_signal(signal.SIGSTOP)
-        said = until(lambda: dead(book) or _stuck(book))
-        assert "stopped" in said or "changing" in said
+        message = until(lambda: dead(book) or _stuck(book))
+        assert "stopped" in message or "changing" in message
         with pytest.raises(UsageError, match=f"running already.*{victim.pid}"):
             SegmentWriter("v", tmp_path)
         victim.send_signal(signal.SIGCONT)
@@ -155,20 +155,20 @@ def test_closing_in_order_frees_the_name_and_says_so(tmp_path):
 
 
 def test_only_one_of_many_starting_feeds_gets_the_name(tmp_path):
-    made, refused = [], []
+    made, rejected = [], []
 
     def make() -> None:
         try:
             made.append(SegmentWriter("one", tmp_path, capacity=4))
         except UsageError as error:
-            refused.append(str(error))
+            rejected.append(str(error))
 
     threads = [threading.Thread(target=make) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(made) == 1 and len(refused) == 5
+    assert len(made) == 1 and len(rejected) == 5
     made[0].close()
 
 
@@ -273,7 +273,7 @@ def spoiled(tmp_path: Path, desk: Desk, how) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (lambda data: data.__setitem__(slice(0, 8), b"GARBAGE!"), "not a kfix-md feed"),
         (lambda data: data.__setitem__(slice(8, 12), struct.pack("<I", 7)), "layout 7.*layout 1"),
@@ -285,9 +285,9 @@ def spoiled(tmp_path: Path, desk: Desk, how) -> Path:
         (lambda data: data.__setitem__(slice(4096 + 64 * 256 + 64, 4096 + 64 * 256 + 72), b"\xff" * 8), "damaged"),
     ],
 )
-def test_damaged_segments_give_one_clear_error_each(tmp_path, desk, spoil, said):
+def test_damaged_segments_give_one_clear_error_each(tmp_path, desk, spoil, message):
     path = spoiled(tmp_path, desk, spoil)
-    with pytest.raises(FeedError, match=said):
+    with pytest.raises(FeedError, match=message):
         attach(path=path)["BTC/USD"].top()
 
 
@@ -329,7 +329,7 @@ def test_a_full_file_system_is_an_error_when_a_symbol_is_added_never_sigbus(tmp_
 
 
 def _orders_without_space(where: Path) -> None:
-    """Order rows that get no pages are left out, and the book says so."""
+    """Order rows that get no pages are left out, and flagged."""
     from tests.shm._stress import ManualBook
 
     writer = SegmentWriter("o", where, capacity=4, orders=20_000, l3_depth=10, trades=4, depth=10)

@@ -18,9 +18,9 @@ from tests.recorder import build
 def day(tmp_path_factory):
     """Captures of one day with a spot L2 and a derivatives L3 session."""
     path = tmp_path_factory.mktemp("replayed")
-    told = build.journal_of(path / "journal", ("spot-l2", "derivatives-l3"), messages=120)
+    streams = build.journal_of(path / "journal", ("spot-l2", "derivatives-l3"), messages=120)
     build.record(path)
-    return path / "captures", told
+    return path / "captures", streams
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +37,13 @@ def ended(feed, seconds: float = 30.0) -> None:
 
 
 def test_the_day_ends_in_the_books_the_stream_ends_in(day, directory):
-    captures, told = day
+    captures, streams = day
     feed = kfix_md.attach(replay=captures, speed=None)
     ended(feed)
     assert feed.date == date(2024, 2, 29)
     checked = 0
     for service, level in (("spot-l2", "L2"), ("derivatives-l3", "L3")):
-        for symbol, book in Follower().feed(told[service][0].data).books.items():
+        for symbol, book in Follower().feed(streams[service][0].data).books.items():
             bids, asks = feed[symbol, level].depth(1000, allow_stale=True)
             for side, levels in (("0", bids), ("1", asks)):
                 assert levels["price"].tolist() == [float(price) for price in book.best(side, 1000)]
@@ -59,9 +59,9 @@ def test_the_day_ends_in_the_books_the_stream_ends_in(day, directory):
 
 
 def test_speed_paces_it_and_ages_are_as_live(day):
-    captures, told = day
+    captures, streams = day
     feed = kfix_md.attach(replay=str(captures), date="2024-02-29", speed=0.5)  # a quarter of a second becomes a half
-    (symbol, *_) = told["spot-l2"][0].markets
+    (symbol, *_) = streams["spot-l2"][0].markets
     book = feed[symbol]
     assert book.wait(10) and feed.wait(10)
     deadline = time.monotonic() + 10
