@@ -1,7 +1,7 @@
-"""Frames to entries, fast: a template that expects Kraken's field order and verifies it with wide compares.
+"""Decodes frames to entries, fast: a template expects Kraken's field order and verifies it with wide compares.
 
-Whatever differs goes, whole, to FieldReader, which takes any order. Both stage the entries of a message in one
-array, so that a malformed message is never applied in part.
+A message that differs is read by FieldReader, which takes any order. Both stage the entries of a message in one array,
+so that a malformed message is never applied in part.
 """
 
 from cython cimport final
@@ -12,7 +12,7 @@ from kfix_md._entry cimport (
     ACTION_DELETE, ACTION_NEW, ENTRY_LAST, ENTRY_SNAPSHOT, ID_NONE, ID_UUID, SIDE_TRADE, MDEntry,
 )
 from kfix_md._fields cimport (
-    MAX_HEADER_TEXT, MD_BAD_VALUE, MD_OK, MD_OTHER_SYMBOL, TEXT_40, TEXT_55, TEXT_262, TEXT_268, TEXT_270, TEXT_271,
+    MAX_HEADER_TEXT, MD_BAD_VALUE, MD_OK, MD_SPLIT, TEXT_40, TEXT_55, TEXT_262, TEXT_268, TEXT_270, TEXT_271,
     TEXT_273, TEXT_2446, TEXT_5041, TEXT_5060, TEXT_5273, FieldReader, Header, MDMessage, kfix_dates, near_midnight,
 )
 from kfix_md._frame cimport FRAME_OK, next_frame
@@ -20,6 +20,7 @@ from kfix_md._frame cimport FRAME_OK, next_frame
 import numpy as np
 
 from kfix_md._entry import ENTRY_DTYPE
+from kfix_md._fields import Fault
 from kfix_md._frame import SIMD, checksum, fields  # the codec's other half, under one name for users
 from kfix_md._ids import id_key, id_text
 from kfix_md.errors import ProtocolError
@@ -35,7 +36,6 @@ cdef extern from "c/scan.h" nogil:
     int kfix_equal(const char* a, const char* b, int64_t n)
     const char* kfix_next_soh(const char* p)
     int kfix_entry_begins(const char* p, int snapshot)
-    int kfix_scalar
 
 cdef extern from "c/clock.h" nogil:
     int64_t kfix_clock_ms(const char* p)
@@ -43,9 +43,6 @@ cdef extern from "c/clock.h" nogil:
 
 cdef extern from "c/order_ids.h" nogil:
     int kfix_uuid(const char* p, uint64_t* hi, uint64_t* lo)
-
-if SIMD == "scalar":
-    kfix_scalar = 1
 
 cdef enum:
     SOH = 1
@@ -139,6 +136,9 @@ cdef inline int begin_fast(Codec self, Header* h, const char* end, MDMessage* m)
     m.declared = number
     m.entries = p
     m.staged = 0
+    m.groups = number
+    m.first = 0
+    m.left_out = 0
     m.has_crc = 0
     m.crc = 0
     m.error = MD_OK
@@ -180,6 +180,7 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
         if action > ACTION_DELETE or side > SIDE_TRADE:
             return MD_BAD_VALUE
         e.side = side
+        e.instrument = 0
         p += 16
         id_p = p
         if p[8] == c'-':
@@ -270,9 +271,15 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
 
 @final
 cdef class Codec(FieldReader):
-    """Decoder of one inbound stream: the caches that make the next message cheap, and the staged entries."""
+    """Decoder of one inbound stream: caches that make the next message cheap, and the staged entries.
 
-    def __cinit__(self, *, bint allow_fast=True):
+    Parameters
+    ----------
+    allow_fast: use the template; without it every message takes the general path.
+    keep_ids: keep the texts of order ids that do not fit 128 bits, see `take_ids`.
+    """
+
+    def __cinit__(self, *, bint allow_fast=True, bint keep_ids=False):
         self.allow_fast = allow_fast
 
     cdef int read_header(self, const char* p, const char* end, Header* h) noexcept:
@@ -284,17 +291,15 @@ cdef class Codec(FieldReader):
         return error
 
     cdef int begin(self, Header* h, const char* end, MDMessage* m) noexcept:
-        # 55, 262 and 268 of a W or X, `end` is where tag 10 starts: MD_OK, or what is wrong, with the tag in
-        # m.error_tag. finish() brings the entries. A body that does not begin as Kraken's is staged whole.
+        # 55, 262 and 268 of a W or X; `end` is where tag 10 starts. MD_OK, MD_SPLIT, or what is wrong, with the tag in
+        # m.error_tag. finish() reads the entries. A body that does not begin as Kraken's is staged whole.
         if self.allow_fast and begin_fast(self, h, end, m) == MD_OK:
             return MD_OK
         return self.stage(h, end, m)
 
     cdef int finish(self, Header* h, const char* end, MDMessage* m, int price_precision, int qty_precision) noexcept:
-        # the entries, in the instrument's precision; MD_PRECISION when a digit would be lost, MD_OTHER_SYMBOL when 55
-        # stands twice: the last one counts, and finish() is to be called again with its precisions
+        # the entries in the instrument's precision; MD_SPLIT when they are of several symbols (see next_part)
         cdef int error
-        cdef const char* symbol = m.symbol.p
         if not m.staged:
             if entries_fast(self, h, end, m, price_precision, qty_precision) == MD_OK:
                 self.fast_messages += 1
@@ -302,8 +307,6 @@ cdef class Codec(FieldReader):
             error = self.stage(h, end, m)
             if error != MD_OK:
                 return error
-            if m.symbol.p != symbol:
-                return MD_OTHER_SYMBOL
         return self.scale(m, price_precision, qty_precision)
 
     cdef int stage(self, Header* h, const char* end, MDMessage* m) noexcept:
@@ -335,6 +338,8 @@ cdef class Codec(FieldReader):
         error = self.begin(&h, p + n - 7, &m)
         if error == MD_OK:
             error = self.finish(&h, p + n - 7, &m, price_precision, qty_precision)
+        if error == MD_SPLIT:
+            raise ProtocolError(f"35={chr(h.msg_type)} has entries of several symbols")
         if error != MD_OK:
-            raise ProtocolError(f"35={chr(h.msg_type)} cannot be decoded: error {error} at tag {m.error_tag}")
+            raise ProtocolError(f"35={chr(h.msg_type)} cannot be decoded: {Fault(error).name} at tag {m.error_tag}")
         return np.frombuffer((<char*>self.entries)[:m.n * sizeof(MDEntry)], ENTRY_DTYPE).copy()

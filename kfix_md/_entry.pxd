@@ -16,7 +16,7 @@ cdef enum:
     ID_UUID = 1             # 8-4-4-4-12 lower case hex, big endian in (id_hi, id_lo)
     ID_KRAKEN = 2           # OXXXXX-XXXXX-XXXXXX: 16 base-36 digits in id_hi (first 8) and id_lo (last 8)
     ID_TEXT = 3             # at most 16 bytes of text, zero padded, big endian
-    ID_TABLE = 4            # longer text: id_lo is the row in the handler's side table
+    ID_TABLE = 4            # any other text: its 128-bit hash
 
     ENTRY_SNAPSHOT = 1      # entry flags
     ENTRY_LAST = 2          # last entry of its message

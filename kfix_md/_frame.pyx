@@ -1,4 +1,4 @@
-"""Where a frame begins and ends in a stream of bytes, and whether it is sound: tags 8, 9 and 10, nothing else."""
+"""Finds frames in a stream of bytes and checks tags 8, 9 and 10; splits a frame into its fields."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp
@@ -21,6 +21,13 @@ cdef extern from "c/scan.h" nogil:
     const char* kfix_scan_init(const char* name)
     uint32_t kfix_load4(const char* p)
     uint64_t kfix_load8(const char* p)
+
+cdef extern from "c/data_fields.h" nogil:
+    ctypedef struct kfix_data:
+        pass
+    kfix_data kfix_no_data()
+    const char* kfix_value_end(kfix_data* data, uint32_t tag, const char* field, const char* value, const char* soh,
+                               const char* last)
 
 cdef enum:
     SOH = 1
@@ -117,9 +124,10 @@ cdef int64_t find_begin(const char* p, int64_t n) noexcept nogil:
 
 
 def fields(frame):
-    """Return all fields of one frame as a list of (tag: int, value: bytes), in the order they stand.
+    """Return all fields of one frame as a list of (tag: int, value: bytes), in the order of the frame.
 
-    Raises ProtocolError when something in it is not `tag=value` with a numeric tag.
+    A data field (such as 96, 355) is read by the length that the field before it states, so that its value may contain
+    SOH. Raises ProtocolError when something in the frame is not `tag=value` with a numeric tag.
     """
     cdef bytes data = bytes(frame)
     cdef const char* p = data
@@ -127,6 +135,7 @@ def fields(frame):
     cdef const char* after
     cdef uint32_t tag
     cdef int digits
+    cdef kfix_data announced = kfix_no_data()
     out = []
     if p < end and (end - 1)[0] == SOH:
         end -= 1
@@ -141,6 +150,7 @@ def fields(frame):
             digits += 1
         if digits == 0 or p[digits] != c'=':
             raise ProtocolError(f"not a FIX field: {p[:min(after - p, 40)]!r}")
+        after = kfix_value_end(&announced, tag, p, p + digits + 1, after, end)
         out.append((tag, p[digits + 1:after - p]))
         if after == end:
             return out

@@ -13,6 +13,7 @@ cdef struct Counters:
     uint64_t market_data, entries, snapshots, trades
     uint64_t crc_checked, crc_ok, crc_failed, unverified
     uint64_t malformed, faults, late, unknown_symbol, ignored, crossed, repeated_tags
+    uint64_t left_out               # groups that are no part of a book and were not kept
 
 
 @final
@@ -30,6 +31,7 @@ cdef class Handler(Symbols):
     cdef Counters counters
     cdef int32_t row            # whose message is being applied, -1: none
     cdef set failed             # rows whose first error has been logged
+    cdef set numbers_reported       # rows whose number that does not fit was reported
     cdef uint32_t known_comp_ids    # Header.comp_ids that are those
     cdef bytes sender, target       # expected inbound 49 and 56; None: any
     # collected ticks
@@ -43,10 +45,12 @@ cdef class Handler(Symbols):
     cdef int fail(self, int32_t row, object error, int64_t recv_ns) except -1
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1
     cdef uint16_t market_data(self, Header* h, const char* end, int64_t recv_ns, uint16_t flags) except? 65535
+    cdef uint16_t several_symbols(self, Header* h, const char* end, MDMessage* m, int64_t recv_ns,
+                                  uint16_t flags) except? 65535
+    cdef int missed(self, int32_t row, Header* h, const char* end, MDMessage* m, int error, int64_t recv_ns) except -1
     cdef uint16_t refused(self, Header* h, const char* end, MDMessage* m, int error, int32_t row, int64_t recv_ns,
                           uint16_t flags) except? 65535
     cdef void show_trades(self, Slot* s, MDEntry* e, int32_t n, uint64_t seq, int64_t recv_ns) noexcept
     cdef void begin_book(self, Slot* s, Book book) noexcept
-    cdef int level_seen(self, int32_t n) noexcept
     cdef int collect_ticks(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1
     cdef int process_recorded(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except? -1

@@ -7,7 +7,7 @@ Stream finds frames in the receive buffer, `on_frame` takes one through sequence
 from cpython.object cimport PyObject
 from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
-from libc.string cimport memchr, memcmp, memset
+from libc.string cimport memcmp, memset
 
 from kfix_md._book cimport (
     BOOK_OK, BOOK_TOTAL, RULE_AUTO, RULE_OFF, Book, apply_message, crossed,
@@ -15,7 +15,7 @@ from kfix_md._book cimport (
 from kfix_md._checksum cimport CHECK_FAILED, CHECK_RUN, CHECK_OK
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport (
-    MD_NOT_NUMERIC, MD_NUMBER, MD_OK, MD_OTHER_SYMBOL, MD_PRECISION, Header, MDMessage, Span,
+    MD_MIXED, MD_NOT_NUMERIC, MD_NUMBER, MD_OK, MD_PRECISION, MD_SPLIT, Header, MDMessage, Span, next_symbol,
 )
 from kfix_md._entry cimport *
 from kfix_md.journal.records cimport REC_FRAME
@@ -64,20 +64,6 @@ cdef inline bint same(Span span, bytes text) noexcept:
     return text is None or (span.n == len(text) - PADDING and kfix_equal(span.p, <const char*>text, span.n))
 
 
-cdef void find_symbol(const char* p, const char* end, Span* symbol) noexcept:
-    # 55 of a message whose decoding stopped before it
-    cdef const char* after
-    while p < end:
-        after = <const char*>memchr(p, 1, end - p)
-        if after == NULL:
-            return
-        if after - p > 3 and memcmp(p, <const char*>b"55=", 3) == 0:
-            symbol.p = p + 3
-            symbol.n = after - p - 3
-            return
-        p = after + 1
-
-
 # ---- the hot loop: on_frame, and the steps of market_data ----
 
 cdef inline bint in_order(Handler self, Header* h, int64_t recv_ns) noexcept:
@@ -101,20 +87,17 @@ cdef inline bint in_order(Handler self, Header* h, int64_t recv_ns) noexcept:
 cdef inline int decode(Handler self, Header* h, const char* end, MDMessage* m, int32_t* row) noexcept:
     # entries in the codec, in the precisions of the symbol's row (-1: unknown), or what is wrong
     cdef int error = self.codec.begin(h, end, m)
+    cdef const char* p = h.body
     cdef Slot* s
     if error != MD_OK and m.symbol.n == 0:
-        find_symbol(h.body, end, &m.symbol)
-    while True:
-        row[0] = self.find_slot(m.symbol.p, m.symbol.n) if m.symbol.n else -1
-        if error != MD_OK or row[0] < 0:
-            return error if m.staged else self.codec.stage(h, end, m)
-        s = &self.slots[row[0]]
-        if self.n_slots > FEW_SYMBOLS:
-            kfix_prefetch_book(PyList_GET_ITEM(self.books, row[0]), s.ends, 6)
-        error = self.codec.finish(h, end, m, s.price_precision, s.qty_precision)
-        if error != MD_OTHER_SYMBOL:
-            return error
-        error = MD_OK
+        next_symbol(&p, end, &m.symbol)     # decoding stopped before 55
+    row[0] = self.find_slot(m.symbol.p, m.symbol.n) if m.symbol.n else -1
+    if error != MD_OK or row[0] < 0:
+        return error if m.staged else self.codec.stage(h, end, m)
+    s = &self.slots[row[0]]
+    if self.n_slots > FEW_SYMBOLS:
+        kfix_prefetch_book(PyList_GET_ITEM(self.books, row[0]), s.ends, 6)
+    return self.codec.finish(h, end, m, s.price_precision, s.qty_precision)
 
 
 cdef inline int cause_of(int error) noexcept:
@@ -129,6 +112,36 @@ cdef inline bint wanted(Slot* s, MDMessage* m) noexcept:
     return s.req_n == ANY_REQ_ID or m.req_id.n == s.req_n and kfix_equal(m.req_id.p, s.req_id, s.req_n)
 
 
+cdef inline bint concerns(Slot* s, MDMessage* m, int error) noexcept:
+    # a message at fault is taken for one of the applied subscription where its 262 does not prove the contrary
+    return m.req_id.n == 0 or error == MD_MIXED or wanted(s, m)
+
+
+cdef inline uint16_t accept(Handler self, Header* h, MDMessage* m, int32_t row, int64_t recv_ns,
+                            uint16_t flags) except? 65535:
+    # a message whose entries are decoded, in the precisions of the symbol's row
+    cdef Slot* s = &self.slots[row]
+    cdef uint8_t before
+    if not wanted(s, m):
+        self.counters.late += 1
+        return flags | MSG_IGNORED
+    self.row = row
+    if s.level == 0 or self.books[row] is None:
+        self.make_book(row, self.codec.level_seen(m.n))
+        s = &self.slots[row]
+    before = s.top.state
+    flags = apply(self, s, <Book>self.books[row], h, m, recv_ns, flags)
+    if s.top.state != before:
+        self.changed(row)
+    if self.collect:
+        self.collect_ticks(row, h, m, recv_ns, flags)
+    self.row = -1
+    self.burst += 1
+    if self.burst >= BURST:
+        self.on_pause()
+    return flags
+
+
 cdef inline uint16_t apply(Handler self, Slot* s, Book book, Header* h, MDMessage* m, int64_t recv_ns,
                            uint16_t flags) noexcept:
     cdef MDEntry* e = self.codec.entries
@@ -136,6 +149,7 @@ cdef inline uint16_t apply(Handler self, Slot* s, Book book, Header* h, MDMessag
     cdef int result
     self.counters.entries += m.n
     self.counters.repeated_tags += m.repeated_tags
+    self.counters.left_out += m.left_out
     s.top.seq = h.seq
     s.top.recv_ns = recv_ns
     s.top.updates += 1
@@ -241,7 +255,8 @@ cdef class Handler(Symbols):
     ----------
     checksum: rule of 5041: "auto" (each symbol shows which one holds), "level" or "order" (printed at the instrument's
         precisions), "level-sent" or "order-sent" (with the decimals sent), "off".
-    level: "L2", "L3" or "auto" (an order id that does not repeat the price, or a 5273, means L3).
+    level: "L2", "L3" or "auto" (L3 when entries have a 5273 or an order id, or several have one
+        price).
     session: the session state machine (kfix_md.session.Session); None: a Follower, which applies whatever comes,
         counts gaps, and trusts no book across one until its next snapshot.
     journal, publisher: JournalWriter and SegmentWriter, or None.
@@ -260,7 +275,8 @@ cdef class Handler(Symbols):
             raise ValueError(f"checksum must be one of {', '.join(RULES)}, not {checksum!r}")
         if level not in _LEVELS:
             raise ValueError(f"level must be auto, L2 or L3, not {level!r}")
-        self.codec = Codec(allow_fast=allow_fast)
+        self.codec = Codec(allow_fast=allow_fast, keep_ids=collect)
+        self.numbers_reported = set()
         self.sequence = Sequence(-1)
         self.session = session
         self.listener = listener
@@ -401,32 +417,41 @@ cdef class Handler(Symbols):
     cdef uint16_t market_data(self, Header* h, const char* end, int64_t recv_ns, uint16_t flags) except? 65535:
         # 35=W MarketDataSnapshotFullRefresh, 35=X MarketDataIncrementalRefresh: decode, apply, verify, publish
         cdef MDMessage m
-        cdef Slot* s
         cdef int32_t row
-        cdef uint8_t before
         cdef int error = decode(self, h, end, &m, &row)
         self.counters.market_data += 1
+        if error == MD_SPLIT:
+            return self.several_symbols(h, end, &m, recv_ns, flags)
         if error != MD_OK or row < 0:
             return self.refused(h, end, &m, error, row, recv_ns, flags)
-        s = &self.slots[row]
-        if not wanted(s, &m):
-            self.counters.late += 1
-            return flags | MSG_IGNORED
-        self.row = row
-        if s.level == 0 or self.books[row] is None:
-            self.make_book(row, self.level_seen(m.n))
-            s = &self.slots[row]
-        before = s.top.state
-        flags = apply(self, s, <Book>self.books[row], h, &m, recv_ns, flags)
-        if s.top.state != before:
-            self.changed(row)
-        if self.collect:
-            self.collect_ticks(row, h, &m, recv_ns, flags)
-        self.row = -1
-        self.burst += 1
-        if self.burst >= BURST:
-            self.on_pause()
-        return flags
+        return accept(self, h, &m, row, recv_ns, flags)
+
+    cdef uint16_t several_symbols(self, Header* h, const char* end, MDMessage* m, int64_t recv_ns,
+                                  uint16_t flags) except? 65535:
+        # each entry of the message names its symbol: to every book its own entries, as a message without 5041
+        cdef Slot* s
+        cdef int32_t row
+        cdef int error
+        cdef uint16_t verdict, all_of = MSG_IGNORED, any_of = flags
+        while self.codec.next_part(h, end, m):
+            row = self.find_slot(m.symbol.p, m.symbol.n)
+            error = MD_OK
+            if row >= 0:
+                s = &self.slots[row]
+                error = self.codec.scale(m, s.price_precision, s.qty_precision)
+            try:
+                if error != MD_OK or row < 0:
+                    verdict = self.refused(h, end, m, error, row, recv_ns, flags)
+                else:
+                    verdict = accept(self, h, m, row, recv_ns, flags)
+            except Exception as failure:    # costs the symbol, not those that follow
+                if row < 0:
+                    raise
+                self.fail(row, failure, recv_ns)
+                verdict = flags | MSG_IGNORED | MSG_BAD_BOOK
+            all_of &= verdict
+            any_of |= verdict & ~MSG_IGNORED
+        return any_of | all_of      # ignored is what no book has taken
 
     cdef int on_failure(self, object error, int64_t recv_ns) except -1:
         # an exception of ours while a frame was worked on: it costs the symbol of the frame and nothing else
@@ -458,8 +483,10 @@ cdef class Handler(Symbols):
 
     cdef uint16_t refused(self, Header* h, const char* end, MDMessage* m, int error, int32_t row, int64_t recv_ns,
                           uint16_t flags) except? 65535:
-        # what cannot be decoded whole, or is about no symbol that is known
-        cdef Slot* s
+        # a message that cannot be decoded whole, or is about no symbol that is known
+        cdef const char* p = h.body
+        cdef Span symbol
+        cdef int32_t other
         if error == MD_NOT_NUMERIC and not self.following and h.seq == self.sequence.expected - 1:
             self.sequence.expected = h.seq
             self.garbled(NULL, end - h.sender.p, recv_ns)
@@ -473,18 +500,36 @@ cdef class Handler(Symbols):
                 self.void_books(EVENT_MALFORMED, CAUSE_MALFORMED)
             else:
                 self.counters.unknown_symbol += 1
-            return flags | MSG_IGNORED
-        s = &self.slots[row]
-        if not wanted(s, m):
+            flags |= MSG_IGNORED
+        elif concerns(&self.slots[row], m, error):
+            self.counters.malformed += 1
+            self.complain(h, error, recv_ns)
+            self.missed(row, h, end, m, error, recv_ns)
+            flags |= MSG_IGNORED | MSG_BAD_BOOK
+        else:
             self.counters.late += 1
             return flags | MSG_IGNORED
+        while error == MD_MIXED and next_symbol(&p, end, &symbol):
+            other = self.find_slot(symbol.p, symbol.n)
+            if other >= 0 and other != row:
+                self.missed(other, h, end, m, error, recv_ns)
+                flags |= MSG_BAD_BOOK
+        return flags
+
+    cdef int missed(self, int32_t row, Header* h, const char* end, MDMessage* m, int error,
+                    int64_t recv_ns) except -1:
+        # the book of a symbol misses the entries of a message
+        cdef Slot* s = &self.slots[row]
         self.counters.repeated_tags += m.repeated_tags
-        self.counters.malformed += 1
         s.top.seq = h.seq
         s.top.recv_ns = recv_ns
-        self.complain(h, error, recv_ns)
+        if error == MD_NUMBER and row not in self.numbers_reported:
+            self.numbers_reported.add(row)
+            report = getattr(self.listener, "on_number", None)
+            if report is not None:
+                report(self.names[row], m.error_tag, self.codec.error_text(h, end, m).decode("latin-1"))
         self.happen(row, EVENT_MALFORMED, cause_of(error))
-        return flags | MSG_IGNORED | MSG_BAD_BOOK
+        return 0
 
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1:
         if error != MD_PRECISION and error != MD_NUMBER:
@@ -513,16 +558,6 @@ cdef class Handler(Symbols):
             s.top.cause = CAUSE_LOST
         settle(self, s, book, EVENT_SNAPSHOT)
 
-    cdef int level_seen(self, int32_t n) noexcept:
-        # what n entries show: an id of its own or a 5273 is of an order
-        cdef MDEntry* e = self.codec.entries
-        cdef MDEntry* end = e + n
-        while e < end:
-            if e.side != SIDE_TRADE and (e.id_kind != ID_NONE or e.queue_ns):
-                return 3
-            e += 1
-        return 2 if n else 0
-
     cdef int collect_ticks(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1:
         # entries of a snapshot are numbered from 1: 0 is the CLEAR before them
         cdef int32_t i, offset = 1 if flags & MSG_SNAPSHOT else 0
@@ -541,7 +576,7 @@ cdef class Handler(Symbols):
             t.recv_ns = recv_ns
             t.sending_ns = h.sending_ns
             t.seq = h.seq
-            t.entry_no = i
+            t.entry_no = m.first + i
             t.crc = m.crc if m.has_crc else 0
             t.session = self.session_number
             t.flags = flags
@@ -562,10 +597,12 @@ cdef class Handler(Symbols):
     def ticks(self):
         """Take the entries collected since the last call, as an array of TICK_DTYPE (collect=True).
 
-        `instrument` is the row in `symbols`; a snapshot's entries come behind one with action CLEAR, entry_no 0.
+        `instrument` is the row in `symbols`; a snapshot's entries follow one with action CLEAR, entry_no 0. The texts
+        of their ids of kind TABLE are in `codec.id_table` until the next call.
         """
         if not self.n_ticks:
             return np.empty(0, TICK_DTYPE)
+        self.codec.take_ids()
         out = self.tick_array[: self.n_ticks].copy()
         self.n_ticks = 0
         return out

@@ -1,6 +1,6 @@
-"""How an order id of 128 bits is written as text, and read back."""
+"""Converts order ids between 128 bits and text."""
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from kfix_md._entry cimport ID_KRAKEN, ID_TABLE, ID_TEXT, ID_UUID
 
@@ -8,6 +8,7 @@ cdef extern from "c/order_ids.h" nogil:
     int kfix_uuid(const char* p, uint64_t* hi, uint64_t* lo)
     int kfix_kraken_id(const char* p, uint64_t* hi, uint64_t* lo)
     void kfix_text_id(const char* p, int n, uint64_t* hi, uint64_t* lo)
+    void kfix_hash_id(const char* p, int64_t n, uint64_t* hi, uint64_t* lo)
 
 _BASE36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -20,10 +21,11 @@ def _base36(value):
     return digits
 
 
-def id_text(kind, hi, lo, table=()):
-    """Return the text of an order id kept as (kind, id_hi, id_lo); None for IdKind.NONE.
+def id_text(kind, hi, lo, texts=None):
+    """Return the text of an order id given as (kind, id_hi, id_lo); None for IdKind.NONE.
 
-    `table` is the decoder's side table (list of bytes), needed for IdKind.TABLE.
+    An id of IdKind.TABLE is the hash of its text, which `texts` (such as `Codec.id_table`) gives by (id_hi, id_lo);
+    an id that is not there is shown as `#` and 32 hexadecimal digits.
     """
     kind, hi, lo = int(kind), int(hi), int(lo)
     if kind == ID_UUID:
@@ -35,13 +37,19 @@ def id_text(kind, hi, lo, table=()):
     if kind == ID_TEXT:
         return (hi.to_bytes(8, "big") + lo.to_bytes(8, "big")).rstrip(b"\0").decode("latin-1")
     if kind == ID_TABLE:
-        return table[lo].decode("latin-1")
+        text = texts.get((hi, lo)) if texts else None
+        return f"#{hi:016x}{lo:016x}" if text is None else text.decode("latin-1")
     return None
 
 
 def id_key(text):
-    """Return (kind, id_hi, id_lo) of an order id's text, the inverse of `id_text` for ids of at most 16 bytes,
-    UUIDs and OXXXXX-XXXXX-XXXXXX; raises ValueError for any other text."""
+    """Return (kind, id_hi, id_lo) of an order id's text, as the decoder makes them.
+
+    UUIDs in lower case, OXXXXX-XXXXX-XXXXXX and text of at most 16 bytes are packed, any other text is hashed to 128
+    bits. Raises ValueError for text that is empty or not latin-1.
+    """
+    if not text:
+        raise ValueError("an order id is not empty")
     cdef bytes data = text.encode("latin-1")
     cdef uint64_t hi, lo
     cdef bytes padded = data + b"\0" * 32
@@ -50,7 +58,8 @@ def id_key(text):
         return ID_UUID, hi, lo
     if len(data) == 19 and kfix_kraken_id(p, &hi, &lo) == 0:
         return ID_KRAKEN, hi, lo
-    if 0 < len(data) <= 16 and b"\0" not in data:
+    if len(data) <= 16 and b"\0" not in data:
         kfix_text_id(p, len(data), &hi, &lo)
         return ID_TEXT, hi, lo
-    raise ValueError(f"not an order id that fits 128 bits: {text!r}")
+    kfix_hash_id(p, len(data), &hi, &lo)
+    return ID_TABLE, hi, lo

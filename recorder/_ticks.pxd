@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
 from kfix_md._book cimport Book
 from kfix_md._codec cimport Codec
 from kfix_md._entry cimport Tick
+from kfix_md._fields cimport Header, MDMessage
 from kfix_md.journal.records cimport Record
 
 
@@ -28,6 +29,6 @@ cdef class SessionTicks:
     cdef int add(self, Record* r) except -1
     cdef int decode(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except -1
     cdef int32_t find(self, const char* symbol, int32_t n) except -2
-    cdef int keep(self, int32_t row, int64_t seq, int64_t sending_ns, int32_t n, int64_t recv_ns,
-                  uint16_t flags, uint64_t crc) except -1
+    cdef int take_entries(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1
+    cdef int keep(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1
     cdef int follow(self, int32_t row, int32_t n, uint16_t flags) except -1

@@ -6,16 +6,16 @@ from kfix_md._entry import ENTRY_DTYPE, TICK_DTYPE
 from kfix_md.errors import CaptureError
 from kfix_md.symbol_text import symbol_bytes
 
-from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uintptr_t
 from libc.string cimport memchr, memcmp, memset
 
 from kfix_md._book cimport BOOK_OK, NO_LIMIT, Book, L2Book, apply_message
 from kfix_md._book_l3 cimport L3Book, decimals_of
 from kfix_md._codec cimport Codec
-from kfix_md._fields cimport MD_OK, MD_OTHER_SYMBOL, Header, MDMessage
-from kfix_md._entry cimport (ACTION_CLEAR, ACTION_NEW, BookSide, ENTRY_LAST, ENTRY_SNAPSHOT, ID_NONE, MDEntry,
+from kfix_md._fields cimport MD_OK, MD_SPLIT, Header, MDMessage
+from kfix_md._entry cimport (ACTION_CLEAR, ACTION_NEW, BookSide, ENTRY_LAST, ENTRY_SNAPSHOT, MDEntry,
                              MSG_BAD_BOOK, MSG_CRC_CHECKED, MSG_CRC_OK, MSG_DEFERRED, MSG_HAS_CRC, MSG_IGNORED,
-                             MSG_POSSDUP, MSG_SNAPSHOT, MSG_UNVERIFIED, Order, OrderSlab, SIDE_TRADE, Tick)
+                             MSG_POSSDUP, MSG_SNAPSHOT, MSG_UNVERIFIED, Order, OrderSlab, Tick)
 from kfix_md.journal.reader cimport JournalReader
 from kfix_md.journal.records cimport REC_FRAME, Record
 
@@ -77,7 +77,7 @@ cdef class SessionTicks:
     """
 
     def __cinit__(self, level=None, bint books=False):
-        self.codec = Codec()
+        self.codec = Codec(keep_ids=True)
         self.level = {"L2": 2, "L3": 3}.get(level, 0)
         self.books_wanted = books
         self.names, self.rows, self.books, self.deferred = [], {}, [], []
@@ -195,23 +195,34 @@ cdef class SessionTicks:
         cdef Header h
         cdef MDMessage m
         cdef RowInfo* info
-        cdef int32_t row = -1
-        cdef int error
+        cdef int32_t row
+        cdef const char* end = frame + n - 7
         cdef Py_ssize_t at = _type_at(frame, n)
-        self.codec.read_header(frame + at - 3, frame + n - 7, &h)
-        error = self.codec.begin(&h, frame + n - 7, &m)
-        while error == MD_OK:
+        self.codec.read_header(frame + at - 3, end, &h)
+        cdef int error = self.codec.begin(&h, end, &m)
+        if error == MD_OK:
             row = self.find(m.symbol.p, m.symbol.n)
             if row < 0:
-                break
+                self.malformed += 1
+                return 0
             info = &(<RowInfo*>self.info)[row]
-            error = self.codec.finish(&h, frame + n - 7, &m, info.price_precision, info.qty_precision)
-            if error != MD_OTHER_SYMBOL:
-                break
-            error = MD_OK
-        if row < 0 or error != MD_OK:
-            self.malformed += 1     # not applied by the feed either, which records why
+            error = self.codec.finish(&h, end, &m, info.price_precision, info.qty_precision)
+            if error == MD_OK:
+                return self.take_entries(row, &h, &m, recv_ns, flags)
+        if error != MD_SPLIT:
+            self.malformed += 1     # the feed has not applied it either, and has written why
             return 0
+        while self.codec.next_part(&h, end, &m):
+            row = self.find(m.symbol.p, m.symbol.n)
+            info = &(<RowInfo*>self.info)[max(row, 0)]
+            if row < 0 or self.codec.scale(&m, info.price_precision, info.qty_precision) != MD_OK:
+                self.malformed += 1
+            else:
+                self.take_entries(row, &h, &m, recv_ns, flags)
+        return 0
+
+    cdef int take_entries(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1:
+        # the entries in the codec, of one symbol
         flags &= VERDICT
         if h.msg_type == c'W':
             flags |= MSG_SNAPSHOT
@@ -219,17 +230,16 @@ cdef class SessionTicks:
             flags |= MSG_POSSDUP
         if m.has_crc:
             flags |= MSG_HAS_CRC
-        self.keep(row, h.seq, h.sending_ns, m.n, recv_ns, flags, m.crc)
+        self.keep(row, h, m, recv_ns, flags)
         if self.books_wanted:
             self.follow(row, m.n, flags)
         self.last_seq = max(self.last_seq, h.seq)
         self.rows_total += m.n
         return 0
 
-    cdef int keep(self, int32_t row, int64_t seq, int64_t sending_ns, int32_t n, int64_t recv_ns,
-                  uint16_t flags, uint64_t crc) except -1:
-        # a snapshot's entries come after a CLEAR, which an empty snapshot has too
-        cdef int32_t i
+    cdef int keep(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1:
+        # a snapshot's entries follow a CLEAR, which an empty snapshot has too
+        cdef int32_t i, n = m.n
         cdef int32_t clear = 1 if flags & MSG_SNAPSHOT else 0
         cdef Tick* t
         if self.n + n + clear > self.capacity:
@@ -244,16 +254,16 @@ cdef class SessionTicks:
                 t.entry = self.codec.entries[i - clear]
                 t.entry.flags |= ENTRY_LAST if i == n + clear - 1 else 0
             t.entry.instrument = row
-            t.recv_ns, t.sending_ns, t.seq = recv_ns, sending_ns, seq
-            t.entry_no = i - clear if i >= clear else 0
-            t.crc, t.flags = <uint32_t>crc, flags
+            t.recv_ns, t.sending_ns, t.seq = recv_ns, h.sending_ns, h.seq
+            t.entry_no = m.first + (i - clear if i >= clear else 0)
+            t.crc, t.flags = m.crc, flags
             t.session, t.spare = 0, 0
         self.n += n + clear
         if (<RowInfo*>self.info)[row].checkpoint_ns == 0:
             (<RowInfo*>self.info)[row].checkpoint_ns = recv_ns
         (<RowInfo*>self.info)[row].since += n + clear
         (<RowInfo*>self.info)[row].recv_ns = recv_ns
-        (<RowInfo*>self.info)[row].seq = seq
+        (<RowInfo*>self.info)[row].seq = h.seq
         return 0
 
     def grow(self, more):
@@ -269,6 +279,7 @@ cdef class SessionTicks:
         """The ticks since the last call (TICK_DTYPE); `instrument` is the row in `instruments`."""
         if not self.n:
             return np.empty(0, TICK_DTYPE)
+        self.codec.take_ids()
         out = self.tick_array[:self.n]
         self.tick_array, self.ticks, self.n, self.capacity = None, NULL, 0, 0
         return out
@@ -281,21 +292,16 @@ cdef class SessionTicks:
     cdef int follow(self, int32_t row, int32_t n, uint16_t flags) except -1:
         cdef Book book = self.books[row]
         cdef RowInfo* info = &(<RowInfo*>self.info)[row]
-        cdef int32_t i
-        cdef MDEntry* e = self.codec.entries
         if flags & MSG_SNAPSHOT:
             if self.level == 0:
-                for i in range(n):
-                    if e[i].side != SIDE_TRADE and (e[i].id_kind != ID_NONE or e[i].queue_ns):
-                        self.level = 3
-                self.level = self.level or (2 if n else 0)
+                self.level = self.codec.level_seen(n)
             if book is None:
                 kind = L3Book if self.level == 3 else L2Book
                 book = self.books[row] = kind(info.price_precision, info.qty_precision, limit=self.limit)
             book.clear_book()
         elif book is None:
             return 0
-        if (apply_message(book, e, n) != BOOK_OK
+        if (apply_message(book, self.codec.entries, n) != BOOK_OK
                 or flags & (MSG_CRC_CHECKED | MSG_CRC_OK | MSG_UNVERIFIED) == MSG_CRC_CHECKED):
             self.books[row] = None      # known to be wrong: no checkpoint
         return 0

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from kfix_md._entry import ENTRY_DTYPE, Action, IdKind
+from kfix_md._ids import id_key
 from recorder._columns import columns
 from recorder.compute import pc
 
@@ -472,12 +473,6 @@ def entries(table: pa.Table) -> np.ndarray:
 
 
 def _text_ids(out: np.ndarray, texts: list[str | None]) -> None:
-    """Ids of no known form need only to be equal where they are equal: 16 bytes, else a digest of the text."""
-    import hashlib
-
     for i, text in enumerate(texts):
         if text is not None:
-            raw = text.encode()
-            raw = raw.ljust(16, b"\0") if len(raw) <= 16 else hashlib.blake2b(raw, digest_size=16).digest()
-            out["id_hi"][i], out["id_lo"][i] = int.from_bytes(raw[:8]), int.from_bytes(raw[8:])
-            out["id_kind"][i] = IdKind.TEXT if len(text.encode()) <= 16 else IdKind.TABLE
+            out["id_kind"][i], out["id_hi"][i], out["id_lo"][i] = id_key(text)

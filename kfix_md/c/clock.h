@@ -53,7 +53,13 @@ static inline int64_t kfix_clock_ms(const char* p) {
     return seconds * 1000000000 + (int64_t)((f >> 8 & 15) * 100 + (f >> 16 & 15) * 10 + (f >> 24)) * 1000000;
 }
 
-/* fraction of a second, ".123" to ".123456789", or nothing: ns, or -1; *p moves past it */
+/* Read the fraction of a second at *p, if any, and move *p past it: ns, or -1 for a point without digits.
+ * What is finer than a nanosecond is cut.
+ *
+ *     "|"               0
+ *     ".123|"           123000000
+ *     ".123456789012|"  123456789
+ */
 static inline int64_t kfix_fraction(const char** p) {
     const char* q = *p;
     uint64_t value;
@@ -65,8 +71,10 @@ static inline int64_t kfix_fraction(const char** p) {
     if (n == 8 && (unsigned char)(*q - '0') < 10) {
         value = value * 10 + (uint64_t)(*q++ - '0');
         n = 9;
+        while ((unsigned char)(*q - '0') < 10)
+            q++;
     }
-    if (n < 1 || (unsigned char)(*q - '0') < 10)
+    if (n < 1)
         return -1;
     *p = q;
     return (int64_t)(value * kfix_pow10[9 - n]);

@@ -85,4 +85,41 @@ static inline void kfix_text_id(const char* p, int n, uint64_t* hi, uint64_t* lo
     *hi = __builtin_bswap64(kfix_load8(text));
     *lo = __builtin_bswap64(kfix_load8(text + 8));
 }
+
+static inline uint64_t kfix_mix(uint64_t k) {
+    k = (k ^ k >> 33) * 0xFF51AFD7ED558CCDull;
+    k = (k ^ k >> 33) * 0xC4CEB9FE1A85EC53ull;
+    return k ^ k >> 33;
+}
+
+/* Hash n bytes to 128 bits: MurmurHash3_x64_128 with seed 0.
+ *
+ *     "order-000000000000000001"  the same 128 bits in every process and on every machine
+ */
+static inline void kfix_hash_id(const char* p, int64_t n, uint64_t* hi, uint64_t* lo) {
+    const uint64_t c1 = 0x87C37B91114253D5ull, c2 = 0x4CF5AD432745937Full;
+    uint64_t a = 0, b = 0;
+#define KFIX_ROTATE(x, r) ((x) << (r) | (x) >> (64 - (r)))
+    for (int64_t left = n; left > 0; left -= 16, p += 16) {
+        char block[16] = {0};
+        memcpy(block, p, left < 16 ? (size_t)left : 16);
+        uint64_t k1 = kfix_load8(block) * c1, k2 = kfix_load8(block + 8) * c2;
+        a ^= KFIX_ROTATE(k1, 31) * c2;
+        if (left >= 16)
+            a = (KFIX_ROTATE(a, 27) + b) * 5 + 0x52DCE729;
+        b ^= KFIX_ROTATE(k2, 33) * c1;
+        if (left >= 16)
+            b = (KFIX_ROTATE(b, 31) + a) * 5 + 0x38495AB5;
+    }
+#undef KFIX_ROTATE
+    a ^= (uint64_t)n;
+    b ^= (uint64_t)n;
+    a += b;
+    b += a;
+    a = kfix_mix(a);
+    b = kfix_mix(b);
+    a += b;
+    *hi = a;
+    *lo = a + b;
+}
 #endif

@@ -24,8 +24,14 @@
 #error "kfix-md reads numbers eight bytes at a time, in little endian order"
 #endif
 
-/* KFIX_SIMD=scalar: numbers, times and ids are read without SSE4.1, as on a machine that has none */
-static int kfix_scalar __attribute__((unused)) = !KFIX_WIDE;
+/* Whether numbers, times and ids are read without SSE4.1, as on a machine that has none. Every module that includes
+ * this header reads the environment (KFIX_SIMD=scalar) when it is loaded. */
+static int kfix_scalar __attribute__((unused));
+
+__attribute__((constructor)) static void kfix_read_environment(void) {
+    const char* name = getenv("KFIX_SIMD");
+    kfix_scalar = !KFIX_WIDE || (name != NULL && strcmp(name, "scalar") == 0);
+}
 
 static inline uint64_t kfix_load8(const char* p) {
     uint64_t v;

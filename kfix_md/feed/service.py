@@ -368,6 +368,15 @@ class Service(Application):
         of_price, of_qty = precisions or (None, None)
         self.event(events.ChecksumRule(rule, symbol, of_price, of_qty))
 
+    def on_number(self, symbol: str, tag: int, text: str) -> None:
+        """A number of the venue does not fit 64 bits at the symbol's precision; called once for each symbol."""
+        self.log.warning(
+            "%s: %s %s does not fit 64 bits at the precision of the instrument list; its book cannot be kept",
+            symbol,
+            {270: "price", 271: "quantity"}.get(tag, str(tag)),
+            text,
+        )
+
     def state_of(self, symbol: str) -> State:
         """State of this session's copy of a book; INIT when there is none."""
         return self._state_of.get(symbol, State.INIT)

@@ -248,7 +248,7 @@ class Session:
             self.link.close("protocol", f"garbled bytes ({kind}) instead of a Logon", recv_ns)
 
     def malformed(self, seq: int, msg_type: str, error: int, recv_ns: int) -> None:
-        """A W or X whose number was used and whose body cannot be: `error` is a MD_* code of the decoder."""
+        """A W or X whose number was used and whose body cannot be: `error` is a Fault of the decoder."""
         self.link.count("malformed")
         self.rejects.malformed(seq, msg_type, error, recv_ns)
 

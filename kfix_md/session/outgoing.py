@@ -1,18 +1,20 @@
 """Our own messages that the peer may refer to: requests by MsgSeqNum, and how many Rejects may still be sent."""
 
+from kfix_md._fields import Fault
 from kfix_md.session import fix
 from kfix_md.session.link import Link
 from kfix_md.session.types import LOGGED_ON, SECOND, Request
 
 _MAX_REQUESTS = 8_192
 _ID_TAG = {"V": 262, "x": 320, "g": 335}
-#: MD_* code of the decoder to 373, 371, 58
+#: fault of the decoder to 373, 371, 58; any other fault is an incorrect format
 _MALFORMED: dict[int, tuple[int, int | None, str]] = {
-    1: (fix.INVALID_TAG, None, "Invalid tag number"),
-    2: (fix.NO_VALUE, None, "Tag specified without a value"),
-    4: (fix.TAG_MISSING, None, "Required tag missing"),
-    5: (fix.GROUP_COUNT, 268, "Incorrect NumInGroup count for repeating group"),
-    6: (fix.INCORRECT_VALUE, None, "Value is incorrect (out of range) for this tag"),
+    Fault.NOT_NUMERIC: (fix.INVALID_TAG, None, "Invalid tag number"),
+    Fault.EMPTY_VALUE: (fix.NO_VALUE, None, "Tag specified without a value"),
+    Fault.MISSING_TAG: (fix.TAG_MISSING, None, "Required tag missing"),
+    Fault.COUNT: (fix.GROUP_COUNT, 268, "Incorrect NumInGroup count for repeating group"),
+    Fault.OUT_OF_RANGE: (fix.INCORRECT_VALUE, None, "Value is incorrect (out of range) for this tag"),
+    Fault.MIXED: (fix.TAG_REPEATED, None, "Tag appears more than once"),
 }
 
 

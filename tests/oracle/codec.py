@@ -13,9 +13,13 @@ START = b"8=FIX.4.4\x019="
 BOOK_SIDES = ("0", "1")  # 269: bid, offer; "2" is a trade
 FRAME_HEAD = re.compile(re.escape(START) + rb"(\d{1,9})\x01")
 GROUP_TAGS = {279, 269, 278, 270, 271, 273, 5060, 5273, 40, 2446}
+DATA_FIELDS = {
+    **{length: length + 1 for length in (90, 95, 212, *range(348, 366, 2), 445, 618, 621)},
+    93: 89,
+}  # length field -> data field
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,6})?")
-CLOCK = re.compile(rb"(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?")
+CLOCK = re.compile(rb"(\d\d):(\d\d):(\d\d)(?:\.(\d+))?")
 SENDING = re.compile(rb"(\d{4})(\d\d)(\d\d)-(.+)")
 ISO = re.compile(rb"(\d{4})-(\d\d)-(\d\d)T(.+)Z")
 DAY_NS = 86_400 * 10**9
@@ -127,12 +131,19 @@ def next_start(data: bytes, at: int) -> int:
 
 
 def fields(frame: bytes) -> list[tuple[int, bytes]]:
-    """All tag=value pairs in order; what is none has tag 0."""
-    pairs = []
-    for part in frame.removesuffix(SOH).split(SOH):
+    """All tag=value pairs in order; what is none has tag 0. A data field is read by its length."""
+    pairs: list[tuple[int, bytes]] = []
+    rest = frame.removesuffix(SOH) + SOH
+    while rest:
+        part, _, after = rest.partition(SOH)
         tag, eq, value = part.partition(b"=")
-        sound = eq and value and tag.isdigit() and int(tag) < 1 << 31
-        pairs.append((int(tag), value) if sound else (0, part))
+        named = bool(eq and tag.isdigit() and int(tag) < 1 << 31)
+        if named and pairs and DATA_FIELDS.get(pairs[-1][0]) == int(tag) and pairs[-1][1].isdigit():
+            end = len(tag) + 1 + int(pairs[-1][1])
+            if rest[end : end + 1] == SOH:
+                part, value, after = rest[:end], rest[len(tag) + 1 : end], rest[end + 1 :]
+        pairs.append((int(tag), value) if named and value else (0, part))
+        rest = after
     return pairs
 
 
@@ -151,10 +162,8 @@ def whole(text: bytes) -> int:
 
 
 def one_digit(text: bytes) -> int:
-    """A code of one digit, such as 40."""
-    if len(text) != 1:
-        raise FixError(f"not a code: {text!r}")
-    return whole(text)
+    """A code of one digit, such as 40; 0 for any other text."""
+    return int(text) if len(text) == 1 and text.isdigit() else 0
 
 
 def clock_ns(text: bytes) -> int:
@@ -165,7 +174,7 @@ def clock_ns(text: bytes) -> int:
     hours, minutes, seconds = (int(part) for part in found.groups()[:3])
     if hours > 23 or minutes > 59 or seconds > 60:
         raise FixError(f"not a time of day: {text!r}")
-    fraction = (found[4] or b"").ljust(9, b"0")
+    fraction = (found[4] or b"")[:9].ljust(9, b"0")
     return ((hours * 60 + minutes) * 60 + seconds) * 10**9 + int(fraction)
 
 
@@ -208,6 +217,8 @@ def groups(pairs: list[tuple[int, bytes]], count_tag: int, tags: set[int] | None
         raise FixError(f"fields of a group before {count_tag}")
     rest = pairs[at + 1 :]
     first = rest[0][0] if rest else 0
+    if tags is not None and first == 55:
+        tags = tags | {55}
     if tags is not None and whole(pairs[at][1]) == 0 and any(tag in tags for tag, _ in rest):
         raise FixError("fields of a group, but 268=0")
     for tag, value in rest:
@@ -222,8 +233,18 @@ def groups(pairs: list[tuple[int, bytes]], count_tag: int, tags: set[int] | None
     return found
 
 
-def entry(group: dict[int, bytes], kind: str, sending_ns: int) -> Entry:
-    """One group of a W or X."""
+def entry(group: dict[int, bytes], kind: str, sending_ns: int) -> Entry | None:
+    """One group of a W or X; None for what is no part of a book and cannot be read: an unknown 269, a wrong trade."""
+    try:
+        return book_entry(group, kind, sending_ns)
+    except FixError:
+        if group.get(269, b"0") in (b"0", b"1"):
+            raise
+        return None
+
+
+def book_entry(group: dict[int, bytes], kind: str, sending_ns: int) -> Entry:
+    """One group of a W or X that states everything an entry needs."""
     required = {269, 270, 271, 273, 278} | ({279} if kind == "X" else set())
     if missing := required - group.keys():
         raise FixError(f"required tags missing: {sorted(missing)}")
@@ -298,7 +319,8 @@ def market_data(told: Message, body: dict[int, bytes]) -> None:
     told.md_req_id = body.get(262, b"").decode("latin-1")
     if not told.symbol or not told.md_req_id:
         raise FixError("required tag 55 or 262 missing")
-    entries = [entry(group, told.type, told.sending_ns) for group in groups(told.fields, 268, GROUP_TAGS)]
+    read = [entry(group, told.type, told.sending_ns) for group in groups(told.fields, 268, GROUP_TAGS)]
+    entries = [each for each in read if each is not None]
     told.crc = whole(body[5041]) if 5041 in body else None
     if told.crc is not None and told.crc >= 1 << 32:
         raise FixError(f"5041={told.crc}")

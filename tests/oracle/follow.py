@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from decimal import Context, Decimal
 
@@ -9,6 +10,7 @@ from tests.oracle.book import Book, L2Book, L3Book
 from tests.oracle.codec import BOOK_SIDES, Entry, FixError, Message, frames, message
 
 RULES = ("order", "level")
+ORDER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|O[0-9A-Z]{5}-[0-9A-Z]{5}-[0-9A-Z]{6}")
 EXACT = Context(prec=10_000, Emax=999_999_999, Emin=-999_999_999)
 
 
@@ -96,10 +98,11 @@ class Follower:
             self.unknown += 1
             self.malformed += bool(told.fault)
             return None
-        if told.fault or not self.exact(told):
+        if told.fault or not self.exact(told, [entry for entry in told.entries if entry.side in BOOK_SIDES]):
             self.malformed += 1
             self.states[told.symbol] = "STALE"
             return None
+        told.entries = [entry for entry in told.entries if entry.side in BOOK_SIDES or self.exact(told, [entry])]
         self.entries.extend((told, i, entry) for i, entry in enumerate(told.entries))
         book = self.books.get(told.symbol)
         if told.type == "W":
@@ -111,10 +114,10 @@ class Follower:
         self.apply(told, book)
         return book
 
-    def exact(self, told: Message) -> bool:
+    def exact(self, told: Message, entries: list[Entry]) -> bool:
         """Every number is a whole multiple of the instrument's unit, and one that int64 holds."""
         price_precision, qty_precision = self.precisions[told.symbol]
-        return all(fits(entry.price, price_precision) and fits(entry.qty, qty_precision) for entry in told.entries)
+        return all(fits(entry.price, price_precision) and fits(entry.qty, qty_precision) for entry in entries)
 
     def apply(self, told: Message, book: Book) -> None:
         """Entries in the order given, then the checksum, then what the book is worth."""
@@ -146,8 +149,13 @@ def fits(value: Decimal, precision: int) -> bool:
 
 
 def is_l3(entries: list[Entry]) -> bool:
-    """Bids and offers named otherwise than by side letter and price are orders."""
-    return any(not names_its_price(entry) for entry in entries if entry.side in BOOK_SIDES)
+    """Bids and offers are orders when they have a place in a queue (5273) or an order id, or several have one price."""
+    on_book = [entry for entry in entries if entry.side in BOOK_SIDES]
+    ids: dict[tuple[str, Decimal], set[str]] = {}
+    for entry in on_book:
+        ids.setdefault((entry.side, entry.price), set()).add("" if names_its_price(entry) else entry.id)
+    named = any(ORDER_ID.fullmatch(entry.id) for entry in on_book)
+    return named or any(entry.queue_ns for entry in on_book) or any(len(names) > 1 for names in ids.values())
 
 
 def names_its_price(entry: Entry) -> bool:
