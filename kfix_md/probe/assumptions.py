@@ -173,7 +173,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         "Order ids on L3 (278)",
         "UUID or OXXXXX-XXXXX-XXXXXX",
         "examples in Kraken's FIX guide",
-        "other ids up to 16 bytes are kept in place, longer ones by a table",
+        "other ids up to 16 bytes are kept as they are, longer ones by their 128-bit hash",
         scope="L3",
     ),
     Assumption(
@@ -211,7 +211,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         "Fields of market data",
         "documented ones only",
         _REFERENCE,
-        "unknown fields are skipped and counted",
+        "unknown fields are skipped",
     ),
     Assumption(
         "checksum-rule",
