@@ -1,1 +1,1 @@
-"""Benchmarks: every speed this project states, measured beside its rivals (`python -m benchmarks`)."""
+"""Benchmarks: every speed this project states, measured together with its rivals (`python -m benchmarks`)."""

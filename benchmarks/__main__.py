@@ -48,7 +48,7 @@ def machine() -> dict[str, str]:
     version = ""
     if compiler:
         version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    told = {
+    facts = {
         "cpu": f"{cpu}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -60,10 +60,10 @@ def machine() -> dict[str, str]:
     }
     for name in PACKAGES:
         try:
-            told[name] = metadata.version(name)
+            facts[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return told
+    return facts
 
 
 def read(name: str) -> list[str]:
@@ -106,10 +106,10 @@ def line(row: Row) -> str:
     return f"  {name:<42} {value:>22}  {ratio:<34} {goal:<20} {note}".rstrip()
 
 
-def told_lines(row: Row, group: str | None, markdown: bool) -> list[str]:
+def row_lines(row: Row, group: str | None, markdown: bool) -> list[str]:
     """What to print for a row: a heading when its group is new, and the row."""
     if markdown:
-        head = ["", f"**{row.group}**", "", "| | | beside | goal | |", "|---|---|---|---|---|"]
+        head = ["", f"**{row.group}**", "", "| | | relative to | goal | |", "|---|---|---|---|---|"]
         return [*(head if row.group != group else []), "| " + " | ".join(columns(row)) + " |"]
     return [*(["", row.group] if row.group != group else []), line(row)]
 
@@ -126,26 +126,26 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run and print; the exit status says whether everything could be run, not whether goals were met."""
+    """Run and print; the exit status is whether everything could be run, not whether goals were met."""
     args = arguments()
     rounds = args.rounds or (5 if args.quick else 15)
     if args.captures and not list(args.captures.glob("*.fix.gz")):
         print(f"no *.fix.gz in {args.captures}", file=sys.stderr)
         return 2
-    begun, told = time.monotonic(), machine()
+    begun, facts = time.monotonic(), machine()
     works = workload.generated(args.quick) + (workload.captured(args.captures) if args.captures else [])
     rows: list[Row] = []
     if not args.json:
-        print("\n".join(f"{'- ' if args.markdown else ''}{name}: {value}" for name, value in told.items()))
+        print("\n".join(f"{'- ' if args.markdown else ''}{name}: {value}" for name, value in facts.items()))
     for part in plan(works, rounds, args.quick, set(args.only or PARTS)):
         for row in part():
             if not args.json:
                 group = rows[-1].group if rows else None
-                print("\n".join(told_lines(row, group, args.markdown)), flush=True)
+                print("\n".join(row_lines(row, group, args.markdown)), flush=True)
             rows.append(row)
     seconds = round(time.monotonic() - begun, 1)
     if args.json:
-        whole = {"machine": told, "rounds": rounds, "seconds": seconds, "rows": [asdict(row) for row in rows]}
+        whole = {"machine": facts, "rounds": rounds, "seconds": seconds, "rows": [asdict(row) for row in rows]}
         print(json.dumps(whole))
     else:
         goals = [row for row in rows if row.met is not None]

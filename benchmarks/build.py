@@ -1,4 +1,4 @@
-"""Hides how what must be compiled for a comparison is compiled, when it is run, into build/bench."""
+"""Compiles what a comparison needs, when it is run, into build/bench."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def newer(target: Path, *sources: Path) -> bool:
 
 
 def run(command: list[str]) -> None:
-    """A compiler's run; its words in the error when it fails."""
+    """A compiler's run; its output in the error when it fails."""
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[:2])} failed:\n{done.stderr[-2000:]}")
@@ -40,7 +40,7 @@ def library(name: str, *flags: str, suffix: str = "cpp") -> ctypes.CDLL | None:
     source, target = NATIVE / f"{name}.{suffix}", BUILD / f"{name}.so"
     if not newer(target, source, *NATIVE.glob("*.h")):
         BUILD.mkdir(parents=True, exist_ok=True)
-        linked = [flag for flag in flags if flag.startswith("-l")]  # behind what needs them
+        linked = [flag for flag in flags if flag.startswith("-l")]  # after what needs them
         run(
             [
                 compiler,

@@ -1,4 +1,4 @@
-"""A long session of many symbols as frames: hides what a day looks like to whoever must find one moment in it."""
+"""A long session of many symbols as frames, for benchmarks that find one moment in a day."""
 
 from __future__ import annotations
 

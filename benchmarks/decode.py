@@ -175,8 +175,8 @@ def whole_stream(work: Workload, rounds: int) -> list[Row]:
         )
     reference = reference_runner(work.data)
     if reference is not None:
-        told = reference()
-        assert told[0] == work.messages and told[2] == 0 and told[1] == checked.entries, told
+        counts = reference()
+        assert counts[0] == work.messages and counts[2] == 0 and counts[1] == checked.entries, counts
         race.add(REFERENCE, reference)
     rows = race.rows(rounds)
     compare(rows, OURS, REFERENCE, 0.25 if work.level == "L3" else 0.40, at_most=True)

@@ -63,7 +63,7 @@ cdef class Decoder:
         return NULL
 
     def run(self, bytes padded):
-        """Decode all of a stream that has at least 64 zero bytes behind its last frame."""
+        """Decode all of a stream that has at least 64 zero bytes after its last frame."""
         cdef const char* p = padded
         cdef int64_t left = len(padded) - 64
         cdef int64_t length

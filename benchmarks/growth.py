@@ -17,7 +17,7 @@ PER_LEVEL = 20  # orders, so that more orders are more levels too
 
 
 def incrementals(symbols: int, depth: int, messages: int) -> tuple[bytes, bytes]:
-    """A stream cut behind its snapshots: what opens the books, what is timed."""
+    """A stream cut after its snapshots: what opens the books, what is timed."""
     warm = 4 * symbols  # updates, so that every level's checksum has been computed once
     frames = generate(
         "spot-l2",
@@ -94,7 +94,7 @@ def order_flow(resting: int, messages: int) -> tuple[np.ndarray, np.ndarray]:
 def orders(rounds: int, quick: bool) -> list[Row]:
     """L3 books with more and more orders; a message removes one and adds another.
 
-    The plain C++ book beside it shows what the caches of the machine make of as much memory.
+    The plain C++ book next to it shows what the caches of the machine make of as much memory.
     """
     sizes = (1_000, 10_000, 100_000) if quick else (1_000, 10_000, 100_000, 1_000_000)
     messages, updates_of = 1_000, build.driver().Updates

@@ -1,4 +1,4 @@
-"""Hides how the cost of taking in TLS is compared: CPU time of whole receiving processes, measured from outside.
+"""Compares the cost of receiving TLS: CPU time of whole receiving processes, measured from outside.
 
 Every receiver is a process of its own, connected to the venue in this one over loopback, TLS 1.3, each message of 372
 bytes in a record of its own. In turn each gets a round of messages, sealed before the clock runs and then sent as fast
@@ -75,12 +75,12 @@ class Receiver:
 @contextlib.contextmanager
 def running(venue: Venue, folder: Path) -> Iterator[list[Receiver]]:
     """Every receiver that can be had here, connected."""
-    held: list[Receiver] = []
+    opened: list[Receiver] = []
     comp_id = Market().comp_id
 
     def add(name: str, process: subprocess.Popen[bytes], fix: bool = False) -> None:
         link = venue.accept()
-        held.append(Receiver(name, process, link, Session(link) if fix else None))
+        opened.append(Receiver(name, process, link, Session(link) if fix else None))
 
     try:
         if receivers.native() is not None:
@@ -91,9 +91,9 @@ def running(venue: Venue, folder: Path) -> Iterator[list[Receiver]]:
             add(name, receivers.start(receivers.FRAMING, venue.port, venue.ca, engine))
             add(full, receivers.start_feed(folder / engine, venue.port, venue.ca, comp_id, engine=engine), fix=True)
         add(STREAMS, receivers.start(receivers.STREAMS, venue.port, venue.ca))
-        yield held
+        yield opened
     finally:
-        for receiver in held:
+        for receiver in opened:
             receiver.stop()
 
 
@@ -105,14 +105,14 @@ def run(rounds: int, quick: bool) -> list[Row]:
     with (
         tempfile.TemporaryDirectory(prefix="kfix-ingest-", dir="/dev/shm") as name,
         contextlib.closing(Venue(Path(name) / "tls")) as venue,
-        running(venue, Path(name)) as held,
+        running(venue, Path(name)) as opened,
     ):
         for number in range(rounds + 1):
-            for receiver in held:
+            for receiver in opened:
                 receiver.round(count)
                 if not number:
                     receiver.times.clear()
-        rows = [Row(GROUP, each.name, statistics.median(each.times)) for each in held]
+        rows = [Row(GROUP, each.name, statistics.median(each.times)) for each in opened]
     names = {row.name for row in rows}
     for missing, why in ((RIVAL, "no C compiler, or no headers of OpenSSL"), (FAST, "aiofastnet is not installed")):
         if missing not in names:

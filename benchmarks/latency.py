@@ -1,11 +1,11 @@
-"""Hides how the time from wire to shared memory is taken: one thread sends a message and spins until it can read it.
+"""Measures the time from wire to shared memory: one thread sends a message and spins until it can read it.
 
 One clock, one thread, on one core; the receivers on another. The venue sends a sealed message (372 bytes, TLS 1.3) at
 5,000 a second, stamps before the send, and then polls: the feed's book through the compiled reader of scripts until it
 shows the MsgSeqNum, or the number that the C receiver stores the moment it has decrypted the frame. So the feed's
 figure holds waking, TLS, sequence, journal, decoding, book, 5041 and publication; the C receiver's waking, TLS and one
 store. Receivers take turns of a tenth of a second and are stopped between them (one that polls would not let another
-run); a turn begins with messages that do not count. A message that is late delays those behind it: the histograms
+run); a turn begins with messages that do not count. A message that is late delays those after it: the histograms
 are corrected for that. Where the system permits it, venue and receivers run under SCHED_FIFO during a turn, all alike,
 so that what else the machine does is not measured.
 """
@@ -127,14 +127,14 @@ def running(venue: Venue, folder: Path, core: int) -> Iterator[list[Contender]]:
     """Every receiver that can be had here, connected, pinned to `core` and stopped."""
     from hdrh.histogram import HdrHistogram
 
-    held: list[Contender] = []
+    contenders: list[Contender] = []
     comp_id = Market().comp_id
 
     def add(name: str, process: Any) -> Contender:
         link = venue.accept()
         os.sched_setaffinity(process.pid, {core})
-        held.append(Contender(name, process, link, Session(link) if process.args[2] == "kfix_md" else None))
-        return held[-1]
+        contenders.append(Contender(name, process, link, Session(link) if process.args[2] == "kfix_md" else None))
+        return contenders[-1]
 
     def histogram() -> Any:
         return HdrHistogram(100, 10_000_000_000, 3)
@@ -158,9 +158,9 @@ def running(venue: Venue, folder: Path, core: int) -> Iterator[list[Contender]]:
             )
             book = kfix_md.attach(path=where / "kfix-md.bench")["BTC/USD"]
             each.attach(wait_for(book), histogram())
-        yield held
+        yield contenders
     finally:
-        for each in held:
+        for each in contenders:
             os.kill(each.process.pid, signal.SIGCONT)
             each.stop()
 
@@ -175,20 +175,20 @@ def run(rounds: int, quick: bool) -> list[Row]:
     with (
         tempfile.TemporaryDirectory(prefix="kfix-latency-", dir="/dev/shm") as name,
         contextlib.closing(Venue(Path(name) / "tls")) as venue,
-        running(venue, Path(name), cores[1]) as held,
+        running(venue, Path(name), cores[1]) as contenders,
     ):
         os.sched_setaffinity(0, {cores[0]})
         try:
             for _ in range(rounds):
-                for each in held:
+                for each in contenders:
                     each.turn(500 if quick else 1000)
         finally:
             os.sched_setaffinity(0, cores)
-        return rows_of(held)
+        return rows_of(contenders)
 
 
-def rows_of(held: list[Contender]) -> list[Row]:
-    """Medians with the rest of each histogram beside them; CPU time per message."""
+def rows_of(contenders: list[Contender]) -> list[Row]:
+    """Medians with the rest of each histogram; CPU time per message."""
     rows = [
         Row(
             GROUP,
@@ -198,7 +198,7 @@ def rows_of(held: list[Contender]) -> list[Row]:
             note=", ".join(f"{name} {value:,.0f}" for name, value in far(each.histogram).items()),
             far=far(each.histogram),
         )
-        for each in held
+        for each in contenders
     ]
     names = {row.name for row in rows}
     if RIVAL not in names:
@@ -208,7 +208,7 @@ def rows_of(held: list[Contender]) -> list[Row]:
     for ours, goal in ((FAST, 1.5), (SPIN, 0.8)):
         if ours in names:
             compare(rows, ours, RIVAL, goal, at_most=True)
-    costs = [Row(CPU_GROUP, each.name, statistics.median(each.times)) for each in held if each.name not in POLLS]
+    costs = [Row(CPU_GROUP, each.name, statistics.median(each.times)) for each in contenders if each.name not in POLLS]
     for cost in costs:
         if cost.name != RIVAL:
             compare_freely(cost, costs[0])

@@ -13,14 +13,14 @@ from benchmarks.race import Row
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
-def tables(told: dict) -> str:
+def tables(report: dict) -> str:
     """Machine, and a table for every question."""
-    lines = [", ".join(f"{name} {value}" for name, value in told["machine"].items()) + ".", ""]
-    rows = [Row(**row) for row in told["rows"]]
+    lines = [", ".join(f"{name} {value}" for name, value in report["machine"].items()) + ".", ""]
+    rows = [Row(**row) for row in report["rows"]]
     goals = [row for row in rows if row.met is not None]
     lines.append(
-        f"{sum(bool(row.met) for row in goals)} of {len(goals)} goals met; {told['seconds']} s in all, "
-        f"medians of {told['rounds']} interleaved rounds."
+        f"{sum(bool(row.met) for row in goals)} of {len(goals)} goals met; {report['seconds']} s in all, "
+        f"medians of {report['rounds']} interleaved rounds."
     )
     group = None
     for row in rows:

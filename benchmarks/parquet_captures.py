@@ -3,7 +3,7 @@
 Run: python benchmarks/parquet_captures.py STREAM.fix[.gz] ...   (generated L3 and L2 streams without arguments)
 Receive times are the frames' own 52 with some jitter. Every comparison is of CPU time on one thread. Needs
 databento-dbn and zstandard for the comparison with DBN, nautilus_trader for that with its catalog; a rival that is
-not installed is left out, and the output says so.
+not installed is left out, and the output names it.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def dbn_records(rows: pa.Table) -> np.ndarray:
 
 
 def against_dbn(rows: pa.Table, path: Path) -> None:
-    """Sizes and reading speed beside DBN.zst of the same rows; reading, of ten times as many."""
+    """Sizes and reading speed compared with DBN.zst of the same rows; reading, of ten times as many."""
     try:
         import databento_dbn
         import zstandard
@@ -217,7 +217,7 @@ def interleaved(runs: dict[str, Callable[[], object]], times: int = 7) -> dict[s
 
 
 def against_csv(rows: pa.Table, path: Path, kind: str) -> None:
-    """Size beside csv.gz of the same columns in the same order."""
+    """Size compared with csv.gz of the same columns in the same order."""
     names = ["recv_ns", "event_ns", "seq", "symbol", "side", "action", "price", "qty"]
     sink = io.BytesIO()
     pcsv.write_csv(rows.select(names).cast(schema.plain(rows.select(names).schema)), sink)

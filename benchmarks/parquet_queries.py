@@ -109,8 +109,8 @@ def ask(path: Path, days: dict[str, BusyDay], start: int, end: int) -> None:
             for rank in (0, len(day.symbols) // 4, len(day.symbols) - 1):
                 moments = iter(np.random.default_rng(2).integers(start, end, 40).tolist())
                 symbol = day.symbols[rank]
-                told = wait(lambda c=cap, m=moments, s=symbol, v=level: c.book(s, next(m), level=v), 40)
-                print(f"book({symbol}, at) {level}, {kind}: {told}")
+                result = wait(lambda c=cap, m=moments, s=symbol, v=level: c.book(s, next(m), level=v), 40)
+                print(f"book({symbol}, at) {level}, {kind}: {result}")
         print(f"  {cap.rows(DAY):,} rows, {cap._table('checkpoints', None, None, ['seq']).num_rows:,} of checkpoints")
         compact.compact_day(cap.tree, DAY)
 
@@ -129,11 +129,11 @@ def main() -> None:
         print("opening:", wait(lambda: recorder.open(work / "captures").dates(), 20))
         print("one symbol, one minute, live files:", wait(lambda: minutes(cap, names, rng), 20))
         start = time.perf_counter()
-        told = compact.compact_day(cap.tree, DAY)
+        result = compact.compact_day(cap.tree, DAY)
         spent = time.perf_counter() - start
         print(
-            f"compaction: {told['rows']:,} rows in {spent:.1f} s, {told['files_before']} files to "
-            f"{told['files_after']}, {told['bytes_before']:,} bytes to {told['bytes_after']:,}"
+            f"compaction: {result['rows']:,} rows in {spent:.1f} s, {result['files_before']} files to "
+            f"{result['files_after']}, {result['bytes_before']:,} bytes to {result['bytes_after']:,}"
         )
         cap = recorder.open(work / "captures")
         print("one symbol, one minute, compacted:", wait(lambda: minutes(cap, names, rng), 50))

@@ -103,7 +103,7 @@ def whole_stream(work: Workload, rounds: int) -> list[Row]:
 
 
 def steps(work: Workload, rounds: int) -> list[Row]:
-    """Incrementals behind the snapshots: all steps, and what journal and shared memory add."""
+    """Incrementals after the snapshots: all steps, and what journal and shared memory add."""
     opening, updates = work.halves()
     messages = updates.count(b"8=FIX.4.4\x019=")
     group = f"steps, X of {work.name}"

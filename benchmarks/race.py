@@ -1,4 +1,4 @@
-"""Hides how things are timed fairly: rounds that take every runner in turn, CPU time of the thread, medians."""
+"""Times runners fairly: rounds that take every runner in turn, CPU time of the thread, medians."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TURN_NS, TURN_CALLS = 3_000_000, 20  # a turn of a round: calls until so much CP
 
 @dataclass
 class Row:
-    """One measured thing: `value` in `unit`, beside the time of what it is compared with."""
+    """One measured thing: `value` in `unit`, with the time of what it is compared with."""
 
     group: str
     name: str
@@ -31,7 +31,7 @@ class Row:
 
 @dataclass
 class Race:
-    """Runners of one question. `add` them, then `run`; the first is ours unless said otherwise."""
+    """Runners of one question. `add` them, then `run`; the first is ours unless named otherwise."""
 
     group: str
     per: int  # units of work in a run: messages, reads
@@ -108,5 +108,5 @@ def compare(rows: list[Row], ours: str, rival: str, goal: float, at_most: bool) 
 
 
 def absent(group: str, name: str, why: str) -> Row:
-    """A rival that is not here, said."""
+    """The row of a rival that is not installed."""
     return Row(group, name, None, note=f"absent: {why}")

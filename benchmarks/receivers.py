@@ -1,4 +1,4 @@
-"""Hides who receives in the TLS benchmarks: each in a process of its own, which measures nothing itself.
+"""Receivers of the TLS benchmarks: each in a process of its own, which measures nothing itself.
 
 `python -m benchmarks.receivers KIND PORT CA [MAP]`: connects to a venue (benchmarks.venue) on this machine and takes in
 what comes until the connection ends. MAP: where the C receiver writes the MsgSeqNum it has seen.
@@ -131,7 +131,7 @@ async def run_framing(port: int, ca: Path, engine: str) -> None:
 
 
 async def run_streams(port: int, ca: Path) -> None:
-    """asyncio's own streams on asyncio's own loop, the same framing behind them."""
+    """asyncio's own streams on asyncio's own loop, the same framing on top."""
     import ssl
 
     from kfix_md._stream import Stream

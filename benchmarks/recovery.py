@@ -1,4 +1,4 @@
-"""How long books are not to be trusted: gaps, reconnects and the rollover, with many symbols, beside the floor.
+"""How long books are not to be trusted: gaps, reconnects and the rollover, with many symbols, compared with the floor.
 
 python -m benchmarks.recovery [--symbols 1000] [--rounds 5] [--json]
 

@@ -1,4 +1,4 @@
-"""Hides how hftbacktest's order book is driven without a strategy: one call runs its loop over all updates.
+"""Drives hftbacktest's order book without a strategy: one call runs its loop over all updates.
 
 Its ROIVectorMarketDepth (Rust) cannot be reached from outside its backtest loop, so the loop is what is timed: events
 for the local book alone, in one `elapse` from the opening to the end, called through the compiled library itself. The
@@ -18,7 +18,7 @@ MAX_TICKS = 20_000_000  # its book is an array of all prices between the lowest 
 
 
 class Run:
-    """A backtest that stands behind the opening; `finish` does the rest."""
+    """A backtest after the opening; `finish` does the rest."""
 
     def __init__(self, events: np.ndarray, end_ns: int) -> None:
         from hftbacktest import BacktestAsset, binding, build_roivec_backtest

@@ -3,7 +3,7 @@
     python benchmarks/shm_read.py [--quick]
 
 Reader and writer are processes on cores of their own. The struct and numpy readers return raw integers: they are spared
-the conversion that the compiled ones make. Ratios are what to look at; the targets stand beside them. iceoryx2, where
+the conversion that the compiled ones make. Ratios are what to look at; targets are printed with them. iceoryx2, where
 installed (extra `bench-more`), carries the same numbers: as samples of publish-subscribe and as a blackboard entry.
 """
 
@@ -37,7 +37,7 @@ DEPTH = 1000
 
 
 def writer(directory: str, core: int) -> None:
-    """Storms as asked on stdin: "SECONDS RATE STAMP"; heartbeats in between."""
+    """Storms as requested on stdin: "SECONDS RATE STAMP"; heartbeats in between."""
     os.sched_setaffinity(0, {core})
     with SegmentWriter("bench", directory, capacity=4, heartbeat_ns=60_000_000_000) as segment:
         book = ManualBook(segment, segment.add_symbol("BTC/USD", 2, 1, 8))
@@ -146,7 +146,7 @@ def ice_services(name: str):
 
 
 def ice_publisher(name: str, core: int) -> None:
-    """As many updates as each line of stdin says."""
+    """As many updates as each line of stdin states."""
     os.sched_setaffinity(0, {core})
     _node, service, builder = ice_services(name)
     publisher, key, count = service.publisher_builder().create(), ctypes.c_uint64(0), 0
@@ -167,14 +167,14 @@ class IceReader:
 
     def __init__(self) -> None:
         name = f"kfix-md-bench-{os.getpid()}"
-        words = [sys.executable, __file__, "--publisher", name, "--core", str(CORES[-1])]
-        self.child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, __file__, "--publisher", name, "--core", str(CORES[-1])]
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.child.stdout.readline()
         self.node, service, builder = ice_services(name)
         self.subscriber = service.subscriber_builder().buffer_size(ICE_BUFFER).create()
         board = builder.blackboard_opener(ctypes.c_uint64).open()
         self.entry = board.reader_builder().create().entry(ctypes.c_uint64(0), IceTop)
-        self.held = self.entry.get()
+        self.kept = self.entry.get()
 
     def publish(self, count: int) -> None:
         self.child.stdin.write(f"{count}\n")
@@ -195,7 +195,7 @@ class IceReader:
         return ICE_UNPACK(self.entry.get().data)
 
     def same(self):
-        return self.entry.is_up_to_date(self.held)
+        return self.entry.is_up_to_date(self.kept)
 
     def close(self) -> None:
         self.child.stdin.close()
@@ -206,8 +206,8 @@ class Bench:
     """The writer process and the readers of its one book."""
 
     def __init__(self, directory: str, n: int) -> None:
-        words = [sys.executable, __file__, "--writer", directory, "--core", str(CORES[-1])]
-        self.child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, __file__, "--writer", directory, "--core", str(CORES[-1])]
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.child.stdout.readline()
         self.n = n
         self.book = attach("bench", directory=directory)["BTC/USD"]
@@ -229,7 +229,7 @@ class Bench:
         quote, book = self.book.read(), self.book
         return {
             "tuple": cost(book.top, self.n),
-            "held": cost(lambda: book.read(quote), self.n) - cost(_nothing, self.n),
+            "kept": cost(lambda: book.read(quote), self.n) - cost(_nothing, self.n),
             "attribute": cost(lambda: book.bid, self.n) - cost(_nothing, self.n),
             "changed": cost(book.changed, self.n),
             "struct": cost(self.struct.top, self.n // 4),
@@ -274,7 +274,7 @@ def measure(bench: Bench) -> None:
     for name, value in quiet.items():
         report(name, value)
     report("tuple / struct", quiet["tuple"] / quiet["struct"], "target 0.35")
-    report("held object / struct", quiet["held"] / quiet["struct"], "target 0.25")
+    report("kept object / struct", quiet["kept"] / quiet["struct"], "target 0.25")
     report("nothing new / struct read", quiet["changed"] / quiet["struct"], "target 0.2")
 
     print("a million updates a second, ns a call")
@@ -356,7 +356,7 @@ def against_iceoryx2(bench: Bench) -> None:
             taken[name].append(_round(read, n))
             bench.done()
         book.read(quote)
-        ice.held = ice.entry.get()
+        ice.kept = ice.entry.get()
         for name, read in same.items():
             taken[name].append(_round(read, n))
     ice.close()

@@ -31,7 +31,7 @@ def pin(number: int) -> None:
 
 
 def writer(directory: str, rate: float) -> None:
-    """Publish a self-checking book until told to stop; then say how many publications it were."""
+    """Publish a self-checking book until stopped; then print the number of publications."""
     with SegmentWriter("torn", directory, capacity=4, heartbeat_ns=2_000_000_000) as segment:
         book = ManualBook(segment, segment.add_symbol("BTC/USD", 2, 1, 8))
         book.fill([(2000 - i, 1) for i in range(LEVELS)], [(3000 + i, 1) for i in range(LEVELS)])
@@ -47,7 +47,7 @@ def writer(directory: str, rate: float) -> None:
 
 
 def python_tops(book, reads: int) -> int:
-    """Readings through the Python objects: tuple, held quote, attributes."""
+    """Readings through the Python objects: tuple, kept quote, attributes."""
     torn, quote = 0, book.read()
     for _ in range(reads // 2):
         bid, bid_qty, ask, ask_qty = book.top(price="int")
@@ -73,8 +73,8 @@ def levels(book, reads: int, n: int) -> tuple[int, int]:
 
 def run(rate: float, reads: int, level_reads: int) -> bool:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
-        words = [sys.executable, __file__, "--writer", directory, "--rate", str(rate), "--core", str(CORES[-1])]
-        child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, __file__, "--writer", directory, "--rate", str(rate), "--core", str(CORES[-1])]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         child.stdout.readline()
         book = attach("torn", directory=directory)["BTC/USD"]
         began = time.monotonic()
@@ -86,23 +86,23 @@ def run(rate: float, reads: int, level_reads: int) -> bool:
             if naive and _ >= 9:
                 break
         object_torn = python_tops(book, level_reads)
-        told = {"top": (torn, reads), "python top": (object_torn, level_reads)}
+        found = {"top": (torn, reads), "python top": (object_torn, level_reads)}
         changed = LEVELS if rate else 1
         for kind, deep in (("ten levels", False), ("whole book", True)):
             # flat out the block is nearly always being written: most copies use up their bounded tries
-            told[kind] = torn_levels(book, reads if rate else reads // 50, changed, deep)
+            found[kind] = torn_levels(book, reads if rate else reads // 50, changed, deep)
         if rate:
-            told["depth(10)"] = levels(book, level_reads // 20, 10)
-            told["depth(None)"] = levels(book, level_reads // 20, None)
+            found["depth(10)"] = levels(book, level_reads // 20, 10)
+            found["depth(None)"] = levels(book, level_reads // 20, None)
         alive = child.poll() is None
         Path(directory, "stop").touch()
         count, per_second = child.communicate(timeout=60)[0].split()
     print(f"writer {int(per_second):,}/s ({int(count):,} publications), {'alive to the end' if alive else 'DEAD'}")
     print(f"   {reads:,} tops in {spent:.1f} s, {distinct:,} different, {100 * retries / reads:.2f} % retries")
-    for kind, (bad, of) in told.items():
+    for kind, (bad, of) in found.items():
         print(f"   {kind:<12} {bad} torn of {of:,}")
     print(f"   naive        {naive:,} torn")
-    return alive and naive > 0 and not any(bad for bad, _ in told.values())
+    return alive and naive > 0 and not any(bad for bad, _ in found.values())
 
 
 def main() -> int:

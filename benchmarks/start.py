@@ -24,7 +24,7 @@ def child_cpu_ms(code: str) -> float:
 
 
 def imports(rounds: int) -> list[Row]:
-    """`import kfix_md` beside `import numpy`, each in its own process, in turn."""
+    """`import kfix_md` and `import numpy`, each in its own process, in turn."""
     codes = {"import numpy": "import numpy", "import kfix_md": "import kfix_md; kfix_md.attach"}
     times: dict[str, list[float]] = {name: [] for name in codes}
     for _ in range(rounds + 1):

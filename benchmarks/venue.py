@@ -1,4 +1,4 @@
-"""Hides the sending side of the TLS benchmarks: one venue, whose messages are sealed, each its own record, before any
+"""The sending side of the TLS benchmarks: one venue, whose messages are sealed, each its own record, before any
 clock runs."""
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Market:
         return before
 
     def _make(self, steps: int) -> list[tuple[bytes, bytes, int]]:
-        """(bytes before 34's value, bytes behind it, byte sum of both) of every message of the way out and back."""
+        """(bytes before 34's value, bytes after it, byte sum of both) of every message of the way out and back."""
         whole, back = [], []
         while self.crc() < 10**9:  # 5041 with ten digits, here and all the way
             self._apply([(0, 0, self.quantity())])
@@ -201,9 +201,9 @@ class Session:
         logon = self.expect(b"A")
         self.market = Market()
         self.market.comp_id = logon[b"49"].decode()
-        self.say("A", [(98, "0"), (108, "600"), (141, "Y")])
+        self.send_message("A", [(98, "0"), (108, "600"), (141, "Y")])
         listing = self.expect(b"x")
-        self.say(
+        self.send_message(
             "y",
             [
                 (320, listing[b"320"].decode()),
@@ -217,8 +217,8 @@ class Session:
                 (5032, "1"),
             ],
         )
-        asked = self.expect(b"V")[b"262"].decode()
-        self.market = Market(asked)
+        request_id = self.expect(b"V")[b"262"].decode()
+        self.market = Market(request_id)
         assert self.market.comp_id == logon[b"49"].decode()
         self.seq += 1
         link.send(self.market.snapshot(self.seq))
@@ -235,7 +235,7 @@ class Session:
         self.seq += 1
         return self.market.message("1", self.seq, [(112, "end")])
 
-    def say(self, kind: str, pairs: Pairs) -> None:
+    def send_message(self, kind: str, pairs: Pairs) -> None:
         self.seq += 1
         self.link.send(self.market.message(kind, self.seq, pairs))
 

@@ -53,8 +53,8 @@ cdef enum:
 # ---- header ----
 
 cdef inline int header_fast(Codec self, const char* p, const char* end, Header* h) noexcept:
-    # 35=?|34=n|49=sender|52=date-HH:MM:SS.mmm|56=target|55= with CompIDs and date of the last message. Behind any other
-    # field than 55 there is no market data, or something like PossDupFlag before it: for the general path
+    # 35=?|34=n|49=sender|52=date-HH:MM:SS.mmm|56=target|55= with CompIDs and date of the last message. After any other
+    # field than 55 there is no market data, or something like PossDupFlag comes first: for the general path
     cdef uint64_t seq
     cdef int64_t clock
     if self._sender_n == 0 or (kfix_load8(p) & <uint64_t>0xFFFFFFFF00FFFFFF) != <uint64_t>0x3D343301003D3533:
@@ -86,7 +86,7 @@ cdef inline int header_fast(Codec self, const char* p, const char* end, Header* 
 
 
 cdef void learn_header(Codec self, Header* h) noexcept:
-    # what stands on both sides of the clock, when the five fields stand in the template's order
+    # the text on both sides of the clock, when the five fields are in the template's order
     cdef const char* after = h.sender.p + h.sender.n + 1
     self._sender_n = 0
     if h.sender.n < 1 or h.target.n < 1 or h.sender.n > MAX_HEADER_TEXT or h.target.n > MAX_HEADER_TEXT:
@@ -112,7 +112,7 @@ cdef inline int begin_fast(Codec self, Header* h, const char* end, MDMessage* m)
     if kfix_load4(p) & 0xFFFFFF != TEXT_55:
         return MD_BAD_VALUE
     p += 3
-    q = kfix_next_soh(p)        # one stands before `end`
+    q = kfix_next_soh(p)        # one comes before `end`
     if q == p or kfix_load4(q + 1) != TEXT_262:
         return MD_BAD_VALUE
     m.symbol.p = p
@@ -147,7 +147,7 @@ cdef inline int begin_fast(Codec self, Header* h, const char* end, MDMessage* m)
 
 
 cdef inline bint iso_field(const char** p, kfix_dates* dates, int64_t* t) noexcept:
-    # 5060 or 5273 at p, which goes behind its SOH
+    # 5060 or 5273 at p, which moves past its SOH
     cdef const char* q = p[0] + 5
     cdef int64_t ns = kfix_iso(&q, dates)
     t[0] = ns

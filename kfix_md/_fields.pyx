@@ -540,7 +540,7 @@ cdef class FieldReader:
             memcpy(self._parked, self.entries, m.n * sizeof(MDEntry))
         self._n_parked = m.n
         self._parts = 0
-        m.has_crc = 0       # 5041 is of one book, and nothing tells of which
+        m.has_crc = 0       # 5041 is of one book, and it is not known of which
         return MD_SPLIT
 
     cdef bint next_part(self, Header* h, const char* end, MDMessage* m) noexcept:

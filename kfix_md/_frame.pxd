@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t
 
 cdef enum:
-    # framing: what stands at the start of the buffer
+    # framing: what the buffer begins with
     FRAME_OK = 0
     FRAME_MORE = 1          # not yet complete
     FRAME_GARBAGE = 2       # bytes that start no frame

@@ -91,7 +91,7 @@ class ListPart:
 
     @property
     def last(self) -> bool:
-        """Whether no further fragment follows, as far as this message tells."""
+        """Whether this message announces no further fragment."""
         return self.last_fragment is not False
 
     @property
@@ -106,7 +106,7 @@ class ListPart:
         return [row.error for row in self.rows if row.error] + ([self.count_error] if self.count_error else [])
 
 
-#: 560 SecurityRequestResult in words
+#: 560 SecurityRequestResult as text
 RESULTS = {0: "valid", 1: "invalid request", 2: "no instruments found", 4: "temporarily unavailable"}
 _PRECISIONS = {2349: "price_precision", 5010: "qty_precision"}
 _TEXTS = {5022: "tick_size", 562: "min_increment", 5011: "min_qty", 5012: "max_qty", 5013: "min_cost"}

@@ -12,7 +12,7 @@
 #include "convert.h"
 
 namespace {
-// the digits as they stand, without the point: no precision is at hand here
+// the digits as sent, without the point: no precision is at hand here
 int64_t units(const std::string& text) {
     int64_t v = 0;
     for (char c : text)

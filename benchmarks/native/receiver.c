@@ -1,4 +1,4 @@
-// What the connector is held against: epoll, recv into one buffer, OpenSSL over static memory BIOs, frames counted.
+// What the connector is compared with: epoll, recv into one buffer, OpenSSL over static memory BIOs, frames counted.
 //
 // A TLS 1.3 client written the fast way in C. It does what the connector does (one wait and one recv for whatever has
 // arrived, SSL_read of every record into one owned buffer, BodyLength and CheckSum of every frame) and nothing else.
@@ -20,7 +20,7 @@ typedef struct {
     int fd, epoll, spin;
     SSL* ssl;
     BIO* out;
-    int64_t messages, held, wire_at, wire_n;
+    int64_t messages, filled, wire_at, wire_n;
     volatile uint64_t* seen;  // MsgSeqNum of the last frame, for who waits for it in another process; may be null
     char wire[WIRE], plain[PLAIN];
 } Receiver;
@@ -120,9 +120,9 @@ static int64_t number(const char* p, const char* end) {
     return v;
 }
 
-// whole sound frames of the bytes held are counted and dropped; 1 when something else comes: the end of a round
+// whole sound frames of the bytes filled are counted and dropped; 1 when something else comes: the end of a round
 static int frames(Receiver* r) {
-    const char *p = r->plain, *end = p + r->held;
+    const char *p = r->plain, *end = p + r->filled;
     int other = 0;
     while (end - p > 20) {
         if (memcmp(p, "8=FIX.4.4\0019=", 12)) {
@@ -149,8 +149,8 @@ static int frames(Receiver* r) {
         ++r->messages;
         p = stop + 7;
     }
-    r->held = end - p;
-    memmove(r->plain, p, r->held);
+    r->filled = end - p;
+    memmove(r->plain, p, r->filled);
     return other;
 }
 
@@ -160,15 +160,15 @@ int64_t receiver_run(Receiver* r) {
         if (take(r) <= 0)
             return -1;
         for (int done = 0; !done;) {
-            while (r->held < PLAIN) {
-                int n = SSL_read(r->ssl, r->plain + r->held, (int)(PLAIN - r->held));
+            while (r->filled < PLAIN) {
+                int n = SSL_read(r->ssl, r->plain + r->filled, (int)(PLAIN - r->filled));
                 if (n <= 0) {
                     if (SSL_get_error(r->ssl, n) != SSL_ERROR_WANT_READ)
                         return -1;
                     done = 1;
                     break;
                 }
-                r->held += n;
+                r->filled += n;
             }
             int other = frames(r);
             if (other < 0)

@@ -3,7 +3,7 @@
 // The reader walks the fields one by one, as hffix does: tag by atoi up to '=', value byte by byte up to SOH, every tag
 // looked up among those that state the length of a data field, whose value may hold SOH; then the value is converted.
 // It assumes no field order. Nothing here is clever; it is what a good C++ programmer writes first, and what
-// the figures of this project are held against. Compiled at run time by `python -m benchmarks`.
+// the figures of this project are compared with. Compiled at run time by `python -m benchmarks`.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -24,11 +24,11 @@ struct Field {
     const char *begin, *end;
 };
 
-// FIX 4.4 and 5.0: tags that state the length of the data field behind them
+// FIX 4.4 and 5.0: tags that state the length of the data field after them
 int length_tags[] = {90,  93,  95,  212, 348,  350,  352,  354,  356,  358,  360, 362,
                      364, 445, 618, 621, 1184, 1277, 1280, 1282, 1397, 1401, 1404};
 
-// one field at p; returns where the next one starts. A frame ends with SOH, so that nobody asks for its end
+// one field at p; returns where the next one starts. A frame ends with SOH, so that no end is needed
 inline const char* next_field(const char* p, Field& f) {
     int tag = 0;
     for (; *p != '='; ++p)

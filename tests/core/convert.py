@@ -1,4 +1,4 @@
-"""Hides how the oracle's Decimal entries and the core's integer records are put side by side."""
+"""Converts the oracle's Decimal entries to the core's integer records."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def id_bits(entry: Entry) -> tuple[int, int, int]:
 
 
 def action_of(entry: Entry) -> Action:
-    """279 with the two meanings of 2 told apart."""
+    """279, with the two meanings of 2 as two actions."""
     if entry.action == "2":
         return Action.LEAVE if entry.qty else Action.DELETE
     return Action(int(entry.action))
@@ -85,18 +85,18 @@ def depth_units(book: Book, side: str, n: int = 1 << 30) -> list[tuple[int, int,
 def expected_ticks(follower: Follower, symbols: tuple[str, ...]) -> np.ndarray:
     """What Handler.ticks() gives for a clean stream: entries, and a CLEAR before those of a snapshot.
 
-    Flags and receive times are left 0: they are not the oracle's to say.
+    Flags and receive times are left 0: the oracle does not know them.
     """
     rows = []
-    for told, at, entry in follower.entries:
-        offset = int(told.type == "W")
-        if told.type == "W" and at == 0:
-            rows.append(tick(told, 0, (0,) * 8 + (Action.CLEAR,) + (0,) * 6, symbols))
-        rows.append(tick(told, at + offset, record(entry, *follower.precisions[told.symbol]), symbols))
+    for message, at, entry in follower.entries:
+        offset = int(message.type == "W")
+        if message.type == "W" and at == 0:
+            rows.append(tick(message, 0, (0,) * 8 + (Action.CLEAR,) + (0,) * 6, symbols))
+        rows.append(tick(message, at + offset, record(entry, *follower.precisions[message.symbol]), symbols))
     return np.array(rows, dtype=TICK_DTYPE)
 
 
-def tick(told: Message, entry_no: int, entry: tuple, symbols: tuple[str, ...]) -> tuple:
+def tick(message: Message, entry_no: int, entry: tuple, symbols: tuple[str, ...]) -> tuple:
     """One row of TICK_DTYPE."""
-    entry = (*entry[:6], symbols.index(told.symbol), *entry[7:])
-    return (*entry, 0, told.sending_ns, told.seq, entry_no, told.crc or 0, 0, 0, 0)
+    entry = (*entry[:6], symbols.index(message.symbol), *entry[7:])
+    return (*entry, 0, message.sending_ns, message.seq, entry_no, message.crc or 0, 0, 0, 0)

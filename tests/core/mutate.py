@@ -1,4 +1,4 @@
-"""Hides how sound messages are spoiled: damaged bytes, and edited fields under a right length and checksum."""
+"""Spoils sound messages: damaged bytes, and edited fields under a right length and checksum."""
 
 from __future__ import annotations
 

@@ -62,16 +62,16 @@ def both_ways() -> list[tuple[bool, bytes]]:
     return [*whole, (False, sent[3]), *((True, one) for one in STREAM.frames[30:])]
 
 
-def sound(told: dict, status: int) -> None:
+def sound(report: dict, status: int) -> None:
     """The report is that of STREAM with nothing wrong."""
     assert status == 0
-    assert (told["protocol_errors"], told["gaps"], told["checksum"]["failed"]) == (0, 0, 0)
-    assert told["messages"] == len(STREAM.frames)
-    assert told["entries"] == STREAM.entries
-    assert told["checksum"]["ok"] == told["checksum"]["checked"] == STREAM.checksums > 30
-    assert told["symbols"].keys() == STREAM.markets.keys()
+    assert (report["protocol_errors"], report["gaps"], report["checksum"]["failed"]) == (0, 0, 0)
+    assert report["messages"] == len(STREAM.frames)
+    assert report["entries"] == STREAM.entries
+    assert report["checksum"]["ok"] == report["checksum"]["checked"] == STREAM.checksums > 30
+    assert report["symbols"].keys() == STREAM.markets.keys()
     for symbol, market in STREAM.markets.items():
-        assert told["symbols"][symbol]["levels"] == [len(prices) for prices in market.prices]
+        assert report["symbols"][symbol]["levels"] == [len(prices) for prices in market.prices]
 
 
 SEPARATORS = ["|", "^A", ";", "<SOH>", " | ", "␁", "\\x01", "\\u0001", "\\001", "[SOH]", "&#1;", "\t", "~", " ", "!@"]
@@ -81,10 +81,10 @@ SEPARATORS = ["|", "^A", ";", "<SOH>", " | ", "␁", "\\x01", "\\u0001", "\\001"
 @pytest.mark.parametrize("end", ["\n", "\r\n", ""])
 def test_whatever_is_printed_for_soh(tmp_path, separator, end):
     data = b"".join(one.replace(b"\x01", separator.encode()) + end.encode() for one in STREAM.frames)
-    status, told = inspected(saved(tmp_path, data))
-    sound(told, status)
-    assert told["form"] == f"FIX messages with {logs.separator_name(separator.encode())} for SOH"
-    assert told["recomputed"] == 0
+    status, report = inspected(saved(tmp_path, data))
+    sound(report, status)
+    assert report["form"] == f"FIX messages with {logs.separator_name(separator.encode())} for SOH"
+    assert report["recomputed"] == 0
 
 
 def iso_arrow(inbound: bool, one: bytes, i: int) -> bytes:
@@ -125,19 +125,19 @@ def bare(inbound: bool, one: bytes, i: int) -> bytes:
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n-- rotated --\n"])
 def test_both_directions_with_text_around(tmp_path, style: Callable, end):
     data = b"# started\n" + b"".join(style(inbound, one, i) + end for i, (inbound, one) in enumerate(both_ways()))
-    status, told = inspected(saved(tmp_path, data))
-    sound(told, status)
-    assert "two directions" in told["form"]
-    assert told["directions"] == [
+    status, report = inspected(saved(tmp_path, data))
+    sound(report, status)
+    assert "two directions" in report["form"]
+    assert report["directions"] == [
         {"sender": "MYCOMPID", "target": "KRAKEN-MD", "messages": 4, "read": False},
         {"sender": "KRAKEN-MD", "target": "MYCOMPID", "messages": len(STREAM.frames), "read": True},
     ]
 
 
 def test_both_directions_back_to_back(tmp_path):
-    status, told = inspected(saved(tmp_path, b"".join(one for _, one in both_ways()), "session.fix"))
-    sound(told, status)
-    assert told["form"] == "FIX messages, two directions"
+    status, report = inspected(saved(tmp_path, b"".join(one for _, one in both_ways()), "session.fix"))
+    sound(report, status)
+    assert report["form"] == "FIX messages, two directions"
 
 
 def renamed(one: bytes, old: str, new: str) -> bytes:
@@ -147,25 +147,25 @@ def renamed(one: bytes, old: str, new: str) -> bytes:
 def test_directions_without_a_known_name(tmp_path):
     """What only a gateway sends decides; before that, messages wait."""
     frames = [renamed(one, "KRAKEN-MD", "VENUE") for _, one in both_ways()]
-    status, told = inspected(saved(tmp_path, b"\n".join(frames)))
-    sound(told, status)
-    assert {d["sender"]: d["read"] for d in told["directions"]}["VENUE"]
+    status, report = inspected(saved(tmp_path, b"\n".join(frames)))
+    sound(report, status)
+    assert {d["sender"]: d["read"] for d in report["directions"]}["VENUE"]
     # with no more than Logons and heartbeats, who logs on first is the client
     few = [renamed(one, "KRAKEN-MD", "VENUE") for _, one in both_ways()[:2]]
-    status, told = inspected(saved(tmp_path, b"\n".join(few)))
-    assert (status, told["messages"], told["protocol_errors"]) == (0, 1, 0)
-    assert [d["read"] for d in told["directions"]] == [False, True]
+    status, report = inspected(saved(tmp_path, b"\n".join(few)))
+    assert (status, report["messages"], report["protocol_errors"]) == (0, 1, 0)
+    assert [d["read"] for d in report["directions"]] == [False, True]
 
 
 def test_sessions_of_several_gateways_are_read_apart(tmp_path):
     other = generate("derivatives-l3", symbols=1, messages=40, seed=6)
     both = [one for pair in zip(STREAM.frames, other.frames, strict=False) for one in pair]
     both += STREAM.frames[len(other.frames) :] + other.frames[len(STREAM.frames) :]
-    status, told = inspected(saved(tmp_path, b"\n".join(both)))
-    assert (status, told["gaps"], told["protocol_errors"]) == (0, 0, 0)
-    assert told["checksum"]["ok"] == STREAM.checksums + other.checksums
-    assert told["symbols"].keys() == STREAM.markets.keys() | other.markets.keys()
-    assert told["form"] == "FIX messages, 2 sessions"
+    status, report = inspected(saved(tmp_path, b"\n".join(both)))
+    assert (status, report["gaps"], report["protocol_errors"]) == (0, 0, 0)
+    assert report["checksum"]["ok"] == STREAM.checksums + other.checksums
+    assert report["symbols"].keys() == STREAM.markets.keys() | other.markets.keys()
+    assert report["form"] == "FIX messages, 2 sessions"
 
 
 @pytest.mark.parametrize("separator", ["|", ";", "^A", "<SOH>"])
@@ -177,16 +177,16 @@ def test_separators_inside_values(tmp_path, separator):
     ]
     assert frames != STREAM.frames
     data = b"".join(one.replace(b"\x01", separator.encode()) + b"\n" for one in frames)
-    status, told = inspected(saved(tmp_path, data))
-    sound(told, status)
+    status, report = inspected(saved(tmp_path, data))
+    sound(report, status)
 
 
 def test_a_message_quoted_in_a_text_field(tmp_path):
     reject = frame("3", [(34, str(len(STREAM.frames) + 1)), (49, "KRAKEN-MD"), (52, STAMP), (56, "MYCOMPID"), (45, "3"),
                          (58, "bad: 8=FIX.4.4|9=5|35=0|10=163|"), (373, "5")])  # fmt: skip
     data = b"\n".join(one.replace(b"\x01", b"^A") for one in [*STREAM.frames, reject])
-    status, told = inspected(saved(tmp_path, data))
-    assert (status, told["protocol_errors"], told["messages"]) == (0, 0, len(STREAM.frames) + 1)
+    status, report = inspected(saved(tmp_path, data))
+    assert (status, report["protocol_errors"], report["messages"]) == (0, 0, len(STREAM.frames) + 1)
 
 
 def test_data_fields_with_soh_inside(tmp_path):
@@ -216,9 +216,9 @@ def test_lengths_and_checksums_counted_over_the_text_are_computed_again(tmp_path
         body = body_of(one).replace(b"\x01", separator)
         head = b"8=FIX.4.4" + separator + b"9=%d" % len(body) + separator
         data += head + body + b"10=%03d" % (sum(head + body) % 256) + separator + b"\n"
-    status, told = inspected(saved(tmp_path, data))
-    sound(told, status)
-    assert told["recomputed"] == len(STREAM.frames)
+    status, report = inspected(saved(tmp_path, data))
+    sound(report, status)
+    assert report["recomputed"] == len(STREAM.frames)
 
 
 def test_checksums_counted_over_the_text_alone(tmp_path):
@@ -226,9 +226,9 @@ def test_checksums_counted_over_the_text_alone(tmp_path):
     for one in STREAM.frames:
         text = one[:-7].replace(b"\x01", b"|")
         data += text + b"10=%03d|\n" % (sum(text) % 256)
-    status, told = inspected(saved(tmp_path, data))
-    sound(told, status)
-    assert told["recomputed"] == len(STREAM.frames)
+    status, report = inspected(saved(tmp_path, data))
+    sound(report, status)
+    assert report["recomputed"] == len(STREAM.frames)
 
 
 @pytest.mark.parametrize("field", [b"9=", b"10="])
@@ -237,24 +237,24 @@ def test_what_is_wrong_for_another_reason_stays_wrong(tmp_path, field):
     at = frames[-1].index(b"|" + field) + 1 + len(field)
     digit = frames[-1][at : at + 1]
     frames[-1] = frames[-1][:at] + (b"1" if digit != b"1" else b"2") + frames[-1][at + 1 :]
-    status, told = inspected(saved(tmp_path, b"\n".join(frames) + b"\n"))
-    assert status == 1 and told["protocol_errors"] == 1 and told["recomputed"] == 0
+    status, report = inspected(saved(tmp_path, b"\n".join(frames) + b"\n"))
+    assert status == 1 and report["protocol_errors"] == 1 and report["recomputed"] == 0
 
 
 def test_a_line_that_was_cut_is_an_error_and_the_rest_is_read(tmp_path):
     lines = [one.replace(b"\x01", b"|") for one in STREAM.frames]
     lines[20] = lines[20][:40]
-    status, told = inspected(saved(tmp_path, b"\n".join(lines)))
-    assert (status, told["protocol_errors"], told["gaps"]) == (1, 1, 1)
-    assert told["messages"] == len(STREAM.frames) - 1
+    status, report = inspected(saved(tmp_path, b"\n".join(lines)))
+    assert (status, report["protocol_errors"], report["gaps"]) == (1, 1, 1)
+    assert report["messages"] == len(STREAM.frames) - 1
 
 
 def test_a_log_that_ends_inside_a_message_is_cut(tmp_path):
     data = b"\n".join(one.replace(b"\x01", b"|") for one in STREAM.frames)[:-30]
     done = CliRunner().invoke(command, [str(saved(tmp_path, data)), "--json"])
     assert isinstance(done.exception, UsageError) and "is cut: its last message has no end" in str(done.exception)
-    told = json.loads(done.stdout)
-    assert told["unfinished_bytes"] > 0 and told["messages"] == len(STREAM.frames) - 1
+    report = json.loads(done.stdout)
+    assert report["unfinished_bytes"] > 0 and report["messages"] == len(STREAM.frames) - 1
 
 
 def test_a_log_in_any_pieces_gives_the_same_frames():
@@ -271,18 +271,18 @@ def test_a_log_in_any_pieces_gives_the_same_frames():
 def test_compressed_logs_whatever_their_name(tmp_path):
     data = b"\n".join(one.replace(b"\x01", b"|") for one in STREAM.frames)
     for name in ("a.log.gz", "a.log"):
-        status, told = inspected(saved(tmp_path, gzip.compress(data), name))
-        sound(told, status)
+        status, report = inspected(saved(tmp_path, gzip.compress(data), name))
+        sound(report, status)
 
 
 def test_a_raw_stream_is_read_as_before(tmp_path):
-    status, told = inspected(saved(tmp_path, STREAM.data, "stream.fix"))
-    sound(told, status)
-    assert told["form"] == "a raw FIX stream" and told["directions"] == []
+    status, report = inspected(saved(tmp_path, STREAM.data, "stream.fix"))
+    sound(report, status)
+    assert report["form"] == "a raw FIX stream" and report["directions"] == []
     # damage in it is counted, not taken for the text of a log
     spoiled = STREAM.frames[0] + b"garbage" + b"".join(STREAM.frames[1:])
-    status, told = inspected(saved(tmp_path, spoiled[:300] + b"\x00\x07" + spoiled[302:], "stream.fix"))
-    assert status == 1 and told["protocol_errors"] > 0
+    status, report = inspected(saved(tmp_path, spoiled[:300] + b"\x00\x07" + spoiled[302:], "stream.fix"))
+    assert status == 1 and report["protocol_errors"] > 0
 
 
 def tar() -> bytes:
@@ -338,10 +338,10 @@ WITHOUT = {
 @pytest.mark.parametrize("what", WITHOUT)
 def test_a_file_without_messages_is_described_in_one_line(tmp_path, what):
     path = saved(tmp_path, WITHOUT[what])
-    status, told = inspected(path)
-    assert status == 1 and told["messages"] == 0
-    assert told["form"].startswith("no FIX message in this file: it is ") and what in told["form"]
-    assert text_of(path) == [told["form"]]
+    status, report = inspected(path)
+    assert status == 1 and report["messages"] == 0
+    assert report["form"].startswith("no FIX message in this file: it is ") and what in report["form"]
+    assert text_of(path) == [report["form"]]
 
 
 def test_any_bytes_give_json_or_one_line(tmp_path):

@@ -23,15 +23,15 @@ print(SIMD, digest())
 
 def digest() -> str:
     """One number for all ticks and counters of four streams, and of the same with damaged bytes."""
-    told = hashlib.sha256()
+    hashed = hashlib.sha256()
     for service in SERVICES:
         data = generate(service, symbols=2, messages=150, depth=14).data
         for whole in (data, data.replace(b"\x0134=77\x01", b"\x0134=7z\x01"), data[:999] + data[1001:]):
             handler = Handler(collect=True)
             handler.on_bytes(whole, 1)
-            told.update(handler.ticks().tobytes())
-            told.update(repr(sorted(handler.stats.items())).encode())
-    return told.hexdigest()
+            hashed.update(handler.ticks().tobytes())
+            hashed.update(repr(sorted(handler.stats.items())).encode())
+    return hashed.hexdigest()
 
 
 @pytest.mark.parametrize("name", ["scalar", "avx2", "avx512"])

@@ -1,4 +1,4 @@
-"""No bytes end in an exception: spoiled messages become entries or counted errors, as the oracle says."""
+"""No bytes end in an exception: spoiled messages become entries or counted errors, as in the oracle."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ FORM = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def wanted(text: str, precision: int) -> int | None:
-    """The integer a decimal text stands for, None when it is none or does not fit."""
+    """The integer of a decimal text, None when it is none or does not fit."""
     if not FORM.fullmatch(text):
         return None
     with localcontext(prec=200):
@@ -57,8 +57,8 @@ def fault(price: str, qty: str, precisions: tuple[int, int] = (1, 8), *, allow_f
     """(fault, tag) of the error that one entry's numbers cause."""
     with pytest.raises(ProtocolError) as caught:
         Codec(allow_fast=allow_fast).decode_frame(frame(price, qty), *precisions)
-    words = str(caught.value).split()
-    return words[-4], words[-1]
+    parts = str(caught.value).split()
+    return parts[-4], parts[-1]
 
 
 def random_number(rng: random.Random) -> str:
@@ -94,7 +94,7 @@ def random_number(rng: random.Random) -> str:
 
 
 def compare(allow_fast: bool, seed: int) -> int:
-    """Every number and id as Python reads it, or refused; returns how many were accepted."""
+    """Every number and id as Python reads it, or rejected; returns how many were accepted."""
     rng, codec, accepted = random.Random(seed), Codec(allow_fast=allow_fast), 0
     for _ in range(ROUNDS):
         price, qty = random_number(rng), random_number(rng)

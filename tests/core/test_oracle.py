@@ -1,4 +1,4 @@
-"""The oracle is held against what is known from outside: the documentation and the exchange's own CRCs."""
+"""The oracle is compared with what is known from outside: the documentation and the exchange's own CRCs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def test_the_worked_example_of_the_documentation():
 
 @pytest.mark.parametrize("name", ["spot-l2", "derivatives-l2"])
 def test_real_l2_streams(name, capture, captures):
-    told = json.loads((captures / f"{name}.fix.gz.json").read_text())
+    known = json.loads((captures / f"{name}.fix.gz.json").read_text())
     seen = Follower().feed(capture(name))
-    assert (seen.messages, seen.gaps, seen.protocol_errors) == (told["messages"], 0, 0)
-    assert seen.checked == seen.ok == told.get("exchange_crc_matched", seen.checked)
-    for symbol, want in told["symbols"].items():
+    assert (seen.messages, seen.gaps, seen.protocol_errors) == (known["messages"], 0, 0)
+    assert seen.checked == seen.ok == known.get("exchange_crc_matched", seen.checked)
+    for symbol, want in known["symbols"].items():
         book = seen.books[symbol]
         for side, key in (("0", "best_bid"), ("1", "best_offer")):
             assert book.depth(side, 1)[0][:2] == tuple(Decimal(text) for text in want[key])
@@ -35,15 +35,15 @@ def test_real_l2_streams(name, capture, captures):
 
 
 def test_real_l3_stream(l3_oracle, captures):
-    told = json.loads((captures / "derivatives-l3.fix.gz.json").read_text())
+    known = json.loads((captures / "derivatives-l3.fix.gz.json").read_text())
     seen, book = l3_oracle.follower, l3_oracle.book
-    assert (seen.messages, seen.gaps, seen.protocol_errors) == (told["messages"], 0, 0)
-    assert seen.with_crc == told["updates"]
-    assert seen.checked == seen.ok == told["updates"] // 10
+    assert (seen.messages, seen.gaps, seen.protocol_errors) == (known["messages"], 0, 0)
+    assert seen.with_crc == known["updates"]
+    assert seen.checked == seen.ok == known["updates"] // 10
     assert seen.rules == {"order"}
-    assert len(book.orders) == told["orders_left"]
+    assert len(book.orders) == known["orders_left"]
     for side, key in (("0", "b"), ("1", "a")):
-        price, levels = told["best"][key]
+        price, levels = known["best"][key]
         assert (book.best(side, 1)[0], len(book.prices(side))) == (Decimal(price), levels)
 
 
@@ -56,7 +56,7 @@ def test_real_l3_stream(l3_oracle, captures):
         b"x" + TEXT,
     ],
 )
-def test_damaged_frames_are_refused(wrong):
+def test_damaged_frames_are_rejected(wrong):
     assert list(frames(TEXT)) == [TEXT]
     with pytest.raises((FixError, ValueError)):
         list(frames(wrong))

@@ -1,4 +1,4 @@
-"""The project's own streams are what they say they are: the oracle follows them to the same books."""
+"""The oracle follows the project's own streams to the books that they were generated from."""
 
 from __future__ import annotations
 
@@ -50,11 +50,12 @@ def test_what_makes_a_stream_worth_testing_is_in_it():
     assert {("2", True), ("2", False), ("0", True), ("1", True)} <= actions
     assert {entry.side for _, _, entry in seen.entries} == {"0", "1", "2"}
     days = {
-        told.sending_ns // 86_400_000_000_000 - entry.event_ns // 86_400_000_000_000 for told, _, entry in seen.entries
+        message.sending_ns // 86_400_000_000_000 - entry.event_ns // 86_400_000_000_000
+        for message, _, entry in seen.entries
     }
-    assert {0, 1} <= days, "no entry of 23:59 told after midnight"
+    assert {0, 1} <= days, "no entry of 23:59 after midnight"
     per_message: dict[int, list] = {}
-    for told, _, entry in seen.entries:
-        per_message.setdefault(told.seq, []).append((entry.action, entry.side, entry.price))
+    for message, _, entry in seen.entries:
+        per_message.setdefault(message.seq, []).append((entry.action, entry.side, entry.price))
     assert any(("0", *row[1:]) in rows and row[0] == "2" for rows in per_message.values() for row in rows)
     assert b"268=0\x01" in stream.data

@@ -335,7 +335,7 @@ def test_long_ids_are_hashed():
 
 
 def test_more_long_ids_than_any_table_holds():
-    """Ids that came and went cost nothing: the orders of a book are told apart whatever came before."""
+    """Ids that came and went cost nothing: the orders of a book stay distinct whatever came before."""
     handler = Handler(level="L3")
     handler.on_bytes(listed("BTC/USD"))
 

@@ -1,4 +1,4 @@
-"""Hides how a book is kept: a dict and sorted(), and a CRC32 by zlib over printed text."""
+"""Books as plain dicts and sorted(), and their CRC32 by zlib over printed text."""
 
 from __future__ import annotations
 

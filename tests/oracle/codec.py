@@ -1,4 +1,4 @@
-"""Hides how FIX text becomes entries: bytes, frames, fields, messages with Decimal numbers and ns times."""
+"""Decodes FIX text the plain way: bytes, frames, fields, messages with Decimal numbers and ns times."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Message:
     entries: list[Entry] = field(default_factory=list)
     instruments: list[dict[int, bytes]] = field(default_factory=list)
     fault: str = ""  # why the body of a W, X or y cannot be taken
-    unclear: bool = False  # a field stands twice where it may stand once: readers may differ
+    unclear: bool = False  # a field occurs twice where it may occur once: readers may differ
 
 
 def frames(data: bytes) -> Iterator[bytes]:
@@ -79,7 +79,7 @@ def frames(data: bytes) -> Iterator[bytes]:
 def check(frame: bytes) -> None:
     """Body length and checksum of one whole frame."""
     if frame[-7:-4] != b"10=" or frame[-1:] != SOH:
-        raise FixError("no checksum where the body length says")
+        raise FixError("no checksum where the body length leads")
     if frame[-8:-7] != SOH:
         raise FixError("the body does not end with a field")
     if f"{sum(frame[:-7]) % 256:03d}".encode() != frame[-4:-1]:
@@ -123,7 +123,7 @@ def is_sound(frame: bytes) -> bool:
 
 
 def next_start(data: bytes, at: int) -> int:
-    """Where the next "8=FIX" stands, whole or cut by the end of the data."""
+    """Where the next "8=FIX" is, whole or cut by the end of the data."""
     found = data.find(b"8=FIX", at)
     if found >= 0:
         return found
@@ -283,20 +283,20 @@ def message(frame: bytes) -> Message:
     for tag in (34, 49, 52, 56):
         if tag not in header:
             raise FixError(f"required tag {tag} missing")
-    told = Message(header[35].decode("latin-1"), whole(header[34]), stamp_ns(header[52], SENDING), pairs)
-    told.possdup = header.get(43) == b"Y"
+    msg = Message(header[35].decode("latin-1"), whole(header[34]), stamp_ns(header[52], SENDING), pairs)
+    msg.possdup = header.get(43) == b"Y"
     try:
-        if told.type == "y":
-            told.instruments = groups(pairs[:-1], 146, None) if 146 in header else []
-        if told.type in ("W", "X"):
-            market_data(told, dict(pairs))
+        if msg.type == "y":
+            msg.instruments = groups(pairs[:-1], 146, None) if 146 in header else []
+        if msg.type in ("W", "X"):
+            market_data(msg, dict(pairs))
     except FixError as error:
-        told.fault = str(error)
-    return told
+        msg.fault = str(error)
+    return msg
 
 
 def is_unclear(pairs: list[tuple[int, bytes]]) -> bool:
-    """A field stands twice in one group, or outside the groups."""
+    """A field occurs twice in one group, or outside the groups."""
     seen: set[int] = set()
     at = next((i for i, (tag, _) in enumerate(pairs) if tag == 268), len(pairs))
     first = pairs[at + 1][0] if at + 1 < len(pairs) else 0
@@ -309,19 +309,19 @@ def is_unclear(pairs: list[tuple[int, bytes]]) -> bool:
     return False
 
 
-def market_data(told: Message, body: dict[int, bytes]) -> None:
+def market_data(msg: Message, body: dict[int, bytes]) -> None:
     """55, 262, 268 and 5041 of a W or X, and its entries."""
-    told.unclear = is_unclear(told.fields)
-    if any(tag in (0, 8, 9, 10) for tag, _ in told.fields[2:-1]):
-        told.symbol = body.get(55, b"").decode("latin-1")
+    msg.unclear = is_unclear(msg.fields)
+    if any(tag in (0, 8, 9, 10) for tag, _ in msg.fields[2:-1]):
+        msg.symbol = body.get(55, b"").decode("latin-1")
         raise FixError("not a field of a body")
-    told.symbol = body.get(55, b"").decode("latin-1")
-    told.md_req_id = body.get(262, b"").decode("latin-1")
-    if not told.symbol or not told.md_req_id:
+    msg.symbol = body.get(55, b"").decode("latin-1")
+    msg.md_req_id = body.get(262, b"").decode("latin-1")
+    if not msg.symbol or not msg.md_req_id:
         raise FixError("required tag 55 or 262 missing")
-    read = [entry(group, told.type, told.sending_ns) for group in groups(told.fields, 268, GROUP_TAGS)]
+    read = [entry(group, msg.type, msg.sending_ns) for group in groups(msg.fields, 268, GROUP_TAGS)]
     entries = [each for each in read if each is not None]
-    told.crc = whole(body[5041]) if 5041 in body else None
-    if told.crc is not None and told.crc >= 1 << 32:
-        raise FixError(f"5041={told.crc}")
-    told.entries = entries
+    msg.crc = whole(body[5041]) if 5041 in body else None
+    if msg.crc is not None and msg.crc >= 1 << 32:
+        raise FixError(f"5041={msg.crc}")
+    msg.entries = entries

@@ -1,4 +1,4 @@
-"""Hides how a stream is followed: MsgSeqNum, instruments, snapshots, books, checksums, one by one."""
+"""Follows a stream the plain way: MsgSeqNum, instruments, snapshots, books, checksums, one by one."""
 
 from __future__ import annotations
 
@@ -50,31 +50,31 @@ class Follower:
         """One whole frame with the right length and checksum."""
         self.messages += 1
         try:
-            told = message(frame)
+            msg = message(frame)
         except FixError:
             self.malformed += 1
             return
-        self.unclear = told.unclear
-        if not self.in_order(told):
+        self.unclear = msg.unclear
+        if not self.in_order(msg):
             return
-        if told.type == "y":
-            for group in told.instruments:
+        if msg.type == "y":
+            for group in msg.instruments:
                 self.define(group[55].decode(), int(group[2349]), int(group[5010]))
-        book = self.market_data(told) if told.type in ("W", "X") else None
+        book = self.market_data(msg) if msg.type in ("W", "X") else None
         if self.on_message:
-            self.on_message(told, book)
+            self.on_message(msg, book)
 
-    def in_order(self, told: Message) -> bool:
+    def in_order(self, msg: Message) -> bool:
         """Count what is missing before this message; False when it was there already."""
-        if self.expected is not None and told.seq < self.expected:
-            self.too_low += not told.possdup
+        if self.expected is not None and msg.seq < self.expected:
+            self.too_low += not msg.possdup
             return False
-        if self.expected is not None and told.seq > self.expected:
+        if self.expected is not None and msg.seq > self.expected:
             self.gaps += 1
-            self.lost += told.seq - self.expected
+            self.lost += msg.seq - self.expected
             for symbol in self.followed():
                 self.states[symbol] = "GAP"
-        self.expected = told.seq + 1
+        self.expected = msg.seq + 1
         return True
 
     def followed(self) -> list[str]:
@@ -87,59 +87,59 @@ class Follower:
             self.states[symbol] = "SYNCING"
         self.precisions[symbol] = price_precision, qty_precision
 
-    def market_data(self, told: Message) -> Book | None:
+    def market_data(self, msg: Message) -> Book | None:
         """35=W, 35=X: the whole message or nothing of it."""
-        if told.fault and not told.symbol:
+        if msg.fault and not msg.symbol:
             self.malformed += 1
             for symbol in self.followed():  # one of them missed a message
                 self.states[symbol] = "STALE"
             return None
-        if told.symbol not in self.precisions:
+        if msg.symbol not in self.precisions:
             self.unknown += 1
-            self.malformed += bool(told.fault)
+            self.malformed += bool(msg.fault)
             return None
-        if told.fault or not self.exact(told, [entry for entry in told.entries if entry.side in BOOK_SIDES]):
+        if msg.fault or not self.exact(msg, [entry for entry in msg.entries if entry.side in BOOK_SIDES]):
             self.malformed += 1
-            self.states[told.symbol] = "STALE"
+            self.states[msg.symbol] = "STALE"
             return None
-        told.entries = [entry for entry in told.entries if entry.side in BOOK_SIDES or self.exact(told, [entry])]
-        self.entries.extend((told, i, entry) for i, entry in enumerate(told.entries))
-        book = self.books.get(told.symbol)
-        if told.type == "W":
-            l3 = is_l3(told.entries) if told.entries else isinstance(book, L3Book)
-            book = self.books[told.symbol] = (L3Book if l3 else L2Book)(*self.precisions[told.symbol])
-            self.states[told.symbol] = "LIVE"
-        if book is None or told.symbol not in self.followed():
+        msg.entries = [entry for entry in msg.entries if entry.side in BOOK_SIDES or self.exact(msg, [entry])]
+        self.entries.extend((msg, i, entry) for i, entry in enumerate(msg.entries))
+        book = self.books.get(msg.symbol)
+        if msg.type == "W":
+            l3 = is_l3(msg.entries) if msg.entries else isinstance(book, L3Book)
+            book = self.books[msg.symbol] = (L3Book if l3 else L2Book)(*self.precisions[msg.symbol])
+            self.states[msg.symbol] = "LIVE"
+        if book is None or msg.symbol not in self.followed():
             return None
-        self.apply(told, book)
+        self.apply(msg, book)
         return book
 
-    def exact(self, told: Message, entries: list[Entry]) -> bool:
+    def exact(self, msg: Message, entries: list[Entry]) -> bool:
         """Every number is a whole multiple of the instrument's unit, and one that int64 holds."""
-        price_precision, qty_precision = self.precisions[told.symbol]
+        price_precision, qty_precision = self.precisions[msg.symbol]
         return all(fits(entry.price, price_precision) and fits(entry.qty, qty_precision) for entry in entries)
 
-    def apply(self, told: Message, book: Book) -> None:
+    def apply(self, msg: Message, book: Book) -> None:
         """Entries in the order given, then the checksum, then what the book is worth."""
-        on_book = [entry for entry in told.entries if entry.side in BOOK_SIDES]
+        on_book = [entry for entry in msg.entries if entry.side in BOOK_SIDES]
         for entry in on_book:
             book.apply(entry)
         right = True
-        if told.crc is not None and (on_book or told.type == "W"):
+        if msg.crc is not None and (on_book or msg.type == "W"):
             self.with_crc += 1
-            right = self.with_crc % self.verify_every != 0 or self.verify(book, told.crc)
+            right = self.with_crc % self.verify_every != 0 or self.verify(book, msg.crc)
         elif book.crossed():
             right = False
         empty = not book.prices("0") and not book.prices("1")
-        self.states[told.symbol] = "CRC_FAIL" if not right else "EMPTY" if empty else "LIVE"
+        self.states[msg.symbol] = "CRC_FAIL" if not right else "EMPTY" if empty else "LIVE"
 
     def verify(self, book: Book, crc: int) -> bool:
         """Every message keeps only the rules that explain it; which one holds shows in `rules`."""
         self.checked += 1
-        held = {rule for rule in self.rules if book.checksum(rule) == crc}
-        self.ok += bool(held)
-        self.rules = held or self.rules
-        return bool(held)
+        holding = {rule for rule in self.rules if book.checksum(rule) == crc}
+        self.ok += bool(holding)
+        self.rules = holding or self.rules
+        return bool(holding)
 
 
 def fits(value: Decimal, precision: int) -> bool:

@@ -1,4 +1,4 @@
-"""Hides how one gateway session is put together: logon, instruments, snapshots, incrementals, logout."""
+"""Generates one gateway session: logon, instruments, snapshots, incrementals, logout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hides how a book moves: seeded random order flow over one instrument, by price level or by order."""
+"""Moves a book by seeded random order flow over one instrument, by price level or by order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NEW, UPDATE, DELETE = 0, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """What 35=y says of a symbol; `mid` is where its market starts, in units of 10**-price_precision."""
+    """What 35=y states of a symbol; `mid` is where its market starts, in units of 10**-price_precision."""
 
     symbol: str
     price_precision: int
@@ -133,7 +133,7 @@ class Market:
         raise NotImplementedError
 
     def step(self, now_ns: int) -> list[Row]:
-        """One thing happens: the rows that tell it, none at all when the draw does not fit the book."""
+        """One thing happens: the rows that describe it, none at all when the draw does not fit the book."""
         side = self.rng.randrange(2)
         draw = self.rng.random()
         if len(self.prices[side]) < max(self.depth * 3 // 4, 2):
@@ -301,7 +301,7 @@ class L3Market(Market):
         super().fill(now_ns)
 
     def snapshot(self) -> list[Row]:
-        """Every order, in no particular order of queue: 5273 says which."""
+        """Every order, in no particular order of queue: 5273 gives it."""
         rows = [
             Row(NEW, order.side, order.price, order.qty, order_id, order.event_ns, order.queue_ns)
             for order_id, order in self.orders.items()

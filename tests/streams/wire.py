@@ -1,4 +1,4 @@
-"""Hides how FIX text is printed: frames, unpadded floats and times, from plain Python and nothing of ours."""
+"""Prints FIX text: frames, unpadded floats and times, in plain Python and independent of the package."""
 
 from __future__ import annotations
 
