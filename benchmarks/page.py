@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.__main__ import told_lines
+from benchmarks.__main__ import row_lines
 from benchmarks.build import ROOT
 from benchmarks.race import Row
 
@@ -24,7 +24,7 @@ def tables(report: dict) -> str:
     )
     group = None
     for row in rows:
-        lines += told_lines(row, group, markdown=True)
+        lines += row_lines(row, group, markdown=True)
         group = row.group
     return "\n".join(lines)
 

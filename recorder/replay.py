@@ -137,7 +137,8 @@ def _id(values: dict[str, list[Any]], i: int, price: str) -> str:
         return str(text)
     if raw is None:
         return f"{'O' if values['side'][i] == 'offer' else 'B'}{price}"
-    return shape.raw_text(schema.ID_KINDS.index(values["id_kind"][i]), raw)
+    # of a checkpoint's long id only the hash is known, which is as unique
+    return shape.raw_text(schema.ID_KINDS.index(values["id_kind"][i]), raw) or raw.hex()
 
 
 def _decimal(value: int, scale: int) -> str:

@@ -103,10 +103,9 @@ def text_ids(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch.set_column(at, "order_id", made)
 
 
-def raw_text(kind: int, raw: bytes) -> str:
-    """Text of an order id of 16 bytes, `kind` an index into schema.ID_KINDS."""
-    text: str = id_text(kind, int.from_bytes(raw[:8]), int.from_bytes(raw[8:]))
-    return text
+def raw_text(kind: int, raw: bytes) -> str | None:
+    """Text of an order id of 16 bytes, `kind` an index into schema.ID_KINDS; None when the bytes are only its hash."""
+    return id_text(kind, int.from_bytes(raw[:8]), int.from_bytes(raw[8:]))
 
 
 def _uuids(raws: pa.Array) -> pa.Array:

@@ -19,9 +19,7 @@ STUBS = sorted(path for folder in PACKAGES for path in (ROOT / folder).rglob("*.
 #: attributes that instances have and classes do not
 INSTANCE_ATTRIBUTES = {"TradeReader": {"book", "next", "lost"}}
 #: compiled modules that Python code imports and that have no stub, and why
-WITHOUT_STUB = dict.fromkeys(
-    ("kfix_md._book", "kfix_md._book_l3", "kfix_md._entry", "kfix_md._handler"), "not yet typed"
-)
+WITHOUT_STUB: dict[str, str] = {}
 
 
 def dotted(path: Path) -> str:
@@ -63,10 +61,11 @@ def test_stub_and_module_agree(path: Path) -> None:
     module = importlib.import_module(dotted(path))
     tree = ast.parse(path.read_text())
     stub = names_of(tree.body)
-    assert [name for name in stub if not hasattr(module, name)] == []
+    # private names of a stub may be types for checkers only
+    assert [name for name in stub if not hasattr(module, name) and not name.startswith("_")] == []
     assert public(module) - stub == set()
     for node in tree.body:
-        if isinstance(node, ast.ClassDef):
+        if isinstance(node, ast.ClassDef) and hasattr(module, node.name):
             class_agrees(node, getattr(module, node.name))
 
 
@@ -85,7 +84,7 @@ def functions(path: Path) -> Iterator[tuple[ast.FunctionDef, Callable[..., objec
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef):
             yield node, getattr(module, node.name)
-        elif isinstance(node, ast.ClassDef):
+        elif isinstance(node, ast.ClassDef) and hasattr(module, node.name):
             kind = getattr(module, node.name)
             for each in node.body:
                 plain = isinstance(each, ast.FunctionDef) and not each.decorator_list

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import race
-from benchmarks.__main__ import columns, line, told_lines
+from benchmarks.__main__ import columns, line, row_lines
 from benchmarks.decode import byte_split, entries_of, frames_of, simplefix_runner
 from benchmarks.race import Race, Row, compare
 from benchmarks.workload import Workload
@@ -54,7 +54,7 @@ def test_goals(ours, met):
     assert rows[1].met is met
     assert ("met" if met else "missed") in line(rows[0])
     assert columns(rows[2])[1] == "-"
-    assert told_lines(rows[0], None, markdown=True)[1] == "**g**"
+    assert row_lines(rows[0], None, markdown=True)[1] == "**g**"
 
 
 def test_rivals_are_given_the_same_entries():
