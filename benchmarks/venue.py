@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from kfix_md.session.fix import first_request_id
 from kfix_md.simulator.tls import CERTIFICATE, KEY, make
 from tests.streams.wire import Pairs, frame, number, stamp
 
@@ -20,6 +21,8 @@ MARKER = b"#" * 64  # bytes that are no frame: the end of a round, which a recei
 SYMBOL, PRICE_PRECISION, QTY_PRECISION = "BTC/USD", 1, 8
 VENUE = "KRAKEN-MD"
 LEVELS = 25
+#: as long as the feed's own, so that the CompID that pads messages is known before it connects
+REQ_ID = str(first_request_id(time.time_ns()))
 
 
 class Market:
@@ -28,7 +31,7 @@ class Market:
     It walks `steps` messages away from its snapshot and the same way back, for ever.
     """
 
-    def __init__(self, req_id: str = "1" * 10, steps: int = 256) -> None:
+    def __init__(self, req_id: str = REQ_ID, steps: int = 256) -> None:
         self._rng = random.Random(372)
         self.req_id = req_id
         self.time = stamp(time.time_ns())

@@ -146,7 +146,7 @@ def audit(
                 longest = max(longest, late / SECOND)
                 if late > patience * SECOND:
                     text = f"{service} {book[0]}: live for {late / SECOND:.2f} s while no session delivers"
-                    complaints.append(f"{text} ({how} at {start})")
+                    complaints.append(f"{text} ({how})")
     return complaints, longest
 
 
