@@ -92,12 +92,12 @@ class _Protocol(asyncio.BufferedProtocol):
         elif self.service.close_reason is not None:
             self.end()
 
-    def end(self, abort: bool = False) -> None:
+    def end(self, abort: bool = False, by_venue: bool = False) -> None:
         """Close the connection, within a second whatever the TLS engine does; its books stop being live now."""
         if self.ending or self.transport is None:
             return
         self.ending = True
-        self.service.leave(time.time_ns())
+        self.service.leave(time.time_ns(), by_venue)
         if abort:
             self._abort()
         else:
@@ -145,10 +145,10 @@ class _Protocol(asyncio.BufferedProtocol):
         if self.ending:
             self._abort()
         else:
-            self.end(abort=True)
+            self.end(abort=True, by_venue=True)
 
     def eof_received(self) -> bool:
-        self.end()
+        self.end(by_venue=True)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -161,9 +161,11 @@ class Service(Application):
         self.handler.reset_stream()
         self._save()
 
-    def leave(self, now_ns: int) -> None:
-        """The connection is being closed: from now on it delivers nothing."""
+    def leave(self, now_ns: int, by_venue: bool = False) -> None:
+        """The connection is being closed, by us or `by_venue`: from now on it delivers nothing."""
         self.now_ns = now_ns
+        if by_venue:
+            self._down = _LOST
         self.on_leaving(self.session.rollover.armed(now_ns))
 
     def on_leaving(self, planned: bool) -> None:

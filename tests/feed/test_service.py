@@ -92,6 +92,13 @@ def test_the_end_of_a_connection_voids_its_books_once(service):
     assert {service.handler.book_state(symbol)[1] for symbol in service.subs.all} == {Cause.LEAVING}
 
 
+def test_a_connection_that_the_venue_ends_is_a_disconnect_from_the_first_moment(service):
+    service.session.connected(SECOND)
+    service._left = False
+    service.leave(2 * SECOND, by_venue=True)
+    assert {service.handler.book_state(symbol)[:2] for symbol in service.subs.all} == {(State.DOWN, Cause.DISCONNECT)}
+
+
 def test_a_checksum_rule_is_logged_when_it_is_new(service, caplog):
     caplog.set_level(logging.INFO)
     for symbol in ("A/USD", "B/USD"):
