@@ -132,6 +132,8 @@ def _text(value: bytes) -> str:
 
 def _row(group: dict[int, bytes]) -> Row:
     symbol = symbol_text(group[55])
+    if not symbol:
+        return Row(symbol, {}, "a row has no symbol (55 is empty)")
     stated: dict[str, Any] = {name: _text(group[tag]) for tag, name in _TEXTS.items() if tag in group}
     for tag, name in _PRECISIONS.items():
         if tag in group:

@@ -97,12 +97,14 @@ class _Protocol(asyncio.BufferedProtocol):
         if self.ending or self.transport is None:
             return
         self.ending = True
-        self.service.leave(time.time_ns(), by_venue)
-        if abort:
-            self._abort()
-        else:
-            self.transport.close()
-            asyncio.get_running_loop().call_later(CLOSE_S, self._abort)
+        try:
+            self.service.leave(time.time_ns(), by_venue)
+        finally:  # an error of ours keeps no connection open
+            if abort:
+                self._abort()
+            else:
+                self.transport.close()
+                asyncio.get_running_loop().call_later(CLOSE_S, self._abort)
 
     def failed(self) -> None:
         """An error of ours: log it and make the connection anew."""

@@ -78,6 +78,7 @@ class Subscription:
     live_ns: int = 0
     failures: int = 0
     cause: Cause = Cause.NONE
+    defined: bool = False  # the handler knows the symbol, so that its book can be marked
 
     def quarantined(self, pace: Pace) -> bool:
         """True after so many failures in a row that attempts are rare."""

@@ -266,8 +266,7 @@ class Service(Application):
 
     def _void(self, state: State, cause: Cause) -> None:
         """Mark every book as unusable until its next snapshot."""
-        for sub in self.subs.all.values():
-            self.handler.mark(sub.symbol, state, cause)
+        self.subs.mark_all(state, cause)
 
     # ---- events of the session (Application) ------------------------------------------------------
 
@@ -284,8 +283,7 @@ class Service(Application):
     def on_gap(self, first: int, last: int, cause: str) -> None:
         """Messages are missing: no book of this session can be trusted until the gap is closed."""
         self._doubt()
-        for sub in self.subs.all.values():
-            self.handler.mark(sub.symbol, State.GAP, cause_of(cause))
+        self.subs.mark_all(State.GAP, cause_of(cause))
 
     def on_gap_closed(self) -> None:
         """Every missing message was replayed and applied: the handler's `fast` switch has ended GAP of its books."""

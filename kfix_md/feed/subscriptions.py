@@ -175,6 +175,12 @@ class Subscriptions:
         times = (self._queue.due_ns, self.listing.due_ns or None)
         return min((due_ns for due_ns in times if due_ns is not None), default=None)
 
+    def mark_all(self, state: State, cause: Cause) -> None:
+        """Mark every book that the handler knows; a symbol that it could not define has none."""
+        for sub in self.all.values():
+            if sub.defined:
+                self._books.mark(sub.symbol, state, cause)
+
     def pending(self, without_failed: bool = False) -> list[str]:
         """Symbols that are not live yet; `without_failed`: only those whose own requests never failed."""
         waiting = (sub for sub in self.all.values() if sub.phase in (Phase.WAITING, Phase.REQUESTED))
@@ -320,6 +326,7 @@ class Subscriptions:
         except SYMBOL_ERRORS as error:
             self.leave_out(row.symbol, str(error) or type(error).__name__, now_ns)
             return False
+        self.all[row.symbol].defined = True
         return True
 
     def _follow(self, now_ns: int, near: bool = True) -> Selection:
@@ -347,7 +354,7 @@ class Subscriptions:
         self._log.info("%s: %s", symbol, "no longer listed" if gone else "no longer selected")
         if self._ready:
             self._queue.close(sub, now_ns)
-        if not left_out:
+        if sub.defined and not left_out:
             self._books.unsubscribe(symbol, Cause.STATUS if gone else Cause.UNSUBSCRIBED)
 
     def _maintenance(self, symbol: str) -> bool:

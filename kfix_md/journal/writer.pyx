@@ -161,9 +161,12 @@ cdef class JournalWriter:
         self.commit(flags)
 
     cdef int _roll(self, uint64_t need, int64_t recv_ns) noexcept nogil:
-        cdef jseg* s = jio_take(<jio*>self.io, need)
+        cdef jseg* s
         cdef int32_t date
         cdef uint32_t reason = JSEAL_SIZE
+        if self.io == NULL:     # closed: what a connection still brings is counted as lost
+            return -1
+        s = jio_take(<jio*>self.io, need)
         if s == NULL:
             return -1
         date = <int32_t>((recv_ns + ROLL_NS) // DAY_NS) if recv_ns > 0 else 1

@@ -158,6 +158,35 @@ def test_more_instruments_than_room_leaves_out_the_surplus_by_name(venue, tmp_pa
     assert len(there.accepted) == 1
 
 
+def test_names_that_no_book_can_have_cost_no_connection(venue, tmp_path, caplog):
+    """One that is too long, and none at all: left out by name, through a gap and a connection that ends as well."""
+    long = "L" * 60 + "/USD"
+    there = venue(row("BTC/USD"), row(long), row(""))
+
+    def fill(conn, body):
+        last, conn.seq = conn.seq, int(body[7]) - 1
+        conn.send("4", [(43, "Y"), (123, "Y"), (36, last + 1)])
+        conn.seq = last
+
+    async def script(feed):
+        service = feed.services[0]
+        await until(lambda: service.states[State.LIVE] == 1 and service.verified_ns)
+        assert list(service.subs.left_out.reasons) == [long]
+        there.hooks["2"] = fill
+        there.conn.seq += 3
+        there.conn.update("BTC/USD", "0.5")
+        await until(lambda: service.gaps["lost"] == 1)
+        await until(lambda: service.states[State.LIVE] == 1 and service.session.ready)
+        assert service.connects == 1
+        there.conn.close()
+        await until(lambda: service.connects == 2 and service.states[State.LIVE] == 1)
+
+    drive(tmp_path, there.toml(tmp_path, "names"), script)
+    assert "internal error" not in caplog.text
+    assert f"left out: {long} (no book can be kept" in caplog.text
+    assert "a row has no symbol (55 is empty)" in caplog.text
+
+
 @pytest.mark.parametrize("status", [6, 0])
 def test_a_configured_symbol_that_is_not_listed_is_left_out(venue, tmp_path, caplog, status):
     there = venue(row("BTC/USD"), row("OLD/USD", status))

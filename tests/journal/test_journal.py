@@ -121,6 +121,16 @@ def test_events_wait_for_the_frame_being_processed(tmp_path):
     assert json.loads(got[1][5]) == {"type": "gap_open", "first": 3}
 
 
+def test_a_frame_that_comes_after_the_end_is_lost_and_harms_nothing(tmp_path):
+    w = writer(tmp_path)
+    w.stage(1, NOON, b"frame")
+    w.publish(0)
+    w.close()
+    assert not w.stage(1, NOON, b"late")
+    w.publish(0)
+    assert bodies(tmp_path) == [b"frame"]
+
+
 def test_one_writer_a_directory(tmp_path):
     with writer(tmp_path):
         assert journal_files.writer_alive(tmp_path)
