@@ -24,7 +24,7 @@ from kfix_md.session.sequence cimport Sequence
 from kfix_md.shm.writer cimport SegmentWriter
 from kfix_md._state cimport *
 from kfix_md._stream cimport PADDING, Stream
-from kfix_md._symbols cimport ANY_REQ_ID, BURST, EVIDENCE_FRESH, Slot, Symbols
+from kfix_md._symbols cimport ANY_REQ_ID, NO_REQ_ID, BURST, EVIDENCE_FRESH, Slot, Symbols
 
 import logging
 
@@ -120,11 +120,17 @@ cdef inline bint concerns(Slot* s, MDMessage* m, int error) noexcept:
 cdef inline uint16_t accept(Handler self, Header* h, MDMessage* m, int32_t row, int64_t recv_ns,
                             uint16_t flags) except? 65535:
     # a message whose entries are decoded, in the precisions of the symbol's row
-    cdef Slot* s = &self.slots[row]
-    cdef uint8_t before
-    if not wanted(s, m):
+    if not wanted(&self.slots[row], m):
         self.counters.late += 1
         return flags | MSG_IGNORED
+    return take(self, h, m, row, recv_ns, flags)
+
+
+cdef inline uint16_t take(Handler self, Header* h, MDMessage* m, int32_t row, int64_t recv_ns,
+                          uint16_t flags) except? 65535:
+    # a message of a subscription that is applied
+    cdef Slot* s = &self.slots[row]
+    cdef uint8_t before
     self.row = row
     if s.level == 0 or self.books[row] is None:
         self.make_book(row, self.codec.level_seen(m.n))
@@ -429,21 +435,13 @@ cdef class Handler(Symbols):
     cdef uint16_t several_symbols(self, Header* h, const char* end, MDMessage* m, int64_t recv_ns,
                                   uint16_t flags) except? 65535:
         # each entry of the message names its symbol: to every book its own entries, as a message without 5041
-        cdef Slot* s
         cdef int32_t row
-        cdef int error
         cdef uint16_t verdict, all_of = MSG_IGNORED, any_of = flags
+        cdef bint current = self.any_wanted(h, end, m)
         while self.codec.next_part(h, end, m):
             row = self.find_slot(m.symbol.p, m.symbol.n)
-            error = MD_OK
-            if row >= 0:
-                s = &self.slots[row]
-                error = self.codec.scale(m, s.price_precision, s.qty_precision)
             try:
-                if error != MD_OK or row < 0:
-                    verdict = self.refused(h, end, m, error, row, recv_ns, flags)
-                else:
-                    verdict = accept(self, h, m, row, recv_ns, flags)
+                verdict = self.part(h, end, m, row, current, recv_ns, flags)
             except Exception as failure:    # costs the symbol, not those that follow
                 if row < 0:
                     raise
@@ -452,6 +450,35 @@ cdef class Handler(Symbols):
             all_of &= verdict
             any_of |= verdict & ~MSG_IGNORED
         return any_of | all_of      # ignored is what no book has taken
+
+    cdef bint any_wanted(self, Header* h, const char* end, MDMessage* m) noexcept:
+        # whether the one 262 of a message of several symbols is that of any of them: then no entry of it is late
+        cdef Span symbol
+        cdef int32_t row, i = 0
+        while self.codec.parked_symbol(h, end, i, &symbol):
+            i += 1
+            row = self.find_slot(symbol.p, symbol.n)
+            if row >= 0 and wanted(&self.slots[row], m):
+                return True
+        return False
+
+    cdef uint16_t part(self, Header* h, const char* end, MDMessage* m, int32_t row, bint current, int64_t recv_ns,
+                       uint16_t flags) except? 65535:
+        # what a message of several symbols has for one of them
+        cdef Slot* s = &self.slots[row]
+        cdef int error
+        if row < 0:
+            return self.refused(h, end, m, MD_OK, row, recv_ns, flags)
+        if not current or s.req_n == NO_REQ_ID:
+            self.counters.late += 1
+            return flags | MSG_IGNORED
+        error = self.codec.scale(m, s.price_precision, s.qty_precision)
+        if error == MD_OK:
+            return take(self, h, m, row, recv_ns, flags)
+        self.counters.malformed += 1
+        self.complain(h, error, recv_ns)
+        self.missed(row, h, end, m, error, recv_ns)
+        return flags | MSG_IGNORED | MSG_BAD_BOOK
 
     cdef int on_failure(self, object error, int64_t recv_ns) except -1:
         # an exception of ours while a frame was worked on: it costs the symbol of the frame and nothing else

@@ -148,6 +148,27 @@ def test_each_entry_goes_to_its_own_symbol(fast):
 
 
 @both_paths
+@pytest.mark.parametrize("request_id", ["b", "e"])
+def test_the_one_262_of_a_message_of_two_symbols_is_that_of_either(fast, request_id):
+    """With subscriptions of their own no entry may be taken for late: the book would be LIVE without it."""
+    handler = Handler(allow_fast=fast)
+    handler.on_bytes(listed("BTC/USD", "ETH/USD", "NEW/USD"))
+    for seq, (symbol, own) in enumerate([("BTC/USD", "b"), ("ETH/USD", "e")], 2):
+        handler.subscribe(symbol, own)
+        groups = (entry("0", "10.0") + entry("1", "11.0")).replace("279=0|", "")
+        handler.on_bytes(frame("W", seq, f"55={symbol}|262={own}|268=2|{groups}"))
+    groups = [
+        entry("0", f"10.{i}", more=f"55={symbol}|") for i, symbol in enumerate(("BTC/USD", "ETH/USD", "NEW/USD"), 1)
+    ]
+    handler.on_bytes(frame("X", 4, f"55=BTC/USD|262={request_id}|268=3|{''.join(groups)}"))
+    assert [handler[symbol].top()[0] for symbol in ("BTC/USD", "ETH/USD")] == [10.1, 10.2]
+    assert handler["NEW/USD"].state.name == "INIT"  # not subscribed
+    handler.on_bytes(frame("X", 5, f"262=old|268=3|{''.join(groups).replace('270=10', '270=9')}"))
+    assert [handler[symbol].top()[0] for symbol in ("BTC/USD", "ETH/USD")] == [10.1, 10.2]
+    assert handler.stats["late"] == 4
+
+
+@both_paths
 def test_the_groups_may_begin_with_their_symbol(fast):
     handler = started(fast=fast)
     body = f"55=ETH/USD|{entry('0', '10.1')}55=BTC/USD|{entry('0', '10.2')}55=NEW/USD|{entry('0', '10.3')}"
