@@ -104,7 +104,7 @@ cdef struct Named:          # the symbols that a message names, while it is read
     uint8_t clash           # two outside, two in one group, or two 262
 
 
-cdef bint next_symbol(const char** p, const char* end, Span* symbol) noexcept nogil
+cdef bint next_field(const char** p, const char* end, uint32_t wanted, Span* text) noexcept nogil
 
 
 cdef inline int64_t near_midnight(int64_t clock_ns, int64_t sending_ns, int64_t day_ns) noexcept nogil:

@@ -104,8 +104,8 @@ cdef inline bint same_text(const Span* a, const Span* b) noexcept nogil:
     return a.n == b.n and memcmp(a.p, b.p, a.n) == 0
 
 
-cdef bint next_symbol(const char** p, const char* end, Span* symbol) noexcept nogil:
-    # the next 55 at or after p, which moves past it; a SOH comes before `end`
+cdef bint next_field(const char** p, const char* end, uint32_t wanted, Span* text) noexcept nogil:
+    # the next field with tag `wanted` at or after p, which moves past it; a SOH comes before `end`
     cdef kfix_data data = kfix_no_data()
     cdef const char* field
     cdef const char* value
@@ -114,9 +114,9 @@ cdef bint next_symbol(const char** p, const char* end, Span* symbol) noexcept no
         field = value = p[0]
         tag = kfix_tag(&value)
         p[0] = kfix_value_end(&data, tag, field, value, kfix_next_soh(value), end - 1) + 1
-        if tag == 55 and p[0] - value > 1:
-            symbol.p = value
-            symbol.n = p[0] - 1 - value
+        if tag == wanted and p[0] - value > 1:
+            text.p = value
+            text.n = p[0] - 1 - value
             return True
     return False
 
@@ -662,4 +662,4 @@ cdef inline bint same_id(const MDEntry* a, const MDEntry* b) noexcept nogil:
 cdef bint symbol_at(Header* h, const char* end, const MDEntry* e, Span* symbol) noexcept nogil:
     # 55 of a staged entry's group
     cdef const char* p = h.body + e.instrument
-    return next_symbol(&p, end, symbol)
+    return next_field(&p, end, 55, symbol)

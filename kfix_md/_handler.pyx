@@ -15,7 +15,7 @@ from kfix_md._book cimport (
 from kfix_md._checksum cimport CHECK_FAILED, CHECK_RUN, CHECK_OK
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport (
-    MD_MIXED, MD_NOT_NUMERIC, MD_NUMBER, MD_OK, MD_PRECISION, MD_SPLIT, Header, MDMessage, Span, next_symbol,
+    MD_MIXED, MD_NOT_NUMERIC, MD_NUMBER, MD_OK, MD_PRECISION, MD_SPLIT, Header, MDMessage, Span, next_field,
 )
 from kfix_md._entry cimport *
 from kfix_md.journal.records cimport REC_FRAME
@@ -90,7 +90,7 @@ cdef inline int decode(Handler self, Header* h, const char* end, MDMessage* m, i
     cdef const char* p = h.body
     cdef Slot* s
     if error != MD_OK and m.symbol.n == 0:
-        next_symbol(&p, end, &m.symbol)     # decoding stopped before 55
+        next_field(&p, end, 55, &m.symbol)     # decoding stopped before 55
     row[0] = self.find_slot(m.symbol.p, m.symbol.n) if m.symbol.n else -1
     if error != MD_OK or row[0] < 0:
         return error if m.staged else self.codec.stage(h, end, m)
@@ -523,8 +523,7 @@ cdef class Handler(Symbols):
                 self.counters.malformed += 1
                 self.complain(h, error, recv_ns)
             if m.symbol.n == 0:
-                # some book has missed a message, and nobody can say which
-                self.void_books(EVENT_MALFORMED, CAUSE_MALFORMED)
+                self.missed_unnamed(h, end, m, error, recv_ns)
             else:
                 self.counters.unknown_symbol += 1
             flags |= MSG_IGNORED
@@ -536,7 +535,7 @@ cdef class Handler(Symbols):
         else:
             self.counters.late += 1
             return flags | MSG_IGNORED
-        while error == MD_MIXED and next_symbol(&p, end, &symbol):
+        while error == MD_MIXED and next_field(&p, end, 55, &symbol):
             other = self.find_slot(symbol.p, symbol.n)
             if other >= 0 and other != row:
                 self.missed(other, h, end, m, error, recv_ns)
@@ -556,6 +555,20 @@ cdef class Handler(Symbols):
             if report is not None:
                 report(self.names[row], m.error_tag, self.codec.error_text(h, end, m).decode("latin-1"))
         self.happen(row, EVENT_MALFORMED, cause_of(error))
+        return 0
+
+    cdef int missed_unnamed(self, Header* h, const char* end, MDMessage* m, int error, int64_t recv_ns) except -1:
+        # a message without 55: the book of its 262 has missed it; where that is of no subscription, any book may have
+        cdef const char* p = h.body
+        cdef int32_t row
+        cdef bint found = False
+        if self.subscribed_ids and (m.req_id.n or next_field(&p, end, 262, &m.req_id)):
+            for row in range(self.n_slots):
+                if self.slots[row].req_n > 0 and wanted(&self.slots[row], m):
+                    found = True
+                    self.missed(row, h, end, m, error, recv_ns)
+        if not found:
+            self.void_books(EVENT_MALFORMED, CAUSE_MALFORMED)
         return 0
 
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1:

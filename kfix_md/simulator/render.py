@@ -91,6 +91,8 @@ class Renderer:
 
     def _message(self, groups: list[str], other: list[str], end: str) -> bytes:
         head = UNKNOWN_BEFORE if self.dialect.unknown_tags else ""
+        if not groups and self.dialect.symbols == "group":  # an empty W has no entry that could name the symbol
+            head = f"55={self.instrument.symbol}\x01{head}"
         return wire.raw(f"{head}268={len(groups) + len(other)}\x01{''.join(groups)}{''.join(other)}{end}")
 
 

@@ -25,7 +25,13 @@ def audit(journal: Path, services: tuple[str, ...], faults: list[dict[str, Any]]
         if fault["harm"] == "lost":
             number = services.index(fault["service"])
             if not any(covers(gap, fault) for gap in gaps if gap["session"] == number):
-                missing = [seq for seq in fault["seqs"] if not came(numbers[number], seq, fault["at_ns"])]
+                mine = [gap for gap in gaps if gap["session"] == number]  # several gaps may share the loss
+                missing = [
+                    seq
+                    for seq in fault["seqs"]
+                    if not came(numbers[number], seq, fault["at_ns"])
+                    and not any(covers(gap, {**fault, "first": seq, "last": seq}) for gap in mine)
+                ]
                 if missing:
                     complaints.append(f"no gap names the loss of {fault}")
     for gap in gaps:

@@ -169,6 +169,21 @@ def test_the_one_262_of_a_message_of_two_symbols_is_that_of_either(fast, request
 
 
 @both_paths
+@pytest.mark.parametrize("symbol", ["", "55=|"])
+def test_a_message_without_a_symbol_costs_the_book_of_its_request(fast, symbol):
+    handler = Handler(allow_fast=fast)
+    handler.on_bytes(listed("BTC/USD", "ETH/USD", "NEW/USD"))
+    for seq, (name, own) in enumerate([("BTC/USD", "b"), ("ETH/USD", "e"), ("NEW/USD", "n")], 2):
+        handler.subscribe(name, own)
+        groups = (entry("0", "10.0") + entry("1", "11.0")).replace("279=0|", "")
+        handler.on_bytes(frame("W", seq, f"55={name}|262={own}|268=2|{groups}"))
+    handler.on_bytes(frame("X", 5, f"{symbol}262=e|268=1|{entry('0', '10.5')}"))
+    assert states(handler) == ["LIVE", "STALE", "LIVE"]
+    handler.on_bytes(frame("X", 6, f"{symbol}262=?|268=1|{entry('0', '10.5')}"))  # of any book
+    assert states(handler) == ["STALE"] * 3
+
+
+@both_paths
 def test_the_groups_may_begin_with_their_symbol(fast):
     handler = started(fast=fast)
     body = f"55=ETH/USD|{entry('0', '10.1')}55=BTC/USD|{entry('0', '10.2')}55=NEW/USD|{entry('0', '10.3')}"
