@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -37,10 +40,14 @@ def command(config: str, symbols: int, seconds: float, through_rollover: bool, o
 
     from kfix_md.config import load
     from kfix_md.probe.run import probe
+    from kfix_md.probe.service import Pace
 
-    reports = asyncio.run(
-        probe(load(config), symbols=symbols, seconds=seconds, through_rollover=through_rollover, folder=output)
-    )
+    loaded = load(config)
+    names = ", ".join(dict.fromkeys(section.name for section in loaded.service))
+    until = "until after the next rollover" if through_rollover else f"about {seconds + 25:.0f} s"
+    click.echo(f"probing {names}: {until}", err=True)
+    pace = Pace(data=seconds, shallow=max(2.0, seconds / 2))
+    reports = asyncio.run(probe(loaded, symbols=symbols, pace=pace, through_rollover=through_rollover, folder=output))
     if as_json:
         click.echo(json.dumps({"services": [report.as_json() for report in reports]}, indent=1))
     else:
@@ -58,10 +65,24 @@ _MARKS = {True: ("ok", "green"), False: ("DIFFERS", "red"), None: ("not seen", "
 def _print(report: dict) -> None:  # type: ignore[type-arg]  # JSON
     click.echo(click.style(f"\n{report['service']}", bold=True))
     if report["problem"]:
-        click.echo(click.style(f"  ended early: {report['problem']}", fg="red"))
+        _wrapped("  ended early: ", report["problem"], "red")
     for row in report["assumptions"]:
         mark, colour = _MARKS[row["as_expected"]]
-        click.echo(f"  {click.style(f'{mark:<8}', fg=colour)} {row['assumption']:<19} {row['seen']}")
+        text = "" if row["seen"] == mark else row["seen"]
+        _wrapped(f"  {mark:<8} {row['assumption']:<19} ", text, colour, marked=len(mark) + 2)
         if row["as_expected"] is False:
-            click.echo(f"  {'':<8} {'':<19} expected: {row['expected']}; setting: {row['setting']}")
-    click.echo(f"  sent {len(report['sent'])} messages; frames saved as {report['capture'] or '-'}")
+            _wrapped(" " * 31, f"expected: {row['expected']}; setting: {row['setting']}")
+    kinds = Counter(line.split("|35=", 1)[1].split("|", 1)[0] for line in report["sent"])
+    _wrapped("  sent: ", ", ".join(f"35={kind} x {count}" for kind, count in kinds.items()) or "nothing")
+    click.echo(f"  frames of both directions: {report['capture'] or 'none'}")
+
+
+def _wrapped(lead: str, text: str, colour: str = "", marked: int = 0) -> None:
+    """Print `text` after `lead`, wrapped to the terminal; `marked` characters of `lead` (0: all) have the colour."""
+    width = max(shutil.get_terminal_size().columns, 60)
+    lines = textwrap.wrap(text, width - len(lead)) or [""]
+    marked = marked or len(lead)
+    head = click.style(lead[:marked], fg=colour) + lead[marked:] if colour else lead
+    click.echo((head + lines[0]).rstrip())
+    for line in lines[1:]:
+        click.echo(" " * len(lead) + line)

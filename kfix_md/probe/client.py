@@ -101,6 +101,10 @@ class Client(asyncio.Protocol):
         self.frames.append(frame)
         if frame.type == "1":
             self.send("0", fix.heartbeat(frame.get(112)))
+        elif frame.type == "2":  # nothing of ours is worth a replay
+            following, self.next_out = self.next_out, int(frame.text(7) or 1)
+            self.send("4", fix.sequence_reset(following, frame.at_ns))
+            self.next_out = following
 
     # ---- what the probe does with it
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from decimal import Decimal, InvalidOperation
 from typing import NamedTuple
 
 from kfix_md import Handler
 from kfix_md.errors import KfixError
+from kfix_md.instruments import parse_list
 from kfix_md.probe.client import Frame
+from kfix_md.symbol_text import symbol_bytes
 
+#: longest symbol that a book can have, in bytes
+MAX_SYMBOL = 39
 RULES = {"L2": ("level", "level-sent"), "L3": ("level", "order", "level-sent", "order-sent")}
 #: fields of 35=W and 35=X that Kraken's reference lists, and those of the header and trailer
 KNOWN_FIELDS = frozenset(
@@ -20,6 +25,9 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KRAKEN_ID = re.compile(r"O[0-9A-Z]{5}-[0-9A-Z]{5}-[0-9A-Z]{6}")
 _CLOCK = re.compile(r"\d\d:\d\d:\d\d(?:\.(\d+))?")
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(\d+))?Z")
+_FLOAT = re.compile(r"-?(0|[1-9]\d*)\.(0|\d*[1-9])")
+_INTEGER = re.compile(r"-?(0|[1-9]\d*)")
+_PADDED = re.compile(r"-?\d+\.\d*")
 _WHOLE = re.compile(r"0|[1-9]\d?")
 
 
@@ -154,6 +162,86 @@ def deepest(snapshot: Frame, updates: Iterable[Frame]) -> tuple[int, int]:
     return most, leaving
 
 
+def nameable(symbol: str) -> bool:
+    """Whether a book can have this name."""
+    return 0 < len(symbol_bytes(symbol)) <= MAX_SYMBOL
+
+
+def unusable(parts: Iterable[Frame]) -> list[str]:
+    """Why rows of an instrument list cannot be used, as the feed would log it."""
+    rows = [row for part in parts for row in parse_list(part.fields).rows]
+    found = {row.symbol: row.merged(None) for row in rows}
+    long = [f"{name}: longer than {MAX_SYMBOL} bytes" for name in found if name and not nameable(name)]
+    return [text for text in found.values() if isinstance(text, str)] + long
+
+
+def number_forms(frames: Iterable[Frame]) -> list[str]:
+    """Forms of 270 and 271 other than a float without padding, each with an example."""
+    found: dict[str, str] = {}
+    for frame in frames:
+        for entry in entries(frame):
+            for text in (entry.price, entry.qty):
+                found.setdefault(_number_form(text), text)
+    return sorted(f"{form} ({text})" for form, text in found.items() if form)
+
+
+def _number_form(text: str) -> str:
+    if not text or _FLOAT.fullmatch(text):
+        return ""
+    if _INTEGER.fullmatch(text):
+        return "no decimal point"
+    if "e" in text.lower():
+        return "exponents"
+    if text[0] == "+":
+        return "plus signs"
+    if text[0] == "0" and text[1:2].isdigit():
+        return "leading zeros"
+    return "trailing zeros" if _PADDED.fullmatch(text) else "other forms"
+
+
+def huge_numbers(frames: Iterable[Frame], precisions: dict[str, tuple[int, int]]) -> str:
+    """The first price or quantity of more than 18 digits at the symbol's precision, "" when there is none."""
+    for frame in frames:
+        symbol = frame.text(55)
+        for entry in entries(frame):
+            for text, precision in zip((entry.price, entry.qty), precisions.get(symbol, (0, 0)), strict=True):
+                try:
+                    if Decimal(text or "0").scaleb(max(precision, 0)) >= 10**18:
+                        return f"{symbol} {text}"
+                except InvalidOperation:
+                    continue
+    return ""
+
+
+def symbol_place(frame: Frame) -> str:
+    """Where 55 is: "header", "entries", "both", or "" when there is none."""
+    tags = [tag for tag, _ in frame.fields]
+    first = next((at for at, tag in enumerate(tags) if tag in (269, 279)), len(tags))
+    header, inside = 55 in tags[:first], 55 in tags[first:]
+    return "both" if header and inside else "header" if header else "entries" if inside else ""
+
+
+def checksum_places(frames: Iterable[Frame]) -> tuple[set[str], int]:
+    """The MsgTypes that have 5041, and how many 35=X with book entries have none."""
+    with_crc: set[str] = set()
+    without = 0
+    for frame in frames:
+        if frame.get(5041) is not None:
+            with_crc.add(frame.type)
+        elif frame.type == "X":
+            without += any(entry.kind in ("0", "1") for entry in entries(frame))
+    return with_crc, without
+
+
+def covered(frames: Iterable[Frame]) -> set[int]:
+    """The MsgSeqNums that an answer to a ResendRequest covers: messages, and gap fills (36) up to the next number."""
+    found: set[int] = set()
+    for frame in frames:
+        first = int(frame.text(34) or 0)
+        found.update(range(first, int(frame.text(36) or 0) if frame.type == "4" else first + 1))
+    return found
+
+
 class Checksums(NamedTuple):
     """Which rule and precisions explain the 5041 of one symbol."""
 
@@ -163,27 +251,35 @@ class Checksums(NamedTuple):
 
 
 def checksums(frames: Sequence[Frame], level: str, price_precision: int, qty_precision: int) -> Checksums:
-    """Try every rule on a symbol's snapshot and incrementals; neighbouring precisions when none holds."""
+    """Try every rule on a symbol's snapshot and incrementals; a Handler tries neighbouring precisions as well."""
     with_crc = sum(frame.get(5041) is not None for frame in frames)
-    near = [(0, 0), *((p, q) for p in (-1, 0, 1) for q in (-1, 0, 1) if (p, q) != (0, 0))]
-    for change in near if with_crc else []:
-        precisions = (price_precision + change[0], qty_precision + change[1])
-        held = tuple(rule for rule in RULES[level] if _holds(frames, level, rule, precisions, with_crc))
-        if held:
-            return Checksums(with_crc, held, change)
-    return Checksums(with_crc, (), (0, 0))
+    changes: dict[tuple[int, int], list[str]] = {}
+    for rule in RULES[level] if with_crc else []:
+        change = _change_under(frames, level, rule, (price_precision, qty_precision), with_crc)
+        if change is not None:
+            changes.setdefault(change, []).append(rule)
+    if not changes:
+        return Checksums(with_crc, (), (0, 0))
+    change = min(changes, key=lambda each: (abs(each[0]) + abs(each[1]), each))
+    return Checksums(with_crc, tuple(changes[change]), change)
 
 
-def _holds(frames: Sequence[Frame], level: str, rule: str, precisions: tuple[int, int], checked: int) -> bool:
+def _change_under(
+    frames: Sequence[Frame], level: str, rule: str, precisions: tuple[int, int], checked: int
+) -> tuple[int, int] | None:
+    """What a rule adds to the listed precisions when every checksum agrees under it; None when one does not."""
     symbol = frames[0].text(55)
     try:
         handler = Handler(checksum=rule, level=level)
         handler.define(symbol, *precisions)
     except (KfixError, ValueError):
-        return False
+        return None
     for frame in frames:
         handler.deliver(frame.raw, frame.at_ns)
-    return int(handler.stats["crc_ok"]) == checked
+    if int(handler.stats["crc_ok"]) != checked:
+        return None
+    used = handler.checksum_of(symbol)[1]
+    return (0, 0) if used is None else (used[0] - max(precisions[0], 0), used[1] - max(precisions[1], 0))
 
 
 def by_symbol(frames: Iterable[Frame]) -> dict[str, list[Frame]]:

@@ -14,7 +14,8 @@ from typing import Any
 from kfix_md.config import Config, ServiceSection
 from kfix_md.feed.dial import choose_engine
 from kfix_md.probe.client import without_credentials
-from kfix_md.probe.service import Seen, ServiceProbe
+from kfix_md.probe.reading import Checksums
+from kfix_md.probe.service import Pace, Seen, ServiceProbe
 from kfix_md.trading_day import DAY_S
 
 
@@ -26,6 +27,7 @@ class Report:
     seen: Sequence[Seen]
     sent: Sequence[str]
     problem: str
+    checksums: dict[str, Checksums]
     capture: Path | None
 
     def as_json(self) -> dict[str, Any]:
@@ -46,6 +48,14 @@ class Report:
             "service": self.service,
             "problem": self.problem or None,
             "assumptions": rows,
+            "checksums": {
+                symbol: {
+                    "checked": found.checked,
+                    "rules": list(found.rules),
+                    "precision_change": list(found.precision_change),
+                }
+                for symbol, found in self.checksums.items()
+            },
             "sent": list(self.sent),
             "capture": capture,
         }
@@ -59,7 +69,7 @@ def next_rollover(second_of_day: int, now_s: float | None = None) -> float:
 
 
 async def probe(
-    config: Config, *, symbols: int, seconds: float, through_rollover: bool, folder: Path | None
+    config: Config, *, symbols: int, pace: Pace, through_rollover: bool, folder: Path | None
 ) -> list[Report]:
     """Probe every service of a configuration at the same time.
 
@@ -68,8 +78,8 @@ async def probe(
     config : Config
     symbols : int
         Symbols to subscribe to on each service.
-    seconds : float
-        How long to collect market data.
+    pace : Pace
+        How long to collect market data, and to wait for answers.
     through_rollover : bool
         Stay connected until the next reset (`feed.rollover`) is over.
     folder : Path, optional
@@ -78,7 +88,7 @@ async def probe(
     create = choose_engine(config.feed.tls_engine)
     until = next_rollover(config.feed.rollover) if through_rollover else None
     sections = list({section.name: section for section in reversed(config.service)}.values())[::-1]
-    probes = [ServiceProbe(section, create, symbols=symbols, seconds=seconds) for section in sections]
+    probes = [ServiceProbe(section, create, symbols=symbols, pace=pace, room=config.capacity) for section in sections]
     await asyncio.gather(*(each.run(until) for each in probes))
     return [_report(each, section, folder) for each, section in zip(probes, sections, strict=True)]
 
@@ -86,7 +96,9 @@ async def probe(
 def _report(each: ServiceProbe, section: ServiceSection, folder: Path | None) -> Report:
     capture = _save(each, section, folder) if folder is not None and each.client.frames else None
     masked = [without_credentials(f, each.client.sender) for f in each.client.frames if not f.inbound]
-    return Report(section.name, each.results(), [_readable(raw) for raw in masked], each.problem, capture)
+    return Report(
+        section.name, each.results(), [_readable(raw) for raw in masked], each.problem, each.checksums, capture
+    )
 
 
 def _readable(raw: bytes) -> str:

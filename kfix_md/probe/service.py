@@ -7,6 +7,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,13 +18,30 @@ from kfix_md.feed.dial import Connected, DialError, Endpoint, dial, tls_context
 from kfix_md.probe import reading
 from kfix_md.probe.assumptions import BY_KEY, Assumption
 from kfix_md.probe.client import Client, Frame
-from kfix_md.session import fix
+from kfix_md.probe.market import MarketProbe
+from kfix_md.session import fix, refusals
 
-ANSWER_S = 5.0  # how long the probe waits for an answer
-PACE_S = 0.25  # between two requests
-UNSUBSCRIBE_S = 2.0  # data later than this is late
-UNKNOWN_SYMBOL = "KFIX/PROBE"
-SHALLOW = 10  # 264 of the subscription that looks for deletes at the depth's end
+
+@dataclass(frozen=True)
+class Pace:
+    """How patient the probe is, in seconds."""
+
+    data: float = 20.0  # collecting market data
+    answer: float = 5.0  # waiting for an answer that is expected
+    reject: float = 2.0  # waiting for an answer that may not come
+    between: float = 0.25  # between two requests
+    late: float = 2.0  # data later than this after the end of a subscription is late
+    shallow: float = 10.0  # watching a subscription of ten levels
+
+
+class Ended(Exception):
+    """The gateway ended the session or the connection in the middle of the probe."""
+
+
+#: fields of a Logon reply that Kraken's reference lists, and those of the header and trailer
+_LOGON_FIELDS = frozenset({8, 9, 10, 34, 35, 43, 49, 52, 56, 58, 98, 108, 122, 141, 789})
+#: assumptions that a connection which fails in this way disproves
+_KINDS = {"identity": "certificate", "tls": "tls-version"}
 
 
 class Seen(NamedTuple):
@@ -45,18 +63,23 @@ class ServiceProbe:
         What `kfix_md.feed.dial.choose_engine` returned.
     symbols : int
         How many symbols to subscribe to.
-    seconds : float
-        How long to collect market data.
+    pace : Pace
+        How long to wait for what.
+    room : int
+        Books that the configured feed has room for.
     """
 
-    def __init__(self, section: ServiceSection, create: Callable[..., Any], *, symbols: int, seconds: float) -> None:
+    def __init__(
+        self, section: ServiceSection, create: Callable[..., Any], *, symbols: int, pace: Pace, room: int = 1 << 31
+    ) -> None:
         self.section, self.create = section, create
-        self.count, self.seconds = symbols, seconds
+        self.count, self.pace, self.room = symbols, pace, room
         self.seen: dict[str, Seen] = {}
         self.client = Client(section.sender_comp_id, str(section.target_comp_id))
         self.problem = ""
         self.rows: list[reading.Listed] = []
         self.symbols: list[str] = []
+        self.checksums: dict[str, reading.Checksums] = {}
         self._ids = itertools.count(int(time.time()) % 100_000 * 1000)
 
     # ---- notes
@@ -84,15 +107,26 @@ class ServiceProbe:
         try:
             await self._connect()
             if await self._logon():
-                await self._experiments()
-                if rollover_at is not None:
-                    await self._rollover(rollover_at)
-                await self._logout()
+                await self._session(rollover_at)
         except DialError as error:
             self.problem = str(error)
-            self.note("certificate" if error.kind == "identity" else "tls-version", str(error), False)
+            if error.kind in _KINDS:
+                self.note(_KINDS[error.kind], str(error), False)
         finally:
             self.client.abort()
+
+    async def _session(self, rollover_at: float | None) -> None:
+        beats = asyncio.create_task(self._heartbeats())
+        try:
+            await self._experiments()
+            if rollover_at is not None:
+                await self._rollover(rollover_at)
+            await self._logout()
+        except Ended as ended:
+            self.problem = str(ended)
+        finally:
+            beats.cancel()
+            MarketProbe(self).read()
 
     async def _experiments(self) -> None:
         await self._test_request()
@@ -100,21 +134,30 @@ class ServiceProbe:
         if not self.symbols:
             self.problem = self.problem or "no symbol to subscribe to"
             return
-        await self._market_data()
-        await self._unknown_symbol()
-        await self._resend()
+        market = MarketProbe(self)
+        await market.subscribe(self.symbols)
+        await market.unknown_symbol()
+        await market.resend()
         if self.section.spot:
             await self._trading_status()
-        self._read_market_data()
+        self._note_update_rows()
 
-    def _new_id(self) -> str:
+    def new_id(self) -> str:
         return f"PRB{next(self._ids)}"
 
-    async def _request(self, msg_type: str, body: fix.Body) -> int:
-        """Send politely; returns the position from which answers are found."""
-        await asyncio.sleep(PACE_S)
-        at = len(self.client.frames)
-        self.client.send(msg_type, body)
+    async def request(self, msg_type: str, body: fix.Body) -> int:
+        """Send politely; returns the position from which answers are found. Raises Ended when nobody would read it."""
+        await asyncio.sleep(self.pace.between)
+        client = self.client
+        farewell = next((f for f in client.received() if f.type == "5"), None)
+        if client.closed.is_set() or farewell is not None:
+            sent = [frame for frame in client.frames if not frame.inbound and frame.type != "0"]
+            text = f"Logout {farewell.text(58)!r}" if farewell is not None else client.close_text
+            raise Ended(
+                f"the gateway ended the session ({text}) after our 35={sent[-1].type}, MsgSeqNum {sent[-1].text(34)}"
+            )
+        at = len(client.frames)
+        client.send(msg_type, body)
         return at
 
     # ---- connection and logon
@@ -122,7 +165,13 @@ class ServiceProbe:
     async def _connect(self) -> None:
         section = self.section
         end = Endpoint(
-            section.host, int(section.port or 0), section.tls, section.tls_ca, section.tls_name, section.verify
+            section.host,
+            int(section.port or 0),
+            section.tls,
+            section.tls_ca,
+            section.tls_name,
+            section.verify,
+            section.tls_min,
         )
         _, details = await dial(end, lambda: self.client, tls_context(end), self.create)
         self._note_connection(details)
@@ -148,24 +197,33 @@ class ServiceProbe:
         reply = await client.wait(lambda frame: frame.type in "A5", section.logon_timeout_s)
         if reply is None or reply.type == "5":
             text = f"Logout: {reply.text(58)}" if reply else client.close_text or "no answer"
-            self.problem = f"no logon: {text}"
-            self.note("logon-number", text, False)
+            advice = refusals.explain(reply.text(58)) if reply else ""
+            self.problem = f"no logon: {text}" + (f" ({advice})" if advice else "")
+            self.note("logon", text, False)
             return False
-        self.note("logon-number", f"34={reply.text(34)}", reply.text(34) == "1")
-        reset = reply.get(141)
-        self.note("logon-reset", f"141={reset.decode()}" if reset else "absent", reset in (None, b"Y"))
+        self.note("logon", "accepted", True)
+        self._note_logon(reply)
         again = await client.wait(lambda frame: frame.type == "A", 0.5, client.frames.index(reply) + 1)
         if again is not None:
             self.note("logon-reset", f"a second Logon with 141={again.text(141) or 'absent'}", False)
         return True
 
+    def _note_logon(self, reply: Frame) -> None:
+        self.note("logon-number", f"34={reply.text(34)}", reply.text(34) == "1")
+        reset = reply.get(141)
+        self.note("logon-reset", f"141={reset.decode()}" if reset else "absent", reset in (None, b"Y"))
+        others = sorted({tag for tag, _ in reply.fields} - _LOGON_FIELDS)
+        self.note(
+            "logon-fields", f"also {', '.join(map(str, others))}" if others else "documented ones only", not others
+        )
+
     async def _test_request(self) -> None:
         trips, lags = [], []
         for _ in range(3):
-            mark = self._new_id()
-            at = await self._request("1", fix.test_request(mark))
+            mark = self.new_id()
+            at = await self.request("1", fix.test_request(mark))
             sent = self.client.frames[at]
-            answer = await self.client.wait(partial(_answers_test, mark), ANSWER_S, at)
+            answer = await self.client.wait(partial(_answers_test, mark), self.pace.answer, at)
             if answer is None:
                 self.note("test-request", "no answer", False)
                 return
@@ -181,44 +239,61 @@ class ServiceProbe:
     # ---- instruments
 
     async def _instrument_list(self) -> None:
-        at = await self._request("x", fix.instrument_list_request(self._new_id(), updates=1))
+        at = await self.request("x", fix.instrument_list_request(self.new_id(), updates=1))
         parts = await self._list_parts(at)
         if not parts:
-            refused = self._refusal(at)
+            refused = self.refusal(at)
             self.note("list-updates", refused or "no answer", False)
-            at = await self._request("x", fix.instrument_list_request(self._new_id()))
+            at = await self.request("x", fix.instrument_list_request(self.new_id()))
             parts = await self._list_parts(at)
         else:
             self.note("list-updates", "accepted", True)
         if not parts:
-            self.note("instrument-list", self._refusal(at) or "no answer", False)
+            self.note("instrument-list", self.refusal(at) or "no answer", False)
             return
-        result, fragments = parts[0].text(560) or "0", len(parts)
-        self.rows = reading.listed(parts)
-        pieces = f" in {fragments} messages" if fragments > 1 else ""
-        self.note("instrument-list", f"560={result}, {len(self.rows)} instruments{pieces}", result == "0")
-        self._note_rows()
+        result = parts[0].text(560) or "0"
+        fragments = [part for part in parts if part.text(893)] or parts
+        self.rows = reading.listed(fragments)
+        text = f"560={result}, {len(self.rows)} instruments"
+        text += f" in {len(fragments)} messages" if len(fragments) > 1 else ""
+        text += ", interrupted by an update" if len(parts) > len(fragments) else ""
+        self.note("instrument-list", text, result == "0" and len(parts) == len(fragments))
+        self._note_rows(fragments)
+        if self.section.spot:
+            await self._stocks()
         self._choose_symbols()
 
+    async def _stocks(self) -> None:
+        """Instruments that only a list of their own security type has: tokenised stocks."""
+        at = await self.request("x", fix.instrument_list_request(self.new_id(), security_type="TS"))
+        answer = await self.client.wait(lambda f: f.type in "yj3", self.pace.reject, at)
+        if answer is None:
+            self.note("list-scope", "no answer to 167=TS", None)
+            return
+        known = {row.symbol for row in self.rows}
+        more = [row.symbol for row in reading.listed([answer]) if answer.type == "y" and row.symbol not in known]
+        text = f"{len(more)} more with 167=TS, such as {more[0]}" if more else "no others with 167=TS"
+        self.note("list-scope", text, not more)
+
     async def _list_parts(self, at: int) -> list[Frame]:
-        """The fragments of one list; empty when it is not answered."""
+        """The fragments of one list, and updates that interrupt it; empty when it is not answered."""
         parts: list[Frame] = []
         while True:
             position = self.client.frames.index(parts[-1]) + 1 if parts else at
-            part = await self.client.wait(lambda f: f.type in "yj3", ANSWER_S, position)
+            part = await self.client.wait(lambda f: f.type in "yj3", self.pace.answer, position)
             if part is None or part.type != "y":
                 return parts
             parts.append(part)
-            if part.text(893) != "N":
+            if part.text(893) == "Y" or all(each.text(893) == "" for each in parts):
                 return parts
 
-    def _refusal(self, at: int) -> str:
+    def refusal(self, at: int) -> str:
         for frame in self.client.received(at):
             if frame.type in ("j", "3", "Y"):
                 return f"35={frame.type}: {frame.text(58) or frame.text(373) or frame.text(380)}"
         return ""
 
-    def _note_rows(self) -> None:
+    def _note_rows(self, parts: list[Frame]) -> None:
         text, whole = reading.precision_forms(self.rows)
         self.note("precision-text", text, whole)
         codes = {row.status for row in self.rows}
@@ -226,196 +301,34 @@ class ServiceProbe:
         self.note("status-codes", ", ".join(sorted(codes)), known)
         foreign = [row.symbol for row in self.rows if not row.symbol.isascii()]
         self.note("symbol-text", f"not ASCII: {foreign[0]!r}" if foreign else "ASCII", not foreign)
+        unusable = reading.unusable(parts)
+        more = f" and {len(unusable) - 3} more" if len(unusable) > 3 else ""
+        self.note("list-rows", "; ".join(unusable[:3]) + more if unusable else "every row", not unusable)
+        text = f"{len(self.rows)} instruments, room for {self.room}"
+        self.note("list-size", text, len(self.rows) <= self.room)
+
+    def _note_update_rows(self) -> None:
+        """Updates of the list that came during the probe."""
+        updates = [f for f in self.client.received() if f.type == "y" and f.text(146) == "1" and not f.text(893)]
+        partial = [row for row in reading.listed(updates) if not (row.price_precision and row.qty_precision)]
+        if partial:
+            self.note("update-rows", f"in part: {partial[0].symbol} without precisions", False)
+        elif len(updates) > 1:
+            self.note("update-rows", "every field", True)
 
     def _choose_symbols(self) -> None:
-        online = [row.symbol for row in self.rows if row.status in ("1", "")]
+        online = [row.symbol for row in self.rows if row.status in ("1", "") and reading.nameable(row.symbol)]
         named = [symbol for symbol in online if symbol in self.section.symbols]
         self.symbols = list(dict.fromkeys([*named, *online]))[: self.count]
 
-    # ---- market data
-
-    def _subscribe(self, request_id: str, symbols: list[str], depth: int) -> fix.Body:
-        level3 = self.section.level == "L3"
-        return fix.market_data_request(
-            request_id, symbols, depth=depth, trades=bool(self.section.trades), level3=level3
-        )
-
-    async def _market_data(self) -> None:
-        first, *others = self.symbols
-        request_id = self._new_id()
-        at = await self._request("V", self._subscribe(request_id, [first], self.section.depth))
-        snapshot = await self.client.wait(lambda f: f.type in "WY" and f.text(262) == request_id, ANSWER_S, at)
-        if snapshot is None or snapshot.type == "Y":
-            self.note("snapshot", self._refusal(at) or "no answer", False)
-            return
-        took = (snapshot.at_ns - self.client.frames[at].at_ns) / 1e6
-        self.note("snapshot", f"after {took:.1f} ms", True)
-        await self._duplicate_id(request_id, first)
-        if others:
-            await self._several_symbols(others)
-        await asyncio.sleep(self.seconds)
-        await self._end_subscription(request_id, first)
-        if self.section.level == "L2":
-            await self._shallow(first)
-
-    async def _several_symbols(self, symbols: list[str]) -> None:
-        request_id = self._new_id()
-        at = await self._request("V", self._subscribe(request_id, symbols, self.section.depth))
-        missing = set(symbols)
-        deadline = time.monotonic() + ANSWER_S
-        while missing and time.monotonic() < deadline:
-            wanted = await self.client.wait(
-                lambda f: f.type == "W" and f.text(262) == request_id and f.text(55) in missing, 0.5, at
-            )
-            if wanted is not None:
-                missing.discard(wanted.text(55))
-        text = f"all {len(symbols)}" if not missing else f"{len(symbols) - len(missing)} of {len(symbols)}"
-        self.note("several-symbols", text + (f"; {self._refusal(at)}" if missing else ""), not missing)
-
-    async def _duplicate_id(self, request_id: str, symbol: str) -> None:
-        at = await self._request("V", self._subscribe(request_id, [symbol], self.section.depth))
-        answer = await self.client.wait(lambda f: f.type in "Yj3W" and f.text(262) in ("", request_id), 2.0, at)
-        self.note("duplicate-id", *self._answer(answer, "1"))
-
-    async def _unknown_symbol(self) -> None:
-        at = await self._request("V", self._subscribe(self._new_id(), [UNKNOWN_SYMBOL], self.section.depth))
-        answer = await self.client.wait(lambda f: f.type in ("Y", "j", "3"), 2.0, at)
-        self.note("unknown-symbol", *self._answer(answer, "0"))
-
-    @staticmethod
-    def _answer(answer: Frame | None, reason: str) -> tuple[str, bool]:
-        if answer is None:
-            return "no answer", False
-        if answer.type == "W":
-            return "accepted with a snapshot", False
-        text = f"35={answer.type} with 281={answer.text(281) or 'absent'} {answer.text(58)}".strip()
-        return text, answer.type == "Y" and answer.text(281) == reason
-
-    async def _end_subscription(self, request_id: str, symbol: str) -> None:
-        body = fix.market_data_request(
-            request_id,
-            [symbol],
-            depth=self.section.depth,
-            trades=bool(self.section.trades),
-            level3=self.section.level == "L3",
-            unsubscribe=True,
-        )
-        at = await self._request("V", body)
-        ended_ns = self.client.frames[at].at_ns
-        await asyncio.sleep(UNSUBSCRIBE_S + 1)
-        late = [
-            frame
-            for frame in self.client.received(at)
-            if frame.type in "WX" and frame.text(262) == request_id and frame.at_ns - ended_ns > UNSUBSCRIBE_S * 1e9
-        ]
-        self.note("unsubscribe", f"{len(late)} late messages" if late else "none", not late)
-
-    async def _shallow(self, symbol: str) -> None:
-        """A subscription of ten levels: does the gateway delete what leaves them?"""
-        request_id = self._new_id()
-        at = await self._request("V", self._subscribe(request_id, [symbol], SHALLOW))
-        await asyncio.sleep(max(2.0, self.seconds / 2))
-        frames = [f for f in self.client.received(at) if f.type in "WX" and f.text(262) == request_id]
-        if not frames or frames[0].type != "W":
-            return
-        most, leaving = reading.deepest(frames[0], frames[1:])
-        if most > SHALLOW:
-            self.note("depth-deletes", f"not deleted: up to {most} levels a side", False)
-        elif leaving:
-            self.note("depth-deletes", f"deleted, {leaving} times", True)
-        else:
-            self.note("depth-deletes", "no level left the depth during the probe", None)
-
-    async def _resend(self) -> None:
-        data = [frame for frame in self.client.received() if frame.type in ("W", "X")]
-        if not data:
-            return
-        number = int(data[-1].text(34) or 0)
-        first = max(1, number - 4)
-        at = await self._request("2", fix.resend_request(first, number))
-
-        def answers(frame: Frame) -> bool:
-            return frame.type in ("4", "3", "j") or frame.text(43) == "Y"
-
-        answer = await self.client.wait(answers, ANSWER_S, at)
-        if answer is None:
-            self.note("resend", "silence", False)
-        elif answer.type == "4":
-            kind = "gap fill" if answer.text(123) == "Y" else "reset (123=N)"
-            self.note("resend", f"{kind} to {answer.text(36)}", answer.text(123) == "Y")
-        elif answer.type in ("3", "j"):
-            self.note("resend", f"35={answer.type}: {answer.text(58)}", False)
-        else:
-            await asyncio.sleep(1.0)
-            replayed = [frame for frame in self.client.received(at) if frame.text(43) == "Y"]
-            self.note("resend", f"replay of {len(replayed)} messages", True)
-
     async def _trading_status(self) -> None:
-        at = await self._request("g", [(335, self._new_id()), (336, "SESSION"), (263, 0)])
-        answer = await self.client.wait(lambda f: f.type in ("h", "j", "3"), ANSWER_S, at)
+        at = await self.request("g", [(335, self.new_id()), (336, "SESSION"), (263, 0)])
+        answer = await self.client.wait(lambda f: f.type in ("h", "j", "3"), self.pace.answer, at)
         if answer is None:
             self.note("trading-status", "no answer", False)
         else:
             text = f"35={answer.type}, 340={answer.text(340) or 'absent'} {answer.text(58)}".strip()
             self.note("trading-status", text, answer.type == "h")
-
-    # ---- what the collected market data show
-
-    def _read_market_data(self) -> None:
-        inbound = self.client.received()
-        data = [frame for frame in inbound if frame.type in ("W", "X") and frame.text(43) != "Y"]
-        orders = {reading.header_order(frame) for frame in data}
-        self.note("header-order", "; ".join(sorted(orders)), orders == {"35,34,49,52,56"})
-        digits = reading.decimals(frame.text(52) for frame in inbound)
-        self.note("sending-time", digits, digits == "3")
-        self._note_entries(data)
-        self._note_checksums(data)
-
-    def _note_entries(self, data: list[Frame]) -> None:
-        level = self.section.level
-        forms = reading.id_forms(data)
-        usual = {"side letter and price", "absent"} if level == "L2" else {"UUID", "OXXXXX-XXXXX-XXXXXX"}
-        self.note(f"ids-{level.lower()}", "; ".join(forms) or "none", set(forms) <= usual)
-        clock = reading.clock_forms(data)
-        self.note("entry-times", clock, clock == "HH:MM:SS, 3 decimals")
-        if level == "L3":
-            times = reading.order_time_forms(data)
-            self.note("order-times", times or "absent", times == "ISO 8601, 9 decimals")
-        kinds = {entry.kind for frame in data for entry in reading.entries(frame)}
-        self.note("entry-types", ", ".join(sorted(kinds)), kinds <= {"0", "1", "2"})
-        if level == "L2":
-            types = {text for frame in data for text in frame.all(40)}
-            aggressors = {text for frame in data for text in frame.all(2446)}
-            known = types | aggressors <= {"1", "2"}
-            text = f"40 in {', '.join(sorted(types))}; 2446 in {', '.join(sorted(aggressors))}"
-            self.note("trade-codes", text if types or aggressors else "no trade seen", known if types else None)
-        unknown = reading.unknown_fields(data)
-        self.note("fields", f"also {', '.join(map(str, unknown))}" if unknown else "documented ones only", not unknown)
-
-    def _note_checksums(self, data: list[Frame]) -> None:
-        level = self.section.level
-        usual = "level" if level == "L2" else "order"
-        precisions = {row.symbol: row for row in self.rows}
-        rules, changed, none = set(), [], []
-        for symbol, frames in reading.by_symbol(_one_subscription(data)).items():
-            row = precisions.get(symbol)
-            if row is None:
-                continue
-            found = reading.checksums(frames, level, _whole(row.price_precision), _whole(row.qty_precision))
-            if not found.checked:
-                continue
-            if not found.rules:
-                none.append(symbol)
-                continue
-            rules.add(usual if usual in found.rules else found.rules[0])
-            if found.precision_change != (0, 0):
-                changed.append(f"{symbol} by {found.precision_change}")
-        if not (rules or none):
-            return
-        text = ", ".join(sorted(rules)) + (f"; no known rule for {', '.join(none[:5])}" if none else "")
-        self.note("checksum-rule", text.removeprefix("; "), rules == {usual} and not none)
-        if rules:
-            self.note("checksum-precision", f"differ: {', '.join(changed[:5])}" if changed else "equal", not changed)
 
     # ---- leaving
 
@@ -432,18 +345,29 @@ class ServiceProbe:
             restarted = frame.text(34).isdigit() and int(frame.text(34)) < last and frame.text(43) != "Y"
             return frame.type in ("5", "A") or (frame.type == "4" and frame.text(123) != "Y") or restarted
 
-        beat = asyncio.create_task(self._heartbeats())
         form = await client.wait(shows, wait_s, position)
-        await asyncio.sleep(2.0)
-        beat.cancel()
+        if form is not None and form.type == "5" and not client.closed.is_set():
+            client.send("5", fix.logout())
+        echoes = await self._answer_logon() if form is not None and form.type == "A" else 0
+        await asyncio.sleep(self.pace.reject)
         if form is None:
             text = "the connection closed" if client.closed.is_set() else "nothing was seen"
         else:
             names = {"5": "Logout", "A": "Logon inside the connection", "4": "SequenceReset"}
             text = names.get(form.type, "MsgSeqNum restarted inside the connection")
-            text += ", then the connection closes" if client.closed.is_set() else ""
+            if form.type == "5":
+                text += ", then the connection closes" if client.closed.is_set() else ", the connection stays open"
+            text += f", our answer is answered by {echoes} more" if echoes else ""
             text += f" ({datetime.fromtimestamp(form.at_ns / 1e9, UTC):%H:%M:%S})"
         self.note("rollover", text, text.startswith("Logout, then the connection closes"))
+
+    async def _answer_logon(self) -> int:
+        """Answer a Logon 141=Y inside the connection; how many Logons that brings."""
+        at = len(self.client.frames)
+        self.client.next_out = 1
+        self.client.send("A", fix.logon(self.section.heartbeat_s, True))
+        await asyncio.sleep(self.pace.reject)
+        return sum(frame.type == "A" for frame in self.client.received(at))
 
     async def _heartbeats(self) -> None:
         while not self.client.closed.is_set():
@@ -454,8 +378,8 @@ class ServiceProbe:
         client = self.client
         if client.closed.is_set():
             return
-        at = await self._request("5", fix.logout())
-        answer = await client.wait(lambda f: f.type == "5", ANSWER_S, at)
+        at = await self.request("5", fix.logout())
+        answer = await client.wait(lambda f: f.type == "5", self.pace.answer, at)
         try:
             await asyncio.wait_for(client.closed.wait(), 2.0)
             closed = "closed"
@@ -467,20 +391,3 @@ class ServiceProbe:
 
 def _answers_test(mark: str, frame: Frame) -> bool:
     return frame.type == "0" and frame.text(112) == mark
-
-
-def _whole(text: str) -> int:
-    """A precision as an integer whatever its form; 0 when it is none."""
-    try:
-        return int(float(text))
-    except ValueError:
-        return 0
-
-
-def _one_subscription(data: list[Frame]) -> list[Frame]:
-    """For each symbol, the frames of its first subscription only."""
-    first: dict[str, str] = {}
-    for frame in data:
-        if frame.type == "W":
-            first.setdefault(frame.text(55), frame.text(262))
-    return [frame for frame in data if first.get(frame.text(55)) == frame.text(262)]

@@ -35,7 +35,7 @@ def audit(journal: Path, services: tuple[str, ...], faults: list[dict[str, Any]]
                 if missing:
                     complaints.append(f"no gap names the loss of {fault}")
     for gap in gaps:
-        if gap["cause"] == "restart":  # the end of the run
+        if gap["cause"] == "restart" or gap["opened_ns"] > report["ended_ns"]:  # the end of the run
             continue
         if gap["cause"] == "precision" and report["injected"]["precision"]:  # no fault, so not in the venue's list
             continue

@@ -60,10 +60,10 @@ Levels = list[list[tuple[int, int]]]
 
 
 def levels(book: Any) -> Levels:
-    """(price, quantity) of all bids and all offers, in units of the precisions."""
+    """(price, quantity) of all bids and all offers, in units of the precisions, of an UNVERIFIED book as well."""
     return [
         [(int(p), int(q)) for p, q in zip(side["price"], side["qty"], strict=True)]
-        for side in book.depth(None, price="int")
+        for side in book.depth(None, price="int", allow_unverified=True)
     ]
 
 
@@ -296,6 +296,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
         venue("pause")
         await asyncio.sleep(0.3)
         report["compared_at_the_end"] = compare(feed, venue, depth)
+        report["ended_ns"] = time.time_ns()
         venue("resume")
         report["samples"], report["wrong"] = judge.counts, judge.wrong
         report["faults"] = venue("stats")["faults"] + [
