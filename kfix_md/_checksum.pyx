@@ -8,6 +8,7 @@ from kfix_md._book cimport (
 
 cdef enum:
     NEIGHBOURS = 2      # precisions tried on both sides of the instrument's
+    NEGATIVE = 6        # and below zero: a book of whole numbers may be printed in thousands (2349 or 5010 is -3)
 
 
 cdef inline bint known_on(Book book, int code) noexcept:
@@ -34,10 +35,14 @@ cdef int find_rule(Book book, uint32_t crc, int configured, int first) noexcept:
     return 0
 
 
+cdef inline int lowest(int precision) noexcept:
+    return -NEGATIVE if precision == 0 else -NEIGHBOURS
+
+
 cdef int at_other_precisions(Book book, uint32_t crc, int code) noexcept:
     cdef int price, qty, rule
-    for price in range(-NEIGHBOURS, NEIGHBOURS + 1):
-        for qty in range(-NEIGHBOURS, NEIGHBOURS + 1):
+    for price in range(lowest(book.price_precision), NEIGHBOURS + 1):
+        for qty in range(lowest(book.qty_precision), NEIGHBOURS + 1):
             rule = rule_text(code, price, qty)
             if rule != code and book.crc_by(rule) == crc:
                 return rule

@@ -349,7 +349,7 @@ cdef class Symbols(Stream):
         if voids_book(event):
             s.synced = 0
         self.turn(s, <Book>self.books[row], event)
-        s.top.cause = cause
+        s.top.cause = CAUSE_RULE if cause == CAUSE_NONE and s.top.state == STATE_UNVERIFIED else cause
         return self.changed(row)
 
     cdef void turn(self, Slot* s, Book book, int event) noexcept:

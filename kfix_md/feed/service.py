@@ -357,7 +357,8 @@ class Service(Application):
 
     def on_checksum_rule(self, rule: str, symbol: str, precisions: tuple[int, int] | None) -> None:
         """A symbol has shown which checksum rule applies; `precisions`: of the text, where not the instrument's."""
-        if precisions is not None:
+        row = self.subs.listing.known.get(symbol)
+        if precisions is not None and (row is None or (row.price_precision, row.qty_precision) != precisions):
             self.log.warning(
                 "%s: 5041 is computed with %d/%d decimals (rule %s), not with those of the instrument list",
                 *(symbol, *precisions, rule),

@@ -278,8 +278,8 @@ def _change_under(
         handler.deliver(frame.raw, frame.at_ns)
     if int(handler.stats["crc_ok"]) != checked:
         return None
-    used = handler.checksum_of(symbol)[1]
-    return (0, 0) if used is None else (used[0] - max(precisions[0], 0), used[1] - max(precisions[1], 0))
+    used = handler.checksum_of(symbol)[1] or (max(precisions[0], 0), max(precisions[1], 0))
+    return used[0] - precisions[0], used[1] - precisions[1]
 
 
 def by_symbol(frames: Iterable[Frame]) -> dict[str, list[Frame]]:

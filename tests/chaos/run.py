@@ -264,6 +264,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
     unverified = prepare(venue, plan, variations, plan.seed)
     injected: Counter[str] = Counter()
     report: dict[str, Any] = {"plan": dataclasses.asdict(plan), "variations": sorted(named), "injected": injected}
+    report["unverified"] = sorted(unverified)
 
     async def script(feed: Feed) -> None:
         hurry(feed, plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+import zlib
 from decimal import Decimal
 
 import numpy as np
@@ -23,6 +24,7 @@ from tests.core.plain_text import (
     Side,
     crc,
 )
+from tests.core.test_surprises import frame
 
 # ---- the books ----
 
@@ -242,6 +244,27 @@ def test_precisions_of_the_text_that_are_not_the_instrument_s_are_found(level, p
     assert shown == [(rule, "X/Y", precisions)]
     assert handler.checksum_of("X/Y") == (rule, precisions, "proved")
     assert handler["X/Y"].top()[:2] == (100.5, pytest.approx(3.9 if level == "L2" else 3.9 + 1.15))
+
+
+@pytest.mark.parametrize(("price", "qty"), [(7, -3), (-2, -3), (0, -6)])
+@pytest.mark.parametrize("level", ["L2", "L3"])
+def test_a_text_in_thousands_is_found(level, price, qty):
+    """A negative precision is that of the text; books are kept in whole numbers."""
+    handler = Handler(level=level)
+    handler.define("PEPE", price, qty)
+    unit, lot = 10 ** max(0, -price), 10**-qty
+    fields = [(1, 130 * unit, 5 * lot), (0, 120 * unit, 7 * lot)]
+    texts = [f"{Decimal(p).scaleb(-max(price, 0)):f}" for _, p, _ in fields]
+    groups = "".join(
+        f"269={side}|278=O{n}|270={text}|271={q}|273=12:00:00.000|"
+        for n, ((side, _, q), text) in enumerate(zip(fields, texts, strict=True))
+    )
+    handler.on_bytes(frame("W", 2, f"55=PEPE|262=1|268=2|{groups}"))
+    want = zlib.crc32(b"1306" + b"1207")
+    update = f"279=1|269=1|278=O0|270={texts[0]}|271={6 * lot}|273=12:00:00.000|"
+    handler.on_bytes(frame("X", 3, f"55=PEPE|262=1|268=1|{update}5041={want}|"))
+    assert handler["PEPE"].state is State.LIVE and handler.stats["crc_ok"] == 1
+    assert handler.checksum_of("PEPE")[1] == (price, qty)
 
 
 def test_one_odd_symbol_does_not_decide_for_the_others():
