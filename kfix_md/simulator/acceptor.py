@@ -276,7 +276,8 @@ class Acceptor(Sender, asyncio.Protocol):
         if not self.closing and not self.ended:
             self.send(b"5", [(58, text)])
             self.closing = self.venue.now()
-            self.venue.log("logout sent", session=self.id, sender=self.peer.sender)
+            how = "held back" if self.faults.holding else "sent"  # by a silent rollover, for example
+            self.venue.log(f"logout {how}", session=self.id, sender=self.peer.sender)
             if self.venue.config.after_logout != "data":
                 self.drop_subscriptions()
             if self.venue.config.after_logout != "close":
