@@ -35,7 +35,7 @@ def service():
     for symbol in ("A/USD", "B/USD"):
         made.handler.define(symbol, 1, 8)
         made.handler.subscribe(symbol, f"id-{symbol}", 1000)
-        made.subs.all[symbol] = Subscription(symbol, Phase.ACTIVE, f"id-{symbol}")
+        made.subs.all[symbol] = Subscription(symbol, Phase.ACTIVE, f"id-{symbol}", defined=True)
     made.subs._ready = True
     return made
 
