@@ -4,6 +4,7 @@ from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from kfix_md.simulator import checksum, wire
@@ -17,7 +18,10 @@ from kfix_md.simulator.render import Renderer, resting
 class Subscription:
     """One symbol of one MarketDataRequest, and which version of the symbol each MsgSeqNum carried."""
 
+    _numbers = count(1)
+
     def __init__(self, session: Any, md_req_id: str, line: "Line", *, depth: int, book: bool, trades: bool) -> None:
+        self.number = next(self._numbers)  # a later subscription has a higher one
         self.session, self.md_req_id, self.line = session, md_req_id, line
         self.depth, self.book, self.trades = depth, book, trades
         self.set_prefix()
@@ -31,13 +35,21 @@ class Subscription:
 
 
 class Sightings:
-    """(MsgSeqNum, version) pairs of one symbol on one session, bounded, for the truth at a MsgSeqNum."""
+    """(MsgSeqNum, version) pairs of one symbol on one session, bounded, for the truth at a MsgSeqNum.
+
+    Where a client subscribes to a symbol again without ending the first subscription, both are served. The
+    book that the client follows is that of the newest, so the messages of the older ones are left out.
+    """
 
     def __init__(self, limit: int) -> None:
         self._seqs, self._versions, self._limit = array("q"), array("q"), limit
+        self._newest = 0
 
-    def add(self, seq: int, version: int) -> None:
-        """Note that message `seq` brought the symbol to `version`."""
+    def add(self, subscription: Subscription, seq: int, version: int) -> None:
+        """Note that message `seq` of a subscription brought its symbol to `version`."""
+        if subscription.number < self._newest:
+            return
+        self._newest = subscription.number
         self._seqs.append(seq)
         self._versions.append(version)
         if len(self._seqs) > 2 * self._limit:

@@ -94,7 +94,7 @@ class Sender:
         seen = self.sightings.get(symbol)
         if seen is None:
             seen = self.sightings[symbol] = Sightings(subscription.line.history)
-        seen.add(seq, version)
+        seen.add(subscription, seq, version)
 
     def _header(self, kind: bytes, seq: int, stamp: bytes) -> bytes:
         """35, 34, 49, 52 and 56; by default in the order of the examples for W and X in Kraken's FIX guide."""

@@ -464,6 +464,18 @@ def test_late_messages_after_unsubscribing(quiet, live):
     quiet.control("late", seconds=0)
 
 
+def test_the_truth_at_a_number_is_that_of_the_newest_subscription(quiet, live):
+    live.subscribe("N", "BTC/USD")
+    snapshot = live.message()
+    assert (value(snapshot, 35), value(snapshot, 262)) == ("W", "N")
+    step(quiet)
+    older, newer = live.message(), live.message()
+    assert (value(older, 262), value(newer, 262)) == ("M", "N")
+    seen = [quiet.control.truth("BTC/USD", sender=live.sender, seq=int(value(m, 34))) for m in (older, newer)]
+    assert [truth["message_seq"] for truth in seen] == [int(value(snapshot, 34)), int(value(newer, 34))]
+    assert seen[0]["version"] < seen[1]["version"]
+
+
 def test_mistakes_are_answers(quiet):
     control = quiet.control
     for request, word in [
