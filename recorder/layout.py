@@ -120,7 +120,7 @@ class Tree:
             self.put_back()
         for path in list(self.work.iterdir()):
             if not path.is_dir():
-                path.unlink()
+                path.unlink(missing_ok=True)  # a compaction at work may just have removed a directory of its own
             elif own is not None:
                 shutil.rmtree(path)
         if own is not None:

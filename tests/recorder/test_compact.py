@@ -177,3 +177,20 @@ def test_a_starting_recorder_leaves_a_compaction_at_work_alone(tmp_path):
     taken.close()
     build.record(tmp_path)
     assert not list(tree.work.iterdir())
+
+
+def test_a_starting_recorder_accepts_that_a_compaction_removes_its_directories_meanwhile(tmp_path, monkeypatch):
+    build.two_days(tmp_path)
+    build.record(tmp_path)
+    tree = recorder.open(tmp_path / "captures").tree
+    taken = tree.lock("compact")
+    found = Path.iterdir
+
+    def iterdir(path):
+        yield from found(path)
+        if path == tree.work:
+            yield path / "buckets-ticks-2024-02-29"  # removed since it was listed
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    tree.clear_work()
+    taken.close()
