@@ -22,8 +22,12 @@ build/.built: $(VENV)/.ready $(SOURCES)
 
 build: build/.built
 
+# many tests wait for processes and timers: one worker more than there are cores
+TEST_WORKERS ?= $(shell echo $$(( $$(nproc) + 1 )))
+PYTEST := -m pytest -n $(TEST_WORKERS) --dist worksteal
+
 test: build lint
-	$(PY) -m pytest
+	$(PY) $(PYTEST)
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff check .
@@ -47,7 +51,7 @@ sanitize: $(VENV)/.ready
 	cd $(SANITIZED) && KFIX_SANITIZE=1 "$(CURDIR)/$(PY)" setup.py -q build_ext --inplace
 	cd $(SANITIZED) && LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
-	  "$(CURDIR)/$(PY)" -m pytest -p no:cacheprovider tests/core tests/fuzz \
+	  "$(CURDIR)/$(PY)" $(PYTEST) -p no:cacheprovider tests/core tests/fuzz \
 	  tests/shm/test_books.py tests/shm/test_bursts.py tests/shm/test_orders_trades.py tests/shm/test_torn.py \
 	  tests/journal tests/recorder/test_rows.py tests/recorder/test_replay.py tests/recorder/test_queries.py
 

@@ -225,7 +225,8 @@ def test_top_on_a_real_terminal_takes_keys_and_restores_it(busy, tmp_path):
     before = termios.tcgetattr(slave)
     code = "import sys; from kfix_md.cli import main; main(sys.argv[1:])"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
-    env.pop("NO_COLOR", None)
+    for name in ("NO_COLOR", "COLUMNS", "LINES"):  # a test runner may set them for its own output
+        env.pop(name, None)
     child = subprocess.Popen(
         [sys.executable, "-c", code, "top", "--directory", tmp_path, "--interval", "0.05"],
         stdin=slave,
