@@ -87,12 +87,12 @@ def segments(directory: str | os.PathLike[str]) -> dict[int, Path]:
 
 def find(directory: str | os.PathLike[str], number: int) -> Path | None:
     """The file of segment `number`; of 0, the first there is. A rename may hide a file from one listing."""
-    for _ in range(_LIST_AGAIN):
+    for attempt in range(_LIST_AGAIN):
         present = segments(directory)
         wanted = number or min(present, default=0)
         if wanted in present:
             return present[wanted]
-        if not any(n > number for n in present):
+        if attempt and not any(n > number for n in present):
             break
     return None
 
@@ -184,6 +184,17 @@ class Segment:
                 self.buffer = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
         head = _parse(path, bytes(self.buffer[:HEADER_BYTES]))
         self.number, self.date, self.sealed_end = head.number, head.date, head.sealed_end
+
+
+def open_segment(directory: str | os.PathLike[str], number: int) -> Segment | None:
+    """Segment `number` (0: the first there is), None when there is none; a file renamed meanwhile is found again."""
+    for _ in range(_LIST_AGAIN):
+        path = find(directory, number)
+        if path is None:
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            return Segment(path)
+    return None
 
 
 def bytes_after(directory: str | os.PathLike[str], number: int, offset: int) -> int:

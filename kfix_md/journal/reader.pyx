@@ -65,14 +65,8 @@ cdef class JournalReader:
     cdef int _enter(self, number, uint64_t offset) except -1:
         """Map segment `number` (0: the first there is) if it has begun; 1 when it has."""
         cdef const uint8_t[::1] view
-        path = journal_files.find(self.directory, number)
-        if path is None:
-            return 0
-        try:
-            segment = journal_files.Segment(path)
-        except FileNotFoundError:
-            return 0            # renamed between the two steps: there at the next call
-        if segment.date == 0:
+        segment = journal_files.open_segment(self.directory, number)
+        if segment is None or segment.date == 0:
             return 0
         view = segment.buffer
         self.segment, self.view = segment, segment.buffer

@@ -380,3 +380,28 @@ def test_a_disk_that_cannot_lock_is_not_another_writer(tmp_path, monkeypatch, nu
     with pytest.raises(OSError, match=os.strerror(number)):
         (tmp_path / "state").mkdir()
         Tree(tmp_path).lock("recorder")
+
+
+@pytest.mark.parametrize("step", ["list", "open"])
+def test_a_segment_renamed_while_a_reader_enters_it_is_found_again(tmp_path, monkeypatch, step):
+    with writer(tmp_path) as w:
+        w.frame(0, NOON, b"one")
+    listed, segment, calls = os.listdir, journal_files.Segment, []
+
+    def listdir(path):
+        calls.append(path)
+        return [] if len(calls) == 1 else listed(path)
+
+    def opened(path):
+        calls.append(path)
+        if len(calls) == 1:
+            raise FileNotFoundError(path)
+        return segment(path)
+
+    if step == "list":
+        monkeypatch.setattr(journal_files.os, "listdir", listdir)
+    else:
+        monkeypatch.setattr(journal_files, "Segment", opened)
+    reader = JournalReader(tmp_path)
+    calls.clear()
+    assert [record[5] for record in reader][:1] == [b"one"] and len(calls) >= 2
