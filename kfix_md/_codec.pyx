@@ -139,6 +139,8 @@ cdef inline int begin_fast(Codec self, Header* h, const char* end, MDMessage* m)
     m.groups = number
     m.first = 0
     m.left_out = 0
+    m.bad_times = 0
+    m.without_id = 0
     m.has_crc = 0
     m.crc = 0
     m.error = MD_OK

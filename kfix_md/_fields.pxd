@@ -83,6 +83,8 @@ cdef struct MDMessage:      # a W or X without its entries
     int32_t error_tag
     int32_t error_at        # offset from Header.body of the group with the error
     uint32_t repeated_tags  # fields that occur twice in a group or outside; the last one counts
+    uint32_t bad_times      # 273 and 5060 that are no times
+    uint32_t without_id     # bids and offers without 278
     uint32_t left_out       # groups that are no part of a book and not kept: an unknown 269, or a trade with a fault
 
 
@@ -91,6 +93,7 @@ cdef struct Group:          # of the repeating group of 268, while it is read
     const char* begin
     int has                 # HAS_ bits of the fields read
     int error, error_tag    # the first fault
+    int bad_times           # 273 and 5060 that are no times
     Span id                 # text of 278, when it was not read at once
     Span price              # text of 270
     Span symbol             # 55 in the group

@@ -53,7 +53,7 @@ cdef enum:
     HAS_ACTION = 32
     HAS_EVENT = 64
     HAS_QUEUE = 128
-    HAS_ALL = 31
+    HAS_ENTRY = 13              # side, price and quantity: without one of them there is no entry
 
 
 class Fault(IntEnum):
@@ -76,6 +76,11 @@ cdef inline int l2_id(const Span* id, const Span* price) noexcept nogil:
             and kfix_equal(id.p + 1, price.p, price.n))
 
 
+cdef inline bint needed(uint32_t tag) noexcept nogil:
+    # a field that a message or one of its entries cannot be understood without; any other one may be empty
+    return 268 <= tag <= 271 or tag == 278 or tag == 279 or tag == 5273 or tag == 55 or tag == 262 or tag == 5041
+
+
 cdef inline bint group_tag(uint64_t tag) noexcept nogil:
     return (269 <= tag <= 271 or tag == 273 or tag == 278 or tag == 279 or tag == 40 or tag == 2446
             or tag == 5060 or tag == 5273)
@@ -86,13 +91,9 @@ cdef inline int missing_tag(int bits) noexcept nogil:
         return 279
     if bits & HAS_SIDE:
         return 269
-    if bits & HAS_ID:
-        return 278
     if bits & HAS_PRICE:
         return 270
-    if bits & HAS_QTY:
-        return 271
-    return 273
+    return 271
 
 
 cdef inline int unfit(int error, int exponent) noexcept nogil:
@@ -160,10 +161,12 @@ cdef inline int usual_field(FieldReader self, uint32_t tag, const char** p, Grou
             p[0] = q + 37
             return HAS_ID
         q = kfix_next_soh(q)
+        if q == value:
+            return 0
         g.id.p = value
         g.id.n = q - value
         p[0] = q + 1
-        return HAS_ID if q != value else 0
+        return HAS_ID
     elif tag == TEXT_269:
         if q[1] != SOH or <uint8_t>(q[0] - c'0') > SIDE_TRADE:
             return 0
@@ -339,20 +342,21 @@ cdef class FieldReader:
             return HAS_ID
         if tag == 273:
             t = kfix_time_of_day(p) if value_end - p >= 8 else -1
-            if t < 0:
-                return -MD_BAD_VALUE
             p += 8
-            t = t * 1000000000
-            t += max(kfix_fraction(&p), 0)
-            if p != value_end:
-                return -MD_BAD_VALUE
+            if t >= 0:
+                t = t * 1000000000
+                t += max(kfix_fraction(&p), 0)
+            if t < 0 or p != value_end:
+                g.bad_times += 1
+                return 0
             if not g.has & HAS_EVENT:
                 e.event_ns = near_midnight(t, h.sending_ns, h.sending_day_ns)
             return HAS_TIME
         if tag == 5060 or tag == 5273:
             t = kfix_iso(&p, &self._iso_dates) if value_end - p >= 20 else -1
             if t < 0 or p != value_end:
-                return -MD_BAD_VALUE
+                g.bad_times += tag == 5060
+                return 0 if tag == 5060 else -MD_BAD_VALUE
             if tag == 5273:
                 e.queue_ns = t
                 return HAS_QUEUE
@@ -371,7 +375,7 @@ cdef class FieldReader:
         # all fields of a group are read: one entry more, a fault, or nothing that concerns a book
         cdef MDEntry* e = g.e
         cdef int error = g.error, tag = g.error_tag
-        cdef int missing = (HAS_ALL if h.msg_type == c'W' else HAS_ALL | HAS_ACTION) & ~g.has
+        cdef int missing = (HAS_ENTRY if h.msg_type == c'W' else HAS_ENTRY | HAS_ACTION) & ~g.has
         if error == MD_OK and missing:
             error = MD_MISSING_TAG
             tag = missing_tag(missing)
@@ -384,7 +388,12 @@ cdef class FieldReader:
         if error != MD_OK:
             m.error_at = g.begin - h.body
             return self._fail(m, error, tag)
-        if g.id.p != NULL:
+        m.bad_times += g.bad_times
+        if not g.has & (HAS_TIME | HAS_EVENT):
+            e.event_ns = h.sending_ns
+        if not g.has & HAS_ID:
+            m.without_id += e.side != SIDE_TRADE
+        elif g.id.p != NULL:
             if l2_id(&g.id, &g.price):
                 e.id_kind = ID_NONE
                 e.id_hi = 0
@@ -424,7 +433,10 @@ cdef class FieldReader:
             if tag == 0:
                 return self._fail(m, MD_NOT_NUMERIC, 0)
             after = kfix_value_end(&data, tag, p, value, kfix_next_soh(value), end - 1)
-            if after == value:
+            if after == value and not needed(tag):
+                p = after + 1
+                continue
+            if after == value and (g.e == NULL or tag == first_tag or not group_tag(tag)):
                 return self._fail(m, MD_EMPTY_VALUE, tag)
             if first_tag == 0 and m.declared > 0:
                 first_tag = tag
@@ -443,7 +455,7 @@ cdef class FieldReader:
                     g.has = bit
                     continue
             if g.e != NULL and tag != 55 and tag != 262 and tag != 268 and tag != 5041 and not 8 <= tag <= 10:
-                bit = self.entry_field(tag, value, after, &g, h)
+                bit = self.entry_field(tag, value, after, &g, h) if after != value else -MD_EMPTY_VALUE
                 if bit < 0 and g.error == MD_OK:
                     g.error = -bit
                     g.error_tag = tag
@@ -555,7 +567,7 @@ cdef class FieldReader:
         if self._n_parked == 0:
             return False
         if self._parts:
-            m.left_out = m.repeated_tags = 0    # counted with the first part
+            m.left_out = m.repeated_tags = m.bad_times = 0    # counted with the first part
         m.first = self._parts
         m.n = 0
         symbol_at(h, end, &self._parked[0], &m.symbol)

@@ -13,6 +13,7 @@ cdef struct Counters:
     uint64_t market_data, entries, snapshots, trades
     uint64_t crc_checked, crc_ok, crc_failed, unverified
     uint64_t malformed, faults, late, unknown_symbol, ignored, crossed, repeated_tags
+    uint64_t bad_times              # 273 and 5060 that are no times: the entry has that of its message
     uint64_t left_out               # groups that are no part of a book and were not kept
 
 

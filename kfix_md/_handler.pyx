@@ -15,7 +15,8 @@ from kfix_md._book cimport (
 from kfix_md._checksum cimport CHECK_FAILED, CHECK_RUN, CHECK_OK
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport (
-    MD_MIXED, MD_NOT_NUMERIC, MD_NUMBER, MD_OK, MD_PRECISION, MD_SPLIT, Header, MDMessage, Span, next_field,
+    MD_MISSING_TAG, MD_MIXED, MD_NOT_NUMERIC, MD_NUMBER, MD_OK, MD_PRECISION, MD_SPLIT, Header, MDMessage, Span,
+    next_field,
 )
 from kfix_md._entry cimport *
 from kfix_md.journal.records cimport REC_FRAME
@@ -135,6 +136,12 @@ cdef inline uint16_t take(Handler self, Header* h, MDMessage* m, int32_t row, in
     if s.level == 0 or self.books[row] is None:
         self.make_book(row, self.codec.level_seen(m.n))
         s = &self.slots[row]
+    if m.without_id and s.level == 3:       # an order is known by its id alone
+        self.row = -1
+        self.counters.malformed += 1
+        self.complain(h, MD_MISSING_TAG, recv_ns)
+        self.missed(row, h, NULL, m, MD_MISSING_TAG, recv_ns)
+        return flags | MSG_IGNORED | MSG_BAD_BOOK
     before = s.top.state
     flags = apply(self, s, <Book>self.books[row], h, m, recv_ns, flags)
     if s.top.state != before:
@@ -155,6 +162,7 @@ cdef inline uint16_t apply(Handler self, Slot* s, Book book, Header* h, MDMessag
     cdef int result
     self.counters.entries += m.n
     self.counters.repeated_tags += m.repeated_tags
+    self.counters.bad_times += m.bad_times
     self.counters.left_out += m.left_out
     s.top.seq = h.seq
     s.top.recv_ns = recv_ns

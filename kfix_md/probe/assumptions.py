@@ -211,7 +211,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         "Order ids on L2 (278)",
         "side letter and price",
         "examples in Kraken's FIX guide",
-        "other ids are ignored: the service decides the level",
+        "other ids, or none, make no difference: the service decides the level",
         scope="L2",
     ),
     Assumption(
@@ -227,7 +227,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         "Form of 273",
         "HH:MM:SS.mmm",
         _REFERENCE,
-        "further digits are cut",
+        "further digits are cut; an entry without a readable time has that of its message (52)",
     ),
     Assumption(
         "order-times",

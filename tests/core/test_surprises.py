@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from kfix_md import Handler
@@ -109,7 +111,8 @@ def test_codes_that_nobody_knows_are_kept_as_unknown(fast, text, ord_type, aggre
         entry("2", "10.5", "0"),
         entry("2", "10.5", action="5"),
         entry("2", "ten"),
-        "279=0|269=2|270=10.5|271=1|",
+        "279=0|269=2|270=10.5|278=x|273=12:00:00.000|",
+        "279=0|269=2|270=10.5|271=|",
     ],
 )
 def test_a_trade_that_cannot_be_read_costs_no_book(fast, trade):
@@ -118,6 +121,72 @@ def test_a_trade_that_cannot_be_read_costs_no_book(fast, trade):
     assert states(handler) == ["LIVE"] * 3
     assert handler["BTC/USD"].top()[0] == 10.1
     assert (handler.stats["trades"], handler.stats["left_out"], handler.stats["malformed"]) == (1, 1, 0)
+
+
+@both_paths
+@pytest.mark.parametrize(
+    ("more", "bad_times"),
+    [
+        ("", 0),
+        ("273=|", 0),
+        ("273=noon|", 1),
+        ("273=25:00:00.000|5060=yesterday|", 2),
+        ("5060=|", 0),
+    ],
+)
+def test_an_entry_without_a_readable_time_has_that_of_its_message(fast, more, bad_times):
+    handler = started(fast=fast, collect=True)
+    handler.ticks()
+    plain, sent = "279=0|269=0|278=B10.5|270=10.5|271=1|", "20240301-12:00:00.250"
+    handler.on_bytes(frame("X", 10, f"55=BTC/USD|262=1|268=2|{plain}{more}{entry('1', '10.8')}", sent))
+    bid, offer = handler.ticks()
+    assert states(handler) == ["LIVE"] * 3 and handler["BTC/USD"].top()[:4] == (10.5, 1.0, 10.8, 1.0)
+    assert bid["event_ns"] == bid["sending_ns"] > 0 and offer["event_ns"] != offer["sending_ns"]
+    assert (handler.stats["bad_times"], handler.stats["malformed"]) == (bad_times, 0)
+
+
+@both_paths
+@pytest.mark.parametrize("field", ["40=|", "2446=|", "58=|", "9999=|"])
+def test_an_empty_field_that_is_no_part_of_a_book_costs_nothing(fast, field):
+    handler = started(fast=fast)
+    handler.on_bytes(
+        frame(
+            "X",
+            10,
+            f"55=BTC/USD|262=1|{field if '40' not in field else ''}268=2|"
+            f"{entry('0', '10.5', more=field)}{entry('2', '10.6', more=field)}{field}",
+        )
+    )
+    assert states(handler) == ["LIVE"] * 3 and handler["BTC/USD"].top()[0] == 10.5
+    assert (handler.stats["trades"], handler.stats["malformed"]) == (1, 0)
+
+
+@both_paths
+@pytest.mark.parametrize("field", ["270", "271", "278", "279"])
+def test_an_empty_field_of_an_entry_costs_its_book(fast, field):
+    handler = started(fast=fast)
+    text = re.sub(rf"\b{field}=[^|]*", f"{field}=", entry("0", "10.5"))
+    handler.on_bytes(frame("X", 10, f"55=BTC/USD|262=1|268=2|{entry('1', '10.8')}{text}"))
+    assert sorted(states(handler)) == ["LIVE", "LIVE", "STALE"] and handler["BTC/USD"].cause.name == "MALFORMED"
+    handler.on_bytes(frame("X", 11, f"55=ETH/USD|262=1|268=2|{entry('1', '10.8')}{text.replace('269=0', '269=7')}"))
+    assert states(handler).count("LIVE") == (2 if field != "279" else 1)
+
+
+@both_paths
+def test_a_level_needs_no_id_and_an_order_does(fast):
+    handler = started(fast=fast)
+    level = "279=0|269=0|270=10.5|271=1|273=12:00:00.000|"
+    handler.on_bytes(frame("X", 10, f"55=BTC/USD|262=1|268=1|{level}"))
+    assert states(handler) == ["LIVE"] * 3 and handler["BTC/USD"].top()[0] == 10.5
+    orders = Handler(allow_fast=fast, level="L3")
+    orders.on_bytes(listed("BTC/USD", "ETH/USD"))
+    for seq, symbol in enumerate(("BTC/USD", "ETH/USD"), 2):
+        both = (entry("0", "10.0") + entry("1", "11.0")).replace("279=0|", "")
+        orders.on_bytes(frame("W", seq, f"55={symbol}|262=1|268=2|{re.sub('278=.', '278=x', both)}"))
+    assert states(orders) == ["LIVE"] * 2
+    orders.on_bytes(frame("X", 4, f"55=BTC/USD|262=1|268=1|{level}"))
+    assert (orders["BTC/USD"].state.name, orders["BTC/USD"].cause.name) == ("STALE", "MALFORMED")
+    assert orders["ETH/USD"].state.name == "LIVE" and orders.stats["malformed"] == 1
 
 
 @both_paths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,6 +14,7 @@ START = b"8=FIX.4.4\x019="
 BOOK_SIDES = ("0", "1")  # 269: bid, offer; "2" is a trade
 FRAME_HEAD = re.compile(re.escape(START) + rb"(\d{1,9})\x01")
 GROUP_TAGS = {279, 269, 278, 270, 271, 273, 5060, 5273, 40, 2446}
+NEEDED = {55, 262, 268, 5041, 279, 269, 278, 270, 271, 5273}  # may not be empty
 DATA_FIELDS = {
     **{length: length + 1 for length in (90, 95, 212, *range(348, 366, 2), 445, 618, 621)},
     93: 89,
@@ -131,7 +133,8 @@ def next_start(data: bytes, at: int) -> int:
 
 
 def fields(frame: bytes) -> list[tuple[int, bytes]]:
-    """All tag=value pairs in order; what is none has tag 0. A data field is read by its length."""
+    """All tag=value pairs in order, also with an empty value; what is none has tag 0. A data field is read by its
+    length."""
     pairs: list[tuple[int, bytes]] = []
     rest = frame.removesuffix(SOH) + SOH
     while rest:
@@ -142,7 +145,7 @@ def fields(frame: bytes) -> list[tuple[int, bytes]]:
             end = len(tag) + 1 + int(pairs[-1][1])
             if rest[end : end + 1] == SOH:
                 part, value, after = rest[:end], rest[len(tag) + 1 : end], rest[end + 1 :]
-        pairs.append((int(tag), value) if named and value else (0, part))
+        pairs.append((int(tag), value) if named else (0, part))
         rest = after
     return pairs
 
@@ -204,6 +207,15 @@ def entry_time_ns(clock: bytes, sending_ns: int) -> int:
     return min((day + clock_ns(clock) for day in days), key=lambda ns: abs(ns - sending_ns))
 
 
+def event_time_ns(group: dict[int, bytes], sending_ns: int) -> int:
+    """5060, else 273, else 52: each where the one before it is absent or no time."""
+    with suppress(KeyError, FixError):
+        return stamp_ns(group[5060], ISO)
+    with suppress(KeyError, FixError):
+        return entry_time_ns(group[273], sending_ns)
+    return sending_ns
+
+
 def groups(pairs: list[tuple[int, bytes]], count_tag: int, tags: set[int] | None) -> list[dict[int, bytes]]:
     """Instances of a repeating group: each starts with the tag that follows the count.
 
@@ -245,24 +257,24 @@ def entry(group: dict[int, bytes], kind: str, sending_ns: int) -> Entry | None:
 
 def book_entry(group: dict[int, bytes], kind: str, sending_ns: int) -> Entry:
     """One group of a W or X that states everything an entry needs."""
-    required = {269, 270, 271, 273, 278} | ({279} if kind == "X" else set())
+    required = {269, 270, 271} | ({279} if kind == "X" else set())
     if missing := required - group.keys():
         raise FixError(f"required tags missing: {sorted(missing)}")
+    if not all(group.values()):
+        raise FixError("a field without a value")
     side, action = group[269].decode("latin-1"), group.get(279, b"0").decode("latin-1")
     if side not in ("0", "1", "2") or action not in ("0", "1", "2"):
         raise FixError(f"269={side} 279={action}")
     price, qty = number(group[270]), number(group[271])
     if qty < 0 or (side == "2" and action != "2" and not qty):
         raise FixError(f"271={qty}")
-    clock = entry_time_ns(group[273], sending_ns)
-    event = stamp_ns(group[5060], ISO) if 5060 in group else clock
     return Entry(
         side=side,
         action=action,
         price=price,
         qty=qty,
-        id=group[278].decode("latin-1"),
-        event_ns=event,
+        id=group.get(278, b"").decode("latin-1"),
+        event_ns=event_time_ns(group, sending_ns),
         queue_ns=stamp_ns(group[5273], ISO) if 5273 in group else 0,
         ord_type=one_digit(group.get(40, b"0")),
         aggressor=one_digit(group.get(2446, b"0")),
@@ -311,6 +323,7 @@ def is_unclear(pairs: list[tuple[int, bytes]]) -> bool:
 
 def market_data(msg: Message, body: dict[int, bytes]) -> None:
     """55, 262, 268 and 5041 of a W or X, and its entries."""
+    msg.fields = [(tag, value) for tag, value in msg.fields if value or tag in NEEDED]
     msg.unclear = is_unclear(msg.fields)
     if any(tag in (0, 8, 9, 10) for tag, _ in msg.fields[2:-1]):
         msg.symbol = body.get(55, b"").decode("latin-1")

@@ -103,16 +103,26 @@ class Follower:
             self.states[msg.symbol] = "STALE"
             return None
         msg.entries = [entry for entry in msg.entries if entry.side in BOOK_SIDES or self.exact(msg, [entry])]
+        if self.is_of_orders(msg) and any(entry.side in BOOK_SIDES and not entry.id for entry in msg.entries):
+            self.malformed += 1  # an order is known by its id alone
+            self.states[msg.symbol] = "STALE"
+            return None
         self.entries.extend((msg, i, entry) for i, entry in enumerate(msg.entries))
         book = self.books.get(msg.symbol)
         if msg.type == "W":
-            l3 = is_l3(msg.entries) if msg.entries else isinstance(book, L3Book)
+            l3 = self.is_of_orders(msg)
             book = self.books[msg.symbol] = (L3Book if l3 else L2Book)(*self.precisions[msg.symbol])
             self.states[msg.symbol] = "LIVE"
         if book is None or msg.symbol not in self.followed():
             return None
         self.apply(msg, book)
         return book
+
+    def is_of_orders(self, msg: Message) -> bool:
+        """Whether a message is one of an L3 book."""
+        if msg.type == "W" and msg.entries:
+            return is_l3(msg.entries)
+        return isinstance(self.books.get(msg.symbol), L3Book)
 
     def exact(self, msg: Message, entries: list[Entry]) -> bool:
         """Every number is a whole multiple of the instrument's unit, and one that int64 holds."""
