@@ -78,6 +78,7 @@ cdef struct MDMessage:      # a W or X without its entries
     const char* entries     # where they begin in the frame
     uint32_t crc            # 5041
     uint8_t has_crc
+    uint8_t own_ids         # after MD_SPLIT: each group has its own 262
     uint8_t staged          # the general path has read the entries; they are not yet scaled
     uint16_t error          # MD_*
     int32_t error_tag
@@ -97,14 +98,15 @@ cdef struct Group:          # of the repeating group of 268, while it is read
     Span id                 # text of 278, when it was not read at once
     Span price              # text of 270
     Span symbol             # 55 in the group
+    Span req_id             # 262 in the group
 
 
-cdef struct Named:          # the symbols that a message names, while it is read
-    Span outer              # 55 outside of the groups
+cdef struct Named:          # the symbols and requests that a message names, while it is read
+    Span outer, outer_id    # 55 and 262 outside of the groups
     Span first              # the first 55 of all
-    int32_t inner           # groups with a 55
-    uint8_t differ          # two of them have another text
-    uint8_t clash           # two outside, two in one group, or two 262
+    int32_t inner, inner_ids    # groups with a 55, with a 262
+    uint8_t differ, ids_differ  # two 55, two 262 have another text
+    uint8_t clash           # two outside, or two in one group
 
 
 cdef bint next_field(const char** p, const char* end, uint32_t wanted, Span* text) noexcept nogil

@@ -490,8 +490,16 @@ cdef class FieldReader:
                 g.symbol = text
         elif tag == 262:
             m.repeated_tags += m.req_id.n > 0
-            named.clash |= m.req_id.n > 0 and not same_text(&text, &m.req_id)
-            m.req_id = text
+            if m.req_id.n == 0:
+                m.req_id = text
+            named.ids_differ |= not same_text(&text, &m.req_id)
+            if g.e == NULL:
+                named.clash |= named.outer_id.n > 0 and not same_text(&text, &named.outer_id)
+                named.outer_id = text
+            else:
+                named.inner_ids += g.req_id.n == 0
+                named.clash |= g.req_id.n > 0 and not same_text(&text, &g.req_id)
+                g.req_id = text
         elif tag == 268:
             m.repeated_tags += m.declared >= 0
             if kfix_digits(&value, &number) < 1 or value != after or number > 0x7FFFFFF:
@@ -519,12 +527,13 @@ cdef class FieldReader:
             return self._fail(m, MD_MISSING_TAG, 268)
         if m.groups != m.declared:
             return self._fail(m, MD_COUNT, 268)
-        if named.clash:
+        if named.clash or named.ids_differ and (named.outer_id.n > 0 or named.inner_ids != m.groups):
             return self._fail(m, MD_MIXED, 55 if named.differ else 262)
         if m.n:
             self.entries[m.n - 1].flags |= ENTRY_LAST
         if not named.differ:
-            return MD_OK
+            return MD_OK if not named.ids_differ else self._fail(m, MD_MIXED, 262)
+        m.own_ids = named.ids_differ
         if named.inner != m.groups or m.groups < 2 or not self.names_one_of(h, end, m, &named.outer):
             return self._fail(m, MD_MIXED, 55)
         return self.park(m)
@@ -560,10 +569,9 @@ cdef class FieldReader:
         return i < self._n_parked and symbol_at(h, end, &self._parked[i], symbol)
 
     cdef bint next_part(self, Header* h, const char* end, MDMessage* m) noexcept:
-        # After MD_SPLIT: the entries of the next symbol, staged as a message of their own, in the order of the message.
-        # False when all are taken.
+        # After MD_SPLIT: the entries of the next symbol (and 262, where each has its own), staged as a message of their
+        # own, in the order of the message. False when all are taken.
         cdef int32_t i, left = 0
-        cdef Span symbol
         if self._n_parked == 0:
             return False
         if self._parts:
@@ -571,8 +579,11 @@ cdef class FieldReader:
         m.first = self._parts
         m.n = 0
         symbol_at(h, end, &self._parked[0], &m.symbol)
+        if m.own_ids:
+            value_at(h, end, &self._parked[0], 262, &m.req_id)
         for i in range(self._n_parked):
-            if symbol_at(h, end, &self._parked[i], &symbol) and same_text(&symbol, &m.symbol):
+            if (is_at(h, end, &self._parked[i], 55, &m.symbol)
+                    and (not m.own_ids or is_at(h, end, &self._parked[i], 262, &m.req_id))):
                 self.entries[m.n] = self._parked[i]
                 self.entries[m.n].flags &= ~ENTRY_LAST
                 m.n += 1
@@ -671,7 +682,17 @@ cdef inline bint same_id(const MDEntry* a, const MDEntry* b) noexcept nogil:
     return a.id_hi == b.id_hi and a.id_lo == b.id_lo and a.id_kind == b.id_kind
 
 
-cdef bint symbol_at(Header* h, const char* end, const MDEntry* e, Span* symbol) noexcept nogil:
-    # 55 of a staged entry's group
+cdef bint value_at(Header* h, const char* end, const MDEntry* e, uint32_t tag, Span* text) noexcept nogil:
+    # a field of a staged entry's group, which is known to have it
     cdef const char* p = h.body + e.instrument
-    return next_field(&p, end, 55, symbol)
+    return next_field(&p, end, tag, text)
+
+
+cdef bint is_at(Header* h, const char* end, const MDEntry* e, uint32_t tag, const Span* wanted) noexcept nogil:
+    # whether a field of a staged entry's group has this text
+    cdef Span text
+    return value_at(h, end, e, tag, &text) and same_text(&text, wanted)
+
+
+cdef inline bint symbol_at(Header* h, const char* end, const MDEntry* e, Span* symbol) noexcept nogil:
+    return value_at(h, end, e, 55, symbol)

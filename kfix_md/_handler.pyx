@@ -445,7 +445,7 @@ cdef class Handler(Symbols):
         # each entry of the message names its symbol: to every book its own entries, as a message without 5041
         cdef int32_t row
         cdef uint16_t verdict, all_of = MSG_IGNORED, any_of = flags
-        cdef bint current = self.any_wanted(h, end, m)
+        cdef bint current = m.own_ids or self.any_wanted(h, end, m)
         while self.codec.next_part(h, end, m):
             row = self.find_slot(m.symbol.p, m.symbol.n)
             try:
@@ -477,7 +477,7 @@ cdef class Handler(Symbols):
         cdef int error
         if row < 0:
             return self.refused(h, end, m, MD_OK, row, recv_ns, flags)
-        if not current or s.req_n == NO_REQ_ID:
+        if not current or s.req_n == NO_REQ_ID or (m.own_ids and not wanted(s, m)):
             self.counters.late += 1
             return flags | MSG_IGNORED
         error = self.codec.scale(m, s.price_precision, s.qty_precision)

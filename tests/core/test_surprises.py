@@ -44,6 +44,17 @@ def started(*, fast: bool = True, symbols: tuple[str, ...] = SYMBOLS, **options)
     return handler
 
 
+def subscribed(fast: bool) -> Handler:
+    """The same with a subscription of each symbol of its own: b, e and n; the next MsgSeqNum is 5."""
+    handler = Handler(allow_fast=fast)
+    handler.on_bytes(listed("BTC/USD", "ETH/USD", "NEW/USD"))
+    for seq, (name, own) in enumerate([("BTC/USD", "b"), ("ETH/USD", "e"), ("NEW/USD", "n")], 2):
+        handler.subscribe(name, own)
+        groups = (entry("0", "10.0") + entry("1", "11.0")).replace("279=0|", "")
+        handler.on_bytes(frame("W", seq, f"55={name}|262={own}|268=2|{groups}"))
+    return handler
+
+
 def states(handler: Handler) -> list[str]:
     """Names of the states of all books."""
     return [handler[symbol].state.name for symbol in handler.symbols]
@@ -238,14 +249,47 @@ def test_the_one_262_of_a_message_of_two_symbols_is_that_of_either(fast, request
 
 
 @both_paths
+def test_each_entry_may_have_its_own_symbol_and_request(fast):
+    handler = subscribed(fast)
+
+    def group(price: str, symbol: str, request_id: str) -> str:
+        return entry("0", price, more=f"55={symbol}|262={request_id}|")
+
+    groups = [
+        group("10.1", "BTC/USD", "b"),
+        group("10.2", "ETH/USD", "old"),  # late: of an earlier subscription
+        group("10.3", "ETH/USD", "e"),
+        group("10.4", "BTC/USD", "b"),
+    ]
+    handler.on_bytes(frame("X", 5, f"268=4|{''.join(groups)}"))
+    assert [handler[symbol].top()[0] for symbol in ("BTC/USD", "ETH/USD")] == [10.4, 10.3]
+    assert len(handler["ETH/USD"].depth(9)[0]) == 2 and handler.stats["late"] == 1
+    assert (handler.stats["malformed"], handler["NEW/USD"].state.name) == (0, "LIVE")
+
+
+@both_paths
+@pytest.mark.parametrize(
+    "body",
+    [
+        entry("0", "10.5", more="55=BTC/USD|262=b|") + entry("0", "10.5", more="55=ETH/USD|"),
+        entry("0", "10.5", more="55=BTC/USD|262=b|262=e|") + entry("0", "10.5", more="55=ETH/USD|262=e|"),
+        "262=b|" + entry("0", "10.5", more="55=BTC/USD|262=b|") + entry("0", "10.5", more="55=ETH/USD|262=e|"),
+    ],
+    ids=["one-without", "two-in-one", "outside-too"],
+)
+def test_requests_that_are_not_one_for_each_entry_cost_both_books(fast, body):
+    handler = subscribed(fast)
+    head, groups = ("262=b|", body[6:]) if body.startswith("262") else ("", body)
+    handler.on_bytes(frame("X", 5, f"{head}268=2|{groups}"))
+    applied = [len(handler[symbol].depth(9, allow_stale=True)[0]) == 2 for symbol in ("BTC/USD", "ETH/USD")]
+    stale = [state == "STALE" for state in states(handler)]
+    assert stale == [not applied[0], not applied[1], False]  # never LIVE without its entries
+
+
+@both_paths
 @pytest.mark.parametrize("symbol", ["", "55=|"])
 def test_a_message_without_a_symbol_costs_the_book_of_its_request(fast, symbol):
-    handler = Handler(allow_fast=fast)
-    handler.on_bytes(listed("BTC/USD", "ETH/USD", "NEW/USD"))
-    for seq, (name, own) in enumerate([("BTC/USD", "b"), ("ETH/USD", "e"), ("NEW/USD", "n")], 2):
-        handler.subscribe(name, own)
-        groups = (entry("0", "10.0") + entry("1", "11.0")).replace("279=0|", "")
-        handler.on_bytes(frame("W", seq, f"55={name}|262={own}|268=2|{groups}"))
+    handler = subscribed(fast)
     handler.on_bytes(frame("X", 5, f"{symbol}262=e|268=1|{entry('0', '10.5')}"))
     assert states(handler) == ["LIVE", "STALE", "LIVE"]
     handler.on_bytes(frame("X", 6, f"{symbol}262=?|268=1|{entry('0', '10.5')}"))  # of any book
