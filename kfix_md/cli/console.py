@@ -264,16 +264,23 @@ class Keys:
 
     def __exit__(self, *exc: object) -> None:
         if self.fd >= 0:
-            termios.tcsetattr(self.fd, termios.TCSADRAIN, self._before)
+            with contextlib.suppress(termios.error):  # the terminal may be gone
+                termios.tcsetattr(self.fd, termios.TCSADRAIN, self._before)
 
     def wait(self, seconds: float) -> list[str]:
-        """The keys pressed within `seconds` (returns at the first)."""
+        """The keys pressed within `seconds` (returns at the first); SystemExit when the terminal is gone."""
         if self.fd < 0:
             time.sleep(seconds)
             return []
         if not select.select([self.fd], [], [], max(0.0, seconds))[0]:
             return []
-        return list(split_keys(os.read(self.fd, 1024).decode(errors="ignore")))
+        try:
+            pressed = os.read(self.fd, 1024)
+        except OSError:  # EIO
+            pressed = b""
+        if not pressed:  # select() reports the end at once, every time
+            sys.exit(1)
+        return list(split_keys(pressed.decode(errors="ignore")))
 
 
 def split_keys(text: str) -> Iterator[str]:

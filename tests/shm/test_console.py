@@ -218,7 +218,33 @@ def test_durations_in_few_characters(seconds, text):
     assert console.span(seconds) == text
 
 
-def test_top_on_a_real_terminal_takes_keys_and_restores_it(busy, tmp_path):
+@pytest.mark.parametrize("command", [("top",), ("ladder", "BTC/USD")], ids=lambda command: command[0])
+def test_a_console_ends_with_its_terminal(busy, tmp_path, command):
+    """No SIGHUP comes to a process that is not of the terminal's session: it must not spin at the end of its input."""
+    master, slave = pty.openpty()
+    code = "import sys; from kfix_md.cli import main; main(sys.argv[1:])"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *command, "--directory", tmp_path, "--interval", "0.05"],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"},
+        cwd=tmp_path,
+    )
+    os.close(slave)
+    seen, deadline = b"", time.monotonic() + 20
+    while b"BTC/USD" not in seen:
+        assert time.monotonic() < deadline, seen[-2000:]
+        if select.select([master], [], [], 0.1)[0]:
+            seen += os.read(master, 65536)
+    os.close(master)
+    try:
+        assert child.wait(20) == 1
+    finally:
+        child.kill()
+
+
+def test_top_on_a_real_terminal_takes_keys_and_restores_it(busy, tmp_path, request):
     """In a pseudo terminal: the table comes, enter opens the ladder, escape leads back, q ends; several at once."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
@@ -235,6 +261,7 @@ def test_top_on_a_real_terminal_takes_keys_and_restores_it(busy, tmp_path):
         env=env,
         cwd=tmp_path,
     )
+    request.addfinalizer(child.kill)
     seen = b""
 
     def until(*texts: bytes) -> None:
