@@ -3,8 +3,10 @@
 import calendar
 import gzip
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 from kfix_md.errors import UsageError
@@ -37,6 +39,43 @@ class Capture:
     events: list[Event] = field(default_factory=list)
 
 
+class _Streams:
+    """What each subscription of each symbol brought, by (symbol, 262), while a capture is read."""
+
+    def __init__(self) -> None:
+        self.snapshots: dict[tuple[str, bytes], tuple[bytes, list[Entry]]] = {}
+        self._events: list[tuple[tuple[str, bytes], Event]] = []
+        self._starts: dict[tuple[str, bytes], int] = {}
+        self._newest = 0
+
+    def repeated(self, header: dict[int, bytes]) -> bool:
+        """Whether a message was there before: the answer to a ResendRequest."""
+        seq = int(header[34])
+        known = header.get(43) == b"Y" and seq <= self._newest
+        self._newest = max(self._newest, seq)
+        return known
+
+    def begin(self, key: tuple[str, bytes], snapshot: tuple[bytes, list[Entry]]) -> None:
+        """A W: what came before it for this subscription is of no use any more."""
+        self.snapshots[key] = snapshot
+        self._starts[key] = len(self._events)
+
+    def add(self, key: tuple[str, bytes], event: Event) -> None:
+        """An X."""
+        self._events.append((key, event))
+
+    def chosen(self, capture: Capture) -> None:
+        """Give the capture one subscription of each symbol: the one with the most messages."""
+        kept = [(key, event) for at, (key, event) in enumerate(self._events) if at >= self._starts.get(key, 0)]
+        counts = Counter(key for key, _ in kept)
+        best: dict[str, tuple[str, bytes]] = {}
+        for key in dict.fromkeys([*self.snapshots, *counts]):
+            if key[0] not in best or counts[key] > counts[best[key[0]]]:
+                best[key[0]] = key
+        capture.snapshots = {symbol: self.snapshots[key] for symbol, key in best.items() if key in self.snapshots}
+        capture.events = [event for key, event in kept if best[key[0]] == key]
+
+
 def read(path: str | Path) -> Capture:
     """Read FILE.fix or FILE.fix.gz whole; UsageError when it is not such a file or is cut off."""
     path = Path(path)
@@ -44,25 +83,26 @@ def read(path: str | Path) -> Capture:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, gzip.BadGzipFile) as error:
         raise UsageError(f"{path}: cannot be read as a capture ({error}); give .fix or .fix.gz") from None
-    capture, reader = Capture(path), wire.FrameReader()
+    capture, streams, reader = Capture(path), _Streams(), wire.FrameReader()
     for frame in reader.feed(data):
         try:
-            _take(capture, frame)
+            _take(capture, streams, frame)
         except (ValueError, KeyError, StopIteration) as error:
             raise UsageError(f"{path}: not a market data capture ({error})") from None
     if not capture.instruments:
         raise UsageError(f"{path}: no instrument list (35=y) in it; nothing to serve")
     if reader.garbled:
         raise UsageError(f"{path}: {reader.garbled} damaged frames in it; give a whole capture")
+    streams.chosen(capture)
     return capture
 
 
-def _take(capture: Capture, frame: bytes) -> None:
+def _take(capture: Capture, streams: _Streams, frame: bytes) -> None:
     kind = frame[frame.index(b"\x0135=") + 4 :][:1]
     if kind == b"y":
         _take_instruments(capture, wire.split(frame))
     elif kind in b"WX":
-        _take_data(capture, kind, frame)
+        _take_data(capture, streams, kind, frame)
 
 
 def _take_instruments(capture: Capture, fields: wire.Fields) -> None:
@@ -70,7 +110,9 @@ def _take_instruments(capture: Capture, fields: wire.Fields) -> None:
     capture.venue = "derivatives" if b"DRV" in header.get(49, b"") else "spot"
     for group in _groups(fields, 55):
         row = dict(group)
-        price, qty = int(row[2349]), int(row[5010])
+        if not {2349, 5010} <= row.keys():  # an update of other fields
+            continue
+        price, qty = int(Decimal(row[2349].decode())), int(Decimal(row[5010].decode()))
         symbol = wire.text(row[55])
         capture.instruments[symbol] = Instrument(
             symbol,
@@ -99,10 +141,16 @@ def _groups(fields: wire.Fields, first: int) -> Iterator[wire.Fields]:
         yield group
 
 
-def _take_data(capture: Capture, kind: bytes, frame: bytes) -> None:
+def _take_data(capture: Capture, streams: _Streams, kind: bytes, frame: bytes) -> None:
     fields = wire.split(frame)
-    header = dict(fields[:9])
-    symbol = wire.text(header[55])
+    header = dict(reversed(fields))
+    if streams.repeated(header):
+        return
+    symbols = {value for tag, value in fields if tag == 55}
+    if len(symbols) != 1:
+        raise ValueError(f"{len(symbols)} symbols in one message")
+    symbol = wire.text(symbols.pop())
+    key = symbol, header[262]
     instrument = capture.instruments[symbol]
     day, clock = header[52].split(b"-")
     sent = calendar.timegm(time.strptime(day.decode(), "%Y%m%d")) * 10**9
@@ -114,9 +162,9 @@ def _take_data(capture: Capture, kind: bytes, frame: bytes) -> None:
     trades = all(dict(group)[269] == b"2" for group in groups) and bool(groups)
     entries = [] if trades else [_entry(dict(group), instrument, sent) for group in groups]
     if kind == b"W":
-        capture.snapshots[symbol] = (rest, entries)
+        streams.begin(key, (rest, entries))
     else:
-        capture.events.append(Event(sent + _clock_ns(clock.decode()), symbol, rest, entries, trades))
+        streams.add(key, Event(sent + _clock_ns(clock.decode()), symbol, rest, entries, trades))
 
 
 def _clock_ns(text: str) -> int:

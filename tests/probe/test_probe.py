@@ -18,6 +18,7 @@ from kfix_md.feed.dial import choose_engine
 from kfix_md.probe import run as probe_run
 from kfix_md.probe.assumptions import ASSUMPTIONS, BY_KEY
 from kfix_md.probe.service import Pace
+from kfix_md.simulator.capture import read
 from kfix_md.simulator.dialect import Dialect
 from kfix_md.simulator.habits import SWITCHES
 from tests.feed.rig import SERVICES, Venue, load
@@ -178,6 +179,8 @@ def test_the_command_saves_frames_without_the_account(venue, tmp_path, capsys):
         main(["inspect", service["capture"], "--json"])
     seen = json.loads(capsys.readouterr().out)
     assert ended.value.code == 0 and seen["checksum"]["failed"] == 0 and seen["checksum"]["ok"] > 0
+    served = read(service["capture"])
+    assert len(served.snapshots) == 3 and {event.symbol for event in served.events} == set(served.snapshots)
 
 
 def test_the_table_fits_eighty_columns(venue, tmp_path, capsys, monkeypatch):

@@ -79,3 +79,33 @@ def test_bad_captures_are_one_clear_error(tmp_path):
             path.write_bytes(data)
         with pytest.raises(UsageError, match=word):
             read(path)
+
+
+def message(kind, seq, fields, dup=False):
+    """A W, X or y of a recorded stream, fields with | for SOH."""
+    sent = "52=20240301-12:00:00.000|" + ("43=Y|122=20240301-11:59:59.000|" if dup else "")
+    body = f"35={kind}|34={seq}|49=KRAKEN-MD|{sent}56=ME|{fields}".replace("|", "\x01").encode()
+    whole = b"8=FIX.4.4\x019=%d\x01%b" % (len(body), body)
+    return b"%b10=%03d\x01" % (whole, sum(whole) % 256)
+
+
+def test_of_several_subscriptions_of_a_symbol_the_longest_is_served(tmp_path):
+    """As `kfix probe` leaves it: other depths before, a replay in between, an update of a status, precisions as 1.0."""
+    snapshot = "268=1|269=0|278=B{0}|270={0}|271=1|273=12:00:00.000|"
+    change = "268=1|279=0|269=1|278=O{0}|270={0}|271=1|273=12:00:00.000|5041=1|"
+    stream = [
+        message("y", 1, "320=1|560=0|146=1|55=A/USD|5010=2.0|2349=1.0|5022=0.1|5011=1|5032=1|"),
+        message("W", 2, "55=A/USD|262=one|" + snapshot.format("9.0")),
+        message("X", 3, "55=A/USD|262=one|" + change.format("10.0")),
+        message("W", 4, "55=A/USD|262=two|" + snapshot.format("9.1")),
+        message("X", 5, "55=A/USD|262=two|" + change.format("10.1")),
+        message("y", 6, "320=1|560=0|146=1|55=A/USD|5032=2|"),
+        message("X", 7, "55=A/USD|262=two|" + change.format("10.2")),
+        message("X", 5, "55=A/USD|262=two|" + change.format("10.1"), dup=True),
+    ]
+    path = tmp_path / "probe.fix"
+    path.write_bytes(b"".join(stream))
+    capture = read(path)
+    assert [entry.price for entry in capture.snapshots["A/USD"][1]] == [91]
+    assert [[entry.price for entry in event.entries] for event in capture.events] == [[101], [102]]
+    assert capture.instruments["A/USD"].price_precision == 1
