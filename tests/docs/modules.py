@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- modules: begin -->\n", "<!-- modules: end -->"
-_DOCSTRING = re.compile(r'\A"""(.*?)(?:"""|\n\n)', re.DOTALL)
+_DOCSTRING = re.compile(r'\A(?:#[^\n]*\n)*"""(.*?)(?:"""|\n\n)', re.DOTALL)  # behind directives in comments
 _COMMENT = re.compile(r"\A/\*(.*?)\*/", re.DOTALL)
 FOLDERS = ("kfix_md", "recorder")
 
@@ -20,7 +20,7 @@ def sentence(path: Path) -> str:
     if found is None:
         raise ValueError(f"{path.relative_to(ROOT)} does not begin with a sentence about what it does")
     plain = " ".join(re.sub(r"^\s*\* ?", "", line).strip() for line in found[1].splitlines()).strip()
-    first = re.split(r"(?<=[.:])\s", plain, maxsplit=1)[0].rstrip(".:")
+    first = re.split(r"(?<=\.)\s", plain, maxsplit=1)[0].rstrip(".:")
     return first.replace("|", "\\|")
 
 
