@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 from kfix_md.symbol_text import symbol_text
@@ -58,13 +59,18 @@ class Instrument:
     min_cost: str = ""  # 5013
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
     """One group of 35=y: what it states, under the names of Instrument. An update may state a part only."""
 
     symbol: str
     stated: dict[str, Any]
     error: str = ""  # why the group cannot be used
+
+    @property
+    def whole(self) -> bool:
+        """Whether it needs nothing known from before."""
+        return all(name in self.stated for name in _PRECISIONS.values())
 
     def merged(self, known: Instrument | None) -> Instrument | str:
         """Return the instrument that this row makes of what is known, or a sentence about why there is none."""
@@ -114,20 +120,33 @@ _GROUP_TAGS = frozenset({58, 5032, *_PRECISIONS, *_TEXTS})
 _INTEGRAL = re.compile(rb"([+-]?)0*(\d{1,9})(?:\.0*)?")
 
 
+# a list has the same few values in thousands of rows, so that the conversions below are cached
+_cached = lru_cache(maxsize=1024)
+
+
+@_cached
 def integral(value: bytes) -> int | None:
     """Return the whole number that a FIX int or float states (``8``, ``8.0``, ``-3``, ``008``), or None."""
     found = _INTEGRAL.fullmatch(value)
     return None if found is None else int(found[1] + found[2])
 
 
+@_cached
 def precision_of(value: bytes) -> int | None:
     """Return the precision that 2349 or 5010 states, -18 to 18, or None when it is no such number."""
     number = integral(value)
     return number if number is not None and abs(number) <= MAX_PRECISION else None
 
 
+@_cached
 def _text(value: bytes) -> str:
     return value.decode("ascii", "backslashreplace")
+
+
+@_cached
+def _status(value: bytes) -> Status:
+    code = integral(value)
+    return Status.UNKNOWN if code is None else Status(code)
 
 
 def _row(group: dict[int, bytes]) -> Row:
@@ -141,8 +160,7 @@ def _row(group: dict[int, bytes]) -> Row:
             if stated[name] is None:
                 return Row(symbol, {}, f"{symbol}: no usable {name} ({tag}={_text(group[tag])})")
     if 5032 in group:
-        code = integral(group[5032])
-        stated["status"] = Status.UNKNOWN if code is None else Status(code)
+        stated["status"] = _status(group[5032])
     return Row(symbol, stated)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+_PLAIN = re.compile(rb"[ -\[\]-~]*")  # printable ASCII but the backslash
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
@@ -17,10 +18,14 @@ def symbol_text(symbol: bytes) -> str:
     >>> symbol_text(b"BTC/USD"), symbol_text(b"\xff/USD")
     ('BTC/USD', '\\xff/USD')
     """
+    if _PLAIN.fullmatch(symbol):
+        return symbol.decode()
     text = symbol.replace(b"\\", b"\\x5c").decode("utf-8", "backslashreplace")
     return _CONTROL.sub(lambda found: "".join(f"\\x{byte:02x}" for byte in found[0].encode()), text)
 
 
 def symbol_bytes(text: str) -> bytes:
     """Return the bytes of a symbol given as `symbol_text` shows it: what tag 55 carries."""
+    if "\\" not in text:
+        return text.encode("utf-8", "surrogatepass")
     return _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), text.encode("utf-8", "surrogatepass"))
