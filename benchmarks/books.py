@@ -302,7 +302,7 @@ def run(work: Workload, rounds: int) -> list[Row]:
 
 
 def one(name: str, seen: Flow, with_crc: bool, rounds: int) -> list[Row]:
-    """One race. Whoever computes a checksum must come to the same sum of them."""
+    """One race. All that compute a checksum must come to the same sum."""
     group, missing, sums = f"{seen.level} book {'with' if with_crc else 'without'} CRC, {name}", [], {}
     race, few = Race(group, seen.messages), seen.some(min(SLOW, seen.messages))
     prepare, runner = ours(seen, with_crc)

@@ -23,7 +23,7 @@ READ_BYTES = 65_536
 
 
 def run_handler(handler: Handler, data: bytes) -> None:
-    """A stream in reads of 64 KiB, which nobody copies."""
+    """A stream in reads of 64 KiB, without a copy."""
     view = memoryview(data)
     for at in range(0, len(data), READ_BYTES):
         handler.on_bytes(view[at : at + READ_BYTES], 1)

@@ -56,7 +56,7 @@ class Bench:
         self.venue = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         ready = json.loads(self.venue.stdout.readline()) if self.venue.stdout else {}
         self.control = Control(folder / "ctl", timeout=60)
-        # the whole run lies inside the window in which a lost connection is planned
+        # the whole run is inside the window in which a lost connection is planned
         at = time.strftime("%H:%M:%S", time.gmtime(time.time()))
         (folder / "feed.toml").write_text(
             f'[feed]\nname = "recovery"\ndirectory = "{folder}"\nrollover = "{at}"\n[journal]\ndirectory = "journal"\n'

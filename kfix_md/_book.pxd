@@ -27,7 +27,7 @@ cdef enum:
 
 
 cdef extern from "c/levels.h" nogil:
-    ctypedef struct LevelAux "kfix_level_aux":  # what a level has beside price, quantity and count
+    ctypedef struct LevelAux "kfix_level_aux":  # what a level has in addition to price, quantity and count
         uint32_t crc        # raw CRC of the level's text, valid while its length > 0
         uint32_t length     # L3: of that text; L2: its low byte is, and the two above are `decimals` of MDEntry
     int32_t kfix_locate(const int64_t* p, int32_t n, int64_t price, int offers)
@@ -39,7 +39,7 @@ cdef struct SideCrc:    # the ten best levels of a side together
 
 cdef enum:
     ALL_TOUCHED = -1    # any of the ten may have changed
-    ONE_TOUCHED = -2    # the CRC of one level is to be computed anew
+    ONE_TOUCHED = -2    # the CRC of one level is to be computed again
 
     LENGTH_L2 = 0xFF    # of LevelAux.length
 
@@ -121,7 +121,7 @@ cdef inline int32_t locate(BookSide* side, int which, int64_t price) noexcept no
 
 
 cdef inline void mark_range(BookSide* s, int32_t low, int32_t high, int32_t better) noexcept:
-    # a single level behind the ten best would stretch the range over all that is between
+    # a single level after the ten best would stretch the range over all that is between
     if better >= CRC_DEPTH and high - low == 1:
         s.dirty_far |= <uint64_t>1 << (low >> FAR_BITS & 63)
     else:

@@ -215,7 +215,7 @@ cdef class Book:
         return BOOK_OK
 
     cdef int open_levels(self, MDEntry* entries, Py_ssize_t n) noexcept:
-        # A snapshot tells each side from the best on: its levels are laid down at once, where one by one every
+        # A snapshot has each side from the best on: its levels are laid down at once, where one by one every
         # level would move all those before it. Returns 1, or 0 when the entries stand in another order. On L3
         # the levels are left empty for the orders, which follow.
         cdef MDEntry* e = entries
@@ -239,7 +239,7 @@ cdef class Book:
             e += 1
         for side in range(2):
             s = &self.sides[side]
-            if counts[side] > s.capacity:   # with room for what comes behind the snapshot
+            if counts[side] > s.capacity:   # with room for what comes after the snapshot
                 if self.reserve_levels(side, counts[side] + counts[side] // 4 + 16) != BOOK_OK:
                     return 0
         for side in range(2):

@@ -1,4 +1,4 @@
-# The book by order: slab, hash and queues beside the levels of Book.
+# The book by order: slab, hash and queues in addition to the levels of Book.
 from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -36,7 +36,7 @@ cdef class L3Book(Book):
     cdef void unlink(self, uint32_t hole) noexcept
     cdef int reserve_orders(self, int64_t capacity) noexcept
     cdef void touch(self, int32_t row) noexcept
-    cdef void ask_ahead(self, MDEntry* e, MDEntry* end) noexcept
+    cdef void prefetch_ahead(self, MDEntry* e, MDEntry* end) noexcept
     cdef int open_orders(self, MDEntry* e, MDEntry* end) noexcept
     cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept
     cdef int add(self, MDEntry* e, uint32_t at, int32_t i) noexcept

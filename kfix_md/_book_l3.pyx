@@ -36,7 +36,7 @@ cdef extern from "c/levels.h" nogil:
     void kfix_prefetch(const void* p, size_t bytes)
 
 cdef enum:
-    MANY_ORDERS = 131072        # from here on rows are asked for ahead
+    MANY_ORDERS = 131072        # from here on rows are prefetched
     DIRTY_ROWS = 1024           # changed rows that are published one by one; beyond, all of them are
 
 kfix_crc_init(os.environ.get("KFIX_SIMD") != "scalar")
@@ -79,7 +79,7 @@ cdef inline uint32_t hash_id(uint64_t hi, uint64_t lo) noexcept nogil:
 
 
 cdef inline int32_t find(L3Book book, uint64_t hi, uint64_t lo, uint8_t kind, uint32_t* place) noexcept:
-    # Row of an order, -1: none. `place`: where it stands in the table, or is to be put. The hash is kept in the table,
+    # Row of an order, -1: none. `place`: its position in the table, present or future. The hash is kept in the table,
     # so that no other order's row, which may have left the caches, is looked at.
     cdef uint32_t hashed = hash_id(hi, lo), at = hashed & book.mask
     cdef int64_t entry = book.table[at]
@@ -225,7 +225,7 @@ cdef class L3Book(Book):
         o.queue_ns = e.queue_ns
         o.event_ns = e.event_ns
         keep_decimals(o, e.decimals)
-        # queued by 5273; an order without one, or with an equal one, goes behind those that came before it
+        # queued by 5273; an order without one, or with an equal one, goes after those that came before it
         aux = &self.aux[e.side][i]
         after = self.tail[e.side][i]
         if e.queue_ns > 0:
@@ -345,7 +345,7 @@ cdef class L3Book(Book):
             if self.open_levels(entries, n):
                 return self.open_orders(e, end)
         elif n > 1 and self.slab.capacity >= MANY_ORDERS:
-            self.ask_ahead(e, end)
+            self.prefetch_ahead(e, end)
         return self.apply_each(e, end)
 
     cdef int open_orders(self, MDEntry* e, MDEntry* end) noexcept:
@@ -404,8 +404,8 @@ cdef class L3Book(Book):
         find(self, e.id_hi, e.id_lo, e.id_kind, &at)
         return self.add(e, at, locate(&self.sides[e.side], e.side, e.price))
 
-    cdef void ask_ahead(self, MDEntry* e, MDEntry* end) noexcept:
-        # The orders of a large book have left the caches: what the entries of a message will touch is asked for at
+    cdef void prefetch_ahead(self, MDEntry* e, MDEntry* end) noexcept:
+        # The orders of a large book have left the caches: what the entries of a message will touch is prefetched at
         # once, first the table, then the rows.
         cdef MDEntry* first = e
         cdef BookSide* s

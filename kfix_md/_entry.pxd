@@ -108,7 +108,7 @@ cdef struct BookSide:
     int32_t dirty_hi        # dirty_lo >= dirty_hi: none of them.
     uint64_t dirty_far      # and single ones far from there: bit (i >> FAR_BITS) & 63. The publisher resets all three.
 
-cdef struct TopOfBook:      # what a publisher writes beside the levels
+cdef struct TopOfBook:      # what a publisher writes in addition to the levels
     int64_t recv_ns
     int64_t event_ns
     uint64_t seq            # MsgSeqNum of the last message applied

@@ -61,7 +61,7 @@ class Side(IntEnum):
 
 
 class Action(IntEnum):
-    """279 MDUpdateAction, with the two meanings of 2 told apart, and CLEAR before a snapshot."""
+    """279 MDUpdateAction, with the two meanings of 2 distinguished, and CLEAR before a snapshot."""
 
     NEW = ACTION_NEW
     UPDATE = ACTION_UPDATE

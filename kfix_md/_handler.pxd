@@ -28,7 +28,7 @@ cdef class Handler(Symbols):
     cdef public int64_t last_sending_ns     # 52 of the last message, for the clock offset
     cdef public int64_t sending_time_limit_ns
     cdef bint collect
-    cdef bint following         # no session: nobody can be asked for what is missing
+    cdef bint following         # no session: what is missing cannot be requested
     cdef Counters counters
     cdef int32_t row            # whose message is being applied, -1: none
     cdef set failed             # rows whose first error has been logged

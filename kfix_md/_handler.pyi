@@ -11,7 +11,7 @@ from kfix_md.shm.writer import SegmentWriter
 class Handler(Symbols):
     codec: Any  # kfix_md._codec.Codec
     sequence: Sequence
-    # a kfix_md.session.Session, or what stands in for one
+    # a kfix_md.session.Session, or a replacement for one
     session: Any
     fast: bool
     last_recv_ns: int

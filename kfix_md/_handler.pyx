@@ -48,7 +48,7 @@ cdef extern from "c/levels.h" nogil:
     void kfix_prefetch_book(const void* book, const void** ends, int n)
 
 cdef enum:
-    FEW_SYMBOLS = 32            # whose books stay in the caches without being asked for
+    FEW_SYMBOLS = 32            # whose books stay in the caches without a prefetch
     DELIVER = 1                 # what session.receive() may answer (see kfix_md.session.fix)
     DEFER = 2
     IGNORE = 4
@@ -61,14 +61,14 @@ _FACE = (
 
 
 cdef inline bint same(Span span, bytes text) noexcept:
-    # `text` has PADDING behind it
+    # `text` is followed by PADDING
     return text is None or (span.n == len(text) - PADDING and kfix_equal(span.p, <const char*>text, span.n))
 
 
 # ---- the hot loop: on_frame, and the steps of market_data ----
 
 cdef inline bint in_order(Handler self, Header* h, int64_t recv_ns) noexcept:
-    # a W or X that needs no word of the session
+    # a W or X that the session need not see
     if h.msg_type != c'X' and h.msg_type != c'W':
         return False
     if not self.direct or h.poss_dup or h.poss_resend or h.seq < 0 or h.seq != self.sequence.expected:
@@ -279,7 +279,7 @@ cdef class Handler(Symbols):
         where they are not the instrument's, else None) and on_fault(symbol, error) for an error of ours in a message.
     collect: keep every entry as a Tick, to be taken with ticks().
     max_frame: bytes; a longer frame is a protocol error.
-    standby_for: session number under which handlers share their slots; nothing is published until serve() says so.
+    standby_for: session number under which handlers share their slots; nothing is published before serve().
     """
 
     def __cinit__(self, *, checksum="auto", level="auto", session=None, int session_number=0,
@@ -314,7 +314,7 @@ cdef class Handler(Symbols):
             self.sequence = session.sequence
 
     def on_garbled(self, what, head, skipped, recv_ns):
-        """Tell the session; a sound frame of another FIX version is its business, not garbage."""
+        """Report to the session; a sound frame of another FIX version is its business, not garbage."""
         foreign = other_version(head) if head is not None else None
         if foreign:
             self.session.receive(foreign, fields(foreign), recv_ns)
@@ -340,7 +340,7 @@ cdef class Handler(Symbols):
             return self.controlled(&h, p, n, recv_ns)
         self.sequence.expected = h.seq + 1
         if self.n_slots > FEW_SYMBOLS:
-            self.ask_next(h.body + n + 3)  # behind its 55=, if the header of the next frame is as long as this one's
+            self.prefetch_next(h.body + n + 3)  # after its 55=, where the next header is as long as this one
         if self.journal is not None:
             self.journal.put(REC_FRAME, self.session_number, recv_ns, p, n)
         flags = self.market_data(&h, end, recv_ns, 0)
@@ -411,7 +411,7 @@ cdef class Handler(Symbols):
         return flags
 
     cdef int process_recorded(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except? -1:
-        # one whole, sound frame with PADDING readable bytes behind it; any type but W and X is left alone.
+        # one whole, sound frame followed by PADDING readable bytes; any type but W and X is left alone.
         # y is read, so that a recording can be followed without a session
         cdef const char* body = frame + 12
         cdef Header h
@@ -499,7 +499,7 @@ cdef class Handler(Symbols):
 
     cdef int fail(self, int32_t row, object error, int64_t recv_ns) except -1:
         # the book is void until its next snapshot. An error about room (shared memory, memory, disk) will come again:
-        # its cause is none that is subscribed for anew
+        # its cause does not lead to a new subscription
         cdef bint room = isinstance(error, (KfixError, MemoryError, OSError))
         self.row = -1
         self.counters.faults += 1
@@ -662,7 +662,7 @@ cdef class Handler(Symbols):
         self.counters.malformed += self.define_listed(parsed)
 
     def expect_comp_ids(self, sender, target):
-        """49 and 56 (bytes) that inbound messages must carry to need no word of the session."""
+        """49 and 56 (bytes) that inbound messages must carry to be applied without the session."""
         self.known_comp_ids = 0
         self.sender = sender + b"\0" * PADDING if sender is not None else None
         self.target = target + b"\0" * PADDING if target is not None else None

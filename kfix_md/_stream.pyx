@@ -19,7 +19,7 @@ _GARBLED = {FRAME_GARBAGE: "garbage", FRAME_BAD_LENGTH: "body_length", FRAME_BAD
 
 
 cdef class Stream:
-    """The receiving end of one connection. `on_frame` gets every sound frame, with PADDING readable bytes behind it."""
+    """The receiving end of one connection. `on_frame` gets every sound frame, followed by PADDING readable bytes."""
 
     def __cinit__(self, *args, **more):
         self.max_frame = 1 << 26
@@ -97,7 +97,7 @@ cdef class Stream:
         self.resets += 1
 
     cdef int room(self, int64_t n) except -1:
-        # at least n bytes free behind `end`
+        # at least n bytes free after `end`
         cdef char* grown
         cdef int64_t need, held = self.end - self.start
         if self.start == self.end:

@@ -14,7 +14,7 @@ cdef enum:
     BURST = 64              # messages of one read after which touched books are published, at the latest
 
     EVIDENCE_FRESH = 1      # no 5041 was checked since the snapshot
-    EVIDENCE_OPEN = 2       # level and order rule have not been told apart for this book
+    EVIDENCE_OPEN = 2       # level and order rule have not been distinguished for this book
 
 
 cdef struct Slot:               # one symbol of this stream: three cache lines
@@ -35,7 +35,7 @@ cdef struct Slot:               # one symbol of this stream: three cache lines
     uint8_t misses              # fresh snapshots in a row after which no rule held
     uint8_t run                 # messages in a row by which one rule has held, while unproven
     TopOfBook top
-    const void* ends[6]         # behind the best of the book's arrays, see kfix_prefetch_book
+    const void* ends[6]         # after the best of the book's arrays, see kfix_prefetch_book
     char req_id[REQ_ID_BYTES]
 
 
@@ -70,7 +70,7 @@ cdef class Symbols(Stream):
     cdef int make_book(self, int32_t row, int seen) except -1
     cdef int32_t limit_of(self, int32_t row, int level) except -1
     cdef int _more_slots(self, int32_t capacity) except -1
-    cdef void ask_next(self, const char* symbol) noexcept
+    cdef void prefetch_next(self, const char* symbol) noexcept
     cdef int happen(self, int32_t row, int event, int cause) except -1
     cdef int changed(self, int32_t row) except -1
     cdef void turn(self, Slot* s, Book book, int event) noexcept

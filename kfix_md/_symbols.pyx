@@ -56,7 +56,7 @@ cdef struct Key:        # a symbol's first and last eight bytes: all of one that
 
 
 cdef inline Key key_of(const char* p, int32_t n) noexcept nogil:
-    # `p` has padding behind it; of less than eight bytes the rest counts as zero, as it is in a Slot. No branch:
+    # `p` is followed by padding; of less than eight bytes the rest counts as zero, as it is in a Slot. No branch:
     # lengths change from message to message
     cdef Key key
     cdef int spare = 8 * max(8 - n, 0) & 63
@@ -110,8 +110,8 @@ cdef class Symbols(Stream):
             row = self.table[at]
         return -1
 
-    cdef void ask_next(self, const char* symbol) noexcept:
-        # with many symbols slot and book of the next message have left the caches: they are asked for one message
+    cdef void prefetch_next(self, const char* symbol) noexcept:
+        # with many symbols slot and book of the next message have left the caches: they are prefetched one message
         # ahead. Its symbol should stand at `symbol`; when it does not, or has not come yet, nothing happens.
         cdef const char* end
         cdef int32_t row
@@ -173,10 +173,11 @@ cdef class Symbols(Stream):
         part = parse_list(parsed)
         bad = bool(part.count_error)
         for row in part.rows:
-            found = row.merged(self._known(row.symbol))
+            found = row.merged(None if row.whole else self._known(row.symbol))
+            if isinstance(found, str):
+                bad += 1
+                continue
             try:
-                if isinstance(found, str):
-                    raise ProtocolError(found)
                 self.define(found.symbol, found.price_precision, found.qty_precision)
             except ProtocolError:
                 bad += 1
@@ -448,7 +449,7 @@ cdef class Symbols(Stream):
         book.limit = self.limit_of(row, level)
         s.evidence = EVIDENCE_OPEN if level == 3 and self.rule == RULE_AUTO else 0
         self.books[row] = book
-        # without an entry that tells, the next message decides
+        # without an entry that shows it, the next message decides
         s.level = level if level == 3 or seen or self.level else 0
         return 0
 
@@ -520,7 +521,7 @@ cdef class Symbols(Stream):
         precisions : tuple of int or None
             Decimals of price and quantity in the text where they are not those of the instrument.
         state : str
-            "open" while level and order rule have not been told apart, "proved", or "unknown" while no known rule
+            "open" while level and order rule have not been distinguished, "proved", or "unknown" while no known rule
             holds (UNVERIFIED).
         """
         cdef int32_t row = self.row_of(symbol)

@@ -1,4 +1,4 @@
-"""Ticks as columns: hides the one pass that takes rows of a hundred bytes apart into arrays, one a column."""
+"""Converts tick records of a hundred bytes to columns, one array for each, in one pass."""
 
 import numpy as np
 

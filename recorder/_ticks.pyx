@@ -348,7 +348,7 @@ cdef class SessionTicks:
         return (<RowInfo*>self.info)[row].recv_ns, (<RowInfo*>self.info)[row].seq
 
     def checkpointed(self, int32_t row, int64_t total=0):
-        """Count anew from here, where `total` rows of all books are decoded."""
+        """Restart the count here, where `total` rows of all books are decoded."""
         (<RowInfo*>self.info)[row].since = 0
         (<RowInfo*>self.info)[row].files = 0
         (<RowInfo*>self.info)[row].flushed = 0

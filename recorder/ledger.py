@@ -181,7 +181,7 @@ class Ledger:
         self._begin(current, recv_ns, session_id)
 
     def _renumbered(self, current: FeedSession, recv_ns: int, form: str | None) -> None:
-        """MsgSeqNum begins anew inside one connection: a session of its own."""
+        """MsgSeqNum restarts inside one connection: a session of its own."""
         if current.session is not None and current.last_seq:
             self._end(current, recv_ns, f"sequence reset ({form})")
             self._begin(current, recv_ns, current.session_id)

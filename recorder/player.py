@@ -1,4 +1,4 @@
-"""Plays a recorded day into shared memory: the process behind `kfix_md.attach(replay=...)`."""
+"""Plays a recorded day into shared memory, as the process that `kfix_md.attach(replay=...)` starts."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ CAPTURES = ("spot-l2", "derivatives-l2", "derivatives-l3")
 
 
 def captures_folder() -> Path:
-    """Where real captures are looked for: KFIX_CAPTURES, else ../shared/captures beside the project."""
+    """Where real captures are looked for: KFIX_CAPTURES, else ../shared/captures next to the project."""
     return Path(os.environ.get("KFIX_CAPTURES") or ROOT.parent / "shared" / "captures")
 
 
@@ -47,7 +47,7 @@ def capture(captures: Path) -> Callable[[str], bytes]:
 class L3Oracle:
     """The oracle's reading of the L3 capture: its messages with entries, and the book at the end."""
 
-    told: list[Message]
+    messages: list[Message]
     book: Book
     follower: Follower
 
@@ -55,7 +55,7 @@ class L3Oracle:
 @pytest.fixture(scope="session")
 def l3_oracle(capture: Callable[[str], bytes]) -> L3Oracle:
     """The L3 capture followed by the oracle to its end, one 5041 in ten checked (a few seconds, once)."""
-    told: list[Message] = []
-    seen = Follower(lambda message, book: told.append(message) if book else None, verify_every=10)
+    messages: list[Message] = []
+    seen = Follower(lambda message, book: messages.append(message) if book else None, verify_every=10)
     seen.feed(capture("derivatives-l3"))
-    return L3Oracle(told, seen.books["PF_ESUSD"], seen)
+    return L3Oracle(messages, seen.books["PF_ESUSD"], seen)

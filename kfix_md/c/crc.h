@@ -42,7 +42,7 @@ static inline uint64_t kfix_clmul_plain(uint32_t a, uint32_t b) {
     return product;
 }
 
-/* 63-bit product, bit-reflected: the coefficient of degree i stands at bit 62 - i */
+/* 63-bit product, bit-reflected: the coefficient of degree i is at bit 62 - i */
 static inline uint64_t kfix_clmul(uint32_t a, uint32_t b) {
 #if KFIX_HAVE_CLMUL
     if (__builtin_expect(kfix_use_clmul, 1)) {
@@ -289,7 +289,7 @@ static inline uint32_t kfix_crc_join(const kfix_level_aux* level, int n, uint32_
     return kfix_crc_join_plain(level, n, mask, length);
 }
 
-/* zlib's CRC32 of a text of head_n bytes and one of tail_n bytes behind it, from their raw CRCs */
+/* zlib's CRC32 of a text of head_n bytes and one of tail_n bytes after it, from their raw CRCs */
 static inline uint32_t kfix_crc_both(uint32_t head, uint32_t head_n, uint32_t tail, uint32_t tail_n) {
     uint32_t tail_power = kfix_crc_power(tail_n), all_power = kfix_crc_power(head_n + tail_n);
 #if KFIX_HAVE_CLMUL

@@ -1,7 +1,7 @@
-/* Where a price stands in a sorted side, and how room for a level is made and taken.
+/* Position of a price in a sorted side, and how room for a level is made and taken.
  *
  * Which level a message touches is not to be foreseen, and a branch on it is mispredicted: near the best both are
- * done without one. The arrays have KFIX_SLACK elements behind their capacity, so that eight may always be moved.
+ * done without one. The arrays have KFIX_SLACK elements after their capacity, so that eight may always be moved.
  */
 #ifndef KFIX_LEVELS_H
 #define KFIX_LEVELS_H
@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define KFIX_NEAR  8
-#define KFIX_SLACK 16 /* elements behind the capacity that may be read, and written with what is not counted */
+#define KFIX_SLACK 16 /* elements after the capacity that may be read, and written with what is not counted */
 #define KFIX_GUARD 48 /* prices in front of the first: worse than any, and as far as a search for such a one goes */
 
 /* a level's checksum */
@@ -54,14 +54,14 @@ static inline int32_t kfix_locate(const int64_t* p, int32_t n, int64_t price, in
     return q < p ? 0 : (int32_t)(q - p); /* a price as bad as the guard */
 }
 
-/* what stands in front of the prices of a side, so that no search needs to know where they begin */
+/* what is in front of the prices of a side, so that no search needs to know where they begin */
 static inline void kfix_guard(int64_t* p, int offers) {
     for (int i = 1; i <= KFIX_GUARD; i++)
         p[-i] = offers ? INT64_MAX : INT64_MIN;
 }
 
-/* With many symbols the book a message is about has left the caches: its lines are asked for as soon as the symbol is
- * known, and arrive while the entries are decoded. `ends`: behind the best of each array, as the last message left it.
+/* With many symbols the book a message is about has left the caches: its lines are prefetched as soon as the symbol is
+ * known, and arrive while the entries are decoded. `ends`: after the best of each array, as the last message left it.
  */
 static inline void kfix_prefetch(const void* p, size_t bytes) {
     for (size_t i = 0; i < bytes; i += 64)
@@ -76,7 +76,7 @@ static inline void kfix_prefetch_book(const void* book, const void* const* ends,
     }
 }
 
-/* make room for one element of `size` bytes at `at`, behind which `moved` stand */
+/* make room for one element of `size` bytes at `at`, followed by `moved` others */
 static inline void kfix_open_gap(void* at, int32_t moved, size_t size) {
     if (moved <= KFIX_NEAR) {
         char held[KFIX_NEAR * 16];
@@ -87,7 +87,7 @@ static inline void kfix_open_gap(void* at, int32_t moved, size_t size) {
     }
 }
 
-/* take the element at `at` out, behind which `moved` stand */
+/* take the element at `at` out, followed by `moved` others */
 static inline void kfix_close_gap(void* at, int32_t moved, size_t size) {
     if (moved <= KFIX_NEAR) {
         char held[KFIX_NEAR * 16];

@@ -76,7 +76,7 @@ static inline const char* kfix_next_soh(const char* p) {
 #endif
 }
 
-/* "279=?|269=?|278=" at p; of a snapshot, whose entries have no 279, from its 269 on, which is 6 bytes behind p */
+/* "279=?|269=?|278=" at p; of a snapshot, whose entries have no 279, from its 269 on, which is 6 bytes after p */
 static inline int kfix_entry_begins(const char* p, int snapshot) {
 #if KFIX_WIDE
     const __m128i tags = _mm_setr_epi8('2', '7', '9', '=', 0, 1, '2', '6', '9', '=', 0, 1, '2', '7', '8', '=');
@@ -216,7 +216,7 @@ static inline int kfix_digits(const char** p, uint64_t* value) {
     return total;
 }
 
-/* the tag at *p, up to '=', and *p behind it; 0 when there is none, or one of more than nine digits */
+/* the tag at *p, up to '=', and *p after it; 0 when there is none, or one of more than nine digits */
 static inline uint32_t kfix_tag(const char** p) {
     const char* q = *p;
     uint32_t a = (uint32_t)(uint8_t)q[0] - '0', b = (uint32_t)(uint8_t)q[1] - '0', c = (uint32_t)(uint8_t)q[2] - '0';
@@ -334,7 +334,7 @@ static inline uint64_t kfix_sixteen(__m128i digits) {
 /* the `end` characters of a decimal text, its point at `dot` (or its end, without one), as an integer with `places`
  * decimals, where dot + places <= 16. *wrong gets bits when a character is no digit, or a digit is lost. */
 static inline uint64_t kfix_join_digits(__m128i text, int end, int dot, int places, __m128i* wrong) {
-    /* byte k of a load at `+ ones + 1` is k - 15 + ones: where the digit of place 15 - k stands behind the point */
+    /* byte k of a load at `+ ones + 1` is k - 15 + ones: where the digit of place 15 - k is after the point */
     static const int8_t slide[33]
         __attribute__((aligned(64))) = {-16, -15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1,  0,
                                         1,   2,   3,   4,   5,   6,   7,   8,  9,  10, 11, 12, 13, 14, 15, -128};
@@ -349,7 +349,7 @@ static inline uint64_t kfix_join_digits(__m128i text, int end, int dot, int plac
 }
 #endif
 
-/* digits at *p up to SOH as a number: 0 and *p behind the SOH, or -1 when there are none, more than 15, or others */
+/* digits at *p up to SOH as a number: 0 and *p after the SOH, or -1 when there are none, more than 15, or others */
 static inline int kfix_whole(const char** p, uint64_t* value) {
     const char* q = *p;
 #if KFIX_WIDE

@@ -107,7 +107,7 @@ class _Protocol(asyncio.BufferedProtocol):
                 asyncio.get_running_loop().call_later(CLOSE_S, self._abort)
 
     def failed(self) -> None:
-        """An error of ours: log it and make the connection anew."""
+        """An error of ours: log it and replace the connection."""
         self.service.log.exception("internal error; reconnecting")
         self.end(abort=True)
 

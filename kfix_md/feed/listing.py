@@ -17,7 +17,7 @@ from kfix_md.session import fix
 Send = Callable[[str, fix.Body, int], int]
 Log = logging.Logger | logging.LoggerAdapter[Any]
 
-#: The security type that stands for a list of everything (559=4).
+#: The security type that means a list of everything (559=4).
 ALL = "ALL"
 
 

@@ -125,7 +125,7 @@ class Disconnected(Event):
 
 @dataclass(frozen=True, slots=True)
 class NumberingReset(Event):
-    """MsgSeqNum begins anew inside one connection."""
+    """MsgSeqNum restarts inside one connection."""
 
     type: ClassVar[str] = "reset"
     form: str | None

@@ -19,7 +19,7 @@ _LIST_AGAIN = 3
 
 
 def first_number(now_s: float) -> int:
-    """Number of the first segment of an empty directory: positions keep growing even when one starts anew."""
+    """Number of the first segment of an empty directory: positions keep growing even when one starts from scratch."""
     return max(1, int(now_s) - _EPOCH_2020)
 
 

@@ -155,8 +155,8 @@ cdef class JournalReader:
     def resync(self) -> int:
         """After damage: move to the next sound record of this segment, or to its end when it is sealed.
 
-        Returns the bytes stepped over (1 for segments that are missing or whose header is damaged, whose size nobody
-        knows); 0 when there is nothing to step to (yet).
+        Returns the bytes stepped over (1 for segments that are missing or whose header is damaged, whose size is
+        unknown); 0 when there is nothing to step to (yet).
         """
         cdef uint64_t offset = (self.offset + 7) & ~<uint64_t>7
         cdef uint64_t start = self.offset

@@ -1,4 +1,4 @@
-"""A FIX client that hides nothing: keeps every frame of both directions and answers only what a session must."""
+"""A FIX client for experiments: keeps every frame of both directions and answers only what a session must."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Client(asyncio.Protocol):
 
 
 def without_credentials(frame: Frame, sender: str) -> bytes:
-    """The frame with the CompID of the account replaced and credentials masked, length and checksum computed anew."""
+    """The frame with the CompID of the account replaced and credentials masked, length and checksum computed again."""
     body = []
     for tag, value in frame.fields:
         if tag in (8, 9, 10):

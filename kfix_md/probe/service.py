@@ -97,7 +97,7 @@ class ServiceProbe:
     # ---- the order of the experiments
 
     async def run(self, rollover_at: float | None = None) -> None:
-        """Run every experiment; `problem` says why the probe ended early.
+        """Run every experiment; `problem` is why the probe ended early.
 
         Parameters
         ----------
@@ -146,7 +146,7 @@ class ServiceProbe:
         return f"PRB{next(self._ids)}"
 
     async def request(self, msg_type: str, body: fix.Body) -> int:
-        """Send politely; returns the position from which answers are found. Raises Ended when nobody would read it."""
+        """Send politely; returns the position from which answers are found. Raises Ended when it is gone."""
         await asyncio.sleep(self.pace.between)
         client = self.client
         farewell = next((f for f in client.received() if f.type == "5"), None)

@@ -177,7 +177,7 @@ class Session:
         """Frames to apply now, in order; call it until it is empty.
 
         The empty answer is what ends a gap: only then are the books whole and the fast path open again.
-        Whoever applies them journals their numbers ("released"), after the frame that released them.
+        The caller journals their numbers ("released"), after the frame that released them.
         """
         released = self.gaps.take_released()
         if not released and self.gaps.unsettled:
@@ -395,7 +395,7 @@ class Session:
         self.losses.interrupted(cause, expected, now_ns, healed)
 
     def restart_numbering(self, expected: int, form: str, now_ns: int, both: bool) -> None:
-        """The peer counts anew inside this connection; `both` when ours start at 1 as well."""
+        """The peer restarts its numbers inside this connection; `both` when ours start at 1 as well."""
         planned = self.rollover.armed(now_ns)
         old = self.sequence.expected
         self.gaps.drop_queue(now_ns)

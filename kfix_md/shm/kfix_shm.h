@@ -85,7 +85,7 @@ struct kfix_header {
     int64_t start_ns;
     uint32_t pid;
     uint32_t flags;                /* KFIX_SERVE_UNVERIFIED */
-    uint64_t pid_start;            /* field 22 of /proc/PID/stat, which tells a reused pid apart */
+    uint64_t pid_start;            /* field 22 of /proc/PID/stat, which distinguishes a reused pid */
     int64_t heartbeat_interval_ns; /* heartbeat_ns is updated at least twice in this time */
 
     int64_t heartbeat_ns; /* line 1 */

@@ -45,7 +45,7 @@ def fields_of(frame: bytes) -> wire.Fields:
 
 
 def replaced(frame: bytes, tag: int, value: bytes | None) -> bytes:
-    """The frame with the first `tag` changed (None: removed) and 9 and 10 computed anew."""
+    """The frame with the first `tag` changed (None: removed) and 9 and 10 computed again."""
     fields = fields_of(frame)
     place = next((i for i, pair in enumerate(fields) if pair[0] == tag), None)
     if place is None:
@@ -55,7 +55,7 @@ def replaced(frame: bytes, tag: int, value: bytes | None) -> bytes:
 
 
 def inserted(frame: bytes, before: int, pairs: Sequence[tuple[int, object]]) -> bytes:
-    """The frame with `pairs` before the first `before` (at the end when there is none), 9 and 10 computed anew."""
+    """The frame with `pairs` before the first `before` (at the end when there is none), 9 and 10 computed again."""
     fields = fields_of(frame)
     place = next((i for i, pair in enumerate(fields) if pair[0] == before), len(fields))
     return wire.message([*fields[:place], *pairs, *fields[place:]])

@@ -1,4 +1,4 @@
-"""Edits of one frame into other forms: data fields, numbers, times, symbols and values that nobody knows."""
+"""Edits of one frame into other forms: data fields, numbers, times, symbols and unknown values."""
 
 from decimal import Decimal
 

@@ -37,7 +37,7 @@ REASONS = {
     "blocked": "CompID is blocked",
     "time": REFUSED,
 }
-#: a value that looks like fields of a message, and is data of the length told by the field before it
+#: a value that looks like fields of a message, and is data of the length in the field before it
 TRAP = b"x\x0110=000\x0155=EVIL/USD\x01268=1\x01y"
 
 

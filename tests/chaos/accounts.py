@@ -39,7 +39,7 @@ def audit(journal: Path, services: tuple[str, ...], faults: list[dict[str, Any]]
             continue
         if gap["cause"] == "precision" and report["injected"]["precision"]:  # no fault, so not in the venue's list
             continue
-        if gap["cause"] == "crc" and gap["names"] <= set(report["unverified"]):  # a rule that nobody knows
+        if gap["cause"] == "crc" and gap["names"] <= set(report["unverified"]):  # an unknown rule
             continue
         service = services[gap["session"]]
         near = [fault for fault in faults if fault.get("service") in (None, service) and explains(fault, gap)]

@@ -78,7 +78,7 @@ def edits(_rng: random.Random, service: str, _symbol: str, _symbols: list[str]) 
 
 
 def two_symbols(rng: random.Random, service: str, _symbol: str, symbols: list[str]) -> list[tuple[int, Fault]]:
-    """Messages of two symbols, told apart by 55 in the entries or not at all."""
+    """Messages of two symbols, distinguished by 55 in the entries or not at all."""
     pair = rng.sample(symbols, 2)
     level = "L3" if service.endswith("l3") else "L2"
     return [
@@ -89,7 +89,7 @@ def two_symbols(rng: random.Random, service: str, _symbol: str, symbols: list[st
 
 
 def values(rng: random.Random, service: str, _symbol: str, _symbols: list[str]) -> list[tuple[int, Fault]]:
-    """Numbers that do not fit and actions nobody knows."""
+    """Numbers that do not fit and unknown actions."""
     tag, value = rng.choice([(271, "9" * 30), (270, "1e30"), (271, "0." + "1" * 25), (279, "9")])
     return [(5, ("garble", {"service": service, "edit": "value", "tag": tag, "value": value}))]
 

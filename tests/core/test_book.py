@@ -57,17 +57,17 @@ class Pair:
     def __init__(self, every: int = 1) -> None:
         self.every, self.seen, self.books = every, 0, {}
 
-    def __call__(self, told, plain) -> None:
+    def __call__(self, message, plain) -> None:
         if plain is None:
             return
         self.seen += 1
-        if told.type == "W":
-            self.books[told.symbol] = CORE[plain.level](plain.price_precision, plain.qty_precision)
-        core = self.books[told.symbol]
-        core.apply(records(told.entries, plain))
+        if message.type == "W":
+            self.books[message.symbol] = CORE[plain.level](plain.price_precision, plain.qty_precision)
+        core = self.books[message.symbol]
+        core.apply(records(message.entries, plain))
         rule = "order" if plain.level == "L3" else "level"
-        if told.crc is not None:
-            assert core.crc(rule) == told.crc, told.seq
+        if message.crc is not None:
+            assert core.crc(rule) == message.crc, message.seq
         if self.seen % self.every == 0:
             same_levels(core, plain)
             other = "level" if rule == "order" else "order"
@@ -94,12 +94,12 @@ def test_real_l2_streams_book_by_book(name, capture):
 
 def test_real_l3_stream_book_by_book(capture, l3_oracle):
     core = L3Book(2, 0)
-    for at, told in enumerate(l3_oracle.told):
-        if told.type == "W":
+    for at, message in enumerate(l3_oracle.messages):
+        if message.type == "W":
             core.clear()
-        core.apply(records(told.entries, l3_oracle.book))
-        if told.crc is not None:
-            assert core.crc("order") == told.crc, at
+        core.apply(records(message.entries, l3_oracle.book))
+        if message.crc is not None:
+            assert core.crc("order") == message.crc, at
     same_levels(core, l3_oracle.book)
     same_queues(core, l3_oracle.book, levels=50)
     bids = sum(order.side == "0" for order in l3_oracle.book.orders.values())
@@ -125,7 +125,7 @@ def test_every_depth_of_book(levels):
 @pytest.mark.parametrize("span", [12, 40, 150, 600])
 def test_levels_are_found_at_every_distance_from_the_best(span):
     core, plain, rng = L2Book(0, 0), ({}, {}), np.random.default_rng(span)
-    worst = (np.iinfo(np.int64).min, np.iinfo(np.int64).max)  # what stands in front of the first price, too
+    worst = (np.iinfo(np.int64).min, np.iinfo(np.int64).max)  # what is in front of the first price, too
     for _ in range(3000):
         side = int(rng.integers(2))
         row = np.zeros(1, ENTRY_DTYPE)

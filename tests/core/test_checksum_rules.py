@@ -54,7 +54,7 @@ def test_kraken_s_l3_example_by_every_rule():
 
 
 def written(rng: random.Random, value: int, precision: int, finer: int = 2) -> str:
-    """The number value * 10**-precision with some number of decimals that holds it, zeros behind included."""
+    """The number value * 10**-precision with some number of decimals that holds it, trailing zeros included."""
     text = f"{Decimal(value).scaleb(-precision):.{precision}f}"
     bare = text.rstrip("0").rstrip(".") if "." in text else text
     forms = [bare, text, text + "0" * finer] if "." in text else [text]
@@ -279,7 +279,7 @@ def test_one_odd_symbol_does_not_decide_for_the_others():
     assert handler.checksum == "order"
 
 
-# ---- a rule nobody knows ----
+# ---- an unknown rule ----
 
 
 def again(handler: Handler, venue: Venue) -> int:

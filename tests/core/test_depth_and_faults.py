@@ -33,7 +33,7 @@ def test_a_book_never_has_more_levels_than_were_subscribed_to(limit, deletes):
         price = 1000 - rng.randrange(60) if side == 0 else 1001 + rng.randrange(60)
         seen = dict(plain_depth(full[side], side, limit))
         if price in seen and rng.random() < 0.3:
-            # the venue fills the depth up again with what was behind it: here nothing is
+            # the venue fills the depth up again with deeper levels: here there are none
             del full[side][price]
             rows.append(entry(side, str(price), "0", 2, precisions=(0, 0)))
         else:

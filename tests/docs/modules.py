@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- modules: begin -->\n", "<!-- modules: end -->"
-_DOCSTRING = re.compile(r'\A(?:#[^\n]*\n)*"""(.*?)(?:"""|\n\n)', re.DOTALL)  # behind directives in comments
+_DOCSTRING = re.compile(r'\A(?:#[^\n]*\n)*"""(.*?)(?:"""|\n\n)', re.DOTALL)  # after directives in comments
 _COMMENT = re.compile(r"\A/\*(.*?)\*/", re.DOTALL)
 FOLDERS = ("kfix_md", "recorder")
 

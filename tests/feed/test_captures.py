@@ -69,7 +69,7 @@ def test_captures_end_as_they_should_in_shared_memory_and_in_parquet(venue, capt
 
 
 def compare(book, final):
-    """A polled book against what a capture says it ends with."""
+    """A polled book against the book at the end of a capture."""
     bids, asks = book.depth(None, price="int", allow_stale=True)
     price_digits, qty_digits = book.precision
     for side, key in ((bids, "best_bid"), (asks, "best_offer")):

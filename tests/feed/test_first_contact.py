@@ -90,7 +90,7 @@ def test_a_connection_that_the_venue_ends_is_not_live(venue, tmp_path, how):
 
 
 def test_data_after_a_logout_of_the_venue_is_not_live(venue, tmp_path):
-    """It says Logout, goes on streaming and never closes."""
+    """It sends a Logout, goes on streaming and never closes."""
     there = venue(row("BTC/USD"))
     there.hooks["5"] = lambda conn, body: None
     seen = []

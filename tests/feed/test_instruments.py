@@ -162,7 +162,7 @@ def test_fragments_are_counted_by_393():
     assert known.apply(rows("393=3|146=1|55=E/F|5010=8|2349=1|")).complete
     known.expect("R2")
     assert known.apply(rows("393=2|893=N|146=1|55=A/B|5010=8|2349=1|", "R2")) is None
-    change = known.apply(rows("393=2|893=N|146=1|55=C/D|5010=8|2349=1|", "R2"))  # never says that it is the last
+    change = known.apply(rows("393=2|893=N|146=1|55=C/D|5010=8|2349=1|", "R2"))  # never marked as the last
     assert change.complete and change.removed == ["E/F"]
 
 

@@ -15,7 +15,7 @@ from kfix_md.journal.events import Refused
 
 
 class Venue:
-    """Stands for session and handler: notes what is sent and marked, and answers like a venue."""
+    """Replaces session and handler: notes what is sent and marked, and answers like a venue."""
 
     def __init__(self, patterns=("*",), pace=None, **spec):
         self.sent, self.marks, self.defined, self.current, self.events = [], [], {}, {}, []

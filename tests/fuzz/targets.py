@@ -25,7 +25,7 @@ RECORDS_READ = 10_000
 
 
 def framed(body: bytes) -> bytes:
-    """A FIX frame around a body; "|" stands for SOH."""
+    """A FIX frame around a body; "|" means SOH."""
     content = body.replace(b"|", b"\x01").rstrip(b"\x01") + b"\x01"
     head = b"8=FIX.4.4\x019=%d\x01" % len(content) + content
     return head + b"10=%03d\x01" % (sum(head) % 256)

@@ -15,7 +15,7 @@ EXACT = Context(prec=10_000, Emax=999_999_999, Emin=-999_999_999)
 
 
 class Follower:
-    """Books of one stream that nobody can ask again; `on_message(message, book or None)` after each message.
+    """Books of one stream without resend requests; `on_message(message, book or None)` after each message.
 
     A book is followed from a snapshot until something is wrong: a missing MsgSeqNum (GAP), a message that
     cannot be taken whole (STALE), a wrong 5041 or a crossed book without one (CRC_FAIL). Then it waits for

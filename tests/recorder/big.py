@@ -1,4 +1,4 @@
-"""Hides how a test gets a day larger than the memory it allows, and the files of a year: one session, repeated."""
+"""Makes a day larger than the memory that a test allows, and the files of a year, from one session repeated."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def big_day(path: Path, one: Copied, copies: int) -> int:
 
 
 def backlog(path: Path, one: Copied, copies: int) -> int:
-    """A journal of the session `copies` times that nobody has recorded yet; its bytes."""
+    """A journal of the session `copies` times that is not recorded yet; its bytes."""
     with JournalWriter(path, segment_bytes=16 << 20) as journal:
         build.announce(journal, 0, "spot-l3", build.START_NS)
         for i in range(copies):

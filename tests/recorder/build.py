@@ -1,4 +1,4 @@
-"""Hides how a test gets a journal: generated sessions through the live handler, as a feed would write them."""
+"""Makes journals for tests: generated sessions through the live handler, as a feed would write them."""
 
 from __future__ import annotations
 

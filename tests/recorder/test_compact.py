@@ -149,7 +149,7 @@ def test_a_full_disk_is_one_line_and_gives_back_what_was_taken(tmp_path, monkeyp
     (tmp_path / "feed.toml").write_text(test_tools.CONFIG)
 
     def write_table(self, *args, **options):
-        raise OSError(errno.ENOSPC, "Error writing bytes to file")  # as pyarrow says it
+        raise OSError(errno.ENOSPC, "Error writing bytes to file")  # the text of pyarrow
 
     real = compact.pq.ParquetWriter.write_table
     monkeypatch.setattr(compact.pq.ParquetWriter, "write_table", write_table)

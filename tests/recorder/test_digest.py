@@ -53,7 +53,7 @@ def test_batches_dictionaries_and_other_symbols_do_not_matter(rows):
     assert sum(n for n, _ in whole.values()) == rows.num_rows and len(whole) > 3
     for size in (1, 7, 1000):
         assert digest_of(rows.to_batches(size)) == whole
-    again = rows.cast(schema.plain(rows.schema)).cast(rows.schema)  # dictionaries made anew for each chunk
+    again = rows.cast(schema.plain(rows.schema)).cast(rows.schema)  # new dictionaries for each chunk
     assert digest_of([b for i in range(0, rows.num_rows, 50) for b in again.slice(i, 50).to_batches()]) == whole
     codes = rows["symbol"].combine_chunks().indices.to_numpy()
     assert digest_of(rows.take(pa.array(codes_order(codes))).to_batches()) == whole

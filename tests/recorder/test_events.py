@@ -50,7 +50,7 @@ def test_a_frame_whose_processing_failed_is_not_taken_as_applied(tmp_path):
     frames = generate("spot-l2", messages=40, seed=4).frames[:-1]  # without the Logout
     with JournalWriter(tmp_path / "journal") as journal:
         build.write_session(journal, 0, "spot-l2", frames[:-2], build.START_NS, end=False)
-        journal.stage(0, build.START_NS + 10**9, frames[-2])  # and an exception: nobody publishes it
+        journal.stage(0, build.START_NS + 10**9, frames[-2])  # and an exception: it is never published
         journal.frame(0, build.START_NS + 2 * 10**9, frames[-1])
         journal.stage(0, build.START_NS + 3 * 10**9, frames[-2])  # still pending when the journal is closed
         journal.event(0, build.START_NS + 3 * 10**9, events.Disconnected("lost", "disconnect", False, True))

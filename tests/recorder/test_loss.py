@@ -1,4 +1,4 @@
-"""Whatever is killed, damaged or full: every journaled message is in Parquet exactly once, or is told of."""
+"""Whatever is killed, damaged or full: every journaled message is in Parquet exactly once, or reported as lost."""
 
 from __future__ import annotations
 
@@ -38,8 +38,12 @@ def test_feed_recorder_and_compaction_killed_at_random_points():
     )
     print(done.stdout, done.stderr)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["worlds"] and told["kills"] > 3 * SECONDS and min(told[k] for k in ("feed", "recorder", "compaction"))
+    reported = json.loads(done.stdout)
+    assert (
+        reported["worlds"]
+        and reported["kills"] > 3 * SECONDS
+        and min(reported[k] for k in ("feed", "recorder", "compaction"))
+    )
 
 
 @pytest.mark.parametrize("stop", range(12))
@@ -108,7 +112,7 @@ def test_records_that_found_no_room_become_a_gap(tmp_path):
 
 @pytest.mark.parametrize("cause", ["JOURNAL_DAMAGE", "JOURNAL_LOST"])
 def test_books_behind_a_loss_are_unproven_until_their_next_snapshot(tmp_path, cause):
-    """The feed's books went on and were right; what is rebuilt from rows is not, and nothing says it is."""
+    """The feed's books went on and were right; what is rebuilt from rows is not, and is nowhere called right."""
     frames = generate("spot-l2", messages=300, seed=8, symbols=3, empties=False).frames
     t0, cut = build.START_NS, range(150, 170)
     second = t0 + 10**9
@@ -144,8 +148,8 @@ def test_books_behind_a_loss_are_unproven_until_their_next_snapshot(tmp_path, ca
     build.record(tmp_path, flush_rows=100, checkpoint_rows=20)
     cap = recorder.open(tmp_path / "captures")
     proof = verify(cap)
-    told = proof.summary()
-    assert proof.holds and told["unproven"] > 50 and told["ok"] == told["checked"] > 300
+    reported = proof.summary()
+    assert proof.holds and reported["unproven"] > 50 and reported["ok"] == reported["checked"] > 300
     [gap] = [g for g in cap.gaps().to_pylist() if g["cause"] == cause]
     before, behind = t0 + cut[0] - 5, t0 + 290
     assert cap.book("BTC/USD", before).trusted and cap.book("BTC/USD", second + 290).trusted
@@ -207,7 +211,7 @@ def test_what_a_crash_tore_is_told_in_its_gap(tmp_path):
 
 
 def wound(path: Path, how: str) -> None:
-    """Damage a segment file, which must stay readable for nobody."""
+    """Damage a segment file, so that it is not readable."""
     if how == "cut":
         os.truncate(path, 50)
     elif how == "empty":
@@ -229,15 +233,15 @@ def test_a_segment_that_cannot_be_read_is_stepped_over_and_told(tmp_path, how, w
         for n in journal_files.segments(tmp_path / "journal")
     ]
     paths[which].unlink() if how == "missing" else wound(paths[which], how)
-    with JournalWriter(tmp_path / "journal", segment_bytes=1 << 16) as journal:  # the next feed is not held up
+    with JournalWriter(tmp_path / "journal", segment_bytes=1 << 16) as journal:  # the next feed is not delayed
         journal.event(0, build.START_NS + 10**12, {"type": "started"})
         assert journal.position >> 32 > max(journal_files.segments(tmp_path / "journal")) - 2
     build.record(tmp_path, flush_rows=100)
     cap = recorder.open(tmp_path / "captures")
-    told = [g["cause"] for g in cap.gaps().to_pylist()]
-    first_gone = how == "missing" and which == 0  # then the journal begins behind it
+    reported = [g["cause"] for g in cap.gaps().to_pylist()]
+    first_gone = how == "missing" and which == 0  # then the journal begins after it
     last_gone = how == "missing" and which == -1  # then the next writer takes its number
-    assert ("JOURNAL_DAMAGE" in told) == (not first_gone and not last_gone)
+    assert ("JOURNAL_DAMAGE" in reported) == (not first_gone and not last_gone)
     assert verify(cap).holds == (which != 0)  # the first segment has the instrument list: nothing is decoded without it
     seen = sum(s["messages"] + s["ignored"] for s in cap.sessions().to_pylist())
     assert which == 0 or seen == sum(each) - each[which]
@@ -287,8 +291,8 @@ for i, frame in enumerate(stream.frames):
             time.sleep(0.01)
     handler.on_bytes(frame, START_NS + 1000 * i)
     alarms.add(journal.stats()["alarm"])
-told = handler.stats
-assert told["crc_checked"] == told["crc_ok"] == stream.checksums > 1000, told  # the books went on
+reported = handler.stats
+assert reported["crc_checked"] == reported["crc_ok"] == stream.checksums > 1000, reported  # the books went on
 assert any(a.startswith("journal cannot grow: File too large") for a in alarms), alarms
 lost = journal.stats()["lost"]
 journal.close()

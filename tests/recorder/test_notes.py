@@ -116,7 +116,7 @@ def flipped(data: bytes, rng: random.Random) -> bytes:
 
 
 def lying(data: bytes, rng: random.Random) -> bytes:
-    """Sound lines of files of other content: none says what its file holds now."""
+    """Sound lines of files of other content: none describes its present file."""
     out = b""
     for line in lines_of(data):
         entry = json.loads(line[9:]) | {"held": "0", "first_ns": 0, "last_ns": 1}

@@ -236,7 +236,7 @@ def test_what_is_due():
         ticks.add_record(1000 + i, build.START_NS + 10**12 + i, 0, frame)
     new = sorted({int(row) for row in ticks.take()["instrument"]})
     assert new and ticks.due(10**9, 10**11, total=2 * rows, enough=rows + 1) == []
-    assert ticks.due(10**9, 10**11, total=2 * rows, enough=rows) == new  # far behind what others had since
+    assert ticks.due(10**9, 10**11, total=2 * rows, enough=rows) == new  # long after what others had since
     assert ticks.due(10**9, 10**13, total=2 * rows, enough=rows) == []  # not long ago
     assert ticks.due(1, 10**13) == []  # too few for what their books hold
     assert ticks.due(10**9, files=1) == []  # no file yet
@@ -258,12 +258,13 @@ def test_the_busy_day_of_the_benchmarks_is_a_sound_stream(tmp_path, level):
             journal.frame(0, now, frame)
     build.record(tmp_path)
     cap = recorder.open(tmp_path / "captures")
-    told = build.Follower().feed(b"".join(frame for _, frame in frames))
+    followed = build.Follower().feed(b"".join(frame for _, frame in frames))
     assert cap.sessions()["ignored"].to_pylist() == [0]
-    assert cap.rows() == len(told.entries) + len(day.symbols)  # a clear row before each snapshot
+    assert cap.rows() == len(followed.entries) + len(day.symbols)  # a clear row before each snapshot
     for symbol in day.symbols:
         book = cap.book(symbol, frames[-1][0], depth=1000).book
         got = [[(int(x["price"]), int(x["qty"])) for x in side] for side in book.depth(1000, price="int")]
         assert got == [
-            [(int(p.scaleb(2)), int(q.scaleb(2))) for p, q, _ in told.books[symbol].depth(side, 1000)] for side in "01"
+            [(int(p.scaleb(2)), int(q.scaleb(2))) for p, q, _ in followed.books[symbol].depth(side, 1000)]
+            for side in "01"
         ]

@@ -18,16 +18,16 @@ from tests.recorder import build
 @pytest.fixture(scope="module")
 def day(tmp_path_factory):
     path = tmp_path_factory.mktemp("replayed")
-    told = build.journal_of(path / "journal", ("spot-l2", "derivatives-l3", "derivatives-l2"), messages=150)
+    sources = build.journal_of(path / "journal", ("spot-l2", "derivatives-l3", "derivatives-l2"), messages=150)
     build.record(path, flush_rows=700)
-    return recorder.open(path / "captures"), told
+    return recorder.open(path / "captures"), sources
 
 
 def test_every_message_in_order_and_the_same_words(day):
-    cap, told = day
+    cap, sources = day
     played = list(cap.replay(cap.dates()[0]))
     wanted = []
-    for stream, start in told.values():
+    for stream, start in sources.values():
         times = build.seq_times(stream.frames, start)
         seen = [message(f) for f in stream.frames]
         wanted += [(times[m.seq], m) for m in seen if m.type in ("W", "X")]
@@ -48,18 +48,18 @@ def test_every_message_in_order_and_the_same_words(day):
 
 
 def test_through_the_live_handler_every_crc_is_right_again(day):
-    cap, told = day
-    stream, _ = told["derivatives-l3"]
+    cap, sources = day
+    stream, _ = sources["derivatives-l3"]
     handler = Handler(level="L3")
     for _ in cap.replay(cap.dates()[0], symbols=list(stream.markets), handler=handler):
         pass
-    l2 = told["derivatives-l2"][0]  # the same symbols, as L2, from another session: after those of L3
+    l2 = sources["derivatives-l2"][0]  # the same symbols, as L2, from another session: after those of L3
     assert handler.stats["entries"] == stream.entries + l2.entries
     spot = Handler(level="L2")
-    list(cap.replay(cap.dates()[0], symbols=list(told["spot-l2"][0].markets), handler=spot))
-    assert spot.stats["crc_ok"] == told["spot-l2"][0].checksums
+    list(cap.replay(cap.dates()[0], symbols=list(sources["spot-l2"][0].markets), handler=spot))
+    assert spot.stats["crc_ok"] == sources["spot-l2"][0].checksums
     assert spot.stats["crc_failed"] == 0
-    whole = Follower().feed(told["spot-l2"][0].data)
+    whole = Follower().feed(sources["spot-l2"][0].data)
     for symbol, book in whole.books.items():
         assert spot[symbol].depth(1000)[0]["price"].tolist() == [float(p) for p in book.best("0", 1000)]
 

@@ -186,7 +186,7 @@ def test_frames_of_a_gap_count_when_they_are_released(tmp_path):
         journal.event(0, t0 + 90, {"type": "gap_close", "id": 7, "healed": "replay"})
         for i, frame in enumerate(frames[26:]):
             journal.frame(0, t0 + 100 + i, frame)
-    build.record(tmp_path)  # another process: the held frames are read from the journal
+    build.record(tmp_path)  # another process: the deferred frames are read from the journal
     cap = recorder.open(tmp_path / "captures")
     rows = cap.ticks()
     seq = rows["seq"].to_numpy()

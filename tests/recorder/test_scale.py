@@ -26,7 +26,7 @@ print(one.rows)
 assert len(recorder.retention.retire(journal, one.writer.tree, one.committed_safe(), "delete")) > 2
 """
 
-#: what is done with a day, and the rows it says it did it with
+#: what is done with a day, and the rows it reports
 JOBS = {
     "verify": "proof = recorder.verify.verify(cap, day)\nassert proof.holds\nprint(proof.summary()['rows'])",
     "batches": "print(sum(batch.num_rows for batch in cap.tick_batches(price='float')))",

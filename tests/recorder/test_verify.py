@@ -149,9 +149,9 @@ def test_a_proof_over_nothing_does_not_hold(tmp_path):
         build.announce(journal, 0, "spot-l2", build.START_NS)
         journal.event(0, build.START_NS, {"type": "logged_on", "session_id": "x"})
     recorded(tmp_path)
-    told = json.loads(run(cli.verify, tmp_path / "captures", "--json", status=1))
-    assert not told["holds"] and told["messages"] == 0 and told["faults"] == []
-    assert told["why_not"][0].startswith("nothing was proven: none of 0 recorded messages")
+    reported = json.loads(run(cli.verify, tmp_path / "captures", "--json", status=1))
+    assert not reported["holds"] and reported["messages"] == 0 and reported["faults"] == []
+    assert reported["why_not"][0].startswith("nothing was proven: none of 0 recorded messages")
     text = run(cli.verify, tmp_path / "captures", status=1)
     assert "FAULT: nothing was proven" in text and "THE PROOF DOES NOT HOLD" in text
 
@@ -204,7 +204,7 @@ def implicit_stream(level: str, depth: int, messages: int) -> list[bytes]:
         else:
             market[side, price] = f"{rng.randrange(1, 99)}.5"
         hidden = sorted((p for s, p in market if s == side), reverse=side == "0")[depth]
-        if rng.random() < 0.3:  # what nobody sees may go
+        if rng.random() < 0.3:  # what is not visible may go
             del market[side, hidden]
         now = visible()
         changes = [f"279=2\x01{group(side, price, '0.0')}"] if gone else []

@@ -78,7 +78,7 @@ def test_row_24_replay_is_applied_and_the_queue_drained():
 def test_row_24_frames_after_the_replay_in_one_read_wait_after_the_queue():
     rig = gapped()
     receive, session = rig.session.receive, rig.session
-    rig.drain = lambda: None  # nobody takes the released frames until the read is through
+    rig.drain = lambda: None  # the released frames are not taken until the read is through
     rig.data(seq=4, dup=True)
     rig.data(seq=5, dup=True)
     assert rig.data(seq=8) == 2

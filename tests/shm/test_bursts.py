@@ -26,7 +26,7 @@ def segment(tmp_path):
 
 
 def stream(service: str = "spot-l2", symbols: int = 1) -> tuple[bytes, list[bytes]]:
-    """What opens the books, and the frames behind it."""
+    """What opens the books, and the frames after it."""
     made = generate(service, symbols=symbols, depth=12, messages=200, empties=False, admin=False, logout=False)
     return b"".join(made.frames[:-200]), made.frames[-200:]
 

@@ -43,7 +43,7 @@ NASTY = (
 
 @pytest.fixture
 def copy(tmp_path):
-    """A small segment with an L2 and an L3 book, orders, trades, a session and a counter, that nobody writes to."""
+    """A small segment with an L2 and an L3 book, orders, trades, a session and a counter, without a writer."""
     desk = Desk(tmp_path, "source", depth=10, l3_depth=10, orders=16, trades=4)
     desk.btc.trade(280030, 5, 1, 1)
     eth = desk.book("PF_ETHUSD", 3, orders=8)

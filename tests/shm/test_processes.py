@@ -150,7 +150,7 @@ def test_closing_in_order_frees_the_name_and_says_so(tmp_path):
     with pytest.raises(FeedDead, match="ended"):
         btc.top()
     assert btc.top(allow_stale=True)[0] == 28003.0
-    desk.btc.publish()  # goes nowhere, harms nobody
+    desk.btc.publish()  # goes nowhere, does no harm
     Desk(tmp_path).writer.close()
 
 

@@ -1,4 +1,4 @@
-"""Every fault that can be ordered does on the wire what its name says, and is logged with what it cost."""
+"""Every fault that can be ordered does on the wire what its name promises, and is logged with what it cost."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""Every switch of the market does on the wire what its name says, and the book stays the venue's own."""
+"""Every switch of the market does on the wire what its name promises, and the book stays the venue's own."""
 
 import re
 from decimal import Decimal
