@@ -12,7 +12,7 @@ all: build
 # the requirements are read off pyproject.toml, so that they are written once
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install -q --disable-pip-version-check --upgrade 'setuptools>=70' 'Cython>=3.1,<3.4'
+	$(PY) -m pip install -q --disable-pip-version-check --upgrade 'setuptools>=77,<90' 'Cython>=3.1,<3.4'
 	KFIX_NO_EXTENSIONS=1 $(PY) -m pip install -q --disable-pip-version-check --no-build-isolation --editable '.[operator,simulator,test]'
 	touch $@
 
