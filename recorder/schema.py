@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kfix_md._entry import ENTRY_DTYPE, Action, IdKind
+from kfix_md._entry import ENTRY_DTYPE, Action, IdKind, State
 from kfix_md._ids import id_key
 from recorder._columns import columns
 from recorder.compute import pc
@@ -54,7 +54,7 @@ _TICKS = [
         "event_ms",
         pa.int64(),
         "DELTA_BINARY_PACKED",
-        "exchange time: 5060, else 273 on the day of 52, of a clear row 52; ms",
+        "exchange time: 5060, else 273 on the day of 52, else (and of a clear row) 52; ms",
     ),
     (
         "event_frac_ns",
@@ -173,7 +173,7 @@ _STATUS = [
         "state",
         _dict(),
         "dict",
-        "book: INIT SYNCING LIVE EMPTY GAP CRC_FAIL STALE HALTED ROLLOVER DOWN UNVERIFIED; "
+        f"book: {' '.join(state.name for state in State)}; "
         "instrument: 5032; trading_session: 340; feed: the event's type",
     ),
     ("cause", _dict(), "dict", "why, for books"),
