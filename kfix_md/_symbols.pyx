@@ -243,7 +243,7 @@ cdef class Symbols(Stream):
 
     # ---- subscriptions and states ----
 
-    def subscribe(self, symbol, md_req_id, int depth=0):
+    def subscribe(self, symbol, md_req_id, int depth=0, bint halted=False):
         """Apply only entries with this 262 to the symbol's book from now on; it is SYNCING until its snapshot.
 
         Parameters
@@ -253,6 +253,8 @@ cdef class Symbols(Stream):
         depth : int
             264, 0 for the full book (1000 levels on L2). The book keeps no more levels a side; below ten 5041 cannot
             be checked.
+        halted : bool
+            The venue does not trade the instrument: its snapshot makes the book HALTED. An earlier halt is over.
 
         Raises
         ------
@@ -275,6 +277,7 @@ cdef class Symbols(Stream):
         s.req_n = len(text)
         s.verifiable = depth == 0 or depth >= CRC_DEPTH
         s.synced = 0
+        s.halted = halted
         self.depths[row] = depth
         if self.books[row] is None and self.level:
             self.make_book(row, 0)

@@ -21,7 +21,7 @@ class Books(Protocol):
     """The part of a handler that subscriptions use."""
 
     def define(self, symbol: str, price_precision: int, qty_precision: int) -> int: ...
-    def subscribe(self, symbol: str, md_req_id: str, depth: int = 0) -> None: ...
+    def subscribe(self, symbol: str, md_req_id: str, depth: int = 0, halted: bool = False) -> None: ...
     def unsubscribe(self, symbol: str, cause: Cause = Cause.UNSUBSCRIBED) -> None: ...
     def mark(self, symbol: str | None, state: State, cause: Cause) -> None: ...
 
@@ -40,12 +40,13 @@ class RequestQueue:
         *,
         emit: Callable[[Event], None],
         leave_out: Callable[[str, str, int], None],
+        halted: Callable[[str], bool],
         log: Log,
         rng: random.Random,
     ) -> None:
         self._spec, self._books, self._requests, self._send, self._pace = spec, books, requests, send, pace
         self._emit, self._counters, self._log, self._rng = emit, counters, log, rng
-        self._leave_out = leave_out
+        self._leave_out, self._halted = leave_out, halted
         self._due: list[tuple[int, int, Subscription]] = []
         self._order = itertools.count()
         self._bucket = Bucket(pace.burst, pace.per_second)
@@ -100,7 +101,7 @@ class RequestQueue:
         self.close(sub, now_ns)
         request_id = self._requests.new_id()
         try:
-            self._books.subscribe(sub.symbol, request_id, self._spec.book_depth)
+            self._books.subscribe(sub.symbol, request_id, self._spec.book_depth, self._halted(sub.symbol))
         except SYMBOL_ERRORS as error:
             self._leave_out(sub.symbol, str(error) or type(error).__name__, now_ns)
             return

@@ -82,6 +82,7 @@ class Subscriptions:
             emit=emit,
             counters=self.counters,
             leave_out=self.leave_out,
+            halted=self._maintenance,
             log=self._log,
             rng=self._rng,
         )
@@ -94,6 +95,7 @@ class Subscriptions:
         """Logged on: nothing is subscribed, so request the list and, once it has come, every symbol."""
         self.lost()
         self._ready = True
+        self._trading = TradingStatus()  # of another session: this one has not reported any
         self._queue.start(now_ns)
         self.listing.request(now_ns)
         if self.spec.spot:
@@ -303,7 +305,7 @@ class Subscriptions:
 
     def _redefine(self, sub: Subscription, row: Instrument, now_ns: int) -> None:
         """Precision or status of a subscribed instrument changed."""
-        if sub.phase is Phase.HALTED and not row.status.halted:
+        if sub.phase is Phase.HALTED and not self._maintenance(row.symbol):
             self._books.mark(sub.symbol, State.LIVE, Cause.NONE)  # the handler lifts its halt
         self._queue.plan(sub, now_ns)  # before the handler reports that this book left LIVE
         if not self._define(row, now_ns):
@@ -381,7 +383,9 @@ class Subscriptions:
                 if sub.phase is Phase.ACTIVE:
                     self._halt(sub)
         elif maintenance:
-            halted = [sub.symbol for sub in self.all.values() if sub.phase is Phase.HALTED]
-            for symbol in halted:
-                self._books.mark(symbol, State.LIVE, Cause.NONE)
+            traded = [sub for sub in self.all.values() if not self._maintenance(sub.symbol)]
+            halted = [sub.symbol for sub in traded if sub.phase is Phase.HALTED]
+            for sub in traded:
+                if sub.phase in (Phase.HALTED, Phase.REQUESTED):  # a snapshot may be on its way to a halted book
+                    self._books.mark(sub.symbol, State.LIVE, Cause.NONE)
             self.resync(now_ns, Cause.STATUS, halted)

@@ -39,10 +39,10 @@ class Venue:
         if before not in (None, (price, qty)):
             self.subs.on_book(symbol, State.SYNCING, Cause.PRECISION, 0)
 
-    def subscribe(self, symbol, md_req_id, depth=0):
+    def subscribe(self, symbol, md_req_id, depth=0, halted=False):
         if symbol in self.failing:
             raise self.failing[symbol]
-        self.current[symbol], self.depth = md_req_id, depth
+        self.current[symbol], self.depth, self.halted = md_req_id, depth, halted
 
     def unsubscribe(self, symbol, cause=Cause.UNSUBSCRIBED):
         self.current.pop(symbol)
