@@ -110,7 +110,8 @@ _GAPS = [
         "cause",
         _dict(),
         "dict",
-        "LOST CHECKSUM CRC CROSSED MALFORMED PRECISION DISCONNECT ROLLOVER RESTART OVERFLOW, "
+        "LOST CHECKSUM CRC CROSSED MALFORMED PRECISION NUMBER STATUS REJECTED ROOM DISCONNECT ROLLOVER RESTART "
+        "OVERFLOW, "
         "JOURNAL_LOST (not stored), JOURNAL_DAMAGE (not readable)",
     ),
     ("planned", pa.bool_(), "PLAIN", "the 22:00 UTC rollover"),
@@ -124,7 +125,7 @@ _GAPS = [
         _dict(),
         "dict",
         "replay: nothing is missing after all; snapshot, reconnect: the book is right again, "
-        "what happened in between is not known; null: open",
+        "what happened in between is not known; unsubscribed: it is no longer followed; null: open",
     ),
     ("detail", pa.string(), "PLAIN", "reason as text"),
 ]

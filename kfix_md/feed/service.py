@@ -14,13 +14,13 @@ from typing import Any
 
 from kfix_md._entry import Cause, State
 from kfix_md._handler import Handler
-from kfix_md._state import TRUSTED, is_trusted
+from kfix_md._state import TRUSTED
 from kfix_md.config import ServiceSection
 from kfix_md.errors import KfixError
 from kfix_md.feed.event_log import log_event
 from kfix_md.feed.pacing import SECOND, Pace
 from kfix_md.feed.settings import session_config, subscription_spec
-from kfix_md.feed.subscriptions import FAULTS, LASTING, Subscriptions
+from kfix_md.feed.subscriptions import FAULTS, LASTING, Subscriptions, is_followed
 from kfix_md.journal import events
 from kfix_md.journal.events import Event
 from kfix_md.session import Application, Close, Session, SessionState
@@ -80,7 +80,8 @@ class Service(Application):
         self._unverified_changed = False
         self._rules: Counter[str] = Counter()  # symbols for which a checksum rule was found
         self._open: dict[Any, tuple[str, int]] = {}  # gaps open: id -> (cause, opened)
-        self._book_gaps: dict[str, int] = {}
+        self._book_gaps: dict[str, int] = {}  # those that concern one book: symbol -> id
+        self._gap_ended = False  # a gap of the session is over: are all books followed?
         self._resync: Cause | None = None
         self._left = True  # this connection delivers no longer, or there is none
         self._down = _LEAVING  # state and cause of its books from then on
@@ -143,7 +144,7 @@ class Service(Application):
         session, self.now_ns = self.session, now_ns
         if self.handler.buffer_updated(n, now_ns):
             session.last_recv_ns = now_ns
-        if session.unsettled or self._doubt_ns or self._resync is not None or self.subs.due:
+        if session.unsettled or self._doubt_ns or self._resync is not None or self.subs.due or self._gap_ended:
             self._after(now_ns)
         return bool(session.outbox) or session.close_reason is not None
 
@@ -173,6 +174,7 @@ class Service(Application):
         if self._left:
             return
         self._left, self.verified_ns, self._resync = True, 0, None
+        self.session.interrupt(self.now_ns)  # before the books report it
         self._doubt()
         self.subs.lost()
         self._void(*(_PLANNED if planned else self._down))
@@ -236,6 +238,9 @@ class Service(Application):
             self.subs.pump(now_ns)
         if self._doubt_ns and self.session.ready and not self.subs.pending(without_failed=True):
             self._verified(now_ns)
+        if self._gap_ended:
+            self._gap_ended = False
+            self._continue_gaps(now_ns)
 
     def _verified(self, now_ns: int) -> None:
         if not self.subs.listing.complete:
@@ -313,6 +318,7 @@ class Service(Application):
             self.gaps[str(event.cause)] += 1
         elif isinstance(event, events.GapClosed):
             self._heal(event.id, str(event.healed), now_ns)
+            self._gap_ended = True
         elif isinstance(event, events.LoggedOn):
             self.since_ns = now_ns
         if not isinstance(event, _NOT_JOURNALED):
@@ -323,27 +329,49 @@ class Service(Application):
 
     def on_book(self, symbol: str, state: State, cause: Cause, seq: int, recv_ns: int) -> None:
         """A book changed its state."""
+        was_followed = is_followed(self.state_of(symbol))
         self._count_state(symbol, state)
         now_ns = max(recv_ns, self.now_ns)
         self.event(events.Book(symbol, state.name, cause.name, seq), now_ns)
-        self._gap_of_book(symbol, state, cause, seq, now_ns)
+        self._gap_of_book(symbol, state, cause, seq, now_ns, was_followed)
         self._unverified_changed |= state is State.UNVERIFIED
         self.subs.on_book(symbol, state, cause, now_ns)
         if self.on_state is not None:
             self.on_state(self, symbol, state)
 
-    def _gap_of_book(self, symbol: str, state: State, cause: Cause, seq: int, now_ns: int) -> None:
-        """A book that has to be subscribed again is a gap of its own, until it is followed again."""
-        followed = is_trusted(state) or state is State.UNVERIFIED
-        if followed and symbol in self._book_gaps:
-            gap = self._book_gaps.pop(symbol)
-            self._heal(gap, "snapshot", now_ns)
-            self.event(events.GapClosed(gap, "snapshot"), now_ns)
-        elif not followed and cause in FAULTS | LASTING and symbol not in self._book_gaps:
-            gap, reason = self.session.new_gap_id(now_ns), cause.name.lower()
-            self._book_gaps[symbol], self._open[gap] = gap, (reason, now_ns)
-            self.gaps[reason] += 1
-            self.event(events.GapOpened(gap, seq, None, reason, (symbol,)), now_ns)
+    def _gap_of_book(self, symbol: str, state: State, cause: Cause, seq: int, now_ns: int, was_followed: bool) -> None:
+        """A book that is not followed is a gap of its own, unless one of the session covers it."""
+        if symbol in self._book_gaps:
+            if is_followed(state) or state is State.INIT:
+                self._close_book_gap(symbol, "unsubscribed" if state is State.INIT else "snapshot", now_ns)
+        elif is_followed(state) or state is State.INIT:
+            return
+        elif cause in FAULTS | LASTING or (was_followed and not self._session_gaps()):
+            self._open_book_gap(symbol, cause, seq, now_ns)
+
+    def _session_gaps(self) -> int:
+        """Number of open gaps that concern every book."""
+        return len(self._open) - len(self._book_gaps)
+
+    def _continue_gaps(self, now_ns: int) -> None:
+        """A gap of the session is over: books that are not followed yet have one of their own from here on."""
+        if self._session_gaps():
+            return
+        for sub in self.subs.all.values():
+            state, cause, *_ = self.handler.book_state(sub.symbol) if sub.defined else (State.INIT, Cause.NONE)
+            if sub.symbol not in self._book_gaps and not is_followed(state) and state is not State.INIT:
+                self._open_book_gap(sub.symbol, cause, 0, now_ns)
+
+    def _open_book_gap(self, symbol: str, cause: Cause, seq: int, now_ns: int) -> None:
+        gap, reason = self.session.new_gap_id(now_ns), cause.name.lower() if cause else "lost"
+        self._book_gaps[symbol], self._open[gap] = gap, (reason, now_ns)
+        self.gaps[reason] += 1
+        self.event(events.GapOpened(gap, seq or None, None, reason, (symbol,)), now_ns)
+
+    def _close_book_gap(self, symbol: str, healed: str, now_ns: int) -> None:
+        gap = self._book_gaps.pop(symbol)
+        self._heal(gap, healed, now_ns)
+        self.event(events.GapClosed(gap, healed), now_ns)
 
     def on_fault(self, symbol: str, error: Exception) -> None:
         """An error while a message of this symbol was applied: no room, or the third of ours, leaves the symbol out."""

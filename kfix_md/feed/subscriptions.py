@@ -31,6 +31,11 @@ FAULTS = frozenset({Cause.CRC, Cause.CROSSED, Cause.MALFORMED, Cause.PRECISION})
 LASTING = frozenset({Cause.NUMBER, Cause.IDS})
 
 
+def is_followed(state: State) -> bool:
+    """Whether a book in this state holds its snapshot and every message since, be it trusted or not."""
+    return is_trusted(state) or state in (State.HALTED, State.UNVERIFIED)
+
+
 class Subscriptions:
     """The symbols of one service over one session.
 
@@ -145,7 +150,7 @@ class Subscriptions:
         sub = self.all.get(symbol)
         if sub is None or not self._ready:
             return
-        if is_trusted(state) or state in (State.HALTED, State.UNVERIFIED):
+        if is_followed(state):
             if sub.phase is Phase.REQUESTED:
                 sub.phase, sub.live_ns, sub.due_ns = Phase.ACTIVE, now_ns, 0
                 self.left_out.discard(symbol)

@@ -192,7 +192,7 @@ class GapOpened(Event):
 
 @dataclass(frozen=True, slots=True)
 class GapClosed(Event):
-    """A gap is over. `healed`: replay, snapshot, reconnect."""
+    """A gap is over. `healed`: replay, snapshot, reconnect, unsubscribed."""
 
     type: ClassVar[str] = "gap_close"
     id: int | None

@@ -300,6 +300,12 @@ class Session:
         if self.state != SessionState.OFF:
             self.app.on_leaving(planned)
 
+    def interrupt(self, now_ns: int) -> None:
+        """The application has voided its books because the connection is ending: the gap begins now."""
+        if self._was_on:
+            planned = self.rollover.armed(now_ns) and not self._we_leave()
+            self.interrupted(self._outage_cause(planned), self.sequence.expected, now_ns)
+
     def _we_leave(self) -> bool:
         left = self.close_reason
         return self.state == SessionState.LOGOUT_SENT or (left is not None and left.retry == "never")

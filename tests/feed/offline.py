@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 
 from kfix_md._entry import State
-from kfix_md._state import is_trusted
 from kfix_md.config import ServiceSection
 from kfix_md.feed.service import Service
+from kfix_md.feed.subscriptions import is_followed
 from kfix_md.journal.events import Event, GapClosed, GapOpened
 from tests.session.peer import NOON, frame, parse
 
@@ -27,7 +27,10 @@ class Journal:
 
 
 class Offline:
-    """One service and its venue, which answers every request unless a type is in `mute`."""
+    """One service and its venue, which answers every request unless a type is in `mute`.
+
+    A 35=V is answered `latency` ns later (see `wait`), at once with 0.
+    """
 
     def __init__(self, *symbols: str, start=NOON, **section) -> None:
         self.now, self.symbols = start, list(symbols or ("A/USD", "B/USD"))
@@ -42,6 +45,8 @@ class Offline:
         self.sent: list[tuple[str, dict[int, str]]] = []  # what the service sent
         self.states: dict[str, list[tuple[int, State]]] = defaultdict(list)
         self.seq = 0
+        self.latency = 0
+        self._due: list[tuple[int, str, str]] = []  # (when, symbol, 262) of the snapshots that are on their way
 
     def _on_state(self, _service, symbol, state) -> None:
         self.states[symbol].append((self.now, state))
@@ -55,6 +60,10 @@ class Offline:
             self.now = min(until, self.now + int(step * SECOND))
             self.service.tick(self.now)
             self._answer()
+            while self._due and self._due[0][0] <= self.now:
+                _, symbol, request = self._due.pop(0)
+                if self.requests.get(symbol) == request:
+                    self.snapshot(symbol)
         return self
 
     def bytes(self, *frames: bytes) -> Offline:
@@ -97,7 +106,10 @@ class Offline:
             self.give("0", (112, fields[112]))
         elif kind == "V" and fields[263] == "1":
             self.requests[fields[55]] = fields[262]
-            self.snapshot(fields[55])
+            if self.latency:
+                self._due.append((self.now + self.latency, fields[55], fields[262]))
+            else:
+                self.snapshot(fields[55])
         elif kind == "V":
             self.requests.pop(fields[55], None)
 
@@ -113,6 +125,7 @@ class Offline:
     def lose(self, reason: str = "fin") -> Offline:
         """The connection is gone."""
         self.service.disconnected(self.now, reason)
+        self.requests.clear()
         return self
 
     def listing(self, request_id: str) -> None:
@@ -148,18 +161,17 @@ class Offline:
         """Name of the present cause."""
         return self.service.handler.book_state(symbol)[1].name
 
-    def outages(self, symbol: str, until: int | None = None) -> list[tuple[int, int]]:
-        """[(from, to)] in which the book was not trusted, between its first trusted state and now."""
-        found, since = [], None
+    def outages(self, symbol: str) -> list[tuple[int, int]]:
+        """[(from, to)] in which the book was not followed, from its first snapshot on."""
+        found: list[tuple[int, int]] = []
+        since = None
+        begun = False
         for at, state in self.states[symbol]:
-            if is_trusted(state) and since not in (None, at):
+            begun |= is_followed(state)
+            if is_followed(state) and since is not None:
                 found.append((since, at))
-            if is_trusted(state):
-                since = None
-                started = True
-            elif since is None and any(is_trusted(s) for t, s in self.states[symbol] if t <= at):
-                since = at
-        return found + ([(since, self.now)] if since is not None and started else [])
+            since = None if is_followed(state) or not begun else at if since is None else since
+        return [each for each in found + ([(since, self.now)] if since is not None else []) if each[0] < each[1]]
 
     def gaps(self, symbol: str) -> list[tuple[int, int]]:
         """[(from, to)] that gap rows state for the symbol, those that touch joined."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.feed.offline import Offline
+from tests.feed.offline import MS, Offline
+
+LIMIT = 50 * MS  # between what readers see and what a gap row states
 
 
 def maintenance(venue: Offline, how: str, on: bool) -> Offline:
@@ -83,3 +85,145 @@ def dup(raw: bytes) -> list[tuple[int, str]]:
     """43, 52 and 122 of a frame that is sent again."""
     sent = raw.split(b"\x0152=")[1].split(b"\x01")[0].decode()
     return [(43, "Y"), (122, sent), (52, sent)]
+
+
+# ---- gap rows: every outage is one, per symbol ----
+
+
+def crossed(venue):
+    venue.give("X", *venue.body("A/USD", (0, "12.0", "1")))
+
+
+def malformed(venue):
+    venue.give("X", *venue.body("A/USD", (1, "11.0", "x")))
+
+
+def rejected_after_a_reconnect(venue):
+    venue.lose().wait(0.5)
+    venue.mute.add("V")
+    venue.connect()
+    for kind, fields in [each for each in venue.sent if each[0] == "V"][-2:]:
+        venue.requests[fields[55]] = fields[262]
+        assert kind == "V"
+    venue.give("Y", (262, venue.requests["A/USD"]), (281, "0"), (58, "Unknown symbol"))
+    venue.snapshot("B/USD").wait(0.5)
+    venue.mute.clear()
+
+
+def slow_snapshot_after_a_reconnect(venue):
+    venue.lose().wait(0.5)
+    venue.mute.add("V")
+    venue.connect()
+    for _, fields in [each for each in venue.sent if each[0] == "V"][-2:]:
+        venue.requests[fields[55]] = fields[262]
+    venue.snapshot("B/USD").wait(12)
+    venue.mute.clear()
+
+
+def lost_for_good(venue):
+    at = venue.seq + 1
+    venue.seq += 1
+    venue.update("B/USD", "4")
+    venue.wait(0.2)
+    venue.give("4", (123, "Y"), (36, at + 1), seq=at)
+
+
+def replayed(venue):
+    lost = venue.frame("X", *venue.body("A/USD", (1, "11.0", "3")))
+    at = venue.seq
+    venue.update("B/USD", "4").wait(0.2)
+    venue.update("A/USD", "3", seq=at, header=[(49, "KRAKEN-MD"), (56, "CLIENT"), (34, at), *dup(lost)])
+
+
+def numbers_restart(venue):
+    venue.seq = 0
+    venue.give("A", (98, 0), (108, 60), (141, "Y"))
+
+
+def market_maintenance(venue):
+    maintenance(venue, "market", on=True).wait(0.3)
+    maintenance(venue, "market", on=False)
+
+
+def logout(venue):
+    venue.give("5", (58, "bye")).wait(0.3)
+    venue.lose().wait(0.2).connect()
+
+
+def precision(venue):
+    request = [fields[320] for kind, fields in venue.sent if kind == "x"][-1]
+    venue.mute.add("V")
+    venue.give("y", (320, request), (322, "u"), (560, 0), (146, 1), (55, "A/USD"), (5010, 7), (2349, 2)).wait(0.2)
+    venue.mute.clear()
+
+
+def resent_requests(venue):
+    venue.mute.add("V")
+    malformed(venue)
+    venue.wait(1)
+    venue.mute.clear()
+    venue.give("2", (7, 1), (16, 0))  # the venue has not received our 35=V: it is sent again at once
+
+
+def never_answered(venue):
+    venue.mute.add("V")
+    malformed(venue)
+    venue.wait(8)
+    venue.mute.clear()
+
+
+KINDS = [
+    crossed,
+    malformed,
+    rejected_after_a_reconnect,
+    slow_snapshot_after_a_reconnect,
+    lost_for_good,
+    replayed,
+    numbers_restart,
+    market_maintenance,
+    logout,
+    precision,
+    resent_requests,
+    never_answered,
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_outage_of_a_book_is_in_a_gap_row(kind):
+    venue = Offline().connect().wait(1)
+    venue.latency = 130 * MS
+    kind(venue)
+    venue.wait(90, step=0.05)
+    assert venue.state("A/USD") == venue.state("B/USD") == "LIVE" and venue.service.open_gaps() == 0
+    assert venue.outages("A/USD")
+    for symbol in ("A/USD", "B/USD"):
+        outages, gaps = venue.outages(symbol), venue.gaps(symbol)
+        for start, end in outages:
+            assert any(at <= start and end <= until for at, until in gaps), (symbol, outages, gaps)
+        if (
+            "a_reconnect" not in kind.__name__
+        ):  # a session's gap lasts until all books whose requests are answered are good
+            for at, until in gaps:
+                assert any(abs(at - start) < LIMIT and abs(until - end) < LIMIT for start, end in outages), (
+                    symbol,
+                    gaps,
+                )
+
+
+def test_a_slow_symbol_has_a_gap_of_its_own_when_that_of_the_session_is_over():
+    venue = Offline().connect().wait(1)
+    rejected_after_a_reconnect(venue)
+    assert venue.state("B/USD") == "LIVE" and venue.state("A/USD") == "DOWN"
+    of_a, of_b = venue.gaps("A/USD"), venue.gaps("B/USD")
+    assert of_b[0][1] <= venue.now - 400 * MS and of_a[0][1] == venue.now  # still open
+    venue.wait(60, step=0.05)
+    assert venue.state("A/USD") == "LIVE" and venue.gaps("A/USD") == venue.outages("A/USD")
+
+
+def test_a_symbol_that_is_unsubscribed_in_a_gap_closes_it():
+    venue = Offline().connect().wait(1)
+    venue.mute.add("V")
+    malformed(venue)
+    assert venue.service.open_gaps() == 1
+    venue.service.subs.reload(["B/USD"], venue.now)
+    assert venue.service.open_gaps() == 0 and venue.state() == "INIT"
