@@ -25,7 +25,7 @@ from kfix_md.session.sequence cimport Sequence
 from kfix_md.shm.writer cimport SegmentWriter
 from kfix_md._state cimport *
 from kfix_md._stream cimport PADDING, Stream
-from kfix_md._symbols cimport ANY_REQ_ID, NO_REQ_ID, BURST, EVIDENCE_FRESH, Slot, Symbols
+from kfix_md._symbols cimport ANY_REQ_ID, NO_REQ_ID, BURST, EVIDENCE_CROSSED, EVIDENCE_FRESH, Slot, Symbols
 
 import logging
 
@@ -177,7 +177,7 @@ cdef inline uint16_t apply(Handler self, Slot* s, Book book, Header* h, MDMessag
     if s.synced and trades < m.n or h.msg_type == c'W':
         result = apply_message(book, e, m.n)
         if result == BOOK_OK:
-            flags |= verify(self, s, book, m)
+            flags |= verify(self, s, book, m, h.msg_type == c'W')
         else:
             fault(s, EVENT_MALFORMED, CAUSE_NUMBER if result == BOOK_TOTAL else CAUSE_OVERFLOW)
         if self.n_slots > FEW_SYMBOLS:
@@ -197,7 +197,7 @@ cdef inline uint16_t apply(Handler self, Slot* s, Book book, Header* h, MDMessag
     return flags
 
 
-cdef inline uint16_t verify(Handler self, Slot* s, Book book, MDMessage* m) noexcept:
+cdef inline uint16_t verify(Handler self, Slot* s, Book book, MDMessage* m, bint snapshot) noexcept:
     # 5041 against our book; without that proof a crossed book is not to be trusted either
     cdef uint16_t flags = 0
     cdef bint agrees
@@ -225,7 +225,17 @@ cdef inline uint16_t verify(Handler self, Slot* s, Book book, MDMessage* m) noex
     if crossed(book):
         self.counters.crossed += 1
         if not flags & MSG_CRC_OK:
-            fault(s, EVENT_CROSSED, CAUSE_CROSSED)
+            if not (snapshot and not m.has_crc or s.evidence & EVIDENCE_CROSSED):
+                fault(s, EVENT_CROSSED, CAUSE_CROSSED)
+                return flags
+            s.evidence |= EVIDENCE_CROSSED      # the venue's book may be so: its next 5041 shows it
+            if not self.gap_open:
+                s.top.cause = CAUSE_CROSSED
+            return flags | MSG_UNVERIFIED
+    if s.evidence & EVIDENCE_CROSSED:
+        s.evidence &= ~EVIDENCE_CROSSED
+        if s.top.cause == CAUSE_CROSSED:
+            s.top.cause = CAUSE_NONE
     return flags
 
 
@@ -240,7 +250,8 @@ cdef inline void settle(Handler self, Slot* s, Book book, int event) noexcept:
     cdef int state = next_state(event, s.top.state)
     if state == STATE_SOUND:
         # nearly always: two-sided, traded, no gap
-        state = (self.own_state(s, book) if s.halted | s.unproven | self.gap_open or book.sides[0].n == 0
+        state = (self.own_state(s, book)
+                 if s.halted | s.unproven | self.gap_open | s.evidence & EVIDENCE_CROSSED or book.sides[0].n == 0
                  else STATE_LIVE)
     s.top.state = state
 
@@ -598,7 +609,7 @@ cdef class Handler(Symbols):
         self.counters.snapshots += 1
         book.clear_book()
         s.synced = 1
-        s.evidence |= EVIDENCE_FRESH
+        s.evidence = s.evidence & ~EVIDENCE_CROSSED | EVIDENCE_FRESH
         book.odd = book.unknown + book.repeated
         if not self.gap_open:
             s.top.cause = CAUSE_RULE if s.unproven else CAUSE_NONE

@@ -14,6 +14,7 @@ cdef enum:
     BURST = 64              # messages of one read after which touched books are published, at the latest
 
     EVIDENCE_FRESH = 1      # no 5041 was checked since the snapshot
+    EVIDENCE_CROSSED = 4    # its snapshot was crossed and had no 5041: UNVERIFIED until one proves it, or it uncrosses
     EVIDENCE_OPEN = 2       # level and order rule have not been distinguished for this book
 
 

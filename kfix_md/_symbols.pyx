@@ -343,7 +343,7 @@ cdef class Symbols(Stream):
             return STATE_GAP
         if s.halted:
             return STATE_HALTED
-        if s.unproven:
+        if s.unproven or s.evidence & EVIDENCE_CROSSED:
             return STATE_UNVERIFIED
         return STATE_EMPTY if book.sides[0].n == 0 and book.sides[1].n == 0 else STATE_LIVE
 

@@ -254,9 +254,13 @@ class Service(Application):
         self.log.info("all books good: %d books live after %.3f s", live, took)
 
     def _report_unverified(self) -> None:
-        """Log how many books no known checksum rule fits."""
+        """Log how many books no known checksum rule fits. (Crossed ones wait for their next 5041.)"""
         self._unverified_changed = False
-        symbols = sorted(symbol for symbol, state in self._state_of.items() if state is State.UNVERIFIED)
+        symbols = sorted(
+            symbol
+            for symbol, state in self._state_of.items()
+            if state is State.UNVERIFIED and self.handler.book_state(symbol)[1] is not Cause.CROSSED
+        )
         if symbols:
             more = f" and {len(symbols) - NAMED} more" if len(symbols) > NAMED else ""
             self.log.warning(

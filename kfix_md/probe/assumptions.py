@@ -301,7 +301,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         "Messages with a book checksum (5041)",
         "every 35=X of a book, no 35=W",
         "Kraken's checksum guide",
-        "it is checked wherever it is; without it a crossed book is not trusted",
+        "it is checked wherever it is; a book crossed without it is not trusted, a crossed snapshot UNVERIFIED",
         "checksum",
     ),
     Assumption(

@@ -350,6 +350,49 @@ def test_a_real_fault_in_a_proved_book_is_still_crc_fail():
         assert handler["X/Y"].state is State.LIVE
 
 
+def crossed_by_its_snapshot() -> Handler:
+    """A book whose snapshot, without 5041, has its best bid above its best offer."""
+    handler = Handler(checksum="level", level="L2")
+    handler.define("X/Y", 1, 0)
+    groups = "".join(f"269={s}|278={'BO'[s]}{p}|270={p}|271=1|273=12:00:00.000|" for s, p in ((0, "10.5"), (1, "10.4")))
+    handler.deliver(frame("W", 1, f"55=X/Y|262=1|268=2|{groups}"))
+    assert (handler["X/Y"].state, handler["X/Y"].cause) == (State.UNVERIFIED, Cause.CROSSED)
+    return handler
+
+
+def offer(seq: int, price: str, action: int = 0, crc: str = "") -> bytes:
+    """An X of one offer."""
+    group = f"279={action}|269=1|278=O{price}|270={price}|271=1|273=12:00:00.000|"
+    return frame("X", seq, f"55=X/Y|262=1|268=1|{group}{crc}")
+
+
+def test_a_snapshot_that_is_crossed_waits_for_the_next_5041():
+    handler = crossed_by_its_snapshot()
+    assert handler.deliver(offer(2, "10.9")) & 1024  # no 5041: still followed, and marked
+    assert handler["X/Y"].state is State.UNVERIFIED
+    crc = zlib.crc32(b"1041" + b"1091" + b"1111" + b"1051")
+    flags = handler.deliver(offer(3, "11.1", crc=f"5041={crc}|"))
+    assert (handler["X/Y"].state, handler["X/Y"].cause) == (State.LIVE, Cause.NONE) and not flags & (1024 | 32)
+    crc = zlib.crc32(b"1041" + b"1091" + b"1111" + b"1121" + b"1051")
+    handler.deliver(offer(4, "11.2", crc=f"5041={crc}|"))
+    assert handler["X/Y"].state is State.LIVE  # crossed as the venue's own book is
+    handler.deliver(offer(5, "11.3"))  # and without that proof it is not to be trusted
+    assert (handler["X/Y"].state, handler["X/Y"].cause) == (State.CRC_FAIL, Cause.CROSSED)
+
+
+def test_a_snapshot_that_is_crossed_and_wrong_is_found_by_the_next_5041():
+    handler = crossed_by_its_snapshot()
+    handler.deliver(offer(2, "10.9", crc="5041=1|"))
+    assert (handler["X/Y"].state, handler["X/Y"].cause) == (State.CRC_FAIL, Cause.CRC)
+
+
+def test_a_snapshot_that_is_crossed_is_live_when_it_uncrosses():
+    handler = crossed_by_its_snapshot()
+    handler.deliver(offer(2, "10.9"))
+    handler.deliver(offer(3, "10.4", action=2))
+    assert (handler["X/Y"].state, handler["X/Y"].cause) == (State.LIVE, Cause.NONE)
+
+
 def test_a_crossed_book_is_never_taken_for_an_unknown_rule():
     handler, venue = opened("L2", "level", wrong=1)
     venue.orders[venue.id_of(99)] = (0, "103.0", "1")

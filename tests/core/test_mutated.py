@@ -16,7 +16,7 @@ from tests.streams import SERVICES, generate
 
 COUNT = 8_500  # of each kind and service: 102,000 in all
 COMPARED = 2_000
-STATES = {"INIT", "SYNCING", "LIVE", "EMPTY", "GAP", "CRC_FAIL", "STALE", "DOWN"}
+STATES = {"INIT", "SYNCING", "LIVE", "EMPTY", "GAP", "CRC_FAIL", "STALE", "DOWN", "UNVERIFIED"}
 
 KINDS = {
     "body": lambda rng, whole: edited(rng, whole, header=False),

@@ -18,8 +18,9 @@ class Follower:
     """Books of one stream without resend requests; `on_message(message, book or None)` after each message.
 
     A book is followed from a snapshot until something is wrong: a missing MsgSeqNum (GAP), a message that
-    cannot be taken whole (STALE), a wrong 5041 or a crossed book without one (CRC_FAIL). Then it waits for
-    the next snapshot. `verify_every`: look at one 5041 in so many only (the plain way is slow on L3).
+    cannot be taken whole (STALE), a wrong 5041 or a book that an X without one has crossed (CRC_FAIL). Then it
+    waits for the next snapshot. A snapshot that is crossed is followed (UNVERIFIED) until a 5041 proves the book or it
+    uncrosses. `verify_every`: look at one 5041 in so many only (the plain way is slow on L3).
     """
 
     def __init__(self, on_message: Callable[[Message, Book | None], None] | None = None, verify_every: int = 1) -> None:
@@ -29,6 +30,7 @@ class Follower:
         self.precisions: dict[str, tuple[int, int]] = {}
         self.books: dict[str, Book] = {}
         self.states: dict[str, str] = {}
+        self.crossed: set[str] = set()  # since a snapshot without 5041
         self.rules = set(RULES)
         self.entries: list[tuple[Message, int, Entry]] = []
         self.messages = self.checked = self.ok = 0
@@ -79,7 +81,7 @@ class Follower:
 
     def followed(self) -> list[str]:
         """Symbols whose books hold a snapshot and every message since."""
-        return [symbol for symbol, state in self.states.items() if state in ("LIVE", "EMPTY")]
+        return [symbol for symbol, state in self.states.items() if state in ("LIVE", "EMPTY", "UNVERIFIED")]
 
     def define(self, symbol: str, price_precision: int, qty_precision: int) -> None:
         """An instrument of 35=y; other precisions than before make its book void."""
@@ -135,13 +137,18 @@ class Follower:
         for entry in on_book:
             book.apply(entry)
         right = True
+        waits = msg.type != "W" and msg.symbol in self.crossed
+        self.crossed.discard(msg.symbol)
         if msg.crc is not None and (on_book or msg.type == "W"):
             self.with_crc += 1
             right = self.with_crc % self.verify_every != 0 or self.verify(book, msg.crc)
+        elif book.crossed() and (msg.type == "W" or waits):
+            self.crossed.add(msg.symbol)
         elif book.crossed():
             right = False
         empty = not book.prices("0") and not book.prices("1")
-        self.states[msg.symbol] = "CRC_FAIL" if not right else "EMPTY" if empty else "LIVE"
+        sound = "UNVERIFIED" if msg.symbol in self.crossed else "EMPTY" if empty else "LIVE"
+        self.states[msg.symbol] = sound if right else "CRC_FAIL"
 
     def verify(self, book: Book, crc: int) -> bool:
         """Every message keeps only the rules that explain it; which one holds shows in `rules`."""
