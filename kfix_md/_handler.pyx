@@ -25,7 +25,9 @@ from kfix_md.session.sequence cimport Sequence
 from kfix_md.shm.writer cimport SegmentWriter
 from kfix_md._state cimport *
 from kfix_md._stream cimport PADDING, Stream
-from kfix_md._symbols cimport ANY_REQ_ID, NO_REQ_ID, BURST, EVIDENCE_CROSSED, EVIDENCE_FRESH, Slot, Symbols
+from kfix_md._symbols cimport (
+    ANY_REQ_ID, NO_REQ_ID, BURST, EVIDENCE_CROSSED, EVIDENCE_FRESH, Slot, Symbols, own_cause,
+)
 
 import logging
 
@@ -612,7 +614,7 @@ cdef class Handler(Symbols):
         s.evidence = s.evidence & ~EVIDENCE_CROSSED | EVIDENCE_FRESH
         book.odd = book.unknown + book.repeated
         if not self.gap_open:
-            s.top.cause = CAUSE_RULE if s.unproven else CAUSE_NONE
+            s.top.cause = own_cause(s)
         elif s.top.state != STATE_GAP:
             s.top.cause = CAUSE_LOST
         settle(self, s, book, EVENT_SNAPSHOT)

@@ -1,7 +1,7 @@
 from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t
 
 from kfix_md._book cimport Book
-from kfix_md._entry cimport TopOfBook
+from kfix_md._entry cimport CAUSE_CROSSED, CAUSE_NONE, CAUSE_RULE, CAUSE_STATUS, TopOfBook
 from kfix_md.shm.writer cimport SegmentWriter
 from kfix_md._stream cimport Stream
 
@@ -38,6 +38,15 @@ cdef struct Slot:               # one symbol of this stream: three cache lines
     TopOfBook top
     const void* ends[6]         # after the best of the book's arrays, see kfix_prefetch_book
     char req_id[REQ_ID_BYTES]
+
+
+cdef inline int own_cause(const Slot* s) noexcept nogil:
+    # why a book that is followed is not LIVE
+    if s.halted:
+        return CAUSE_STATUS
+    if s.evidence & EVIDENCE_CROSSED:
+        return CAUSE_CROSSED
+    return CAUSE_RULE if s.unproven else CAUSE_NONE
 
 
 cdef class Symbols(Stream):

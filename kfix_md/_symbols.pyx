@@ -350,10 +350,12 @@ cdef class Symbols(Stream):
     cdef int happen(self, int32_t row, int event, int cause) except -1:
         # an event from outside the market data: the new state is published and reported, also when it is the same
         cdef Slot* s = &self.slots[row]
+        cdef bint named
         if voids_book(event):
             s.synced = 0
         self.turn(s, <Book>self.books[row], event)
-        s.top.cause = CAUSE_RULE if cause == CAUSE_NONE and s.top.state == STATE_UNVERIFIED else cause
+        named = s.top.state == STATE_HALTED or s.top.state == STATE_UNVERIFIED
+        s.top.cause = own_cause(s) if named and cause == CAUSE_NONE else cause
         return self.changed(row)
 
     cdef void turn(self, Slot* s, Book book, int event) noexcept:

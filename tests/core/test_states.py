@@ -112,7 +112,9 @@ def test_a_gap_that_closes_during_a_halt_leaves_the_book_halted(handler):
     assert handler["X/Y"].state is State.GAP
     handler.deliver(update(3))
     handler.fast = True
-    assert handler["X/Y"].state is State.HALTED
+    assert (handler["X/Y"].state, handler["X/Y"].cause) == (State.HALTED, Cause.STATUS)
+    handler.deliver(snapshot(9))
+    assert (handler["X/Y"].state, handler["X/Y"].cause) == (State.HALTED, Cause.STATUS)
     handler.mark("X/Y", State.LIVE)
     assert handler["X/Y"].state is State.LIVE
 
