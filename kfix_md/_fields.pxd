@@ -143,7 +143,7 @@ cdef class FieldReader:
     cdef bint names_one_of(self, Header* h, const char* end, MDMessage* m, Span* outer) noexcept
     cdef int park(self, MDMessage* m) noexcept
     cdef int scale(self, MDMessage* m, int price_precision, int qty_precision) noexcept
-    cdef bint parked_symbol(self, Header* h, const char* end, int32_t i, Span* symbol) noexcept
+    cdef bint parked_value(self, Header* h, const char* end, int32_t i, uint32_t tag, Span* text) noexcept
     cdef bint next_part(self, Header* h, const char* end, MDMessage* m) noexcept
     cdef int level_seen(self, int32_t n) noexcept
     cdef bytes error_text(self, Header* h, const char* end, MDMessage* m)

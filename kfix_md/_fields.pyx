@@ -564,9 +564,9 @@ cdef class FieldReader:
         m.has_crc = 0       # 5041 is of one book, and it is not known of which
         return MD_SPLIT
 
-    cdef bint parked_symbol(self, Header* h, const char* end, int32_t i, Span* symbol) noexcept:
-        # After MD_SPLIT: the symbol of entry `i`; False when there are no more
-        return i < self._n_parked and symbol_at(h, end, &self._parked[i], symbol)
+    cdef bint parked_value(self, Header* h, const char* end, int32_t i, uint32_t tag, Span* text) noexcept:
+        # After MD_SPLIT: 55 or 262 of entry `i`; False when there are no more
+        return i < self._n_parked and value_at(h, end, &self._parked[i], tag, text)
 
     cdef bint next_part(self, Header* h, const char* end, MDMessage* m) noexcept:
         # After MD_SPLIT: the entries of the next symbol (and 262, where each has its own), staged as a message of their

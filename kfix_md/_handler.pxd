@@ -47,7 +47,9 @@ cdef class Handler(Symbols):
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1
     cdef uint16_t market_data(self, Header* h, const char* end, int64_t recv_ns, uint16_t flags) except? 65535
     cdef int missed_unnamed(self, Header* h, const char* end, MDMessage* m, int error, int64_t recv_ns) except -1
-    cdef bint any_wanted(self, Header* h, const char* end, MDMessage* m) noexcept
+    cdef int requests_seen(self, Header* h, const char* end, MDMessage* m) noexcept
+    cdef uint16_t partly_late(self, Header* h, const char* end, MDMessage* m, int64_t recv_ns,
+                              uint16_t flags) except? 65535
     cdef uint16_t part(self, Header* h, const char* end, MDMessage* m, int32_t row, bint current, int64_t recv_ns,
                        uint16_t flags) except? 65535
     cdef uint16_t several_symbols(self, Header* h, const char* end, MDMessage* m, int64_t recv_ns,

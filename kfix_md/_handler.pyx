@@ -51,6 +51,8 @@ cdef extern from "c/levels.h" nogil:
 
 cdef enum:
     FEW_SYMBOLS = 32            # whose books stay in the caches without a prefetch
+    CURRENT = 1                 # what requests_seen() finds
+    OLD = 2
     DELIVER = 1                 # what session.receive() may answer (see kfix_md.session.fix)
     DEFER = 2
     IGNORE = 4
@@ -458,7 +460,10 @@ cdef class Handler(Symbols):
         # each entry of the message names its symbol: to every book its own entries, as a message without 5041
         cdef int32_t row
         cdef uint16_t verdict, all_of = MSG_IGNORED, any_of = flags
-        cdef bint current = m.own_ids or self.any_wanted(h, end, m)
+        cdef int seen = self.requests_seen(h, end, m)
+        cdef bint current = seen & CURRENT
+        if m.own_ids and seen == CURRENT | OLD:
+            return self.partly_late(h, end, m, recv_ns, flags)
         while self.codec.next_part(h, end, m):
             row = self.find_slot(m.symbol.p, m.symbol.n)
             try:
@@ -472,16 +477,33 @@ cdef class Handler(Symbols):
             any_of |= verdict & ~MSG_IGNORED
         return any_of | all_of      # ignored is what no book has taken
 
-    cdef bint any_wanted(self, Header* h, const char* end, MDMessage* m) noexcept:
-        # whether the one 262 of a message of several symbols is that of any of them: then no entry of it is late
+    cdef int requests_seen(self, Header* h, const char* end, MDMessage* m) noexcept:
+        # Of a message of several symbols: CURRENT when a 262 in it is that of its symbol's subscription, OLD when one
+        # is not. Where it has one 262 for all, no entry is late when it is current for any of them.
         cdef Span symbol
         cdef int32_t row, i = 0
-        while self.codec.parked_symbol(h, end, i, &symbol):
+        cdef int seen = 0
+        while self.codec.parked_value(h, end, i, 55, &symbol):
+            if m.own_ids:
+                self.codec.parked_value(h, end, i, 262, &m.req_id)
             i += 1
             row = self.find_slot(symbol.p, symbol.n)
+            if row >= 0:
+                seen |= CURRENT if wanted(&self.slots[row], m) else OLD
+        return seen
+
+    cdef uint16_t partly_late(self, Header* h, const char* end, MDMessage* m, int64_t recv_ns,
+                              uint16_t flags) except? 65535:
+        # Some of its requests are current and some are not. The journal has one verdict for a message, by which the
+        # recorder applies it whole or not at all: so the books that it would have changed are subscribed again.
+        cdef int32_t row
+        self.counters.malformed += 1
+        self.complain(h, MD_MIXED, recv_ns)
+        while self.codec.next_part(h, end, m):
+            row = self.find_slot(m.symbol.p, m.symbol.n)
             if row >= 0 and wanted(&self.slots[row], m):
-                return True
-        return False
+                self.missed(row, h, end, m, MD_MIXED, recv_ns)
+        return flags | MSG_IGNORED | MSG_BAD_BOOK
 
     cdef uint16_t part(self, Header* h, const char* end, MDMessage* m, int32_t row, bint current, int64_t recv_ns,
                        uint16_t flags) except? 65535:
@@ -490,7 +512,7 @@ cdef class Handler(Symbols):
         cdef int error
         if row < 0:
             return self.refused(h, end, m, MD_OK, row, recv_ns, flags)
-        if not current or s.req_n == NO_REQ_ID or (m.own_ids and not wanted(s, m)):
+        if not current or s.req_n == NO_REQ_ID:
             self.counters.late += 1
             return flags | MSG_IGNORED
         error = self.codec.scale(m, s.price_precision, s.qty_precision)

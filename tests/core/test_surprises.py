@@ -255,16 +255,16 @@ def test_each_entry_may_have_its_own_symbol_and_request(fast):
     def group(price: str, symbol: str, request_id: str) -> str:
         return entry("0", price, more=f"55={symbol}|262={request_id}|")
 
-    groups = [
-        group("10.1", "BTC/USD", "b"),
-        group("10.2", "ETH/USD", "old"),  # late: of an earlier subscription
-        group("10.3", "ETH/USD", "e"),
-        group("10.4", "BTC/USD", "b"),
-    ]
-    handler.on_bytes(frame("X", 5, f"268=4|{''.join(groups)}"))
+    groups = [group("10.1", "BTC/USD", "b"), group("10.3", "ETH/USD", "e"), group("10.4", "BTC/USD", "b")]
+    handler.on_bytes(frame("X", 5, f"268=3|{''.join(groups)}"))
     assert [handler[symbol].top()[0] for symbol in ("BTC/USD", "ETH/USD")] == [10.4, 10.3]
-    assert len(handler["ETH/USD"].depth(9)[0]) == 2 and handler.stats["late"] == 1
-    assert (handler.stats["malformed"], handler["NEW/USD"].state.name) == (0, "LIVE")
+    late = [group("10.6", "BTC/USD", "x"), group("10.6", "ETH/USD", "y")]  # of earlier subscriptions
+    handler.on_bytes(frame("X", 6, f"268=2|{''.join(late)}"))
+    assert handler.stats["late"] == 2 and handler.stats["malformed"] == 0 and states(handler) == ["LIVE"] * 3
+    # one of each: a recorder has one verdict for the message, so that its current entries are not applied either
+    flags = handler.deliver(frame("X", 7, f"268=2|{groups[0]}{late[1]}"))
+    assert flags & (128 | 32) == 128 | 32 and states(handler) == ["STALE", "LIVE", "LIVE"]
+    assert handler["BTC/USD"].top(allow_stale=True)[0] == 10.4
 
 
 @both_paths
