@@ -87,7 +87,7 @@ cdef struct Tick:           # 104 bytes: an entry and the message that brought i
     int64_t recv_ns         # receive time of the read that completed the frame; ns since the epoch
     int64_t sending_ns      # 52
     uint64_t seq            # 34 MsgSeqNum
-    uint32_t entry_no       # 0 is the first entry of the message
+    uint32_t entry_no       # 0 is the first entry of the message, and the CLEAR before it
     uint32_t crc            # 5041, when MSG_HAS_CRC
     uint16_t session        # session number, as in the journal
     uint16_t flags          # MSG_*

@@ -8,6 +8,7 @@ from kfix_md._entry cimport MDEntry, Tick
 from kfix_md.journal.writer cimport JournalWriter
 from kfix_md.session.sequence cimport Sequence
 from kfix_md._symbols cimport Slot, Symbols
+from kfix_md._tick_buffer cimport TickBuffer
 
 cdef struct Counters:
     uint64_t market_data, entries, snapshots, trades
@@ -27,7 +28,7 @@ cdef class Handler(Symbols):
     cdef public int64_t last_recv_ns
     cdef public int64_t last_sending_ns     # 52 of the last message, for the clock offset
     cdef public int64_t sending_time_limit_ns
-    cdef bint collect
+    cdef TickBuffer collected   # every entry, None: not wanted
     cdef bint following         # no session: what is missing cannot be requested
     cdef Counters counters
     cdef int32_t row            # whose message is being applied, -1: none
@@ -35,14 +36,9 @@ cdef class Handler(Symbols):
     cdef set numbers_reported       # rows whose number that does not fit was reported
     cdef uint32_t known_comp_ids    # Header.comp_ids that are those
     cdef bytes sender, target       # expected inbound 49 and 56; None: any
-    # collected ticks
-    cdef object tick_array
-    cdef Tick* tick_rows
-    cdef int64_t n_ticks, tick_capacity
 
     cdef int controlled(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1
     cdef int garbled(self, const char* p, int64_t n, int64_t recv_ns) except -1
-    cdef int grow_ticks(self, int64_t n) except -1
     cdef int fail(self, int32_t row, object error, int64_t recv_ns) except -1
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1
     cdef uint16_t market_data(self, Header* h, const char* end, int64_t recv_ns, uint16_t flags) except? 65535
@@ -59,5 +55,4 @@ cdef class Handler(Symbols):
                           uint16_t flags) except? 65535
     cdef void show_trades(self, Slot* s, MDEntry* e, int32_t n, uint64_t seq, int64_t recv_ns) noexcept
     cdef void begin_book(self, Slot* s, Book book) noexcept
-    cdef int collect_ticks(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1
     cdef int process_recorded(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except? -1

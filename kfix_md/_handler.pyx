@@ -6,8 +6,8 @@ Stream finds frames in the receive buffer, `on_frame` takes one through sequence
 
 from cpython.object cimport PyObject
 from cython cimport final
-from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
-from libc.string cimport memcmp, memset
+from libc.stdint cimport int32_t, int64_t, uint16_t
+from libc.string cimport memcmp
 
 from kfix_md._book cimport (
     BOOK_OK, BOOK_TOTAL, RULE_AUTO, RULE_OFF, Book, apply_message, crossed,
@@ -150,8 +150,8 @@ cdef inline uint16_t take(Handler self, Header* h, MDMessage* m, int32_t row, in
     flags = apply(self, s, <Book>self.books[row], h, m, recv_ns, flags)
     if s.top.state != before:
         self.changed(row)
-    if self.collect:
-        self.collect_ticks(row, h, m, recv_ns, flags)
+    if self.collected is not None:
+        self.collected.keep(self.codec.entries, row, h, m, recv_ns, flags, self.session_number)
     self.row = -1
     self.burst += 1
     if self.burst >= BURST:
@@ -315,7 +315,7 @@ cdef class Handler(Symbols):
         self.session_number = session_number
         self.rule = RULES[checksum]
         self.level = _LEVELS[level]
-        self.collect = collect
+        self.collected = TickBuffer() if collect else None
         self.max_frame = max_frame
         self.sending_time_limit_ns = 120 * 1000000000
         self.row = -1
@@ -641,54 +641,17 @@ cdef class Handler(Symbols):
             s.top.cause = CAUSE_LOST
         settle(self, s, book, EVENT_SNAPSHOT)
 
-    cdef int collect_ticks(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1:
-        # entries of a snapshot are numbered from 1: 0 is the CLEAR before them
-        cdef int32_t i, offset = 1 if flags & MSG_SNAPSHOT else 0
-        cdef Tick* t
-        if self.n_ticks + m.n + 1 > self.tick_capacity:
-            self.grow_ticks(m.n + 1)
-        for i in range(m.n + offset):
-            t = &self.tick_rows[self.n_ticks + i]
-            if i < offset:
-                memset(t, 0, sizeof(Tick))
-                t.entry.action = ACTION_CLEAR
-                t.entry.flags = ENTRY_SNAPSHOT | (ENTRY_LAST if m.n == 0 else 0)
-            else:
-                t.entry = self.codec.entries[i - offset]
-            t.entry.instrument = row
-            t.recv_ns = recv_ns
-            t.sending_ns = h.sending_ns
-            t.seq = h.seq
-            t.entry_no = m.first + i
-            t.crc = m.crc if m.has_crc else 0
-            t.session = self.session_number
-            t.flags = flags
-            t.spare = 0
-        self.n_ticks += m.n + offset
-        return 0
-
-    cdef int grow_ticks(self, int64_t n) except -1:
-        # room for n more
-        grown = np.empty(max(2 * self.tick_capacity, self.n_ticks + n, 4096), TICK_DTYPE)
-        if self.n_ticks:
-            grown[: self.n_ticks] = self.tick_array[: self.n_ticks]
-        self.tick_array = grown
-        self.tick_rows = <Tick*><uintptr_t>grown.ctypes.data
-        self.tick_capacity = len(grown)
-        return 0
-
     def ticks(self):
         """Take the entries collected since the last call, as an array of TICK_DTYPE (collect=True).
 
         `instrument` is the row in `symbols`; a snapshot's entries follow one with action CLEAR, entry_no 0. The texts
         of their ids of kind TABLE are in `codec.id_table` until the next call.
         """
-        if not self.n_ticks:
+        if self.collected is None:
             return np.empty(0, TICK_DTYPE)
-        self.codec.take_ids()
-        out = self.tick_array[: self.n_ticks].copy()
-        self.n_ticks = 0
-        return out
+        if self.collected.n:
+            self.codec.take_ids()
+        return self.collected.take(True)
 
     # ---- instruments and counterparty ----
 

@@ -3,8 +3,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
 
 from kfix_md._book cimport Book
 from kfix_md._codec cimport Codec
-from kfix_md._entry cimport Tick
 from kfix_md._fields cimport Header, MDMessage
+from kfix_md._tick_buffer cimport TickBuffer
 from kfix_md.journal.records cimport Record
 
 
@@ -18,9 +18,7 @@ cdef class SessionTicks:
     cdef list books                 # by row: Book with everything decoded, or None
     cdef object row_array           # _ROW_DTYPE, owner of `info`
     cdef void* info
-    cdef object tick_array          # owner of `ticks`
-    cdef Tick* ticks
-    cdef Py_ssize_t n, capacity
+    cdef TickBuffer buffer
     cdef bytes last_symbol          # of the message before: flow comes in runs
     cdef int32_t last_row
     cdef readonly list deferred     # frames of an open gap: (MsgSeqNum, position, recv_ns, flags, frame)
@@ -30,5 +28,5 @@ cdef class SessionTicks:
     cdef int decode(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except -1
     cdef int32_t find(self, const char* symbol, int32_t n) except -2
     cdef int take_entries(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1
-    cdef int keep(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1
+    cdef void count(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) noexcept
     cdef int follow(self, int32_t row, int32_t n, uint16_t flags) except -1

@@ -2,20 +2,21 @@
 
 import numpy as np
 
-from kfix_md._entry import ENTRY_DTYPE, TICK_DTYPE
+from kfix_md._entry import ENTRY_DTYPE
 from kfix_md.errors import CaptureError
 from kfix_md.symbol_text import symbol_bytes
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uintptr_t
-from libc.string cimport memchr, memcmp, memset
+from libc.string cimport memchr, memcmp
 
 from kfix_md._book cimport BOOK_OK, NO_LIMIT, Book, L2Book, apply_message
 from kfix_md._book_l3 cimport L3Book, decimals_of
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport MD_OK, MD_SPLIT, Header, MDMessage
-from kfix_md._entry cimport (ACTION_CLEAR, ACTION_NEW, BookSide, ENTRY_LAST, ENTRY_SNAPSHOT, MDEntry,
+from kfix_md._tick_buffer cimport TickBuffer
+from kfix_md._entry cimport (ACTION_NEW, BookSide, MDEntry,
                              MSG_BAD_BOOK, MSG_CRC_CHECKED, MSG_CRC_OK, MSG_DEFERRED, MSG_HAS_CRC, MSG_IGNORED,
-                             MSG_POSSDUP, MSG_SNAPSHOT, MSG_UNVERIFIED, Order, OrderSlab, Tick)
+                             MSG_POSSDUP, MSG_SNAPSHOT, MSG_UNVERIFIED, Order, OrderSlab)
 from kfix_md.journal.reader cimport JournalReader
 from kfix_md.journal.records cimport REC_FRAME, Record
 
@@ -78,6 +79,7 @@ cdef class SessionTicks:
 
     def __cinit__(self, level=None, bint books=False):
         self.codec = Codec(keep_ids=True)
+        self.buffer = TickBuffer()
         self.level = {"L2": 2, "L3": 3}.get(level, 0)
         self.books_wanted = books
         self.names, self.rows, self.books, self.deferred = [], {}, [], []
@@ -230,62 +232,31 @@ cdef class SessionTicks:
             flags |= MSG_POSSDUP
         if m.has_crc:
             flags |= MSG_HAS_CRC
-        self.keep(row, h, m, recv_ns, flags)
+        self.buffer.keep(self.codec.entries, row, h, m, recv_ns, flags, 0)
+        self.count(row, h, m, recv_ns, flags)
         if self.books_wanted:
             self.follow(row, m.n, flags)
         self.last_seq = max(self.last_seq, h.seq)
         self.rows_total += m.n
         return 0
 
-    cdef int keep(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1:
-        # a snapshot's entries follow a CLEAR, which an empty snapshot has too
-        cdef int32_t i, n = m.n
-        cdef int32_t clear = 1 if flags & MSG_SNAPSHOT else 0
-        cdef Tick* t
-        if self.n + n + clear > self.capacity:
-            self.grow(n + clear)
-        for i in range(n + clear):
-            t = &self.ticks[self.n + i]
-            if i < clear:
-                memset(t, 0, sizeof(Tick))
-                t.entry.action = ACTION_CLEAR
-                t.entry.flags = ENTRY_SNAPSHOT | (0 if n else ENTRY_LAST)
-            else:
-                t.entry = self.codec.entries[i - clear]
-                t.entry.flags |= ENTRY_LAST if i == n + clear - 1 else 0
-            t.entry.instrument = row
-            t.recv_ns, t.sending_ns, t.seq = recv_ns, h.sending_ns, h.seq
-            t.entry_no = m.first + (i - clear if i >= clear else 0)
-            t.crc, t.flags = m.crc, flags
-            t.session, t.spare = 0, 0
-        self.n += n + clear
-        if (<RowInfo*>self.info)[row].checkpoint_ns == 0:
-            (<RowInfo*>self.info)[row].checkpoint_ns = recv_ns
-        (<RowInfo*>self.info)[row].since += n + clear
-        (<RowInfo*>self.info)[row].recv_ns = recv_ns
-        (<RowInfo*>self.info)[row].seq = h.seq
-        return 0
-
-    def grow(self, more):
-        """Make room for `more` ticks."""
-        grown = np.empty(max(2 * self.capacity, self.n + more, 4096), TICK_DTYPE)
-        if self.n:
-            grown[:self.n] = self.tick_array[:self.n]
-        self.tick_array = grown
-        self.ticks = <Tick*><uintptr_t>grown.ctypes.data
-        self.capacity = len(grown)
+    cdef void count(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) noexcept:
+        # for the next checkpoint of a row
+        cdef RowInfo* info = &(<RowInfo*>self.info)[row]
+        if info.checkpoint_ns == 0:
+            info.checkpoint_ns = recv_ns
+        info.since += m.n + (1 if flags & MSG_SNAPSHOT else 0)
+        info.recv_ns = recv_ns
+        info.seq = h.seq
 
     def take(self):
         """The ticks since the last call (TICK_DTYPE); `instrument` is the row in `instruments`."""
-        if not self.n:
-            return np.empty(0, TICK_DTYPE)
-        self.codec.take_ids()
-        out = self.tick_array[:self.n]
-        self.tick_array, self.ticks, self.n, self.capacity = None, NULL, 0, 0
-        return out
+        if self.buffer.n:
+            self.codec.take_ids()
+        return self.buffer.take(False)
 
     def __len__(self):
-        return self.n
+        return self.buffer.n
 
     # ---- books ----
 
@@ -426,9 +397,9 @@ def route(JournalReader reader, list sessions, Py_ssize_t max_rows, Py_ssize_t m
             at = _type_at(r.data, r.length)
             if at > 0 and (r.data[at] == c'X' or r.data[at] == c'W') and r.data[at + 1] == 1:
                 s = sessions[r.session]
-                rows -= s.n
+                rows -= s.buffer.n
                 s.add(&r)
-                rows += s.n
+                rows += s.buffer.n
                 continue
         return "control", (r.position, r.kind, r.session, r.recv_ns, r.flags, r.data[:r.length])
     return "full", None

@@ -25,7 +25,14 @@ GROUPS = {
         "kfix_md._entry",
         "kfix_md._ids",
     ),
-    "decode": ("kfix_md._frame", "kfix_md._fields", "kfix_md._codec", "kfix_md._stream", "kfix_md.instruments"),
+    "decode": (
+        "kfix_md._frame",
+        "kfix_md._fields",
+        "kfix_md._codec",
+        "kfix_md._stream",
+        "kfix_md._tick_buffer",
+        "kfix_md.instruments",
+    ),
     "book": ("kfix_md._book", "kfix_md._book_l3", "kfix_md._checksum"),
     "shm": ("kfix_md.shm",),
     # what is recorded, apart from how: the session reports it without knowing of a journal

@@ -89,10 +89,9 @@ def expected_ticks(follower: Follower, symbols: tuple[str, ...]) -> np.ndarray:
     """
     rows = []
     for message, at, entry in follower.entries:
-        offset = int(message.type == "W")
         if message.type == "W" and at == 0:
             rows.append(tick(message, 0, (0,) * 8 + (Action.CLEAR,) + (0,) * 6, symbols))
-        rows.append(tick(message, at + offset, record(entry, *follower.precisions[message.symbol]), symbols))
+        rows.append(tick(message, at, record(entry, *follower.precisions[message.symbol]), symbols))
     return np.array(rows, dtype=TICK_DTYPE)
 
 
