@@ -36,6 +36,9 @@
 /* Bytes of the file on which a sleeping reader holds a shared record lock, so that the writer sets header.wakes. */
 #define KFIX_WAIT_FEED 0
 #define KFIX_WAIT_BOOK 1
+/* The byte on which the writer holds an exclusive record lock while it lives. Readers ask whether there is one
+ * (F_OFD_GETLK) and never take a lock: none of theirs can be in the way of the next writer. */
+#define KFIX_WRITER 2
 
 /* Codes of `state` and `gap_state`: what a book is worth. */
 enum kfix_state {

@@ -9,7 +9,7 @@ cdef extern from "shm/kfix_shm.h" nogil:
     const uint8_t KFIX_HAS_BID, KFIX_HAS_ASK
     const uint32_t KFIX_LEVELS_CUT, KFIX_ORDERS_CUT
     const uint32_t KFIX_WAKE_FEED, KFIX_WAKE_BOOK, KFIX_SERVE_UNVERIFIED
-    const int KFIX_WAIT_FEED, KFIX_WAIT_BOOK
+    const int KFIX_WAIT_FEED, KFIX_WAIT_BOOK, KFIX_WRITER
 
     struct kfix_header:
         uint64_t magic
@@ -155,3 +155,5 @@ cdef extern from "shm/platform.h" nogil:
     int kfix_futex_wait_any(const void** words, const uint32_t* seen, int n, int64_t ns)
     int kfix_waiter_announce(int fd, int64_t at)
     int kfix_waiter_present(int fd, int64_t at)
+    int kfix_writer_lock(int fd, int64_t at)
+    int kfix_writer_present(int fd, int64_t at)

@@ -82,4 +82,16 @@ static inline int kfix_waiter_present(int fd, int64_t at) {
     return fcntl(fd, F_OFD_GETLK, &f) == 0 && f.l_type != F_UNLCK;
 }
 
+/* The writer holds an exclusive record lock on byte `at` while its file is open; -1 when another process has it. */
+static inline int kfix_writer_lock(int fd, int64_t at) {
+    struct flock f = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
+    return fcntl(fd, F_OFD_SETLK, &f);
+}
+
+/* Whether there is such a lock; takes none itself. */
+static inline int kfix_writer_present(int fd, int64_t at) {
+    struct flock f = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
+    return fcntl(fd, F_OFD_GETLK, &f) == 0 && f.l_type != F_UNLCK;
+}
+
 #endif

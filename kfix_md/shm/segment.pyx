@@ -1,7 +1,6 @@
 # cython: freethreading_compatible=True
 """Maps a segment read-only, checks it, and finds out whether its writer lives."""
 
-import fcntl
 import os
 import stat
 
@@ -22,9 +21,10 @@ from kfix_md._entry cimport STATE_UNVERIFIED
 from kfix_md._state cimport trusted
 from kfix_md.shm.layout cimport (
     KFIX_CLOSED, KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LAYOUT, KFIX_MAGIC, KFIX_MAX_ROWS, KFIX_MAX_WORDS, KFIX_OPEN,
-    KFIX_SERVE_UNVERIFIED, KFIX_WAIT_FEED, KFIX_WAKE_FEED, kfix_best, kfix_counter, kfix_depth, kfix_futex_wait,
-    kfix_futex_wait_any, kfix_get, kfix_level, kfix_load, kfix_load32, kfix_now, kfix_now_coarse, kfix_order,
-    kfix_pause, kfix_read_begin, kfix_read_end, kfix_session, kfix_trade, kfix_trades, kfix_waiter_announce,
+    KFIX_SERVE_UNVERIFIED, KFIX_WAIT_FEED, KFIX_WAKE_FEED, KFIX_WRITER, kfix_best, kfix_counter, kfix_depth,
+    kfix_futex_wait, kfix_futex_wait_any, kfix_get, kfix_level, kfix_load, kfix_load32, kfix_now, kfix_now_coarse,
+    kfix_order, kfix_pause, kfix_read_begin, kfix_read_end, kfix_session, kfix_trade, kfix_trades,
+    kfix_waiter_announce, kfix_writer_present,
 )
 
 cdef extern from "string.h" nogil:
@@ -159,12 +159,7 @@ cdef class Segment:
 
     def abandoned(self):
         """No process holds the writer's lock."""
-        try:
-            fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        fcntl.flock(self.fd, fcntl.LOCK_UN)
-        return True
+        return not kfix_writer_present(self.fd, KFIX_WRITER)
 
     def replaced(self):
         """The path names another file, or none."""

@@ -2,7 +2,6 @@
 """Writes books into a shared memory segment: creates the file, adds symbols, publishes what changed."""
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -12,7 +11,7 @@ import time
 from kfix_md import __version__
 from kfix_md._entry import Cause, State
 from kfix_md.errors import FeedError, UsageError
-from kfix_md.shm.locks import process_start, start_lock, try_lock
+from kfix_md.shm.locks import process_start, start_lock
 from kfix_md.shm.names import PREFIX
 
 from libc.stdint cimport uint16_t
@@ -28,9 +27,10 @@ from kfix_md._state cimport trusted
 from kfix_md.shm.layout cimport (
     KFIX_CLOSED, KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LAYOUT, KFIX_LEVELS_CUT, KFIX_LINE, KFIX_MAGIC, KFIX_MAX_ROWS,
     KFIX_ORDERS_CUT, KFIX_REPLACED, KFIX_SERVE_UNVERIFIED, KFIX_WAIT_BOOK, KFIX_WAIT_FEED, KFIX_WAKE_BOOK,
-    KFIX_WAKE_FEED, kfix_best, kfix_counter, kfix_depth, kfix_futex_wake, kfix_header, kfix_level, kfix_order,
-    kfix_populate, kfix_put, kfix_session, kfix_store, kfix_store32, kfix_store_release, kfix_symbol, kfix_top,
-    kfix_trade, kfix_trades, kfix_waiter_present, kfix_write_begin, kfix_write_end,
+    KFIX_WAKE_FEED, KFIX_WRITER, kfix_best, kfix_counter, kfix_depth, kfix_futex_wake, kfix_header, kfix_level,
+    kfix_order, kfix_populate, kfix_put, kfix_session, kfix_store, kfix_store32, kfix_store_release, kfix_symbol,
+    kfix_top, kfix_trade, kfix_trades, kfix_waiter_present, kfix_write_begin, kfix_write_end, kfix_writer_lock,
+    kfix_writer_present,
 )
 from kfix_md.shm.slot cimport (
     SymbolBlocks, change_state, clean, fill_side, grow_orders, put_best, put_best_head, put_depth_head, put_orders,
@@ -115,12 +115,8 @@ cdef class SegmentWriter:
         self.path = os.path.join(os.fspath(directory), PREFIX + name)
         start = time.time_ns() if now_ns is None else now_ns
         with start_lock(directory):
-            old = _retire(self.path, name)
-            try:
-                self._create(directory, mode, group, start, heartbeat_ns, serve_unverified)
-            finally:
-                if old is not None:
-                    os.close(old)
+            _retire(self.path, name)
+            self._create(directory, mode, group, start, heartbeat_ns, serve_unverified)
 
     def _create(self, directory, mode, group, start, heartbeat_ns, serve_unverified):
         """Create the file under a temporary name, fill it, then rename it over the old one."""
@@ -133,7 +129,8 @@ cdef class SegmentWriter:
         except OSError as error:
             raise UsageError(f"cannot create {fresh}: {error.strerror}") from error
         try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if kfix_writer_lock(self.fd, KFIX_WRITER) != 0:
+                raise OSError(errno, os.strerror(errno))
             if group is not None:
                 os.fchown(self.fd, -1, group)
             os.fchmod(self.fd, mode)
@@ -523,16 +520,15 @@ cdef uint64_t _pages(uint64_t n):
 
 
 def _retire(path, name):
-    """Mark the segment of a dead writer as replaced, for its readers.
+    """Mark the segment of a dead writer, if there is one, as replaced, for its readers.
 
-    Returns the locked descriptor, to be closed after the rename; None when there is no file.
     UsageError when its writer lives or the path is no regular file.
     """
     cdef kfix_header h
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        return None
+        return
     except OSError as error:
         raise UsageError(f"{path} is in the way: {error.strerror}; remove it or choose another name") from error
     try:
@@ -543,13 +539,10 @@ def _retire(path, name):
         if known:
             memcpy(&h, <char*> data, sizeof(h))
             known = h.magic == KFIX_MAGIC
-        # a reader that checks whether the writer lives takes a shared lock for a moment
-        if not try_lock(fd, fcntl.LOCK_EX, 0.1):
+        if kfix_writer_present(fd, KFIX_WRITER):
             who = f" (process {h.pid})" if known else ""
             raise UsageError(f"a feed named {name!r} is running already{who}; stop it or choose another name")
         if known and h.layout == KFIX_LAYOUT:
             os.pwrite(fd, (<uint32_t> KFIX_REPLACED).to_bytes(4, "little"), <size_t> (<char*> &h.closed - <char*> &h))
-    except BaseException:
+    finally:
         os.close(fd)
-        raise
-    return fd

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import os
 import shutil
 import signal
@@ -361,3 +363,30 @@ def test_reconnecting_readers_do_not_keep_the_segments_of_ended_feeds(tmp_path):
         counts.append(mappings(tmp_path))
     assert max(counts) <= counts[1] and len(feed.snapshot()) == 1
     desk.writer.close()
+
+
+def test_no_lock_of_a_reader_is_in_the_way_of_the_next_feed(tmp_path):
+    """Scripts that poll a dead feed ask whether its writer lives as fast as they can."""
+    victim = start(tmp_path, heartbeat_ms=50)
+    feed = attach("v", directory=tmp_path)
+    end(victim)
+    until(lambda: dead(feed["BTC/USD"]))
+    with open(feed.path, "rb") as readers:
+        fcntl.flock(readers, fcntl.LOCK_SH)
+        SegmentWriter("v", tmp_path).close()
+    stop, polls = threading.Event(), itertools.count()
+
+    def poll() -> None:
+        while not stop.is_set():
+            feed.alive  # noqa: B018 - asks the kernel
+            next(polls)
+
+    threads = [threading.Thread(target=poll) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        SegmentWriter("v", tmp_path).close()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert next(polls) > 20
