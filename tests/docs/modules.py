@@ -27,8 +27,13 @@ def sentence(path: Path) -> str:
 def modules() -> list[Path]:
     """Every source file with code of its own: .py, .pyx, .h and .c, by folder."""
     found = [p for folder in FOLDERS for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".pyx", ".h", ".c")]
-    kept = [path for path in found if path.name != "__init__.py" or sentence_or_none(path)]
+    kept = [path for path in found if not generated(path) and (path.name != "__init__.py" or sentence_or_none(path))]
     return sorted(kept, key=lambda path: (str(path.parent), path.name))
+
+
+def generated(path: Path) -> bool:
+    """Whether a C file is Cython's output, which a build for coverage leaves next to its source."""
+    return path.suffix == ".c" and path.with_suffix(".pyx").exists()
 
 
 def sentence_or_none(path: Path) -> str | None:
