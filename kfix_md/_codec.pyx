@@ -131,7 +131,7 @@ cdef inline int begin_fast(Codec self, Header* h, const char* end, MDMessage* m)
         p += 1
     else:
         return MD_BAD_VALUE
-    if self.reserve(number) != 0:
+    if <int64_t>number > self.capacity and self.reserve(number) != 0:
         return MD_BAD_VALUE
     m.declared = number
     m.entries = p

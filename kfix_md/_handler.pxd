@@ -54,5 +54,6 @@ cdef class Handler(Symbols):
     cdef uint16_t refused(self, Header* h, const char* end, MDMessage* m, int error, int32_t row, int64_t recv_ns,
                           uint16_t flags) except? 65535
     cdef void show_trades(self, Slot* s, MDEntry* e, int32_t n, uint64_t seq, int64_t recv_ns) noexcept
+    cdef uint16_t weigh_crossing(self, Slot* s, bint is_crossed, uint16_t flags, bint snapshot) noexcept
     cdef void begin_book(self, Slot* s, Book book) noexcept
     cdef int process_recorded(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except? -1

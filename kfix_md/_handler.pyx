@@ -226,20 +226,8 @@ cdef inline uint16_t verify(Handler self, Slot* s, Book book, MDMessage* m, bint
             if s.unproven:
                 flags |= MSG_UNVERIFIED
                 self.counters.unverified += 1
-    if crossed(book):
-        self.counters.crossed += 1
-        if not flags & MSG_CRC_OK:
-            if not (snapshot and not m.has_crc or s.evidence & EVIDENCE_CROSSED):
-                fault(s, EVENT_CROSSED, CAUSE_CROSSED)
-                return flags
-            s.evidence |= EVIDENCE_CROSSED      # the venue's book may be so: its next 5041 shows it
-            if not self.gap_open:
-                s.top.cause = CAUSE_CROSSED
-            return flags | MSG_UNVERIFIED
-    if s.evidence & EVIDENCE_CROSSED:
-        s.evidence &= ~EVIDENCE_CROSSED
-        if s.top.cause == CAUSE_CROSSED:
-            s.top.cause = CAUSE_NONE
+    if crossed(book) or s.evidence & EVIDENCE_CROSSED:
+        flags |= self.weigh_crossing(s, crossed(book), flags, snapshot)
     return flags
 
 
@@ -627,6 +615,25 @@ cdef class Handler(Symbols):
                 if s.shm_slot >= 0 and not s.silent:
                     self.publisher.publish_trade(s.shm_slot, e, recv_ns, seq)
             e += 1
+
+    cdef uint16_t weigh_crossing(self, Slot* s, bint is_crossed, uint16_t flags, bint snapshot) noexcept:
+        # A crossed book is to be trusted when 5041 proves it. That of a snapshot without 5041 may be the venue's: it is
+        # UNVERIFIED until its next 5041 shows it, or until it is crossed no more. Returns the flag to be added.
+        if is_crossed:
+            self.counters.crossed += 1
+            if not flags & MSG_CRC_OK:
+                if not (snapshot and not flags & MSG_HAS_CRC or s.evidence & EVIDENCE_CROSSED):
+                    fault(s, EVENT_CROSSED, CAUSE_CROSSED)
+                    return 0
+                s.evidence |= EVIDENCE_CROSSED
+                if not self.gap_open:
+                    s.top.cause = CAUSE_CROSSED
+                return MSG_UNVERIFIED
+        if s.evidence & EVIDENCE_CROSSED:
+            s.evidence &= ~EVIDENCE_CROSSED
+            if s.top.cause == CAUSE_CROSSED:
+                s.top.cause = CAUSE_NONE
+        return 0
 
     cdef void begin_book(self, Slot* s, Book book) noexcept:
         # what a snapshot does before its entries

@@ -22,7 +22,7 @@ from kfix_md._stream cimport PADDING, Stream
 from kfix_md._book import RULES
 from kfix_md._entry import Cause, State
 from kfix_md.errors import NoSuchSymbol, ProtocolError
-from kfix_md.instruments import Instrument, parse_list
+from kfix_md.instruments import parse_list
 from kfix_md.symbol_text import symbol_bytes
 
 cdef extern from "c/scan.h" nogil:
@@ -173,21 +173,17 @@ cdef class Symbols(Stream):
         part = parse_list(parsed)
         bad = bool(part.count_error)
         for row in part.rows:
-            found = row.merged(None if row.whole else self._known(row.symbol))
-            if isinstance(found, str):
-                bad += 1
-                continue
+            price, qty = row.stated.get("price_precision"), row.stated.get("qty_precision")
             try:
-                self.define(found.symbol, found.price_precision, found.qty_precision)
-            except ProtocolError:
+                if row.error:
+                    raise ProtocolError(row.error)
+                if price is None or qty is None:
+                    known = self.precisions(row.symbol)
+                    price, qty = known[0] if price is None else price, known[1] if qty is None else qty
+                self.define(row.symbol, price, qty)
+            except (NoSuchSymbol, ProtocolError):
                 bad += 1
         return bad
-
-    def _known(self, symbol):
-        try:
-            return Instrument(symbol, *self.precisions(symbol))
-        except NoSuchSymbol:
-            return None
 
     cdef int32_t new_slot(self, symbol, bytes text, int price_precision, int qty_precision) except -1:
         cdef int32_t row = self.n_slots, i

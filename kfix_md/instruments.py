@@ -67,11 +67,6 @@ class Row:
     stated: dict[str, Any]
     error: str = ""  # why the group cannot be used
 
-    @property
-    def whole(self) -> bool:
-        """Whether it needs nothing known from before."""
-        return all(name in self.stated for name in _PRECISIONS.values())
-
     def merged(self, known: Instrument | None) -> Instrument | str:
         """Return the instrument that this row makes of what is known, or a sentence about why there is none."""
         if self.error:

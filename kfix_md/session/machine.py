@@ -292,19 +292,18 @@ class Session:
 
     def _leave(self, now_ns: int) -> None:
         """The connection delivers nothing more (Logout, close or loss): the gap begins, books are void."""
-        planned = self.rollover.armed(now_ns) and not self._we_leave()
-        expected = self.sequence.expected
         self.gaps.drop_queue(now_ns)
-        if self._was_on:
-            self.interrupted(self._outage_cause(planned), expected, now_ns)
+        self.interrupt(now_ns)
         if self.state != SessionState.OFF:
-            self.app.on_leaving(planned)
+            self.app.on_leaving(self._ends_as_planned(now_ns))
 
     def interrupt(self, now_ns: int) -> None:
         """The application has voided its books because the connection is ending: the gap begins now."""
         if self._was_on:
-            planned = self.rollover.armed(now_ns) and not self._we_leave()
-            self.interrupted(self._outage_cause(planned), self.sequence.expected, now_ns)
+            self.interrupted(self._outage_cause(self._ends_as_planned(now_ns)), self.sequence.expected, now_ns)
+
+    def _ends_as_planned(self, now_ns: int) -> bool:
+        return self.rollover.armed(now_ns) and not self._we_leave()
 
     def _we_leave(self) -> bool:
         left = self.close_reason
