@@ -9,19 +9,27 @@ Collected = list[tuple[Subscription, bytes]]
 def send(lines: list[Line], changes: list[Collected]) -> int:
     """Send what `lines` collected: one X to each session that has both symbols, an own one to others.
 
-    Returns the number of messages that carry both. They have no 5041, which covers one book.
+    Where a session has a symbol twice, the newest subscription is in the common message and the older ones get messages
+    of their own: entries of one symbol under two requests would be no message that a client can read.
+    Returns the number of messages that carry both symbols. They have no 5041, which covers one book.
     """
     both = 0
     for session in dict.fromkeys(subscription.session for part in changes for subscription, _ in part):
         mine = [[(sub, rest) for sub, rest in part if sub.session is session] for part in changes]
-        if all(mine):
+        common = [_newest(part) for part in mine] if all(mine) else []
+        if common:
             both += 1
-            _merged([pair for part in mine for pair in part])
-            continue
+            _merged([pair for part in common for pair in part])
         for line, part in zip(lines, mine, strict=True):
             for subscription, rest in part:
-                session.send_data(b"X", subscription, rest, wire.byte_sum(rest), line.version)
+                if not any((subscription, rest) in shared for shared in common):
+                    session.send_data(b"X", subscription, rest, wire.byte_sum(rest), line.version)
     return both
+
+
+def _newest(part: Collected) -> Collected:
+    number = max(subscription.number for subscription, _ in part)
+    return [(subscription, rest) for subscription, rest in part if subscription.number == number]
 
 
 def _merged(pairs: Collected) -> None:

@@ -259,6 +259,20 @@ def test_two_symbols_in_one_message(quiet, service, requests):
     client.close()
 
 
+def test_an_older_subscription_is_no_part_of_a_message_of_two_symbols(quiet):
+    client = Client(quiet, "spot-l2", "OLD")
+    client.logon()
+    for request, symbols in (("M", ("BTC/USD", "ETH/USD")), ("N", ("BTC/USD",))):
+        client.subscribe(request, *symbols)
+        for _ in symbols:
+            client.message()
+    assert quiet.control("together", symbols=["BTC/USD", "ETH/USD"])["messages"] == 1
+    first, second = client.until("X")[-1], client.until("X")[-1]
+    assert {(entry[55], entry[262]) for entry in groups(first, 279)} == {("BTC/USD", "N"), ("ETH/USD", "M")}
+    assert (value(second, 55), value(second, 262)) == ("BTC/USD", "M") and value(second, 5041)
+    client.close()
+
+
 def test_two_symbols_go_to_each_session_as_it_subscribed(quiet):
     client = Client(quiet, "spot-l2", "ONE")
     client.logon()
