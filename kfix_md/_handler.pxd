@@ -15,6 +15,7 @@ cdef struct Counters:
     uint64_t crc_checked, crc_ok, crc_failed, unverified
     uint64_t malformed, faults, late, unknown_symbol, ignored, crossed, repeated_tags
     uint64_t bad_times              # 273 and 5060 that are no times: the entry has that of its message
+    uint64_t garbage_not_kept       # bytes that are no frame, beyond what is journaled of them
     uint64_t left_out               # groups that are no part of a book and were not kept
 
 
@@ -31,6 +32,7 @@ cdef class Handler(Symbols):
     cdef TickBuffer collected   # every entry, None: not wanted
     cdef bint following         # no session: what is missing cannot be requested
     cdef Counters counters
+    cdef int64_t garbage_room   # bytes that are no frame and may still be journaled, of this connection
     cdef int32_t row            # whose message is being applied, -1: none
     cdef set failed             # rows whose first error has been logged
     cdef set numbers_reported       # rows whose number that does not fit was reported

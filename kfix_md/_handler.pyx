@@ -19,7 +19,7 @@ from kfix_md._fields cimport (
     next_field,
 )
 from kfix_md._entry cimport *
-from kfix_md.journal.records cimport REC_FRAME
+from kfix_md.journal.records cimport REC_FRAME, REC_GARBAGE
 from kfix_md.journal.writer cimport JournalWriter
 from kfix_md.session.sequence cimport Sequence
 from kfix_md.shm.writer cimport SegmentWriter
@@ -56,6 +56,8 @@ cdef enum:
     DELIVER = 1                 # what session.receive() may answer (see kfix_md.session.fix)
     DEFER = 2
     IGNORE = 4
+    GARBAGE_BYTES = 1048576     # of one connection that are journaled,
+    GARBAGE_PIECE = 65536       # in records of no more than this
 
 _LEVELS = {"auto": 0, "L2": 2, "L3": 3}
 _FACE = (
@@ -306,6 +308,7 @@ cdef class Handler(Symbols):
         self.collected = TickBuffer() if collect else None
         self.max_frame = max_frame
         self.sending_time_limit_ns = 120 * 1000000000
+        self.garbage_room = GARBAGE_BYTES
         self.row = -1
         self.failed = set()
         if session is None:
@@ -323,6 +326,26 @@ cdef class Handler(Symbols):
             self.session.receive(foreign, fields(foreign), recv_ns)
         else:
             self.session.garbled(what, skipped, recv_ns)
+
+    cdef int on_skipped(self, const char* p, int64_t n, int64_t recv_ns) except -1:
+        # Bytes of no sound frame are journaled as well, so that what the venue sent can be looked at. Bounded: a peer
+        # that sends nothing else must not fill the disk.
+        cdef int64_t piece, kept = min(n, self.garbage_room) if self.journal is not None else 0
+        cdef int64_t end = kept
+        self.garbage_room -= kept
+        self.counters.garbage_not_kept += n - kept
+        while kept > 0:
+            piece = min(kept, GARBAGE_PIECE)
+            self.journal.append(REC_GARBAGE, self.session_number, recv_ns, p + end - kept, piece, MSG_IGNORED)
+            kept -= piece
+        return 0
+
+    def reset_stream(self):
+        """Forget the bytes of an unfinished frame: the next byte is the first of a new connection."""
+        if self.end > self.start:
+            self.on_skipped(self.buffer + self.start, self.end - self.start, self.last_recv_ns)
+        self.garbage_room = GARBAGE_BYTES
+        Stream.reset_stream(self)
 
     # ---- one frame ----
 

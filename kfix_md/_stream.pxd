@@ -23,4 +23,5 @@ cdef class Stream:
     cdef int on_failure(self, object error, int64_t recv_ns) except -1
     cdef int64_t run(self, int64_t recv_ns) except -1
     cdef int bad_frame(self, int kind, int64_t recv_ns) except -1
+    cdef int on_skipped(self, const char* p, int64_t n, int64_t recv_ns) except -1
     cdef int on_frame(self, const char* p, int64_t n, int64_t recv_ns) except -1

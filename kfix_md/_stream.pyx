@@ -164,11 +164,16 @@ cdef class Stream:
         self.garbage_bytes += skip
         self.in_garbage = True
         self.start += skip
+        self.on_skipped(p, skip, recv_ns)
         if what is not None:
             self.on_garbled(what, p[:min(skip, COPY_BYTES)] if what == "begin_string" else None, skip, recv_ns)
         return 0
 
     cdef int on_frame(self, const char* p, int64_t n, int64_t recv_ns) except -1:
+        return 0
+
+    cdef int on_skipped(self, const char* p, int64_t n, int64_t recv_ns) except -1:
+        # bytes that are part of no sound frame
         return 0
 
     cdef int on_failure(self, object error, int64_t recv_ns) except -1:

@@ -21,7 +21,21 @@ def symbol_text(symbol: bytes) -> str:
     if _PLAIN.fullmatch(symbol):
         return symbol.decode()
     text = symbol.replace(b"\\", b"\\x5c").decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(lambda found: "".join(f"\\x{byte:02x}" for byte in found[0].encode()), text)
+    return _CONTROL.sub(_escaped, text)
+
+
+def one_line(text: str) -> str:
+    r"""Return a text of the venue for people: control characters become ``\xNN``, so that it is one line, whatever it
+    is shown on, and cannot change a terminal.
+
+    >>> one_line("no\x1b[2Jsuch\nsymbol")
+    'no\\x1b[2Jsuch\\x0asymbol'
+    """
+    return _CONTROL.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in found[0].encode())
 
 
 def symbol_bytes(text: str) -> bytes:

@@ -10,14 +10,15 @@ from typing import Any, BinaryIO
 
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import files as journal_files
-from kfix_md.journal.reader import EVENT, FRAME, JournalReader
+from kfix_md.journal.reader import EVENT, FRAME, GARBAGE, OUT, JournalReader
+from kfix_md.symbol_text import one_line
 from kfix_md.trading_day import DAY_NS, session_date
 from recorder.moments import to_ns
 
 _POLL_S = 0.2
 #: position, kind, session, receive time in ns, flags, body
 Record = tuple[int, int, int, int, int, bytes]
-_KINDS = {1: "in", 2: "event", 3: "out"}
+_KINDS = {FRAME: "in", EVENT: "event", OUT: "out", GARBAGE: "garbage"}
 
 
 def listing(directory: Path) -> list[dict[str, Any]]:
@@ -83,14 +84,14 @@ def records(
 
 
 def text(record: Record) -> bytes:
-    """One record as a line: receive time, session, kind, flags, body with | for SOH."""
+    """One record as a line: receive time, session, kind, flags, body with | for SOH and control characters escaped."""
     position, kind, session, recv_ns, flags, body = record
     if kind == -1:
         return b"# " + body + b"\n"
     seconds, ns = divmod(recv_ns, 1_000_000_000)
     stamp = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ns:09d}Z"
     head = f"{position:#x} {stamp} {session} {_KINDS.get(kind, kind)} {flags:#06x} "
-    return head.encode() + body.replace(b"\x01", b"|").replace(b"\n", b"\\n") + b"\n"
+    return (head + one_line(body.replace(b"\x01", b"|").decode("utf-8", "backslashreplace")) + "\n").encode()
 
 
 def lines(
@@ -125,7 +126,10 @@ def export(
     start: str | None = None,
     end: str | None = None,
 ) -> int:
-    """Write frames as "fix", "log" or "pcap" (by the file's name without `kind`); how many."""
+    """Write frames as "fix", "log" or "pcap" (by the file's name without `kind`); how many.
+
+    "pcap" has all bytes that were received, those of no sound frame included.
+    """
     kind = kind or output.suffix.lstrip(".")
     if kind not in ("fix", "log", "pcap"):
         raise UsageError(f"{output}: name it .fix, .log or .pcap, or give --format")
@@ -143,7 +147,7 @@ def export(
 def _plain(file: BinaryIO, found: Iterator[Record], kind: str) -> int:
     n = 0
     for record in found:
-        if record[1] in (EVENT, -1) or (kind == "fix" and record[1] != FRAME):
+        if record[1] not in (FRAME, OUT) or (kind == "fix" and record[1] != FRAME):
             continue
         stamp = f"{record[3] // 1_000_000_000}.{record[3] % 1_000_000_000:09d} ".encode() if kind == "log" else b""
         file.write(stamp + record[5] + (b"\n" if kind == "log" else b""))
@@ -160,7 +164,7 @@ def _pcap(file: BinaryIO, found: Iterator[Record]) -> int:
         if kind in (EVENT, -1):
             continue
         n += 1
-        outbound = kind != FRAME
+        outbound = kind == OUT
         for i in range(0, len(body), 60_000):
             chunk = body[i : i + 60_000]
             packet = _packet(session, outbound, sent, chunk)

@@ -9,6 +9,8 @@ import time
 
 import click
 
+from kfix_md.symbol_text import one_line
+
 _MARK = {logging.WARNING: "! ", logging.ERROR: "!! ", logging.CRITICAL: "!! "}
 
 
@@ -17,7 +19,7 @@ class _Human(logging.Formatter):
         clock = time.strftime("%H:%M:%S", time.gmtime(record.created))
         service = getattr(record, "service", "")
         mark = _MARK.get(record.levelno, "")
-        text = f"{clock}.{int(record.msecs):03d} {service:<15}{mark}{record.getMessage()}"
+        text = f"{clock}.{int(record.msecs):03d} {service:<15}{mark}{one_line(record.getMessage())}"
         return text + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
 
 

@@ -13,6 +13,7 @@ class _Tail(TypedDict):
 FRAME: int
 EVENT: int
 OUT: int
+GARBAGE: int
 
 def crc32c(data: bytes | memoryview, value: int = 0, way: str | None = None) -> int: ...
 def crc32c_ways() -> list[str]: ...

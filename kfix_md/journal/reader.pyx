@@ -9,12 +9,13 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kfix_md.journal.crc32c cimport crc32c_by_name, crc32c_choose, crc32c_fn
 from kfix_md.journal.records cimport (
-    JREC_HEADER, JSEG_HEADER, REC_EVENT, REC_FRAME, REC_OUT, Record, jload32, jload64, jrec_header, jseg_header, padded,
+    JREC_HEADER, JSEG_HEADER, REC_EVENT, REC_FRAME, REC_GARBAGE, REC_OUT, Record, jload32, jload64, jrec_header,
+    jseg_header, padded,
 )
 
 cdef crc32c_fn crc32c_run = crc32c_choose()
 
-FRAME, EVENT, OUT = REC_FRAME, REC_EVENT, REC_OUT
+FRAME, EVENT, OUT, GARBAGE = REC_FRAME, REC_EVENT, REC_OUT, REC_GARBAGE
 
 
 def crc32c(data, uint32_t value=0, way=None) -> int:

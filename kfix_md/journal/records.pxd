@@ -5,6 +5,7 @@ cdef enum:
     REC_FRAME = 1           # a raw inbound FIX frame
     REC_EVENT = 2           # UTF-8 JSON object with "type", see events.py
     REC_OUT = 3             # a frame we sent
+    REC_GARBAGE = 4         # inbound bytes that are no sound frame
 
 cdef struct Record:
     uint64_t position       # segment number << 32 | offset: grows over the whole journal
