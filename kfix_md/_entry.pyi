@@ -38,6 +38,7 @@ class Cause(Named):
     IDS = 16
     ROOM = 17
     LEAVING = 18
+    SUBSCRIBED = 19
 
 class Side(IntEnum):
     BID = 0

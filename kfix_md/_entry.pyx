@@ -50,6 +50,7 @@ class Cause(Named):
     IDS = CAUSE_IDS
     ROOM = CAUSE_ROOM
     LEAVING = CAUSE_LEAVING
+    SUBSCRIBED = CAUSE_SUBSCRIBED
 
 
 class Side(IntEnum):

@@ -279,8 +279,7 @@ cdef class Symbols(Stream):
             self.make_book(row, 0)
         elif self.books[row] is not None:
             (<Book>self.books[row]).limit = self.limit_of(row, (<Book>self.books[row]).level)
-        cause = s.top.cause if s.top.state != STATE_INIT else CAUSE_NONE
-        self.happen(row, EVENT_SUBSCRIBE, cause)
+        self.happen(row, EVENT_SUBSCRIBE, s.top.cause or CAUSE_SUBSCRIBED)
 
     def unsubscribe(self, symbol, cause=Cause.UNSUBSCRIBED):
         """Apply nothing more to the symbol's book: whatever still comes is late."""

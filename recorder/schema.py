@@ -110,8 +110,8 @@ _GAPS = [
         "cause",
         _dict(),
         "dict",
-        "LOST CHECKSUM CRC CROSSED MALFORMED PRECISION NUMBER STATUS REJECTED ROOM DISCONNECT ROLLOVER RESTART "
-        "OVERFLOW, "
+        "LOST CHECKSUM CRC CROSSED MALFORMED PRECISION NUMBER STATUS REJECTED ROOM SUBSCRIBED DISCONNECT "
+        "ROLLOVER RESTART OVERFLOW, "
         "JOURNAL_LOST (not stored), JOURNAL_DAMAGE (not readable)",
     ),
     ("planned", pa.bool_(), "PLAIN", "the 22:00 UTC rollover"),

@@ -33,7 +33,7 @@ def log_event(log: Log, event: events.Event, leaving: bool = False) -> None:
         case events.Rejected():
             log.warning("the venue rejected our message %s: %s", event.ref_seq, event.text or event.reason)
         case events.ClockWarning():
-            log.warning("this machine's clock is %d ms ahead of SendingTime: check its synchronisation", event.lag_ms)
+            log.warning(_clock_text(event.lag_ms or 0, event.late))
         case events.Logout(by="peer"):
             _log_logout(log, event.text or "")
         case events.NumberingReset():
@@ -46,6 +46,17 @@ def _log_logout(log: Log, text: str) -> None:
         log.warning("the venue logged us out: %s (%s)", text, advice)
     else:
         log.info("the venue logged us out: %s", text or "no text")
+
+
+def _clock_text(lag_ms: int, late: bool) -> str:
+    if late:
+        return f"a message arrived {lag_ms} ms after its SendingTime, others in time: the venue or the network is late"
+    if lag_ms < 0:
+        return f"this machine's clock is {-lag_ms} ms behind the venue's SendingTime: check its synchronisation"
+    return (
+        f"messages arrive {lag_ms} ms after their SendingTime: this machine's clock is ahead (check its "
+        "synchronisation), or the venue or the network is late"
+    )
 
 
 def _rollover_text(event: events.Rollover) -> str:

@@ -168,10 +168,14 @@ class Rejected(Event):
 
 @dataclass(frozen=True, slots=True)
 class ClockWarning(Event):
-    """Our clock and 52 SendingTime differ by more than the warning limit; positive: ours is ahead."""
+    """Our clock and 52 SendingTime differ by more than the warning limit; positive: ours is ahead.
+
+    `late`: messages came in time shortly before, so that it is the delivery that is late and no clock that is off.
+    """
 
     type: ClassVar[str] = "clock_warning"
     lag_ms: int | None
+    late: bool = optional(False)
 
 
 # ---- gaps ----

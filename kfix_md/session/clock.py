@@ -6,6 +6,8 @@ from kfix_md.session.message import Message
 from kfix_md.session.types import SECOND
 
 _WARN_EVERY_NS = 60 * SECOND
+#: messages in time within this show that the clocks agree: one that is late was delivered late
+_AGREED_NS = 600 * SECOND
 
 
 class SendingClock:
@@ -15,15 +17,18 @@ class SendingClock:
         self._link = link
         self.lag_ns = 0  # our receive time minus SendingTime, of the last message measured
         self._warned_ns = 0
+        self._in_time_ns = 0  # when the last message within the warning limit was received, 0: none
 
     def is_off(self, m: Message, sending_ns: int) -> bool:
         """Measure one message; True when its SendingTime is past the limit."""
         config, lag = self._link.config, m.recv_ns - sending_ns
         if not m.possdup:
             self.lag_ns = lag
-            late = abs(lag) > config.sending_time_warning * SECOND
-            if late and m.recv_ns - self._warned_ns > _WARN_EVERY_NS:
+            if abs(lag) <= config.sending_time_warning * SECOND:
+                self._in_time_ns = m.recv_ns
+            elif m.recv_ns - self._warned_ns > _WARN_EVERY_NS:
                 self._warned_ns = m.recv_ns
-                self._link.event(m.recv_ns, ClockWarning(lag // 1_000_000))
+                agreed = 0 <= m.recv_ns - self._in_time_ns < _AGREED_NS
+                self._link.event(m.recv_ns, ClockWarning(lag // 1_000_000, late=lag > 0 and agreed))
         limit = config.sending_time_limit
         return limit is not None and abs(lag) > limit * SECOND

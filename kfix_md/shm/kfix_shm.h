@@ -75,7 +75,8 @@ enum kfix_cause {
     KFIX_CAUSE_RULE = 15,         /* 5041 matches no known checksum rule */
     KFIX_CAUSE_IDS = 16,          /* the table of order ids is full */
     KFIX_CAUSE_ROOM = 17,         /* no room for this symbol */
-    KFIX_CAUSE_LEAVING = 18       /* its session is not delivering */
+    KFIX_CAUSE_LEAVING = 18,      /* its session is not delivering */
+    KFIX_CAUSE_SUBSCRIBED = 19    /* subscribed, its first snapshot is awaited */
 };
 
 /* Start of the file; one page with the counters after it. */
@@ -312,7 +313,7 @@ static inline const char* kfix_cause_name(unsigned cause) {
     static const char* const names[] = {"NONE",      "LOST",      "CHECKSUM",   "CRC",          "CROSSED",
                                         "MALFORMED", "PRECISION", "DISCONNECT", "ROLLOVER",     "RESTART",
                                         "OVERFLOW",  "REJECTED",  "STATUS",     "UNSUBSCRIBED", "NUMBER",
-                                        "RULE",      "IDS",       "ROOM",       "LEAVING"};
+                                        "RULE",      "IDS",       "ROOM",       "LEAVING",      "SUBSCRIBED"};
     return cause < sizeof names / sizeof names[0] ? names[cause] : "UNKNOWN";
 }
 

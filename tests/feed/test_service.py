@@ -14,7 +14,7 @@ from kfix_md.feed.event_log import log_event
 from kfix_md.feed.pacing import SECOND, Phase, Subscription
 from kfix_md.feed.process import Feed
 from kfix_md.feed.service import Service
-from kfix_md.journal.events import Logout
+from kfix_md.journal.events import ClockWarning, Logout
 from tests.feed.rig import load
 
 
@@ -110,6 +110,19 @@ def test_a_checksum_rule_is_logged_when_it_is_new(service, caplog):
 def test_a_rejection_for_identity_is_logged_with_advice(caplog):
     log_event(logging.getLogger("t"), Logout("peer", "IP address not whitelisted"))
     assert "IP address not whitelisted" in caplog.text and "have it whitelisted for the CompID" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (ClockWarning(-3000), "clock is 3000 ms behind the venue's SendingTime"),
+        (ClockWarning(3000), "clock is ahead (check its synchronisation), or the venue or the network is late"),
+        (ClockWarning(3000, late=True), "arrived 3000 ms after its SendingTime, others in time: the venue or"),
+    ],
+)
+def test_late_delivery_is_not_blamed_on_the_clock(event, text, caplog):
+    log_event(logging.getLogger("t"), event)
+    assert text in caplog.text
 
 
 @pytest.mark.parametrize("unverified", ["refuse", "serve"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kfix_md.journal.events import Book
 from tests.feed.offline import MS, Offline
 
 LIMIT = 50 * MS  # between what readers see and what a gap row states
@@ -208,6 +209,16 @@ def test_every_outage_of_a_book_is_in_a_gap_row(kind):
                     symbol,
                     gaps,
                 )
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_book_that_is_not_live_has_a_cause(kind):
+    venue = Offline().connect().wait(1)
+    kind(venue)
+    venue.wait(30, step=0.05)
+    seen = {(event.state, event.cause) for _, event in venue.journal.events if isinstance(event, Book)}
+    assert ("SYNCING", "SUBSCRIBED") in seen and ("LIVE", "NONE") in seen and len(seen) > 2
+    assert {state for state, cause in seen if cause == "NONE"} <= {"LIVE", "EMPTY", "INIT"}
 
 
 def test_a_slow_symbol_has_a_gap_of_its_own_when_that_of_the_session_is_over():

@@ -38,6 +38,18 @@ def test_row_61_limit_is_a_setting_and_the_lag_is_measured(limit, seconds):
     assert [e["lag_ms"] for e in rig.events("clock_warning")] == [seconds * 1000]
 
 
+@pytest.mark.parametrize(
+    ("in_time", "seconds", "late"), [(None, 5, False), (1, 5, True), (1, -5, False), (599, 5, True), (601, 5, False)]
+)
+def test_row_61_late_delivery_is_no_matter_of_the_clock(in_time, seconds, late):
+    """What came in time within ten minutes shows that the clocks agree; a message from the future never does."""
+    rig = Rig(sending_time_limit=None, sending_time_warning=2.0).logon()
+    rig.session.clock._in_time_ns = 0 if in_time is None else rig.now - in_time * SECOND
+    rig.data(sending=stamp(rig.now - seconds * SECOND))
+    (warning,) = rig.events("clock_warning")
+    assert (warning["lag_ms"], warning.get("late", False)) == (seconds * 1000, late)
+
+
 def test_row_62_missing_sending_time_is_rejected_and_advances():
     rig = Rig().logon()
     rig.raw(frame("X", 2, rig.now, (55, "BTC/USD"), header=[(49, TARGET), (56, SENDER), (34, 2)]))
