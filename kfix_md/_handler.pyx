@@ -15,8 +15,8 @@ from kfix_md._book cimport (
 from kfix_md._checksum cimport CHECK_FAILED, CHECK_RUN, CHECK_OK
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport (
-    MD_MISSING_TAG, MD_MIXED, MD_NOT_NUMERIC, MD_NUMBER, MD_OK, MD_PRECISION, MD_SPLIT, Header, MDMessage, Span,
-    next_field,
+    MD_COUNT, MD_MISSING_TAG, MD_MIXED, MD_NOT_NUMERIC, MD_NUMBER, MD_OK, MD_PRECISION, MD_SPLIT, Header, MDMessage,
+    Span, next_field,
 )
 from kfix_md._entry cimport *
 from kfix_md.journal.records cimport REC_FRAME, REC_GARBAGE
@@ -133,21 +133,32 @@ cdef inline uint16_t accept(Handler self, Header* h, MDMessage* m, int32_t row, 
     return take(self, h, m, row, recv_ns, flags)
 
 
+cdef inline int incomplete(Slot* s, Header* h, MDMessage* m) noexcept:
+    # What a message that could be decoded lacks. An order is known by its id alone. An update without entries has lost
+    # them, unless its 5041 proves the book.
+    if m.without_id and s.level == 3:
+        return MD_MISSING_TAG
+    return MD_COUNT if m.declared == 0 and h.msg_type == c'X' and not m.has_crc else MD_OK
+
+
 cdef inline uint16_t take(Handler self, Header* h, MDMessage* m, int32_t row, int64_t recv_ns,
                           uint16_t flags) except? 65535:
     # a message of a subscription that is applied
     cdef Slot* s = &self.slots[row]
     cdef uint8_t before
+    cdef int error
     self.row = row
     if s.level == 0 or self.books[row] is None:
         self.make_book(row, self.codec.level_seen(m.n))
         s = &self.slots[row]
-    if m.without_id and s.level == 3:       # an order is known by its id alone
-        self.row = -1
-        self.counters.malformed += 1
-        self.complain(h, MD_MISSING_TAG, recv_ns)
-        self.missed(row, h, NULL, m, MD_MISSING_TAG, recv_ns)
-        return flags | MSG_IGNORED | MSG_BAD_BOOK
+    if m.without_id or m.n == 0:
+        error = incomplete(s, h, m)
+        if error != MD_OK:
+            self.row = -1
+            self.counters.malformed += 1
+            self.complain(h, error, recv_ns)
+            self.missed(row, h, NULL, m, error, recv_ns)
+            return flags | MSG_IGNORED | MSG_BAD_BOOK
     before = s.top.state
     flags = apply(self, s, <Book>self.books[row], h, m, recv_ns, flags)
     if s.top.state != before:
@@ -180,7 +191,7 @@ cdef inline uint16_t apply(Handler self, Slot* s, Book book, Header* h, MDMessag
     if h.msg_type == c'W':
         flags |= MSG_SNAPSHOT
         self.begin_book(s, book)
-    if s.synced and trades < m.n or h.msg_type == c'W':
+    if s.synced and (trades < m.n or m.declared == 0) or h.msg_type == c'W':
         result = apply_message(book, e, m.n)
         if result == BOOK_OK:
             flags |= verify(self, s, book, m, h.msg_type == c'W')

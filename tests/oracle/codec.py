@@ -59,6 +59,7 @@ class Message:
     md_req_id: str = ""
     crc: int | None = None
     entries: list[Entry] = field(default_factory=list)
+    empty: bool = False  # 268=0
     instruments: list[dict[int, bytes]] = field(default_factory=list)
     fault: str = ""  # why the body of a W, X or y cannot be taken
     unclear: bool = False  # a field occurs twice where it may occur once: readers may differ
@@ -338,3 +339,4 @@ def market_data(msg: Message, body: dict[int, bytes]) -> None:
     if msg.crc is not None and msg.crc >= 1 << 32:
         raise FixError(f"5041={msg.crc}")
     msg.entries = entries
+    msg.empty = not read

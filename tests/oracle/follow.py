@@ -109,6 +109,10 @@ class Follower:
             self.malformed += 1  # an order is known by its id alone
             self.states[msg.symbol] = "STALE"
             return None
+        if msg.type == "X" and msg.empty and msg.crc is None:
+            self.malformed += 1  # it has lost its entries
+            self.states[msg.symbol] = "STALE"
+            return None
         self.entries.extend((msg, i, entry) for i, entry in enumerate(msg.entries))
         book = self.books.get(msg.symbol)
         if msg.type == "W":
@@ -139,7 +143,7 @@ class Follower:
         right = True
         waits = msg.type != "W" and msg.symbol in self.crossed
         self.crossed.discard(msg.symbol)
-        if msg.crc is not None and (on_book or msg.type == "W"):
+        if msg.crc is not None and (on_book or msg.empty or msg.type == "W"):
             self.with_crc += 1
             right = self.with_crc % self.verify_every != 0 or self.verify(book, msg.crc)
         elif book.crossed() and (msg.type == "W" or waits):

@@ -91,7 +91,7 @@ ROWS: dict[int, tuple[str, str]] = {
     68: ("a tag that is no number", "garbled or skipped, never a crash"),
     69: ("a tag we do not know", "skipped"),
     70: ("268 is not the number of groups", "Reject 373=16, nothing applied, that book stale"),
-    71: ("snapshot with 268=0", "both sides empty"),
+    71: ("268=0", "snapshot: both sides empty; update: its 5041 must prove the book, without one the entries are lost"),
     72: ("header in another order", "accepted"),
     73: ("body in another order", "accepted"),
     74: ("header tag repeated or late", "tolerated, counted"),

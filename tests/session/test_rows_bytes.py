@@ -256,6 +256,20 @@ def test_row_70_wrong_group_count_applies_nothing(count):
     assert [(m["type"], m[373], m[371]) for m in wire.take()] == [("3", "16", "268")]
 
 
+def test_row_71_an_update_without_entries_has_lost_them():
+    wire = Wire().live()
+    wire.peer("X", *HEAD, (268, 0))
+    assert (wire.book.state, wire.book.cause) == (State.STALE, Cause.MALFORMED)
+    assert [(m["type"], m[373], m[371]) for m in wire.take()] == [("3", "16", "268")]
+
+
+@pytest.mark.parametrize(("change", "state"), [(0, State.LIVE), (1, State.CRC_FAIL)])
+def test_row_71_an_update_without_entries_is_proved_by_its_5041(change, state):
+    wire = Wire().live()
+    wire.peer("X", *HEAD, (268, 0), (5041, wire.handler.book(SYMBOL).crc("level") ^ change))
+    assert wire.book.state == state
+
+
 def test_row_71_empty_snapshot_empties_both_sides():
     wire = Wire().live()
     wire.peer("W", *HEAD, (268, 0))
