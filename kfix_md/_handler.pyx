@@ -178,9 +178,10 @@ cdef inline uint16_t apply(Handler self, Slot* s, Book book, Header* h, MDMessag
     cdef int32_t trades = count_trades(e, m.n)
     cdef int result
     self.counters.entries += m.n
-    self.counters.repeated_tags += m.repeated_tags
-    self.counters.bad_times += m.bad_times
-    self.counters.left_out += m.left_out
+    if m.staged:        # by the general path, which alone takes these
+        self.counters.repeated_tags += m.repeated_tags
+        self.counters.bad_times += m.bad_times
+        self.counters.left_out += m.left_out
     s.top.seq = h.seq
     s.top.recv_ns = recv_ns
     s.top.updates += 1
