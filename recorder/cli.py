@@ -61,7 +61,9 @@ def record(config: Path, once: bool, service: str | None, as_json: bool) -> int:
     """
     from kfix_md.config import load, service_names
     from kfix_md.feed.processes import supervise
+    from kfix_md.journal.files import close_to_others
 
+    close_to_others()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     whole = load(config)
     if not once and service is None and whole.feed.processes != "one":

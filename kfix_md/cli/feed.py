@@ -62,6 +62,8 @@ def command(config: str, check: bool, service: str | None, as_json: bool, verbos
         raise SystemExit(report(config, as_json))
     set_up_logging(as_json, verbose)
     from kfix_md.feed.process import run
+    from kfix_md.journal.files import close_to_others
 
+    close_to_others()
     options = [*(["--json"] if as_json else []), *(["--verbose"] if verbose else [])]
     return run(config, service, options)

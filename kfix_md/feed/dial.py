@@ -73,12 +73,17 @@ class Connected:
 def tls_context(end: Endpoint) -> ssl.SSLContext | None:
     """TLS of at least `tls_min`, certificate and host name verified (unless `verify` is false).
 
+    SSLKEYLOGFILE is ignored, unlike in `ssl.create_default_context`: with that file others can read the session.
     UsageError when the CA file cannot be used.
     """
     if not end.tls:
         return None
     try:
-        context = ssl.create_default_context(cafile=str(end.ca) if end.ca else None)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and name
+        if end.ca:
+            context.load_verify_locations(str(end.ca))
+        else:
+            context.load_default_certs()
     except FileNotFoundError:
         raise UsageError(f"tls_ca = {end.ca}: no such file") from None
     except (ssl.SSLError, OSError) as error:

@@ -23,6 +23,14 @@ def first_number(now_s: float) -> int:
     return max(1, int(now_s) - _EPOCH_2020)
 
 
+def close_to_others() -> None:
+    """Let no other user read the files and directories that this process and its children make (umask 027).
+
+    Journal and captures have the CompID, which is all that market data sessions are known by.
+    """
+    os.umask(os.umask(0o077) | 0o027)
+
+
 def lock(directory: str | os.PathLike[str]) -> TextIO:
     """Make the directory if needed and take its writer's lock, which lasts as long as the returned file."""
     path = Path(directory)

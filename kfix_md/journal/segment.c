@@ -44,7 +44,7 @@ static jseg* jio_make(jio* io, uint64_t size) {
     if (!s)
         return errno = ENOMEM, (jseg*)NULL;
     s->number = number, s->size = size, s->synced = 0;
-    s->fd = openat(io->dirfd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    s->fd = openat(io->dirfd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
     int failed = s->fd < 0 ? errno : posix_fallocate(s->fd, 0, (off_t)size);
     if (!failed) {
         s->base = (char*)mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);

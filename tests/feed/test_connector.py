@@ -65,6 +65,12 @@ def test_errors_of_dialling_are_sorted_and_told(error, kind, parts):
     assert found.kind == kind and parts in str(found) and "venue.example:4000" in str(found)
 
 
+def test_keys_of_sessions_are_never_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    assert tls_context(Endpoint("x", 1)).keylog_filename is None
+    assert not (tmp_path / "keys").exists()
+
+
 def test_only_tls_1_3_with_names_checked(tmp_path):
     context = tls_context(Endpoint("x", 1))
     assert context.minimum_version == ssl.TLSVersion.TLSv1_3 and context.check_hostname

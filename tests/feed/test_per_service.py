@@ -103,7 +103,14 @@ def test_two_processes_are_one_feed_and_a_killed_one_comes_back(venue, tmp_path)
     assert kfix_md.feeds(tmp_path) == []
     with pytest.raises(FeedDead):
         plain.check()
+    _closed_to_others(tmp_path)
     _recorded_apart(path)
+
+
+def _closed_to_others(folder: Path) -> None:
+    made = [path for part in ("journal", "captures") for path in (folder / part, *(folder / part).rglob("*"))]
+    assert any(path.suffix == ".kfj" for path in made) and any(path.suffix == ".parquet" for path in made)
+    assert [path for path in made if path.stat().st_mode & 0o007] == []
 
 
 def _consoles_see_one_feed(folder: Path) -> None:
