@@ -133,7 +133,7 @@ def watched(code: str, *args: object) -> tuple[str, int]:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=120,
+        timeout=600,  # traced for `make coverage` it is many times slower
         env=environment,
     )
     assert done.returncode == 0, done.stderr[-2000:]
