@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from kfix_md.session.machine import Session
 
 #: a refused Logon whose 58 is about MsgSeqNum
+#: bytes of a 112 that is answered
+_MAX_TEST_ID = 4096
 _ABOUT_NUMBERS = re.compile(r"too (low|high)|seq|expect", re.IGNORECASE)
 Action = Callable[["Session", Message], int]
 
@@ -237,12 +239,15 @@ def heartbeat(session: "Session", m: Message) -> int:
 
 
 def test_request(session: "Session", m: Message) -> int:
-    """35=1: a Heartbeat with the same 112, at once."""
+    """35=1: a Heartbeat with the same 112, at once. One longer than an id can be is rejected, never cut."""
     test_id = m.get(fix.TEST_REQ_ID)
     if not test_id:
         session.rejects.send(m.seq, m.type, fix.TAG_MISSING, fix.TEST_REQ_ID, "TestReqID (112)", m.recv_ns)
+    elif len(test_id) > _MAX_TEST_ID:
+        text = f"TestReqID (112) has more than {_MAX_TEST_ID} bytes"
+        session.rejects.send(m.seq, m.type, fix.INCORRECT_VALUE, fix.TEST_REQ_ID, text, m.recv_ns)
     else:
-        session.link.transmit("0", fix.heartbeat(test_id[:256]), m.recv_ns)
+        session.link.transmit("0", fix.heartbeat(test_id), m.recv_ns)
     return 0
 
 

@@ -2,6 +2,8 @@
 
 import itertools
 
+import pytest
+
 from kfix_md.session import SessionState
 from tests.session.peer import SECOND, Rig
 
@@ -45,6 +47,21 @@ def test_row_48_test_request_is_answered_at_once():
     rig.peer("1", (112, "are you there"))
     (beat,) = rig.take()
     assert (beat["type"], beat[112]) == ("0", "are you there")
+
+
+@pytest.mark.parametrize("n", [1, 257, 4096])
+def test_row_48_the_answer_has_the_whole_id(n):
+    rig = Rig().logon()
+    rig.peer("1", (112, "x" * n))
+    (answer,) = rig.take()
+    assert (answer["type"], answer[112]) == ("0", "x" * n)
+
+
+def test_row_48_an_id_too_long_to_be_one_is_rejected():
+    rig = Rig().logon()
+    rig.peer("1", (112, "x" * 4097))
+    (answer,) = rig.take()
+    assert (answer["type"], answer[373], answer[371]) == ("3", "5", "112")
 
 
 def test_row_48_also_while_a_gap_is_open():
