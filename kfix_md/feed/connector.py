@@ -184,15 +184,7 @@ class Connector:
     ) -> None:
         section = service.section
         self.service = service
-        self.endpoint = Endpoint(
-            section.host,
-            int(section.port or 0),
-            section.tls,
-            section.tls_ca,
-            section.tls_name,
-            section.verify,
-            section.tls_min,
-        )
+        self.endpoint = Endpoint.of(section)
         self.context = tls_context(self.endpoint)
         self.backoff = Backoff(section.retry_max_s, rng)
         self.details: Any = None  # dial.Connected of the present connection

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kfix_md.errors import KfixError, UsageError
+
+if TYPE_CHECKING:
+    from kfix_md.config import ServiceSection
 
 ADDRESS_TIMEOUT_S = 4.0  # per address; DNS gives several
 HANDSHAKE_TIMEOUT_S = 8.0
@@ -37,6 +40,19 @@ class Endpoint:
     name: str | None = None  # another name than `host` in the certificate
     verify: bool = True
     tls_min: str = "1.3"  # lowest TLS version that is accepted
+
+    @classmethod
+    def of(cls, section: ServiceSection) -> Endpoint:
+        """The address that a [[service]] of the configuration names."""
+        return cls(
+            section.host,
+            int(section.port or 0),
+            section.tls,
+            section.tls_ca,
+            section.tls_name,
+            section.verify,
+            section.tls_min,
+        )
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -163,16 +163,7 @@ class ServiceProbe:
     # ---- connection and logon
 
     async def _connect(self) -> None:
-        section = self.section
-        end = Endpoint(
-            section.host,
-            int(section.port or 0),
-            section.tls,
-            section.tls_ca,
-            section.tls_name,
-            section.verify,
-            section.tls_min,
-        )
+        end = Endpoint.of(self.section)
         _, details = await dial(end, lambda: self.client, tls_context(end), self.create)
         self._note_connection(details)
 
