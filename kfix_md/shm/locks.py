@@ -36,19 +36,19 @@ def start_lock(directory: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         raise UsageError(f"shared memory directory {os.fspath(directory)}: {error.strerror}") from error
     try:
-        if not try_lock(fd, fcntl.LOCK_EX, START_WAIT_S):
+        if not _try_lock(fd):
             raise UsageError(f"{os.fspath(directory)} is locked by another process; is a feed just starting?")
         yield
     finally:
         os.close(fd)
 
 
-def try_lock(fd: int, how: int, seconds: float) -> bool:
-    """Take a flock, retrying for `seconds`; False when another process keeps it."""
-    deadline = time.monotonic() + seconds
+def _try_lock(fd: int) -> bool:
+    """Take the exclusive flock, retrying for START_WAIT_S; False when another process keeps it."""
+    deadline = time.monotonic() + START_WAIT_S
     while True:
         try:
-            fcntl.flock(fd, how | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
             if time.monotonic() > deadline:

@@ -71,27 +71,34 @@ static inline int kfix_futex_wait_any(const void* const* words, const uint32_t* 
     return errno;
 }
 
-/* A sleeping reader holds a shared record lock on byte `at`; the kernel releases it when the process ends. */
-static inline int kfix_waiter_announce(int fd, int64_t at) {
-    struct flock f = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
+/* Record locks on byte `at` of the segment, released by the kernel when the file is closed or its process ends: `type`
+ * F_RDLCK or F_WRLCK is taken (-1: another one is in the way), or asked about without taking it (1: one is). */
+static inline int kfix_lock_byte(int fd, int64_t at, short type) {
+    struct flock f = {.l_type = type, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
     return fcntl(fd, F_OFD_SETLK, &f);
+}
+
+static inline int kfix_byte_is_locked(int fd, int64_t at, short type) {
+    struct flock f = {.l_type = type, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
+    return fcntl(fd, F_OFD_GETLK, &f) == 0 && f.l_type != F_UNLCK;
+}
+
+/* A sleeping reader holds a shared one, */
+static inline int kfix_waiter_announce(int fd, int64_t at) {
+    return kfix_lock_byte(fd, at, F_RDLCK);
 }
 
 static inline int kfix_waiter_present(int fd, int64_t at) {
-    struct flock f = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
-    return fcntl(fd, F_OFD_GETLK, &f) == 0 && f.l_type != F_UNLCK;
+    return kfix_byte_is_locked(fd, at, F_WRLCK);
 }
 
-/* The writer holds an exclusive record lock on byte `at` while its file is open; -1 when another process has it. */
+/* the writer an exclusive one while its file is open. */
 static inline int kfix_writer_lock(int fd, int64_t at) {
-    struct flock f = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
-    return fcntl(fd, F_OFD_SETLK, &f);
+    return kfix_lock_byte(fd, at, F_WRLCK);
 }
 
-/* Whether there is such a lock; takes none itself. */
 static inline int kfix_writer_present(int fd, int64_t at) {
-    struct flock f = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
-    return fcntl(fd, F_OFD_GETLK, &f) == 0 && f.l_type != F_UNLCK;
+    return kfix_byte_is_locked(fd, at, F_RDLCK);
 }
 
 #endif
