@@ -53,6 +53,8 @@ cdef class Handler(Symbols):
     cdef uint16_t several_symbols(self, Header* h, const char* end, MDMessage* m, int64_t recv_ns,
                                   uint16_t flags) except? 65535
     cdef int missed(self, int32_t row, Header* h, const char* end, MDMessage* m, int error, int64_t recv_ns) except -1
+    cdef uint16_t unusable(self, int32_t row, Header* h, const char* end, MDMessage* m, int error, int64_t recv_ns,
+                           uint16_t flags) except? 65535
     cdef uint16_t refused(self, Header* h, const char* end, MDMessage* m, int error, int32_t row, int64_t recv_ns,
                           uint16_t flags) except? 65535
     cdef void show_trades(self, Slot* s, MDEntry* e, int32_t n, uint64_t seq, int64_t recv_ns) noexcept

@@ -155,10 +155,7 @@ cdef inline uint16_t take(Handler self, Header* h, MDMessage* m, int32_t row, in
         error = incomplete(s, h, m)
         if error != MD_OK:
             self.row = -1
-            self.counters.malformed += 1
-            self.complain(h, error, recv_ns)
-            self.missed(row, h, NULL, m, error, recv_ns)
-            return flags | MSG_IGNORED | MSG_BAD_BOOK
+            return self.unusable(row, h, NULL, m, error, recv_ns, flags)
     before = s.top.state
     flags = apply(self, s, <Book>self.books[row], h, m, recv_ns, flags)
     if s.top.state != before:
@@ -218,7 +215,7 @@ cdef inline uint16_t apply(Handler self, Slot* s, Book book, Header* h, MDMessag
 cdef inline uint16_t verify(Handler self, Slot* s, Book book, MDMessage* m, bint snapshot) noexcept:
     # 5041 against our book; without that proof a crossed book is not to be trusted either
     cdef uint16_t flags = 0
-    cdef bint agrees
+    cdef bint agrees, is_crossed
     cdef int result = CHECK_OK
     if m.has_crc:
         flags |= MSG_HAS_CRC
@@ -240,8 +237,9 @@ cdef inline uint16_t verify(Handler self, Slot* s, Book book, MDMessage* m, bint
             if s.unproven:
                 flags |= MSG_UNVERIFIED
                 self.counters.unverified += 1
-    if crossed(book) or s.evidence & EVIDENCE_CROSSED:
-        flags |= self.weigh_crossing(s, crossed(book), flags, snapshot)
+    is_crossed = crossed(book)
+    if is_crossed or s.evidence & EVIDENCE_CROSSED:
+        flags |= self.weigh_crossing(s, is_crossed, flags, snapshot)
     return flags
 
 
@@ -342,14 +340,13 @@ cdef class Handler(Symbols):
     cdef int on_skipped(self, const char* p, int64_t n, int64_t recv_ns) except -1:
         # Bytes of no sound frame are journaled as well, so that what the venue sent can be looked at. Bounded: a peer
         # that sends nothing else must not fill the disk.
-        cdef int64_t piece, kept = min(n, self.garbage_room) if self.journal is not None else 0
-        cdef int64_t end = kept
+        cdef int64_t at = 0, piece, kept = min(n, self.garbage_room) if self.journal is not None else 0
         self.garbage_room -= kept
         self.counters.garbage_not_kept += n - kept
-        while kept > 0:
-            piece = min(kept, GARBAGE_PIECE)
-            self.journal.append(REC_GARBAGE, self.session_number, recv_ns, p + end - kept, piece, MSG_IGNORED)
-            kept -= piece
+        while at < kept:
+            piece = min(kept - at, GARBAGE_PIECE)
+            self.journal.append(REC_GARBAGE, self.session_number, recv_ns, p + at, piece, MSG_IGNORED)
+            at += piece
         return 0
 
     def reset_stream(self):
@@ -541,10 +538,7 @@ cdef class Handler(Symbols):
         error = self.codec.scale(m, s.price_precision, s.qty_precision)
         if error == MD_OK:
             return take(self, h, m, row, recv_ns, flags)
-        self.counters.malformed += 1
-        self.complain(h, error, recv_ns)
-        self.missed(row, h, end, m, error, recv_ns)
-        return flags | MSG_IGNORED | MSG_BAD_BOOK
+        return self.unusable(row, h, end, m, error, recv_ns, flags)
 
     cdef int on_failure(self, object error, int64_t recv_ns) except -1:
         # an exception of ours while a frame was worked on: it costs the symbol of the frame and nothing else
@@ -594,10 +588,7 @@ cdef class Handler(Symbols):
                 self.counters.unknown_symbol += 1
             flags |= MSG_IGNORED
         elif concerns(&self.slots[row], m, error):
-            self.counters.malformed += 1
-            self.complain(h, error, recv_ns)
-            self.missed(row, h, end, m, error, recv_ns)
-            flags |= MSG_IGNORED | MSG_BAD_BOOK
+            flags = self.unusable(row, h, end, m, error, recv_ns, flags)
         else:
             self.counters.late += 1
             return flags | MSG_IGNORED
@@ -607,6 +598,14 @@ cdef class Handler(Symbols):
                 self.missed(other, h, end, m, error, recv_ns)
                 flags |= MSG_BAD_BOOK
         return flags
+
+    cdef uint16_t unusable(self, int32_t row, Header* h, const char* end, MDMessage* m, int error, int64_t recv_ns,
+                           uint16_t flags) except? 65535:
+        # a message of a symbol's subscription, none of which can be applied
+        self.counters.malformed += 1
+        self.complain(h, error, recv_ns)
+        self.missed(row, h, end, m, error, recv_ns)
+        return flags | MSG_IGNORED | MSG_BAD_BOOK
 
     cdef int missed(self, int32_t row, Header* h, const char* end, MDMessage* m, int error,
                     int64_t recv_ns) except -1:
