@@ -173,17 +173,21 @@ cdef class Symbols(Stream):
         part = parse_list(parsed)
         bad = bool(part.count_error)
         for row in part.rows:
-            price, qty = row.stated.get("price_precision"), row.stated.get("qty_precision")
             try:
-                if row.error:
-                    raise ProtocolError(row.error)
-                if price is None or qty is None:
-                    known = self.precisions(row.symbol)
-                    price, qty = known[0] if price is None else price, known[1] if qty is None else qty
-                self.define(row.symbol, price, qty)
+                self.define(row.symbol, *self._precisions_of(row))
             except (NoSuchSymbol, ProtocolError):
                 bad += 1
         return bad
+
+    def _precisions_of(self, row):
+        # what a row of 35=y states; what it leaves out is as known from before
+        if row.error:
+            raise ProtocolError(row.error)
+        price, qty = row.stated.get("price_precision"), row.stated.get("qty_precision")
+        if price is None or qty is None:
+            known = self.precisions(row.symbol)
+            price, qty = known[0] if price is None else price, known[1] if qty is None else qty
+        return price, qty
 
     cdef int32_t new_slot(self, symbol, bytes text, int price_precision, int qty_precision) except -1:
         cdef int32_t row = self.n_slots, i
