@@ -20,8 +20,7 @@ def symbol_text(symbol: bytes) -> str:
     """
     if _PLAIN.fullmatch(symbol):
         return symbol.decode()
-    text = symbol.replace(b"\\", b"\\x5c").decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(_escaped, text)
+    return one_line(symbol.replace(b"\\", b"\\x5c").decode("utf-8", "backslashreplace"))
 
 
 def one_line(text: str) -> str:

@@ -145,9 +145,9 @@ def export(
 
 
 def _plain(file: BinaryIO, found: Iterator[Record], kind: str) -> int:
-    n = 0
+    n, wanted = 0, (FRAME,) if kind == "fix" else (FRAME, OUT)
     for record in found:
-        if record[1] not in (FRAME, OUT) or (kind == "fix" and record[1] != FRAME):
+        if record[1] not in wanted:
             continue
         stamp = f"{record[3] // 1_000_000_000}.{record[3] % 1_000_000_000:09d} ".encode() if kind == "log" else b""
         file.write(stamp + record[5] + (b"\n" if kind == "log" else b""))

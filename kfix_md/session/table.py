@@ -13,9 +13,9 @@ from kfix_md.session.types import Retry, SessionState
 if TYPE_CHECKING:
     from kfix_md.session.machine import Session
 
-#: a refused Logon whose 58 is about MsgSeqNum
 #: bytes of a 112 that is answered
 _MAX_TEST_ID = 4096
+#: a refused Logon whose 58 is about MsgSeqNum
 _ABOUT_NUMBERS = re.compile(r"too (low|high)|seq|expect", re.IGNORECASE)
 Action = Callable[["Session", Message], int]
 
