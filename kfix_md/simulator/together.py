@@ -16,13 +16,13 @@ def send(lines: list[Line], changes: list[Collected]) -> int:
     both = 0
     for session in dict.fromkeys(subscription.session for part in changes for subscription, _ in part):
         mine = [[(sub, rest) for sub, rest in part if sub.session is session] for part in changes]
-        common = [_newest(part) for part in mine] if all(mine) else []
-        if common:
+        shared = [pair for part in mine for pair in _newest(part)] if all(mine) else []
+        if shared:
             both += 1
-            _merged([pair for part in common for pair in part])
+            _merged(shared)
         for line, part in zip(lines, mine, strict=True):
             for subscription, rest in part:
-                if not any((subscription, rest) in shared for shared in common):
+                if (subscription, rest) not in shared:
                     session.send_data(b"X", subscription, rest, wire.byte_sum(rest), line.version)
     return both
 

@@ -100,17 +100,14 @@ class Follower:
             self.unknown += 1
             self.malformed += bool(msg.fault)
             return None
-        if msg.fault or not self.exact(msg, [entry for entry in msg.entries if entry.side in BOOK_SIDES]):
+        lost = msg.type == "X" and msg.empty and msg.crc is None  # its entries, and nothing proves the book
+        if msg.fault or lost or not self.exact(msg, [entry for entry in msg.entries if entry.side in BOOK_SIDES]):
             self.malformed += 1
             self.states[msg.symbol] = "STALE"
             return None
         msg.entries = [entry for entry in msg.entries if entry.side in BOOK_SIDES or self.exact(msg, [entry])]
         if self.is_of_orders(msg) and any(entry.side in BOOK_SIDES and not entry.id for entry in msg.entries):
             self.malformed += 1  # an order is known by its id alone
-            self.states[msg.symbol] = "STALE"
-            return None
-        if msg.type == "X" and msg.empty and msg.crc is None:
-            self.malformed += 1  # it has lost its entries
             self.states[msg.symbol] = "STALE"
             return None
         self.entries.extend((msg, i, entry) for i, entry in enumerate(msg.entries))
