@@ -11,7 +11,7 @@ from pyarrow.compute import Expression
 from kfix_md import trading_day
 from kfix_md._book import Book
 from kfix_md.errors import CaptureError, UsageError
-from recorder import derive, files, replay, shape, trust
+from recorder import coverage, derive, files, replay, shape, trust
 from recorder.compute import pc
 from recorder.layout import TABLES, Tree
 from recorder.listing import Listing, Symbols, names_of
@@ -51,6 +51,7 @@ class Captures:
         self._files = files.Files(self.tree)
         self._rebuild = Rebuilder(self._files)
         self._listing = Listing(self._files)
+        self._levels: dict[str | None, str | None] = {}  # by service
 
     def __repr__(self) -> str:
         days = self.dates()
@@ -224,7 +225,10 @@ class Captures:
     # ---- gaps, sessions, instruments, states ----
 
     def gaps(self, day: Day | None = None, symbol: str | None = None) -> pa.Table:
-        """Gaps opened on a session date (or all), one row each in their latest state; see docs/parquet.md."""
+        """Gaps opened on a session date (or all), one row each in their latest state; see docs/parquet.md.
+
+        With a symbol, a gap of its whole session ends where the book of this symbol was trusted again.
+        """
         start, end = self._span(day)
         rows = shape.latest(self._table("gaps", start, end), "gap")
         if symbol is not None:
@@ -232,7 +236,56 @@ class Captures:
             numbers = self._sessions_of(symbol, None if start is None else start - trading_day.DAY_NS, end)
             of_symbol = pc.is_in(rows["session"], pa.array(numbers, pa.int32()))
             rows = rows.filter(pc.or_kleene(of_symbol, pc.is_null(rows["session"])))
+            rows = self._ended_for(symbol, rows, end)
         return rows
+
+    def _ended_for(self, symbol: str, gaps: pa.Table, end: int | None) -> pa.Table:
+        """`gaps`, those of whole sessions with the end they had for one symbol."""
+        if not gaps.num_rows:
+            return gaps
+        opened, closed = gaps["opened_ns"].to_pylist(), gaps["closed_ns"].to_pylist()
+        found = coverage.dark(self._coverage(symbol, min(opened), end))
+        of_service: dict[str, list[dict[str, Any]]] = {}
+        for row in found:
+            of_service.setdefault(row["service"], []).append(row)
+        ends = [
+            coverage.ends(of_service.get(service, []), opened_ns, closed_ns) if one is None else closed_ns
+            for one, service, opened_ns, closed_ns in zip(
+                gaps["symbol"].to_pylist(), gaps["service"].to_pylist(), opened, closed, strict=True
+            )
+        ]
+        at = gaps.schema.get_field_index("closed_ns")
+        return gaps.set_column(at, gaps.schema.field(at), pa.array(ends, pa.int64()))
+
+    def coverage(self, day: Day | None = None, symbol: str | None = None) -> pa.Table:
+        """When each book was in which state, as readers of the feed saw it.
+
+        Parameters
+        ----------
+        day
+            A session date; a state that it began with has its `from_ns` there. All when None.
+
+        Returns
+        -------
+        pyarrow.Table
+            symbol, level, service, session, from_ns, to_ns (null: it lasts), state, cause, trusted.
+        """
+        self._listing.check(symbol)
+        return self._coverage(symbol, *self._span(day))
+
+    def _coverage(self, symbol: str | None, start: int | None, end: int | None) -> pa.Table:
+        """`coverage` of [start, end): a session date begins with the states of all books (not in older captures)."""
+        symbols = None if symbol is None else [symbol]
+        status = self._table("status", _date_begin(start), end, coverage.COLUMNS, symbols=symbols)
+        if start is not None and not status.num_rows:
+            since = _date_begin(start - 2 * trading_day.DAY_NS)
+            status = self._table("status", since, end, coverage.COLUMNS, symbols=symbols)
+        if unknown := set(pc.unique(status["service"]).to_pylist()) - self._levels.keys():
+            since = None if start is None else start - 2 * trading_day.DAY_NS
+            found = self._table("sessions", since, end, ["service", "level"]).to_pylist()
+            self._levels |= {row["service"]: row["level"] for row in found if row["service"] in unknown}
+        levels = {service: level for service, level in self._levels.items() if service and level}
+        return coverage.intervals(status, levels, start, end)
 
     def _sessions_of(self, symbol: str, start: int | None, end: int | None) -> list[int]:
         found = self._table("ticks", start, end, ["session"], symbols=[symbol])
@@ -284,7 +337,8 @@ class Captures:
         else:
             start = trading_day.session_bounds(trading_day.session_date(moment))[0] - 2 * trading_day.DAY_NS
             gaps, sessions = (self._table(name, start, moment + 1) for name in ("gaps", "sessions"))
-            reason = trust.why_not(symbol, moment, found, gaps, sessions)
+            states = self._coverage(symbol, moment, moment + 1)
+            reason = trust.why_not(symbol, moment, found, gaps, sessions, states)
         return BookAt(
             symbol, found.level, moment, found.recv_ns, found.session, found.seq, not reason, reason, book, depth
         )
@@ -356,7 +410,9 @@ class Captures:
         Returns
         -------
         pyarrow.Table
-            recv_ns, session, seq, bid, bid_qty, ask, ask_qty, trusted. A missing side is null.
+            recv_ns, session, seq, bid, bid_qty, ask, ask_qty, trusted, cause. A missing side is null. Where trust ends
+            there is a row without prices and seq, with the book's state and its cause in `cause`, so that no join or
+            forward fill carries a price into an outage.
         """
         moment = to_ns(start) if end is None else to_ns(end)
         self._listing.check(symbol, moment)
@@ -387,3 +443,8 @@ class Captures:
         """
         self._listing.check(symbols)
         return replay.replay(self, to_date(day), speed, symbols, handler)
+
+
+def _date_begin(moment: int | None) -> int | None:
+    """Start of the session date of a time."""
+    return None if moment is None else trading_day.session_bounds(trading_day.session_date(moment))[0]

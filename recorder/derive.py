@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from recorder.catalog import Captures
 
 TRADE_COLUMNS = ["recv_ns", "price", "qty", "price_scale", "qty_scale", "aggressor"]
+_FOREVER = (1 << 63) - 1
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
 
 
@@ -135,22 +136,46 @@ def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level:
         book, found = cap._rebuild.book(symbol, rows["level"][0].as_py(), start - 1, rows["session"][0].as_py())
         before_ns = found.base_ns
     losses = cap._losses(start, end)
+    states = cap._coverage(symbol, start, end)
+    dark: list[dict[str, Any]] = []
+    if rows.num_rows:
+        dark = [row for row in states.to_pylist() if not row["trusted"] and row["level"] == rows["level"][0].as_py()]
+        dark.sort(key=lambda row: row["from_ns"])
     parts = []
     for part in segments(rows):
         limit = cap._rebuild.limit(*(part[name][0].as_py() for name in ("session", "level", "recv_ns")))
-        parts.append(_bbo_of(part, book, losses, before_ns, limit))
+        parts.append(_bbo_of(part, book, losses, before_ns, limit, dark))
         book, before_ns = None, part["recv_ns"][-1].as_py()
     if not parts:
         return _no_bbo(price)
     finest = rows["price_scale"].to_numpy().max(), rows["qty_scale"].to_numpy().max()
-    return pa.concat_tables([_form(part, finest, price) for part in parts])
+    best = pa.concat_tables([_form(part, finest, price) for part in parts])
+    return _with_ends(best, dark)
+
+
+def _with_ends(best: pa.Table, dark: list[dict[str, Any]]) -> pa.Table:
+    """`best` with a row without prices where trust ends."""
+    time = np.maximum.accumulate(best["recv_ns"].to_numpy())
+    ends = [row for row in dark if len(time) and row["from_ns"] >= time[0]]
+    columns: dict[str, Any] = {name: pa.nulls(len(ends), best.schema.field(name).type) for name in best.schema.names}
+    columns["recv_ns"] = pa.array([row["from_ns"] for row in ends], pa.int64())
+    columns["session"] = pa.array([row["session"] for row in ends], pa.int32())
+    columns["trusted"] = pa.array([False] * len(ends), pa.bool_())
+    columns["cause"] = pa.array([_cause(row) for row in ends], pa.string())
+    where = np.searchsorted(time, [row["from_ns"] for row in ends], "right")
+    order = np.insert(np.arange(len(time)), where, len(time) + np.arange(len(ends)))
+    return pa.concat_tables([best, pa.table(columns, schema=best.schema)]).take(pa.array(order))
+
+
+def _cause(row: dict[str, Any]) -> str:
+    return str(row["state"]) if row["cause"] in (None, "NONE") else f"{row['state']} {row['cause']}"
 
 
 def _no_bbo(price: str) -> pa.Table:
     kind = {"float": pa.float64(), "int": pa.int64(), "decimal": pa.decimal128(38, 0)}[price]
     numbers = [(name, kind) for name in ("bid", "bid_qty", "ask", "ask_qty")]
     ends = [("recv_ns", pa.int64()), ("session", pa.int32()), ("seq", pa.int64())], [("trusted", pa.bool_())]
-    return pa.schema([*ends[0], *numbers, *ends[1]]).empty_table()
+    return pa.schema([*ends[0], *numbers, *ends[1], ("cause", pa.string())]).empty_table()
 
 
 def _unproven(losses: Losses, session: int, before_ns: int, time: np.ndarray, snapshot: np.ndarray) -> np.ndarray:
@@ -163,7 +188,9 @@ def _unproven(losses: Losses, session: int, before_ns: int, time: np.ndarray, sn
     return unproven
 
 
-def _bbo_of(rows: pa.Table, book: Book | None, losses: Losses, before_ns: int, limit: int) -> dict[str, Any]:
+def _bbo_of(
+    rows: pa.Table, book: Book | None, losses: Losses, before_ns: int, limit: int, dark: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Best prices after each message of one segment that changed them; the message before was at `before_ns`."""
     first = {name: rows[name][0].as_py() for name in ("session", "level", "price_scale", "qty_scale")}
     scales = first["price_scale"], first["qty_scale"]
@@ -174,8 +201,11 @@ def _bbo_of(rows: pa.Table, book: Book | None, losses: Losses, before_ns: int, l
     time, flags = rows["recv_ns"].to_numpy()[last], rows["flags"].to_numpy()[last]
     trusted = (flags & (Flags.MAYBE_BAD_BOOK | Flags.UNVERIFIED)) == 0
     trusted &= ~_unproven(losses, first["session"], before_ns, time, (flags & Flags.SNAPSHOT) != 0)
+    began = np.searchsorted(np.array([row["from_ns"] for row in dark], np.int64), time, "right")
+    over = np.array([-1, *(_FOREVER if row["to_ns"] is None else row["to_ns"] for row in dark)], np.int64)
+    trusted &= time >= over[began]
     changed = np.ones(len(ends), bool)
-    changed[1:] = (best[:, 1:] != best[:, :-1]).any(axis=0) | (trusted[1:] != trusted[:-1])
+    changed[1:] = (began[1:] != began[:-1]) | (best[:, 1:] != best[:, :-1]).any(axis=0) | (trusted[1:] != trusted[:-1])
     return {
         "recv_ns": time[changed],
         "session": np.full(int(changed.sum()), first["session"], np.int32),
@@ -200,4 +230,5 @@ def _form(part: dict[str, Any], finest: tuple[int, int], price: str) -> pa.Table
         else:
             exact = shape.scaled(pa.array(raw), _constant(finest[which], len(raw)), "decimal")
             columns[name] = pc.if_else(pa.array(absent), pa.scalar(None, exact.type), exact)
-    return pa.table(columns | {"trusted": pa.array(part["trusted"])})
+    trusted = pa.array(part["trusted"])
+    return pa.table(columns | {"trusted": trusted, "cause": pa.nulls(len(trusted), pa.string())})

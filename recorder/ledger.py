@@ -57,6 +57,7 @@ class FeedSession:
     last_ns: int | None = None
     listed_level: str | None = None
     books: dict[str, str] = field(default_factory=dict)  # state by symbol
+    causes: dict[str, str] = field(default_factory=dict)  # of those states that have one
     instruments: dict[str, Row] = field(default_factory=dict)  # rows are replaced, never changed
 
     @classmethod
@@ -64,13 +65,14 @@ class FeedSession:
         """From what `saved` returned, perhaps in an older version."""
         known = {each.name for each in dataclasses.fields(cls)}
         found = cls(**{name: value for name, value in saved.items() if name in known})
-        found.books, found.instruments = dict(found.books), dict(found.instruments)
+        found.books, found.causes, found.instruments = dict(found.books), dict(found.causes), dict(found.instruments)
         return found
 
     def saved(self) -> Row:
         """As JSON; later changes of the session do not reach it."""
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        return values | {"books": dict(self.books), "instruments": dict(self.instruments)}
+        copies = {"books": dict(self.books), "causes": dict(self.causes), "instruments": dict(self.instruments)}
+        return values | copies
 
 
 class Ledger:
@@ -129,6 +131,7 @@ class Ledger:
 
     def event(self, number: int, recv_ns: int, position: int, found: Decoded) -> None:
         """One event of the journal."""
+        self._restate(recv_ns)
         self.last_ns = recv_ns
         event = found.event
         self._apply(number, recv_ns, position, event)
@@ -159,11 +162,12 @@ class Ledger:
                 healed = event.healed or "snapshot"
                 self.gaps.close_reported(number, event.id, healed, event.first, event.last, recv_ns)
             case events.Subscribed(symbol=str(symbol)):
-                self.session(number).books.setdefault(symbol, "SYNCING")
+                if symbol not in self.session(number).books:
+                    self._state(number, recv_ns, symbol, "SYNCING", "SUBSCRIBED")
                 self.gaps.reconnected(number, recv_ns)
             case events.Unsubscribed(symbol=str(symbol)):
                 self.gaps.recovered(number, symbol, recv_ns)
-                self.session(number).books.pop(symbol, None)
+                self._state(number, recv_ns, symbol, "INIT", "NONE")
             case events.JournalLost():
                 self._journal_lost(number, recv_ns, position, event)
 
@@ -213,8 +217,11 @@ class Ledger:
                 gap = self._gap(number, "RESTART", since)
                 gap.detail, gap.healed, gap.waiting = reason, "reconnect", waiting
                 self.gaps.open(position + number, gap)
+            for symbol in waiting:
+                if current.books[symbol] != "DOWN":
+                    self._state(number, since, symbol, "DOWN", "RESTART")
             self._end(current, since, reason)
-            current.books = {}
+            current.books, current.causes = {}, {}
 
     def _gap_opened(self, number: int, recv_ns: int, position: int, event: events.GapOpened) -> None:
         gap = self._gap(number, (event.cause or "LOST").upper(), recv_ns)
@@ -231,16 +238,25 @@ class Ledger:
     def _book(self, number: int, recv_ns: int, event: events.Book, raw: Row) -> None:
         if event.symbol is None:
             return
-        symbol, state, cause = event.symbol, (event.state or "").upper(), (event.cause or "NONE").upper()
-        books = self.session(number).books
-        before = books.get(symbol, "INIT")
-        books[symbol] = state
-        if before != state or cause != "NONE":
-            self._status(recv_ns, number, symbol, "book", state, cause, raw)
+        state, cause = (event.state or "").upper(), (event.cause or "NONE").upper()
+        self._state(number, recv_ns, event.symbol, state, cause, raw)
         if state in GOOD or state == "INIT":
-            self.gaps.recovered(number, symbol, recv_ns)
+            self.gaps.recovered(number, event.symbol, recv_ns)
+
+    def _state(self, number: int, recv_ns: int, symbol: str, state: str, cause: str, detail: Row | None = None) -> None:
+        """The state of a book: a row of status where it is another than before, or has a cause."""
+        current = self.session(number)
+        if current.books.get(symbol, "INIT") != state or cause != "NONE":
+            self._status(recv_ns, number, symbol, "book", state, cause, detail)
         if state == "INIT":  # unsubscribed
-            books.pop(symbol, None)
+            current.books.pop(symbol, None)
+            current.causes.pop(symbol, None)
+            return
+        current.books[symbol] = state
+        if cause != "NONE":
+            current.causes[symbol] = cause
+        else:
+            current.causes.pop(symbol, None)
 
     # ---- the journal itself ----
 
@@ -274,11 +290,13 @@ class Ledger:
                 self._status(recv_ns, number, symbol, "instrument", row["status"], None, row)
 
     def _restate(self, now_ns: int) -> None:
-        """Every session date begins with all that was known of instruments: none has to be looked up in another."""
+        """Every session date begins with all that was known of instruments and books: none is looked up in another."""
         start = session_bounds(session_date(now_ns))[0]
         before = start if self._stated_ns is None else self._stated_ns
         if start > before:
-            for current in self.sessions.values():
+            for number, current in self.sessions.items():
+                for symbol, state in current.books.items():
+                    self._status(start, number, symbol, "book", state, current.causes.get(symbol, "NONE"), None)
                 ordinal = current.session if current.session is not None else current.last_session
                 context = {"recv_ns": start, "session": ordinal, "level": current.listed_level}
                 self._rows["instruments"] += [row | context for row in current.instruments.values()]
@@ -315,7 +333,7 @@ class Ledger:
                 "kind": kind,
                 "state": state,
                 "cause": None if cause is None else str(cause),
-                "detail": json.dumps(detail),
+                "detail": None if detail is None else json.dumps(detail),
             }
         )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kfix_md import __version__, trading_day
-from recorder import drawing
+from recorder import coverage, drawing
 from recorder.drawing import LEFT, WIDTH, escape, ms, time_of_day
 from recorder.flow import SLOTS, Flow, Means, flow_of, lag_of_bin
 from recorder.proof import Proof
@@ -169,7 +169,7 @@ def _spreads(captures: "Captures", proof: Proof, flow: Flow) -> str:
     rows = []
     for symbol, level in sorted(counts, key=lambda k: -counts[k])[:_SPREADS]:
         spread, depth = _spread(captures, symbol, level, counts[symbol, level], flow)
-        dark = _in_gaps(proof, symbol, level, flow)
+        dark = _in_gaps(captures, proof, symbol, level, flow)
         spread[dark] = depth[dark] = np.nan
         rows.append(_spread_row(f"{symbol} {level}", spread, depth, flow))
     return "".join(rows) or "<p>No books.</p>"
@@ -189,14 +189,21 @@ def _spread(captures: "Captures", symbol: str, level: str, messages: int, flow: 
     return spread.by_slot(), depth.by_slot()
 
 
-def _in_gaps(proof: Proof, symbol: str, level: str, flow: Flow) -> np.ndarray:
-    """Slots inside a gap of the symbol's sessions, where there is no book to draw."""
-    sessions = {s.session for s in proof.streams if (s.symbol, s.level) == (symbol, level)}
+def _in_gaps(captures: "Captures", proof: Proof, symbol: str, level: str, flow: Flow) -> np.ndarray:
+    """Slots without a trusted book to draw: by its states, or by gaps where these captures have no states."""
+    states = captures._coverage(symbol, flow.first, flow.last + 1)
+    spans = [(row["from_ns"], row["to_ns"]) for row in coverage.dark(states) if row["level"] == level]
+    if not states.num_rows:
+        sessions = {s.session for s in proof.streams if (s.symbol, s.level) == (symbol, level)}
+        spans = [
+            (gap["opened_ns"], gap["closed_ns"])
+            for gap in proof.gaps.to_pylist()
+            if gap["symbol"] in (None, symbol) and gap["session"] in (None, *sessions)
+        ]
     middle = flow.middles()
     dark = np.zeros(SLOTS, bool)
-    for gap in proof.gaps.to_pylist():
-        if gap["symbol"] in (None, symbol) and gap["session"] in (None, *sessions):
-            dark |= (middle > gap["opened_ns"]) & (middle < (gap["closed_ns"] or flow.last + 1))
+    for start, end in spans:
+        dark |= (middle > start) & (middle < (flow.last + 1 if end is None else end))
     return dark
 
 

@@ -1,14 +1,14 @@
-"""Decides whether a rebuilt book is proven at a time, from gaps, sessions and the flags of its last message."""
+"""Decides whether a rebuilt book is proven at a time: by losses, the feed's states, gaps, sessions and flags."""
 
 import pyarrow as pa
 
-from recorder import shape
+from recorder import coverage, shape
 from recorder.loss import Losses
 from recorder.rebuild import Found
 from recorder.schema import Flags
 
 
-def why_not(symbol: str, at: int, found: Found, gaps: pa.Table, sessions: pa.Table) -> str:
+def why_not(symbol: str, at: int, found: Found, gaps: pa.Table, sessions: pa.Table, states: pa.Table) -> str:
     """Why the book of `symbol` is not proven at `at` ns; empty when it is.
 
     Parameters
@@ -17,12 +17,17 @@ def why_not(symbol: str, at: int, found: Found, gaps: pa.Table, sessions: pa.Tab
         What the book was made of.
     gaps, sessions
         Rows of both tables around `at`, as written: the latest row of each gap and session counts.
+    states
+        Coverage of the symbol at `at`.
     """
-    rows = shape.latest(gaps, "gap")
+    rows, logons = shape.latest(gaps, "gap"), shape.latest(sessions, "session")
+    services = {row["session"]: row["service"] for row in logons.to_pylist()}
+    state = coverage.at(states, at, services.get(found.session))
     return (
         Losses(rows).between(found.base_ns, at, found.session)
-        or _gap(symbol, at, found.session, rows)
-        or _ended(at, found.session, sessions)
+        or (coverage.reason(state) if state is not None and not state["trusted"] else "")
+        or ("" if state is not None else _gap(symbol, at, found.session, rows))
+        or _ended(at, found.session, logons)
         or by_flags(found.flags)
     )
 
@@ -38,7 +43,7 @@ def _gap(symbol: str, at: int, session: int, gaps: pa.Table) -> str:
 
 
 def _ended(at: int, session: int, sessions: pa.Table) -> str:
-    for row in shape.latest(sessions, "session").to_pylist():
+    for row in sessions.to_pylist():
         if row["session"] == session and row["ended_ns"] is not None and row["ended_ns"] <= at:
             return f"its session had ended at {row['ended_ns']} ({row['reason']})"
     return ""

@@ -1,6 +1,7 @@
 """Verifies captures: puts every recorded message through fresh books and compares each book with its checksum."""
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import date
 
@@ -8,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from kfix_md import trading_day
-from recorder import _proof, derive, files, rebuild, schema
+from recorder import _proof, coverage, derive, files, rebuild, schema
 from recorder.catalog import Captures
 from recorder.compute import pc
-from recorder.loss import Losses
+from recorder.loss import CAUSES, Losses
 from recorder.proof import Proof, Stream
 from recorder.schema import Flags
 
@@ -47,7 +48,7 @@ def verify(captures: Captures, day: date | None = None, progress: Callable[[int]
     faults += _row_faults(captures, found) if day is None else []
     names = {r["session"]: r["service"] for r in captures.sessions().to_pylist()}
     services = {str(names.get(s.session)) for s in found}
-    return Proof(found, gaps, uncovered(captures, found, gaps), faults, services)
+    return Proof(found, gaps, uncovered(captures, day, found, gaps), faults, services)
 
 
 def _preparing(captures: Captures, start: int | None) -> Prepare:
@@ -182,21 +183,33 @@ def _row_faults(captures: Captures, streams: list[Stream]) -> list[str]:
     ]
 
 
-def uncovered(captures: Captures, streams: list[Stream], gaps: pa.Table) -> dict[str, float]:
-    """Seconds inside the captures during which a symbol's book was not to be trusted, by symbol."""
+def uncovered(captures: Captures, day: date | None, streams: list[Stream], gaps: pa.Table) -> dict[str, float]:
+    """Seconds inside the captures during which a symbol's book was not to be trusted, by symbol.
+
+    From the states of its books; of services without any in these captures, from the gaps.
+    """
     sessions = {r["session"]: r["service"] for r in captures.sessions().to_pylist()}
     begin = min((s.first_ns for s in streams if s.first_ns), default=0)
     end = max((s.last_ns for s in streams), default=0)
+    spans: dict[tuple[str, str | None], list[tuple[int, int | None]]] = defaultdict(list)
+    states = captures.coverage(day)
+    known = {(row["symbol"], row["service"]) for row in states.select(["symbol", "service"]).to_pylist()}
+    for row in coverage.dark(states):
+        spans[row["symbol"], row["service"]].append((row["from_ns"], row["to_ns"]))
     rows = gaps.to_pylist()
     out: dict[str, float] = {}
     for symbol in {s.symbol for s in streams}:
-        services = {sessions.get(s.session) for s in streams if s.symbol == symbol}
-        spans = [
-            (max(r["opened_ns"], begin), min(r["closed_ns"] or end, end))
-            for r in rows
-            if r["symbol"] in (None, symbol) and (r["service"] is None or r["service"] in services)
-        ]
-        out[symbol] = _union(spans) / 1e9
+        found: list[tuple[int, int | None]] = []
+        for service in {sessions.get(s.session) for s in streams if s.symbol == symbol}:
+            found += spans[symbol, service]
+            found += [
+                (r["opened_ns"], r["closed_ns"])
+                for r in rows
+                if r["symbol"] in (None, symbol) and r["service"] in (None, service)
+                if (symbol, service) not in known or r["cause"] in CAUSES
+            ]
+        inside = [(max(a, begin), min(end if b is None else b, end)) for a, b in found]
+        out[symbol] = _union(inside) / 1e9
     return out
 
 

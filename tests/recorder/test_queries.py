@@ -150,7 +150,7 @@ def test_best_prices_carry_their_session(tmp_path):
     build.record(tmp_path)
     cap = recorder.open(tmp_path / "captures")
     best = cap.bbo("BTC/USD")
-    assert best.column_names == ["recv_ns", "session", "seq", "bid", "bid_qty", "ask", "ask_qty", "trusted"]
+    assert best.column_names == ["recv_ns", "session", "seq", "bid", "bid_qty", "ask", "ask_qty", "trusted", "cause"]
     rows = cap.ticks("BTC/USD")
     known = set(zip(rows["recv_ns"].to_pylist(), rows["session"].to_pylist(), rows["seq"].to_pylist(), strict=True))
     found = list(zip(best["recv_ns"].to_pylist(), best["session"].to_pylist(), best["seq"].to_pylist(), strict=True))

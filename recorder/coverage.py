@@ -1,0 +1,132 @@
+"""Derives when each book was trusted, and why not, from the book states in the status table."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from kfix_md._state import TRUSTED
+from recorder import schema
+from recorder.compute import pc
+
+COLUMNS = ["recv_ns", "session", "service", "symbol", "kind", "state", "cause"]
+SCHEMA = pa.schema(
+    [
+        ("symbol", pa.string()),
+        ("level", pa.string()),
+        ("service", pa.string()),
+        ("session", pa.int32()),
+        ("from_ns", pa.int64()),
+        ("to_ns", pa.int64()),
+        ("state", pa.string()),
+        ("cause", pa.string()),
+        ("trusted", pa.bool_()),
+    ]
+)
+_TRUSTED = pa.array([state.name for state in TRUSTED])
+Row = dict[str, Any]
+
+
+def intervals(status: pa.Table, levels: dict[str, str], start: int | None = None, end: int | None = None) -> pa.Table:
+    """One row for each interval of time in which the book of a symbol had one state.
+
+    Parameters
+    ----------
+    status
+        Rows of status in the order they were written, with COLUMNS.
+    levels
+        "L2" or "L3" by name of service.
+    start, end
+        ns since 1970 UTC: only intervals that reach into [start, end).
+
+    Returns
+    -------
+    pyarrow.Table
+        SCHEMA; `to_ns` is null where the state lasts. Ordered by service, symbol and time.
+    """
+    rows = status.filter(pc.and_(pc.equal(status["kind"], "book"), pc.is_valid(status["symbol"])))
+    rows = rows.select(COLUMNS).cast(schema.plain(rows.select(COLUMNS).schema))
+    rows = rows.append_column("place", pa.array(np.arange(rows.num_rows)))
+    rows = rows.sort_by([("service", "ascending"), ("symbol", "ascending"), ("place", "ascending")])
+    rows = rows.filter(pa.array(~_repeated(rows, ["service", "symbol", "state", "cause"])))
+    from_ns = rows["recv_ns"].to_numpy()
+    follows = np.roll(_repeated(rows, ["service", "symbol"]), -1)  # the first row repeats none
+    # a clock that was set back ends an interval before it began: it has no length then
+    to_ns = np.maximum(from_ns, np.roll(from_ns, -1))
+    found = pa.table(
+        {
+            "symbol": rows["symbol"],
+            "level": pa.array([levels.get(name) for name in rows["service"].to_pylist()], pa.string()),
+            "service": rows["service"],
+            "session": rows["session"],
+            "from_ns": rows["recv_ns"],
+            "to_ns": pa.array(to_ns, mask=~follows),
+            "state": rows["state"],
+            "cause": rows["cause"],
+            "trusted": pc.is_in(rows["state"], _TRUSTED),
+        }
+    ).cast(SCHEMA)
+    inside = np.ones(found.num_rows, bool)
+    if start is not None:
+        inside &= ~follows | (to_ns > start)
+    if end is not None:
+        inside &= from_ns < end
+    return found.filter(pa.array(inside))
+
+
+def _repeated(rows: pa.Table, names: list[str]) -> np.ndarray:
+    """Rows that are equal to the one before in these columns."""
+    equal = np.ones(rows.num_rows, bool)
+    equal[:1] = False
+    for name in names:
+        values = rows[name].fill_null("").to_numpy()
+        equal[1:] &= values[1:] == values[:-1]
+    return equal
+
+
+def at(found: pa.Table, moment: int, service: str | None = None) -> Row | None:
+    """The interval that `moment` lies in, of one service if given; the latest where there are several."""
+    rows = [
+        row
+        for row in found.to_pylist()
+        if row["from_ns"] <= moment and (row["to_ns"] is None or moment < row["to_ns"])
+        if service in (None, row["service"])
+    ]
+    return max(rows, key=lambda row: row["from_ns"], default=None)
+
+
+def dark(found: pa.Table) -> list[Row]:
+    """Intervals that are not trusted, without the last one of a symbol that is subscribed no longer."""
+    rows = found.filter(pc.invert(found["trusted"])).to_pylist()
+    return [row for row in rows if row["state"] != "INIT" or row["to_ns"] is not None]
+
+
+def reason(row: Row) -> str:
+    """Why an interval is not trusted, as text."""
+    cause = f" ({row['cause']})" if row["cause"] not in (None, "NONE") else ""
+    return f"the feed's book was {row['state']}{cause} since {row['from_ns']}"
+
+
+def ends(rows: list[Row], opened_ns: int, closed_ns: int | None) -> int | None:
+    """When one symbol's part of a gap of its whole session ended: never later than the gap itself.
+
+    Parameters
+    ----------
+    rows
+        `dark` intervals of the symbol in the order of time.
+    opened_ns, closed_ns
+        Of the gap; None: still open.
+    """
+    reach: int | None = None
+    for row in rows:
+        to_ns = row["to_ns"]
+        if to_ns is not None and to_ns <= opened_ns:
+            continue
+        if (closed_ns is not None and row["from_ns"] >= closed_ns) or (reach is not None and row["from_ns"] > reach):
+            break
+        if to_ns is None:
+            return closed_ns
+        reach = to_ns
+    if reach is None:
+        return closed_ns
+    return reach if closed_ns is None else min(reach, closed_ns)

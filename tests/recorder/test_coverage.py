@@ -1,0 +1,176 @@
+"""What captures state about trust equals what readers of the feed saw: coverage, book(), bbo(), gaps() and verify."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+import recorder
+from kfix_md import trading_day
+from kfix_md._entry import State
+from kfix_md._handler import Handler
+from kfix_md._state import is_trusted
+from kfix_md.journal import events
+from kfix_md.journal.writer import JournalWriter
+from recorder.process import Recorder
+from recorder.verify import verify
+from tests.feed.offline import Offline
+from tests.feed.test_states import KINDS, malformed
+from tests.recorder import build
+from tests.streams import generate
+
+MS = 1_000_000
+SECOND = 1000 * MS
+SYMBOL = "BTC/USD"
+
+
+def written(journal: JournalWriter, moments: dict[int, list[events.Event]]) -> list[int]:
+    """A session of one symbol, a frame each ms, with events of the feed before the frames of these indices."""
+    build.announce(journal, 0, "spot-l2", build.START_NS)
+    journal.event(0, build.START_NS, {"type": "logged_on", "session_id": "one"})
+    handler = Handler(level="L2", session_number=0, journal=journal)
+    times = []
+    for index, frame in enumerate(generate("spot-l2", messages=400, seed=7, symbols=1, admin=False).frames[:-1]):
+        times.append(build.START_NS + (index + 1) * MS)
+        for event in moments.get(index, []):
+            journal.event(0, times[-1] - MS // 2, event)
+        handler.on_bytes(frame, times[-1])
+    return times
+
+
+def captured(tmp_path) -> recorder.Captures:
+    made = Recorder(build.settings(tmp_path))
+    try:
+        made.once()
+    finally:
+        made.close()
+    return recorder.open(tmp_path / "captures")
+
+
+def test_a_symbol_that_was_unsubscribed_for_a_while_is_not_trusted_then(tmp_path):
+    with JournalWriter(tmp_path / "journal") as journal:
+        times = written(
+            journal,
+            {
+                5: [events.Subscribed(SYMBOL), events.Book(SYMBOL, "LIVE", "NONE", 5)],
+                100: [events.Unsubscribed(SYMBOL)],
+                200: [events.Subscribed(SYMBOL)],
+                220: [events.Book(SYMBOL, "LIVE", "NONE", 220)],
+            },
+        )
+    cap = captured(tmp_path)
+    out, back, live = times[100] - MS // 2, times[200] - MS // 2, times[220] - MS // 2
+    states = [(r["state"], r["from_ns"], r["to_ns"], r["trusted"]) for r in cap.coverage(symbol=SYMBOL).to_pylist()]
+    begin = times[5] - MS // 2
+    assert states == [
+        ("SYNCING", begin, begin, False),
+        ("LIVE", begin, out, True),
+        ("INIT", out, back, False),
+        ("SYNCING", back, live, False),
+        ("LIVE", live, None, True),
+    ]
+    assert {row["level"] for row in cap.coverage().to_pylist()} == {"L2"}
+    for at, state in [(out - 1, ""), (out, "INIT"), (back, "SYNCING"), (live - 1, "SYNCING"), (live, "")]:
+        found = cap.book(SYMBOL, at)
+        assert (found.trusted, state in found.reason) == (not state, True), (at, found.reason)
+    best = cap.bbo(SYMBOL).to_pylist()
+    ends = [row for row in best if row["cause"]]
+    assert [(row["recv_ns"], row["cause"], row["bid"], row["trusted"]) for row in ends] == [
+        (begin, "SYNCING SUBSCRIBED", None, False),
+        (out, "INIT", None, False),
+        (back, "SYNCING SUBSCRIBED", None, False),
+    ]
+    assert [row["recv_ns"] for row in best] == sorted(row["recv_ns"] for row in best)
+    assert all(row["trusted"] != (out <= row["recv_ns"] < live) for row in best if row["recv_ns"] > begin)
+    assert next(row for row in best if row["recv_ns"] >= live)["recv_ns"] == times[220], "prices as soon as trusted"
+    assert verify(cap).uncovered[SYMBOL] == pytest.approx((live - out) / 1e9, abs=0.006)
+
+
+def test_a_killed_feed_leaves_its_books_untrusted_until_they_are_live_again(tmp_path):
+    with JournalWriter(tmp_path / "journal") as journal:
+        times = written(journal, {5: [events.Subscribed(SYMBOL), events.Book(SYMBOL, "LIVE", "NONE", 5)]})
+        again = times[-1] + 3 * SECOND
+        journal.event(0, again, events.Started())
+        journal.event(0, again + SECOND, events.Subscribed(SYMBOL))
+        journal.event(0, again + 2 * SECOND, events.Book(SYMBOL, "LIVE", "NONE", 1))
+    cap = captured(tmp_path)
+    last = [(r["state"], r["cause"], r["from_ns"], r["to_ns"]) for r in cap.coverage(symbol=SYMBOL).to_pylist()][-3:]
+    assert last == [
+        ("DOWN", "RESTART", times[-1], again + SECOND),
+        ("SYNCING", "SUBSCRIBED", again + SECOND, again + 2 * SECOND),
+        ("LIVE", "NONE", again + 2 * SECOND, None),
+    ]
+
+
+def test_each_date_begins_with_the_states_of_all_books(tmp_path):
+    today = trading_day.session_date(build.START_NS)
+    midnight = trading_day.session_bounds(today)[1]
+    with JournalWriter(tmp_path / "journal") as journal:
+        times = written(
+            journal, {5: [events.Book(SYMBOL, "HALTED", "STATUS", 5), events.Book("B/USD", "LIVE", "NONE")]}
+        )
+        journal.event(0, midnight + SECOND, events.Book("B/USD", "GAP", "LOST", 6))
+    cap = captured(tmp_path)
+    tomorrow = trading_day.session_date(midnight)
+    rows = [row for row in cap.status(tomorrow).to_pylist() if row["kind"] == "book"]
+    assert [(row["recv_ns"], row["symbol"], row["state"], row["cause"]) for row in rows] == [
+        (midnight, SYMBOL, "HALTED", "STATUS"),
+        (midnight, "B/USD", "LIVE", "NONE"),
+        (midnight + SECOND, "B/USD", "GAP", "LOST"),
+    ]
+    whole = cap._coverage(None, None, None).to_pylist()
+    began = times[5] - MS // 2
+    assert [(row["symbol"], row["from_ns"], row["to_ns"]) for row in whole] == [
+        ("B/USD", began, midnight + SECOND),
+        ("B/USD", midnight + SECOND, None),
+        (SYMBOL, began, None),
+    ]
+    assert [row["from_ns"] for row in cap.coverage(tomorrow, SYMBOL).to_pylist()] == [midnight]
+
+
+def test_the_gap_of_a_session_ends_for_each_symbol_where_its_book_was_good(tmp_path):
+    with JournalWriter(tmp_path / "journal") as journal:
+        times = written(journal, {5: [events.Book(SYMBOL, "LIVE", "NONE"), events.Book("B/USD", "LIVE", "NONE")]})
+        now = times[-1]
+        journal.event(0, now, events.GapOpened(1, 7, 8, "lost", (SYMBOL, "B/USD")))
+        for name in (SYMBOL, "B/USD"):
+            journal.event(0, now, events.Book(name, "SYNCING", "LOST", 9))
+        journal.event(0, now + SECOND, events.Book(SYMBOL, "LIVE", "NONE", 10))
+        journal.event(0, now + 4 * SECOND, events.Book("B/USD", "LIVE", "NONE", 11))
+        journal.event(0, now + 4 * SECOND, events.GapClosed(1, "snapshot"))
+    cap = captured(tmp_path)
+    assert [row["closed_ns"] for row in cap.gaps().to_pylist()] == [now + 4 * SECOND]
+    assert [row["closed_ns"] for row in cap.gaps(symbol=SYMBOL).to_pylist()] == [now + SECOND]
+
+
+def recorded(venue: Offline, tmp_path) -> recorder.Captures:
+    """Captures of what a service wrote into its journal."""
+    with JournalWriter(tmp_path / "journal") as journal:
+        build.announce(journal, 0, "spot-l2", venue.journal.events[0][0])
+        for now_ns, event in venue.journal.events:
+            journal.event(0, now_ns, event)
+    return captured(tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_coverage_equals_what_readers_saw_at_every_moment(kind, tmp_path):
+    venue = Offline().connect().wait(1)
+    venue.latency = 130 * MS
+    kind(venue)
+    venue.wait(20, step=0.05)
+    venue.service.subs.reload(["B/USD"], venue.now)
+    venue.wait(8, step=0.05)
+    venue.service.subs.reload(["*"], venue.now)
+    malformed(venue.wait(5, step=0.05))
+    venue.wait(5, step=0.05)
+    cap = recorded(venue, tmp_path)
+    for symbol, changes in venue.states.items():
+        rows = cap._coverage(symbol, None, None).to_pylist()
+        assert rows
+        moments = [at for at, _ in changes] + [random.Random(5).randrange(changes[0][0], venue.now) for _ in range(300)]
+        for moment in moments:
+            seen = [state for at, state in changes if at <= moment][-1]
+            [row] = [r for r in rows if r["from_ns"] <= moment and (r["to_ns"] is None or moment < r["to_ns"])]
+            assert (row["state"], row["trusted"]) == (seen.name, is_trusted(seen)), (symbol, moment)
+    assert is_trusted(State.LIVE) and not is_trusted(State.GAP)
