@@ -19,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import recorder
 from kfix_md import attach
 from kfix_md._entry import State
 from kfix_md.feed.pacing import SECOND, Phase
@@ -26,6 +27,7 @@ from kfix_md.feed.process import Feed
 from kfix_md.feed.service import Service
 from kfix_md.session import Rollover
 from kfix_md.simulator.control import ControlError
+from recorder.process import Recorder, Settings
 from tests.chaos import watch
 from tests.chaos.accounts import audit
 from tests.chaos.faults import FORMS, draw
@@ -265,6 +267,8 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
     injected: Counter[str] = Counter()
     report: dict[str, Any] = {"plan": dataclasses.asdict(plan), "variations": sorted(named), "injected": injected}
     report["unverified"] = sorted(unverified)
+    trusted: dict[watch.Book, list[watch.Span]] = {}
+    unseen: list[watch.Span] = []
 
     async def script(feed: Feed) -> None:
         hurry(feed, plan)
@@ -307,7 +311,11 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
         ]
         events = venue("events", last=10**6)["events"]
         (folder / "events.json").write_text(json.dumps([events, report["faults"]]))
-        complaints, longest = watch.audit(watcher.stop(), events, time.time_ns(), plan.patience, stalled)
+        samples = watcher.stop()
+        report["stopped_ns"] = time.time_ns()
+        trusted.update(watch.spans(samples))
+        unseen.extend([*stalled, *watch.pauses(samples)])
+        complaints, longest = watch.audit(trusted, events, report["stopped_ns"], plan.patience, stalled)
         report["wrong"] += complaints
         report["live_after_end_s"] = round(longest, 3)
         report["longest_stall_s"] = max((round((to - at) / SECOND, 3) for at, to in stalled), default=0)
@@ -325,7 +333,23 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
         venue.close()
     report["stats"] = {service.name: dict(service.session.stats) for service in feed.services}
     report["wrong"] += audit(folder / "journal", SERVICES, report["faults"], report)
+    recorded = captured(folder / "journal", folder / "captures")
+    report["trusted_spans"] = sum(map(len, trusted.values()))
+    first_ns = min((at for spans in trusted.values() for at, _ in spans), default=0)
+    report["wrong"] += watch.disagreements(trusted, recorded, (first_ns, report["stopped_ns"]), unseen)
     return report
+
+
+def captured(journal: Path, captures: Path) -> dict[watch.Book, list[watch.Span]]:
+    """Record a journal; when each book was trusted by the coverage of the captures."""
+    with contextlib.closing(Recorder(Settings(journal, captures))) as running:
+        running.once()
+    rows = recorder.open(captures).coverage()
+    found: dict[watch.Book, list[watch.Span]] = {}
+    for row in rows.filter(rows["trusted"]).to_pylist():
+        span = (row["from_ns"], watch.FOREVER if row["to_ns"] is None else row["to_ns"])
+        found.setdefault((row["symbol"], int(row["level"][1])), []).append(span)
+    return found
 
 
 def main() -> int:

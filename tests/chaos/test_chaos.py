@@ -12,6 +12,7 @@ def test_a_live_book_is_right_whatever_happens(tmp_path):
     assert report["samples"]["equal"] > 100
     assert sum(report["injected"].values()) > 20
     assert report["compared_at_the_end"] == 24
+    assert report["trusted_spans"] > 24, "compared with the captures"
     assert any(kind.startswith("rollover") for kind in report["injected"])
 
 

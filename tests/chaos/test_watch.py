@@ -2,7 +2,7 @@
 
 from kfix_md import State
 from tests.chaos.variations import VARIATIONS, chosen
-from tests.chaos.watch import FOREVER, audit, silences, spans
+from tests.chaos.watch import FOREVER, audit, differences, disagreements, pauses, silences, spans
 
 S = 1_000_000_000
 STATES = {state.name: int(state) for state in State}
@@ -23,8 +23,8 @@ EVENTS = [
 
 
 def test_a_book_is_trusted_from_live_or_empty_to_any_other_state():
-    samples = [[1, [["A", 2, STATES["LIVE"]]]], [5, [["A", 2, STATES["EMPTY"]]]], [7, [["A", 2, STATES["STALE"]]]]]
-    samples += [[8, [["A", 3, STATES["LIVE"]]]]]
+    changes = [(1, "A", 2, "LIVE"), (5, "A", 2, "EMPTY"), (7, "A", 2, "STALE"), (8, "A", 3, "LIVE")]
+    samples = [[now, [[symbol, level, STATES[state]]], now - 1] for now, symbol, level, state in changes]
     assert spans(samples) == {("A", 2): [(1, 7)], ("A", 3): [(8, FOREVER)]}
 
 
@@ -57,3 +57,26 @@ def test_a_book_that_stays_live_too_long_is_named():
 def test_variations_are_chosen_by_name():
     assert list(chosen("ids,huge")) == ["ids", "huge"] and list(chosen("all")) == list(VARIATIONS)
     assert chosen("none") == {} and set(chosen("default")) <= set(VARIATIONS)
+
+
+def test_time_in_one_of_two_lists():
+    assert differences([(1, 5), (8, 9)], [(2, 5), (8, 12)]) == [(1, 2), (9, 12)]
+    assert differences([(1, 3), (3, 5)], [(1, 5)]) == [], "LIVE, then EMPTY"
+    assert differences([], [(4, 6)]) == [(4, 6)] and differences([(4, 6)], [(4, 6)]) == []
+
+
+def test_captures_that_disagree_with_readers_are_named():
+    live, captured = {("A", 2): [(S, 5 * S)]}, {("A", 2): [(S, 6 * S)], ("B", 2): [(0, FOREVER)]}
+    found = disagreements(live, captured, (S, 8 * S), [])
+    assert found == [
+        f"('A', 2): trusted by captures only for 1.000 s from {5 * S}",
+        f"('B', 2): trusted by captures only for 7.000 s from {S}",
+    ]
+    assert disagreements(live, {}, (S, 8 * S), []) == [f"('A', 2): trusted by readers only for 4.000 s from {S}"]
+    near = {("A", 2): [(S, 5 * S + S // 25)]}
+    assert disagreements(live, near, (S, 8 * S), []) == [], "0.04 s"
+    assert disagreements(live, {("A", 2): [(S, 6 * S)]}, (S, 8 * S), [(5 * S, 7 * S)]) == [], "nobody could look"
+
+
+def test_the_watcher_names_when_it_did_not_look():
+    assert pauses([[S, [], S - S // 100], [2 * S, [], S]]) == [(S, 2 * S)]

@@ -1,7 +1,7 @@
 """Samples the shared memory of a feed every 10 ms from a process of its own, and judges when books were live.
 
-`python -m tests.chaos.watch SEGMENT OUT` writes one JSON line for each sample in which a state changed:
-[time in ns, [[symbol, level, state], ...]]; it ends when its input does.
+`python -m tests.chaos.watch SEGMENT OUT` writes one JSON line for each sample in which a state changed, or that came
+late: [time in ns, [[symbol, level, state], ...], time of the sample before]; it ends when its input does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from kfix_md.shm.attach import Feed
 
 INTERVAL = 0.01
 SECOND = 1_000_000_000
+#: ns by which the captures may differ from what was sampled, besides the time in which nobody could look
+TOLERANCE_NS = SECOND // 20
 TRUSTED = {State.LIVE, State.EMPTY}
 FOREVER = 1 << 62
 ENDS = ("logout sent", "logout received", "disconnected")
@@ -34,15 +36,17 @@ def watch(segment: Path, out: Path) -> None:
     """Sample until the input ends."""
     feed = patient(segment)
     known: dict[Book, int] = {}
+    before_ns = time.time_ns()
     with open(out, "w") as file:
         while not select.select([sys.stdin], [], [], INTERVAL)[0]:
             rows = feed.snapshot(allow_stale=True)
             now_ns = time.time_ns()
             states = zip(rows["symbol"].tolist(), rows["level"].tolist(), rows["state"].tolist(), strict=True)
             changes = [row for row in states if known.get(row[:2]) != row[2]]
-            if changes:
+            if changes or now_ns - before_ns > TOLERANCE_NS:
                 known.update({row[:2]: row[2] for row in changes})
-                file.write(json.dumps([now_ns, changes]) + "\n")
+                file.write(json.dumps([now_ns, changes, before_ns]) + "\n")
+            before_ns = now_ns
 
 
 def patient(segment: Path, seconds: float = 30.0) -> Feed:
@@ -56,25 +60,30 @@ def patient(segment: Path, seconds: float = 30.0) -> Feed:
 
 
 class Watcher:
-    """The process; `stop` ends it and returns the spans in which each book was trusted."""
+    """The process; `stop` ends it and returns its samples."""
 
     def __init__(self, segment: Path, out: Path) -> None:
         self._out = out
         command = [sys.executable, "-m", "tests.chaos.watch", str(segment), str(out)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
 
-    def stop(self) -> dict[Book, list[Span]]:
-        """End the process; spans of (from, to) in ns by (symbol, level)."""
+    def stop(self) -> list[Any]:
+        """End the process; its lines."""
         self._process.communicate(timeout=10)
         assert self._process.returncode == 0
-        return spans([json.loads(line) for line in self._out.read_text().splitlines()])
+        return [json.loads(line) for line in self._out.read_text().splitlines()]
+
+
+def pauses(samples: list[Any]) -> list[Span]:
+    """When the watcher itself did not look."""
+    return [(before, now) for now, _, before in samples if now - before > TOLERANCE_NS]
 
 
 def spans(samples: list[Any]) -> dict[Book, list[Span]]:
     """When each book was trusted, as (from, to)."""
     found: dict[Book, list[Span]] = defaultdict(list)
     since: dict[Book, int] = {}
-    for now_ns, changes in samples:
+    for now_ns, changes, _ in samples:
         for symbol, level, state in changes:
             book = (symbol, level)
             if state in TRUSTED:
@@ -84,6 +93,28 @@ def spans(samples: list[Any]) -> dict[Book, list[Span]]:
     for book, start in since.items():
         found[book].append((start, FOREVER))
     return dict(found)
+
+
+def differences(some: list[Span], others: list[Span]) -> list[Span]:
+    """Time in one of two lists of spans and not in the other; the spans of a list do not overlap."""
+    turns = sorted(moment for span in [*some, *others] for moment in span)
+    return [(at, to) for at, to in zip(turns[::2], turns[1::2], strict=True) if at < to]
+
+
+def disagreements(
+    live: dict[Book, list[Span]], captured: dict[Book, list[Span]], within: Span, unseen: list[Span]
+) -> list[str]:
+    """Where the captures do not name a book trusted when readers did, or the reverse, without the time `unseen`."""
+    first, last = within
+    complaints = []
+    for book in sorted(live.keys() | captured.keys()):
+        sampled, recorded = live.get(book, []), captured.get(book, [])
+        for at, to in differences(sampled, recorded):
+            start, end = max(at, first), min(to, last)
+            if start < end and lasted(start, end, unseen) > TOLERANCE_NS:
+                only = "readers" if any(a <= start < b for a, b in sampled) else "captures"
+                complaints.append(f"{book}: trusted by {only} only for {(end - start) / SECOND:.3f} s from {start}")
+    return complaints
 
 
 def silences(events: list[dict[str, Any]]) -> dict[str, list[tuple[Span, str]]]:
