@@ -66,6 +66,16 @@ class GapTable:
         self._row(position, gap, None)
         return position
 
+    def adopt(self, number: int, feed_id: int | None, first: int | None) -> bool:
+        """Give the feed's id to the open gap of a restart of this session; False when there is none.
+
+        A feed that continues its numbering reports the outage that the end of the feed before it has opened.
+        """
+        found = [g for g in self._open.values() if g.number == number and g.cause == "RESTART"]
+        for gap in found:
+            gap.feed_id, gap.first_seq = feed_id, first
+        return bool(found)
+
     def close(self, key: int, ns: int) -> None:
         """The gap is over at receive time `ns`."""
         gap = self._open.pop(key)

@@ -225,6 +225,8 @@ class Ledger:
 
     def _gap_opened(self, number: int, recv_ns: int, position: int, event: events.GapOpened) -> None:
         gap = self._gap(number, (event.cause or "LOST").upper(), recv_ns)
+        if gap.cause == "RESTART" and self.gaps.adopt(number, event.id, event.first):
+            return
         gap.first_seq, gap.last_seq, gap.feed_id, gap.detail = event.first, event.last, event.id, event.detail
         gap.symbol = event.symbols[0] if len(event.symbols) == 1 else None
         self.gaps.open(position, gap)

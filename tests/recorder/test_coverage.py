@@ -103,6 +103,27 @@ def test_a_killed_feed_leaves_its_books_untrusted_until_they_are_live_again(tmp_
     ]
 
 
+@pytest.mark.parametrize("ended", ["killed", "stopped"])
+def test_a_restart_that_continues_the_numbering_is_one_gap(tmp_path, ended):
+    with JournalWriter(tmp_path / "journal") as journal:
+        times = written(journal, {5: [events.Subscribed(SYMBOL), events.Book(SYMBOL, "LIVE", "NONE", 5)]})
+        if ended == "stopped":  # the feed that leaves opens the gap itself
+            journal.event(0, times[-1], events.GapOpened(1, 301, None, "restart", (SYMBOL,)))
+            journal.event(0, times[-1], events.Book(SYMBOL, "DOWN", "DISCONNECT"))
+            journal.event(0, times[-1], events.Disconnected("logout", "restart", False, True))
+            journal.event(0, times[-1], events.Stopped())
+        again = times[-1] + 3 * SECOND
+        journal.event(0, again, events.Started())
+        journal.event(0, times[-1], events.GapOpened(2, 301, None, "restart", ()))
+        journal.event(0, again, events.LoggedOn("two", 60, False, 301, 9))
+        journal.event(0, again, events.Subscribed(SYMBOL))
+        journal.event(0, again + SECOND, events.Book(SYMBOL, "LIVE", "NONE", 1))
+        journal.event(0, again + SECOND, events.GapClosed(2, "reconnect"))
+    [gap] = captured(tmp_path).gaps().to_pylist()
+    assert (gap["cause"], gap["first_seq"], gap["healed"]) == ("RESTART", 301, "reconnect")
+    assert gap["closed_ns"] == again + SECOND
+
+
 def test_each_date_begins_with_the_states_of_all_books(tmp_path):
     today = trading_day.session_date(build.START_NS)
     midnight = trading_day.session_bounds(today)[1]
