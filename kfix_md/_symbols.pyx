@@ -285,6 +285,10 @@ cdef class Symbols(Stream):
             (<Book>self.books[row]).limit = self.limit_of(row, (<Book>self.books[row]).level)
         self.happen(row, EVENT_SUBSCRIBE, s.top.cause or CAUSE_SUBSCRIBED)
 
+    def end_request(self, symbol):
+        """Whatever still comes under the symbol's 262 is late; its book keeps its state."""
+        self.slots[self.row_of(symbol)].req_n = NO_REQ_ID
+
     def unsubscribe(self, symbol, cause=Cause.UNSUBSCRIBED):
         """Apply nothing more to the symbol's book: whatever still comes is late."""
         cdef int32_t row = self.row_of(symbol)

@@ -22,6 +22,7 @@ class Books(Protocol):
 
     def define(self, symbol: str, price_precision: int, qty_precision: int) -> int: ...
     def subscribe(self, symbol: str, md_req_id: str, depth: int = 0, halted: bool = False) -> None: ...
+    def end_request(self, symbol: str) -> None: ...
     def unsubscribe(self, symbol: str, cause: Cause = Cause.UNSUBSCRIBED) -> None: ...
     def mark(self, symbol: str | None, state: State, cause: Cause) -> None: ...
 
@@ -90,8 +91,13 @@ class RequestQueue:
         """Unsubscribe if subscribed; the handler ignores late messages under the old 262."""
         if sub.md_req_id:
             self._requests.sent(self._request(sub, now_ns, end=True), "unsubscribe")
-            self._requests.closed(sub)
-            sub.md_req_id = ""
+            self.ended(sub)
+
+    def ended(self, sub: Subscription) -> None:
+        """Nothing of its present 262 counts any more: a snapshot on its way would begin a book without updates."""
+        self._requests.closed(sub)
+        self._books.end_request(sub.symbol)
+        sub.md_req_id = ""
 
     def _push(self, sub: Subscription, due_ns: int, phase: Phase) -> None:
         sub.phase, sub.due_ns = phase, due_ns

@@ -233,7 +233,7 @@ class Service(Application):
             self.handler.release(now_ns)
         if self._resync is not None and self.session.ready:
             cause, self._resync = self._resync, None
-            self.subs.resync(now_ns, cause)
+            self.subs.messages_lost(now_ns, cause)
         if self.subs.due and self.session.state == SessionState.ON:
             self.subs.pump(now_ns)
         if self._doubt_ns and self.session.ready and not self.subs.pending(without_failed=True):

@@ -103,6 +103,9 @@ class Subscriptions:
         self._trading = TradingStatus()  # of another session: this one has not reported any
         self._queue.start(now_ns)
         self.listing.request(now_ns)
+        self._ask_status(now_ns)
+
+    def _ask_status(self, now_ns: int) -> None:
         if self.spec.spot:
             body = fix.trading_session_status_request(self._requests.new_id())
             self._requests.sent(self._send("g", body, now_ns), "trading session status")
@@ -116,9 +119,17 @@ class Subscriptions:
         for sub in self.all.values():
             sub.phase, sub.md_req_id, sub.due_ns = Phase.WAITING, "", 0
 
-    def resync(self, now_ns: int, cause: Cause, symbols: Iterable[str] | None = None) -> None:
-        """Messages were lost for good: request new snapshots of these symbols (default all)."""
-        for symbol in list(self.all if symbols is None else symbols):
+    def messages_lost(self, now_ns: int, cause: Cause) -> None:
+        """Messages were lost for good, of whatever kind: request everything that they may have contained."""
+        if not self._ready:
+            return
+        self.listing.request(now_ns, again=True)
+        self._ask_status(now_ns)
+        self._resubscribe(list(self.all), now_ns, cause)
+
+    def _resubscribe(self, symbols: Iterable[str], now_ns: int, cause: Cause) -> None:
+        """Request new snapshots of these symbols."""
+        for symbol in symbols:
             sub = self.all.get(symbol)
             if sub is not None and self._ready:
                 sub.cause = cause
@@ -256,8 +267,8 @@ class Subscriptions:
     def _rejected(self, sub: Subscription, why: str, now_ns: int, at_once: bool = False) -> None:
         self.counters.rejected += 1
         sub.failures += 1
-        self._requests.closed(sub)
-        sub.md_req_id, sub.live_ns = "", 0
+        self._queue.ended(sub)
+        sub.live_ns = 0
         # a retry rarely cures a reject: four steps more patience than after a fault
         delay = 0 if at_once and sub.failures < 3 else self.pace.patience(self._rng, sub.failures + 4)
         self._books.mark(sub.symbol, State.DOWN, Cause.REJECTED)
@@ -393,4 +404,4 @@ class Subscriptions:
             for sub in traded:
                 if sub.phase in (Phase.HALTED, Phase.REQUESTED):  # a snapshot may be on its way to a halted book
                     self._books.mark(sub.symbol, State.LIVE, Cause.NONE)
-            self.resync(now_ns, Cause.STATUS, halted)
+            self._resubscribe(halted, now_ns, Cause.STATUS)

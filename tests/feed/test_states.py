@@ -221,6 +221,46 @@ def test_a_book_that_is_not_live_has_a_cause(kind):
     assert {state for state, cause in seen if cause == "NONE"} <= {"LIVE", "EMPTY", "INIT"}
 
 
+@pytest.mark.parametrize("harm", ["lost", "garbled"])
+def test_a_list_that_was_lost_is_requested_at_once(harm):
+    venue = Offline("A/USD")
+    venue.mute.add("x")
+    venue.connect()
+    request = [fields[320] for kind, fields in venue.sent if kind == "x"][-1]
+    row = [(55, "A/USD"), (5010, 8), (2349, 1), (5032, 1)]
+    frame = venue.frame("y", (320, request), (322, "r"), (560, 0), (146, 1), *row)
+    at = venue.seq
+    venue.mute.clear()
+    if harm == "garbled":
+        venue.bytes(frame[:-2] + (b"0" if frame[-2:-1] != b"0" else b"1") + b"\x01").wait(0.1)
+    else:
+        venue.give("0").wait(0.1)
+    assert venue.sent[-1][0] == "2" and venue.state() == "INIT"
+    venue.give("4", (123, "Y"), (36, venue.seq + 1), seq=at)
+    assert venue.wait(0.1).state() == "LIVE"
+
+
+@pytest.mark.parametrize("ended", ["malformed", "reject"])
+def test_a_snapshot_of_a_subscription_that_has_ended_begins_no_book(ended):
+    """Its updates do not come any more: the book would be LIVE and stand still."""
+    venue = Offline().connect()
+    venue.mute.add("V")
+    malformed(venue)
+    venue.wait(3, step=0.1)  # subscribed again, and not answered
+    request = [fields[262] for kind, fields in venue.sent if kind == "V" and fields[55] == "A/USD"][-1]
+    venue.requests["A/USD"] = request
+    assert venue.state() == "SYNCING"
+    if ended == "reject":
+        venue.give("Y", (262, request), (281, "0"), (58, "no"))
+    else:
+        malformed(venue)
+    venue.snapshot("A/USD")
+    assert venue.state() == ("DOWN" if ended == "reject" else "STALE")
+    venue.mute.clear()
+    venue.wait(60, step=0.1)
+    assert venue.state() == "LIVE" and venue.update("A/USD").state() == "LIVE"
+
+
 def test_a_slow_symbol_has_a_gap_of_its_own_when_that_of_the_session_is_over():
     venue = Offline().connect().wait(1)
     rejected_after_a_reconnect(venue)

@@ -44,8 +44,11 @@ class Venue:
             raise self.failing[symbol]
         self.current[symbol], self.depth, self.halted = md_req_id, depth, halted
 
+    def end_request(self, symbol):
+        self.current.pop(symbol, None)
+
     def unsubscribe(self, symbol, cause=Cause.UNSUBSCRIBED):
-        self.current.pop(symbol)
+        self.current.pop(symbol, None)
         self.marks.append((symbol, "off", cause))
 
     def mark(self, symbol, state, cause):
@@ -248,13 +251,22 @@ def test_requests_are_paced():
 def test_lost_messages_bring_new_snapshots_for_all():
     venue = Venue()
     venue.up("A/B", "C/D")
-    venue.subs.resync(0, Cause.LOST)
+    venue.subs.messages_lost(0, Cause.LOST)
     assert sorted((symbol, kind) for symbol, _, kind in venue.requests()) == [
         ("A/B", "1"),
         ("A/B", "2"),
         ("C/D", "1"),
         ("C/D", "2"),
     ]
+
+
+def test_lost_messages_bring_the_list_and_the_status_of_the_market_again():
+    venue = Venue()
+    venue.up("A/B")
+    before = [kind for kind, _, _ in venue.sent]
+    venue.subs.messages_lost(0, Cause.LOST)
+    more = [kind for kind, _, _ in venue.sent][len(before) :]
+    assert more.count("x") == more.count("g") == 1
 
 
 def test_a_new_connection_begins_again_without_unsubscribing():
@@ -426,7 +438,7 @@ def test_an_unverified_book_is_never_subscribed_again():
         venue.subs.on_book("A/A", State.UNVERIFIED, Cause.RULE, n * SECOND)
         venue.subs.tick(n * SECOND)
     assert not venue.requests() and venue.subs.pending() == []
-    venue.subs.resync(200 * SECOND, Cause.LOST)
+    venue.subs.messages_lost(200 * SECOND, Cause.LOST)
     venue.requests()
     venue.subs.on_book("A/A", State.UNVERIFIED, Cause.RULE, 201 * SECOND)
     assert venue.subs.pending() == ["B/B"]
