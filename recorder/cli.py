@@ -16,6 +16,7 @@ import click
 
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import files as journal_files
+from kfix_md.log_output import set_up_logging
 
 if TYPE_CHECKING:
     from recorder.catalog import Captures
@@ -64,7 +65,7 @@ def record(config: Path, once: bool, service: str | None, as_json: bool) -> int:
     from kfix_md.journal.files import close_to_others
 
     close_to_others()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    set_up_logging()
     whole = load(config)
     if not once and service is None and whole.feed.processes != "one":
         return supervise(config, whole, "record", ["--json"] if as_json else [])

@@ -19,6 +19,7 @@ GROUPS = {
         "kfix_md",
         "kfix_md.errors",
         "kfix_md.symbol_text",
+        "kfix_md.log_output",
         "kfix_md.services",
         "kfix_md.trading_day",
         "kfix_md._state",

@@ -4,13 +4,13 @@ import asyncio
 import json
 import logging
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kfix_md.errors import UsageError
+from kfix_md.log_output import set_up_logging
 from kfix_md.services import PORT_BASE
 from kfix_md.simulator import dialect
 from kfix_md.simulator.habits import ANSWERS
@@ -136,9 +136,7 @@ def command(script: Path | None, seconds: float, as_json: bool, verbose: bool, *
 
     Prints one JSON line with the ports when it is ready.
     """
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"
-    )
+    set_up_logging(level=logging.INFO if verbose else logging.WARNING)
     stats = _run(script, seconds, options)
     if as_json:
         click.echo(json.dumps(stats))

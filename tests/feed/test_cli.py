@@ -11,7 +11,7 @@ import pytest
 
 from kfix_md import __version__
 from kfix_md.cli import COMMANDS, main
-from kfix_md.cli.feed import set_up_logging
+from kfix_md.log_output import set_up_logging
 from tests.feed.rig import ROOT
 
 
@@ -59,16 +59,18 @@ def test_the_module_is_the_command():
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_log_lines_for_people_and_for_machines(capsys, as_json):
+def test_log_lines_for_people_and_for_machines(capfd, as_json):
     root = logging.getLogger()
     kept, level = root.handlers[:], root.level
+    root.handlers[:] = []
     try:
-        set_up_logging(as_json)
+        output = set_up_logging(as_json)
         logging.getLogger("kfix.feed").warning("gap: %d", 3, extra={"service": "spot-l2"})
+        output.close()
     finally:
         root.handlers[:] = kept
         root.setLevel(level)
-    line = capsys.readouterr().err.strip()
+    line = capfd.readouterr().err.strip()
     if as_json:
         shown = json.loads(line)
         assert (shown["service"], shown["level"], shown["message"]) == ("spot-l2", "warning", "gap: 3")
