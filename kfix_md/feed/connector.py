@@ -23,6 +23,7 @@ CLOSE_S = 0.7  # an orderly close may take so long, then the connection is abort
 LONG_PAUSE_S, LONGEST_PAUSE_S = 60.0, 600.0  # between attempts after a rejection for identity
 ABORT_S = 0.2  # and so long may the engine take to report that
 QUICK_LOGON_S = 3.0  # for the Logon reply when another address may answer
+FAILURE_PAUSE_S = 1.0  # after an error of ours
 _TCP_CLOSE = 7  # tcp_info.tcpi_state
 MAX_UNSENT = 8 << 20  # bytes; a venue that reads nothing of so much is treated as gone
 
@@ -109,6 +110,7 @@ class _Protocol(asyncio.BufferedProtocol):
     def failed(self) -> None:
         """An error of ours: log it and replace the connection."""
         self.service.log.exception("internal error; reconnecting")
+        self.service.errors += 1
         self.end(abort=True)
 
     def _abort(self) -> None:
@@ -197,12 +199,27 @@ class Connector:
     async def run(self) -> None:
         """Connect, serve, wait and repeat until `stop`."""
         while not self._stop.is_set():
-            self.service.session.tick(time.time_ns())  # the rollover is armed also while disconnected
-            if not await self._once():
-                return
-            if self.service.session.retry == "never":
-                return
-            await self._sleep(self.backoff.next(self.service.session.retry))
+            try:
+                self.service.session.tick(time.time_ns())  # the rollover is armed also while disconnected
+                if not await self._once() or self.service.session.retry == "never":
+                    return
+                await self._sleep(self.backoff.next(self.service.session.retry))
+            except Exception:
+                self._failed()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), FAILURE_PAUSE_S)
+
+    def _failed(self) -> None:
+        """An error of ours outside a read: the books are void, and the service starts again."""
+        self.service.log.exception("internal error; the service starts again")
+        self.service.errors += 1
+        if self._protocol is not None:
+            self._protocol.end(abort=True)
+            self._protocol = None
+        try:
+            self.service.abandon(time.time_ns())
+        except Exception:
+            self.service.log.exception("internal error while a connection was given up")
 
     async def _once(self) -> bool:
         """One connection from dial to loss; False when it must not be tried again."""

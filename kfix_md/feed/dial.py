@@ -129,6 +129,8 @@ def explain(error: BaseException, end: Endpoint) -> DialError:
     if isinstance(error, socket.gaierror):
         why = f"the name '{end.host}' does not resolve ({error.strerror})"
         return DialError("dns", f"{end}: {why}; check host and DNS")
+    if isinstance(error, UnicodeError):
+        return DialError("dns", f"{end}: '{end.host}' is not a host name ({error}); correct host")
     if isinstance(error, ConnectionRefusedError):
         return DialError("refused", f"{end}: connection refused; check host and port, or the venue is down")
     if isinstance(error, TimeoutError):
@@ -242,7 +244,7 @@ async def dial(
         addresses = await asyncio.wait_for(resolve(end), ADDRESS_TIMEOUT_S)
     except TimeoutError:
         raise explain(socket.gaierror(0, "the resolver does not answer"), end) from None
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name that IDNA cannot encode
         raise explain(error, end) from None
     fault: DialError | None = None
     options: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfix_md._entry import State
 from kfix_md.errors import UsageError
+from kfix_md.log_output import lines_lost
 
 if TYPE_CHECKING:
     from kfix_md.feed.process import Feed
@@ -63,6 +65,7 @@ def gather(feed: Feed) -> FeedCounters:
                 "gaps": dict(service.gaps),
                 "gaps_open": service.open_gaps(),
                 "reconnects": max(0, service.connects - 1),
+                "errors": service.errors,
                 "up": int(session.ready),
                 "silence_s": max(0, now_ns - session.last_recv_ns) / 1e9,
                 "clock_lag_s": _clock_lag(service) / 1e9,
@@ -91,29 +94,76 @@ def _took(rollover: Any) -> float:
     return max(0, rollover.verified_ns - rollover.began_ns) / 1e9 if rollover.verified_ns else 0.0
 
 
+#: connections that /metrics serves at a time, and seconds that one may wait for its next bytes
+CONNECTIONS, IDLE_S = 8, 5.0
+
+
 class Metrics:
-    """HTTP server of /metrics, in a thread of its own. UsageError when the port is taken."""
+    """HTTP server of /metrics, in threads of its own. UsageError when the port is taken.
+
+    It has CONNECTIONS descriptors at most, and closes a connection that is idle for IDLE_S: whoever can reach the
+    port cannot take those that sessions and journal need.
+    """
 
     def __init__(self, host: str, port: int, read: Callable[[], FeedCounters]) -> None:
         try:
-            from prometheus_client import CollectorRegistry, start_http_server
+            from prometheus_client import CollectorRegistry, make_wsgi_app
         except ImportError:
             message = "metrics.port: needs prometheus-client: pip install 'kfix-md[operator]'"
             raise UsageError(message) from None
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collector(read))
         try:
-            self._server, self._thread = start_http_server(port, addr=host, registry=registry)
+            self._server = _server(host, port, make_wsgi_app(registry))
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise UsageError(f"metrics.port = {port}: {reason}; choose another or 0 for none") from None
         self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, name="kfix-metrics", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=2)
+
+
+def _server(host: str, port: int, app: Any) -> Any:
+    """A WSGI server whose number of connections, and their patience, is limited; not started yet."""
+    from socketserver import ThreadingMixIn
+    from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+    places = threading.BoundedSemaphore(CONNECTIONS)
+
+    class Request(WSGIRequestHandler):
+        timeout = IDLE_S
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Requests are not logged."""
+
+    class Server(ThreadingMixIn, WSGIServer):
+        daemon_threads = True
+        block_on_close = False
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            if not places.acquire(blocking=False):
+                self.shutdown_request(request)
+                return
+            super().process_request(request, client_address)
+
+        def process_request_thread(self, request: Any, client_address: Any) -> None:
+            try:
+                super().process_request_thread(request, client_address)
+            finally:
+                places.release()
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that went away is no error of the feed."""
+
+    server = Server((host, port), Request)
+    server.set_app(app)
+    return server
 
 
 class _Collector:
@@ -157,6 +207,7 @@ class _Collector:
         position, synced = (reading.journal.get(name, 0) for name in ("position", "synced"))
         waiting = max(0, position - synced) if position >> 32 == synced >> 32 else position & 0xFFFFFFFF
         yield GaugeMetricFamily("kfix_journal_unsynced_bytes", "written since the last sync", value=waiting)
+        yield CounterMetricFamily("kfix_log_lines_lost", "log lines that could not be written", value=lines_lost())
         alarm = int(bool(reading.journal.get("alarm")))
         yield GaugeMetricFamily("kfix_journal_alarm", "1 while the journal cannot be written", value=alarm)
 
@@ -165,6 +216,7 @@ _GAUGES = {
     "up": "1 while the session is logged on with no gap open",
     "gaps_open": "gaps not healed yet",
     "reconnects": "connections made after the first",
+    "errors": "errors of ours that cost a connection",
     "silence_s": "seconds since the last message",
     "clock_lag_s": "our clock minus SendingTime of the last message",
     "rollover_s": "seconds to the next rollover",

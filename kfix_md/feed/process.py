@@ -46,6 +46,7 @@ class Feed:
         self.segment: Any = None
         self.journal: Any = None
         self._metrics: Metrics | None = None
+        self._alarm = ""  # of the journal, as last logged
         self._garbage: Garbage | None = None
         self._stopping = asyncio.Event()
         create = choose_engine(config.feed.tls_engine)
@@ -189,23 +190,31 @@ class Feed:
     async def _beat(self) -> None:
         """Write heartbeat, session table and counters into the segment; act on unknown symbols and alarms."""
         period = self.config.feed.heartbeat_ms / 2500
-        alarm = ""
         while True:
-            self.segment.heartbeat(time.time_ns())
-            self._publish_sessions()
-            for pair in self.pairs:
-                pair.tick(time.time_ns())
-            alarm = self._journal_alarm(alarm)
-            for service in self.services:
-                if service.unknown:
-                    self._judge_unknown(service)
+            try:
+                self._beat_once()
+            except Exception:  # readers must not take a feed for dead whose sessions deliver
+                log.exception("internal error in the heartbeat; it goes on")
             await asyncio.sleep(period)
+
+    def _beat_once(self) -> None:
+        self.segment.heartbeat(time.time_ns())
+        self._publish_sessions()
+        for pair in self.pairs:
+            pair.tick(time.time_ns())
+        self._journal_alarm()
+        for service in self.services:
+            if service.unknown:
+                self._judge_unknown(service)
 
     async def _collect_garbage(self) -> None:
         assert self._garbage is not None
         while True:
             await asyncio.sleep(GC_SECONDS)
-            self._garbage.step(all(service.session.ready and service.verified_ns for service in self.services))
+            try:
+                self._garbage.step(all(service.session.ready and service.verified_ns for service in self.services))
+            except Exception:
+                log.exception("internal error in garbage collection; it goes on")
 
     def _publish_sessions(self) -> None:
         now_ns = time.time_ns()
@@ -231,15 +240,15 @@ class Feed:
         for name, value in gather(self).totals().items():
             self.segment.set_counter(name, value)
 
-    def _journal_alarm(self, before: str) -> str:
+    def _journal_alarm(self) -> None:
         if self.journal is None:
-            return ""
-        alarm = self.journal.stats()["alarm"] or ""
+            return
+        before, alarm = self._alarm, self.journal.stats()["alarm"] or ""
         if alarm and alarm != before:
             log.error("JOURNAL: %s; books continue, but messages are not being recorded", alarm)
         elif before and not alarm:
             log.warning("journal: recording again")
-        return alarm
+        self._alarm = alarm
 
     def _judge_unknown(self, service: Service) -> None:
         """Unknown symbols end the feed when they are configured to, or when nothing else is left to serve."""

@@ -71,6 +71,7 @@ class Service(Application):
         self.healed: list[tuple[str, str, float]] = []  # (cause, how, seconds)
         self.on_state: Callable[[Service, str, State], None] | None = None  # called by on_book, for a hot pair
         self.connects = 0
+        self.errors = 0  # of ours, each of which cost a connection
         self.leaving = False
         self.since_ns = start_ns  # of the present session state
         self.verified_ns = 0  # all books verified in this connection
@@ -86,7 +87,7 @@ class Service(Application):
         self._left = True  # this connection delivers no longer, or there is none
         self._down = _LEAVING  # state and cause of its books from then on
         self._doubt_ns = 0  # since when not all books are verified; 0: all are
-        self.store = store
+        self.store, self._store_failed = store, False
         self.session = Session(session_config(section, rollover_s), self, numbers=store.load() if store else None)
         self.handler = Handler(
             checksum=section.checksum,
@@ -162,6 +163,14 @@ class Service(Application):
         self.handler.reset_stream()
         self._save()
 
+    def abandon(self, now_ns: int) -> None:
+        """An error of ours ended the connection, perhaps in the middle of `disconnected`: finish what that does."""
+        self.now_ns = now_ns
+        self.on_leaving(False)
+        if self.session.state != SessionState.OFF:
+            self.session.disconnected(now_ns, "internal error")
+        self.handler.reset_stream()
+
     def leave(self, now_ns: int, by_venue: bool = False) -> None:
         """The connection is being closed, by us or `by_venue`: from now on it delivers nothing."""
         self.now_ns = now_ns
@@ -219,8 +228,16 @@ class Service(Application):
         return data
 
     def _save(self) -> None:
-        if self.store is not None and (numbers := self.session.take_save(self.now_ns)):
+        if self.store is None or not (numbers := self.session.take_save(self.now_ns)):
+            return
+        try:
             self.store.save(*numbers)
+        except OSError as error:  # without them the next process begins with 141=Y: no reason to end this session
+            if not self._store_failed:
+                self.log.error("sequence numbers cannot be stored: %s; a restart will begin with 141=Y", error)
+            self._store_failed = True
+        else:
+            self._store_failed = False
 
     @property
     def close_reason(self) -> Close | None:

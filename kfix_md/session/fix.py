@@ -111,15 +111,20 @@ def encode(
     return b"%b10=%03d\x01" % (frame, sum(frame) % 256)
 
 
+def decode_secret(secret: str) -> bytes:
+    """The bytes of an API secret; UsageError when it is not base64."""
+    try:
+        return base64.b64decode(secret, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UsageError("api_secret is not base64: copy it again from Kraken's API key page") from error
+
+
 def logon_signature(secret: str, key: str, seq: int, sender: str, target: str, nonce: int) -> str:
     """554 Password: base64(HMAC-SHA512(base64-decoded secret, SHA256(header text with SOH + nonce))).
 
     UsageError when the secret is not base64. Source: Kraken FIX guide, Logon.
     """
-    try:
-        raw = base64.b64decode(secret, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise UsageError("api_secret is not base64: copy it again from Kraken's API key page") from error
+    raw = decode_secret(secret)
     text = f"35=A\x0134={seq}\x0149={sender}\x0156={target}\x01553={key}\x01{nonce}"
     digest = hashlib.sha256(text.encode()).digest()
     return base64.b64encode(hmac.new(raw, digest, hashlib.sha512).digest()).decode()

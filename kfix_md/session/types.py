@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from kfix_md.errors import UsageError
 from kfix_md.journal.events import Event
+from kfix_md.session.fix import decode_secret
 from kfix_md.session.sequence import Sequence
 from kfix_md.trading_day import DAY_S, ROLLOVER_S
 
@@ -120,6 +121,7 @@ class SessionConfig:
             raise UsageError(f"heartbeat {self.heartbeat} is not between 1 and 3600 seconds")
         if bool(self.api_key) != bool(self.api_secret):
             raise UsageError("api_key and api_secret go together: give both or neither")
+        decode_secret(self.api_secret)
         if min(self.max_gap_messages, self.max_gap_bytes) < 1 or self.gap_timeout <= 0:
             raise UsageError("max_gap_messages, max_gap_bytes and gap_timeout must be above 0")
         for tag, value in self.logon_fields.items():

@@ -55,6 +55,7 @@ def test_credentials_that_are_refused_are_not_hurried():
         (ConnectionRefusedError(), "refused", "refused"),
         (TimeoutError(), "timeout", "no answer"),
         (socket.gaierror(-2, "Name or service not known"), "dns", "does not resolve"),
+        (UnicodeError("label empty or too long"), "dns", "is not a host name"),
         (ConnectionResetError(), "tls", "during the TLS handshake"),
         (ssl.SSLError(1, "wrong version"), "tls", "TLS 1.3"),
         (OSError(113, "No route to host"), "unreachable", "No route"),

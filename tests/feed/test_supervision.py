@@ -1,0 +1,135 @@
+"""Errors of ours: whatever raises outside a message costs one connection, is counted, and the service starts again."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kfix_md import attach
+from kfix_md._entry import State
+from kfix_md.errors import UsageError
+from kfix_md.feed.process import Feed
+from kfix_md.session.store import SequenceStore
+from tests.feed.rig import ROOT, Venue, all_good, drive, load, until
+
+pytest.importorskip("cryptography")
+ONE = ("spot-l2",)
+
+
+@pytest.fixture(scope="module")
+def venue(tmp_path_factory):
+    one = Venue(tmp_path_factory.mktemp("venue"), "--symbols", "3", "--rate", "50")
+    yield one
+    one.close()
+
+
+def test_a_disk_error_of_the_sequence_store_ends_no_session(venue, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+
+    def broken(self, expected, outgoing, now_ns):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def script(feed):
+        await all_good(feed)
+        monkeypatch.setattr(SequenceStore, "save", broken)
+        venue("drop", service="spot-l2", how="fin")
+        await until(lambda: feed.services[0].connects == 2)
+        await all_good(feed)
+
+    text = venue.toml(tmp_path, "store", ONE, service='symbols = ["*"]\nreset_seq_num = false')
+    feed = drive(tmp_path, text, script)
+    assert feed.services[0].errors == 0
+    assert caplog.text.count("sequence numbers cannot be stored") == 1
+
+
+@pytest.mark.parametrize("where", ["disconnected", "connected", "tick"])
+def test_an_error_of_ours_costs_one_connection(venue, tmp_path, monkeypatch, caplog, where):
+    async def script(feed):
+        await all_good(feed)
+        service = feed.services[0]
+        session, failures = service.session, [RuntimeError("of ours")]
+        usual = getattr(session, where)
+
+        def failing(*arguments):
+            if failures:
+                raise failures.pop()
+            return usual(*arguments)
+
+        monkeypatch.setattr(session, where, failing)
+        venue("drop", service="spot-l2", how="fin")
+        await until(lambda: not failures)
+        await until(lambda: service.states[State.LIVE] == 0)
+        await all_good(feed)
+        assert service.errors == 1
+
+    drive(tmp_path, venue.toml(tmp_path, f"error-{where}", ONE), script)
+    assert "internal error" in caplog.text and "RuntimeError: of ours" in caplog.text
+
+
+def test_an_error_in_the_heartbeat_leaves_a_living_feed(venue, tmp_path, monkeypatch, caplog):
+    async def script(feed):
+        await all_good(feed)
+        monkeypatch.setattr(feed, "_publish_sessions", lambda: 1 // 0)
+        reader = attach(path=feed.segment.path)
+        await asyncio.sleep(3 * feed.config.feed.heartbeat_ms / 1000)
+        assert reader["BTC/USD"].top() is not None
+        monkeypatch.undo()
+
+    drive(tmp_path, venue.toml(tmp_path, "beat", ONE), script)
+    assert "internal error in the heartbeat" in caplog.text
+
+
+def test_a_host_that_is_no_name_is_retried_with_a_reason(venue, tmp_path, caplog):
+    async def script(feed):
+        await until(lambda: caplog.text.count("foo..bar") >= 2, 15)
+
+    text = venue.toml(tmp_path, "host", ONE).replace('host = "localhost"', 'host = "foo..bar"')
+    feed = drive(tmp_path, text, script)
+    assert feed.services[0].errors == 0 and feed.fault == ""
+
+
+def test_a_secret_that_is_not_base64_is_a_configuration_error(venue, tmp_path, monkeypatch):
+    monkeypatch.setenv("KFIX_TEST_KEY", "key")
+    monkeypatch.setenv("KFIX_TEST_SECRET", "not base64!")
+    more = 'symbols = ["*"]\napi_key = "env:KFIX_TEST_KEY"\napi_secret = "env:KFIX_TEST_SECRET"'
+    with pytest.raises(UsageError, match="base64"):
+        Feed(load(tmp_path, venue.toml(tmp_path, "secret", ONE, service=more)))
+    assert not list(tmp_path.glob("kfix-md*")), "before a segment is made"
+
+
+def test_a_feed_whose_log_nobody_reads_serves_and_ends(venue, tmp_path):
+    load(tmp_path, venue.toml(tmp_path, "stuck", ONE))
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    command = [sys.executable, "-m", "kfix_md", "feed", str(tmp_path / "feed.toml")]
+    feed = subprocess.Popen(command, stdout=writing, stderr=writing, cwd=ROOT)
+    try:
+        reader, end = None, time.monotonic() + 20
+        while time.monotonic() < end:
+            try:
+                reader = attach("stuck", directory=tmp_path)
+                if reader["BTC/USD"].state is State.LIVE:
+                    break
+            except Exception:
+                time.sleep(0.05)
+        assert reader is not None and reader["BTC/USD"].state is State.LIVE
+        began = time.monotonic()
+        feed.send_signal(signal.SIGTERM)
+        assert feed.wait(10) == 0 and time.monotonic() - began < 5
+    finally:
+        feed.kill()
+        feed.wait()
+        os.close(reading)
+        os.close(writing)
