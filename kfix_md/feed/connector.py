@@ -173,7 +173,8 @@ class Connector:
     """Keeps one service connected for ever.
 
     `create` is the result of `dial.choose_engine`. `on_fatal(message)` is called when the certificate does not
-    verify at the very first attempt, which only a person can put right.
+    verify before any connection was made, which only a person can put right; when it returns False, the service goes on
+    trying.
     """
 
     def __init__(
@@ -181,7 +182,7 @@ class Connector:
         service: Service,
         create: Callable[..., Any],
         *,
-        on_fatal: Callable[[str], None],
+        on_fatal: Callable[[str], bool],
         rng: random.Random | None = None,
     ) -> None:
         section = service.section
@@ -228,8 +229,7 @@ class Connector:
             details = await self._dial()
         except DialError as error:
             service.disconnected(time.time_ns(), error.kind)
-            if error.kind == "identity" and not self._ever:
-                self._on_fatal(f"{service.name}: {error}")
+            if error.kind == "identity" and not self._ever and self._on_fatal(f"{service.name}: {error}"):
                 return False
             if error.kind == "stopped":
                 return False

@@ -96,6 +96,7 @@ def tls_context(end: Endpoint) -> ssl.SSLContext | None:
         return None
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and name
+        context.hostname_checks_common_name = False  # a name counts only as subjectAltName (RFC 6125)
         if end.ca:
             context.load_verify_locations(str(end.ca))
         else:

@@ -160,7 +160,12 @@ async def _service(section: ServiceSection, create: Any, logon: bool, timeout_s:
         service = Service(section.model_copy(update={"symbols": []}), 0, start_ns=time.time_ns())
         service.log.logger.addHandler(warnings)
         fatal: list[str] = []
-        connector = Connector(service, create, on_fatal=fatal.append)
+
+        def end(text: str) -> bool:
+            fatal.append(text)
+            return True
+
+        connector = Connector(service, create, on_fatal=end)
     except KfixError as error:
         return [*found, Finding(FAIL, about, str(error))]
     if not logon:

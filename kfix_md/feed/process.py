@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from kfix_md import __version__
 from kfix_md.config import Config, service_config
 from kfix_md.config import load as load_config
-from kfix_md.errors import UsageError
+from kfix_md.errors import KfixError, UsageError
 from kfix_md.feed import tuning
 from kfix_md.feed.checks import check_directories
 from kfix_md.feed.connector import Connector
@@ -47,6 +49,7 @@ class Feed:
         self.journal: Any = None
         self._metrics: Metrics | None = None
         self._alarm = ""  # of the journal, as last logged
+        self._ran_before = False
         self._garbage: Garbage | None = None
         self._stopping = asyncio.Event()
         create = choose_engine(config.feed.tls_engine)
@@ -82,6 +85,7 @@ class Feed:
             serve_unverified=feed.unverified == "serve",
         )
         if config.journal.enabled:
+            self._ran_before = has_frames(config.journal.directory)
             self.journal = JournalWriter(
                 config.journal.directory, segment_bytes=config.journal.segment_mb << 20, sync_ms=config.journal.sync_ms
             )
@@ -140,9 +144,18 @@ class Feed:
         """End in order: log out every session, close journal and segment."""
         self._stopping.set()
 
-    def _fatal(self, text: str) -> None:
+    def _fatal(self, text: str) -> bool:
+        """End with status 2 for what a person has to change, unless this feed has run before: returns whether.
+
+        A service manager does not start a feed again after status 2. What was right once may be right again, and the
+        other services must not suffer: it is tried for ever then.
+        """
+        if self._ran_before:
+            log.error("%s; trying again, since this feed has run before", text)
+            return False
         self.fault = self.fault or text
         self.stop()
+        return True
 
     def _started(self) -> None:
         now_ns = time.time_ns()
@@ -283,6 +296,16 @@ class Feed:
             service.section.symbols[:] = section.symbols
         for name, _ in before:
             log.warning("service %s is no longer in the configuration: needs a restart", name)
+
+
+def has_frames(journal: Path) -> bool:
+    """Whether a journal has frames of a venue among its first records, or anything that cannot be read."""
+    from kfix_md.journal.reader import FRAME, JournalReader
+
+    try:
+        return any(kind == FRAME for _, kind, *_ in itertools.islice(JournalReader(journal), 1000))
+    except KfixError:
+        return True
 
 
 def session_state_text(service: Service) -> str:

@@ -76,6 +76,7 @@ def test_only_tls_1_3_with_names_checked(tmp_path):
     context = tls_context(Endpoint("x", 1))
     assert context.minimum_version == ssl.TLSVersion.TLSv1_3 and context.check_hostname
     assert context.verify_mode == ssl.CERT_REQUIRED
+    assert not context.hostname_checks_common_name, "only subjectAltName counts"
     loose = tls_context(Endpoint("x", 1, verify=False))
     assert loose.verify_mode == ssl.CERT_NONE and loose.minimum_version == ssl.TLSVersion.TLSv1_3
     with pytest.raises(UsageError, match="no such file"):

@@ -214,9 +214,11 @@ def test_an_unknown_symbol_costs_itself_unless_told_otherwise_or_alone(venue, tm
     drive(tmp_path, there.toml(tmp_path, "one", '["BTC/USD", "NO/PE"]'), serves)
     assert "no instrument 'NO/PE'" in caplog.text
     with pytest.raises(UsageError, match="no instrument 'NO/PE'"):
-        drive(tmp_path, there.toml(tmp_path, "two", '["NO/PE"]'), waits)
+        drive(tmp_path / "two", there.toml(tmp_path, "two", '["NO/PE"]'), waits)
     with pytest.raises(UsageError, match="no instrument 'NO/PE'"):
-        drive(tmp_path, there.toml(tmp_path, "three", '["BTC/USD", "NO/PE"]', 'unknown_symbols = "stop"'), waits)
+        drive(
+            tmp_path / "three", there.toml(tmp_path, "three", '["BTC/USD", "NO/PE"]', 'unknown_symbols = "stop"'), waits
+        )
 
 
 def test_an_address_without_a_logon_is_put_last(venue, tmp_path, monkeypatch, caplog):

@@ -87,6 +87,35 @@ def test_an_error_in_the_heartbeat_leaves_a_living_feed(venue, tmp_path, monkeyp
     assert "internal error in the heartbeat" in caplog.text
 
 
+def test_a_certificate_that_does_not_verify_ends_a_first_start_and_no_restart(venue, tmp_path, caplog):
+    right = venue.toml(tmp_path, "cert", ONE)
+    wrong = "\n".join(line for line in right.splitlines() if not line.startswith("tls_ca"))
+
+    async def refused(feed):
+        await until(lambda: feed.fault, 15)
+
+    for _ in range(2):  # also a second attempt that has never been logged on
+        with pytest.raises(UsageError, match="certificate not signed by"):
+            drive(tmp_path, wrong, refused)
+    drive(tmp_path, right, all_good)
+
+    async def tried(feed):
+        await until(lambda: caplog.text.count("trying again, since this feed has run before") >= 2, 15)
+
+    assert drive(tmp_path, wrong, tried).fault == ""
+
+
+def test_a_symbol_that_is_gone_at_a_restart_ends_no_service(venue, tmp_path, caplog):
+    drive(tmp_path, venue.toml(tmp_path, "gone", ONE), all_good)
+    more = 'symbols = ["BTC/USD", "GONE/USD"]'
+
+    async def script(feed):
+        await until(lambda: "GONE/USD" in caplog.text and feed.services[0].states[State.LIVE] == 1, 15)
+
+    text = venue.toml(tmp_path, "gone", ONE, service=more, feed='unknown_symbols = "stop"')
+    assert drive(tmp_path, text, script).fault == ""
+
+
 def test_a_host_that_is_no_name_is_retried_with_a_reason(venue, tmp_path, caplog):
     async def script(feed):
         await until(lambda: caplog.text.count("foo..bar") >= 2, 15)
