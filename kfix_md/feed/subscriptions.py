@@ -31,9 +31,12 @@ FAULTS = frozenset({Cause.CRC, Cause.CROSSED, Cause.MALFORMED, Cause.PRECISION})
 LASTING = frozenset({Cause.NUMBER, Cause.IDS})
 
 
+_FOLLOWED = tuple(is_trusted(state) or state in (State.HALTED, State.UNVERIFIED) for state in State)
+
+
 def is_followed(state: State) -> bool:
     """Whether a book in this state holds its snapshot and every message since, be it trusted or not."""
-    return is_trusted(state) or state in (State.HALTED, State.UNVERIFIED)
+    return _FOLLOWED[state]
 
 
 class Subscriptions:

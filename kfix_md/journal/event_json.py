@@ -31,6 +31,7 @@ class _Field(typing.NamedTuple):
 
 
 _known: dict[type[Event], tuple[_Field, ...]] = {}
+_dumps = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps makes an encoder at each call
 
 
 def _fields(kind: type[Event]) -> tuple[_Field, ...]:
@@ -122,7 +123,7 @@ def as_dict(event: Event) -> dict[str, Any]:
 
 def encode(event: Event | dict[str, Any]) -> bytes:
     """An event as it is stored; a dict is stored as it is."""
-    return json.dumps(event if isinstance(event, dict) else as_dict(event), separators=(",", ":")).encode()
+    return _dumps(event if isinstance(event, dict) else as_dict(event)).encode()
 
 
 class Decoded(typing.NamedTuple):

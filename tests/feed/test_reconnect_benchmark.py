@@ -1,0 +1,28 @@
+"""benchmarks.reconnect measures what it claims: every book is back, and the replay has closed the gap."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.reconnect import Bench, measure
+from kfix_md._entry import Cause, State
+
+
+def test_numbers_of_states_and_causes_are_their_places():
+    assert [int(state) for state in State] == list(range(len(State)))
+    assert [int(cause) for cause in Cause] == list(range(len(Cause)))
+
+
+def test_it_brings_every_book_back(tmp_path):
+    bench = Bench(tmp_path, 20)
+    assert bench.connect() > 0 and bench.service.states[State.LIVE] == 20
+    assert bench.gap() > 0 and bench.service.gaps["lost"] == 1 and bench.service.open_gaps() == 0
+    bench.requests.clear()
+    with pytest.raises(KeyError):
+        bench.gap()
+
+
+def test_its_rows():
+    rows = measure(20, 1)
+    assert [row["what"] for row in rows] == ["reconnect", "gap, replayed"]
+    assert all(row["ms"] > 0 and row["worst_ms"] >= row["ms"] for row in rows) and rows[0]["floor_ms"] > 0
