@@ -17,6 +17,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 
 def switched_on(name: str) -> bool:
@@ -94,5 +95,18 @@ def modules() -> list[Extension]:
     return cythonize(found, build_dir=BUILD_DIR, nthreads=cores, compiler_directives=DIRECTIVES)
 
 
+class BuildModules(build_ext):
+    """Links without the library folders of the interpreter that builds: modules load nothing from them."""
+
+    def build_extensions(self) -> None:
+        """Build every module."""
+        self.compiler.linker_so = [part for part in self.compiler.linker_so if not part.startswith("-Wl,-rpath")]
+        super().build_extensions()
+
+
 if __name__ == "__main__":
-    setup(ext_modules=modules(), options={"build_ext": {"parallel": os.cpu_count() or 1}})
+    setup(
+        ext_modules=modules(),
+        cmdclass={"build_ext": BuildModules},
+        options={"build_ext": {"parallel": os.cpu_count() or 1}},
+    )

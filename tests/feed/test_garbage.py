@@ -41,7 +41,7 @@ def test_what_lasts_is_frozen_once_the_books_stand(garbage):
     for _ in range(3):
         gone = weakref.ref(Knot())
         garbage.step(verified=True)  # what is new is still collected, and nothing more is frozen
-        assert gone() is None and gc.get_freeze_count() == frozen
+        assert gone() is None and gc.get_freeze_count() <= frozen  # a frozen object may still be freed by its count
 
 
 def test_what_a_lost_session_leaves_is_found(garbage):
