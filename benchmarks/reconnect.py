@@ -49,13 +49,9 @@ class Bench:
         if seq is None:
             self.seq += 1
             seq = self.seq
-        stamp = fix.time_text(self.now)
-        again: fix.Body = [(43, "Y"), (122, stamp)] if possdup else []
+        again: fix.Body = [(43, "Y"), (122, fix.time_text(self.now))] if possdup else []
         section = self.service.section
-        head: fix.Body = [(35, kind), (34, seq), (49, str(section.target_comp_id)), *again, (52, stamp), (56, "BENCH")]
-        content = b"".join(b"%d=%b\x01" % (tag, fix.value_bytes(tag, value)) for tag, value in [*head, *body])
-        data = b"8=FIX.4.4\x019=%d\x01%b" % (len(content), content)
-        return b"%b10=%03d\x01" % (data, sum(data) % 256)
+        return fix.encode(kind, seq, str(section.target_comp_id), section.sender_comp_id, self.now, [*again, *body])
 
     def give(self, data: bytes) -> None:
         """Reads of 64 KiB; the time they take counts."""

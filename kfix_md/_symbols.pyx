@@ -287,7 +287,7 @@ cdef class Symbols(Stream):
         self.happen(row, EVENT_SUBSCRIBE, s.top.cause or CAUSE_SUBSCRIBED)
 
     def end_request(self, symbol):
-        """Whatever still comes under the symbol's 262 is late; its book keeps its state."""
+        """Ignore messages that still arrive under the symbol's 262, as late; its book keeps its state."""
         self.slots[self.row_of(symbol)].req_n = NO_REQ_ID
 
     def unsubscribe(self, symbol, cause=Cause.UNSUBSCRIBED):

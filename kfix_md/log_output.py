@@ -59,28 +59,22 @@ class Repetitions:
 
     def admit(self, record: logging.LogRecord, now_s: float) -> bool:
         """Whether to write this record."""
-        with self._lock:
-            return self._admit(record, now_s)
-
-    def _admit(self, record: logging.LogRecord, now_s: float) -> bool:
         kind: tuple[object, ...] = (record.name, record.levelno, getattr(record, "service", ""), record.msg)
-        if kind not in self._seen and len(self._seen) >= _KINDS:
-            kind = ()  # all others together
-        since, count, _ = self._seen.get(kind, (now_s, 0, record))
-        self._seen[kind] = (since, count + 1, record)
+        with self._lock:
+            if kind not in self._seen and len(self._seen) >= _KINDS:
+                kind = ()  # all others together
+            since, count, _ = self._seen.get(kind, (now_s, 0, record))
+            self._seen[kind] = (since, count + 1, record)
         return count < self._lines
 
     def over(self, now_s: float, at_the_end: bool = False) -> list[logging.LogRecord]:
         """Records that summarise what was left out in the windows that are over."""
         with self._lock:
-            return self._over(now_s, at_the_end)
-
-    def _over(self, now_s: float, at_the_end: bool) -> list[logging.LogRecord]:
+            ended = {k: seen for k, seen in self._seen.items() if at_the_end or now_s - seen[0] >= self._window_s}
+            for kind in ended:
+                del self._seen[kind]
         found = []
-        for kind, (since, count, last) in list(self._seen.items()):
-            if now_s - since < self._window_s and not at_the_end:
-                continue
-            del self._seen[kind]
+        for since, count, last in ended.values():
             if count > self._lines:
                 text = f"{count - self._lines} more like this in {now_s - since:.0f} s: {last.getMessage()}"
                 summary = logging.LogRecord(last.name, last.levelno, last.pathname, last.lineno, text, None, None)
@@ -92,7 +86,7 @@ class Repetitions:
 class LogOutput(logging.Handler):
     """A logging handler whose `emit` never blocks.
 
-    A thread writes to the descriptor. While nobody reads there (a full pipe, a terminal stopped by Ctrl-S), lines
+    A thread writes to the descriptor. While that has no reader (a full pipe, a terminal stopped by Ctrl-S), lines
     wait in a bounded queue; what finds no room is counted, and the count is a line of its own as soon as one gets
     through. A descriptor that is closed loses its lines and disturbs nothing.
 

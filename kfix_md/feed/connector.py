@@ -23,7 +23,7 @@ CLOSE_S = 0.7  # an orderly close may take so long, then the connection is abort
 LONG_PAUSE_S, LONGEST_PAUSE_S = 60.0, 600.0  # between attempts after a rejection for identity
 ABORT_S = 0.2  # and so long may the engine take to report that
 QUICK_LOGON_S = 3.0  # for the Logon reply when another address may answer
-FAILURE_PAUSE_S = 1.0  # after an error of ours
+FAILURE_PAUSE_S = 1.0  # after an internal error
 _TCP_CLOSE = 7  # tcp_info.tcpi_state
 MAX_UNSENT = 8 << 20  # bytes; a venue that reads nothing of so much is treated as gone
 
@@ -109,8 +109,7 @@ class _Protocol(asyncio.BufferedProtocol):
 
     def failed(self) -> None:
         """An error of ours: log it and replace the connection."""
-        self.service.log.exception("internal error; reconnecting")
-        self.service.errors += 1
+        self.service.failed("reconnecting")
         self.end(abort=True)
 
     def _abort(self) -> None:
@@ -211,13 +210,12 @@ class Connector:
                     await asyncio.wait_for(self._stop.wait(), FAILURE_PAUSE_S)
 
     def _failed(self) -> None:
-        """An error of ours outside a read: the books are void, and the service starts again."""
-        self.service.log.exception("internal error; the service starts again")
-        self.service.errors += 1
-        if self._protocol is not None:
-            self._protocol.end(abort=True)
-            self._protocol = None
+        """An internal error outside a read: the books are void, and the service starts again."""
+        self.service.failed("the service starts again")
+        protocol, self._protocol = self._protocol, None
         try:
+            if protocol is not None:
+                protocol.end(abort=True)
             self.service.abandon(time.time_ns())
         except Exception:
             self.service.log.exception("internal error while a connection was given up")

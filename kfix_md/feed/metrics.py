@@ -216,7 +216,7 @@ _GAUGES = {
     "up": "1 while the session is logged on with no gap open",
     "gaps_open": "gaps not healed yet",
     "reconnects": "connections made after the first",
-    "errors": "errors of ours that cost a connection",
+    "errors": "internal errors that cost a connection",
     "silence_s": "seconds since the last message",
     "clock_lag_s": "our clock minus SendingTime of the last message",
     "rollover_s": "seconds to the next rollover",

@@ -71,7 +71,7 @@ class Service(Application):
         self.healed: list[tuple[str, str, float]] = []  # (cause, how, seconds)
         self.on_state: Callable[[Service, str, State], None] | None = None  # called by on_book, for a hot pair
         self.connects = 0
-        self.errors = 0  # of ours, each of which cost a connection
+        self.errors = 0  # internal errors, each of which cost a connection
         self.leaving = False
         self.since_ns = start_ns  # of the present session state
         self.verified_ns = 0  # all books verified in this connection
@@ -163,8 +163,13 @@ class Service(Application):
         self.handler.reset_stream()
         self._save()
 
+    def failed(self, consequence: str) -> None:
+        """Log and count the exception being handled: an internal error that costs a connection."""
+        self.errors += 1
+        self.log.exception("internal error; %s", consequence)
+
     def abandon(self, now_ns: int) -> None:
-        """An error of ours ended the connection, perhaps in the middle of `disconnected`: finish what that does."""
+        """An internal error ended the connection, perhaps in the middle of `disconnected`: finish what that does."""
         self.now_ns = now_ns
         self.on_leaving(False)
         if self.session.state != SessionState.OFF:

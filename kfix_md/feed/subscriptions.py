@@ -123,7 +123,7 @@ class Subscriptions:
             sub.phase, sub.md_req_id, sub.due_ns = Phase.WAITING, "", 0
 
     def messages_lost(self, now_ns: int, cause: Cause) -> None:
-        """Messages were lost for good, of whatever kind: request everything that they may have contained."""
+        """Messages of an unknown kind were lost for good: request everything that they may have contained."""
         if not self._ready:
             return
         self.listing.request(now_ns, again=True)

@@ -91,7 +91,7 @@ class Service:
         if how not in REFUSALS:
             raise ValueError(f"no such way to refuse: {how} ({', '.join(REFUSALS)})")
         self.refuse_text = text
-        # a port that is open again refuses nobody: the loop's timer may be a little early by the clock
+        # a port that is open again rejects no Logon: the loop's timer may be a little early by the clock
         self.refuse_until = 0 if how == "port" else self.venue.now() + int(seconds * 1e9)
         self.refuse_how = how
         if how == "port" and seconds and self._server:

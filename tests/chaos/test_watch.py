@@ -75,7 +75,7 @@ def test_captures_that_disagree_with_readers_are_named():
     assert disagreements(live, {}, (S, 8 * S), []) == [f"('A', 2): trusted by readers only for 4.000 s from {S}"]
     near = {("A", 2): [(S, 5 * S + S // 25)]}
     assert disagreements(live, near, (S, 8 * S), []) == [], "0.04 s"
-    assert disagreements(live, {("A", 2): [(S, 6 * S)]}, (S, 8 * S), [(5 * S, 7 * S)]) == [], "nobody could look"
+    assert disagreements(live, {("A", 2): [(S, 6 * S)]}, (S, 8 * S), [(5 * S, 7 * S)]) == [], "no sample then"
 
 
 def test_the_watcher_names_when_it_did_not_look():

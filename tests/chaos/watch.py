@@ -22,7 +22,7 @@ from kfix_md.shm.attach import Feed
 
 INTERVAL = 0.01
 SECOND = 1_000_000_000
-#: ns by which the captures may differ from what was sampled, besides the time in which nobody could look
+#: ns by which the captures may differ from what was sampled, without the time in which there was no sample
 TOLERANCE_NS = SECOND // 20
 TRUSTED = {State.LIVE, State.EMPTY}
 FOREVER = 1 << 62

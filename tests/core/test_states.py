@@ -156,3 +156,8 @@ def test_a_halt_without_a_snapshot_ends_in_syncing(handler):
     handler.mark("X/Y", State.HALTED, Cause.STATUS)
     handler.mark("X/Y", State.LIVE)
     assert (handler["X/Y"].state, handler["X/Y"].cause) == (State.SYNCING, Cause.STATUS)
+
+
+def test_numbers_of_states_and_causes_are_their_places():
+    assert [int(state) for state in State] == list(range(len(State)))
+    assert [int(cause) for cause in Cause] == list(range(len(Cause)))

@@ -1,4 +1,4 @@
-"""Random lives of a session: after every step each book is LIVE or HALTED exactly when the plain model says so."""
+"""Random lives of a session: after every step each book is LIVE or HALTED exactly when it is in the plain model."""
 
 from __future__ import annotations
 

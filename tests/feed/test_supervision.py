@@ -1,4 +1,4 @@
-"""Errors of ours: whatever raises outside a message costs one connection, is counted, and the service starts again."""
+"""Internal errors: an exception outside a message costs one connection, is counted, and the service starts again."""
 
 from __future__ import annotations
 

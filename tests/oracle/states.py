@@ -84,9 +84,8 @@ class States:
         self.expected = seq + 1
         if kind == "4":
             new = int(dict(fields)[36])
-            while (
-                self.expected <= new
-            ):  # the fill stands for the numbers from its own on; what was delivered is applied
+            # the fill replaces the numbers from its own on; what was delivered of them is applied
+            while self.expected <= new:
                 at, self.expected = self.expected - 1, self.expected + 1
                 message = self.ahead.pop(at, None)
                 if message is None:
@@ -124,10 +123,8 @@ class States:
             return
         prices = [value for tag, value in fields if tag == 270]
         usable = first[268] != "0" and all(value.replace(".", "").isdigit() for value in prices)
-        crossing = (
-            any(dict(group)[269] == "0" and float(dict(group)[270]) >= 11 for group in _groups(fields))
-            if usable
-            else False
+        crossing = usable and any(
+            dict(group)[269] == "0" and float(dict(group)[270]) >= 11 for group in _groups(fields)
         )
         book.whole = usable and not crossing and (kind == "W" or book.whole)
 
