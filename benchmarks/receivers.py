@@ -105,14 +105,25 @@ def run_c(port: int, shared: str | None, spin: bool) -> None:
 
 async def run_framing(port: int, ca: Path, engine: str) -> None:
     """The connector as it is, in front of a Stream: frames are found and checked, and nothing else."""
-    from kfix_md._stream import Stream
+    from kfix_md._stream import FrameSink, Stream
     from kfix_md.config import ServiceSection
     from kfix_md.feed.connector import Connector, _Protocol
     from kfix_md.feed.dial import choose_engine, dial
     from kfix_md.feed.service import Service
 
-    class Framing(Stream):
-        """Answers the bytes that end a round."""
+    class Framing(FrameSink):
+        """Takes the handler's place; answers the bytes that end a round."""
+
+        def __init__(self) -> None:
+            self.stream = Stream()
+            self.get_buffer = self.stream.get_buffer
+            self.last_recv_ns = 0
+
+        def buffer_updated(self, n: int, recv_ns: int) -> int:
+            return self.stream.buffer_updated(self, n, recv_ns)
+
+        def reset_stream(self) -> None:
+            self.stream.reset(self)
 
         def on_garbled(self, *_: Any) -> None:
             transport.write(b"done")
@@ -134,17 +145,17 @@ async def run_streams(port: int, ca: Path) -> None:
     """asyncio's own streams on asyncio's own loop, the same framing on top."""
     import ssl
 
-    from kfix_md._stream import Stream
+    from kfix_md._stream import FrameSink, Stream
 
-    class Framing(Stream):
+    class Framing(FrameSink):
         def on_garbled(self, *_: Any) -> None:
             writer.write(b"done")
 
-    stream = Framing()
+    stream, framing = Stream(), Framing()
     context = ssl.create_default_context(cafile=str(ca))
     reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
     while data := await reader.read(1 << 18):
-        stream.on_bytes(data, time.time_ns())
+        stream.on_bytes(framing, data, time.time_ns())
 
 
 def main() -> None:

@@ -1,63 +1,32 @@
-from cython cimport final
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
-from kfix_md._book cimport Book
 from kfix_md._codec cimport Codec
-from kfix_md._fields cimport Header, MDMessage, Span
-from kfix_md._entry cimport MDEntry, Tick
+from kfix_md._fields cimport Header
+from kfix_md._market_data cimport MarketData
+from kfix_md._stream cimport FrameSink, Stream
+from kfix_md._symbols cimport Symbols
 from kfix_md.journal.writer cimport JournalWriter
 from kfix_md.session.sequence cimport Sequence
-from kfix_md._symbols cimport Slot, Symbols
-from kfix_md._tick_buffer cimport TickBuffer
-
-cdef struct Counters:
-    uint64_t market_data, entries, snapshots, trades
-    uint64_t crc_checked, crc_ok, crc_failed, unverified
-    uint64_t malformed, faults, late, unknown_symbol, ignored, crossed, repeated_tags
-    uint64_t bad_times              # 273 and 5060 that are no times: the entry has that of its message
-    uint64_t garbage_not_kept       # bytes that are no frame, beyond what is journaled of them
-    uint64_t left_out               # groups that are no part of a book and were not kept
 
 
-@final
-cdef class Handler(Symbols):
+cdef class Handler(FrameSink):
+    cdef Stream stream
+    cdef readonly Symbols books
+    cdef MarketData data
     cdef readonly Codec codec
     cdef readonly Sequence sequence
-    cdef public object session
     cdef JournalWriter journal
+    cdef int session_number
     cdef bint direct                # W and X in order are applied without asking the session
     cdef public int64_t last_recv_ns
     cdef public int64_t last_sending_ns     # 52 of the last message, for the clock offset
     cdef public int64_t sending_time_limit_ns
-    cdef TickBuffer collected   # every entry, None: not wanted
-    cdef bint following         # no session: what is missing cannot be requested
-    cdef Counters counters
-    cdef int64_t garbage_room   # bytes that are no frame and may still be journaled, of this connection
-    cdef int32_t row            # whose message is being applied, -1: none
-    cdef set failed             # rows whose first error has been logged
-    cdef set numbers_reported       # rows whose number that does not fit was reported
+    cdef int64_t garbage_room       # bytes that are no frame and may still be journaled, of this connection
+    cdef uint64_t garbage_not_kept  # such bytes beyond that
+    cdef uint64_t ignored
     cdef uint32_t known_comp_ids    # Header.comp_ids that are those
     cdef bytes sender, target       # expected inbound 49 and 56; None: any
 
     cdef int controlled(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1
     cdef int garbled(self, const char* p, int64_t n, int64_t recv_ns) except -1
-    cdef int fail(self, int32_t row, object error, int64_t recv_ns) except -1
-    cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1
-    cdef uint16_t market_data(self, Header* h, const char* end, int64_t recv_ns, uint16_t flags) except? 65535
-    cdef int missed_unnamed(self, Header* h, const char* end, MDMessage* m, int error, int64_t recv_ns) except -1
-    cdef int requests_seen(self, Header* h, const char* end, MDMessage* m) noexcept
-    cdef uint16_t partly_late(self, Header* h, const char* end, MDMessage* m, int64_t recv_ns,
-                              uint16_t flags) except? 65535
-    cdef uint16_t part(self, Header* h, const char* end, MDMessage* m, int32_t row, bint current, int64_t recv_ns,
-                       uint16_t flags) except? 65535
-    cdef uint16_t several_symbols(self, Header* h, const char* end, MDMessage* m, int64_t recv_ns,
-                                  uint16_t flags) except? 65535
-    cdef int missed(self, int32_t row, Header* h, const char* end, MDMessage* m, int error, int64_t recv_ns) except -1
-    cdef uint16_t unusable(self, int32_t row, Header* h, const char* end, MDMessage* m, int error, int64_t recv_ns,
-                           uint16_t flags) except? 65535
-    cdef uint16_t refused(self, Header* h, const char* end, MDMessage* m, int error, int32_t row, int64_t recv_ns,
-                          uint16_t flags) except? 65535
-    cdef void show_trades(self, Slot* s, MDEntry* e, int32_t n, uint64_t seq, int64_t recv_ns) noexcept
-    cdef uint16_t weigh_crossing(self, Slot* s, bint is_crossed, uint16_t flags, bint snapshot) noexcept
-    cdef void begin_book(self, Slot* s, Book book) noexcept
     cdef int process_recorded(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except? -1

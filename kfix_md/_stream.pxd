@@ -4,6 +4,13 @@ cdef enum:
     PADDING = 64                # readers may load that far past a frame
 
 
+cdef class FrameSink:
+    cdef int on_frame(self, const char* p, int64_t n, int64_t recv_ns) except -1
+    cdef int on_skipped(self, const char* p, int64_t n, int64_t recv_ns) except -1
+    cdef int on_failure(self, object error, int64_t recv_ns) except -1
+    cdef int on_pause(self) except -1
+
+
 cdef class Stream:
     cdef int64_t max_frame
     cdef uint64_t messages, bytes_taken
@@ -17,11 +24,11 @@ cdef class Stream:
     cdef const char* first
     cdef const char* last
 
+    cpdef int64_t on_bytes(self, FrameSink sink, data, int64_t recv_ns=*) except -1
+    cpdef get_buffer(self, int64_t sizehint=*)
+    cpdef int64_t buffer_updated(self, FrameSink sink, int64_t n, int64_t recv_ns) except -1
+    cpdef int reset(self, FrameSink sink, int64_t recv_ns=*) except -1
     cdef int room(self, int64_t n) except -1
-    cdef int64_t in_place(self, const char* p, int64_t total, int64_t recv_ns) except -1
-    cdef int on_pause(self) except -1
-    cdef int on_failure(self, object error, int64_t recv_ns) except -1
-    cdef int64_t run(self, int64_t recv_ns) except -1
-    cdef int bad_frame(self, int kind, int64_t recv_ns) except -1
-    cdef int on_skipped(self, const char* p, int64_t n, int64_t recv_ns) except -1
-    cdef int on_frame(self, const char* p, int64_t n, int64_t recv_ns) except -1
+    cdef int64_t in_place(self, FrameSink sink, const char* p, int64_t total, int64_t recv_ns) except -1
+    cdef int64_t run(self, FrameSink sink, int64_t recv_ns) except -1
+    cdef int bad_frame(self, FrameSink sink, int kind, int64_t recv_ns) except -1

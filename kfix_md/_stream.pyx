@@ -2,6 +2,7 @@
 
 from cpython.buffer cimport PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
+from cython cimport final
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
@@ -18,16 +19,48 @@ cdef enum:
 _GARBLED = {FRAME_GARBAGE: "garbage", FRAME_BAD_LENGTH: "body_length", FRAME_BAD_CHECKSUM: "checksum"}
 
 
-cdef class Stream:
-    """The receiving end of one connection. `on_frame` gets every sound frame, followed by PADDING readable bytes."""
+cdef class FrameSink:
+    """What a Stream brings the bytes of one connection to."""
 
-    def __cinit__(self, *args, **more):
-        self.max_frame = 1 << 26
+    cdef int on_frame(self, const char* p, int64_t n, int64_t recv_ns) except -1:
+        return 0
+
+    cdef int on_skipped(self, const char* p, int64_t n, int64_t recv_ns) except -1:
+        # bytes that are part of no sound frame
+        return 0
+
+    cdef int on_failure(self, object error, int64_t recv_ns) except -1:
+        # an exception out of on_frame: raised on, or, when it is dealt with, the frames after that one are read
+        raise error
+
+    cdef int on_pause(self) except -1:
+        # no whole frame is left of what was received
+        return 0
+
+    def on_garbled(self, what, head, skipped, recv_ns):
+        """Called for bytes that are no sound frame: "garbage", "body_length", "checksum" or "begin_string" (with the
+        bytes themselves as `head`)."""
+
+
+@final
+cdef class Stream:
+    """The receiving end of one connection. Its sink's `on_frame` gets every sound frame.
+
+    The sink comes with each call, so that the two do not keep each other alive.
+
+    Parameters
+    ----------
+    max_frame : int
+        Bytes; a longer frame is a protocol error.
+    """
+
+    def __cinit__(self, int64_t max_frame=1 << 26):
+        self.max_frame = max_frame
 
     def __dealloc__(self):
         free(self.buffer)
 
-    def on_bytes(self, data, int64_t recv_ns=0):
+    cpdef int64_t on_bytes(self, FrameSink sink, data, int64_t recv_ns=0) except -1:
         """Take in bytes (any bytes-like, any split) received at recv_ns (ns since the epoch).
 
         Returns the number of messages completed. Whole frames are read where they are; what is left is copied.
@@ -37,7 +70,7 @@ cdef class Stream:
         cdef int64_t piece = PIECE_BYTES
         while at < total:
             if self.start == self.end and piece == PIECE_BYTES:
-                n = self.in_place(<const char*>&view[at], total - at, recv_ns)
+                n = self.in_place(sink, <const char*>&view[at], total - at, recv_ns)
                 at += n
                 if n == 0:
                     piece = COPY_BYTES      # no whole frame, or no frame at all
@@ -46,13 +79,13 @@ cdef class Stream:
             memcpy(self.buffer + self.end, <const char*>&view[at], n)
             self.end += n
             at += n
-            self.run(recv_ns)
+            self.run(sink, recv_ns)
             if piece == PIECE_BYTES and at < total and self.end - self.start <= n:
                 at -= self.end - self.start     # begun in this piece: to be read where it is
                 self.start = self.end = 0
         return self.messages - before
 
-    cdef int64_t in_place(self, const char* p, int64_t total, int64_t recv_ns) except -1:
+    cdef int64_t in_place(self, FrameSink sink, const char* p, int64_t total, int64_t recv_ns) except -1:
         # sound frames from p on that have their padding within `total`: the number of bytes they take
         cdef int64_t at = 0, length, resets = self.resets
         self.first, self.last = p, p + total
@@ -66,35 +99,38 @@ cdef class Stream:
                     at += length
                     self.messages += 1
                     self.bytes_taken += length
-                    self.on_frame(p + at - length, length, recv_ns)
+                    sink.on_frame(p + at - length, length, recv_ns)
                     if self.resets != resets:
                         at = total          # the rest is of a connection that is gone
                 done = True
             except Exception as error:
-                self.on_failure(error, recv_ns)
-        self.on_pause()
+                sink.on_failure(error, recv_ns)
+        sink.on_pause()
         return at
 
-    def get_buffer(self, sizehint=-1):
+    cpdef get_buffer(self, int64_t sizehint=-1):
         """Return a writable memoryview of the free end of the receive buffer, to be filled and then reported with
         buffer_updated(); it is valid until then."""
-        self.room(max(<int64_t>sizehint, READ_BYTES))
+        self.room(max(sizehint, <int64_t>READ_BYTES))
         return PyMemoryView_FromMemory(self.buffer + self.end, self.capacity - self.end, PyBUF_WRITE)
 
-    def buffer_updated(self, int64_t n, int64_t recv_ns):
+    cpdef int64_t buffer_updated(self, FrameSink sink, int64_t n, int64_t recv_ns) except -1:
         """Take in the `n` bytes just read into get_buffer(); returns the number of messages completed."""
         cdef int64_t before = self.messages
         if n < 0 or n > self.capacity - self.end:
             raise ValueError("more bytes reported than the buffer had room for")
         self.end += n
-        self.run(recv_ns)
+        self.run(sink, recv_ns)
         return self.messages - before
 
-    def reset_stream(self):
+    cpdef int reset(self, FrameSink sink, int64_t recv_ns=0) except -1:
         """Forget the bytes of an unfinished frame: the next byte is the first of a new connection."""
+        if self.end > self.start:
+            sink.on_skipped(self.buffer + self.start, self.end - self.start, recv_ns)
         self.start = self.end = 0
         self.in_garbage = False
         self.resets += 1
+        return 0
 
     cdef int room(self, int64_t n) except -1:
         # at least n bytes free after `end`
@@ -119,7 +155,7 @@ cdef class Stream:
         self.capacity = need
         return 0
 
-    cdef int64_t run(self, int64_t recv_ns) except -1:
+    cdef int64_t run(self, FrameSink sink, int64_t recv_ns) except -1:
         cdef int64_t length, at
         cdef int kind
         self.first, self.last = self.buffer + self.start, self.buffer + self.end
@@ -134,18 +170,18 @@ cdef class Stream:
                         self.start += length
                         self.messages += 1
                         self.bytes_taken += length
-                        self.on_frame(self.buffer + at, length, recv_ns)
+                        sink.on_frame(self.buffer + at, length, recv_ns)
                     elif kind == FRAME_MORE:
                         break
                     else:
-                        self.bad_frame(kind, recv_ns)
+                        self.bad_frame(sink, kind, recv_ns)
                 done = True
             except Exception as error:
-                self.on_failure(error, recv_ns)
-        self.on_pause()
+                sink.on_failure(error, recv_ns)
+        sink.on_pause()
         return 0
 
-    cdef int bad_frame(self, int kind, int64_t recv_ns) except -1:
+    cdef int bad_frame(self, FrameSink sink, int kind, int64_t recv_ns) except -1:
         # nothing in it can be trusted: on to the next "8=FIX". A run of garbage counts once.
         cdef const char* p = self.buffer + self.start
         cdef int64_t skip = find_begin(p, self.end - self.start)
@@ -164,29 +200,10 @@ cdef class Stream:
         self.garbage_bytes += skip
         self.in_garbage = True
         self.start += skip
-        self.on_skipped(p, skip, recv_ns)
+        sink.on_skipped(p, skip, recv_ns)
         if what is not None:
-            self.on_garbled(what, p[:min(skip, COPY_BYTES)] if what == "begin_string" else None, skip, recv_ns)
+            sink.on_garbled(what, p[:min(skip, COPY_BYTES)] if what == "begin_string" else None, skip, recv_ns)
         return 0
-
-    cdef int on_frame(self, const char* p, int64_t n, int64_t recv_ns) except -1:
-        return 0
-
-    cdef int on_skipped(self, const char* p, int64_t n, int64_t recv_ns) except -1:
-        # bytes that are part of no sound frame
-        return 0
-
-    cdef int on_failure(self, object error, int64_t recv_ns) except -1:
-        # an exception out of on_frame: raised on, or, when it is dealt with, the frames after that one are read
-        raise error
-
-    cdef int on_pause(self) except -1:
-        # no whole frame is left of what was received
-        return 0
-
-    def on_garbled(self, what, head, skipped, recv_ns):
-        """Called for bytes that are no sound frame: "garbage", "body_length", "checksum" or "begin_string" (with the
-        bytes themselves as `head`)."""
 
     @property
     def unfinished(self):

@@ -3,7 +3,6 @@ from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t
 from kfix_md._book cimport Book
 from kfix_md._entry cimport CAUSE_CROSSED, CAUSE_NONE, CAUSE_RULE, CAUSE_STATUS, TopOfBook
 from kfix_md.shm.writer cimport SegmentWriter
-from kfix_md._stream cimport Stream
 
 cdef enum:
     SYMBOL_BYTES = 40
@@ -11,6 +10,7 @@ cdef enum:
     LINE = 64               # bytes of a cache line
     ANY_REQ_ID = 0
     NO_REQ_ID = -1
+    FEW_SYMBOLS = 32        # whose books stay in the caches without a prefetch
     BURST = 64              # messages of one read after which touched books are published, at the latest
 
     EVIDENCE_FRESH = 1      # no 5041 was checked since the snapshot
@@ -49,7 +49,7 @@ cdef inline int own_cause(const Slot* s) noexcept nogil:
     return CAUSE_RULE if s.unproven else CAUSE_NONE
 
 
-cdef class Symbols(Stream):
+cdef class Symbols:
     cdef public object listener
     cdef SegmentWriter publisher
     cdef int session_number
@@ -68,7 +68,7 @@ cdef class Symbols(Stream):
     cdef int32_t n_slots, slot_capacity
     cdef int32_t* table
     cdef uint32_t mask
-    cdef list books, names
+    cdef list by_row, names         # books (None: no data yet) and symbols
     cdef bint gap_open              # messages of the session are missing: no book is LIVE
 
     cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept
@@ -80,7 +80,8 @@ cdef class Symbols(Stream):
     cdef int make_book(self, int32_t row, int seen) except -1
     cdef int32_t limit_of(self, int32_t row, int level) except -1
     cdef int _more_slots(self, int32_t capacity) except -1
-    cdef void prefetch_next(self, const char* symbol) noexcept
+    cdef void prefetch_next(self, const char* symbol, const char* first, const char* last) noexcept
+    cdef int publish_pending(self) except -1
     cdef int happen(self, int32_t row, int event, int cause) except -1
     cdef int changed(self, int32_t row) except -1
     cdef void turn(self, Slot* s, Book book, int event) noexcept

@@ -4,12 +4,21 @@ from typing import Any, Literal
 from kfix_md._book import Book
 from kfix_md._entry import Cause, State
 from kfix_md._state import Event
-from kfix_md._stream import Stream
-from kfix_md.view import BookView
+from kfix_md.shm.writer import SegmentWriter
 
-class Symbols(Stream):
+class Symbols:
     # an object with on_book(symbol, state, cause, seq, recv_ns); on_checksum_rule and on_fault if it has them
     listener: Any
+    def __init__(
+        self,
+        *,
+        rule: int = ...,
+        level: int = 0,
+        session_number: int = 0,
+        standby_for: int = -1,
+        publisher: SegmentWriter | None = None,
+        listener: Any = None,
+    ) -> None: ...
     def define(self, symbol: str, price_precision: int, qty_precision: int) -> int: ...
     def define_listed(self, parsed: Iterable[tuple[int, bytes]]) -> int: ...
     def subscribe(self, symbol: str, md_req_id: str, depth: int = 0, halted: bool = False) -> None: ...
@@ -23,7 +32,7 @@ class Symbols(Stream):
     def book_state(self, symbol: str) -> tuple[State, Cause, int, int, int, int]: ...
     # rule, decimals of its text where they are not the instrument's, what is known of it
     def checksum_of(self, symbol: str) -> tuple[str, tuple[int, int] | None, Literal["open", "proved", "unknown"]]: ...
-    def __getitem__(self, symbol: str) -> BookView: ...
+    def __contains__(self, symbol: str) -> bool: ...
     @property
     def symbols(self) -> tuple[str, ...]: ...
     def precisions(self, symbol: str) -> tuple[int, int]: ...

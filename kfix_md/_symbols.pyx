@@ -17,7 +17,8 @@ from kfix_md._book_l3 cimport L3Book
 from kfix_md._checksum cimport CHECK_FAILED, CHECK_OK, CHECK_RUN, CHECK_UNKNOWN, MISSES, RUN, find_rule, told_apart
 from kfix_md._entry cimport *
 from kfix_md._state cimport *
-from kfix_md._stream cimport PADDING, Stream
+from kfix_md._stream cimport PADDING
+from kfix_md.shm.writer cimport SegmentWriter
 
 from kfix_md._book import RULES
 from kfix_md._entry import Cause, State
@@ -72,15 +73,34 @@ cdef inline uint32_t hash_symbol(const Key* key) noexcept nogil:
     return <uint32_t>(((key.head ^ key.tail * <uint64_t>0x9E3779B97F4A7C15) * <uint64_t>0xD6E8FEB86659FD93) >> 32)
 
 
-cdef class Symbols(Stream):
-    """Slots and books of one stream; Handler brings them the messages."""
+cdef class Symbols:
+    """Slots and books of one stream; MarketData brings them the messages.
 
-    def __cinit__(self, *args, **kwargs):
-        self.books = []
+    Parameters
+    ----------
+    rule : int
+        RULE_ code of 5041.
+    level : int
+        2, 3, or 0: by what the entries show.
+    session_number, standby_for : int
+        See Handler.
+    publisher : SegmentWriter or None
+    listener : object or None
+        See Handler.
+    """
+
+    def __cinit__(self, *, int rule=RULE_AUTO, int level=0, int session_number=0, int standby_for=-1,
+                  SegmentWriter publisher=None, listener=None):
+        self.rule = rule
+        self.level = level
+        self.session_number = session_number
+        self.standby_for = standby_for
+        self.publisher = publisher
+        self.listener = listener
+        self.by_row = []
         self.depths = {}
         self.first_rule = RULE_ORDER
         self.names = []
-        self.standby_for = -1
         self.mask = 255
         self.table = <int32_t*>malloc(256 * sizeof(int32_t))
         if self.table == NULL:
@@ -111,13 +131,13 @@ cdef class Symbols(Stream):
             row = self.table[at]
         return -1
 
-    cdef void prefetch_next(self, const char* symbol) noexcept:
+    cdef void prefetch_next(self, const char* symbol, const char* first, const char* last) noexcept:
         # with many symbols slot and book of the next message have left the caches: they are prefetched one message
-        # ahead. Its symbol should stand at `symbol`; when it does not, or has not come yet, nothing happens.
+        # ahead. Its symbol should be at `symbol`, and all of it in [first, last): if not, nothing happens.
         cdef const char* end
         cdef int32_t row
         cdef Key key
-        if symbol - 4 < self.first or symbol + SYMBOL_BYTES > self.last or memcmp(symbol - 4, b"\x0155=", 4) != 0:
+        if symbol - 4 < first or symbol + SYMBOL_BYTES > last or memcmp(symbol - 4, b"\x0155=", 4) != 0:
             return
         end = <const char*>memchr(symbol, 1, SYMBOL_BYTES)
         if end == NULL or end == symbol:
@@ -126,7 +146,7 @@ cdef class Symbols(Stream):
         row = self.table[hash_symbol(&key) & self.mask]
         if row >= 0:
             kfix_prefetch(&self.slots[row], sizeof(Slot))
-            kfix_prefetch(PyList_GET_ITEM(self.books, row), BOOK_BYTES)
+            kfix_prefetch(PyList_GET_ITEM(self.by_row, row), BOOK_BYTES)
 
     cdef int32_t row_of(self, symbol) except -1:
         # raises NoSuchSymbol
@@ -160,7 +180,7 @@ cdef class Symbols(Stream):
             s.qty_precision = qty_precision
             s.synced = 0
             s.unproven = s.misses = s.run = 0
-            self.books[row] = None
+            self.by_row[row] = None
             if s.shm_slot >= 0:
                 self.make_book(row, s.level)
             self.happen(row, EVENT_REDEFINE, CAUSE_PRECISION)
@@ -210,7 +230,7 @@ cdef class Symbols(Stream):
         s.silent = self.standby_for >= 0
         s.level = self.level
         self.n_slots += 1
-        self.books.append(None)
+        self.by_row.append(None)
         self.names.append(symbol)
         if 2 * self.n_slots > <int32_t>self.mask:
             table = <int32_t*>realloc(self.table, 4 * (self.mask + 1) * sizeof(int32_t))
@@ -280,10 +300,10 @@ cdef class Symbols(Stream):
         s.synced = 0
         s.halted = halted
         self.depths[row] = depth
-        if self.books[row] is None and self.level:
+        if self.by_row[row] is None and self.level:
             self.make_book(row, 0)
-        elif self.books[row] is not None:
-            (<Book>self.books[row]).limit = self.limit_of(row, (<Book>self.books[row]).level)
+        elif self.by_row[row] is not None:
+            (<Book>self.by_row[row]).limit = self.limit_of(row, (<Book>self.by_row[row]).level)
         self.happen(row, EVENT_SUBSCRIBE, s.top.cause or CAUSE_SUBSCRIBED)
 
     def end_request(self, symbol):
@@ -357,7 +377,7 @@ cdef class Symbols(Stream):
         cdef bint named
         if voids_book(event):
             s.synced = 0
-        self.turn(s, <Book>self.books[row], event)
+        self.turn(s, <Book>self.by_row[row], event)
         named = s.top.state == STATE_HALTED or s.top.state == STATE_UNVERIFIED
         s.top.cause = own_cause(s) if named and cause == CAUSE_NONE else cause
         return self.changed(row)
@@ -368,8 +388,8 @@ cdef class Symbols(Stream):
 
     cdef int changed(self, int32_t row) except -1:
         cdef Slot* s = &self.slots[row]
-        if self.books[row] is not None:
-            self.publish_slot(s, <Book>self.books[row])
+        if self.by_row[row] is not None:
+            self.publish_slot(s, <Book>self.by_row[row])
         if self.listener is not None:
             self.listener.on_book(self.names[row], _STATES[s.top.state], _CAUSES[s.top.cause], s.top.seq,
                                   s.top.recv_ns)
@@ -458,7 +478,7 @@ cdef class Symbols(Stream):
         book.set_rule(self.starting_rule(level))
         book.limit = self.limit_of(row, level)
         s.evidence = EVIDENCE_OPEN if level == 3 and self.rule == RULE_AUTO else 0
-        self.books[row] = book
+        self.by_row[row] = book
         # without an entry that shows it, the next message decides
         s.level = level if level == 3 or seen or self.level else 0
         return 0
@@ -481,7 +501,7 @@ cdef class Symbols(Stream):
         """
         cdef int32_t row = self.row_of(symbol), side
         cdef Slot* s = &self.slots[row]
-        cdef Book book = self.books[row]
+        cdef Book book = self.by_row[row]
         s.silent = not on
         if not on or book is None:
             return
@@ -492,14 +512,14 @@ cdef class Symbols(Stream):
             book.slab_or_null().n_dirty = -1
         self.publish_slot(s, book)
 
-    cdef int on_pause(self) except -1:
+    cdef int publish_pending(self) except -1:
         # what the messages of one read have touched goes out once, with all that they changed
         cdef int32_t i, row
         self.burst = 0
         for i in range(self.n_pending):
             row = self.pending[i]
             if self.slots[row].pending:
-                self.publish_slot(&self.slots[row], <Book>self.books[row])
+                self.publish_slot(&self.slots[row], <Book>self.by_row[row])
         self.n_pending = 0
         return 0
 
@@ -513,7 +533,7 @@ cdef class Symbols(Stream):
 
     def book(self, symbol):
         """The L2Book or L3Book of a symbol, None before its first snapshot."""
-        return self.books[self.row_of(symbol)]
+        return self.by_row[self.row_of(symbol)]
 
     def book_state(self, symbol):
         """(State, Cause, MsgSeqNum of the last message, its receive time in ns, CRCs checked, CRCs failed)."""
@@ -536,7 +556,7 @@ cdef class Symbols(Stream):
         """
         cdef int32_t row = self.row_of(symbol)
         cdef Slot* s = &self.slots[row]
-        cdef Book book = self.books[row]
+        cdef Book book = self.by_row[row]
         cdef int rule = RULE_LEVEL if book is None else book.rule
         name = next(name for name, code in RULES.items() if code == rule & RULE_CODE)
         shifts = price_shift(rule), qty_shift(rule)
@@ -544,11 +564,10 @@ cdef class Symbols(Stream):
         state = "unknown" if s.unproven else "open" if s.evidence & EVIDENCE_OPEN or not s.top.crc_checked else "proved"
         return name, precisions, state
 
-    def __getitem__(self, symbol):
-        from kfix_md.view import BookView
-
-        self.row_of(symbol)
-        return BookView(self, symbol)
+    def __contains__(self, symbol):
+        cdef bytes text = symbol_bytes(symbol)
+        cdef bytes padded = text + b"\0" * PADDING
+        return self.find_slot(padded, len(text)) >= 0
 
     @property
     def symbols(self):

@@ -43,12 +43,12 @@ class Follower:
         head = dict(reversed(fields))
         seq, msg_type = number(head.get(34)), head.get(35)
         if seq is None:
-            self.handler.void_books(Event.MALFORMED, Cause.MALFORMED)
+            self.handler.books.void_books(Event.MALFORMED, Cause.MALFORMED)
             return IGNORE
         if msg_type == b"A":  # Logon: a new connection, nothing subscribed
             if head.get(141) == b"Y":
                 self.sequence.expected = seq
-            self.handler.void_books(Event.DISCONNECT, Cause.DISCONNECT)
+            self.handler.books.void_books(Event.DISCONNECT, Cause.DISCONNECT)
         if msg_type == b"4" and head.get(123) != b"Y":  # SequenceReset without gap fill: jump, ignore 34
             return self._jump(number(head.get(36)))
         if not self._in_sequence(seq, head.get(43) == b"Y"):
@@ -72,13 +72,13 @@ class Follower:
     def _lose(self, n: int) -> None:
         self.counts["gaps"] += 1
         self.counts["lost"] += n
-        self.handler.void_books(Event.GAP_OPENED, Cause.LOST)
+        self.handler.books.void_books(Event.GAP_OPENED, Cause.LOST)
 
     def _jump(self, to: int | None) -> int:
         if to is None:
             return IGNORE
         self.sequence.expected = to
-        self.handler.void_books(Event.GAP_OPENED, Cause.LOST)
+        self.handler.books.void_books(Event.GAP_OPENED, Cause.LOST)
         return CONSUMED
 
     def _gap_fill(self, seq: int, to: int | None) -> int:

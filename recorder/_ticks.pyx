@@ -4,15 +4,15 @@ import numpy as np
 
 from kfix_md._entry import ENTRY_DTYPE
 from kfix_md.errors import CaptureError
-from kfix_md.symbol_text import symbol_bytes
-
-from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uintptr_t
-from libc.string cimport memchr, memcmp
+from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
+from libc.string cimport memchr
 
 from kfix_md._book cimport BOOK_OK, NO_LIMIT, Book, L2Book, apply_message
 from kfix_md._book_l3 cimport L3Book, decimals_of
 from kfix_md._codec cimport Codec
+from kfix_md._decode cimport decode
 from kfix_md._fields cimport MD_OK, MD_SPLIT, Header, MDMessage
+from kfix_md._symbols cimport Slot, Symbols
 from kfix_md._tick_buffer cimport TickBuffer
 from kfix_md._entry cimport (ACTION_NEW, BookSide, MDEntry,
                              MSG_BAD_BOOK, MSG_CRC_CHECKED, MSG_CRC_OK, MSG_DEFERRED, MSG_HAS_CRC, MSG_IGNORED,
@@ -31,9 +31,6 @@ cdef enum:
 cdef uint16_t VERDICT = MSG_CRC_CHECKED | MSG_CRC_OK | MSG_BAD_BOOK | MSG_DEFERRED | MSG_UNVERIFIED
 
 cdef struct RowInfo:
-    int8_t price_precision
-    int8_t qty_precision
-    int8_t spare[6]
     int64_t since           # rows decoded since the last checkpoint
     int64_t recv_ns         # of the last message
     int64_t seq
@@ -42,8 +39,7 @@ cdef struct RowInfo:
     int64_t files           # flushes it had rows in since the last checkpoint
     int64_t flushed         # of `since`, rows that are in these
 
-_ROW_DTYPE = np.dtype([("price_precision", "i1"), ("qty_precision", "i1"), ("spare", "i1", 6),
-                       ("since", "i8"), ("recv_ns", "i8"), ("seq", "i8"), ("checkpoint_ns", "i8"),
+_ROW_DTYPE = np.dtype([("since", "i8"), ("recv_ns", "i8"), ("seq", "i8"), ("checkpoint_ns", "i8"),
                        ("total", "i8"), ("files", "i8"), ("flushed", "i8")])
 assert _ROW_DTYPE.itemsize == sizeof(RowInfo)
 
@@ -82,44 +78,45 @@ cdef class SessionTicks:
         self.buffer = TickBuffer()
         self.level = {"L2": 2, "L3": 3}.get(level, 0)
         self.books_wanted = books
-        self.names, self.rows, self.books, self.deferred = [], {}, [], []
-        self.last_symbol, self.last_row = b"", -1
+        self.symbols = Symbols()
+        self.books, self.deferred = [], []
 
     def define(self, symbol, int price_precision, int qty_precision):
         """Make an instrument known, or its precision changed; returns its row. Take the ticks before."""
-        cdef RowInfo* info
-        row = self.rows.get(symbol_bytes(symbol))
-        if row is None:
-            row = len(self.names)
-            if row == (0 if self.row_array is None else len(self.row_array)):
-                grown = np.zeros(max(64, 2 * row), _ROW_DTYPE)
-                if row:
-                    grown[:row] = self.row_array
-                self.row_array = grown
-                self.info = <void*><uintptr_t>grown.ctypes.data
-            self.rows[symbol_bytes(symbol)] = row
-            self.names.append(symbol)
+        cdef int32_t row
+        before = self.instrument(self.symbols.row_of(symbol)) if symbol in self.symbols else None
+        row = self.symbols.define(symbol, price_precision, qty_precision)
+        if row == len(self.books):
             self.books.append(None)
-        info = &(<RowInfo*>self.info)[<int32_t>row]
-        if (info.price_precision, info.qty_precision) != (price_precision, qty_precision):
+            self._room_for(row)
+        elif self.instrument(row) != before:
             self.books[row] = None
-        info.price_precision, info.qty_precision = price_precision, qty_precision
         return row
+
+    def _room_for(self, row):
+        # in the array of RowInfo
+        if self.row_array is None or row == len(self.row_array):
+            grown = np.zeros(max(64, 2 * row), _ROW_DTYPE)
+            if row:
+                grown[:row] = self.row_array
+            self.row_array = grown
+            self.info = <void*><uintptr_t>grown.ctypes.data
 
     def knows(self, symbol, int price_precision, int qty_precision) -> bool:
         """Whether the instrument is defined with these precisions."""
-        row = self.rows.get(symbol_bytes(symbol))
-        return row is not None and self.instrument(row)[1:] == (price_precision, qty_precision)
+        if symbol not in self.symbols:
+            return False
+        return self.symbols.precisions(symbol) == (max(price_precision, 0), max(qty_precision, 0))
 
     def instrument(self, int32_t row) -> tuple:
         """(symbol, price precision, quantity precision) of a row."""
-        cdef RowInfo* info = &(<RowInfo*>self.info)[row]
-        return self.names[row], info.price_precision, info.qty_precision
+        cdef Slot* s = &self.symbols.slots[row]
+        return self.symbols.names[row], s.price_precision, s.qty_precision
 
     @property
     def instruments(self) -> list:
         """(symbol, price precision, quantity precision) by row."""
-        return [self.instrument(row) for row in range(len(self.names))]
+        return [self.instrument(row) for row in range(self.symbols.n_slots)]
 
     def texts(self, rows) -> list:
         """Text of the order ids of ticks whose ids are text."""
@@ -138,7 +135,7 @@ cdef class SessionTicks:
         elif r.flags & MSG_DEFERRED:
             self.hold(r.position, r.recv_ns, r.flags, r.data[:r.length])
         else:
-            self.decode(r.data, r.length, r.recv_ns, r.flags)
+            self.read(r.data, r.length, r.recv_ns, r.flags)
         return 0
 
     def add_record(self, position, int64_t recv_ns, uint16_t flags, bytes frame):
@@ -166,7 +163,7 @@ cdef class SessionTicks:
         taken = self._take(first, last)
         for _, _, recv_ns, flags, frame in sorted(taken, key=lambda frame: frame[0]):
             padded = frame + b"\0" * 64
-            self.decode(padded, len(frame), recv_ns, flags)
+            self.read(padded, len(frame), recv_ns, flags)
         return len(taken)
 
     def discard(self, first=0, last=None) -> int:
@@ -182,45 +179,33 @@ cdef class SessionTicks:
             self.deferred_bytes = sum(len(h[4]) for h in self.deferred)
         return taken
 
-    cdef int32_t find(self, const char* symbol, int32_t n) except -2:
-        if n == len(self.last_symbol) and n and memcmp(symbol, <const char*>self.last_symbol, n) == 0:
-            return self.last_row
-        key = symbol[:n]
-        self.last_row = self.rows.get(key, -1)
-        self.last_symbol = key
-        if self.last_row < 0:
-            self.last_symbol = b""
-        return self.last_row
-
-    cdef int decode(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except -1:
+    cdef int read(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except -1:
         # 35=W MarketDataSnapshotFullRefresh, 35=X MarketDataIncrementalRefresh
         cdef Header h
         cdef MDMessage m
-        cdef RowInfo* info
         cdef int32_t row
+        cdef int error
         cdef const char* end = frame + n - 7
-        cdef Py_ssize_t at = _type_at(frame, n)
-        self.codec.read_header(frame + at - 3, end, &h)
-        cdef int error = self.codec.begin(&h, end, &m)
-        if error == MD_OK:
-            row = self.find(m.symbol.p, m.symbol.n)
-            if row < 0:
-                self.malformed += 1
-                return 0
-            info = &(<RowInfo*>self.info)[row]
-            error = self.codec.finish(&h, end, &m, info.price_precision, info.qty_precision)
-            if error == MD_OK:
-                return self.take_entries(row, &h, &m, recv_ns, flags)
-        if error != MD_SPLIT:
-            self.malformed += 1     # the feed has not applied it either, and has written why
-            return 0
-        while self.codec.next_part(&h, end, &m):
-            row = self.find(m.symbol.p, m.symbol.n)
-            info = &(<RowInfo*>self.info)[max(row, 0)]
-            if row < 0 or self.codec.scale(&m, info.price_precision, info.qty_precision) != MD_OK:
+        self.codec.read_header(frame + _type_at(frame, n) - 3, end, &h)
+        error = decode(self.codec, self.symbols, &h, end, &m, &row)
+        if error == MD_SPLIT:
+            return self.read_parts(&h, end, &m, recv_ns, flags)
+        if error == MD_OK and row >= 0:
+            return self.take_entries(row, &h, &m, recv_ns, flags)
+        self.malformed += 1     # the feed has not applied it either, and has written why
+        return 0
+
+    cdef int read_parts(self, Header* h, const char* end, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1:
+        # each entry of the message names its symbol
+        cdef int32_t row
+        cdef Slot* s
+        while self.codec.next_part(h, end, m):
+            row = self.symbols.find_slot(m.symbol.p, m.symbol.n)
+            s = &self.symbols.slots[max(row, 0)]
+            if row < 0 or self.codec.scale(m, s.price_precision, s.qty_precision) != MD_OK:
                 self.malformed += 1
             else:
-                self.take_entries(row, &h, &m, recv_ns, flags)
+                self.take_entries(row, h, m, recv_ns, flags)
         return 0
 
     cdef int take_entries(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1:
@@ -262,13 +247,13 @@ cdef class SessionTicks:
 
     cdef int follow(self, int32_t row, int32_t n, uint16_t flags) except -1:
         cdef Book book = self.books[row]
-        cdef RowInfo* info = &(<RowInfo*>self.info)[row]
+        cdef Slot* s = &self.symbols.slots[row]
         if flags & MSG_SNAPSHOT:
             if self.level == 0:
                 self.level = self.codec.level_seen(n)
             if book is None:
                 kind = L3Book if self.level == 3 else L2Book
-                book = self.books[row] = kind(info.price_precision, info.qty_precision, limit=self.limit)
+                book = self.books[row] = kind(s.price_precision, s.qty_precision, limit=self.limit)
             book.clear_book()
         elif book is None:
             return 0
@@ -280,7 +265,7 @@ cdef class SessionTicks:
     def flushed(self):
         """All rows decoded until now go into one file, with others it may be."""
         if self.row_array is not None:
-            used = self.row_array[:len(self.names)]
+            used = self.row_array[:len(self.books)]
             used["files"] += used["since"] > used["flushed"]
             used["flushed"] = used["since"]
 
@@ -291,7 +276,7 @@ cdef class SessionTicks:
         books decoded by now; and those that had rows in `files` files since, which take time to open."""
         if self.row_array is None:
             return []
-        used = self.row_array[:len(self.names)]
+        used = self.row_array[:len(self.books)]
         since = used["since"]
         late = np.zeros(len(used), bool)
         if span_ns is not None:
@@ -328,7 +313,7 @@ cdef class SessionTicks:
 
     def forget_books(self):
         """A new session: its books start with snapshots, and its MsgSeqNum may be lower."""
-        self.books = [None] * len(self.names)
+        self.books = [None] * len(self.books)
         self.last_seq = 0
         if self.row_array is not None:
             for name in ("since", "checkpoint_ns", "files", "flushed"):

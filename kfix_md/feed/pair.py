@@ -33,7 +33,7 @@ class Pair:
         """The state of a copy changed."""
         if symbol not in self._served:
             self._served[symbol] = service
-            service.handler.serve(symbol, True)
+            service.handler.books.serve(symbol, True)
         serving = self.served(symbol)
         if service is serving and not is_trusted(state):
             good = (other for other in self.services if is_trusted(other.state_of(symbol)))
@@ -57,8 +57,8 @@ class Pair:
             return
         self._served[symbol] = to
         self.switches += 1
-        serving.handler.serve(symbol, False)
-        to.handler.serve(symbol, True)
+        serving.handler.books.serve(symbol, False)
+        to.handler.books.serve(symbol, True)
         to.event(Served(symbol, to.number))
         to.log.info(
             "%s: served by %s now (%s is %s)",

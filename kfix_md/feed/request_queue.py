@@ -18,7 +18,7 @@ from kfix_md.session import fix
 
 
 class Books(Protocol):
-    """The part of a handler that subscriptions use."""
+    """The part of a handler's books (Symbols) that subscriptions use."""
 
     def define(self, symbol: str, price_precision: int, qty_precision: int) -> int: ...
     def subscribe(self, symbol: str, md_req_id: str, depth: int = 0, halted: bool = False) -> None: ...

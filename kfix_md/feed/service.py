@@ -102,7 +102,7 @@ class Service(Application):
         self.session.bind(self.handler)
         self.subs = Subscriptions(
             subscription_spec(section),
-            self.handler,
+            self.handler.books,
             self._send,
             pace=Pace(burst=section.batch, per_second=section.requests_per_s),
             emit=self.event,

@@ -195,7 +195,7 @@ def test_2500_instruments():
     known.expect("R1")
     assert len(known.apply(rows(f"146=2500|{text}")).added) == 2500
     handler = Handler()
-    assert handler.define_listed(fields(f"146=2500|{text}")) == 0
+    assert handler.books.define_listed(fields(f"146=2500|{text}")) == 0
     assert len(handler.symbols) == 2500
 
 
@@ -215,7 +215,7 @@ def test_status():
 def defined(pairs):
     """What a handler's own short reading of a list makes of it: symbols with precisions, rows that cannot be used."""
     handler = Handler()
-    bad = handler.define_listed(pairs)
+    bad = handler.books.define_listed(pairs)
     return {symbol: handler.precisions(symbol) for symbol in handler.symbols}, bad
 
 
@@ -287,7 +287,7 @@ def test_a_symbol_is_its_bytes(symbol, text):
         for body in (market_data_request("1", [text]), instrument_list_request("1", text)):
             assert b"\x0155=%b\x01" % symbol in encode("V", 1, "A", "B", 0, body)
         handler = Handler()
-        assert handler.define_listed([(55, symbol), (2349, b"1"), (5010, b"8")]) == 0
+        assert handler.books.define_listed([(55, symbol), (2349, b"1"), (5010, b"8")]) == 0
         assert list(handler.symbols) == [text] and handler.precisions(text) == (1, 8)
 
 

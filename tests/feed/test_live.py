@@ -71,7 +71,7 @@ def test_a_wrong_crc_touches_its_symbol_alone(venue, tmp_path):
         service = next(s for s in feed.services if s.name == "spot-l3")
         victim = sorted(service.subs.all)[0]
         shown = service.on_book
-        service.handler.listener = type(
+        service.handler.books.listener = type(
             "Spy", (), {"on_book": staticmethod(lambda *a: (changes.append((a[0], a[1], a[2])), shown(*a)))}
         )
         venue("crc", symbol=victim, level="L3")
