@@ -26,7 +26,7 @@ import uvloop
 from kfix_md import config
 from kfix_md._entry import State
 from kfix_md._handler import Handler
-from kfix_md.feed.process import Feed
+from kfix_md.feed.process import FeedProcess
 from kfix_md.journal.reader import JournalReader
 from kfix_md.simulator.control import Control
 
@@ -72,7 +72,7 @@ class Bench:
 
     async def run(self) -> None:
         """Every kind of recovery, `rounds` times."""
-        self.feed = Feed(config.load(self.folder / "feed.toml"))
+        self.feed = FeedProcess(config.load(self.folder / "feed.toml"))
         serving = asyncio.create_task(self.feed.run())
         self.service = self.feed.services[0]
         await self.good(60)

@@ -44,7 +44,7 @@ cdef enum:
     LENGTH_L2 = 0xFF    # of LevelAux.length
 
 
-cdef class Book:
+cdef class OrderBook:
     cdef BookSide sides[2]
     cdef LevelAux* aux[2]
     cdef int32_t* tail[2]           # L3: row of the last order of a level's queue
@@ -75,7 +75,7 @@ cdef class Book:
 
 
 @final
-cdef class L2Book(Book):
+cdef class L2Book(OrderBook):
     pass
 
 
@@ -92,7 +92,7 @@ cdef inline int qty_shift(int rule) noexcept nogil:
     return <int8_t>(rule >> 16 & 0xFF)
 
 
-cdef inline int apply_message(Book book, MDEntry* entries, Py_ssize_t n) noexcept:
+cdef inline int apply_message(OrderBook book, MDEntry* entries, Py_ssize_t n) noexcept:
     # the entries of one message; after it no side has more levels than were subscribed to, whether or not the venue
     # sends the deletes
     cdef int result = book.apply_entries(entries, n)
@@ -101,7 +101,7 @@ cdef inline int apply_message(Book book, MDEntry* entries, Py_ssize_t n) noexcep
     return result
 
 
-cdef inline int crossed(Book book) noexcept:
+cdef inline int crossed(OrderBook book) noexcept:
     cdef BookSide* bids = &book.sides[0]
     cdef BookSide* offers = &book.sides[1]
     return bids.n > 0 and offers.n > 0 and bids.price[bids.n - 1] >= offers.price[offers.n - 1]
@@ -129,7 +129,7 @@ cdef inline void mark_range(BookSide* s, int32_t low, int32_t high, int32_t bett
         s.dirty_hi = max(s.dirty_hi, high)
 
 
-cdef inline void mark_dirty(Book book, int side, int32_t low, int32_t high, int32_t better) noexcept:
+cdef inline void mark_dirty(OrderBook book, int side, int32_t low, int32_t high, int32_t better) noexcept:
     # elements [low, high) of the side differ from what was published; `better` levels are better than the one touched
     mark_range(&book.sides[side], low, high, better)
     if better < CRC_DEPTH:
@@ -137,7 +137,8 @@ cdef inline void mark_dirty(Book book, int side, int32_t low, int32_t high, int3
         book.crc_known = False
 
 
-cdef inline void mark_level(Book book, int side, int32_t low, int32_t high, int32_t better, int32_t stale) noexcept:
+cdef inline void mark_level(OrderBook book, int side, int32_t low, int32_t high, int32_t better,
+                            int32_t stale) noexcept:
     # the same, where the level with `stale` better ones alone needs a new CRC
     mark_range(&book.sides[side], low, high, better)
     if better < CRC_DEPTH:

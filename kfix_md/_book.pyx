@@ -12,8 +12,6 @@ from kfix_md._entry cimport (
     ACTION_CLEAR, ACTION_DELETE, ACTION_NEW, ACTION_UPDATE, SIDE_BID, SIDE_TRADE, BookSide, MDEntry, OrderSlab,
 )
 
-import os
-
 import numpy as np
 
 from kfix_md._entry import ENTRY_DTYPE
@@ -21,7 +19,6 @@ from kfix_md._entry import ENTRY_DTYPE
 cdef extern from "c/crc.h" nogil:
     int KFIX_HAVE_CLMUL
     int kfix_use_clmul
-    void kfix_crc_init(int allow_clmul)
     uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t* length)
     uint32_t kfix_crc_shifted(int64_t price, int64_t qty, int price_shift, int qty_shift, uint8_t* length)
     uint32_t kfix_crc_stale(const LevelAux* level, int n, uint32_t mask)
@@ -34,8 +31,6 @@ cdef extern from "c/levels.h" nogil:
     void kfix_guard(int64_t* p, int offers)
     void kfix_open_gap(void* at, int32_t moved, size_t size)
     void kfix_close_gap(void* at, int32_t moved, size_t size)
-
-kfix_crc_init(os.environ.get("KFIX_SIMD") != "scalar")
 
 
 def crc_uses_clmul():
@@ -58,7 +53,7 @@ RULES = {
 }
 
 
-cdef inline void join_side(Book book, int side) noexcept:
+cdef inline void join_side(OrderBook book, int side) noexcept:
     # the texts of the ten best levels as one, by the book's own rule
     cdef BookSide* s = &book.sides[side]
     cdef SideCrc* known = &book.side_crc[side]
@@ -76,7 +71,7 @@ cdef inline void join_side(Book book, int side) noexcept:
     known.crc = kfix_crc_join(book.aux[side] + first, n - first, book.length_mask, &known.length)
 
 
-cdef inline void renew_level(Book book, int side, int32_t i) noexcept:
+cdef inline void renew_level(OrderBook book, int side, int32_t i) noexcept:
     # the CRC of one level by the book's own rule; by the level rule at once, without a virtual call
     cdef LevelAux* aux = &book.aux[side][i]
     cdef uint32_t length
@@ -93,7 +88,7 @@ cdef inline int sent_shift(uint32_t decimals, int precision) noexcept nogil:
     return <int>(decimals & 0xFF) - precision
 
 
-cdef void join_by(Book book, int side, int rule, SideCrc* out) noexcept:
+cdef void join_by(OrderBook book, int side, int rule, SideCrc* out) noexcept:
     # the same by another rule: nothing is kept
     cdef int32_t n = book.sides[side].n, first = max(n - CRC_DEPTH, 0), i
     cdef LevelAux level[CRC_DEPTH]
@@ -102,7 +97,7 @@ cdef void join_by(Book book, int side, int rule, SideCrc* out) noexcept:
     out.crc = kfix_crc_join(level, n - first, 0xFFFFFFFF, &out.length)
 
 
-cdef class Book:
+cdef class OrderBook:
     """What L2Book and L3Book share: two sides of levels in the instrument's integer precision.
 
     Parameters
@@ -414,7 +409,7 @@ cdef class Book:
 
 
 @final
-cdef class L2Book(Book):
+cdef class L2Book(OrderBook):
     """A book by price level."""
 
     def __cinit__(self, *args, **kwargs):

@@ -1,8 +1,8 @@
-# The book by order: slab, hash and queues in addition to the levels of Book.
+# The book by order: slab, hash and queues in addition to the levels of OrderBook.
 from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from kfix_md._book cimport Book, LevelAux
+from kfix_md._book cimport OrderBook, LevelAux
 from kfix_md._entry cimport MDEntry, Order, OrderSlab
 
 
@@ -26,7 +26,7 @@ cdef inline uint16_t decimals_of(const Order* o) noexcept nogil:
 
 
 @final
-cdef class L3Book(Book):
+cdef class L3Book(OrderBook):
     cdef OrderSlab slab
     cdef tuple order_memory         # numpy owners of rows, table and changed rows
     cdef int32_t free_row           # head of the list of free slab rows, linked by `next`

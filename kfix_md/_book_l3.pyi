@@ -1,9 +1,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kfix_md._book import Book
+from kfix_md._book import OrderBook
 
-class L3Book(Book):
+class L3Book(OrderBook):
     @property
     def order_counts(self) -> tuple[int, int]: ...
     def queue(self, side: int, price: int) -> NDArray[np.void]: ...

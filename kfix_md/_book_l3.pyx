@@ -8,19 +8,16 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from kfix_md._book cimport (
-    BOOK_FULL, BOOK_OK, BOOK_TOTAL, MAX_ORDERS, RULE_ORDER, RULE_SENT, Book, LevelAux,
+    BOOK_FULL, BOOK_OK, BOOK_TOTAL, MAX_ORDERS, RULE_ORDER, RULE_SENT, OrderBook, LevelAux,
     address, locate, mark_level, price_shift, qty_shift,
 )
 from kfix_md._entry cimport (
     ACTION_CLEAR, ACTION_DELETE, ACTION_NEW, ACTION_UPDATE, SIDE_TRADE, BookSide, MDEntry, Order, OrderSlab,
 )
 
-import os
-
 import numpy as np
 
 cdef extern from "c/crc.h" nogil:
-    void kfix_crc_init(int allow_clmul)
     uint64_t kfix_clmul(uint32_t a, uint32_t b)
     uint32_t kfix_reduce(uint64_t product)
     uint32_t kfix_crc_power(uint32_t n)
@@ -38,8 +35,6 @@ cdef extern from "c/levels.h" nogil:
 cdef enum:
     MANY_ORDERS = 131072        # from here on rows are prefetched
     DIRTY_ROWS = 1024           # changed rows that are published one by one; beyond, all of them are
-
-kfix_crc_init(os.environ.get("KFIX_SIMD") != "scalar")
 
 _ORDER_DTYPE = np.dtype([
     ("price", "i8"), ("qty", "i8"), ("id_hi", "u8"), ("id_lo", "u8"), ("queue_ns", "i8"), ("event_ns", "i8"),
@@ -116,7 +111,7 @@ cdef inline uint32_t home(int64_t entry, uint32_t mask) noexcept:
 
 
 @final
-cdef class L3Book(Book):
+cdef class L3Book(OrderBook):
     """A book by order: levels as in L2Book (quantities are totals), and the queue of each level."""
 
     def __cinit__(self, *args, **kwargs):
@@ -441,7 +436,7 @@ cdef class L3Book(Book):
         if not same_text(rule, self.rule):
             for row in range(self.slab.used):
                 forget_text(&self.slab.rows[row])
-        Book.set_rule(self, rule)
+        OrderBook.set_rule(self, rule)
 
     cdef uint32_t order_crc(self, Order* o, int rule, uint8_t* length) noexcept:
         # raw CRC of one order's text by the rule; nothing is kept
@@ -465,7 +460,7 @@ cdef class L3Book(Book):
                                 length)
 
     cdef void clear_book(self) noexcept:
-        Book.clear_book(self)
+        OrderBook.clear_book(self)
         memset(self.table, 0xFF, (self.mask + 1) * sizeof(int64_t))
         cdef int32_t row
         for row in range(self.slab.used):
@@ -485,7 +480,7 @@ cdef class L3Book(Book):
         cdef Order* o
         if not by_order(rule):
             if not rule & RULE_SENT:
-                return Book.level_crc(self, side, i, length, rule)
+                return OrderBook.level_crc(self, side, i, length, rule)
             crc = self.level_sent_crc(side, i, &text_n)
             follows = text_n
             row = -1

@@ -1,7 +1,7 @@
 # How 5041 is judged where one comparison is not enough, see _checksum.pyx
 from libc.stdint cimport uint32_t
 
-from kfix_md._book cimport Book
+from kfix_md._book cimport OrderBook
 
 cdef enum:
     MISSES = 3          # fresh snapshots in a row without a rule that holds: UNVERIFIED
@@ -12,5 +12,5 @@ cdef enum:
     CHECK_RUN = 2       # a rule holds, for fewer than RUN messages
     CHECK_UNKNOWN = 3   # no rule holds, and nothing else is wrong
 
-cdef int find_rule(Book book, uint32_t crc, int configured, int first) noexcept
-cdef bint told_apart(Book book, uint32_t crc) noexcept
+cdef int find_rule(OrderBook book, uint32_t crc, int configured, int first) noexcept
+cdef bint told_apart(OrderBook book, uint32_t crc) noexcept

@@ -59,7 +59,7 @@ class IdKind(IntEnum):
     TEXT = 3
     TABLE = 4
 
-class Flags(IntFlag):
+class MessageFlags(IntFlag):
     SNAPSHOT = 1
     POSSDUP = 2
     HAS_CRC = 4

@@ -81,7 +81,7 @@ class IdKind(IntEnum):
     TABLE = ID_TABLE
 
 
-class Flags(IntFlag):
+class MessageFlags(IntFlag):
     """What is known of the message that brought a tick."""
 
     SNAPSHOT = MSG_SNAPSHOT

@@ -1,6 +1,6 @@
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
 
-from kfix_md._book cimport Book
+from kfix_md._book cimport OrderBook
 from kfix_md._codec cimport Codec
 from kfix_md._entry cimport MDEntry
 from kfix_md._fields cimport Header, MDMessage
@@ -47,4 +47,4 @@ cdef class MarketData:
                          uint16_t flags) except? 65535
     cdef void show_trades(self, Slot* s, MDEntry* e, int32_t n, uint64_t seq, int64_t recv_ns) noexcept
     cdef uint16_t weigh_crossing(self, Slot* s, bint is_crossed, uint16_t flags, bint snapshot) noexcept
-    cdef void begin_book(self, Slot* s, Book book) noexcept
+    cdef void begin_book(self, Slot* s, OrderBook book) noexcept

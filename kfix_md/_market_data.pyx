@@ -7,7 +7,7 @@ book until the next snapshot, and nothing else.
 from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint16_t
 
-from kfix_md._book cimport BOOK_OK, BOOK_TOTAL, RULE_OFF, Book, apply_message, crossed
+from kfix_md._book cimport BOOK_OK, BOOK_TOTAL, RULE_OFF, OrderBook, apply_message, crossed
 from kfix_md._checksum cimport CHECK_FAILED, CHECK_OK, CHECK_RUN
 from kfix_md._codec cimport Codec
 from kfix_md._decode cimport decode
@@ -87,7 +87,7 @@ cdef inline uint16_t take(MarketData self, Header* h, MDMessage* m, int32_t row,
             self.row = -1
             return self.unusable(row, h, NULL, m, error, recv_ns, flags)
     before = s.top.state
-    flags = apply(self, s, <Book>self.books.by_row[row], h, m, recv_ns, flags)
+    flags = apply(self, s, <OrderBook>self.books.by_row[row], h, m, recv_ns, flags)
     if s.top.state != before:
         self.books.changed(row)
     if self.collected is not None:
@@ -99,7 +99,7 @@ cdef inline uint16_t take(MarketData self, Header* h, MDMessage* m, int32_t row,
     return flags
 
 
-cdef inline uint16_t apply(MarketData self, Slot* s, Book book, Header* h, MDMessage* m, int64_t recv_ns,
+cdef inline uint16_t apply(MarketData self, Slot* s, OrderBook book, Header* h, MDMessage* m, int64_t recv_ns,
                            uint16_t flags) noexcept:
     cdef MDEntry* e = self.codec.entries
     cdef int32_t trades = count_trades(e, m.n)
@@ -142,7 +142,7 @@ cdef inline uint16_t apply(MarketData self, Slot* s, Book book, Header* h, MDMes
     return flags
 
 
-cdef inline uint16_t verify(MarketData self, Slot* s, Book book, MDMessage* m, bint snapshot) noexcept:
+cdef inline uint16_t verify(MarketData self, Slot* s, OrderBook book, MDMessage* m, bint snapshot) noexcept:
     # 5041 against our book; without that proof a crossed book is not to be trusted either
     cdef uint16_t flags = 0
     cdef bint agrees, is_crossed
@@ -180,7 +180,7 @@ cdef inline void fault(Slot* s, int event, int cause) noexcept:
     s.top.cause = cause
 
 
-cdef inline void settle(MarketData self, Slot* s, Book book, int event) noexcept:
+cdef inline void settle(MarketData self, Slot* s, OrderBook book, int event) noexcept:
     cdef int state = next_state(event, s.top.state)
     if state == STATE_SOUND:
         # nearly always: two-sided, traded, no gap
@@ -197,7 +197,7 @@ cdef inline int32_t count_trades(MDEntry* e, int32_t n) noexcept:
     return trades
 
 
-cdef inline void note_ends(Slot* s, Book book) noexcept:
+cdef inline void note_ends(Slot* s, OrderBook book) noexcept:
     # for kfix_prefetch_book
     cdef int side
     for side in range(2):
@@ -438,7 +438,7 @@ cdef class MarketData:
                 s.top.cause = CAUSE_NONE
         return 0
 
-    cdef void begin_book(self, Slot* s, Book book) noexcept:
+    cdef void begin_book(self, Slot* s, OrderBook book) noexcept:
         # what a snapshot does before its entries
         self.counters.snapshots += 1
         book.clear_book()

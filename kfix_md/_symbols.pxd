@@ -1,6 +1,6 @@
 from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t
 
-from kfix_md._book cimport Book
+from kfix_md._book cimport OrderBook
 from kfix_md._entry cimport CAUSE_CROSSED, CAUSE_NONE, CAUSE_RULE, CAUSE_STATUS, TopOfBook
 from kfix_md.shm.writer cimport SegmentWriter
 
@@ -84,10 +84,10 @@ cdef class Symbols:
     cdef int publish_pending(self) except -1
     cdef int happen(self, int32_t row, int event, int cause) except -1
     cdef int changed(self, int32_t row) except -1
-    cdef void turn(self, Slot* s, Book book, int event) noexcept
-    cdef int weigh(self, Slot* s, Book book, uint32_t crc, bint agrees) noexcept
-    cdef int doubt(self, Slot* s, Book book, bint fresh) noexcept
-    cdef int show_rule(self, Slot* s, Book book) except -1
+    cdef void turn(self, Slot* s, OrderBook book, int event) noexcept
+    cdef int weigh(self, Slot* s, OrderBook book, uint32_t crc, bint agrees) noexcept
+    cdef int doubt(self, Slot* s, OrderBook book, bint fresh) noexcept
+    cdef int show_rule(self, Slot* s, OrderBook book) except -1
     cdef int starting_rule(self, int level) noexcept
-    cdef void publish_slot(self, Slot* s, Book book) noexcept
-    cdef int own_state(self, Slot* s, Book book) noexcept
+    cdef void publish_slot(self, Slot* s, OrderBook book) noexcept
+    cdef int own_state(self, Slot* s, OrderBook book) noexcept

@@ -10,7 +10,7 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 from posix.stdlib cimport posix_memalign
 
 from kfix_md._book cimport (
-    CRC_DEPTH, NO_LIMIT, RULE_AUTO, RULE_CODE, RULE_LEVEL, RULE_OFF, RULE_ORDER, RULE_SENT, Book, L2Book, crossed,
+    CRC_DEPTH, NO_LIMIT, RULE_AUTO, RULE_CODE, RULE_LEVEL, RULE_OFF, RULE_ORDER, RULE_SENT, OrderBook, L2Book, crossed,
     price_shift, qty_shift,
 )
 from kfix_md._book_l3 cimport L3Book
@@ -38,7 +38,7 @@ cdef extern from "Python.h":
 cdef enum:
     MAX_SYMBOLS = 65536
     FULL_L2 = 1000
-    BOOK_BYTES = 256            # of a Book that messages touch
+    BOOK_BYTES = 256            # of a OrderBook that messages touch
 
 assert sizeof(Slot) == 3 * LINE
 
@@ -303,7 +303,7 @@ cdef class Symbols:
         if self.by_row[row] is None and self.level:
             self.make_book(row, 0)
         elif self.by_row[row] is not None:
-            (<Book>self.by_row[row]).limit = self.limit_of(row, (<Book>self.by_row[row]).level)
+            (<OrderBook>self.by_row[row]).limit = self.limit_of(row, (<OrderBook>self.by_row[row]).level)
         self.happen(row, EVENT_SUBSCRIBE, s.top.cause or CAUSE_SUBSCRIBED)
 
     def end_request(self, symbol):
@@ -361,7 +361,7 @@ cdef class Symbols:
                 self.slots[row].synced = 0
                 self.happen(row, event, cause)
 
-    cdef int own_state(self, Slot* s, Book book) noexcept:
+    cdef int own_state(self, Slot* s, OrderBook book) noexcept:
         # of a book that holds its snapshot and every message since
         if self.gap_open:
             return STATE_GAP
@@ -377,19 +377,19 @@ cdef class Symbols:
         cdef bint named
         if voids_book(event):
             s.synced = 0
-        self.turn(s, <Book>self.by_row[row], event)
+        self.turn(s, <OrderBook>self.by_row[row], event)
         named = s.top.state == STATE_HALTED or s.top.state == STATE_UNVERIFIED
         s.top.cause = own_cause(s) if named and cause == CAUSE_NONE else cause
         return self.changed(row)
 
-    cdef void turn(self, Slot* s, Book book, int event) noexcept:
+    cdef void turn(self, Slot* s, OrderBook book, int event) noexcept:
         cdef int state = next_state(event, s.top.state)
         s.top.state = self.own_state(s, book) if state == STATE_SOUND else state
 
     cdef int changed(self, int32_t row) except -1:
         cdef Slot* s = &self.slots[row]
         if self.by_row[row] is not None:
-            self.publish_slot(s, <Book>self.by_row[row])
+            self.publish_slot(s, <OrderBook>self.by_row[row])
         if self.listener is not None:
             self.listener.on_book(self.names[row], _STATES[s.top.state], _CAUSES[s.top.cause], s.top.seq,
                                   s.top.recv_ns)
@@ -397,7 +397,7 @@ cdef class Symbols:
 
     # ---- checksum rules ----
 
-    cdef int weigh(self, Slot* s, Book book, uint32_t crc, bint agrees) noexcept:
+    cdef int weigh(self, Slot* s, OrderBook book, uint32_t crc, bint agrees) noexcept:
         # A 5041 where one comparison is not enough: the first after a snapshot, one that does not agree, and those of
         # a book whose rule is open or unknown. `agrees`: by the book's own rule. Returns CHECK_
         cdef bint fresh = s.evidence & EVIDENCE_FRESH
@@ -423,7 +423,7 @@ cdef class Symbols:
         self.show_rule(s, book)
         return CHECK_OK
 
-    cdef int doubt(self, Slot* s, Book book, bint fresh) noexcept:
+    cdef int doubt(self, Slot* s, OrderBook book, bint fresh) noexcept:
         # no rule holds: the book is wrong, or, when its first 5041 after each of several snapshots fails though
         # nothing else is wrong, the venue follows a rule that is not known
         if s.unproven:
@@ -441,7 +441,7 @@ cdef class Symbols:
         self.turn(s, book, EVENT_RULE_UNKNOWN)
         return CHECK_UNKNOWN
 
-    cdef int show_rule(self, Slot* s, Book book) except -1:
+    cdef int show_rule(self, Slot* s, OrderBook book) except -1:
         # a symbol has shown its rule: counted, reported, and what further books are tried with first
         cdef int code
         self.proved[book.rule & RULE_CODE] += 1
@@ -462,7 +462,7 @@ cdef class Symbols:
         # Where there is no room for it in shared memory the error is raised, and the row has no book: DOWN, ROOM
         cdef Slot* s = &self.slots[row]
         cdef int level = self.level
-        cdef Book book
+        cdef OrderBook book
         if level == 0:
             level = 3 if seen == 3 or s.level == 3 else 2
         try:
@@ -501,7 +501,7 @@ cdef class Symbols:
         """
         cdef int32_t row = self.row_of(symbol), side
         cdef Slot* s = &self.slots[row]
-        cdef Book book = self.by_row[row]
+        cdef OrderBook book = self.by_row[row]
         s.silent = not on
         if not on or book is None:
             return
@@ -519,11 +519,11 @@ cdef class Symbols:
         for i in range(self.n_pending):
             row = self.pending[i]
             if self.slots[row].pending:
-                self.publish_slot(&self.slots[row], <Book>self.by_row[row])
+                self.publish_slot(&self.slots[row], <OrderBook>self.by_row[row])
         self.n_pending = 0
         return 0
 
-    cdef void publish_slot(self, Slot* s, Book book) noexcept:
+    cdef void publish_slot(self, Slot* s, OrderBook book) noexcept:
         s.pending = 0
         s.top.crc_rule = book.rule & RULE_CODE if self.rule != RULE_OFF else RULE_OFF
         if s.shm_slot >= 0 and not s.silent:
@@ -556,7 +556,7 @@ cdef class Symbols:
         """
         cdef int32_t row = self.row_of(symbol)
         cdef Slot* s = &self.slots[row]
-        cdef Book book = self.by_row[row]
+        cdef OrderBook book = self.by_row[row]
         cdef int rule = RULE_LEVEL if book is None else book.rule
         name = next(name for name, code in RULES.items() if code == rule & RULE_CODE)
         shifts = price_shift(rule), qty_shift(rule)

@@ -7,7 +7,7 @@ from kfix_md._entry import ENTRY_DTYPE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
 
 from kfix_md._book cimport (
-    BOOK_OK, RULE_AUTO, RULE_CODE, RULE_LEVEL, RULE_LEVEL_SENT, RULE_ORDER, RULE_ORDER_SENT, Book, apply_message,
+    BOOK_OK, RULE_AUTO, RULE_CODE, RULE_LEVEL, RULE_LEVEL_SENT, RULE_ORDER, RULE_ORDER_SENT, OrderBook, apply_message,
     crossed, price_shift, qty_shift,
 )
 from kfix_md._checksum cimport find_rule
@@ -24,7 +24,7 @@ def rule_of(int code) -> tuple:
     return _NAMES[code & RULE_CODE], price_shift(code), qty_shift(code)
 
 
-def apply(Book book, entries, ends):
+def apply(OrderBook book, entries, ends):
     """Apply messages to a book, each with what its depth (`book.limit`) does to it; arguments as of `check`."""
     cdef const MDEntry* e = _entries(entries)
     cdef const int64_t[::1] stops = np.ascontiguousarray(ends, np.int64)
@@ -37,7 +37,7 @@ def apply(Book book, entries, ends):
         start = stops[i]
 
 
-def check(Book book, entries, ends, crcs, has_crc):
+def check(OrderBook book, entries, ends, crcs, has_crc):
     """Apply messages and find the rule by which the book agrees with each 5041.
 
     The rule that gave the last checksum is tried first, then all others, then printed numbers at precisions near those
@@ -85,7 +85,7 @@ def check(Book book, entries, ends, crcs, has_crc):
     return rules, crosses.view(bool)
 
 
-def tops(Book book, entries, ends):
+def tops(OrderBook book, entries, ends):
     """Apply messages and note the best of both sides after each; arguments as of `check`.
 
     Returns

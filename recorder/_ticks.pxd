@@ -1,7 +1,7 @@
 # Journal records -> ticks: one decoder for each feed session, and the router between them.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
 
-from kfix_md._book cimport Book
+from kfix_md._book cimport OrderBook
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport Header, MDMessage
 from kfix_md._symbols cimport Symbols
@@ -15,7 +15,7 @@ cdef class SessionTicks:
     cdef public int limit           # most levels a side of the books (264), 0: all
     cdef bint books_wanted
     cdef Symbols symbols            # rows and precisions; its books stay empty
-    cdef list books                 # by row: Book with everything decoded, or None
+    cdef list books                 # by row: OrderBook with everything decoded, or None
     cdef object row_array           # _ROW_DTYPE, owner of `info`
     cdef void* info
     cdef TickBuffer buffer

@@ -7,7 +7,7 @@ from kfix_md.errors import CaptureError
 from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
 from libc.string cimport memchr
 
-from kfix_md._book cimport BOOK_OK, NO_LIMIT, Book, L2Book, apply_message
+from kfix_md._book cimport BOOK_OK, NO_LIMIT, OrderBook, L2Book, apply_message
 from kfix_md._book_l3 cimport L3Book, decimals_of
 from kfix_md._codec cimport Codec
 from kfix_md._decode cimport decode
@@ -246,7 +246,7 @@ cdef class SessionTicks:
     # ---- books ----
 
     cdef int follow(self, int32_t row, int32_t n, uint16_t flags) except -1:
-        cdef Book book = self.books[row]
+        cdef OrderBook book = self.books[row]
         cdef Slot* s = &self.symbols.slots[row]
         if flags & MSG_SNAPSHOT:
             if self.level == 0:
@@ -323,13 +323,13 @@ cdef class SessionTicks:
         """Book of a row or None."""
         return self.books[row]
 
-    def restore(self, int32_t row, Book book):
+    def restore(self, int32_t row, OrderBook book):
         """Set the book of a row to what everything decoded so far makes (after a restart)."""
         book.limit = self.limit or NO_LIMIT
         self.books[row] = book
 
 
-def book_rows(Book book):
+def book_rows(OrderBook book):
     """The whole book as ENTRY_DTYPE rows: bids then offers, best first, orders of a price in queue order.
 
     Applied to an empty book they give the same book.

@@ -9,16 +9,16 @@ import pyarrow as pa
 from pyarrow.compute import Expression
 
 from kfix_md import trading_day
-from kfix_md._book import Book
+from kfix_md._book import OrderBook
 from kfix_md.errors import CaptureError, UsageError
 from recorder import coverage, derive, files, replay, shape, trust
 from recorder.compute import pc
 from recorder.layout import TABLES, Tree
-from recorder.listing import Listing, Symbols, names_of
+from recorder.listing import RecordedListing, Symbols, names_of
 from recorder.loss import Losses
 from recorder.moments import Day, Moment, to_date, to_ns
 from recorder.rebuild import BookAt, Rebuilder
-from recorder.replay import Message
+from recorder.replay import RecordedMessage
 
 if TYPE_CHECKING:
     from kfix_md._handler import Handler
@@ -50,7 +50,7 @@ class Captures:
         self.tree.check()
         self._files = files.Files(self.tree)
         self._rebuild = Rebuilder(self._files)
-        self._listing = Listing(self._files)
+        self._listing = RecordedListing(self._files)
         self._levels: dict[str | None, str | None] = {}  # by service
 
     def __repr__(self) -> str:
@@ -343,7 +343,7 @@ class Captures:
             symbol, found.level, moment, found.recv_ns, found.session, found.seq, not reason, reason, book, depth
         )
 
-    def latest_book(self, symbol: str, level: int, session: int, end: int | None = None) -> Book | None:
+    def latest_book(self, symbol: str, level: int, session: int, end: int | None = None) -> OrderBook | None:
         """The book after everything recorded of one session up to `end` ns (or ever).
 
         Parameters
@@ -429,7 +429,7 @@ class Captures:
         *,
         symbols: list[str] | None = None,
         handler: "Handler | None" = None,
-    ) -> Iterator[Message]:
+    ) -> Iterator[RecordedMessage]:
         """Messages of a session date in the order they were applied.
 
         Parameters

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from kfix_md._book import Book
+from kfix_md._book import OrderBook
 from kfix_md.errors import UsageError
 from recorder import _proof, files, rebuild, schema, shape
 from recorder.compute import pc
@@ -189,7 +189,7 @@ def _unproven(losses: Losses, session: int, before_ns: int, time: np.ndarray, sn
 
 
 def _bbo_of(
-    rows: pa.Table, book: Book | None, losses: Losses, before_ns: int, limit: int, dark: list[dict[str, Any]]
+    rows: pa.Table, book: OrderBook | None, losses: Losses, before_ns: int, limit: int, dark: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Best prices after each message of one segment that changed them; the message before was at `before_ns`."""
     first = {name: rows[name][0].as_py() for name in ("session", "level", "price_scale", "qty_scale")}

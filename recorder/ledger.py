@@ -16,7 +16,7 @@ from recorder.gaps import Gap, GapTable, Row
 
 TRADING_STATUS = {"0": "unknown", "1": "maintenance", "2": "online", "101": "cancel_only", "102": "post_only"}
 GOOD = ("LIVE", "EMPTY", "HALTED")
-_NO_STATUS_ROW = (events.Book, events.SessionDescribed, events.Released, events.Discarded)
+_NO_STATUS_ROW = (events.BookChanged, events.SessionDescribed, events.Released, events.Discarded)
 _SESSION_COLUMNS = (
     "session",
     "session_id",
@@ -138,10 +138,10 @@ class Ledger:
         if not isinstance(event, _NO_STATUS_ROW):
             kind = event.name if isinstance(event, events.Unknown) else event.type
             self._status(recv_ns, number, None, "feed", kind, getattr(event, "cause", None), found.raw)
-        elif isinstance(event, events.Book):
+        elif isinstance(event, events.BookChanged):
             self._book(number, recv_ns, event, found.raw)
 
-    def _apply(self, number: int, recv_ns: int, position: int, event: events.Event) -> None:
+    def _apply(self, number: int, recv_ns: int, position: int, event: events.JournalEvent) -> None:
         """The effect of an event on sessions and gaps; the others are rows of status alone."""
         match event:
             case events.SessionDescribed():
@@ -237,7 +237,7 @@ class Ledger:
         session = current.session if current.session is not None else current.last_session
         return Gap(number, session, current.service, cause, ns, planned=cause == "ROLLOVER")
 
-    def _book(self, number: int, recv_ns: int, event: events.Book, raw: Row) -> None:
+    def _book(self, number: int, recv_ns: int, event: events.BookChanged, raw: Row) -> None:
         if event.symbol is None:
             return
         state, cause = (event.state or "").upper(), (event.cause or "NONE").upper()

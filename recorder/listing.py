@@ -20,7 +20,7 @@ def names_of(symbol: Symbols) -> list[str]:
     return [] if symbol is None else [symbol] if isinstance(symbol, str) else symbol
 
 
-class Listing:
+class RecordedListing:
     """Symbols of a captures directory by session date; every date lists all of its symbols again."""
 
     def __init__(self, found: files.Files) -> None:

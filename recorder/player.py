@@ -16,7 +16,7 @@ from kfix_md.shm.replay import NAME
 if TYPE_CHECKING:
     from kfix_md.shm.writer import SegmentWriter
     from recorder.catalog import Captures
-    from recorder.replay import Message
+    from recorder.replay import RecordedMessage
 
 BEAT_S = 0.1
 MARKED = ("SYNCING", "GAP", "CRC_FAIL", "STALE", "HALTED", "ROLLOVER", "DOWN")
@@ -37,7 +37,7 @@ def books_of(captures: Captures, day: date) -> list[tuple[str, str, int, int]]:
     return sorted(found)
 
 
-class Player:
+class DayPlayer:
     """Plays one day through a Handler for each level into a segment."""
 
     def __init__(self, captures: Captures, day: date, writer: SegmentWriter) -> None:
@@ -82,7 +82,7 @@ class Player:
             if self.levels.get(session, level) == level and (symbol, level) in self.known:
                 handler.mark(symbol, State[state], Cause.__members__.get(cause, Cause.NONE))
 
-    def _deliver(self, message: Message, now_ns: int) -> None:
+    def _deliver(self, message: RecordedMessage, now_ns: int) -> None:
         self.levels[message.session] = message.level
         self._define(message.symbol, message.level, message.scales)
         self.handlers[message.level].deliver(message.fix(), now_ns)
@@ -128,7 +128,7 @@ def main(arguments: list[str], commands: IO[bytes], answers: IO[str]) -> None:
         wanted = _date(captures, path, day)
         books = len(books_of(captures, wanted))
         with SegmentWriter(NAME, folder, capacity=books + 16, heartbeat_ns=1_000_000_000) as writer:
-            player = Player(captures, wanted, writer)
+            player = DayPlayer(captures, wanted, writer)
             print(json.dumps({"date": wanted.isoformat()}), file=answers, flush=True)
             if commands.readline() != b"go\n":
                 return

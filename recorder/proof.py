@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from kfix_md._book import Book
+from kfix_md._book import OrderBook
 from recorder import _proof
 
 _USUAL = {"L2": "level", "L3": "order"}
@@ -14,7 +14,7 @@ _COUNTS = ("rows", "messages", "checked", "ok", "failed", "failed_live", "unveri
 
 
 @dataclass
-class Stream:
+class StreamProof:
     """One symbol in one session: its book while it is rebuilt, and what its messages showed.
 
     Attributes
@@ -46,7 +46,7 @@ class Stream:
     session: int
     symbol: str
     level: str = "L2"
-    book: Book | None = None
+    book: OrderBook | None = None
     limit: int = 0
     sound: bool = False
     rows: int = 0
@@ -110,7 +110,7 @@ class Proof:
         Names of the feed's services that have rows.
     """
 
-    streams: list[Stream]
+    streams: list[StreamProof]
     gaps: pa.Table
     uncovered: dict[str, float]
     faults: list[str]
@@ -136,7 +136,7 @@ class Proof:
 
     def summary(self) -> dict[str, Any]:
         """Totals, and a row for each symbol and level, ready for JSON."""
-        by_symbol: dict[tuple[str, str], list[Stream]] = {}
+        by_symbol: dict[tuple[str, str], list[StreamProof]] = {}
         for s in self.streams:
             by_symbol.setdefault((s.symbol, s.level), []).append(s)
         rows = [self._row(*key, streams) for key, streams in sorted(by_symbol.items())]
@@ -150,7 +150,7 @@ class Proof:
             "symbols": rows,
         }
 
-    def _row(self, symbol: str, level: str, streams: list[Stream]) -> dict[str, Any]:
+    def _row(self, symbol: str, level: str, streams: list[StreamProof]) -> dict[str, Any]:
         counts = [s.counts() for s in streams]
         row: dict[str, Any] = {"symbol": symbol, "level": level, "sessions": len(streams)}
         row |= {name: sum(each[name] for each in counts) for name in _COUNTS}

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyarrow.compute import Expression
 
 from kfix_md import trading_day
-from kfix_md._book import Book, L2Book
+from kfix_md._book import L2Book, OrderBook
 from kfix_md._book_l3 import L3Book
 from kfix_md._codec import id_key, id_text
 from recorder import _proof, files, schema
@@ -44,7 +44,7 @@ _ORDERS = pa.schema(
 )
 
 
-def new_book(level: int, price_scale: int, qty_scale: int, limit: int = 0) -> Book:
+def new_book(level: int, price_scale: int, qty_scale: int, limit: int = 0) -> OrderBook:
     """An empty book of level 2 or 3 with at most `limit` levels a side, 0 for no limit."""
     return (L3Book if level == 3 else L2Book)(price_scale, qty_scale, limit=limit)
 
@@ -93,7 +93,7 @@ class BookAt:
     seq: int
     trusted: bool
     reason: str
-    book: Book | None = field(repr=False)
+    book: OrderBook | None = field(repr=False)
     depth: int = 10
 
     @property
@@ -198,7 +198,9 @@ class Rebuilder:
         depth = self._depths.get(session)
         return _LIMIT_L2 if depth == 0 and level == "L2" else depth or 0
 
-    def book(self, symbol: str, level: str | None, at: int, session: int | None = None) -> tuple[Book | None, Found]:
+    def book(
+        self, symbol: str, level: str | None, at: int, session: int | None = None
+    ) -> tuple[OrderBook | None, Found]:
         """The book after the last message received up to `at` ns, of one session if given, and what is known of it."""
         day = trading_day.session_date(at)
         for back in range(_DAYS_BACK + 1):
@@ -210,7 +212,7 @@ class Rebuilder:
 
     def _search(
         self, symbol: str, level: str | None, start: int, at: int, session: int | None
-    ) -> tuple[Book | None, Found]:
+    ) -> tuple[OrderBook | None, Found]:
         point = self._checkpoint(symbol, level, start, at, session)
         rows = self._rows(symbol, level, point.recv_ns if point else start, at, session)
         found = Found(level or "L2")
@@ -257,7 +259,7 @@ class Rebuilder:
                 return Checkpoint(path, **{k: keys[k][best].as_py() for k in columns})
         return None
 
-    def _apply(self, symbol: str, rows: pa.Table, point: Checkpoint | None) -> tuple[Book | None, int]:
+    def _apply(self, symbol: str, rows: pa.Table, point: Checkpoint | None) -> tuple[OrderBook | None, int]:
         """The book, and when the snapshot or checkpoint it is made of was received."""
         actions = schema._indices(rows["action"], schema.ACTIONS)
         clears = np.flatnonzero(actions == schema.ACTIONS.index("clear"))
@@ -276,7 +278,7 @@ class Rebuilder:
             _proof.apply(book, schema.entries(rows), message_ends(rows))
         return book, base_ns
 
-    def _load(self, symbol: str, point: Checkpoint) -> Book:
+    def _load(self, symbol: str, point: Checkpoint) -> OrderBook:
         where = (pc.field("seq") == point.seq) & (pc.field("session") == point.session)
         limits: dict[str, Any] = {"symbols": [symbol], "start": point.recv_ns, "end": point.recv_ns + 1}
         rows = files.table("checkpoints", [point.path], None, where, **limits)

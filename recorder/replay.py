@@ -58,7 +58,7 @@ class _Chunk:
 
 
 @dataclass(slots=True)
-class Message:
+class RecordedMessage:
     """One recorded W or X.
 
     Attributes
@@ -170,7 +170,7 @@ def replay(
     handler: "Handler | None",
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Message]:
+) -> Iterator[RecordedMessage]:
     """Messages of a session date, each at its time and through `handler`; see Captures.replay."""
     begin: tuple[float, int] | None = None
     known: dict[str, tuple[int, int]] = {}
@@ -188,7 +188,7 @@ def replay(
         yield message
 
 
-def _messages(captures: "Captures", day: date, symbols: list[str] | None) -> Iterator[Message]:
+def _messages(captures: "Captures", day: date, symbols: list[str] | None) -> Iterator[RecordedMessage]:
     carried: pa.Table | None = None
     for start, end in _windows(captures, day):
         rows = captures._table("ticks", start, end, _COLUMNS, symbols=symbols)
@@ -239,7 +239,7 @@ def _in_order(rows: pa.Table, last: bool) -> tuple[pa.Table, pa.Table | None]:
     return rows.take(pa.array(now)), rows.take(pa.array(later)) if len(later) else None
 
 
-def _split(rows: pa.Table) -> Iterator[Message]:
+def _split(rows: pa.Table) -> Iterator[RecordedMessage]:
     if not rows.num_rows:
         return
     rows = rows.unify_dictionaries().combine_chunks()
@@ -252,10 +252,10 @@ def _split(rows: pa.Table) -> Iterator[Message]:
         yield from _messages_of(rest, (some - some[0]).tolist())
 
 
-def _messages_of(rows: pa.Table, edges: list[int]) -> Iterator[Message]:
+def _messages_of(rows: pa.Table, edges: list[int]) -> Iterator[RecordedMessage]:
     chunk = _Chunk(rows)
     heads = rows.select(_HEAD).take(pa.array(edges[:-1])).to_pylist()
     flags = rows["flags"].to_numpy()[np.array(edges[1:]) - 1].tolist()
     for head, flag, (a, b) in zip(heads, flags, pairwise(edges), strict=True):
         scales = head.pop("price_scale"), head.pop("qty_scale")
-        yield Message(**head, flags=flag, scales=scales, _chunk=chunk, _first=a, _end=b)
+        yield RecordedMessage(**head, flags=flag, scales=scales, _chunk=chunk, _first=a, _end=b)

@@ -210,7 +210,7 @@ class Tail:
                 self._cut(number)  # the ledger knows the last message's time then
                 decoder.forget_books()
 
-    def _over(self, number: int, event: events.Event) -> None:
+    def _over(self, number: int, event: events.JournalEvent) -> None:
         """Books and deferred frames end with their session; a reset keeps the connection and its deferred frames."""
         decoder = self.decoders[number] if number < len(self.decoders) else None
         if decoder is not None and not isinstance(event, events.SessionDescribed):

@@ -13,13 +13,13 @@ from recorder import _proof, coverage, derive, files, rebuild, schema
 from recorder.catalog import Captures
 from recorder.compute import pc
 from recorder.loss import CAUSES, Losses
-from recorder.proof import Proof, Stream
+from recorder.proof import Proof, StreamProof
 from recorder.schema import Flags
 
 _LIVE_OK = Flags.CRC_CHECKED | Flags.CRC_OK
 _COLUMNS = [*derive.BOOK_COLUMNS, "symbol"]
 
-Prepare = Callable[[Stream, int], None]
+Prepare = Callable[[StreamProof, int], None]
 
 
 def verify(captures: Captures, day: date | None = None, progress: Callable[[int], None] = lambda rows: None) -> Proof:
@@ -32,7 +32,7 @@ def verify(captures: Captures, day: date | None = None, progress: Callable[[int]
     progress
         Called with the number of rows of each batch.
     """
-    streams: dict[tuple[int, str, str], Stream] = {}
+    streams: dict[tuple[int, str, str], StreamProof] = {}
     start, end = (None, None) if day is None else trading_day.session_bounds(day)
     paths = captures._files.of("ticks", start, None if end is None else end - 1)
     prepare = _preparing(captures, start)
@@ -54,7 +54,7 @@ def verify(captures: Captures, day: date | None = None, progress: Callable[[int]
 def _preparing(captures: Captures, start: int | None) -> Prepare:
     """Gives a new stream the depth of its session, and its book of the date before where a session was kept."""
 
-    def prepare(stream: Stream, at: int) -> None:
+    def prepare(stream: StreamProof, at: int) -> None:
         stream.limit = files.attempt(lambda: captures._rebuild.limit(stream.session, stream.level, at))
         if start is not None:
             level = rebuild.number_of(stream.level)
@@ -64,7 +64,9 @@ def _preparing(captures: Captures, start: int | None) -> Prepare:
     return prepare
 
 
-def _take(streams: dict[tuple[int, str, str], Stream], batch: pa.RecordBatch, prepare: Prepare, losses: Losses) -> None:
+def _take(
+    streams: dict[tuple[int, str, str], StreamProof], batch: pa.RecordBatch, prepare: Prepare, losses: Losses
+) -> None:
     """Split a batch by symbol, session and level and check each part."""
     table = pa.Table.from_batches([batch])
     symbols = batch["symbol"].dictionary.to_pylist()
@@ -81,12 +83,12 @@ def _take(streams: dict[tuple[int, str, str], Stream], batch: pa.RecordBatch, pr
         key = (int(session[one]), symbols[codes[one]], schema.LEVELS[level[one]])
         stream = streams.get(key)
         if stream is None:
-            stream = streams[key] = Stream(*key)
+            stream = streams[key] = StreamProof(*key)
             prepare(stream, batch["recv_ns"][one].as_py())
         _stream(stream, table.take(pa.array(part)), losses)
 
 
-def _stream(s: Stream, rows: pa.Table, losses: Losses) -> None:
+def _stream(s: StreamProof, rows: pa.Table, losses: Losses) -> None:
     """Check the whole messages among `rows`; the rest waits for the next batch."""
     if s.pending is not None:
         rows, s.pending = pa.concat_tables([s.pending, rows]).unify_dictionaries(), None
@@ -122,7 +124,7 @@ class _Messages:
         return len(self.ends)
 
 
-def _check(s: Stream, rows: pa.Table, losses: Losses) -> None:
+def _check(s: StreamProof, rows: pa.Table, losses: Losses) -> None:
     m = _Messages(rows)
     scales = rows["price_scale"][0].as_py(), rows["qty_scale"][0].as_py()
     if s.book is None or (s.book.price_precision, s.book.qty_precision) != scales:
@@ -136,7 +138,7 @@ def _check(s: Stream, rows: pa.Table, losses: Losses) -> None:
     _count(s, m, found, sound)
 
 
-def _runs(s: Stream, m: _Messages, losses: Losses) -> Iterator[tuple[int, int, bool]]:
+def _runs(s: StreamProof, m: _Messages, losses: Losses) -> Iterator[tuple[int, int, bool]]:
     """(first message, end, sound) of runs between snapshots, losses and messages that the feed found wrong."""
     n, (after, during) = len(m), losses.marks(s.session, s.last_ns, m.time)
     marks = np.flatnonzero(m.snapshot | after | during).tolist()
@@ -148,7 +150,7 @@ def _runs(s: Stream, m: _Messages, losses: Losses) -> Iterator[tuple[int, int, b
             s.sound = False
 
 
-def _count(s: Stream, m: _Messages, found: np.ndarray, sound: np.ndarray) -> None:
+def _count(s: StreamProof, m: _Messages, found: np.ndarray, sound: np.ndarray) -> None:
     """Add what messages showed; `found` is the rule that gives the checksum of each, 0 for none."""
     s.rows += len(m.clears) - int(m.clears.sum())
     s.messages += len(m)
@@ -171,7 +173,7 @@ def _count(s: Stream, m: _Messages, found: np.ndarray, sound: np.ndarray) -> Non
     s.last_ns = int(m.time[-1])
 
 
-def _row_faults(captures: Captures, streams: list[Stream]) -> list[str]:
+def _row_faults(captures: Captures, streams: list[StreamProof]) -> list[str]:
     """Ended sessions that have more or fewer rows than the recorder decoded."""
     found: dict[int, int] = {}
     for s in streams:
@@ -183,7 +185,7 @@ def _row_faults(captures: Captures, streams: list[Stream]) -> list[str]:
     ]
 
 
-def uncovered(captures: Captures, day: date | None, streams: list[Stream], gaps: pa.Table) -> dict[str, float]:
+def uncovered(captures: Captures, day: date | None, streams: list[StreamProof], gaps: pa.Table) -> dict[str, float]:
     """Seconds inside the captures during which a symbol's book was not to be trusted, by symbol.
 
     From the states of its books; of services without any in these captures, from the gaps.

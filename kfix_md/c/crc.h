@@ -9,8 +9,10 @@
 #ifndef KFIX_CRC_H
 #define KFIX_CRC_H
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include "levels.h"
+#include "powers.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #define KFIX_HAVE_CLMUL 1
@@ -191,31 +193,11 @@ static inline uint32_t kfix_crc_level(int64_t price, int64_t qty, uint8_t* lengt
 /* v in units of 10^-n as the digits of 10^-(n + shift), as a venue prints them that writes `shift` decimals more (or
  * less). Digits are lost only where another precision is tried; what 64 bits do not hold gives some other number. */
 static inline uint64_t kfix_reprinted(int64_t v, int shift) {
-    static const uint64_t power[20] = {1ull,
-                                       10ull,
-                                       100ull,
-                                       1000ull,
-                                       10000ull,
-                                       100000ull,
-                                       1000000ull,
-                                       10000000ull,
-                                       100000000ull,
-                                       1000000000ull,
-                                       10000000000ull,
-                                       100000000000ull,
-                                       1000000000000ull,
-                                       10000000000000ull,
-                                       100000000000000ull,
-                                       1000000000000000ull,
-                                       10000000000000000ull,
-                                       100000000000000000ull,
-                                       1000000000000000000ull,
-                                       10000000000000000000ull};
     uint64_t magnitude = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
     if (shift >= 0)
-        magnitude *= power[shift > 19 ? 19 : shift];
+        magnitude *= kfix_pow10[shift > 19 ? 19 : shift];
     else
-        magnitude /= power[shift < -19 ? 19 : -shift];
+        magnitude /= kfix_pow10[shift < -19 ? 19 : -shift];
     return v < 0 ? 0 - magnitude : magnitude;
 }
 
@@ -324,7 +306,8 @@ static inline uint32_t kfix_crc_replace_after(uint32_t whole, uint32_t old, int3
                              kfix_crc_power(after_n + (uint32_t)old_n) ^ kfix_crc_power(after_n + (uint32_t)fresh_n));
 }
 
-static void kfix_crc_init(int allow_clmul) {
+/* every module that includes this header has its tables when it is loaded; KFIX_SIMD=scalar as in scan.h */
+__attribute__((constructor)) static void kfix_crc_tables(void) {
     for (uint32_t i = 0; i < 256; i++) {
         uint32_t c = i;
         for (int k = 0; k < 8; k++)
@@ -334,11 +317,10 @@ static void kfix_crc_init(int allow_clmul) {
     for (int i = 0; i < 256; i++)
         for (int k = 1; k < 8; k++)
             kfix_slice[k][i] = (kfix_slice[k - 1][i] >> 8) ^ kfix_slice[0][kfix_slice[k - 1][i] & 255];
-    kfix_use_clmul = 0;
 #if KFIX_HAVE_CLMUL
-    kfix_use_clmul = allow_clmul && __builtin_cpu_supports("pclmul");
-#else
-    (void)allow_clmul;
+    const char* simd = getenv("KFIX_SIMD");
+    __builtin_cpu_init();
+    kfix_use_clmul = __builtin_cpu_supports("pclmul") && !(simd != NULL && strcmp(simd, "scalar") == 0);
 #endif
     kfix_power[0] = 0x80000000u; /* the polynomial 1 */
     for (int i = 1; i < KFIX_POWERS; i++) {

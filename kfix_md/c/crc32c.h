@@ -10,7 +10,7 @@ typedef uint32_t (*crc32c_fn)(uint32_t, const void*, size_t);
 
 static uint32_t crc32c_table[8][256];
 
-static void crc32c_init(void) {
+__attribute__((constructor)) static void crc32c_tables(void) {
     for (uint32_t i = 0; i < 256; i++) {
         uint32_t c = i;
         for (int k = 0; k < 8; k++)
@@ -125,7 +125,7 @@ __attribute__((target("sse4.2,avx512f,vpclmulqdq"))) static uint32_t crc32c_avx5
 }
 
 /* bit-reflected, product and reduction bring x^33 of their own */
-static void crc32c_init_powers(void) {
+__attribute__((constructor)) static void crc32c_powers(void) {
     for (int words = 1; words < 64; words++)
         crc32c_over[words] = crc32c_power(64 * words - 33);
     crc32c_by_512[0] = crc32c_power(512 + 31), crc32c_by_512[1] = crc32c_power(512 - 33);
@@ -152,10 +152,6 @@ static crc32c_fn crc32c_by_name(const char* name) {
 }
 
 static crc32c_fn crc32c_choose(void) {
-    crc32c_init();
-#if defined(__x86_64__)
-    crc32c_init_powers();
-#endif
     crc32c_fn best = crc32c_by_name("avx512");
     if (!best)
         best = crc32c_by_name("sse4.2");

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include "powers.h"
 #if defined(__SSE4_1__)
 #include <smmintrin.h>
 #define KFIX_WIDE 1
@@ -151,27 +152,6 @@ __attribute__((unused)) static const char* kfix_scan_init(const char* name) {
 }
 
 /* ---- decimal digits ---- */
-
-static const uint64_t kfix_pow10[20] = {1ull,
-                                        10ull,
-                                        100ull,
-                                        1000ull,
-                                        10000ull,
-                                        100000ull,
-                                        1000000ull,
-                                        10000000ull,
-                                        100000000ull,
-                                        1000000000ull,
-                                        10000000000ull,
-                                        100000000000ull,
-                                        1000000000000ull,
-                                        10000000000000ull,
-                                        100000000000000ull,
-                                        1000000000000000ull,
-                                        10000000000000000ull,
-                                        100000000000000000ull,
-                                        1000000000000000000ull,
-                                        10000000000000000000ull};
 
 /* up to 8 digits at p: their number goes to *n, their value is returned */
 static inline uint64_t kfix_digits8(const char* p, int* n) {

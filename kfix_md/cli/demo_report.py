@@ -11,7 +11,7 @@ from kfix_md.journal.reader import JournalReader
 
 
 @dataclass
-class Gap:
+class DemoGap:
     """A gap as recorded in the journal."""
 
     service: str
@@ -32,12 +32,12 @@ class Gap:
 class History:
     """Gaps, rollovers and frames of a run."""
 
-    gaps: list[Gap] = field(default_factory=list)
+    gaps: list[DemoGap] = field(default_factory=list)
     rollovers: dict[str, dict[str, Any]] = field(default_factory=dict)  # service -> last "verified" event
     frames: int = 0
     bytes: int = 0
 
-    def caused_by(self, cause: str) -> list[Gap]:
+    def caused_by(self, cause: str) -> list[DemoGap]:
         """The gaps of one cause."""
         return [gap for gap in self.gaps if gap.cause == cause]
 
@@ -59,7 +59,7 @@ def read_history(journal: Path) -> History:
     """Gaps, rollovers and frames, as the journal recorded them."""
     history = History()
     names: dict[int, str] = {}
-    gaps: dict[tuple[int, int], Gap] = {}
+    gaps: dict[tuple[int, int], DemoGap] = {}
     for _, kind, session, recv_ns, _, body in JournalReader(journal):
         if kind == 1:
             history.frames += 1
@@ -70,7 +70,7 @@ def read_history(journal: Path) -> History:
         if what == "session":
             names[session] = event["service"]
         elif what == "gap_open":
-            gap = Gap(names[session], event["cause"], event["first"], event["last"], recv_ns)
+            gap = DemoGap(names[session], event["cause"], event["first"], event["last"], recv_ns)
             gaps[session, event["id"]] = gap
             history.gaps.append(gap)
         elif what == "gap_close" and (session, event["id"]) in gaps:
@@ -82,7 +82,7 @@ def read_history(journal: Path) -> History:
     return history
 
 
-def _final(gap: Gap, history: History) -> bool:
+def _final(gap: DemoGap, history: History) -> bool:
     """Whether this is the open gap that a session leaves when it logs out at the end of the run."""
     mine = [other for other in history.gaps if other.service == gap.service]
     return gap is mine[-1] and gap.last is None and not gap.healed

@@ -103,7 +103,7 @@ class Inspection:
         self._unfinished = reader.unfinished
         self.form = _form(reader, directions)
 
-    def _apply(self, messages: list[logs.Message]) -> None:
+    def _apply(self, messages: list[logs.LoggedMessage]) -> None:
         for message in messages:
             self._handler(message.pair).on_bytes(message.frame)
 

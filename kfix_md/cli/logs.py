@@ -32,7 +32,7 @@ Pair = tuple[bytes, bytes]  # SenderCompID (49), TargetCompID (56)
 
 
 @dataclass(frozen=True)
-class Message:
+class LoggedMessage:
     """A frame as it was on the wire, and who sent it to whom."""
 
     frame: bytes
@@ -76,18 +76,18 @@ class LogReader:
         self._data = b""
         self._trailer_of: dict[bytes, tuple[int, int]] = {}  # by separator: (searched from, found at)
 
-    def feed(self, data: bytes) -> Iterator[Message]:
+    def feed(self, data: bytes) -> Iterator[LoggedMessage]:
         """Messages that are complete with these bytes."""
         self._data += data
         self._trailer_of.clear()
         return self._messages(final=False)
 
-    def finish(self) -> Iterator[Message]:
+    def finish(self) -> Iterator[LoggedMessage]:
         """Messages that the end of the log completes."""
         self._trailer_of.clear()
         return self._messages(final=True)
 
-    def _messages(self, *, final: bool) -> Iterator[Message]:
+    def _messages(self, *, final: bool) -> Iterator[LoggedMessage]:
         at = 0
         while start := _START.search(self._data, at):
             found = self._frame(start, final)
@@ -233,9 +233,9 @@ def _recomputed(text: bytes, head: bytes, body: bytes, length: int, text_length:
     return _Restored(head + body + b"10=%03d" % trailer + SOH, fits, counted_text or trailer != checksum)
 
 
-def _message(frame: bytes) -> Message:
+def _message(frame: bytes) -> LoggedMessage:
     kind, sender, target = (found[1] if (found := tag.search(frame)) else b"" for tag in (_TYPE, _SENDER, _TARGET))
-    return Message(frame, (sender, target), kind)
+    return LoggedMessage(frame, (sender, target), kind)
 
 
 class Directions:
@@ -244,9 +244,9 @@ class Directions:
     def __init__(self) -> None:
         self.counts: Counter[Pair] = Counter()
         self.inbound: dict[Pair, bool] = {}
-        self._queue: list[Message] = []
+        self._queue: list[LoggedMessage] = []
 
-    def take(self, message: Message) -> list[Message]:
+    def take(self, message: LoggedMessage) -> list[LoggedMessage]:
         """Messages of the gateway that are known to be such with this one, in their order."""
         self.counts[message.pair] += 1
         if message.pair not in self.inbound:
@@ -257,14 +257,14 @@ class Directions:
         ready = [message] if self.inbound[message.pair] else []
         return self._released() + ready if self._queue else ready
 
-    def rest(self) -> list[Message]:
+    def rest(self) -> list[LoggedMessage]:
         """Messages that wait for a decision: the first of two directions is that of the client, which logs on."""
         for pair in self.counts:
             if pair not in self.inbound:
                 self._set(pair, inbound=pair[::-1] not in self.counts)
         return self._released()
 
-    def _decide(self, message: Message) -> None:
+    def _decide(self, message: LoggedMessage) -> None:
         sender, target = message.pair
         if message.type in _MARKET_DATA or (sender.startswith(b"KRAKEN") and not target.startswith(b"KRAKEN")):
             self._set(message.pair, inbound=True)
@@ -277,7 +277,7 @@ class Directions:
         if sender != target:
             self.inbound[target, sender] = not inbound
 
-    def _released(self) -> list[Message]:
+    def _released(self) -> list[LoggedMessage]:
         ready = [m for m in self._queue if self.inbound.get(m.pair)]
         self._queue = [m for m in self._queue if m.pair not in self.inbound]
         return ready

@@ -40,13 +40,13 @@ def command(config: str, symbols: int, seconds: float, through_rollover: bool, o
 
     from kfix_md.config import load
     from kfix_md.probe.run import probe
-    from kfix_md.probe.service import Pace
+    from kfix_md.probe.service import ProbePace
 
     loaded = load(config)
     names = ", ".join(dict.fromkeys(section.name for section in loaded.service))
     until = "until after the next rollover" if through_rollover else f"about {seconds + 25:.0f} s"
     click.echo(f"probing {names}: {until}", err=True)
-    pace = Pace(data=seconds, shallow=max(2.0, seconds / 2))
+    pace = ProbePace(data=seconds, shallow=max(2.0, seconds / 2))
     reports = asyncio.run(probe(loaded, symbols=symbols, pace=pace, through_rollover=through_rollover, folder=output))
     if as_json:
         click.echo(json.dumps({"services": [report.as_json() for report in reports]}, indent=1))

@@ -189,7 +189,7 @@ class Connector:
         self.endpoint = Endpoint.of(section)
         self.context = tls_context(self.endpoint)
         self.backoff = Backoff(section.retry_max_s, rng)
-        self.details: Any = None  # dial.Connected of the present connection
+        self.details: Any = None  # dial.DialResult of the present connection
         self._create, self._on_fatal = create, on_fatal
         self._protocol: _Protocol | None = None
         self._unanswered = Unanswered()

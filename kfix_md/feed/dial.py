@@ -68,7 +68,7 @@ class DialError(KfixError):
 
 
 @dataclass(slots=True)
-class Connected:
+class DialResult:
     """Facts about a new connection, for the log and the doctor."""
 
     address: str
@@ -233,7 +233,7 @@ async def dial(
     context: ssl.SSLContext | None,
     create: Callable[..., Any],
     unanswered: Unanswered | None = None,
-) -> tuple[asyncio.Transport, Connected]:
+) -> tuple[asyncio.Transport, DialResult]:
     """Connect to the first address that completes TCP and TLS; DialError (of the last one) when none does.
 
     A certificate that does not verify ends the attempt: another address would be no more trustworthy.
@@ -267,13 +267,13 @@ async def dial(
             unanswered.add(address)
             continue
         resolved = [entry[1][0] for entry in addresses]
-        known = Connected(f"{address[0]}:{address[1]}", resolved, time.monotonic() - started, key=address)
+        known = DialResult(f"{address[0]}:{address[1]}", resolved, time.monotonic() - started, key=address)
         _tls_details(transport, known)
         return transport, known
     raise fault or DialError("dns", f"{end}: the name '{end.host}' has no address")
 
 
-def _tls_details(transport: asyncio.Transport, known: Connected) -> None:
+def _tls_details(transport: asyncio.Transport, known: DialResult) -> None:
     wrapped = transport.get_extra_info("ssl_object")
     if wrapped is not None:
         known.tls_version = wrapped.version() or ""

@@ -17,7 +17,7 @@ from kfix_md.errors import FeedError, KfixError, UsageError
 from kfix_md.feed import tuning
 from kfix_md.feed.checks import check_writable
 from kfix_md.feed.connector import Connector
-from kfix_md.feed.dial import Connected, choose_engine
+from kfix_md.feed.dial import DialResult, choose_engine
 from kfix_md.feed.service import Service
 from kfix_md.session import SessionState
 
@@ -227,7 +227,7 @@ def comp_ids(section: ServiceSection) -> list[Finding]:
     return found
 
 
-def connection(about: str, details: Connected) -> list[Finding]:
+def connection(about: str, details: DialResult) -> list[Finding]:
     """Findings about DNS, TLS and certificate of a connection."""
     found = [Finding(OK, about, f"name resolves to {', '.join(details.resolved)}")]
     if details.tls_version:

@@ -11,7 +11,7 @@ from kfix_md.journal import events
 from kfix_md.session.refusals import explain
 
 
-def log_event(log: Log, event: events.Event, leaving: bool = False) -> None:
+def log_event(log: Log, event: events.JournalEvent, leaving: bool = False) -> None:
     """Log one session event; at most at level INFO while we are `leaving`."""
     match event:
         case events.Disconnected() if leaving:

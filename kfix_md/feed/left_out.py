@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from kfix_md.errors import KfixError
 from kfix_md.feed.listing import Log
-from kfix_md.journal.events import Event, Refused
+from kfix_md.journal.events import JournalEvent, Refused
 
 #: Errors of one symbol's book: no room, no memory, no space, values that do not fit.
 SYMBOL_ERRORS = (KfixError, MemoryError, OSError, ValueError, OverflowError)
@@ -15,7 +15,7 @@ SYMBOL_ERRORS = (KfixError, MemoryError, OSError, ValueError, OverflowError)
 class LeftOut:
     """Collects symbols that are left out, and reports each once for each reason."""
 
-    def __init__(self, log: Log, emit: Callable[[Event], None]) -> None:
+    def __init__(self, log: Log, emit: Callable[[JournalEvent], None]) -> None:
         self.reasons: dict[str, str] = {}
         self._log, self._emit = log, emit
         self._unreported: dict[str, list[str]] = {}  # by reason

@@ -13,7 +13,7 @@ from kfix_md.errors import UsageError
 from kfix_md.log_output import lines_lost
 
 if TYPE_CHECKING:
-    from kfix_md.feed.process import Feed
+    from kfix_md.feed.process import FeedProcess
 
 #: handler counters exported as kfix_<name>_total
 COUNTERS = {
@@ -51,7 +51,7 @@ class FeedCounters:
         return sums
 
 
-def gather(feed: Feed) -> FeedCounters:
+def gather(feed: FeedProcess) -> FeedCounters:
     """Collect every counter of a feed."""
     reading = FeedCounters()
     now_ns = time.time_ns()

@@ -33,7 +33,7 @@ log = logging.getLogger("kfix.feed")
 GC_SECONDS = 5.0
 
 
-class Feed:
+class FeedProcess:
     """Everything that one process runs. The constructor checks all that can be checked without the network.
 
     Raises UsageError (one line with the remedy) before anything is written when the configuration cannot work.
@@ -341,7 +341,7 @@ def run(path: str, service: str | None = None, options: Sequence[str] = ()) -> i
         return supervise(path, config, "feed", options)
 
     async def main() -> None:
-        await Feed(config, load).run()
+        await FeedProcess(config, load).run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

@@ -13,7 +13,7 @@ from kfix_md.feed.left_out import SYMBOL_ERRORS
 from kfix_md.feed.listing import Log, Send
 from kfix_md.feed.pacing import SECOND, Bucket, Pace, Phase, RequestCounters, Subscription, SubscriptionSpec
 from kfix_md.feed.requests import Requests
-from kfix_md.journal.events import Event, Subscribed
+from kfix_md.journal.events import JournalEvent, Subscribed
 from kfix_md.session import fix
 
 
@@ -39,7 +39,7 @@ class RequestQueue:
         pace: Pace,
         counters: RequestCounters,
         *,
-        emit: Callable[[Event], None],
+        emit: Callable[[JournalEvent], None],
         leave_out: Callable[[str, str, int], None],
         halted: Callable[[str], bool],
         log: Log,

@@ -22,7 +22,7 @@ from kfix_md.feed.pacing import SECOND, Pace
 from kfix_md.feed.settings import session_config, subscription_spec
 from kfix_md.feed.subscriptions import FAULTS, LASTING, Subscriptions, is_followed
 from kfix_md.journal import events
-from kfix_md.journal.events import Event
+from kfix_md.journal.events import JournalEvent
 from kfix_md.session import Application, Close, Session, SessionState
 from kfix_md.session.fix import first_request_id
 from kfix_md.session.store import SequenceStore
@@ -336,7 +336,7 @@ class Service(Application):
         """The venue never received these requests."""
         self.subs.requests_lost(requests, self.now_ns)
 
-    def on_event(self, now_ns: int, event: Event) -> None:
+    def on_event(self, now_ns: int, event: JournalEvent) -> None:
         """Complete, journal and log one session event."""
         if isinstance(event, events.GapOpened):
             event = dataclasses.replace(event, symbols=tuple(self.subs.all))
@@ -358,7 +358,7 @@ class Service(Application):
         was_followed = is_followed(self.state_of(symbol))
         self._count_state(symbol, state)
         now_ns = max(recv_ns, self.now_ns)
-        self.event(events.Book(symbol, state.name, cause.name, seq), now_ns)
+        self.event(events.BookChanged(symbol, state.name, cause.name, seq), now_ns)
         self._gap_of_book(symbol, state, cause, seq, now_ns, was_followed)
         self._unverified_changed |= state is State.UNVERIFIED
         self.subs.on_book(symbol, state, cause, now_ns)
@@ -451,7 +451,7 @@ class Service(Application):
 
     # ---- records ----------------------------------------------------------------------------------
 
-    def event(self, event: Event, now_ns: int | None = None) -> None:
+    def event(self, event: JournalEvent, now_ns: int | None = None) -> None:
         """Append an event to the journal."""
         if self.journal is not None:
             self.journal.event(self.number, self.now_ns if now_ns is None else now_ns, event)

@@ -20,7 +20,7 @@ from kfix_md.feed.pacing import SECOND, Pace, Phase, RequestCounters, Subscripti
 from kfix_md.feed.request_queue import Books, RequestQueue
 from kfix_md.feed.requests import Fields, Requests
 from kfix_md.feed.symbols import Selection
-from kfix_md.feed.trading_status import TradingStatus
+from kfix_md.feed.trading_status import MarketStatus
 from kfix_md.instruments import Instrument, ListChange
 from kfix_md.journal import events
 from kfix_md.session import fix
@@ -65,7 +65,7 @@ class Subscriptions:
         send: Send,
         *,
         pace: Pace | None = None,
-        emit: Callable[[events.Event], None] = lambda event: None,
+        emit: Callable[[events.JournalEvent], None] = lambda event: None,
         on_unknown: Callable[[list[str]], None] = lambda reasons: None,
         first_id: int = 1,
         log: Log | None = None,
@@ -74,7 +74,7 @@ class Subscriptions:
         self.spec, self.pace = spec, pace or Pace()
         self.all: dict[str, Subscription] = {}
         self.counters = RequestCounters()
-        self._trading = TradingStatus()
+        self._trading = MarketStatus()
         self._books, self._send, self._emit, self._on_unknown = books, send, emit, on_unknown
         self._log = log or logging.getLogger("kfix.subscriptions")
         self._rng = rng or random.Random()
@@ -103,7 +103,7 @@ class Subscriptions:
         """Logged on: nothing is subscribed, so request the list and, once it has come, every symbol."""
         self.lost()
         self._ready = True
-        self._trading = TradingStatus()  # of another session: this one has not reported any
+        self._trading = MarketStatus()  # of another session: this one has not reported any
         self._queue.start(now_ns)
         self.listing.request(now_ns)
         self._ask_status(now_ns)

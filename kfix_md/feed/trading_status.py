@@ -8,7 +8,7 @@ from kfix_md.feed.requests import Fields, text_of
 TEXTS = {b"0": "unknown", b"1": "maintenance", b"2": "online", b"101": "cancel only", b"102": "post only"}
 
 
-class TradingStatus:
+class MarketStatus:
     """Status of the market as last reported; `text` is "" before the first report."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from kfix_md.errors import CaptureError
-from kfix_md.journal.events import OPTIONAL, TYPES, Event, Unknown
+from kfix_md.journal.events import OPTIONAL, TYPES, JournalEvent, Unknown
 
 
 class EventError(CaptureError):
@@ -30,17 +30,17 @@ class _Field(typing.NamedTuple):
     optional: bool
 
 
-_known: dict[type[Event], tuple[_Field, ...]] = {}
+_known: dict[type[JournalEvent], tuple[_Field, ...]] = {}
 _dumps = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps makes an encoder at each call
 
 
-def _fields(kind: type[Event]) -> tuple[_Field, ...]:
+def _fields(kind: type[JournalEvent]) -> tuple[_Field, ...]:
     if kind not in _known:
         _known[kind] = _inspect(kind)
     return _known[kind]
 
 
-def _inspect(kind: type[Event]) -> tuple[_Field, ...]:
+def _inspect(kind: type[JournalEvent]) -> tuple[_Field, ...]:
     hints = typing.get_type_hints(kind, include_extras=True)
     found = []
     for each in dataclasses.fields(kind):
@@ -109,7 +109,7 @@ _CHECKS: dict[Any, Callable[[Any], Any]] = {
 }
 
 
-def as_dict(event: Event) -> dict[str, Any]:
+def as_dict(event: JournalEvent) -> dict[str, Any]:
     """The JSON object of an event."""
     out: dict[str, Any] = {"type": event.name if isinstance(event, Unknown) else event.type}
     if event.layout != 1:
@@ -121,7 +121,7 @@ def as_dict(event: Event) -> dict[str, Any]:
     return out
 
 
-def encode(event: Event | dict[str, Any]) -> bytes:
+def encode(event: JournalEvent | dict[str, Any]) -> bytes:
     """An event as it is stored; a dict is stored as it is."""
     return _dumps(event if isinstance(event, dict) else as_dict(event)).encode()
 
@@ -139,7 +139,7 @@ class Decoded(typing.NamedTuple):
         Keys that the record of this type does not have, or a layout newer than the known one ("v").
     """
 
-    event: Event
+    event: JournalEvent
     raw: dict[str, Any]
     unknown_keys: tuple[str, ...]
 
@@ -170,7 +170,7 @@ def decode(body: bytes) -> Decoded:
     return Decoded(kind(**values), raw, tuple(key for key in raw if key not in names))
 
 
-def _value(kind: type[Event], each: _Field, raw: dict[str, Any]) -> Any:
+def _value(kind: type[JournalEvent], each: _Field, raw: dict[str, Any]) -> Any:
     if each.name not in raw:
         return each.absent
     try:

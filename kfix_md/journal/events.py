@@ -20,7 +20,7 @@ def optional(default: Any = None) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class JournalEvent:
     """Base of all events."""
 
     type: ClassVar[str] = ""
@@ -28,7 +28,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown(Event):
+class Unknown(JournalEvent):
     """An event of a type that this version does not know."""
 
     name: str
@@ -38,7 +38,7 @@ class Unknown(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Started(Event):
+class Started(JournalEvent):
     """A feed process began. `recovered` reports what its dead predecessor left, see JournalWriter."""
 
     type: ClassVar[str] = "started"
@@ -49,14 +49,14 @@ class Started(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped(Event):
+class Stopped(JournalEvent):
     """A feed process ended in order."""
 
     type: ClassVar[str] = "stopped"
 
 
 @dataclass(frozen=True, slots=True)
-class JournalLost(Event):
+class JournalLost(JournalEvent):
     """Records could not be stored: how many, and receive times of the first and the last, ns."""
 
     type: ClassVar[str] = "journal_lost"
@@ -69,7 +69,7 @@ class JournalLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class SessionDescribed(Event):
+class SessionDescribed(JournalEvent):
     """What a feed session number means: written once by each feed process. `depth`: 264 MarketDepth, 0 all."""
 
     type: ClassVar[str] = "session"
@@ -84,7 +84,7 @@ class SessionDescribed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Connected(Event):
+class Connected(JournalEvent):
     """The transport is up."""
 
     type: ClassVar[str] = "connected"
@@ -92,7 +92,7 @@ class Connected(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class LoggedOn(Event):
+class LoggedOn(JournalEvent):
     """The Logon reply was accepted. `next_in`, `next_out`: MsgSeqNum expected and to be sent next."""
 
     type: ClassVar[str] = "logged_on"
@@ -104,7 +104,7 @@ class LoggedOn(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Logout(Event):
+class Logout(JournalEvent):
     """35=5 was received; `by` is "us" when it answers ours, else "peer"."""
 
     type: ClassVar[str] = "logout"
@@ -113,7 +113,7 @@ class Logout(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Disconnected(Event):
+class Disconnected(JournalEvent):
     """The transport is gone. `logged_on`: whether the session was."""
 
     type: ClassVar[str] = "disconnected"
@@ -124,7 +124,7 @@ class Disconnected(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class NumberingReset(Event):
+class NumberingReset(JournalEvent):
     """MsgSeqNum restarts inside one connection."""
 
     type: ClassVar[str] = "reset"
@@ -133,7 +133,7 @@ class NumberingReset(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Rollover(Event):
+class Rollover(JournalEvent):
     """A phase of the planned reset at 22:00 UTC: armed, date, began, logged_on, verified."""
 
     type: ClassVar[str] = "rollover"
@@ -146,7 +146,7 @@ class Rollover(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Garbled(Event):
+class Garbled(JournalEvent):
     """Bytes that are no FIX message."""
 
     type: ClassVar[str] = "garbled"
@@ -155,7 +155,7 @@ class Garbled(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected(Event):
+class Rejected(JournalEvent):
     """35=3: the venue rejected a message of ours. Tags 45, 371, 372, 373, 58."""
 
     type: ClassVar[str] = "rejected"
@@ -167,7 +167,7 @@ class Rejected(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ClockWarning(Event):
+class ClockWarning(JournalEvent):
     """Our clock and 52 SendingTime differ by more than the warning limit; positive: ours is ahead.
 
     `late`: messages came in time shortly before, so that it is the delivery that is late and no clock that is off.
@@ -182,7 +182,7 @@ class ClockWarning(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class GapOpened(Event):
+class GapOpened(JournalEvent):
     """Messages are missing, or one book cannot be trusted. `last` None: not known yet."""
 
     type: ClassVar[str] = "gap_open"
@@ -195,7 +195,7 @@ class GapOpened(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class GapClosed(Event):
+class GapClosed(JournalEvent):
     """A gap is over. `healed`: replay, snapshot, reconnect, unsubscribed."""
 
     type: ClassVar[str] = "gap_close"
@@ -206,7 +206,7 @@ class GapClosed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Released(Event):
+class Released(JournalEvent):
     """Deferred frames with these MsgSeqNum were applied now."""
 
     type: ClassVar[str] = "released"
@@ -215,7 +215,7 @@ class Released(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Discarded(Event):
+class Discarded(JournalEvent):
     """Deferred frames with these MsgSeqNum were never applied."""
 
     type: ClassVar[str] = "discarded"
@@ -227,7 +227,7 @@ class Discarded(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Subscribed(Event):
+class Subscribed(JournalEvent):
     """35=V was sent for a symbol."""
 
     type: ClassVar[str] = "subscribed"
@@ -236,7 +236,7 @@ class Subscribed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Unsubscribed(Event):
+class Unsubscribed(JournalEvent):
     """A symbol is no longer wanted."""
 
     type: ClassVar[str] = "unsubscribed"
@@ -244,7 +244,7 @@ class Unsubscribed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused(Event):
+class Refused(JournalEvent):
     """The venue refused a subscription."""
 
     type: ClassVar[str] = "refused"
@@ -253,7 +253,7 @@ class Refused(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Book(Event):
+class BookChanged(JournalEvent):
     """A book changed its state (names of State and Cause) at MsgSeqNum `seq`."""
 
     type: ClassVar[str] = "book"
@@ -264,7 +264,7 @@ class Book(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Served(Event):
+class Served(JournalEvent):
     """A hot pair publishes a symbol from this feed session now."""
 
     type: ClassVar[str] = "served"
@@ -273,7 +273,7 @@ class Served(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ChecksumRule(Event):
+class ChecksumRule(JournalEvent):
     """A symbol has shown which rule of 5041 holds; precisions: of its text, where not those of the instrument list."""
 
     type: ClassVar[str] = "checksum_rule"
@@ -284,18 +284,18 @@ class ChecksumRule(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Verified(Event):
+class Verified(JournalEvent):
     """Every book of the session is verified again."""
 
     type: ClassVar[str] = "verified"
 
 
 @dataclass(frozen=True, slots=True)
-class TradingStatus(Event):
+class TradingStatus(JournalEvent):
     """35=h: the trading session's status in text."""
 
     type: ClassVar[str] = "trading_status"
     status: str | None
 
 
-TYPES: dict[str, type[Event]] = {kind.type: kind for kind in Event.__subclasses__() if kind.type}
+TYPES: dict[str, type[JournalEvent]] = {kind.type: kind for kind in JournalEvent.__subclasses__() if kind.type}

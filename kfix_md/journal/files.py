@@ -175,7 +175,7 @@ def heads(directory: str | os.PathLike[str]) -> dict[int, Info]:
     return found
 
 
-class Segment:
+class SegmentFile:
     """One segment in memory: mapped read-only, or decompressed."""
 
     def __init__(self, path: Path):
@@ -194,14 +194,14 @@ class Segment:
         self.number, self.date, self.sealed_end = head.number, head.date, head.sealed_end
 
 
-def open_segment(directory: str | os.PathLike[str], number: int) -> Segment | None:
+def open_segment(directory: str | os.PathLike[str], number: int) -> SegmentFile | None:
     """Segment `number` (0: the first there is), None when there is none; a file renamed meanwhile is found again."""
     for _ in range(_LIST_AGAIN):
         path = find(directory, number)
         if path is None:
             return None
         with contextlib.suppress(FileNotFoundError):
-            return Segment(path)
+            return SegmentFile(path)
     return None
 
 
@@ -241,7 +241,7 @@ def compress(path: Path, level: int = 1, block: int = 256 << 10) -> Path:
         file.flush()
         os.fsync(file.fileno())
     part.rename(target)
-    if bytes(Segment(target).buffer[:-TAIL_BYTES]) != data:
+    if bytes(SegmentFile(target).buffer[:-TAIL_BYTES]) != data:
         target.unlink()
         raise CaptureError(f"{target} did not read back as written; {path} is kept")
     path.unlink()

@@ -6,7 +6,7 @@ from kfix_md.journal.records cimport Record
 cdef class JournalReader:
     cdef readonly object directory
     cdef readonly object damage     # text, when the last next() returned -1
-    cdef object segment             # journal_files.Segment being read
+    cdef object segment             # journal_files.SegmentFile being read
     cdef public bint hold_at_end    # do not enter another segment: next() returns 0 at the end of this one
     cdef bint skip_hole             # resync() is to step over missing segments
     cdef object view                # what keeps base alive

@@ -322,5 +322,5 @@ def _find_end(directory, path, number):
             break
         records += 1
     end = reader.position & 0xFFFFFFFF
-    rest = bytes(journal_files.Segment(path).buffer[end:]).rstrip(b"\0")
+    rest = bytes(journal_files.SegmentFile(path).buffer[end:]).rstrip(b"\0")
     return {"segment": path.name, "end": end, "records": records, "torn_bytes": len(rest), "damaged_bytes": damaged}

@@ -31,7 +31,7 @@ _PADDED = re.compile(r"-?\d+\.\d*")
 _WHOLE = re.compile(r"0|[1-9]\d?")
 
 
-class Entry(NamedTuple):
+class ProbedEntry(NamedTuple):
     """One repetition of group 268 as text; an absent field is ""."""
 
     action: str  # 279
@@ -64,7 +64,7 @@ def _list(values: Iterable[object]) -> str:
     return ", ".join(str(value) for value in sorted(values, key=str))
 
 
-def entries(frame: Frame) -> list[Entry]:
+def entries(frame: Frame) -> list[ProbedEntry]:
     """The entries of a 35=W or 35=X."""
     first = 269 if frame.type == "W" else 279
     groups: list[dict[int, str]] = []
@@ -73,7 +73,7 @@ def entries(frame: Frame) -> list[Entry]:
             groups.append({})
         if groups:
             groups[-1].setdefault(tag, value.decode("utf-8", "backslashreplace"))
-    return [Entry(*(group.get(tag, "") for tag in (279, 269, 278, 270, 271))) for group in groups]
+    return [ProbedEntry(*(group.get(tag, "") for tag in (279, 269, 278, 270, 271))) for group in groups]
 
 
 def listed(frames: Iterable[Frame]) -> list[Listed]:
@@ -109,7 +109,7 @@ def id_forms(frames: Iterable[Frame]) -> Counter[str]:
     return found
 
 
-def _id_form(entry: Entry) -> str:
+def _id_form(entry: ProbedEntry) -> str:
     if not entry.id:
         return "absent"
     if entry.id in (f"B{entry.price}", f"O{entry.price}"):

@@ -15,7 +15,7 @@ from kfix_md.config import Config, ServiceSection
 from kfix_md.feed.dial import choose_engine
 from kfix_md.probe.client import without_credentials
 from kfix_md.probe.reading import Checksums
-from kfix_md.probe.service import Pace, Seen, ServiceProbe
+from kfix_md.probe.service import ProbePace, Seen, ServiceProbe
 from kfix_md.trading_day import DAY_S
 
 
@@ -69,7 +69,7 @@ def next_rollover(second_of_day: int, now_s: float | None = None) -> float:
 
 
 async def probe(
-    config: Config, *, symbols: int, pace: Pace, through_rollover: bool, folder: Path | None
+    config: Config, *, symbols: int, pace: ProbePace, through_rollover: bool, folder: Path | None
 ) -> list[Report]:
     """Probe every service of a configuration at the same time.
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from kfix_md.config import ServiceSection
 from kfix_md.feed.checks import read_secret
-from kfix_md.feed.dial import Connected, DialError, Endpoint, dial, tls_context
+from kfix_md.feed.dial import DialError, DialResult, Endpoint, dial, tls_context
 from kfix_md.probe import reading
 from kfix_md.probe.assumptions import BY_KEY, Assumption
 from kfix_md.probe.client import Client, Frame
@@ -23,7 +23,7 @@ from kfix_md.session import fix, refusals
 
 
 @dataclass(frozen=True)
-class Pace:
+class ProbePace:
     """How patient the probe is, in seconds."""
 
     data: float = 20.0  # collecting market data
@@ -70,7 +70,7 @@ class ServiceProbe:
     """
 
     def __init__(
-        self, section: ServiceSection, create: Callable[..., Any], *, symbols: int, pace: Pace, room: int = 1 << 31
+        self, section: ServiceSection, create: Callable[..., Any], *, symbols: int, pace: ProbePace, room: int = 1 << 31
     ) -> None:
         self.section, self.create = section, create
         self.count, self.pace, self.room = symbols, pace, room
@@ -167,7 +167,7 @@ class ServiceProbe:
         _, details = await dial(end, lambda: self.client, tls_context(end), self.create)
         self._note_connection(details)
 
-    def _note_connection(self, details: Connected) -> None:
+    def _note_connection(self, details: DialResult) -> None:
         if not details.tls_version:
             self.note("tls-version", "no TLS (a tunnel on this machine)", None)
             return

@@ -4,9 +4,9 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from kfix_md.journal import events
-from kfix_md.journal.events import Event
+from kfix_md.journal.events import JournalEvent
 from kfix_md.session import fix
-from kfix_md.session.rollover import Rollover
+from kfix_md.session.rollover import RolloverWindow
 from kfix_md.session.sequence import Sequence
 from kfix_md.session.types import LEAVING, Application, Close, Retry, SessionConfig, SessionState
 
@@ -23,13 +23,13 @@ class Link:
         self.config = config
         self.app = app
         self.sequence = Sequence()
-        self.rollover = Rollover(config)
+        self.rollover = RolloverWindow(config)
         self.state = SessionState.OFF
         self.state_since_ns = 0
         self.last_recv_ns = 0  # of a bound handler the fast path counts as well, at each tick
         self.last_sent_ns = 0
         self.outbox: list[bytes] = []
-        self.events: deque[tuple[int, Event]] = deque(maxlen=_MAX_EVENTS)
+        self.events: deque[tuple[int, JournalEvent]] = deque(maxlen=_MAX_EVENTS)
         self.stats: Counter[str] = Counter()
         self.close_reason: Close | None = None
         self.peer_text = ""  # 58 of the peer's Logout
@@ -54,7 +54,7 @@ class Link:
         self.outbox.append(fix.encode(msg_type, seq, self.config.sender, self.config.target, now_ns, body))
         self.count("sent")
 
-    def event(self, now_ns: int, event: Event) -> None:
+    def event(self, now_ns: int, event: JournalEvent) -> None:
         """Record something worth the journal."""
         self.events.append((now_ns, event))
         self.app.on_event(now_ns, event)

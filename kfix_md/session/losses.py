@@ -18,7 +18,7 @@ class Loss(NamedTuple):
     healed: Healed
 
 
-class Losses:
+class LossEstimate:
     """Opens gaps (each with an id of its own) and closes those that only new snapshots can heal."""
 
     def __init__(self, link: Link) -> None:

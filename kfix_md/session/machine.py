@@ -3,17 +3,17 @@
 from collections import Counter, deque
 
 from kfix_md.journal import events
-from kfix_md.journal.events import Event
+from kfix_md.journal.events import JournalEvent
 from kfix_md.session import fix, table
 from kfix_md.session.clock import SendingClock
 from kfix_md.session.link import Link
 from kfix_md.session.logon import Logon
-from kfix_md.session.losses import Losses
+from kfix_md.session.losses import LossEstimate
 from kfix_md.session.message import Message
 from kfix_md.session.outgoing import Rejects, SentRequests
 from kfix_md.session.recovery import GapRecovery
 from kfix_md.session.refusals import refusal_of
-from kfix_md.session.rollover import Rollover
+from kfix_md.session.rollover import RolloverWindow
 from kfix_md.session.saved import SavedNumbers
 from kfix_md.session.sequence import Sequence
 from kfix_md.session.timers import Timers
@@ -26,7 +26,7 @@ from kfix_md.session.types import (
     Healed,
     HotLoop,
     LocalError,
-    Released,
+    ReleasedFrame,
     Request,
     Retry,
     SequenceNumbers,
@@ -64,7 +64,7 @@ class Session:
         self.app = app or Application()
         self.link = Link(config, self.app)
         self.link.on_change, self.link.on_leave = self.refresh_fast, self._leave
-        self.losses = Losses(self.link)
+        self.losses = LossEstimate(self.link)
         self.gaps = GapRecovery(self.link, self.losses, self._apply_kept)
         self.timers = Timers(self.link, self.gaps)
         self.logon = Logon(self.link)
@@ -91,12 +91,12 @@ class Session:
         return self.link.sequence
 
     @property
-    def rollover(self) -> Rollover:
+    def rollover(self) -> RolloverWindow:
         """The planned daily reset."""
         return self.link.rollover
 
     @rollover.setter
-    def rollover(self, rollover: Rollover) -> None:
+    def rollover(self, rollover: RolloverWindow) -> None:
         self.link.rollover = rollover
 
     @property
@@ -105,7 +105,7 @@ class Session:
         return self.link.outbox
 
     @property
-    def events(self) -> deque[tuple[int, Event]]:
+    def events(self) -> deque[tuple[int, JournalEvent]]:
         """The last events as (int ns, event)."""
         return self.link.events
 
@@ -173,7 +173,7 @@ class Session:
         """
         return self._saved.take(now_ns)
 
-    def take_released(self, now_ns: int = 0) -> list[Released]:
+    def take_released(self, now_ns: int = 0) -> list[ReleasedFrame]:
         """Frames to apply now, in order; call it until it is empty.
 
         The empty answer is what ends a gap: only then are the books whole and the fast path open again.

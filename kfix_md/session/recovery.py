@@ -7,9 +7,9 @@ from kfix_md.journal.events import Discarded
 from kfix_md.session import fix
 from kfix_md.session.gap import GapQueue, Hole, missing_ranges
 from kfix_md.session.link import Link
-from kfix_md.session.losses import Losses
+from kfix_md.session.losses import LossEstimate
 from kfix_md.session.message import Message
-from kfix_md.session.types import SECOND, Released, SessionState
+from kfix_md.session.types import SECOND, ReleasedFrame, SessionState
 
 #: a replay that stops this long while live messages go on was one chunk: request the next
 _CHUNK_QUIET_NS = SECOND // 10
@@ -32,11 +32,11 @@ class GapRecovery:
         Handles a kept message of any type but W and X when its turn comes.
     """
 
-    def __init__(self, link: Link, losses: Losses, apply: Callable[[Message], None]) -> None:
+    def __init__(self, link: Link, losses: LossEstimate, apply: Callable[[Message], None]) -> None:
         self._link, self._losses, self._apply = link, losses, apply
         self.queue = GapQueue(link.config.max_gap_messages, link.config.max_gap_bytes)
         self.unsettled = False  # a gap closed, and its frames are not all applied yet
-        self._released: deque[tuple[int, Released]] = deque()  # with their MsgSeqNums
+        self._released: deque[tuple[int, ReleasedFrame]] = deque()  # with their MsgSeqNums
         self._replayed: list[Hole] = []
         self._lossy = False  # part of the open gap will never come: a replay of the rest heals no book
         self._requested: Hole | None = None
@@ -147,7 +147,7 @@ class GapRecovery:
 
     def _release(self, m: Message) -> None:
         if m.is_market_data:
-            self._released.append((m.seq, Released(m.frame, m.recv_ns)))
+            self._released.append((m.seq, ReleasedFrame(m.frame, m.recv_ns)))
         else:
             self._apply(m)
 
@@ -215,7 +215,7 @@ class GapRecovery:
         self._link.on_change()
         self._link.app.on_lost(expected, holes[-1].last or expected, holes[0].cause)
 
-    def take_released(self) -> list[Released]:
+    def take_released(self) -> list[ReleasedFrame]:
         """Frames to apply now, in order; empty when none wait."""
         taken = [released for _, released in self._released]
         self._released.clear()

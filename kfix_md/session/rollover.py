@@ -3,7 +3,7 @@
 from kfix_md.session.types import SECOND, SessionConfig
 
 
-class Rollover:
+class RolloverWindow:
     """The planned reset: which instant is near, whether we are in its window, and how this one went.
 
     Pure arithmetic on the times passed in; nothing here reads a clock.

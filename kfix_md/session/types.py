@@ -5,7 +5,7 @@ from enum import IntEnum
 from typing import Literal, NamedTuple, Protocol
 
 from kfix_md.errors import UsageError
-from kfix_md.journal.events import Event
+from kfix_md.journal.events import JournalEvent
 from kfix_md.session.fix import decode_secret
 from kfix_md.session.sequence import Sequence
 from kfix_md.trading_day import DAY_S, ROLLOVER_S
@@ -78,7 +78,7 @@ class HotLoop(Protocol):
     def expect_comp_ids(self, sender: bytes, target: bytes) -> None: ...
 
 
-class Released(NamedTuple):
+class ReleasedFrame(NamedTuple):
     """A W or X kept back by a gap whose turn has come."""
 
     frame: bytes
@@ -176,5 +176,5 @@ class Application:
     def on_requests_lost(self, requests: list[Request]) -> None:
         """The peer never received these requests; send fresh ones where still wanted."""
 
-    def on_event(self, now_ns: int, event: Event) -> None:
+    def on_event(self, now_ns: int, event: JournalEvent) -> None:
         """Something to be journaled; see docs/session.md for the list."""

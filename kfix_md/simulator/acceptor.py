@@ -6,12 +6,12 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from kfix_md.simulator import logons, requests, wire
-from kfix_md.simulator.lines import Subscription
-from kfix_md.simulator.listing import Watch
+from kfix_md.simulator.lines import VenueSubscription
+from kfix_md.simulator.listing import ListWatch
 from kfix_md.simulator.sender import Peer, Sender, Sent
 
 if TYPE_CHECKING:
-    from kfix_md.simulator.service import Service
+    from kfix_md.simulator.service import VenueService
 
 LOGOUT_WAIT_NS = 2_000_000_000
 SECOND = 1_000_000_000
@@ -20,15 +20,15 @@ SECOND = 1_000_000_000
 class Acceptor(Sender, asyncio.Protocol):
     """One connection to one service of the venue."""
 
-    def __init__(self, service: "Service", number: int) -> None:
+    def __init__(self, service: "VenueService", number: int) -> None:
         super().__init__(service, number)
         self.logged_on = False
         self.closing = 0  # when our Logout went out
         self.lingering = 0  # when the connection was left open after a Logout
         self.heartbeat_ns = 60 * SECOND
-        self.subscriptions: dict[str, list[Subscription]] = {}
+        self.subscriptions: dict[str, list[VenueSubscription]] = {}
         self.used_ids: set[str] = set()
-        self.instrument_watch: dict[str, Watch] = {}
+        self.instrument_watch: dict[str, ListWatch] = {}
         self.status_watch: set[str] = set()
         self.reader = wire.FrameReader()
         self._pending: dict[int, tuple[bytes, wire.Fields]] = {}

@@ -11,7 +11,7 @@ NEW, UPDATE, DELETE = 0, 1, 2
 
 
 @dataclass(slots=True)
-class Instrument:
+class VenueInstrument:
     """One row of 35=y; the integer fields are in units of its precisions."""
 
     symbol: str
@@ -28,7 +28,7 @@ class Instrument:
     verbatim: bytes = b""  # a capture's own group, served as recorded
 
 
-class Entry(NamedTuple):
+class VenueEntry(NamedTuple):
     """One change of a book: `qty` is the quantity after it (0 for a delete)."""
 
     action: int
@@ -94,7 +94,7 @@ class Levels:
         del self.prices[bisect_left(self.prices, price)]
 
 
-class L2Book:
+class VenueL2Book:
     """Quantity by price."""
 
     level = "L2"
@@ -103,7 +103,7 @@ class L2Book:
         self.sides = (Levels(BID), Levels(OFFER))
         self.qty: tuple[dict[int, int], dict[int, int]] = ({}, {})
 
-    def apply(self, entries: list[Entry]) -> Undo:
+    def apply(self, entries: list[VenueEntry]) -> Undo:
         """Apply changes in order; returns what `revert` needs."""
         undo: Undo = []
         for entry in entries:
@@ -136,16 +136,16 @@ class L2Book:
         text = [f"{price}{self.qty[side][price]}" for side in (OFFER, BID) for price in self.sides[side].best(10)]
         return crc32("".join(text).encode())
 
-    def copy(self) -> "L2Book":
+    def copy(self) -> "VenueL2Book":
         """An independent book of the same contents."""
-        other = L2Book()
+        other = VenueL2Book()
         for mine, levels, theirs, copied in zip(self.sides, self.qty, other.sides, other.qty, strict=True):
             theirs.prices = list(mine.prices)
             copied.update(levels)
         return other
 
 
-class L3Book:
+class VenueL3Book:
     """Orders by id, queued at each price by 5273."""
 
     level = "L3"
@@ -156,7 +156,7 @@ class L3Book:
         self.orders: dict[str, Order] = {}
         self._rank = 0
 
-    def apply(self, entries: list[Entry]) -> Undo:
+    def apply(self, entries: list[VenueEntry]) -> Undo:
         """Apply changes in order; returns what `revert` needs."""
         undo: Undo = []
         for entry in entries:
@@ -228,9 +228,9 @@ class L3Book:
                     text += [order.text for order in queue]
         return crc32("".join(text).encode())
 
-    def copy(self) -> "L3Book":
+    def copy(self) -> "VenueL3Book":
         """An independent book of the same contents."""
-        other = L3Book()
+        other = VenueL3Book()
         for mine, levels, theirs, copied in zip(self.sides, self.queues, other.sides, other.queues, strict=True):
             theirs.prices = list(mine.prices)
             copied.update({price: list(queue) for price, queue in levels.items()})
@@ -239,4 +239,4 @@ class L3Book:
         return other
 
 
-Book = L2Book | L3Book
+VenueBook = VenueL2Book | VenueL3Book

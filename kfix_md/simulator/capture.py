@@ -11,19 +11,19 @@ from pathlib import Path
 
 from kfix_md.errors import UsageError
 from kfix_md.simulator import wire
-from kfix_md.simulator.book import DELETE, NEW, Entry, Instrument, L2Book, L3Book
+from kfix_md.simulator.book import DELETE, NEW, VenueEntry, VenueInstrument, VenueL2Book, VenueL3Book
 from kfix_md.simulator.dialect import Dialect
 from kfix_md.simulator.lines import Line
 
 
 @dataclass(slots=True)
-class Event:
+class CaptureEvent:
     """One recorded X: `rest` is its text from 268 to 5041, `entries` its changes (empty for trades)."""
 
     at_ns: int
     symbol: str
     rest: bytes
-    entries: list[Entry]
+    entries: list[VenueEntry]
     trades: bool
 
 
@@ -34,17 +34,17 @@ class Capture:
     path: Path
     venue: str = "spot"
     level: str = "L2"
-    instruments: dict[str, Instrument] = field(default_factory=dict)
-    snapshots: dict[str, tuple[bytes, list[Entry]]] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
+    instruments: dict[str, VenueInstrument] = field(default_factory=dict)
+    snapshots: dict[str, tuple[bytes, list[VenueEntry]]] = field(default_factory=dict)
+    events: list[CaptureEvent] = field(default_factory=list)
 
 
 class _Streams:
     """What each subscription of each symbol brought, by (symbol, 262), while a capture is read."""
 
     def __init__(self) -> None:
-        self.snapshots: dict[tuple[str, bytes], tuple[bytes, list[Entry]]] = {}
-        self._events: list[tuple[tuple[str, bytes], Event]] = []
+        self.snapshots: dict[tuple[str, bytes], tuple[bytes, list[VenueEntry]]] = {}
+        self._events: list[tuple[tuple[str, bytes], CaptureEvent]] = []
         self._starts: dict[tuple[str, bytes], int] = {}
         self._newest = 0
 
@@ -55,12 +55,12 @@ class _Streams:
         self._newest = max(self._newest, seq)
         return known
 
-    def begin(self, key: tuple[str, bytes], snapshot: tuple[bytes, list[Entry]]) -> None:
+    def begin(self, key: tuple[str, bytes], snapshot: tuple[bytes, list[VenueEntry]]) -> None:
         """A W: what came before it for this subscription is of no use any more."""
         self.snapshots[key] = snapshot
         self._starts[key] = len(self._events)
 
-    def add(self, key: tuple[str, bytes], event: Event) -> None:
+    def add(self, key: tuple[str, bytes], event: CaptureEvent) -> None:
         """An X."""
         self._events.append((key, event))
 
@@ -114,7 +114,7 @@ def _take_instruments(capture: Capture, fields: wire.Fields) -> None:
             continue
         price, qty = int(Decimal(row[2349].decode())), int(Decimal(row[5010].decode()))
         symbol = wire.text(row[55])
-        capture.instruments[symbol] = Instrument(
+        capture.instruments[symbol] = VenueInstrument(
             symbol,
             price,
             qty,
@@ -164,7 +164,7 @@ def _take_data(capture: Capture, streams: _Streams, kind: bytes, frame: bytes) -
     if kind == b"W":
         streams.begin(key, (rest, entries))
     else:
-        streams.add(key, Event(sent + _clock_ns(clock.decode()), symbol, rest, entries, trades))
+        streams.add(key, CaptureEvent(sent + _clock_ns(clock.decode()), symbol, rest, entries, trades))
 
 
 def _clock_ns(text: str) -> int:
@@ -172,11 +172,11 @@ def _clock_ns(text: str) -> int:
     return (int(hours) * 60 + int(minutes)) * 60 * 10**9 + wire.scaled(seconds, 9)
 
 
-def _entry(row: dict[int, bytes], instrument: Instrument, day_ns: int) -> Entry:
+def _entry(row: dict[int, bytes], instrument: VenueInstrument, day_ns: int) -> VenueEntry:
     action = int(row.get(279, b"0"))
     queued = row.get(5273)
     qty = wire.scaled(row[271].decode(), instrument.qty_precision)
-    return Entry(
+    return VenueEntry(
         action,
         int(row[269]),
         row[278].decode() if queued else "",
@@ -192,15 +192,15 @@ class CaptureLine(Line):
 
     def __init__(
         self,
-        instrument: Instrument,
-        snapshot: tuple[bytes, list[Entry]] | None,
+        instrument: VenueInstrument,
+        snapshot: tuple[bytes, list[VenueEntry]] | None,
         *,
         level: str,
         dialect: Dialect,
         history: int,
         clock: Callable[[], int],
     ) -> None:
-        book = L2Book() if level == "L2" else L3Book()
+        book = VenueL2Book() if level == "L2" else VenueL3Book()
         self._recorded = b""
         self._spoken = False
         if snapshot:
@@ -220,7 +220,7 @@ class CaptureLine(Line):
         self._spoken = True
         super().speak(dialect)
 
-    def publish(self, entries: list[Entry], verbatim: bytes | None = None) -> None:
+    def publish(self, entries: list[VenueEntry], verbatim: bytes | None = None) -> None:
         super().publish(entries, None if self._spoken else verbatim)
 
     def rewind(self) -> None:
@@ -229,7 +229,7 @@ class CaptureLine(Line):
         self._undo.clear()
 
 
-class Player:
+class CapturePlayer:
     """Plays the events of a capture into its lines at `speed` times the recorded pace (0: at once).
 
     It starts when every symbol is subscribed, or one second after the first subscription, and rewinds

@@ -3,7 +3,7 @@
 from zlib import crc32
 
 from kfix_md.simulator import numbers
-from kfix_md.simulator.book import BID, OFFER, Book, Instrument, L2Book
+from kfix_md.simulator.book import BID, OFFER, VenueBook, VenueInstrument, VenueL2Book
 from kfix_md.simulator.dialect import Dialect
 
 LEVELS = 10
@@ -12,7 +12,7 @@ LEVELS = 10
 class Rule:
     """5041 of one instrument under one dialect; numbers are made text by `decimals` each."""
 
-    def __init__(self, instrument: Instrument, dialect: Dialect) -> None:
+    def __init__(self, instrument: VenueInstrument, dialect: Dialect) -> None:
         self.instrument, self.dialect = instrument, dialect
         self._sent = dialect.checksum.endswith("-sent")
         price, qty = numbers.FORMS[dialect.price_form], numbers.FORMS[dialect.qty_form]
@@ -38,17 +38,17 @@ class Rule:
         """What a quantity contributes, with its own decimals or with `places`."""
         return numbers.digits(value, self.instrument.qty_precision, self.places(value) if places is None else places)
 
-    def level(self, book: Book, side: int, price: int) -> list[tuple[str, str]]:
+    def level(self, book: VenueBook, side: int, price: int) -> list[tuple[str, str]]:
         """(price, quantity) text of each level or order at one price."""
         text = self.price(price)
-        if isinstance(book, L2Book):
+        if isinstance(book, VenueL2Book):
             return [(text, self.quantity(book.qty[side][price]))]
         queue = [order.qty for order in book.queues[side][price]]
         if self.dialect.checksum.startswith("order"):
             return [(text, self.quantity(qty)) for qty in queue]
         return [(text, self.quantity(sum(queue), max(map(self.places, queue))))]
 
-    def crc(self, book: Book) -> int:
+    def crc(self, book: VenueBook) -> int:
         """CRC32 over ten offers, then ten bids, best first."""
         if self.dialect.checksum == "unknown":
             pairs = [
@@ -76,7 +76,7 @@ def printed(dialect: Dialect) -> bool:
     )
 
 
-def crc(book: Book, instrument: Instrument, dialect: Dialect) -> int:
+def crc(book: VenueBook, instrument: VenueInstrument, dialect: Dialect) -> int:
     """5041 of a book."""
     if printed(dialect):
         return book.checksum(dialect.checksum)

@@ -153,11 +153,11 @@ def _run(script: Path | None, seconds: float, options: dict[str, Any]) -> dict[s
 async def _main(script: Path | None, seconds: float, options: dict[str, Any]) -> dict[str, Any]:
     from kfix_md.simulator import script as scripts
     from kfix_md.simulator.commands import Commands, serve
-    from kfix_md.simulator.venue import Config, Venue
+    from kfix_md.simulator.venue import Venue, VenueConfig
 
     plan = scripts.read(script) if script else []
     try:
-        venue = Venue(Config(**options))
+        venue = Venue(VenueConfig(**options))
     except OSError as error:
         raise UsageError(str(error)) from None
     commands = Commands(venue)

@@ -10,9 +10,9 @@ from typing import Any
 from kfix_md.errors import UsageError
 from kfix_md.simulator import wire
 from kfix_md.simulator.acceptor import Acceptor
-from kfix_md.simulator.book import BID, OFFER, Book, L3Book
+from kfix_md.simulator.book import BID, OFFER, VenueBook, VenueL3Book
 from kfix_md.simulator.lines import Line
-from kfix_md.simulator.service import Service
+from kfix_md.simulator.service import VenueService
 from kfix_md.simulator.venue import Venue
 
 Request = dict[str, Any]
@@ -51,7 +51,7 @@ class Commands:
 
     # selection -------------------------------------------------------------------------------------------
 
-    def services(self, request: Request) -> list[Service]:
+    def services(self, request: Request) -> list[VenueService]:
         name = request.get("service")
         if name is None:
             return list(self.venue.services.values())
@@ -71,7 +71,7 @@ class Commands:
             raise ValueError("no such session is logged on")
         return found
 
-    def lines(self, request: Request) -> list[tuple[Service, Line]]:
+    def lines(self, request: Request) -> list[tuple[VenueService, Line]]:
         """The lines of `symbol` ("*": of all symbols) at a `level`, on a `service` (default: all)."""
         symbol = request["symbol"]
         level = request.get("level")
@@ -192,7 +192,7 @@ class Commands:
         }
 
 
-def book_text(line: Line, book: Book, version: int, request: Request) -> Answer:
+def book_text(line: Line, book: VenueBook, version: int, request: Request) -> Answer:
     """A book as exact text: bids and offers, best first, as [price, quantity, orders]; `ints` are the same in
     units of the precisions; with `orders`, every order of an L3 book as [id, price, quantity]."""
     depth = int(request.get("depth", 10 if request.get("top") else 0))
@@ -209,7 +209,7 @@ def book_text(line: Line, book: Book, version: int, request: Request) -> Answer:
         **{name: [[wire.number(p, price), wire.number(q, qty), n] for p, q, n in side] for name, side in rows.items()},
         "levels": [len(book.sides[BID].prices), len(book.sides[OFFER].prices)],
     }
-    if isinstance(book, L3Book):
+    if isinstance(book, VenueL3Book):
         answer["order_counts"] = [sum(len(queue) for queue in book.queues[side].values()) for side in (BID, OFFER)]
         if request.get("orders"):
             answer["orders"] = [

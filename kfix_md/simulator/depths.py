@@ -1,6 +1,17 @@
 """Computes which changes of a book a subscription of limited depth sees."""
 
-from kfix_md.simulator.book import BID, DELETE, NEW, OFFER, UPDATE, Book, Entry, L2Book, L3Book, Order
+from kfix_md.simulator.book import (
+    BID,
+    DELETE,
+    NEW,
+    OFFER,
+    UPDATE,
+    Order,
+    VenueBook,
+    VenueEntry,
+    VenueL2Book,
+    VenueL3Book,
+)
 
 #: price of the last level inside a depth, of bids and of offers; None when every level is inside
 Edges = list[int | None]
@@ -10,7 +21,7 @@ KnownOrders = dict[str, Order | None]
 Known = KnownLevels | KnownOrders
 
 
-def edges(book: Book, depth: int) -> Edges:
+def edges(book: VenueBook, depth: int) -> Edges:
     """Where `depth` levels end on each side of a book."""
     return [side.boundary(depth) for side in book.sides]
 
@@ -29,27 +40,27 @@ class Change:
     entries : the change
     """
 
-    def __init__(self, book: Book, entries: list[Entry]) -> None:
+    def __init__(self, book: VenueBook, entries: list[VenueEntry]) -> None:
         self.book, self.entries = book, entries
         self._levels: KnownLevels = {}
         self._orders: KnownOrders = {}
-        if isinstance(book, L2Book):
+        if isinstance(book, VenueL2Book):
             self._levels = {(e.side, e.price): book.qty[e.side].get(e.price, 0) for e in entries}
         else:
             self._orders = {e.ident: book.orders.get(e.ident) for e in entries}
 
-    def seen(self, before: Edges, after: Edges, implicit: bool = False) -> list[Entry]:
+    def seen(self, before: Edges, after: Edges, implicit: bool = False) -> list[VenueEntry]:
         """The changes inside a depth that ended at `before` and ends at `after`.
 
         `implicit`: no deletes of what left the depth and is still in the book.
         """
         if before == [None, None] and after == [None, None]:
             return self.entries
-        if isinstance(self.book, L2Book):
+        if isinstance(self.book, VenueL2Book):
             return self._seen_levels(self.book, before, after, implicit)
         return self._seen_orders(self.book, before, after, implicit)
 
-    def _seen_levels(self, book: L2Book, before: Edges, after: Edges, implicit: bool) -> list[Entry]:
+    def _seen_levels(self, book: VenueL2Book, before: Edges, after: Edges, implicit: bool) -> list[VenueEntry]:
         stamp = self.entries[-1].event_ns
         touched = list(dict.fromkeys((entry.side, entry.price) for entry in self.entries))
         moved = [
@@ -65,15 +76,15 @@ class Change:
             showed = was and visible(side, price, before[side])
             shows = now and visible(side, price, after[side])
             if showed and shows and was != now:
-                seen.append(Entry(UPDATE, side, "", price, now, stamp))
+                seen.append(VenueEntry(UPDATE, side, "", price, now, stamp))
             elif shows and not showed:
-                seen.append(Entry(NEW, side, "", price, now, stamp))
+                seen.append(VenueEntry(NEW, side, "", price, now, stamp))
             elif showed and not shows and not (implicit and now):
-                seen.append(Entry(DELETE, side, "", price, now, stamp))
+                seen.append(VenueEntry(DELETE, side, "", price, now, stamp))
         return seen
 
-    def _seen_orders(self, book: L3Book, before: Edges, after: Edges, implicit: bool) -> list[Entry]:
-        seen: list[Entry] = []
+    def _seen_orders(self, book: VenueL3Book, before: Edges, after: Edges, implicit: bool) -> list[VenueEntry]:
+        seen: list[VenueEntry] = []
         shown = {
             ident
             for ident, order in self._orders.items()
@@ -94,7 +105,7 @@ class Change:
                     seen.append(entry._replace(action=DELETE))
         return seen + self._moved_orders(book, before, after, implicit)
 
-    def _moved_orders(self, book: L3Book, before: Edges, after: Edges, implicit: bool) -> list[Entry]:
+    def _moved_orders(self, book: VenueL3Book, before: Edges, after: Edges, implicit: bool) -> list[VenueEntry]:
         """Orders of levels that entered or left the depth without being touched themselves."""
         stamp, moved = self.entries[-1].event_ns, []
         for side in (BID, OFFER):
@@ -103,7 +114,7 @@ class Change:
                 if implicit and not entered:
                     continue
                 moved += [
-                    Entry(
+                    VenueEntry(
                         NEW if entered else DELETE,
                         side,
                         order.ident,

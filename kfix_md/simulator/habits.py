@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kfix_md.simulator.venue import Config
+    from kfix_md.simulator.venue import VenueConfig
 
 #: answers to a ResendRequest
 ANSWERS = ("replay", "gapfill", "mixed", "ignore", "chunks", "reject")
@@ -42,7 +42,7 @@ def value(name: str, given: Any) -> Any:
     return text == "true" if "true" in allowed else text
 
 
-def change(config: "Config", switches: dict[str, Any]) -> None:
+def change(config: "VenueConfig", switches: dict[str, Any]) -> None:
     """Set switches of a venue; none is set when one has a wrong value."""
     values = {name: value(name, given) for name, given in switches.items()}
     for name, wanted in values.items():

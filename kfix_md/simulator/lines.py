@@ -8,14 +8,14 @@ from itertools import count
 from typing import Any
 
 from kfix_md.simulator import checksum, wire
-from kfix_md.simulator.book import BID, DELETE, OFFER, Book, Entry, Instrument, L2Book, Undo
+from kfix_md.simulator.book import BID, DELETE, OFFER, Undo, VenueBook, VenueEntry, VenueInstrument, VenueL2Book
 from kfix_md.simulator.depths import Change, edges
 from kfix_md.simulator.dialect import Dialect
 from kfix_md.simulator.market import Trade
 from kfix_md.simulator.render import Renderer, resting
 
 
-class Subscription:
+class VenueSubscription:
     """One symbol of one MarketDataRequest, and which version of the symbol each MsgSeqNum carried."""
 
     _numbers = count(1)
@@ -45,7 +45,7 @@ class Sightings:
         self._seqs, self._versions, self._limit = array("q"), array("q"), limit
         self._newest = 0
 
-    def add(self, subscription: Subscription, seq: int, version: int) -> None:
+    def add(self, subscription: VenueSubscription, seq: int, version: int) -> None:
         """Note that message `seq` of a subscription brought its symbol to `version`."""
         if subscription.number < self._newest:
             return
@@ -65,7 +65,7 @@ class Line:
     """One symbol at one level (L2 or L3) on one service, and its subscriptions."""
 
     def __init__(
-        self, instrument: Instrument, book: Book, dialect: Dialect, history: int, clock: Callable[[], int]
+        self, instrument: VenueInstrument, book: VenueBook, dialect: Dialect, history: int, clock: Callable[[], int]
     ) -> None:
         self.instrument, self.book, self.dialect = instrument, book, dialect
         self.renderer = Renderer(instrument, dialect)
@@ -73,13 +73,13 @@ class Line:
         self.history = history
         self.listed = True
         self.corrupt_next = 0
-        self.collected: list[tuple[Subscription, bytes]] | None = None  # what is sent, instead of sending it
-        self.on_corrupt: Callable[[Subscription, int], None] | None = None
+        self.collected: list[tuple[VenueSubscription, bytes]] | None = None  # what is sent, instead of sending it
+        self.on_corrupt: Callable[[VenueSubscription, int], None] | None = None
         self._clock = clock
         self._snapshots: dict[int, tuple[int, int, bytes]] = {}
         self._undo: deque[Undo] = deque(maxlen=history)
-        self._listeners: dict[int, list[Subscription]] = {}
-        self._trade_listeners: list[Subscription] = []
+        self._listeners: dict[int, list[VenueSubscription]] = {}
+        self._trade_listeners: list[VenueSubscription] = []
 
     # subscriptions ---------------------------------------------------------------------------------------
 
@@ -88,7 +88,7 @@ class Line:
         """Whether anyone is subscribed."""
         return bool(self._listeners or self._trade_listeners)
 
-    def join(self, subscription: Subscription) -> None:
+    def join(self, subscription: VenueSubscription) -> None:
         """Start a subscription; a subscription to the book begins with its snapshot."""
         if subscription.book:
             rest = self.snapshot(subscription.depth)
@@ -97,7 +97,7 @@ class Line:
         if subscription.trades:
             self._trade_listeners.append(subscription)
 
-    def leave(self, subscription: Subscription) -> None:
+    def leave(self, subscription: VenueSubscription) -> None:
         """End a subscription."""
         listeners = self._listeners.get(subscription.depth, [])
         if subscription in listeners:
@@ -116,7 +116,7 @@ class Line:
                 subscription.session.send_data(b"W", subscription, rest, total, self.version)
 
     def _levels(self, depth: int) -> int:
-        return depth or (1000 if isinstance(self.book, L2Book) else 0)
+        return depth or (1000 if isinstance(self.book, VenueL2Book) else 0)
 
     def snapshot(self, depth: int) -> bytes:
         """268 and the entries of a W at a depth; one that is still current is reused for a minute."""
@@ -129,11 +129,11 @@ class Line:
 
     # changes ---------------------------------------------------------------------------------------------
 
-    def current(self) -> Book:
+    def current(self) -> VenueBook:
         """The book at `version`."""
         return self.book
 
-    def publish(self, entries: list[Entry], verbatim: bytes | None = None) -> None:
+    def publish(self, entries: list[VenueEntry], verbatim: bytes | None = None) -> None:
         """Apply changes and send every listener those inside its depth; `verbatim` is sent unchanged where the
         whole change is visible."""
         change = Change(self.book, entries)
@@ -160,7 +160,7 @@ class Line:
         for subscription in list(self._trade_listeners):
             subscription.session.send_data(b"X", subscription, rest, total, -1)
 
-    def crc(self, book: Book) -> int:
+    def crc(self, book: VenueBook) -> int:
         """5041 of any book of this symbol."""
         return checksum.crc(book, self.instrument, self.dialect)
 
@@ -179,7 +179,7 @@ class Line:
         """5041 of the book as it is now."""
         return self.crc(self.book)
 
-    def _send(self, listeners: list[Subscription], rest: bytes) -> None:
+    def _send(self, listeners: list[VenueSubscription], rest: bytes) -> None:
         if self.collected is not None:
             self.collected += [(subscription, rest) for subscription in listeners]
             return
@@ -194,7 +194,7 @@ class Line:
 
     # past versions ---------------------------------------------------------------------------------------
 
-    def book_at(self, version: int) -> Book | None:
+    def book_at(self, version: int) -> VenueBook | None:
         """The book as it was at a version, None when that is forgotten."""
         back = self.version - version
         if back < 0 or back > len(self._undo):
@@ -204,7 +204,7 @@ class Line:
             book.revert(self._undo[-step])
         return book
 
-    def replace(self, book: Book) -> None:
+    def replace(self, book: VenueBook) -> None:
         """Another book altogether (its precisions changed): earlier versions are forgotten."""
         self.book = book
         self._undo.clear()

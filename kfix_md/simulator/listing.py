@@ -23,7 +23,7 @@ BAD_ROWS: dict[str, list[tuple[int, object]]] = {
 }
 
 
-class Watch(NamedTuple):
+class ListWatch(NamedTuple):
     """A subscription to the list (263=1): to one symbol, to one type of security, or to all (both None)."""
 
     symbol: str | None = None
@@ -58,14 +58,14 @@ def request(session: "Acceptor", row: Row) -> None:
     send(session, ident, groups)
 
 
-def _watch(row: Row) -> Watch | None:
+def _watch(row: Row) -> ListWatch | None:
     """What a request is for; None when it is invalid."""
     scope = row[559]
     if scope == b"4":
-        return Watch()
+        return ListWatch()
     if scope == b"1":
-        return Watch(security=wire.text(row.get(167, b"-")))
-    return Watch(symbol=wire.text(row[55])) if scope == b"0" and 55 in row else None
+        return ListWatch(security=wire.text(row.get(167, b"-")))
+    return ListWatch(symbol=wire.text(row[55])) if scope == b"0" and 55 in row else None
 
 
 def send(session: "Acceptor", ident: str, groups: list[bytes], result: int = 0) -> None:

@@ -4,15 +4,15 @@ import time
 from typing import Any
 
 from kfix_md.simulator import wire
-from kfix_md.simulator.book import DELETE, NEW, UPDATE, Book, Entry, L3Book
+from kfix_md.simulator.book import DELETE, NEW, UPDATE, VenueBook, VenueEntry, VenueL3Book
 from kfix_md.simulator.dialect import Dialect
-from kfix_md.simulator.lines import Line, Subscription
+from kfix_md.simulator.lines import Line, VenueSubscription
 from kfix_md.simulator.market import Market, Trade, level_entries
 
-Step = tuple[list[Entry], list[Trade]]
+Step = tuple[list[VenueEntry], list[Trade]]
 
 
-def inverse(entries: list[Entry], before: dict[Any, Entry], event_ns: int) -> list[Entry]:
+def inverse(entries: list[VenueEntry], before: dict[Any, VenueEntry], event_ns: int) -> list[VenueEntry]:
     """Changes that take `entries` back; `before` has what each level or order was when they were made."""
     back = []
     for key in reversed(list(before)):
@@ -26,27 +26,27 @@ def inverse(entries: list[Entry], before: dict[Any, Entry], event_ns: int) -> li
     return back
 
 
-def _key(entry: Entry) -> Any:
+def _key(entry: VenueEntry) -> Any:
     return entry.ident or (entry.side, entry.price)
 
 
-def _before(book: Book, entries: list[Entry]) -> dict[Any, Entry]:
-    known: dict[Any, Entry] = {}
+def _before(book: VenueBook, entries: list[VenueEntry]) -> dict[Any, VenueEntry]:
+    known: dict[Any, VenueEntry] = {}
     for entry in entries:
         if entry.ident:
-            order = book.orders.get(entry.ident) if isinstance(book, L3Book) else None
+            order = book.orders.get(entry.ident) if isinstance(book, VenueL3Book) else None
             was = (
                 entry._replace(qty=0)
                 if order is None
-                else Entry(NEW, order.side, order.ident, order.price, order.qty, 0, order.queue_ns)
+                else VenueEntry(NEW, order.side, order.ident, order.price, order.qty, 0, order.queue_ns)
             )
         else:
-            was = Entry(
+            was = VenueEntry(
                 NEW,
                 entry.side,
                 "",
                 entry.price,
-                0 if isinstance(book, L3Book) else book.qty[entry.side].get(entry.price, 0),
+                0 if isinstance(book, VenueL3Book) else book.qty[entry.side].get(entry.price, 0),
             )
         known.setdefault(_key(entry), was)
     return known
@@ -80,7 +80,7 @@ class _Collector:
     def __init__(self) -> None:
         self.rest: bytes | None = None
 
-    def send_data(self, mtype: bytes, _sub: Subscription, rest: bytes, _total: int, _version: int) -> int:
+    def send_data(self, mtype: bytes, _sub: VenueSubscription, rest: bytes, _total: int, _version: int) -> int:
         self.rest = rest if mtype == b"X" else None
         return 0
 
@@ -103,7 +103,7 @@ class LoopLine(Line):
         rest = self.renderer.trades(trades)
         return rest, wire.byte_sum(rest)
 
-    def join(self, subscription: Subscription) -> None:
+    def join(self, subscription: VenueSubscription) -> None:
         if subscription.book and subscription.depth not in self._rendered:
             whole = subscription.depth >= self._deepest
             self._rendered[subscription.depth] = self._rendered[0] if whole else self._render(subscription.depth)
@@ -112,7 +112,7 @@ class LoopLine(Line):
     def _render(self, depth: int) -> list[tuple[bytes, int] | None]:
         line = Line(self.instrument, self._start.copy(), self.dialect, 1, time.time_ns)
         sink = _Collector()
-        line.join(Subscription(sink, "", line, depth=depth, book=True, trades=False))
+        line.join(VenueSubscription(sink, "", line, depth=depth, book=True, trades=False))
         texts: list[tuple[bytes, int] | None] = []
         for entries, _ in self._steps:
             sink.rest = None
@@ -141,7 +141,7 @@ class LoopLine(Line):
             for subscription in listeners:
                 subscription.session.send_data(b"X", subscription, *text, self.version)
 
-    def current(self) -> Book:
+    def current(self) -> VenueBook:
         """The book at `version`, brought up to date now."""
         period = len(self._steps)
         lag = self.version - self._at
@@ -152,7 +152,7 @@ class LoopLine(Line):
         self._at = self.version
         return self.book
 
-    def book_at(self, version: int) -> Book | None:
+    def book_at(self, version: int) -> VenueBook | None:
         """The book at any version of the present cycle or of an earlier one."""
         if version > self.version:
             return None
@@ -165,7 +165,7 @@ class LoopLine(Line):
         """5041 of the book as it is now."""
         return self.crc(self.current())
 
-    def publish(self, entries: list[Entry], verbatim: bytes | None = None) -> None:
+    def publish(self, entries: list[VenueEntry], verbatim: bytes | None = None) -> None:
         raise ValueError("a rendered market follows its cycle; it takes no other change")
 
     def speak(self, dialect: Dialect) -> None:

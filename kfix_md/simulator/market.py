@@ -4,7 +4,18 @@ import random
 from dataclasses import dataclass, field
 
 from kfix_md.simulator import wire
-from kfix_md.simulator.book import BID, DELETE, NEW, OFFER, UPDATE, Entry, Instrument, L2Book, L3Book, Order
+from kfix_md.simulator.book import (
+    BID,
+    DELETE,
+    NEW,
+    OFFER,
+    UPDATE,
+    Order,
+    VenueEntry,
+    VenueInstrument,
+    VenueL2Book,
+    VenueL3Book,
+)
 
 BASE36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # base name, price in whole units of the quote, price precision, quantity precision, tick in price units
@@ -34,7 +45,7 @@ FUTURES_BASES = [
 ]
 
 
-def instruments(venue: str, count: int) -> list[tuple[Instrument, int]]:
+def instruments(venue: str, count: int) -> list[tuple[VenueInstrument, int]]:
     """`count` instruments of a venue (`spot` or `derivatives`), each with its first fair price in ticks."""
     bases = SPOT_BASES if venue == "spot" else FUTURES_BASES
     rows = []
@@ -44,7 +55,7 @@ def instruments(venue: str, count: int) -> list[tuple[Instrument, int]]:
             name = f"{name}{number:04d}"
         symbol = f"{name}/USD" if venue == "spot" else f"PF_{name}USD"
         minimum, security = 10 ** max(0, qty_precision - 4), "CASH" if venue == "spot" else "FUT"
-        instrument = Instrument(symbol, price_precision, qty_precision, tick, minimum, security=security)
+        instrument = VenueInstrument(symbol, price_precision, qty_precision, tick, minimum, security=security)
         rows.append((instrument, max(200, round(price * 10**price_precision / tick))))
     return rows
 
@@ -65,17 +76,17 @@ class Trade:
 class Decision:
     """What one order did: changes of the order book in order, and the trades it made."""
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[VenueEntry] = field(default_factory=list)
     trades: list[Trade] = field(default_factory=list)
 
 
 class Market:
     """Order flow on one instrument. `decide` reads `book`; the caller applies what it returns."""
 
-    def __init__(self, instrument: Instrument, venue: str, fair: int, seed: int, orders: int = 60) -> None:
+    def __init__(self, instrument: VenueInstrument, venue: str, fair: int, seed: int, orders: int = 60) -> None:
         self.instrument, self.venue = instrument, venue
-        self.book = L3Book()
-        self.levels = L2Book()
+        self.book = VenueL3Book()
+        self.levels = VenueL2Book()
         self.target = orders
         self.floor = max(2, min(12, orders // 5))  # levels that each side keeps, whatever the flow
         self._random = random.Random(wire.raw(f"{seed}/{venue}/{instrument.symbol}"))
@@ -109,7 +120,7 @@ class Market:
         ticks = round(self._fair) + (away if side == OFFER else -away)
         return max(1, ticks) * self.instrument.tick
 
-    def open(self, now_ns: int) -> list[Entry]:
+    def open(self, now_ns: int) -> list[VenueEntry]:
         """The first resting orders of both sides, none of them crossing."""
         entries = []
         self._clock = max(now_ns - 4 * self.target * 1_000_000, self._clock)
@@ -118,7 +129,7 @@ class Market:
             side = number & 1
             away = 1 + int(self._random.expovariate(1 / 12))
             price = max(1, round(self._fair) + (away if side == OFFER else -away)) * self.instrument.tick
-            entries.append(Entry(NEW, side, self._ident(), price, self._qty(), self._clock, self._clock))
+            entries.append(VenueEntry(NEW, side, self._ident(), price, self._qty(), self._clock, self._clock))
         return entries
 
     def decide(self, now_ns: int) -> Decision:
@@ -170,9 +181,9 @@ class Market:
     def rescale(self, price: int, qty: int) -> None:
         """Prices and quantities become finer by these powers of ten."""
         by_price, by_qty, row = 10**price, 10**qty, self.instrument
-        orders, levels = L3Book(), L2Book()
+        orders, levels = VenueL3Book(), VenueL2Book()
         entries = [
-            Entry(
+            VenueEntry(
                 NEW, order.side, order.ident, order.price * by_price, order.qty * by_qty, order.event_ns, order.queue_ns
             )
             for side in (BID, OFFER)
@@ -219,7 +230,7 @@ class Market:
         decision = Decision()
         left = self._take(decision, side, qty, price, ord_type=2)
         if left:
-            decision.entries.append(Entry(NEW, side, ident, price, left, self._clock, self._clock))
+            decision.entries.append(VenueEntry(NEW, side, ident, price, left, self._clock, self._clock))
         return decision
 
     def _take(self, decision: Decision, side: int, qty: int, limit: int | None, ord_type: int) -> int:
@@ -244,11 +255,13 @@ class Market:
                     break
         return qty
 
-    def _entry(self, action: int, order: Order, qty: int) -> Entry:
-        return Entry(action, order.side, order.ident, order.price, qty, self._clock, order.queue_ns)
+    def _entry(self, action: int, order: Order, qty: int) -> VenueEntry:
+        return VenueEntry(action, order.side, order.ident, order.price, qty, self._clock, order.queue_ns)
 
 
-def level_entries(entries: list[Entry], orders: L3Book, levels: L2Book, event_ns: int) -> list[Entry]:
+def level_entries(
+    entries: list[VenueEntry], orders: VenueL3Book, levels: VenueL2Book, event_ns: int
+) -> list[VenueEntry]:
     """The L2 changes that `entries`, already applied to `orders`, make to `levels` (not yet applied)."""
     changes = []
     for side, price in dict.fromkeys((entry.side, entry.price) for entry in entries):
@@ -256,5 +269,5 @@ def level_entries(entries: list[Entry], orders: L3Book, levels: L2Book, event_ns
         after = sum(order.qty for order in orders.queues[side].get(price, ()))
         if after != before:
             action = DELETE if not after else UPDATE if before else NEW
-            changes.append(Entry(action, side, "", price, after, event_ns))
+            changes.append(VenueEntry(action, side, "", price, after, event_ns))
     return changes

@@ -3,7 +3,7 @@
 from hashlib import blake2b
 
 from kfix_md.simulator import checksum, numbers, wire
-from kfix_md.simulator.book import BID, NEW, OFFER, Book, Entry, Instrument, L2Book
+from kfix_md.simulator.book import BID, NEW, OFFER, VenueBook, VenueEntry, VenueInstrument, VenueL2Book
 from kfix_md.simulator.dialect import Dialect
 from kfix_md.simulator.market import Trade
 
@@ -14,14 +14,14 @@ UNKNOWN_IN_GROUP = "5999=y\x0120002=z=1\x01"
 class Renderer:
     """Entries of one instrument as text."""
 
-    def __init__(self, instrument: Instrument, dialect: Dialect) -> None:
+    def __init__(self, instrument: VenueInstrument, dialect: Dialect) -> None:
         self.instrument, self.dialect = instrument, dialect
         self._price, self._qty = numbers.FORMS[dialect.price_form], numbers.FORMS[dialect.qty_form]
         self._tail = f"55={instrument.symbol}\x01" if dialect.symbols != "header" else ""
         if dialect.unknown_tags:
             self._tail += UNKNOWN_IN_GROUP
 
-    def group(self, entry: Entry, snapshot: bool) -> str:
+    def group(self, entry: VenueEntry, snapshot: bool) -> str:
         """One entry; without 279 in a snapshot."""
         price = self._price(entry.price, self.instrument.price_precision)
         qty = self._qty(entry.qty, self.instrument.qty_precision)
@@ -34,7 +34,7 @@ class Renderer:
             text += self._tail
         return text if snapshot else f"279={entry.action}\x01{text}"
 
-    def ident(self, entry: Entry) -> str:
+    def ident(self, entry: VenueEntry) -> str:
         """278 of an entry: the order id, or for a level `B` or `O` and its price."""
         own = entry.ident or f"{'BO'[entry.side]}{wire.number(entry.price, self.instrument.price_precision)}"
         form = self.dialect.ids
@@ -47,7 +47,7 @@ class Renderer:
             return f"{key[:8]}-{key[8:12]}-{key[12:16]}-{key[16:20]}-{key[20:]}"
         return f"#{key[:16]}/{len(own)}" if form == "opaque" else key[:10]
 
-    def incremental(self, entries: list[Entry], crc: int) -> bytes:
+    def incremental(self, entries: list[VenueEntry], crc: int) -> bytes:
         """268 to 5041 of an X."""
         groups = [self.group(entry, False) for entry in entries]
         end = "" if self.dialect.checksum == "off" else f"5041={crc}\x01"
@@ -68,7 +68,7 @@ class Renderer:
             f"273={clock}\x0140={kind}\x012446={aggressor}\x01{self._tail}"
         )
 
-    def snapshot(self, book: Book, depth: int, now_ns: int) -> bytes:
+    def snapshot(self, book: VenueBook, depth: int, now_ns: int) -> bytes:
         """268 and the entries of a W: offers, then bids, best first; L2 levels are timed `now_ns`."""
         entries = [
             entry
@@ -82,7 +82,7 @@ class Renderer:
             end = f"5041={checksum.crc(book, self.instrument, self.dialect)}\x01"
         return self._message([self.group(entry, True) for entry in entries], other, end)
 
-    def _other(self, entry: Entry, action: str) -> list[str]:
+    def _other(self, entry: VenueEntry, action: str) -> list[str]:
         """An entry that is no part of the book, in the form of `entry`."""
         if not self.dialect.entry_kind:
             return []
@@ -96,11 +96,11 @@ class Renderer:
         return wire.raw(f"{head}268={len(groups) + len(other)}\x01{''.join(groups)}{''.join(other)}{end}")
 
 
-def resting(book: Book, side: int, price: int, now_ns: int = 0) -> list[Entry]:
+def resting(book: VenueBook, side: int, price: int, now_ns: int = 0) -> list[VenueEntry]:
     """The contents of one price, as entries: the level on L2, its orders in queue order on L3."""
-    if isinstance(book, L2Book):
-        return [Entry(NEW, side, "", price, book.qty[side][price], now_ns)]
+    if isinstance(book, VenueL2Book):
+        return [VenueEntry(NEW, side, "", price, book.qty[side][price], now_ns)]
     return [
-        Entry(NEW, side, order.ident, price, order.qty, order.event_ns, order.queue_ns)
+        VenueEntry(NEW, side, order.ident, price, order.qty, order.event_ns, order.queue_ns)
         for order in book.queues[side][price]
     ]

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from kfix_md.simulator import listing, wire
-from kfix_md.simulator.lines import Subscription
+from kfix_md.simulator.lines import VenueSubscription
 from kfix_md.simulator.listing import Row
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ CLOSED = (0, 6)  # 5032 of instruments that cannot be subscribed: hidden, delist
 REQUIRED = {b"x": (320, 559), b"V": (262, 263, 264, 267, 269), b"g": (335, 263)}
 
 
-class Rejected(Exception):
+class RequestRejected(Exception):
     """A MarketDataRequest that is answered by 35=Y; args: 281."""
 
 
@@ -74,11 +74,11 @@ def market_data(session: "Acceptor", row: Row, fields: wire.Fields) -> None:
         return
     try:
         if row[263] != b"1":
-            raise Rejected(4)
+            raise RequestRejected(4)
         if request in session.used_ids and session.venue.config.duplicate_id != "accept":
-            raise Rejected(1)
+            raise RequestRejected(1)
         wanted = _wanted(session, row, fields)
-    except Rejected as rejected:
+    except RequestRejected as rejected:
         if rejected.args[0] != 1 or session.venue.config.duplicate_id == "reject":
             reject_request(session, request, rejected.args[0])
         return
@@ -98,15 +98,15 @@ def _wanted(session: "Acceptor", row: Row, fields: wire.Fields) -> tuple[int, bo
     level = {b"Y": "L2", b"N": "L3"}.get(row.get(266, b"Y"))
     depth = row[264].decode(errors="replace")
     if not depth.isdigit() or int(depth) not in DEPTHS:
-        raise Rejected(5)
+        raise RequestRejected(5)
     if row.get(265, b"1") != b"1":
-        raise Rejected(6)
+        raise RequestRejected(6)
     if set(types) - {b"0", b"1", b"2"} or (b"0" in types) != (b"1" in types) or not types:
-        raise Rejected(8)
+        raise RequestRejected(8)
     if level != session.service.level:
-        raise Rejected("B" if level == "L3" else "A")
+        raise RequestRejected("B" if level == "L3" else "A")
     if b"2" in types and level == "L3":
-        raise Rejected("C")
+        raise RequestRejected("C")
     return int(depth), b"0" in types, b"2" in types
 
 
@@ -119,7 +119,7 @@ def _subscribe(session: "Acceptor", request: str, symbol: str, wanted: tuple[int
         _unknown(session, request, symbol)
     else:
         depth, book, trades = wanted
-        subscription = Subscription(session, request, line, depth=depth, book=book, trades=trades)
+        subscription = VenueSubscription(session, request, line, depth=depth, book=book, trades=trades)
         session.subscriptions.setdefault(request, []).append(subscription)
         line.join(subscription)
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kfix_md.simulator.acceptor import Acceptor
-    from kfix_md.simulator.service import Service
+    from kfix_md.simulator.service import VenueService
 from kfix_md.simulator.venue import Venue
 
 FORMS = ("logout", "fin", "rst", "seqreset", "inlogon", "restart0", "restart1", "silent")
@@ -16,7 +16,7 @@ def perform(
     refuse: float = 30.0,
     how: str = "close",
     *,
-    services: "list[Service] | None" = None,
+    services: "list[VenueService] | None" = None,
     keep: bool | None = None,
 ) -> list[str]:
     """Roll sessions over; returns their ids. Forms that end the connection refuse logons for `refuse`

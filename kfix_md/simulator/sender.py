@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from kfix_md.simulator import wire
 from kfix_md.simulator.faults import Faults
-from kfix_md.simulator.lines import Sightings, Subscription
+from kfix_md.simulator.lines import Sightings, VenueSubscription
 
 if TYPE_CHECKING:
     from kfix_md.simulator.acceptor import Acceptor
-    from kfix_md.simulator.service import Service
+    from kfix_md.simulator.service import VenueService
 
 TRAILERS = [b"10=%03d\x01" % value for value in range(256)]
 Record = tuple[bytes, bytes, bytes, bytes]  # type, text of 52, text of the body up to 268, and from 268 on
@@ -56,7 +56,7 @@ class Sent:
 class Sender:
     """The outbound half of a session."""
 
-    def __init__(self, service: "Service", number: int) -> None:
+    def __init__(self, service: "VenueService", number: int) -> None:
         self.service, self.venue, self.number = service, service.venue, number
         self.epoch = 0
         self.peer = Peer("")
@@ -80,7 +80,7 @@ class Sender:
         """Send one message; returns its MsgSeqNum."""
         return self.emit(kind, wire.join(fields), b"", 0)
 
-    def send_data(self, kind: bytes, subscription: Subscription, rest: bytes, total: int, version: int) -> int:
+    def send_data(self, kind: bytes, subscription: VenueSubscription, rest: bytes, total: int, version: int) -> int:
         """Send W or X: `rest` (byte sum `total`) is its text from 268 on; `version` is what it brings the
         symbol to."""
         seq = self.emit(kind, subscription.prefix, rest, total)
@@ -88,7 +88,7 @@ class Sender:
             self.sight(subscription, seq, version)
         return seq
 
-    def sight(self, subscription: Subscription, seq: int, version: int) -> None:
+    def sight(self, subscription: VenueSubscription, seq: int, version: int) -> None:
         """Note that message `seq` brought the symbol of a subscription to `version`."""
         symbol = subscription.line.instrument.symbol
         seen = self.sightings.get(symbol)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 REFUSALS = ("close", "logout", "tcp", "port", "dead")
 
 
-class Service:
+class VenueService:
     """One gateway: a port, the symbols it carries, its sessions."""
 
     def __init__(self, venue: "Venue", name: str) -> None:

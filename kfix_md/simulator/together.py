@@ -1,9 +1,9 @@
 """Sends the changes of two symbols in one message, with 55 in every entry."""
 
 from kfix_md.simulator import wire
-from kfix_md.simulator.lines import Line, Subscription
+from kfix_md.simulator.lines import Line, VenueSubscription
 
-Collected = list[tuple[Subscription, bytes]]
+Collected = list[tuple[VenueSubscription, bytes]]
 
 
 def send(lines: list[Line], changes: list[Collected]) -> int:

@@ -12,13 +12,13 @@ from typing import Any
 from kfix_md.errors import UsageError
 from kfix_md.services import PORT_BASE, SERVICES
 from kfix_md.simulator import catalogue, habits, listing, requests, rollover, tls, wire
-from kfix_md.simulator.book import Instrument
-from kfix_md.simulator.capture import CaptureLine, Player, read
+from kfix_md.simulator.book import VenueInstrument
+from kfix_md.simulator.capture import CaptureLine, CapturePlayer, read
 from kfix_md.simulator.dialect import Dialect
-from kfix_md.simulator.lines import Line, Subscription
+from kfix_md.simulator.lines import Line, VenueSubscription
 from kfix_md.simulator.loops import LoopLine, cycle
 from kfix_md.simulator.market import Market, instruments, level_entries
-from kfix_md.simulator.service import Service
+from kfix_md.simulator.service import VenueService
 
 PUMP_NS = 10_000_000  # a market never blocks the loop longer
 TICK_SECONDS = 0.005
@@ -28,7 +28,7 @@ logger = logging.getLogger("kfix.simulator")
 
 
 @dataclass(slots=True)
-class Config:
+class VenueConfig:
     """Everything that can be chosen about a venue; `rate` is in order book changes a second and service."""
 
     host: str = "127.0.0.1"
@@ -75,7 +75,7 @@ class Config:
     held_limit: int = 1_000_000
 
 
-def _dialect(dialect: Dialect, row: Instrument) -> Dialect:
+def _dialect(dialect: Dialect, row: VenueInstrument) -> Dialect:
     """The dialect of an instrument: negative precisions are those of its checksum."""
     if row.price_text.startswith("-"):
         dialect = dialect.changed(crc_price_precision=row.price_text)
@@ -85,16 +85,16 @@ def _dialect(dialect: Dialect, row: Instrument) -> Dialect:
 class Venue:
     """The four services and what drives them."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: VenueConfig) -> None:
         self.config = config
         habits.change(config, {name: value for name, value in config.vary.items() if name in habits.SWITCHES})
-        self.services = {name: Service(self, name) for name in SERVICES}
+        self.services = {name: VenueService(self, name) for name in SERVICES}
         self.trading_status = 2
         self.started_ns = time.time_ns()
         self.events: deque[dict[str, Any]] = deque(maxlen=20_000)
         self.faults: list[dict[str, Any]] = []
         self.markets: list[Row] = []
-        self.players: list[Player] = []
+        self.players: list[CapturePlayer] = []
         self.paused = False
         self.late_seconds = 0.0
         self._owed = 0.0
@@ -138,12 +138,12 @@ class Venue:
             for symbol, instrument in capture.instruments.items()
         }
         service.lines.update(lines)
-        self.players.append(Player(capture, lines, self.config.speed))
+        self.players.append(CapturePlayer(capture, lines, self.config.speed))
 
     def _history(self, symbols: int) -> int:
         return max(500, min(20_000, self.config.versions // max(1, symbols)))
 
-    def _add_market(self, venue: str, instrument: Instrument, fair: int) -> Row | None:
+    def _add_market(self, venue: str, instrument: VenueInstrument, fair: int) -> Row | None:
         if any(instrument.symbol in self.services[f"{venue}-{level}"].lines for level in ("l2", "l3")):
             return None
         market = Market(instrument, venue, fair, self.config.seed, self.config.orders)
@@ -174,7 +174,7 @@ class Venue:
             by_venue.setdefault(row[0].venue, []).append(row)
         self._by_venue = list(by_venue.values())
 
-    def list_symbol(self, venue: str, instrument: Instrument, silent: bool = False) -> None:
+    def list_symbol(self, venue: str, instrument: VenueInstrument, silent: bool = False) -> None:
         """A new instrument with a generated market, announced unless `silent`."""
         if not self._add_market(venue, instrument, 1000 * 10**instrument.price_precision):
             raise ValueError(f"{instrument.symbol} is already listed")
@@ -186,7 +186,7 @@ class Venue:
         self.markets = [row for row in self.markets if row[0].instrument.symbol != symbol]
         self._group_markets()
 
-    def announce(self, venue: str, instrument: Instrument, tags: Iterable[int] = ()) -> None:
+    def announce(self, venue: str, instrument: VenueInstrument, tags: Iterable[int] = ()) -> None:
         """35=y (with these `tags` only) to every session that subscribed with 263=1."""
         for service in self.services.values():
             if service.venue_name == venue and instrument.symbol in service.lines:
@@ -355,7 +355,7 @@ class Venue:
         self.faults.append(row)
         logger.info("fault %s %s", kind, facts)
 
-    def _corrupted(self, subscription: Subscription, seq: int) -> None:
+    def _corrupted(self, subscription: VenueSubscription, seq: int) -> None:
         session = subscription.session
         self.fault(
             "crc",
@@ -369,7 +369,7 @@ class Venue:
             symbols=[subscription.line.instrument.symbol],
         )
 
-    def after_unsubscribe(self, subscription: Subscription) -> None:
+    def after_unsubscribe(self, subscription: VenueSubscription) -> None:
         """End a subscription, at once or `late_seconds` later."""
         if self.late_seconds and self._loop:
             self._loop.call_later(self.late_seconds, subscription.line.leave, subscription)

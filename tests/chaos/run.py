@@ -23,9 +23,9 @@ import recorder
 from kfix_md import attach
 from kfix_md._entry import State
 from kfix_md.feed.pacing import SECOND, Phase
-from kfix_md.feed.process import Feed
+from kfix_md.feed.process import FeedProcess
 from kfix_md.feed.service import Service
-from kfix_md.session import Rollover
+from kfix_md.session import RolloverWindow
 from kfix_md.simulator.control import ControlError
 from recorder.process import Recorder, Settings
 from tests.chaos import watch
@@ -72,7 +72,7 @@ def levels(book: Any) -> Levels:
 class Judge:
     """Samples LIVE books and compares them with the venue's own at that MsgSeqNum."""
 
-    def __init__(self, feed: Feed, venue: Venue, rng: random.Random, depth: int = 0) -> None:
+    def __init__(self, feed: FeedProcess, venue: Venue, rng: random.Random, depth: int = 0) -> None:
         self.feed, self.venue, self.rng, self.depth = feed, venue, rng, depth
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
@@ -137,7 +137,7 @@ class Judge:
         self.wrong.append(f"{service.name} {symbol} at {seq}: sizes {sizes}, first differences {differ}")
 
 
-async def turn(feed: Feed, venue: Venue, plan: Plan, counts: Counter[str], rng: random.Random) -> None:
+async def turn(feed: FeedProcess, venue: Venue, plan: Plan, counts: Counter[str], rng: random.Random) -> None:
     """A rollover at every planned instant, in every form in turn."""
     for number in range(10**6):
         now_ns = time.time_ns()
@@ -149,7 +149,7 @@ async def turn(feed: Feed, venue: Venue, plan: Plan, counts: Counter[str], rng: 
 
 
 async def throw(
-    feed: Feed, venue: Venue, plan: Plan, counts: Counter[str], rng: random.Random, variations: list[Variation]
+    feed: FeedProcess, venue: Venue, plan: Plan, counts: Counter[str], rng: random.Random, variations: list[Variation]
 ) -> None:
     """Faults at random moments."""
     symbols = {service.name: sorted(followed(service)) for service in feed.services}
@@ -180,7 +180,7 @@ def excuses(stalled: list[watch.Span]) -> list[dict[str, Any]]:
     ]
 
 
-def compare(feed: Feed, venue: Venue, depth: int) -> int:
+def compare(feed: FeedProcess, venue: Venue, depth: int) -> int:
     """Stop the market and compare the `depth` best levels (0: all) of every book with the venue's own."""
     compared = 0
     for service in feed.services:
@@ -207,7 +207,7 @@ def sound(service: Service, unverified: set[str]) -> bool:
     )
 
 
-def unsettled(feed: Feed, unverified: set[str]) -> list[str]:
+def unsettled(feed: FeedProcess, unverified: set[str]) -> list[str]:
     """What keeps the services from being sound."""
     found = []
     for service in feed.services:
@@ -219,7 +219,7 @@ def unsettled(feed: Feed, unverified: set[str]) -> list[str]:
     return found
 
 
-def settled(feed: Feed, unverified: set[str]) -> bool:
+def settled(feed: FeedProcess, unverified: set[str]) -> bool:
     """All books are sound, and no connection is one that the venue holds mute."""
     now_ns = time.time_ns()
     return all(
@@ -243,13 +243,13 @@ def prepare(venue: Venue, plan: Plan, variations: list[Variation], seed: int) ->
     return unverified
 
 
-def hurry(feed: Feed, plan: Plan) -> None:
+def hurry(feed: FeedProcess, plan: Plan) -> None:
     """A rollover every few seconds, and patience to match."""
     for service in feed.services:
         config = service.session.config
         config.rollover_every, config.rollover_at, config.rollover_silence = plan.rollover, 0, 0.4
         config.rollover_lead, config.rollover_patience = 0.3, 1.5
-        service.session.rollover = Rollover(config)
+        service.session.rollover = RolloverWindow(config)
         service.subs.pace = dataclasses.replace(
             service.subs.pace, first_retry_ns=SECOND // 10, longest_retry_ns=SECOND // 2, answer_ns=2 * SECOND
         )
@@ -270,7 +270,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
     trusted: dict[watch.Book, list[watch.Span]] = {}
     unseen: list[watch.Span] = []
 
-    async def script(feed: Feed) -> None:
+    async def script(feed: FeedProcess) -> None:
         hurry(feed, plan)
         await until(lambda: all(sound(service, unverified) for service in feed.services), 30)
         judge = Judge(feed, venue, random.Random(plan.seed), depth)
@@ -291,7 +291,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
             if isinstance(ended, Exception):
                 raise ended
         for service in feed.services:
-            service.session.rollover = Rollover(dataclasses.replace(service.session.config, rollover_every=86400))
+            service.session.rollover = RolloverWindow(dataclasses.replace(service.session.config, rollover_every=86400))
         began = time.monotonic()
         await asyncio.sleep(1)  # what was thrown last has arrived
         with contextlib.suppress(AssertionError):

@@ -18,8 +18,8 @@ from statistics import median
 from typing import Any
 
 from kfix_md.feed.pacing import SECOND
-from kfix_md.feed.process import Feed
-from kfix_md.session import Rollover
+from kfix_md.feed.process import FeedProcess
+from kfix_md.session import RolloverWindow
 from tests.chaos.faults import FORMS
 from tests.chaos.run import SERVICE, settled
 from tests.feed.rig import SERVICES, Venue, drive, equal_to_truth, good, until
@@ -52,7 +52,7 @@ class Sample:
     lag_ms: float
 
 
-def measure(feed: Feed) -> Sample:
+def measure(feed: FeedProcess) -> Sample:
     """Now. The lag is from SendingTime to our receive time, of the slowest service."""
     handlers = [service.handler for service in feed.services]
     lag = max(handler.last_recv_ns - handler.last_sending_ns for handler in handlers) / 1e6
@@ -85,7 +85,7 @@ def judge(samples: list[Sample]) -> list[str]:
     return wrong
 
 
-async def roll(feed: Feed, venue: Venue, plan: Plan, forms: list[str]) -> None:
+async def roll(feed: FeedProcess, venue: Venue, plan: Plan, forms: list[str]) -> None:
     """A planned rollover every few seconds, in every form but the silent one, in turn."""
     kinds = [form for form in FORMS if form != "silent"]
     while True:
@@ -103,12 +103,12 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
     forms: list[str] = []
     report: dict[str, Any] = {"plan": dataclasses.asdict(plan)}
 
-    async def script(feed: Feed) -> None:
+    async def script(feed: FeedProcess) -> None:
         for service in feed.services:
             config = service.session.config
             config.rollover_every, config.rollover_at = plan.rollover, 0
             config.rollover_lead, config.rollover_patience = 0.3, 1.5
-            service.session.rollover = Rollover(config)
+            service.session.rollover = RolloverWindow(config)
         await until(lambda: all(good(service) for service in feed.services), 30)
         began = time.monotonic()
         rolling = asyncio.create_task(roll(feed, venue, plan, forms))

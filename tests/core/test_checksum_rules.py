@@ -13,7 +13,7 @@ import pytest
 from kfix_md import Handler, State
 from kfix_md._book import L2Book
 from kfix_md._book_l3 import L3Book
-from kfix_md._entry import ENTRY_DTYPE, Cause, Flags
+from kfix_md._entry import ENTRY_DTYPE, Cause, MessageFlags
 from tests.core.convert import decimals_of, units
 from tests.core.plain_text import (
     EXAMPLE,
@@ -194,7 +194,7 @@ def test_auto_finds_every_rule(level, rule, fast):
     handler, venue = opened(level, rule, listener=listener, allow_fast=fast)
     for step in range(20):
         flags = handler.deliver(venue.put(1, 0, "100.5", f"3.{step}0"))
-        assert flags & Flags.CRC_OK and handler["X/Y"].state is State.LIVE, step
+        assert flags & MessageFlags.CRC_OK and handler["X/Y"].state is State.LIVE, step
     assert handler.checksum_of("X/Y") == (rule, None, "proved")
     assert handler.stats["crc_failed"] == 0
     if rule != "level" or level == "L3":
@@ -212,8 +212,8 @@ def test_a_configured_rule_is_the_only_one(level, rule):
 
 def test_a_text_that_alone_changes_changes_the_checksum():
     handler, venue = opened("L2", "level-sent")
-    assert handler.deliver(venue.put(1, 0, "100.5", "1.5")) & Flags.CRC_OK
-    assert handler.deliver(venue.put(1, 0, "100.5", "1.500")) & Flags.CRC_OK
+    assert handler.deliver(venue.put(1, 0, "100.5", "1.5")) & MessageFlags.CRC_OK
+    assert handler.deliver(venue.put(1, 0, "100.5", "1.500")) & MessageFlags.CRC_OK
 
 
 def test_kraken_s_l3_example_through_a_handler():
@@ -228,7 +228,7 @@ def test_kraken_s_l3_example_through_a_handler():
                     n += 1
                     venue.orders[venue.id_of(n)] = (side, price, qty)
         assert venue.crc() == value
-        assert handler.deliver(venue.snapshot()) & Flags.CRC_OK, rule
+        assert handler.deliver(venue.snapshot()) & MessageFlags.CRC_OK, rule
         assert handler.checksum_of("X/Y")[0] == rule
 
 
@@ -240,7 +240,7 @@ def test_precisions_of_the_text_that_are_not_the_instrument_s_are_found(level, p
     listener = type("Listener", (), {"on_book": lambda *a: None, "on_checksum_rule": lambda _, *a: shown.append(a)})()
     handler, venue = opened(level, rule, precisions=precisions, listener=listener)
     for step in range(10):
-        assert handler.deliver(venue.put(1, 0, "100.5", f"3.{step}")) & Flags.CRC_OK
+        assert handler.deliver(venue.put(1, 0, "100.5", f"3.{step}")) & MessageFlags.CRC_OK
     assert shown == [(rule, "X/Y", precisions)]
     assert handler.checksum_of("X/Y") == (rule, precisions, "proved")
     assert handler["X/Y"].top()[:2] == (100.5, pytest.approx(3.9 if level == "L2" else 3.9 + 1.15))
@@ -275,7 +275,7 @@ def test_one_odd_symbol_does_not_decide_for_the_others():
     handler.define("ODD/Y", 1, 8)
     handler.deliver(odd.snapshot())
     assert handler.checksum_of("ODD/Y")[0] == "level-sent" and handler.checksum_of("X/Y")[0] == "order"
-    assert handler.deliver(venue.put(1, 0, "100.5", "8")) & Flags.CRC_OK
+    assert handler.deliver(venue.put(1, 0, "100.5", "8")) & MessageFlags.CRC_OK
     assert handler.checksum == "order"
 
 
@@ -295,21 +295,25 @@ def test_a_rule_nobody_knows_is_unverified_after_three_snapshots_and_followed(le
     assert (book.state, book.cause) == (State.CRC_FAIL, Cause.CRC)
     again(handler, venue)
     assert book.state is State.CRC_FAIL
-    flags = Flags(again(handler, venue))
+    flags = MessageFlags(again(handler, venue))
     assert (book.state, book.cause) == (State.UNVERIFIED, Cause.RULE)
-    assert flags & Flags.UNVERIFIED and flags & Flags.BAD_BOOK and not flags & (Flags.CRC_OK | Flags.IGNORED)
+    assert (
+        flags & MessageFlags.UNVERIFIED
+        and flags & MessageFlags.BAD_BOOK
+        and not flags & (MessageFlags.CRC_OK | MessageFlags.IGNORED)
+    )
     assert handler.checksum_of("X/Y")[2] == "unknown"
     for step in range(20):
-        flags = Flags(handler.deliver(venue.put(1, 0, "100.5", f"{step + 1}")))
-        assert flags & Flags.UNVERIFIED and book.state is State.UNVERIFIED
+        flags = MessageFlags(handler.deliver(venue.put(1, 0, "100.5", f"{step + 1}")))
+        assert flags & MessageFlags.UNVERIFIED and book.state is State.UNVERIFIED
     assert book.top(allow_stale=True)[0] == 100.5 and handler.stats["unverified"] == 21
     assert handler.stats["crc_failed"] == 2
     venue.wrong = 0  # the rule becomes a known one
     for step in range(7):
-        flags = Flags(handler.deliver(venue.put(1, 0, "100.5", f"{step + 30}")))
-        assert flags & Flags.CRC_OK and flags & Flags.UNVERIFIED and book.state is State.UNVERIFIED, step
-    flags = Flags(handler.deliver(venue.put(1, 0, "100.5", "50")))
-    assert flags & Flags.CRC_OK and not flags & (Flags.UNVERIFIED | Flags.BAD_BOOK)
+        flags = MessageFlags(handler.deliver(venue.put(1, 0, "100.5", f"{step + 30}")))
+        assert flags & MessageFlags.CRC_OK and flags & MessageFlags.UNVERIFIED and book.state is State.UNVERIFIED, step
+    flags = MessageFlags(handler.deliver(venue.put(1, 0, "100.5", "50")))
+    assert flags & MessageFlags.CRC_OK and not flags & (MessageFlags.UNVERIFIED | MessageFlags.BAD_BOOK)
     assert (book.state, book.cause) == (State.LIVE, Cause.NONE)
 
 

@@ -10,7 +10,7 @@ import pytest
 from kfix_md import Handler, State
 from kfix_md._book import L2Book
 from kfix_md._book_l3 import L3Book
-from kfix_md._entry import ENTRY_DTYPE, Cause, Flags
+from kfix_md._entry import ENTRY_DTYPE, Cause, MessageFlags
 from kfix_md.errors import UsageError
 from tests.core.test_checksum_rules import Venue, entry, opened
 from tests.streams.generate import START_NS
@@ -78,10 +78,10 @@ def test_a_handler_cuts_at_the_subscribed_depth_and_5041_agrees(level):
     for n in range(12):
         venue.orders[venue.id_of(2 * n + 1)] = (0, f"{100 - n}.5", "1")
         venue.orders[venue.id_of(2 * n + 2)] = (1, f"{102 + n}.0", "2")
-    assert handler.deliver(venue.snapshot()) & Flags.CRC_OK
+    assert handler.deliver(venue.snapshot()) & MessageFlags.CRC_OK
     assert handler.book("X/Y").counts == (10, 10)
     for n in range(50, 60):
-        assert handler.deliver(venue.put(n, 0, f"{n + 51}.6", "1")) & (Flags.CRC_OK | Flags.HAS_CRC)
+        assert handler.deliver(venue.put(n, 0, f"{n + 51}.6", "1")) & (MessageFlags.CRC_OK | MessageFlags.HAS_CRC)
         assert handler.book("X/Y").counts == (10, 10)
     handler.define("X/Y", 2, 8)  # the new book has the limit too
     handler.subscribe("X/Y", "1", 25)
@@ -127,7 +127,7 @@ def test_a_total_that_does_not_fit_makes_its_book_stale_with_cause_number():
     venue.orders[venue.id_of(500)] = (0, "100.5", "92233720368")
     for n in (500, 501):
         flags = handler.deliver(venue.put(n, 0, "100.5", "92233720367"))
-    assert flags & Flags.BAD_BOOK and (handler["X/Y"].state, handler["X/Y"].cause) == (State.STALE, Cause.NUMBER)
+    assert flags & MessageFlags.BAD_BOOK and (handler["X/Y"].state, handler["X/Y"].cause) == (State.STALE, Cause.NUMBER)
 
 
 # ---- errors of ours ----
@@ -219,9 +219,9 @@ def test_the_journal_has_the_message_as_not_applied(tmp_path):
             handler.define(symbol, 1, 8)
         handler.on_bytes(data, START_NS)
     frames = [record for record in JournalReader(tmp_path) if b"262=1" in record[5]]
-    applied = [bool(flags & Flags.IGNORED) for _, _, _, _, flags, _ in frames]
+    applied = [bool(flags & MessageFlags.IGNORED) for _, _, _, _, flags, _ in frames]
     assert applied == [False, True, False]
-    assert frames[1][4] & Flags.BAD_BOOK
+    assert frames[1][4] & MessageFlags.BAD_BOOK
 
 
 def test_a_symbol_without_room_is_left_out_and_the_others_are_served(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kfix_md import Handler, NotLive, State
 from kfix_md._codec import id_text
-from kfix_md._entry import Flags
+from kfix_md._entry import MessageFlags
 from tests.core.convert import depth_units, expected_ticks
 from tests.oracle import Follower, frames
 from tests.streams import SERVICES, generate
@@ -130,10 +130,10 @@ def test_the_worked_example():
 def test_flags_say_what_was_checked():
     stream = generate("derivatives-l2", **SMALL)
     _, ticks = follow(stream.data)
-    proven = Flags.HAS_CRC | Flags.CRC_CHECKED | Flags.CRC_OK
+    proven = MessageFlags.HAS_CRC | MessageFlags.CRC_CHECKED | MessageFlags.CRC_OK
     checked = ticks[ticks["flags"] & proven == proven]
     assert len(np.unique(checked["seq"])) == stream.checksums
-    assert set(np.unique(ticks["flags"])) == {0, int(Flags.SNAPSHOT), int(proven)}
+    assert set(np.unique(ticks["flags"])) == {0, int(MessageFlags.SNAPSHOT), int(proven)}
     assert (ticks["entry_flags"] & 2 > 0).sum() == len(np.unique(ticks["seq"])), "one LAST a message"
 
 

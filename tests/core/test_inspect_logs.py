@@ -199,7 +199,7 @@ def test_data_fields_with_soh_inside(tmp_path):
         assert [message.frame for message in found] == frames
 
 
-def read(data: bytes, sizes: list[int] | None = None, reader: logs.LogReader | None = None) -> list[logs.Message]:
+def read(data: bytes, sizes: list[int] | None = None, reader: logs.LogReader | None = None) -> list[logs.LoggedMessage]:
     """Messages of a log that comes in pieces."""
     reader = reader or logs.LogReader()
     found, at = [], 0

@@ -8,7 +8,7 @@ from kfix_md._entry import State
 from kfix_md.config import ServiceSection
 from kfix_md.feed.service import Service
 from kfix_md.feed.subscriptions import is_followed
-from kfix_md.journal.events import Event, GapClosed, GapOpened
+from kfix_md.journal.events import GapClosed, GapOpened, JournalEvent
 from tests.session.peer import NOON, frame, parse
 
 MS = 1_000_000
@@ -20,7 +20,7 @@ class Journal:
     """Keeps events with their times; frames are not of interest here."""
 
     def __init__(self) -> None:
-        self.events: list[tuple[int, Event]] = []
+        self.events: list[tuple[int, JournalEvent]] = []
 
     def event(self, _session, now_ns, event) -> None:
         self.events.append((now_ns, event))

@@ -14,7 +14,7 @@ import uvloop
 
 from kfix_md import config
 from kfix_md._entry import State
-from kfix_md.feed.process import Feed
+from kfix_md.feed.process import FeedProcess
 from kfix_md.feed.service import Service
 from kfix_md.simulator.control import Control
 
@@ -79,12 +79,12 @@ def load(folder: Path, text: str) -> config.Config:
     return config.load(path)
 
 
-def drive(folder: Path, text: str, script: Callable[[Feed], Awaitable[None]]) -> Feed:
+def drive(folder: Path, text: str, script: Callable[[FeedProcess], Awaitable[None]]) -> FeedProcess:
     """Run a feed of this configuration until `script` has ended; the feed, stopped."""
     built = load(folder, text)
 
-    async def main() -> Feed:
-        feed = Feed(built, lambda: config.load(folder / "feed.toml"))
+    async def main() -> FeedProcess:
+        feed = FeedProcess(built, lambda: config.load(folder / "feed.toml"))
         running = asyncio.create_task(feed.run())
         playing = asyncio.create_task(script(feed))
         await asyncio.wait({running, playing}, return_when=asyncio.FIRST_COMPLETED)
@@ -115,12 +115,12 @@ def good(service: Service) -> bool:
     return service.session.ready and bool(service.subs.all) and live == len(service.subs.all)
 
 
-async def all_good(feed: Feed, seconds: float = 10.0) -> None:
+async def all_good(feed: FeedProcess, seconds: float = 10.0) -> None:
     """Wait until every book of every service is live."""
     await until(lambda: all(good(service) for service in feed.services), seconds)
 
 
-async def equal_to_truth(feed: Feed, venue: Venue) -> int:
+async def equal_to_truth(feed: FeedProcess, venue: Venue) -> int:
     """Stop the market and compare every book with the venue's own; the number of books compared."""
     venue("pause")
     await asyncio.sleep(0.1)

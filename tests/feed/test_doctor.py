@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from kfix_md.cli.doctor import command
 from kfix_md.feed import doctor
-from kfix_md.feed.dial import Connected
+from kfix_md.feed.dial import DialResult
 from tests.feed.rig import SERVICES, Venue
 
 
@@ -82,7 +82,7 @@ def test_comp_ids_ports_clock_and_certificate(venue, tmp_path):
     ordering = section.model_copy(update={"port": 4001, "sender_comp_id": "X"})
     assert [finding.status for finding in doctor.comp_ids(ordering)] == [doctor.FAIL]
     assert doctor.clock("x", 0.01).status == doctor.OK and doctor.clock("x", -3).status == doctor.WARN
-    old = Connected("a", ["a"], 0.1, "TLSv1.3", "X", {"notAfter": "Jan  1 00:00:00 2020 GMT"})
+    old = DialResult("a", ["a"], 0.1, "TLSv1.3", "X", {"notAfter": "Jan  1 00:00:00 2020 GMT"})
     assert doctor.connection("x", old)[-1].status == doctor.WARN
 
 

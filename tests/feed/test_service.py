@@ -12,7 +12,7 @@ from kfix_md._entry import Cause, State
 from kfix_md.config import ServiceSection
 from kfix_md.feed.event_log import log_event
 from kfix_md.feed.pacing import SECOND, Phase, Subscription
-from kfix_md.feed.process import Feed
+from kfix_md.feed.process import FeedProcess
 from kfix_md.feed.service import Service
 from kfix_md.journal.events import ClockWarning, Logout
 from tests.feed.rig import load
@@ -129,7 +129,7 @@ def test_late_delivery_is_not_blamed_on_the_clock(event, text, caplog):
 def test_prices_of_unverified_books_are_served_when_configured(tmp_path, unverified):
     async def main():
         text = f'[feed]\nname = "u"\ndirectory = "{tmp_path}"\nunverified = "{unverified}"\n' + SERVICE
-        feed = Feed(load(tmp_path, text))
+        feed = FeedProcess(load(tmp_path, text))
         try:
             feed.segment.set_state(feed.segment.add_symbol("A/USD", 2), State.UNVERIFIED, Cause.RULE)
             book = kfix_md.attach("u", directory=tmp_path)["A/USD"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kfix_md.journal.events import Book
+from kfix_md.journal.events import BookChanged
 from tests.feed.offline import MS, Offline
 
 LIMIT = 50 * MS  # between what readers see and what a gap row states
@@ -216,7 +216,7 @@ def test_a_book_that_is_not_live_has_a_cause(kind):
     venue = Offline().connect().wait(1)
     kind(venue)
     venue.wait(30, step=0.05)
-    seen = {(event.state, event.cause) for _, event in venue.journal.events if isinstance(event, Book)}
+    seen = {(event.state, event.cause) for _, event in venue.journal.events if isinstance(event, BookChanged)}
     assert ("SYNCING", "SUBSCRIBED") in seen and ("LIVE", "NONE") in seen and len(seen) > 2
     assert {state for state, cause in seen if cause == "NONE"} <= {"LIVE", "EMPTY", "INIT"}
 

@@ -16,7 +16,7 @@ import pytest
 from kfix_md import attach
 from kfix_md._entry import State
 from kfix_md.errors import UsageError
-from kfix_md.feed.process import Feed
+from kfix_md.feed.process import FeedProcess
 from kfix_md.session.store import SequenceStore
 from tests.feed.rig import ROOT, Venue, all_good, drive, load, until
 
@@ -130,7 +130,7 @@ def test_a_secret_that_is_not_base64_is_a_configuration_error(venue, tmp_path, m
     monkeypatch.setenv("KFIX_TEST_SECRET", "not base64!")
     more = 'symbols = ["*"]\napi_key = "env:KFIX_TEST_KEY"\napi_secret = "env:KFIX_TEST_SECRET"'
     with pytest.raises(UsageError, match="base64"):
-        Feed(load(tmp_path, venue.toml(tmp_path, "secret", ONE, service=more)))
+        FeedProcess(load(tmp_path, venue.toml(tmp_path, "secret", ONE, service=more)))
     assert not list(tmp_path.glob("kfix-md*")), "before a segment is made"
 
 

@@ -23,7 +23,7 @@ def value_of(hint: object) -> object:
     return VALUES[typing.get_origin(hint) or hint]
 
 
-def example(kind: type[events.Event]) -> events.Event:
+def example(kind: type[events.JournalEvent]) -> events.JournalEvent:
     hints = typing.get_type_hints(kind, include_extras=True)
     return kind(**{each.name: value_of(hints[each.name]) for each in dataclasses.fields(kind)})
 
@@ -54,7 +54,7 @@ def test_the_form_on_disk_is_that_of_earlier_versions():
         b'{"type":"rollover","phase":"date","date":"2026-03-11"}': events.Rollover("date", date="2026-03-11"),
         b'{"type":"started","version":"1","pid":2,"feed":"f"}': events.Started("1", 2, "f"),
         b'{"type":"checksum_rule","rule":"order"}': events.ChecksumRule("order"),
-        b'{"type":"book","symbol":"BTC/USD","state":"LIVE","cause":"NONE","seq":9}': events.Book(
+        b'{"type":"book","symbol":"BTC/USD","state":"LIVE","cause":"NONE","seq":9}': events.BookChanged(
             "BTC/USD", "LIVE", "NONE", 9
         ),
     }

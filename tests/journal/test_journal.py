@@ -386,7 +386,7 @@ def test_a_disk_that_cannot_lock_is_not_another_writer(tmp_path, monkeypatch, nu
 def test_a_segment_renamed_while_a_reader_enters_it_is_found_again(tmp_path, monkeypatch, step):
     with writer(tmp_path) as w:
         w.frame(0, NOON, b"one")
-    listed, segment, calls = os.listdir, journal_files.Segment, []
+    listed, segment, calls = os.listdir, journal_files.SegmentFile, []
 
     def listdir(path):
         calls.append(path)
@@ -401,7 +401,7 @@ def test_a_segment_renamed_while_a_reader_enters_it_is_found_again(tmp_path, mon
     if step == "list":
         monkeypatch.setattr(journal_files.os, "listdir", listdir)
     else:
-        monkeypatch.setattr(journal_files, "Segment", opened)
+        monkeypatch.setattr(journal_files, "SegmentFile", opened)
     reader = JournalReader(tmp_path)
     calls.clear()
     assert [record[5] for record in reader][:1] == [b"one"] and len(calls) >= 2

@@ -17,7 +17,7 @@ from kfix_md.config import Config
 from kfix_md.feed.dial import choose_engine
 from kfix_md.probe import run as probe_run
 from kfix_md.probe.assumptions import ASSUMPTIONS, BY_KEY
-from kfix_md.probe.service import Pace
+from kfix_md.probe.service import ProbePace
 from kfix_md.simulator.capture import read
 from kfix_md.simulator.dialect import Dialect
 from kfix_md.simulator.habits import SWITCHES
@@ -25,7 +25,7 @@ from tests.feed.rig import SERVICES, Venue, load
 from tests.probe.cases import CASES, Case
 
 #: a simulator on this machine answers at once
-QUICK = Pace(data=0.6, answer=1.0, reject=0.3, between=0.02, late=0.3, shallow=0.5)
+QUICK = ProbePace(data=0.6, answer=1.0, reject=0.3, between=0.02, late=0.3, shallow=0.5)
 
 
 def probed(config: Config, through_rollover: bool = False, folder: Path | None = None, symbols: int = 2):
@@ -185,7 +185,7 @@ def test_the_command_saves_frames_without_the_account(venue, tmp_path, capsys):
 
 def test_the_table_fits_eighty_columns(venue, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("kfix_md.probe.service.Pace", lambda **_: QUICK)
+    monkeypatch.setattr("kfix_md.probe.service.ProbePace", lambda **_: QUICK)
     venue("vary", symbol="*", ids="long")
     path = tmp_path / "feed.toml"
     path.write_text(venue.toml(tmp_path, "probe", ("spot-l2",)))

@@ -25,7 +25,7 @@ SECOND = 1000 * MS
 SYMBOL = "BTC/USD"
 
 
-def written(journal: JournalWriter, moments: dict[int, list[events.Event]]) -> list[int]:
+def written(journal: JournalWriter, moments: dict[int, list[events.JournalEvent]]) -> list[int]:
     """A session of one symbol, a frame each ms, with events of the feed before the frames of these indices."""
     build.announce(journal, 0, "spot-l2", build.START_NS)
     journal.event(0, build.START_NS, {"type": "logged_on", "session_id": "one"})
@@ -53,10 +53,10 @@ def test_a_symbol_that_was_unsubscribed_for_a_while_is_not_trusted_then(tmp_path
         times = written(
             journal,
             {
-                5: [events.Subscribed(SYMBOL), events.Book(SYMBOL, "LIVE", "NONE", 5)],
+                5: [events.Subscribed(SYMBOL), events.BookChanged(SYMBOL, "LIVE", "NONE", 5)],
                 100: [events.Unsubscribed(SYMBOL)],
                 200: [events.Subscribed(SYMBOL)],
-                220: [events.Book(SYMBOL, "LIVE", "NONE", 220)],
+                220: [events.BookChanged(SYMBOL, "LIVE", "NONE", 220)],
             },
         )
     cap = captured(tmp_path)
@@ -89,11 +89,11 @@ def test_a_symbol_that_was_unsubscribed_for_a_while_is_not_trusted_then(tmp_path
 
 def test_a_killed_feed_leaves_its_books_untrusted_until_they_are_live_again(tmp_path):
     with JournalWriter(tmp_path / "journal") as journal:
-        times = written(journal, {5: [events.Subscribed(SYMBOL), events.Book(SYMBOL, "LIVE", "NONE", 5)]})
+        times = written(journal, {5: [events.Subscribed(SYMBOL), events.BookChanged(SYMBOL, "LIVE", "NONE", 5)]})
         again = times[-1] + 3 * SECOND
         journal.event(0, again, events.Started())
         journal.event(0, again + SECOND, events.Subscribed(SYMBOL))
-        journal.event(0, again + 2 * SECOND, events.Book(SYMBOL, "LIVE", "NONE", 1))
+        journal.event(0, again + 2 * SECOND, events.BookChanged(SYMBOL, "LIVE", "NONE", 1))
     cap = captured(tmp_path)
     last = [(r["state"], r["cause"], r["from_ns"], r["to_ns"]) for r in cap.coverage(symbol=SYMBOL).to_pylist()][-3:]
     assert last == [
@@ -106,10 +106,10 @@ def test_a_killed_feed_leaves_its_books_untrusted_until_they_are_live_again(tmp_
 @pytest.mark.parametrize("ended", ["killed", "stopped"])
 def test_a_restart_that_continues_the_numbering_is_one_gap(tmp_path, ended):
     with JournalWriter(tmp_path / "journal") as journal:
-        times = written(journal, {5: [events.Subscribed(SYMBOL), events.Book(SYMBOL, "LIVE", "NONE", 5)]})
+        times = written(journal, {5: [events.Subscribed(SYMBOL), events.BookChanged(SYMBOL, "LIVE", "NONE", 5)]})
         if ended == "stopped":  # the feed that leaves opens the gap itself
             journal.event(0, times[-1], events.GapOpened(1, 301, None, "restart", (SYMBOL,)))
-            journal.event(0, times[-1], events.Book(SYMBOL, "DOWN", "DISCONNECT"))
+            journal.event(0, times[-1], events.BookChanged(SYMBOL, "DOWN", "DISCONNECT"))
             journal.event(0, times[-1], events.Disconnected("logout", "restart", False, True))
             journal.event(0, times[-1], events.Stopped())
         again = times[-1] + 3 * SECOND
@@ -117,7 +117,7 @@ def test_a_restart_that_continues_the_numbering_is_one_gap(tmp_path, ended):
         journal.event(0, times[-1], events.GapOpened(2, 301, None, "restart", ()))
         journal.event(0, again, events.LoggedOn("two", 60, False, 301, 9))
         journal.event(0, again, events.Subscribed(SYMBOL))
-        journal.event(0, again + SECOND, events.Book(SYMBOL, "LIVE", "NONE", 1))
+        journal.event(0, again + SECOND, events.BookChanged(SYMBOL, "LIVE", "NONE", 1))
         journal.event(0, again + SECOND, events.GapClosed(2, "reconnect"))
     [gap] = captured(tmp_path).gaps().to_pylist()
     assert (gap["cause"], gap["first_seq"], gap["healed"]) == ("RESTART", 301, "reconnect")
@@ -129,9 +129,10 @@ def test_each_date_begins_with_the_states_of_all_books(tmp_path):
     midnight = trading_day.session_bounds(today)[1]
     with JournalWriter(tmp_path / "journal") as journal:
         times = written(
-            journal, {5: [events.Book(SYMBOL, "HALTED", "STATUS", 5), events.Book("B/USD", "LIVE", "NONE")]}
+            journal,
+            {5: [events.BookChanged(SYMBOL, "HALTED", "STATUS", 5), events.BookChanged("B/USD", "LIVE", "NONE")]},
         )
-        journal.event(0, midnight + SECOND, events.Book("B/USD", "GAP", "LOST", 6))
+        journal.event(0, midnight + SECOND, events.BookChanged("B/USD", "GAP", "LOST", 6))
     cap = captured(tmp_path)
     tomorrow = trading_day.session_date(midnight)
     rows = [row for row in cap.status(tomorrow).to_pylist() if row["kind"] == "book"]
@@ -152,13 +153,15 @@ def test_each_date_begins_with_the_states_of_all_books(tmp_path):
 
 def test_the_gap_of_a_session_ends_for_each_symbol_where_its_book_was_good(tmp_path):
     with JournalWriter(tmp_path / "journal") as journal:
-        times = written(journal, {5: [events.Book(SYMBOL, "LIVE", "NONE"), events.Book("B/USD", "LIVE", "NONE")]})
+        times = written(
+            journal, {5: [events.BookChanged(SYMBOL, "LIVE", "NONE"), events.BookChanged("B/USD", "LIVE", "NONE")]}
+        )
         now = times[-1]
         journal.event(0, now, events.GapOpened(1, 7, 8, "lost", (SYMBOL, "B/USD")))
         for name in (SYMBOL, "B/USD"):
-            journal.event(0, now, events.Book(name, "SYNCING", "LOST", 9))
-        journal.event(0, now + SECOND, events.Book(SYMBOL, "LIVE", "NONE", 10))
-        journal.event(0, now + 4 * SECOND, events.Book("B/USD", "LIVE", "NONE", 11))
+            journal.event(0, now, events.BookChanged(name, "SYNCING", "LOST", 9))
+        journal.event(0, now + SECOND, events.BookChanged(SYMBOL, "LIVE", "NONE", 10))
+        journal.event(0, now + 4 * SECOND, events.BookChanged("B/USD", "LIVE", "NONE", 11))
         journal.event(0, now + 4 * SECOND, events.GapClosed(1, "snapshot"))
     cap = captured(tmp_path)
     assert [row["closed_ns"] for row in cap.gaps().to_pylist()] == [now + 4 * SECOND]

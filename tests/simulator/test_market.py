@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from kfix_md.simulator.book import BID, OFFER, Instrument, L2Book, L3Book
+from kfix_md.simulator.book import BID, OFFER, VenueInstrument, VenueL2Book, VenueL3Book
 from kfix_md.simulator.market import Market, instruments, level_entries
 from tests.simulator.plain import PlainBook, groups
 from tests.simulator.venue import Client, running_venue, value
@@ -166,13 +166,13 @@ def test_worked_example_of_the_checksum():
         ("26702.6", "0.001"),
         ("26675.9", "0.001"),
     ]
-    from kfix_md.simulator.book import NEW, UPDATE, Entry
+    from kfix_md.simulator.book import NEW, UPDATE, VenueEntry
     from kfix_md.simulator.wire import number, scaled
 
     def entry(action, side, price, qty):
-        return Entry(action, side, "", scaled(price, 1), scaled(qty, 8))
+        return VenueEntry(action, side, "", scaled(price, 1), scaled(qty, 8))
 
-    book = L2Book()
+    book = VenueL2Book()
     book.apply([entry(NEW, OFFER, price, "0.001") for price in prices] + [entry(NEW, BID, *row) for row in bids])
     book.apply([entry(UPDATE, OFFER, "28013.0", "0.00096506")])
     assert book.checksum() == 3341325816
@@ -185,11 +185,11 @@ def test_worked_example_of_the_checksum():
 
 def test_l3_checksum_of_one_order_a_level_is_the_level_rule():
     """Both rules agree when every level holds one order, and differ when one holds two."""
-    from kfix_md.simulator.book import NEW, Entry
+    from kfix_md.simulator.book import NEW, VenueEntry
 
-    book = L3Book()
-    book.apply([Entry(NEW, OFFER, "a", 11, 5, 0, 1), Entry(NEW, BID, "b", 10, 5, 0, 2)])
+    book = VenueL3Book()
+    book.apply([VenueEntry(NEW, OFFER, "a", 11, 5, 0, 1), VenueEntry(NEW, BID, "b", 10, 5, 0, 2)])
     assert book.checksum("order") == book.checksum("level")
-    book.apply([Entry(NEW, OFFER, "c", 11, 7, 0, 3)])
+    book.apply([VenueEntry(NEW, OFFER, "c", 11, 7, 0, 3)])
     assert book.checksum("order") != book.checksum("level")
-    assert Instrument("X", 1, 1).status == 1
+    assert VenueInstrument("X", 1, 1).status == 1
