@@ -1,3 +1,4 @@
+from cython cimport final
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from kfix_md._codec cimport Codec
@@ -9,6 +10,7 @@ from kfix_md.journal.writer cimport JournalWriter
 from kfix_md.session.sequence cimport Sequence
 
 
+@final
 cdef class Handler(FrameSink):
     cdef Stream stream
     cdef readonly Symbols books
@@ -16,7 +18,6 @@ cdef class Handler(FrameSink):
     cdef readonly Codec codec
     cdef readonly Sequence sequence
     cdef JournalWriter journal
-    cdef int session_number
     cdef bint direct                # W and X in order are applied without asking the session
     cdef public int64_t last_recv_ns
     cdef public int64_t last_sending_ns     # 52 of the last message, for the clock offset

@@ -107,7 +107,6 @@ cdef class Handler(FrameSink):
         self.data = MarketData(self.codec, self.books, self.sequence, session or Follower(self), collect,
                                session is None)
         self.journal = journal
-        self.session_number = session_number
         self.garbage_room = GARBAGE_BYTES
 
     def on_garbled(self, what, head, skipped, recv_ns):
@@ -126,7 +125,7 @@ cdef class Handler(FrameSink):
         self.garbage_not_kept += n - kept
         while at < kept:
             piece = min(kept - at, GARBAGE_PIECE)
-            self.journal.append(REC_GARBAGE, self.session_number, recv_ns, p + at, piece, MSG_IGNORED)
+            self.journal.append(REC_GARBAGE, self.books.session_number, recv_ns, p + at, piece, MSG_IGNORED)
             at += piece
         return 0
 
@@ -180,7 +179,7 @@ cdef class Handler(FrameSink):
             # after its 55=, where the next header is as long as this one
             self.books.prefetch_next(h.body + n + 3, self.stream.first, self.stream.last)
         if self.journal is not None:
-            self.journal.put(REC_FRAME, self.session_number, recv_ns, p, n)
+            self.journal.put(REC_FRAME, self.books.session_number, recv_ns, p, n)
         flags = self.data.on_message(&h, end, recv_ns, 0)
         if self.journal is not None:
             self.journal.commit(flags)
@@ -198,7 +197,7 @@ cdef class Handler(FrameSink):
             return self.garbled(p, n, recv_ns)
         verdict = self.data.session.receive(frame, parsed, recv_ns)
         if self.journal is not None:
-            self.journal.put(REC_FRAME, self.session_number, recv_ns, p, n)
+            self.journal.put(REC_FRAME, self.books.session_number, recv_ns, p, n)
         if verdict & DELIVER:
             flags |= self.data.on_message(h, p + n - 7, recv_ns, flags)
         elif verdict & DEFER:
@@ -215,7 +214,7 @@ cdef class Handler(FrameSink):
         # a frame that is no message is journaled all the same
         self.data.garbled(n, recv_ns)
         if self.journal is not None:
-            self.journal.put(REC_FRAME, self.session_number, recv_ns, p, n)
+            self.journal.put(REC_FRAME, self.books.session_number, recv_ns, p, n)
             self.journal.commit(MSG_IGNORED)
         return 0
 
@@ -229,7 +228,7 @@ cdef class Handler(FrameSink):
                 self._apply_released(frame, received_ns)
             if self.journal is not None:
                 first, last = self._seq_of(released[0][0]), self._seq_of(released[len(released) - 1][0])
-                self.journal.event(self.session_number, recv_ns, Released(first, last))
+                self.journal.event(self.books.session_number, recv_ns, Released(first, last))
 
     def _apply_released(self, frame, int64_t recv_ns):
         try:

@@ -1,3 +1,4 @@
+from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
 
 from kfix_md._book cimport OrderBook
@@ -16,6 +17,7 @@ cdef struct Counters:
     uint64_t left_out               # groups that are no part of a book and were not kept
 
 
+@final
 cdef class MarketData:
     cdef Codec codec
     cdef Symbols books

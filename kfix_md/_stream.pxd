@@ -1,3 +1,4 @@
+from cython cimport final
 from libc.stdint cimport int64_t, uint64_t
 
 cdef enum:
@@ -11,6 +12,7 @@ cdef class FrameSink:
     cdef int on_pause(self) except -1
 
 
+@final
 cdef class Stream:
     cdef int64_t max_frame
     cdef uint64_t messages, bytes_taken

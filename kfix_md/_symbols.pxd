@@ -72,6 +72,7 @@ cdef class Symbols:
     cdef bint gap_open              # messages of the session are missing: no book is LIVE
 
     cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept
+    cdef int32_t find_symbol(self, symbol) except -2
     cdef int32_t row_of(self, symbol) except -1
     cdef int32_t new_slot(self, symbol, bytes text, int price_precision, int qty_precision) except -1
     cdef void enter(self, int32_t row) noexcept

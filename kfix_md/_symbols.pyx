@@ -148,11 +148,15 @@ cdef class Symbols:
             kfix_prefetch(&self.slots[row], sizeof(Slot))
             kfix_prefetch(PyList_GET_ITEM(self.by_row, row), BOOK_BYTES)
 
-    cdef int32_t row_of(self, symbol) except -1:
-        # raises NoSuchSymbol
+    cdef int32_t find_symbol(self, symbol) except -2:
+        # row of a symbol given as text, -1 where it is not known
         cdef bytes text = symbol_bytes(symbol)
         cdef bytes padded = text + b"\0" * PADDING
-        cdef int32_t row = self.find_slot(padded, len(text))
+        return self.find_slot(padded, len(text))
+
+    cdef int32_t row_of(self, symbol) except -1:
+        # raises NoSuchSymbol
+        cdef int32_t row = self.find_symbol(symbol)
         if row < 0:
             raise NoSuchSymbol(f"no such symbol here: {symbol}")
         return row
@@ -164,14 +168,13 @@ cdef class Symbols:
         a negative precision (the venue prints thousands) prices and quantities are kept as whole numbers.
         Raises ProtocolError when the symbol or a precision cannot be one.
         """
-        cdef bytes padded, text = symbol_bytes(symbol)
+        cdef bytes text = symbol_bytes(symbol)
         cdef int32_t row
         cdef Slot* s
         if not 0 < len(text) < SYMBOL_BYTES or abs(price_precision) > 18 or abs(qty_precision) > 18:
             raise ProtocolError(f"no book can be kept for {symbol!r}, precisions {price_precision}, {qty_precision}")
         price_precision, qty_precision = max(price_precision, 0), max(qty_precision, 0)
-        padded = text + b"\0" * PADDING
-        row = self.find_slot(padded, len(text))
+        row = self.find_symbol(symbol)
         if row < 0:
             return self.new_slot(symbol, text, price_precision, qty_precision)
         s = &self.slots[row]
@@ -563,11 +566,6 @@ cdef class Symbols:
         precisions = (s.price_precision + shifts[0], s.qty_precision + shifts[1]) if any(shifts) else None
         state = "unknown" if s.unproven else "open" if s.evidence & EVIDENCE_OPEN or not s.top.crc_checked else "proved"
         return name, precisions, state
-
-    def __contains__(self, symbol):
-        cdef bytes text = symbol_bytes(symbol)
-        cdef bytes padded = text + b"\0" * PADDING
-        return self.find_slot(padded, len(text)) >= 0
 
     @property
     def symbols(self):

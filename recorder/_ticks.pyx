@@ -83,8 +83,8 @@ cdef class SessionTicks:
 
     def define(self, symbol, int price_precision, int qty_precision):
         """Make an instrument known, or its precision changed; returns its row. Take the ticks before."""
-        cdef int32_t row
-        before = self.instrument(self.symbols.row_of(symbol)) if symbol in self.symbols else None
+        cdef int32_t row = self.symbols.find_symbol(symbol)
+        before = self.instrument(row) if row >= 0 else None
         row = self.symbols.define(symbol, price_precision, qty_precision)
         if row == len(self.books):
             self.books.append(None)
@@ -104,9 +104,8 @@ cdef class SessionTicks:
 
     def knows(self, symbol, int price_precision, int qty_precision) -> bool:
         """Whether the instrument is defined with these precisions."""
-        if symbol not in self.symbols:
-            return False
-        return self.symbols.precisions(symbol) == (max(price_precision, 0), max(qty_precision, 0))
+        cdef int32_t row = self.symbols.find_symbol(symbol)
+        return row >= 0 and self.instrument(row)[1:] == (max(price_precision, 0), max(qty_precision, 0))
 
     def instrument(self, int32_t row) -> tuple:
         """(symbol, price precision, quantity precision) of a row."""

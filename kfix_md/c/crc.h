@@ -9,10 +9,10 @@
 #ifndef KFIX_CRC_H
 #define KFIX_CRC_H
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 #include "levels.h"
 #include "powers.h"
+#include "simd.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #define KFIX_HAVE_CLMUL 1
@@ -306,7 +306,7 @@ static inline uint32_t kfix_crc_replace_after(uint32_t whole, uint32_t old, int3
                              kfix_crc_power(after_n + (uint32_t)old_n) ^ kfix_crc_power(after_n + (uint32_t)fresh_n));
 }
 
-/* every module that includes this header has its tables when it is loaded; KFIX_SIMD=scalar as in scan.h */
+/* every module that includes this header has its tables when it is loaded */
 __attribute__((constructor)) static void kfix_crc_tables(void) {
     for (uint32_t i = 0; i < 256; i++) {
         uint32_t c = i;
@@ -318,9 +318,8 @@ __attribute__((constructor)) static void kfix_crc_tables(void) {
         for (int k = 1; k < 8; k++)
             kfix_slice[k][i] = (kfix_slice[k - 1][i] >> 8) ^ kfix_slice[0][kfix_slice[k - 1][i] & 255];
 #if KFIX_HAVE_CLMUL
-    const char* simd = getenv("KFIX_SIMD");
     __builtin_cpu_init();
-    kfix_use_clmul = __builtin_cpu_supports("pclmul") && !(simd != NULL && strcmp(simd, "scalar") == 0);
+    kfix_use_clmul = __builtin_cpu_supports("pclmul") && !kfix_simd_is_scalar();
 #endif
     kfix_power[0] = 0x80000000u; /* the polynomial 1 */
     for (int i = 1; i < KFIX_POWERS; i++) {

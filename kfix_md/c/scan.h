@@ -8,9 +8,9 @@
 #ifndef KFIX_SCAN_H
 #define KFIX_SCAN_H
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 #include "powers.h"
+#include "simd.h"
 #if defined(__SSE4_1__)
 #include <smmintrin.h>
 #define KFIX_WIDE 1
@@ -30,8 +30,7 @@
 static int kfix_scalar __attribute__((unused));
 
 __attribute__((constructor)) static void kfix_read_environment(void) {
-    const char* name = getenv("KFIX_SIMD");
-    kfix_scalar = !KFIX_WIDE || (name != NULL && strcmp(name, "scalar") == 0);
+    kfix_scalar = !KFIX_WIDE || kfix_simd_is_scalar();
 }
 
 static inline uint64_t kfix_load8(const char* p) {
