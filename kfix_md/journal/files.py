@@ -1,21 +1,27 @@
 """Finds, locks, seals and compresses the segment files of a journal directory."""
 
 import contextlib
+import datetime
 import fcntl
-import mmap
 import os
 import re
+import struct
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from kfix_md import trading_day
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import layout
-from kfix_md.journal.layout import HEADER_BYTES, TAIL_BYTES
+from kfix_md.journal.layout import HEADER_BYTES
 
 _NAME = re.compile(r"(spare|\d{4}-\d\d-\d\d)\.(\d{10})\.kfj(\.zst)?$")
 _EPOCH_2020 = 1_577_836_800
 _LIST_AGAIN = 3
+_HEAD_BYTES = 4096  # read of a segment to see whether anything was written into it
+_SKIPPED = 1 << 20  # decompressed at once on the way to an offset
+_LARGEST = 1 << 32  # positions have 32 bits for the offset
 
 
 def first_number(now_s: float) -> int:
@@ -82,7 +88,7 @@ def writer_alive(directory: str | os.PathLike[str]) -> bool:
 
 
 def segments(directory: str | os.PathLike[str]) -> dict[int, Path]:
-    """Segment files by number, spares included; of a plain and a compressed one the plain."""
+    """SegmentFile files by number, spares included; of a plain and a compressed one the plain."""
     found: dict[int, Path] = {}
     for name in sorted(os.listdir(directory)):
         match = _NAME.match(name)
@@ -114,8 +120,8 @@ def following(directory: str | os.PathLike[str], number: int) -> int:
 
 @dataclass(slots=True)
 class Info:
-    """Header of a segment. `date` is in days since 1970, 0 for a spare, -1 when the header is damaged;
-    `sealed_end` 0: open."""
+    """Header of a segment. `date` is in days since 1970, 0 for a spare; `sealed_end` 0: open. Where the header is
+    damaged (`fault` has the words), the name and the records have what it lost."""
 
     path: Path
     number: int
@@ -125,6 +131,8 @@ class Info:
     sealed_end: int
     created_ns: int
     pid: int
+    layout: int
+    fault: str
 
     @property
     def compressed(self) -> bool:
@@ -132,29 +140,45 @@ class Info:
 
 
 def _parse(path: Path, head: bytes) -> Info:
-    if len(head) < HEADER_BYTES and path.name.startswith("spare."):
-        head = bytes(HEADER_BYTES)  # its maker was killed at once
+    """Header of the file at `path`, which begins with the bytes `head` (_HEAD_BYTES unless it is shorter)."""
+    match = _NAME.match(path.name)
+    if match is None:
+        raise CaptureError(f"{path} does not have the name of a journal segment")
+    number, named = int(match[2]), match[1]
+    written = any(head[HEADER_BYTES:])
+    if named == "spare" and not written and not any(head[:8]):
+        return Info(path, number, 0, 0, "open", 0, 0, 0, layout.VERSION, "")  # its maker has not come further
+    version, size, date, reason, end, created, pid, fault = layout.parse_header(
+        head[:HEADER_BYTES].ljust(HEADER_BYTES, b"\0"), number
+    )
     if len(head) < HEADER_BYTES:
-        raise CaptureError(f"journal segment {path} is cut off inside its header")
-    magic, version, number, size, date, reason, end, created, pid = layout.parse_header(head)
-    if magic == bytes(8) and path.name.startswith("spare."):
-        date = number = 0  # being made
-    elif (magic, version) != (layout.MAGIC, layout.VERSION):
-        raise CaptureError(f"{path} is not a journal segment of layout {layout.VERSION}")
-    return Info(path, number, size, date, layout.REASONS.get(reason, str(reason)), end, created, pid)
+        fault = "is cut off inside its header"
+    if not date and named != "spare":
+        date = (datetime.date.fromisoformat(named) - datetime.date(1970, 1, 1)).days
+    elif not date and written:
+        date, fault = _date_of_records(head), fault or "has lost its session date"
+    return Info(path, number, size, date, layout.REASONS.get(reason, str(reason)), end, created, pid, version, fault)
+
+
+def _date_of_records(head: bytes) -> int:
+    """Session date of the first record in days since 1970; 1 when that cannot be."""
+    recv_ns: int
+    (recv_ns,) = struct.unpack_from("<q", head.ljust(HEADER_BYTES + 32, b"\0"), HEADER_BYTES + 16)
+    return max(1, (recv_ns + trading_day.SHIFT_NS) // trading_day.DAY_NS)
+
+
+def _head(path: Path) -> bytes:
+    if path.suffix == ".zst":
+        with contextlib.suppress(CaptureError):
+            return _Compressed(path).read(0, _HEAD_BYTES)
+        return b""
+    with open(path, "rb") as file:
+        return file.read(_HEAD_BYTES)
 
 
 def info(path: Path) -> Info:
     """Header of one segment file, plain or compressed."""
-    if path.suffix == ".zst":
-        import zstandard
-
-        with open(path, "rb") as file:
-            head = zstandard.ZstdDecompressor().stream_reader(file).read(HEADER_BYTES)
-    else:
-        with open(path, "rb") as file:
-            head = file.read(HEADER_BYTES)
-    return _parse(path, head)
+    return _parse(path, _head(path))
 
 
 def heads(directory: str | os.PathLike[str]) -> dict[int, Info]:
@@ -169,33 +193,112 @@ def heads(directory: str | os.PathLike[str]) -> dict[int, Info]:
                 break
             except FileNotFoundError:
                 path = find(directory, number)
-            except CaptureError:
-                found[number] = Info(path, number, 0, -1, "damaged header", 0, 0, 0)
-                break
     return found
 
 
-class SegmentFile:
-    """One segment in memory: mapped read-only, or decompressed."""
+class _Compressed:
+    """Reads a compressed segment from its start on; going back begins again."""
 
     def __init__(self, path: Path):
         self.path = path
-        with open(path, "rb") as file:
-            if path.suffix == ".zst":
-                import zstandard
+        self._file = open(path, "rb")  # noqa: SIM115 - closed with the object
+        weakref.finalize(self, self._file.close)
+        self._begin()
 
-                reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-                self.buffer = memoryview(reader.read() + bytes(TAIL_BYTES))
-            elif os.fstat(file.fileno()).st_size < HEADER_BYTES:
-                self.buffer = memoryview(file.read())
-            else:
-                self.buffer = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
-        head = _parse(path, bytes(self.buffer[:HEADER_BYTES]))
-        self.number, self.date, self.sealed_end = head.number, head.date, head.sealed_end
+    def _begin(self) -> None:
+        import zstandard
+
+        self._file.seek(0)
+        self._stream = zstandard.ZstdDecompressor().stream_reader(self._file, read_across_frames=True)
+        self._at = 0
+
+    def read(self, offset: int, n: int) -> bytes:
+        """At most `n` bytes from `offset` on; CaptureError when they cannot be decompressed."""
+        import zstandard
+
+        if offset < self._at:
+            self._begin()
+        try:
+            while self._at < offset:
+                skipped = len(self._stream.read(min(offset - self._at, _SKIPPED)))
+                if not skipped:
+                    return b""
+                self._at += skipped
+            data = self._stream.read(n)
+        except zstandard.ZstdError as error:
+            raise CaptureError(f"it cannot be decompressed from offset {self._at} on ({error})") from None
+        self._at += len(data)
+        return data
+
+    def replaced(self) -> bool:
+        return False
+
+
+class _Plain:
+    """Reads a segment by copying: a mapped file that is truncated or whose disk fails would kill the process."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed with the object
+        weakref.finalize(self, self._file.close)
+
+    def read(self, offset: int, n: int) -> bytes:
+        """At most `n` bytes from `offset` on; CaptureError when the disk does not give them."""
+        try:
+            return os.pread(self._file.fileno(), n, offset)
+        except OSError as error:
+            raise CaptureError(f"it cannot be read at offset {offset}: {error.strerror}") from None
+
+    def replaced(self) -> bool:
+        """Whether another file has the name now."""
+        try:
+            there, ours = os.stat(self.path), os.fstat(self._file.fileno())
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino)
+
+
+class SegmentFile:
+    """One segment that is read: plain or compressed.
+
+    Attributes
+    ----------
+    limit : int
+        No byte of it lies beyond: the size of the file, of a compressed one the end of its records.
+    fault : str
+        What is wrong with the header, "" for nothing.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._source = _Compressed(path) if path.suffix == ".zst" else _Plain(path)
+        head = self._header()
+        self.number, self.date, self.sealed_end, self.fault = head.number, head.date, head.sealed_end, head.fault
+        self.compressed = head.compressed
+        self.limit = (self.sealed_end or _LARGEST) if self.compressed else path.stat().st_size
+
+    def _header(self) -> Info:
+        head = b""
+        with contextlib.suppress(CaptureError):
+            head = self._source.read(0, _HEAD_BYTES)
+        return _parse(self.path, head)
+
+    def end_now(self) -> int:
+        """Where the records end, 0 while that is open."""
+        self.sealed_end = self.sealed_end or self._header().sealed_end
+        return self.sealed_end
+
+    def read(self, offset: int, n: int) -> bytes:
+        """At most `n` bytes from `offset` on; fewer at the end. CaptureError when they cannot be read."""
+        return self._source.read(offset, n)
+
+    def replaced(self) -> bool:
+        """Whether its name belongs to another file now: what could not be synced is written again in one."""
+        return self._source.replaced()
 
 
 def open_segment(directory: str | os.PathLike[str], number: int) -> SegmentFile | None:
-    """Segment `number` (0: the first there is), None when there is none; a file renamed meanwhile is found again."""
+    """SegmentFile `number` (0: the first there is), None when there is none; one renamed meanwhile is found again."""
     for _ in range(_LIST_AGAIN):
         path = find(directory, number)
         if path is None:
@@ -205,20 +308,30 @@ def open_segment(directory: str | os.PathLike[str], number: int) -> SegmentFile 
     return None
 
 
+def begun_after(directory: str | os.PathLike[str], number: int) -> bool:
+    """Whether a segment after `number` has begun."""
+    for later in sorted(n for n in segments(directory) if n > number):
+        path = find(directory, later)
+        with contextlib.suppress(FileNotFoundError):
+            if path is not None and info(path).date:
+                return True
+    return False
+
+
 def bytes_after(directory: str | os.PathLike[str], number: int, offset: int) -> int:
     """Bytes of records from a position on; the open segment counts with all that is allocated."""
     ends = {n: head.sealed_end for n, head in heads(directory).items() if n >= number and head.date}
     return sum(max(0, end - (offset if n == number else HEADER_BYTES)) for n, end in ends.items())
 
 
-def seal(path: Path, end: int) -> None:
+def seal(head: Info, end: int) -> None:
     """Mark a segment a dead writer left open as ending at `end`."""
-    with open(path, "r+b") as file:
+    with open(head.path, "r+b") as file:
         os.fsync(file.fileno())
-        offset, seal_bytes = layout.recovered_seal(end)
-        file.seek(offset)
-        file.write(seal_bytes)
-        file.flush()
+        for offset, piece in layout.recovered_seal(head.number, end, head.layout):
+            file.seek(offset)
+            file.write(piece)
+            file.flush()
         os.fsync(file.fileno())
 
 
@@ -241,7 +354,7 @@ def compress(path: Path, level: int = 1, block: int = 256 << 10) -> Path:
         file.flush()
         os.fsync(file.fileno())
     part.rename(target)
-    if bytes(SegmentFile(target).buffer[:-TAIL_BYTES]) != data:
+    if _Compressed(target).read(0, len(data) + 1) != data:
         target.unlink()
         raise CaptureError(f"{target} did not read back as written; {path} is kept")
     path.unlink()

@@ -1,19 +1,26 @@
 """Reads journal records in order, across segments, also while the writer is appending."""
 
 import os
+import time
 
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import files as journal_files
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memset
 
 from kfix_md.journal.crc32c cimport crc32c_by_name, crc32c_choose, crc32c_fn
 from kfix_md.journal.records cimport (
-    JREC_HEADER, JSEG_HEADER, REC_EVENT, REC_FRAME, REC_GARBAGE, REC_OUT, Record, jload32, jload64, jrec_header,
-    jseg_header, padded,
+    JREC_HEADER, JSEG_HEADER, JSEG_TAIL, REC_EVENT, REC_FRAME, REC_GARBAGE, REC_OUT, Record, jload32, jrec_header,
+    padded,
 )
 
 cdef crc32c_fn crc32c_run = crc32c_choose()
+
+cdef enum:
+    AHEAD = 1 << 18         # bytes read at once
+cdef double LOOK_AGAIN_S = 0.2
 
 FRAME, EVENT, OUT, GARBAGE = REC_FRAME, REC_EVENT, REC_OUT, REC_GARBAGE
 
@@ -39,7 +46,10 @@ cdef class JournalReader:
     Iterating yields (position, kind, session, recv_ns, flags, bytes) and ends where the journal ends now;
     iterate again for what came since. Raises CaptureError at damage: `resync()` steps over it and returns how
     many bytes; at the torn end of a crashed writer's last segment there is nothing to step to.
+    A damaged header of a segment is damage too, and its records are read all the same: they know their position.
     A position whose segment is gone raises CaptureError; 0 is the first record there is.
+
+    Segments are read by copying, never mapped: a file that is cut off or a disk that fails is damage, not SIGBUS.
     """
 
     def __init__(self, directory, position=0):
@@ -47,6 +57,9 @@ cdef class JournalReader:
         if not os.path.isdir(self.directory):
             raise UsageError(f"no journal at {self.directory}")
         self.seek(position)
+
+    def __dealloc__(self):
+        free(self.window)
 
     def seek(self, position):
         """Continue at `position`, as given by `position` of a reader or of a record."""
@@ -60,19 +73,19 @@ cdef class JournalReader:
         self.offset = max(offset, <uint64_t>JSEG_HEADER)
 
     cdef _leave(self):
-        self.view = self.segment = self.damage = None
-        self.base, self.size, self.end = NULL, 0, 0
+        self.segment = self.damage = None
+        self.bad_header = False
+        self.limit = self.end = self.loaded = 0
 
     cdef int _enter(self, number, uint64_t offset) except -1:
-        """Map segment `number` (0: the first there is) if it has begun; 1 when it has."""
-        cdef const uint8_t[::1] view
+        """Open segment `number` (0: the first there is) if it has begun; 1 when it has."""
         segment = journal_files.open_segment(self.directory, number)
         if segment is None or segment.date == 0:
             return 0
-        view = segment.buffer
-        self.segment, self.view = segment, segment.buffer
-        self.base, self.size, self.end = <const char*>&view[0], view.shape[0], segment.sealed_end
+        self.segment = segment
+        self.limit, self.end, self.loaded = segment.limit, segment.sealed_end, 0
         self.number, self.offset = segment.number, offset
+        self.bad_header = segment.fault != "" and offset <= JSEG_HEADER
         return 1
 
     cdef int next(self, Record* out) noexcept:
@@ -80,61 +93,177 @@ cdef class JournalReader:
         cdef int found = self._seek_record()
         if found != 1:
             return found
-        h = <const jrec_header*>(self.base + self.offset)
+        h = <const jrec_header*>self._at(self.offset)
         out.position = self.number << 32 | self.offset
         out.recv_ns, out.kind, out.session, out.flags = h.recv_ns, h.kind, h.session, h.flags
         out.length = h.length - JREC_HEADER
-        out.data = self.base + self.offset + JREC_HEADER
+        out.data = <const char*>h + JREC_HEADER
         self.offset += padded(out.length)
         out.next = self.number << 32 | self.offset
         return 1
 
+    # ---- bytes of the segment ----
+
+    cdef inline const char* _at(self, uint64_t offset) noexcept:
+        return self.window + (offset - self.begin)
+
+    cdef bint _has(self, uint64_t offset, uint64_t need, uint64_t more) noexcept:
+        """Whether bytes [offset, offset + need) are in the window; reads them, and `more`, when they are not."""
+        if offset >= self.begin and offset + need <= self.begin + self.loaded:
+            return True
+        if offset + need > self.limit:
+            return False
+        return self._load(offset, max(need, more)) >= need
+
+    cdef uint64_t _load(self, uint64_t offset, uint64_t n) noexcept:
+        """Read the window again, from `offset` on; how many bytes there are. None: `fault` has the reason if any."""
+        cdef const uint8_t[::1] view
+        cdef char* grown
+        self.begin, self.loaded = offset, 0
+        try:
+            data = self.segment.read(offset, n)
+        except CaptureError as error:
+            self.fault = str(error)
+            return 0
+        n = len(data)
+        if n == 0:
+            return 0
+        if n + JSEG_TAIL > self.room:
+            grown = <char*>realloc(self.window, n + JSEG_TAIL)
+            if grown == NULL:
+                self.fault = f"no memory for {n} bytes"
+                return 0
+            self.window, self.room = grown, n + JSEG_TAIL
+        view = data
+        memcpy(self.window, &view[0], n)
+        memset(self.window + n, 0, JSEG_TAIL)
+        self.loaded = n
+        return n
+
+    # ---- records ----
+
     cdef int _seek_record(self) noexcept:
-        """Bring base and offset to a sound record: 1; 0 nothing yet; -1 damage."""
+        """Bring the offset to a sound record, all of it in the window: 1; 0 nothing yet; -1 damage."""
         cdef uint32_t length
         cdef int moved
         while True:
-            if self.base == NULL or (self.end and self.offset >= self.end):
-                if self.hold_at_end and self.base != NULL:
+            if self.bad_header:
+                self.damage = f"journal {self.segment.path}: its header {self.segment.fault}; its records are read"
+                return -1
+            if self.segment is None or (self.end and self.offset >= self.end):
+                if self.hold_at_end and self.segment is not None:
                     return 0
                 moved = self._advance()
                 if moved != 1:
                     return moved
                 continue
-            length = jload32(self.base + self.offset) if self.offset + JREC_HEADER <= self.size else 0
-            if length and self._check(self.offset, length) == 0:
+            if self._sound(self.offset):
                 return 1
-            if self.end == 0:
-                # nothing yet, or the segment ends here: sealed when full, or by a recovery before a torn record
-                self.end = jload64(&(<const jseg_header*>self.base).sealed_end)
-                if self.end:
-                    continue
+            # the window may be older than the record, or the name belong to another file by now
+            self.fault = None
+            self._load(self.offset, AHEAD)
+            if self._sound(self.offset):
+                return 1
+            if self._changed():
+                continue
+            length = self._length(self.offset)
+            if self.fault is not None:
+                return self._damaged(self.fault)
             if length:
                 return self._damaged("record does not match its checksum")
             return self._damaged("no record where one should be") if self.end else 0
+
+    cdef bint _changed(self) noexcept:
+        """Whether something is known now that was not known before: the end of the segment, or another file."""
+        if self.end == 0:
+            # sealed when full, or by a recovery before a torn record
+            self.end = self.segment.end_now()
+            if self.end == 0 and self._left_open():
+                self.end = self._last_end()
+            if self.end:
+                return True
+        if self.segment.replaced():
+            try:
+                return self._enter(self.number, self.offset) == 1
+            except (CaptureError, OSError):
+                return False
+        return False
+
+    cdef bint _left_open(self) noexcept:
+        """Whether records go on in a later segment although this one has no end: that is lost, or was never set."""
+        if self.segment.compressed:
+            return True
+        now = time.monotonic()
+        if (self.number << 32 | self.offset) == self.looked_at and now - self.looked < LOOK_AGAIN_S:
+            return False
+        self.looked_at, self.looked = self.number << 32 | self.offset, now
+        try:
+            # its end is set before anything is written into the next one
+            return journal_files.begun_after(self.directory, self.number) and self.segment.end_now() == 0
+        except (CaptureError, OSError):
+            return False
+
+    cdef uint64_t _last_end(self) noexcept:
+        """Where the last sound record from here on ends; not before what looks like a torn one here."""
+        cdef uint64_t end = self.offset
+        cdef uint64_t found
+        if self._length(self.offset):
+            end += 8
+        while True:
+            found = self._next_sound(end)
+            if found == 0:
+                return end
+            end = found + padded(self._length(found) - JREC_HEADER)
 
     cdef int _damaged(self, str what) noexcept:
         self.damage = (f"journal {self.segment.path} is damaged at offset {self.offset} "
                        f"(position {self.number << 32 | self.offset:#x}): {what}")
         return -1
 
-    cdef uint64_t _limit(self) noexcept:
-        """Where records end at the latest: the file may have been cut off before its sealed end."""
-        return self.end if self.end and self.end < self.size else self.size
+    cdef uint32_t _length(self, uint64_t offset) noexcept:
+        """Of the record at `offset`, 0 where there is none."""
+        return jload32(self._at(offset)) if self._has(offset, JREC_HEADER, AHEAD) else 0
 
-    cdef int _check(self, uint64_t offset, uint32_t length) noexcept:
-        cdef const jrec_header* h = <const jrec_header*>(self.base + offset)
-        if length < JREC_HEADER or offset + length > self._limit():
-            return -1
-        if h.position != (self.number << 32 | offset):
-            return -1
-        return 0 if h.crc == ~crc32c_run(0xFFFFFFFF, &h.kind, length - 8) else -1
+    cdef bint _sound(self, uint64_t offset) noexcept:
+        """Whether a record that matches its checksum is at `offset`; all of it is in the window then."""
+        cdef const jrec_header* h
+        cdef uint64_t limit = min(self.end, self.limit) if self.end else self.limit
+        cdef uint32_t length = self._length(offset)
+        if length < JREC_HEADER or offset + length > limit:
+            return False
+        if (<const jrec_header*>self._at(offset)).position != (self.number << 32 | offset):
+            return False
+        if not self._has(offset, length, AHEAD):
+            return False
+        h = <const jrec_header*>self._at(offset)
+        return h.length == length and h.crc == ~crc32c_run(0xFFFFFFFF, &h.kind, length - 8)
+
+    cdef uint64_t _next_sound(self, uint64_t offset) noexcept:
+        """Offset of the first sound record from `offset` on, 0 where there is none."""
+        cdef uint64_t limit = min(self.end, self.limit) if self.end else self.limit
+        offset = (offset + 7) & ~<uint64_t>7
+        while offset + JREC_HEADER <= limit:
+            if not self._has(offset, JREC_HEADER, AHEAD):
+                if self.segment.compressed:
+                    return 0
+                offset = (offset & ~<uint64_t>4095) + 4096      # a block that the disk does not give
+                continue
+            # only a record knows its own position
+            if (<const jrec_header*>self._at(offset)).position == (self.number << 32 | offset) and self._sound(offset):
+                return offset
+            offset += 8
+        return 0
 
     cdef int _advance(self) noexcept:
         """Enter the first segment, or the next one: 1; 0 when it has not begun; -1 when it cannot be read."""
         try:
-            if self.base == NULL:
-                return self._enter(self.number, self.offset)
+            if self.segment is None:
+                if self._enter(self.number, self.offset):
+                    return 1
+                if self.number == 0 or not journal_files.begun_after(self.directory, self.number):
+                    return 0
+                self.damage = f"journal {self.directory}: segment {self.number} is missing"
+                return -1
             number = journal_files.following(self.directory, self.number)
             if number > self.number + 1 and not self.skip_hole:
                 self.damage = f"journal {self.directory}: segment {self.number + 1} is missing"
@@ -144,7 +273,7 @@ cdef class JournalReader:
                     entered = self._enter(number, JSEG_HEADER)
                     self.skip_hole = self.skip_hole and not entered
                     return entered
-                except CaptureError:
+                except (CaptureError, OSError):
                     if not self.skip_hole:
                         raise
                 number = journal_files.following(self.directory, number)
@@ -156,35 +285,28 @@ cdef class JournalReader:
     def resync(self) -> int:
         """After damage: move to the next sound record of this segment, or to its end when it is sealed.
 
-        Returns the bytes stepped over (1 for segments that are missing or whose header is damaged, whose size is
-        unknown); 0 when there is nothing to step to (yet).
+        Returns the bytes stepped over (1 for segments that are missing or cannot be opened, whose size is unknown);
+        0 when there is nothing to step to (yet).
         """
-        cdef uint64_t offset = (self.offset + 7) & ~<uint64_t>7
         cdef uint64_t start = self.offset
-        cdef uint64_t end
-        if self.base == NULL:       # it began at a segment that cannot be read: at the next one, when there is one
+        cdef uint64_t found
+        if self.segment is None:    # it began at a segment that cannot be read: at the next one, when there is one
             first = self.number or min(journal_files.segments(self.directory), default=0)
             number = journal_files.following(self.directory, first) if self.damage else 0
             if number:
                 self.number, self.offset, self.damage = number, JSEG_HEADER, None
             return 1 if number else 0
+        if self.bad_header:
+            self.bad_header, self.damage = False, None
+            return JSEG_HEADER
         if self.end and self.offset >= self.end:
             self.skip_hole, self.damage = True, None
             return 1
-        end = self._limit()
-        offset += 8
-        while offset + JREC_HEADER <= end:
-            # only a record knows its own position
-            if ((<const jrec_header*>(self.base + offset)).position == (self.number << 32 | offset)
-                    and self._check(offset, jload32(self.base + offset)) == 0):
-                break
-            offset += 8
-        else:
-            if not self.end:
-                return 0
-            offset = self.end
-        self.offset, self.damage = offset, None
-        return offset - start
+        found = self._next_sound(self.offset + 8) or self.end
+        if found == 0:
+            return 0
+        self.offset, self.damage = found, None
+        return found - start
 
     def __iter__(self):
         return self
@@ -213,7 +335,7 @@ cdef class JournalReader:
     @property
     def at_end(self) -> bool:
         """Whether everything in the segment being read, which is sealed, has been read."""
-        return self.base != NULL and self.end != 0 and self.offset >= self.end
+        return self.segment is not None and self.end != 0 and self.offset >= self.end
 
     def enter_next(self) -> bool:
         """With `hold_at_end`, at the end of a segment: go to the start of the next one if it has begun."""

@@ -11,7 +11,7 @@ cdef struct Record:
     uint64_t position       # segment number << 32 | offset: grows over the whole journal
     uint64_t next           # position of the record after this one
     int64_t recv_ns
-    const char* data        # valid until the reader enters another segment
+    const char* data        # valid until the reader's next call
     uint32_t length
     uint16_t kind
     uint16_t session
@@ -39,6 +39,9 @@ cdef extern from "journal/segment.h" nogil:
         uint64_t sealed_end
         int64_t created_ns
         int64_t pid
+        uint32_t crc
+        uint32_t date_crc
+        uint32_t seal_crc
     ctypedef struct jrec_header:
         uint32_t length
         uint32_t crc
@@ -50,6 +53,10 @@ cdef extern from "journal/segment.h" nogil:
         uint64_t position
     uint32_t jload32(const void* p)
     uint64_t jload64(const void* p)
+    ctypedef uint32_t (*jcrc_fn)(uint32_t, const void*, size_t) noexcept nogil
+    uint32_t jseg_crc(jcrc_fn run, const jseg_header* h)
+    uint32_t jseg_date_crc(jcrc_fn run, uint64_t number, int32_t date)
+    uint32_t jseg_seal_crc(jcrc_fn run, uint64_t number, uint32_t reason, uint64_t sealed_end)
 
 
 cdef inline uint64_t padded(uint64_t n) noexcept nogil:

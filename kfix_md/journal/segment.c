@@ -62,6 +62,7 @@ static jseg* jio_make(jio* io, uint64_t size) {
     h->version = JSEG_VERSION, h->header_bytes = JSEG_HEADER, h->number = number, h->size = size;
     h->created_ns = jclock(), h->pid = getpid();
     memcpy(h->magic, JSEG_MAGIC, 8);
+    h->crc = jseg_crc(io->crc, h);
     fsync(io->dirfd);
     io->next_number = number + 1;
     io->made++;
@@ -207,11 +208,12 @@ static void* jio_run(void* arg) {
     return NULL;
 }
 
-jio* jio_open(int dirfd, uint64_t segment_bytes, uint32_t next_number, int sync_ms) {
+jio* jio_open(int dirfd, uint64_t segment_bytes, uint32_t next_number, int sync_ms, jcrc_fn crc) {
     jio* io = (jio*)calloc(1, sizeof *io);
     if (!io)
         return NULL;
     io->dirfd = dirfd, io->segment_bytes = segment_bytes, io->next_number = next_number, io->sync_ms = sync_ms;
+    io->crc = crc;
     pthread_mutex_init(&io->lock, NULL);
     pthread_cond_init(&io->wake, NULL);
     jio_keep_spare(io); /* reports at once that the directory cannot hold a segment */
@@ -263,13 +265,17 @@ jseg* jio_take(jio* io, uint64_t need) {
  * of the sealed one as on disk because the next one is. */
 void jio_switch(jio* io, jseg* s, uint64_t used, int32_t date, uint32_t reason) {
     jseg* old = io->active;
-    if (s)
-        ((jseg_header*)s->base)->date = date;
+    if (s) {
+        jseg_header* h = (jseg_header*)s->base;
+        h->date_crc = jseg_date_crc(io->crc, s->number, date);
+        jstore32(&h->date, (uint32_t)date);
+    }
     __atomic_store_n(&io->active, (jseg*)NULL, __ATOMIC_SEQ_CST);
     __atomic_store_n(&io->written, JSEG_HEADER, __ATOMIC_RELEASE);
     if (old) {
         jseg_header* h = (jseg_header*)old->base;
         h->reason = reason;
+        h->seal_crc = jseg_seal_crc(io->crc, old->number, reason, used);
         jstore64(&h->sealed_end, used);
         old->used = used;
         old->next = __atomic_load_n(&io->retired, __ATOMIC_RELAXED);

@@ -4,11 +4,12 @@
 #define KFIX_JOURNAL_SEGMENT_H
 
 #include <pthread.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <time.h>
 
 #define JSEG_MAGIC   "KFIXJRN1"
-#define JSEG_VERSION 1u
+#define JSEG_VERSION 2u /* 1: without checksums of the header */
 #define JSEG_HEADER  ((uint32_t)sizeof(jseg_header))
 #define JREC_HEADER  ((uint32_t)sizeof(jrec_header))
 #define JSEG_TAIL    64u /* kept free at the end: decoders may load that far past a frame */
@@ -29,7 +30,10 @@ typedef struct {
     uint64_t sealed_end; /* 0 while open; stored last */
     int64_t created_ns;
     int64_t pid;
-    char spare[64];
+    uint32_t crc;      /* of what never changes: offsets 0 to 31 and 48 to 63; the three are CRC32C, since layout 2 */
+    uint32_t date_crc; /* of number and date; stored before the date */
+    uint32_t seal_crc; /* of number, reason and sealed_end; stored before sealed_end */
+    char spare[52];
 } jseg_header;
 
 typedef struct {
@@ -44,6 +48,25 @@ typedef struct {
 } jrec_header;
 
 _Static_assert(sizeof(jseg_header) == 128 && sizeof(jrec_header) == 32, "the layout on disk is fixed");
+
+/* CRC32C, see c/crc32c.h */
+typedef uint32_t (*jcrc_fn)(uint32_t, const void*, size_t);
+
+static inline uint32_t jseg_crc_of(jcrc_fn run, const void* a, size_t n, const void* b, size_t m) {
+    return ~run(run(0xFFFFFFFFu, a, n), b, m);
+}
+static inline uint32_t jseg_crc(jcrc_fn run, const jseg_header* h) {
+    return jseg_crc_of(run, h, offsetof(jseg_header, date), &h->created_ns, 16);
+}
+static inline uint32_t jseg_date_crc(jcrc_fn run, uint64_t number, int32_t date) {
+    return jseg_crc_of(run, &number, sizeof number, &date, sizeof date);
+}
+static inline uint32_t jseg_seal_crc(jcrc_fn run, uint64_t number, uint32_t reason, uint64_t sealed_end) {
+    struct {
+        uint64_t reason, sealed_end;
+    } seal = {reason, sealed_end};
+    return jseg_crc_of(run, &number, sizeof number, &seal, sizeof seal);
+}
 
 static inline uint32_t jload32(const void* p) {
     return __atomic_load_n((const uint32_t*)p, __ATOMIC_ACQUIRE);
@@ -92,6 +115,7 @@ typedef struct jseg {
 
 typedef struct {
     int dirfd;
+    jcrc_fn crc;
     int sync_ms;
     uint64_t segment_bytes;
     pthread_t thread;
@@ -116,7 +140,7 @@ typedef struct {
 
 /* Starts the thread. NULL when there is no memory; `error` and `running` report a directory that cannot hold a segment
  * and a thread that cannot be started. Takes over `dirfd`. */
-jio* jio_open(int dirfd, uint64_t segment_bytes, uint32_t next_number, int sync_ms);
+jio* jio_open(int dirfd, uint64_t segment_bytes, uint32_t next_number, int sync_ms, jcrc_fn crc);
 
 /* Stops the thread, puts everything on disk and frees `io`. */
 void jio_close(jio* io);

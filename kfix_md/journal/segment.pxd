@@ -1,6 +1,8 @@
 # The open segments of a journal writer and the thread that keeps them (segment.c, linked into writer alone).
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
+from kfix_md.journal.records cimport jcrc_fn
+
 cdef extern from "journal/segment.h" nogil:
     enum:
         JSEAL_SIZE
@@ -27,7 +29,7 @@ cdef extern from "journal/segment.h" nogil:
     void jprefetch(const void* p)
     void jstore32(void* p, uint32_t v)
     void jstore64(void* p, uint64_t v)
-    jio* jio_open(int dirfd, uint64_t segment_bytes, uint32_t next_number, int sync_ms)
+    jio* jio_open(int dirfd, uint64_t segment_bytes, uint32_t next_number, int sync_ms, jcrc_fn crc)
     void jio_close(jio* io)
     jseg* jio_take(jio* io, uint64_t need)
     void jio_switch(jio* io, jseg* s, uint64_t used, int32_t date, uint32_t reason)

@@ -74,7 +74,7 @@ cdef class JournalWriter:
 
     def _start(self, uint64_t segment_bytes, uint32_t number, int sync_ms):
         cdef int fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        cdef jio* io = jio_open(fd, segment_bytes, number, sync_ms)
+        cdef jio* io = jio_open(fd, segment_bytes, number, sync_ms, crc32c_run)
         if io == NULL:
             os.close(fd)
             raise MemoryError
@@ -296,31 +296,33 @@ def _recover(directory):
     """Seal what a dead writer left open at its last sound record, remove its spare; (what was found, next number)."""
     report, last = None, 0
     for number, head in journal_files.heads(directory).items():
-        if head.date == 0:
+        if head.date == 0 and not head.fault:
             head.path.unlink()
             continue
         last = number
-        if head.sealed_end == 0 and head.date > 0:
+        if head.sealed_end == 0 and not head.compressed:
             report = _find_end(directory, head.path, number)
-            journal_files.seal(head.path, report["end"])
+            journal_files.seal(head, report["end"])
     return report, last + 1 if last else 0
 
 
 def _find_end(directory, path, number):
     reader = JournalReader(directory, number << 32)
+    reader.hold_at_end = True
     records = damaged = 0
     while True:
         try:
-            record = reader.read()
+            found = reader.read() is not None
         except CaptureError:
-            skipped = reader.resync()
+            found = False
+        records += found
+        if not found:   # also where nothing is: a disk may have kept later pages and not this one
+            skipped = 0 if reader.at_end else reader.resync()
             if not skipped:
                 break
             damaged += skipped
-            continue
-        if record is None or record[0] >> 32 != number:
-            break
-        records += 1
     end = reader.position & 0xFFFFFFFF
-    rest = bytes(journal_files.SegmentFile(path).buffer[end:]).rstrip(b"\0")
+    with open(path, "rb") as file:
+        file.seek(end)
+        rest = file.read().rstrip(b"\0")
     return {"segment": path.name, "end": end, "records": records, "torn_bytes": len(rest), "damaged_bytes": damaged}
