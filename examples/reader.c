@@ -28,9 +28,9 @@ int main(int argc, char** argv) {
             continue;
         if (!kfix_read_block(base + symbol->top_offset, &top, sizeof top, 100000))
             return 1; /* died inside a write */
-        clock_gettime(CLOCK_REALTIME, &now);
-        int64_t silent = now.tv_sec * 1000000000LL + now.tv_nsec - (int64_t)kfix_load(&head->heartbeat_ns);
-        int alive = !kfix_load32(&head->closed) && silent < 3 * head->heartbeat_interval_ns;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        int64_t now_ns = now.tv_sec * 1000000000LL + now.tv_nsec;
+        int alive = kfix_is_beating(head, now_ns, 3 * head->heartbeat_interval_ns);
         double p = pow(10, top.price_precision), q = pow(10, top.qty_precision);
         printf("%s: %.*f x %g | %.*f x %g  %s (%s) %s\n", argv[2], top.price_precision, top.bid / p, top.bid_qty / q,
                top.price_precision, top.ask / p, top.ask_qty / q, kfix_state_name(top.state),

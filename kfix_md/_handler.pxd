@@ -22,6 +22,7 @@ cdef class Handler(FrameSink):
     cdef public int64_t last_recv_ns
     cdef public int64_t last_sending_ns     # 52 of the last message, for the clock offset
     cdef public int64_t sending_time_limit_ns
+    cdef public int64_t clock_step_ns       # added to receive times where they are compared with 52
     cdef int64_t garbage_room       # bytes that are no frame and may still be journaled, of this connection
     cdef uint64_t garbage_not_kept  # such bytes beyond that
     cdef uint64_t ignored

@@ -19,6 +19,7 @@ class Handler(FrameSink):
     last_recv_ns: int
     last_sending_ns: int
     sending_time_limit_ns: int
+    clock_step_ns: int
     def __init__(
         self,
         *,

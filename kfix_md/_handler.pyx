@@ -57,7 +57,7 @@ cdef inline bint in_order(Handler self, Header* h, int64_t recv_ns) noexcept:
         return False
     if not self.direct or h.poss_dup or h.poss_resend or h.seq < 0 or h.seq != self.sequence.expected:
         return False
-    cdef int64_t off = recv_ns - h.sending_ns
+    cdef int64_t off = recv_ns + self.clock_step_ns - h.sending_ns
     if self.sending_time_limit_ns > 0 and (
             h.sending_ns <= 0 or off > self.sending_time_limit_ns or off < -self.sending_time_limit_ns):
         return False

@@ -101,7 +101,7 @@ class DayPlayer:
                 if stop(max(0.0, min(due - now, BEAT_S))):
                     return
                 now = time.monotonic()
-            act(time.time_ns())
+            act(self.writer.now_ns())
             self.writer.set_counter("recorded_ns", recorded_ns)
 
 

@@ -87,7 +87,9 @@ class Watch:
         if fault and not self.feed.alive:
             rows["state"], rows["cause"] = State.DOWN, Cause.RESTART
         sessions = self.feed.sessions
-        self._rates(now_ns, rows["updates"].astype("i8"), {each["number"]: each["messages"] for each in sessions})
+        self._rates(
+            time.monotonic_ns(), rows["updates"].astype("i8"), {each["number"]: each["messages"] for each in sessions}
+        )
         reading = Reading(
             now_ns, fault, self.feed.info, sessions, self.feed.counters, rows, self._rate, dict(self._session_rate)
         )

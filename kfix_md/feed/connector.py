@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from kfix_md.feed.clock import Clock
 from kfix_md.feed.dial import DialError, Endpoint, Unanswered, dial, tls_context
 from kfix_md.feed.pacing import SECOND
 from kfix_md.feed.service import Service
@@ -60,6 +61,7 @@ class _Protocol(asyncio.BufferedProtocol):
 
     def __init__(self, connector: Connector) -> None:
         self.connector, self.service = connector, connector.service
+        self.now_ns = connector.clock.now_ns
         self.get_buffer = self.service.handler.get_buffer  # type: ignore[method-assign]
         self.transport: asyncio.Transport | None = None
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -75,7 +77,7 @@ class _Protocol(asyncio.BufferedProtocol):
             return
         self.answered = True
         try:
-            if self.service.received(nbytes, time.time_ns()):
+            if self.service.received(nbytes, self.now_ns()):
                 self.flush()
         except Exception:
             self.failed()
@@ -99,7 +101,7 @@ class _Protocol(asyncio.BufferedProtocol):
             return
         self.ending = True
         try:
-            self.service.leave(time.time_ns(), by_venue)
+            self.service.leave(self.now_ns(), by_venue)
         finally:  # an error of ours keeps no connection open
             if abort:
                 self._abort()
@@ -182,10 +184,11 @@ class Connector:
         create: Callable[..., Any],
         *,
         on_fatal: Callable[[str], bool],
+        clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
         section = service.section
-        self.service = service
+        self.service, self.clock = service, clock or Clock()
         self.endpoint = Endpoint.of(section)
         self.context = tls_context(self.endpoint)
         self.backoff = Backoff(section.retry_max_s, rng)
@@ -200,7 +203,7 @@ class Connector:
         """Connect, serve, wait and repeat until `stop`."""
         while not self._stop.is_set():
             try:
-                self.service.session.tick(time.time_ns())  # the rollover is armed also while disconnected
+                self.service.session.tick(self.clock.now_ns())  # the rollover is armed also while disconnected
                 if not await self._once() or self.service.session.retry == "never":
                     return
                 await self._sleep(self.backoff.next(self.service.session.retry))
@@ -216,7 +219,7 @@ class Connector:
         try:
             if protocol is not None:
                 protocol.end(abort=True)
-            self.service.abandon(time.time_ns())
+            self.service.abandon(self.clock.now_ns())
         except Exception:
             self.service.log.exception("internal error while a connection was given up")
 
@@ -226,7 +229,7 @@ class Connector:
         try:
             details = await self._dial()
         except DialError as error:
-            service.disconnected(time.time_ns(), error.kind)
+            service.disconnected(self.clock.now_ns(), error.kind)
             if error.kind == "identity" and not self._ever and self._on_fatal(f"{service.name}: {error}"):
                 return False
             if error.kind == "stopped":
@@ -238,7 +241,7 @@ class Connector:
         protocol = self._protocol
         assert protocol is not None
         self._shorten_logon(len(details.resolved))
-        service.connected(time.time_ns(), str(details))
+        service.connected(self.clock.now_ns(), str(details))
         protocol.flush()
         ticker = asyncio.create_task(self._tick(protocol))
         try:
@@ -252,7 +255,7 @@ class Connector:
             self._unanswered.add(details.key)
             if len(details.resolved) > 1:
                 service.log.warning("no answer to the Logon from %s; trying another address next", details.address)
-        service.disconnected(time.time_ns(), reason)
+        service.disconnected(self.clock.now_ns(), reason)
         return True
 
     def _shorten_logon(self, addresses: int) -> None:
@@ -278,9 +281,9 @@ class Connector:
     async def _tick(self, protocol: _Protocol) -> None:
         on = False
         while True:
-            calm = self.service.calm(time.time_ns() + int(CALM_TICK_S * SECOND))
+            calm = self.service.calm(self.clock.now_ns() + int(CALM_TICK_S * SECOND))
             await asyncio.sleep(CALM_TICK_S if calm else TICK_S)
-            now_ns = time.time_ns()
+            now_ns = self.clock.now_ns()
             try:
                 self.service.tick(now_ns)
                 protocol.flush()
@@ -299,7 +302,7 @@ class Connector:
             left = deadline - time.monotonic()
             if left <= 0:
                 return
-            self.service.session.tick(time.time_ns())
+            self.service.session.tick(self.clock.now_ns())
             try:
                 await asyncio.wait_for(self._stop.wait(), min(left, 1.0))
             except TimeoutError:
@@ -311,7 +314,7 @@ class Connector:
         protocol = self._protocol
         if protocol is None or protocol.transport is None:
             return
-        self.service.logout(time.time_ns())
+        self.service.logout(self.clock.now_ns())
         protocol.flush()
         try:
             await asyncio.wait_for(asyncio.shield(protocol.closed), LOGOUT_PATIENCE_S)

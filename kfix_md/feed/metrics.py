@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -36,6 +35,7 @@ class FeedCounters:
 
     services: list[dict[str, Any]] = field(default_factory=list)
     journal: dict[str, Any] = field(default_factory=dict)
+    clock_steps: int = 0
 
     def totals(self) -> dict[str, int]:
         """Sums over the services, for the counters in shared memory."""
@@ -45,6 +45,7 @@ class FeedCounters:
         sums["left_out"] = sum(one["left_out"] for one in self.services)
         sums["unverified"] = sum(one["states"][State.UNVERIFIED.name] for one in self.services)
         sums["reconnects"] = sum(one["reconnects"] for one in self.services)
+        sums["clock_steps"] = self.clock_steps
         sums["journal_records"] = int(self.journal.get("records", 0))
         sums["journal_position"] = int(self.journal.get("position", 0))
         sums["journal_lost"] = int(self.journal.get("lost", 0))
@@ -54,7 +55,8 @@ class FeedCounters:
 def gather(feed: FeedProcess) -> FeedCounters:
     """Collect every counter of a feed."""
     reading = FeedCounters()
-    now_ns = time.time_ns()
+    now_ns = feed.clock.now_ns()
+    reading.clock_steps = feed.clock.steps
     for service in feed.services:
         session = service.session
         reading.services.append(
@@ -85,7 +87,7 @@ def _clock_lag(service: Any) -> int:
     """Receive time minus SendingTime of the last market data message, else of the last session message, in ns."""
     handler = service.handler
     if handler.last_sending_ns and handler.last_recv_ns:
-        return int(handler.last_recv_ns - handler.last_sending_ns)
+        return int(handler.last_recv_ns + handler.clock_step_ns - handler.last_sending_ns)
     return int(service.session.clock_lag_ns)
 
 
@@ -207,6 +209,8 @@ class _Collector:
         position, synced = (reading.journal.get(name, 0) for name in ("position", "synced"))
         waiting = max(0, position - synced) if position >> 32 == synced >> 32 else position & 0xFFFFFFFF
         yield GaugeMetricFamily("kfix_journal_unsynced_bytes", "written since the last sync", value=waiting)
+        text = "times that the clock of this machine was set to another time"
+        yield CounterMetricFamily("kfix_clock_steps", text, value=reading.clock_steps)
         yield CounterMetricFamily("kfix_log_lines_lost", "log lines that could not be written", value=lines_lost())
         alarm = int(bool(reading.journal.get("alarm")))
         yield GaugeMetricFamily("kfix_journal_alarm", "1 while the journal cannot be written", value=alarm)

@@ -7,7 +7,6 @@ import itertools
 import logging
 import os
 import signal
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from kfix_md.config import load as load_config
 from kfix_md.errors import KfixError, UsageError
 from kfix_md.feed import tuning
 from kfix_md.feed.checks import check_directories
+from kfix_md.feed.clock import Clock
 from kfix_md.feed.connector import Connector
 from kfix_md.feed.dial import choose_engine
 from kfix_md.feed.garbage import Garbage
@@ -25,7 +25,7 @@ from kfix_md.feed.metrics import Metrics, gather
 from kfix_md.feed.pair import Pair
 from kfix_md.feed.processes import clear_way, supervise
 from kfix_md.feed.service import Service
-from kfix_md.journal.events import Started, Stopped
+from kfix_md.journal.events import ClockStepped, Started, Stopped
 from kfix_md.session import SessionState
 from kfix_md.session.store import SequenceStore
 
@@ -39,8 +39,8 @@ class FeedProcess:
     Raises UsageError (one line with the remedy) before anything is written when the configuration cannot work.
     """
 
-    def __init__(self, config: Config, reread: Callable[[], Config] | None = None) -> None:
-        self.config, self._reread = config, reread
+    def __init__(self, config: Config, reread: Callable[[], Config] | None = None, clock: Clock | None = None) -> None:
+        self.config, self._reread, self.clock = config, reread, clock or Clock()
         self.fault = ""  # reason to end the process with status 2
         self.services: list[Service] = []
         self.connectors: list[Connector] = []
@@ -65,7 +65,7 @@ class FeedProcess:
         from kfix_md.journal.writer import JournalWriter
         from kfix_md.shm.writer import SegmentWriter
 
-        config, now_ns = self.config, time.time_ns()
+        config, now_ns = self.config, self.clock.now_ns()
         feed = config.feed
         if feed.processes == "one":
             clear_way(config)
@@ -82,6 +82,7 @@ class FeedProcess:
             capacity=config.capacity,
             depth=feed.book_depth,
             heartbeat_ns=feed.heartbeat_ms * 1_000_000,
+            clock_base_ns=self.clock.base_ns,
             serve_unverified=feed.unverified == "serve",
         )
         if config.journal.enabled:
@@ -107,7 +108,7 @@ class FeedProcess:
                 standby_for=names.index(section.name) if names.count(section.name) > 1 else -1,
             )
             self.services.append(service)
-            self.connectors.append(Connector(service, create, on_fatal=self._fatal))
+            self.connectors.append(Connector(service, create, on_fatal=self._fatal, clock=self.clock))
         twins = [[s for s in self.services if s.name == name] for name in dict.fromkeys(names)]
         self.pairs = [Pair(services) for services in twins if len(services) > 1]
         if config.metrics.port:
@@ -158,7 +159,7 @@ class FeedProcess:
         return True
 
     def _started(self) -> None:
-        now_ns = time.time_ns()
+        now_ns = self.clock.now_ns()
         feed = self.config.feed
         if self.journal is not None:
             found = self.journal.recovered
@@ -188,7 +189,7 @@ class FeedProcess:
         if self._metrics is not None:
             self._metrics.close()
         if self.journal is not None:
-            self.journal.event(0, time.time_ns(), Stopped())
+            self.journal.event(0, self.clock.now_ns(), Stopped())
             self.journal.close()
         if self.segment is not None:
             self.segment.close()
@@ -211,10 +212,12 @@ class FeedProcess:
             await asyncio.sleep(period)
 
     def _beat_once(self) -> None:
-        self.segment.heartbeat(time.time_ns())
+        self.segment.heartbeat()
+        if step_ns := self.clock.watch():
+            self._clock_stepped(step_ns)
         self._publish_sessions()
         for pair in self.pairs:
-            pair.tick(time.time_ns())
+            pair.tick(self.clock.now_ns())
         self._journal_alarm()
         for service in self.services:
             if service.unknown:
@@ -229,8 +232,23 @@ class FeedProcess:
             except Exception:
                 log.exception("internal error in garbage collection; it goes on")
 
+    def _clock_stepped(self, step_ns: int) -> None:
+        """The wall clock was stepped: times of day follow it, what lasts does not."""
+        log.warning(
+            "the clock of this machine was set %s by %.3f s; times of day follow it, timers and ages are not affected",
+            "forward" if step_ns > 0 else "back",
+            abs(step_ns) / 1e9,
+        )
+        total = self.clock.step_ns
+        self.segment.set_clock_step(total)
+        if self.journal is not None:
+            self.journal.clock_step_ns = total
+            self.journal.event(0, self.clock.now_ns(), ClockStepped(step_ns // 1_000_000))
+        for service in self.services:
+            service.clock_stepped(total)
+
     def _publish_sessions(self) -> None:
-        now_ns = time.time_ns()
+        now_ns = self.clock.now_ns()
         for service in self.services:
             section, session, stats = service.section, service.session, service.handler.stats
             self.segment.set_session(
@@ -288,7 +306,7 @@ class FeedProcess:
             if service is None:
                 log.warning("new service %s in the configuration: needs a restart", section.name)
                 continue
-            for complaint in service.reload(section, time.time_ns()):
+            for complaint in service.reload(section, self.clock.now_ns()):
                 service.log.warning("%s", complaint)
             same = section.model_copy(update={"symbols": service.section.symbols})
             if same != service.section:

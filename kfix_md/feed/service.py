@@ -176,6 +176,10 @@ class Service(Application):
             self.session.disconnected(now_ns, "internal error")
         self.handler.reset_stream()
 
+    def clock_stepped(self, step_ns: int) -> None:
+        """The wall clock was stepped, by `step_ns` in sum since the start: for times of day only."""
+        self.session.clock_stepped(step_ns)
+
     def leave(self, now_ns: int, by_venue: bool = False) -> None:
         """The connection is being closed, by us or `by_venue`: from now on it delivers nothing."""
         self.now_ns = now_ns

@@ -178,6 +178,14 @@ class ClockWarning(JournalEvent):
     late: bool = optional(False)
 
 
+@dataclass(frozen=True, slots=True)
+class ClockStepped(JournalEvent):
+    """The feed's wall clock was set to another time: receive times jump by `step_ms` here, elapsed times do not."""
+
+    type: ClassVar[str] = "clock_stepped"
+    step_ms: int | None
+
+
 # ---- gaps ----
 
 

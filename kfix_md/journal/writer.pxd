@@ -15,6 +15,7 @@ cdef class JournalWriter:
     cdef uint32_t body_n
     cdef uint32_t head      # kind, session << 16
     cdef int64_t recv_ns
+    cdef public int64_t clock_step_ns   # added to the times passed in: how far the wall clock is ahead of them
     cdef char* side         # records that came while one was pending; written just after it
     cdef size_t side_n
     cdef size_t side_capacity

@@ -5,6 +5,7 @@ from typing import Any, Self
 from kfix_md.journal.events import JournalEvent
 
 class JournalWriter:
+    clock_step_ns: int
     lost_total: int
     records: int
     directory: str

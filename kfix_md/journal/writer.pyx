@@ -93,6 +93,7 @@ cdef class JournalWriter:
     cdef int put(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data,
                  uint32_t n) noexcept nogil:
         cdef uint64_t need = padded(n)
+        recv_ns += self.clock_step_ns
         if self.pending:
             self.commit(ABANDONED)
         if n > MAX_BODY or self.offset + need > self.limit or recv_ns >= self.roll_ns or self.lost:

@@ -1,5 +1,7 @@
 """Compares SendingTime (52) with our clock: measured always, judged against a limit when there is one."""
 
+from collections.abc import Callable
+
 from kfix_md.journal.events import ClockWarning
 from kfix_md.session.link import Link
 from kfix_md.session.message import Message
@@ -15,13 +17,29 @@ class SendingClock:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self.step_ns = 0  # what is added to receive times: 0, or the sum of the wall clock's steps up to one of them
+        self.on_step: Callable[[int], None] = lambda step_ns: None  # another one is added from now on
         self.lag_ns = 0  # our receive time minus SendingTime, of the last message measured
         self._warned_ns = 0
         self._in_time_ns = 0  # when the last message within the warning limit was received, 0: none
 
+    def _lag(self, recv_ns: int, sending_ns: int) -> int:
+        """Receive time minus SendingTime, by the clock that agrees with the peer's.
+
+        After a step of ours, that is the clock as it was before or as it is now: a clock that was set wrong ends no
+        session, nor does one that was put right.
+        """
+        lag, step_ns = recv_ns + self.step_ns - sending_ns, self._link.clock_step_ns
+        if step_ns != self.step_ns and abs(lag) > self._link.config.sending_time_warning * SECOND:
+            other = recv_ns + step_ns - sending_ns
+            if abs(other) < abs(lag):
+                lag, self.step_ns = other, step_ns
+                self.on_step(step_ns)
+        return lag
+
     def is_off(self, m: Message, sending_ns: int) -> bool:
         """Measure one message; True when its SendingTime is past the limit."""
-        config, lag = self._link.config, m.recv_ns - sending_ns
+        config, lag = self._link.config, self._lag(m.recv_ns, sending_ns)
         if not m.possdup:
             self.lag_ns = lag
             if abs(lag) <= config.sending_time_warning * SECOND:

@@ -28,6 +28,7 @@ class Link:
         self.state_since_ns = 0
         self.last_recv_ns = 0  # of a bound handler the fast path counts as well, at each tick
         self.last_sent_ns = 0
+        self.clock_step_ns = 0  # how far the wall clock is ahead of the times passed in
         self.outbox: list[bytes] = []
         self.events: deque[tuple[int, JournalEvent]] = deque(maxlen=_MAX_EVENTS)
         self.stats: Counter[str] = Counter()
@@ -46,12 +47,17 @@ class Link:
         if not was_leaving and state in (SessionState.OFF, *LEAVING):
             self.on_leave(now_ns)
 
+    def wall_ns(self, ns: int) -> int:
+        """A time passed in as a time of day."""
+        return ns + self.clock_step_ns
+
     def transmit(self, msg_type: str, body: fix.Body, now_ns: int, seq: int | None = None) -> None:
         """Put one frame in the outbox; a given `seq` uses no number of ours (gap fills)."""
         if seq is None:
             seq = self.sequence.next_outgoing()
         self.last_sent_ns = max(self.last_sent_ns, now_ns)
-        self.outbox.append(fix.encode(msg_type, seq, self.config.sender, self.config.target, now_ns, body))
+        sending_ns = self.wall_ns(now_ns)
+        self.outbox.append(fix.encode(msg_type, seq, self.config.sender, self.config.target, sending_ns, body))
         self.count("sent")
 
     def event(self, now_ns: int, event: JournalEvent) -> None:

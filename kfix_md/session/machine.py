@@ -69,6 +69,7 @@ class Session:
         self.timers = Timers(self.link, self.gaps)
         self.logon = Logon(self.link)
         self.clock = SendingClock(self.link)
+        self.clock.on_step = self._on_clock
         self.rejects = Rejects(self.link)
         self.inbound_ids = (config.target.encode(), config.sender.encode())
         self.retry: Retry = "backoff"  # when to connect again
@@ -185,6 +186,17 @@ class Session:
             self.announce_ready()
         return released
 
+    def _on_clock(self, step_ns: int) -> None:
+        if self._handler is not None:
+            self._handler.clock_step_ns = step_ns
+
+    def clock_stepped(self, step_ns: int) -> None:
+        """The wall clock was stepped, by `step_ns` in sum since the start.
+
+        The times passed in go on as before (elapsed time); times of day are corrected by this.
+        """
+        self.link.clock_step_ns = self.rollover.clock_step_ns = step_ns
+
     # ------------------------------------------------------------ wiring
 
     def bind(self, handler: HotLoop) -> None:
@@ -196,6 +208,7 @@ class Session:
         handler.expect_comp_ids(*self.inbound_ids)
         limit = self.config.sending_time_limit
         handler.sending_time_limit_ns = 0 if limit is None else int(limit * SECOND)
+        handler.clock_step_ns = self.clock.step_ns
         self.refresh_fast()
 
     def refresh_fast(self) -> None:
@@ -261,9 +274,9 @@ class Session:
 
     def _tick_rollover(self, now_ns: int) -> None:
         if self.rollover.arm(now_ns):
-            self.link.event(now_ns, events.Rollover("armed", at=self.rollover.armed_for))
+            self.link.event(now_ns, events.Rollover("armed", at=self.link.wall_ns(self.rollover.armed_for)))
         if self.rollover.turn(now_ns):
-            date = session_date(now_ns).isoformat()
+            date = session_date(self.link.wall_ns(now_ns)).isoformat()
             self.link.event(now_ns, events.Rollover("date", date=date))
 
     def disconnected(self, now_ns: int, reason: str) -> None:

@@ -42,7 +42,7 @@ class SentRequests:
 
     def gap_fill(self, first: int, last: int, now_ns: int) -> list[Request]:
         """Answer for our first..last that nothing is sent again; returns and drops the requests among them."""
-        self._link.transmit("4", fix.sequence_reset(last + 1, now_ns), now_ns, seq=first)
+        self._link.transmit("4", fix.sequence_reset(last + 1, self._link.wall_ns(now_ns)), now_ns, seq=first)
         self._link.count("gap_fills_sent")
         numbers = [seq for seq in self._by_seq if first <= seq <= last]
         return [self._by_seq.pop(seq) for seq in numbers]

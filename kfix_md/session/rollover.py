@@ -6,12 +6,14 @@ from kfix_md.session.types import SECOND, SessionConfig
 class RolloverWindow:
     """The planned reset: which instant is near, whether we are in its window, and how this one went.
 
-    Pure arithmetic on the times passed in; nothing here reads a clock.
+    Pure arithmetic on the times passed in; nothing here reads a clock. `clock_step_ns` is how far the time of day is
+    ahead of them; instants are such times, too.
     """
 
     def __init__(self, config: SessionConfig) -> None:
         self._every = config.rollover_every * SECOND
-        self._offset = (config.rollover_at * SECOND) % self._every
+        self._at = config.rollover_at * SECOND
+        self.clock_step_ns = 0
         # a short period (tests, chaos runs) must not make every moment a rollover
         self._lead = min(int(config.rollover_lead * SECOND), self._every // 4)
         self._patience = min(int(config.rollover_patience * SECOND), self._every // 2)
@@ -19,6 +21,10 @@ class RolloverWindow:
         self.began_ns = self.logged_on_ns = self.verified_ns = 0  # how far this one has come (0: not yet)
         self.form = ""
         self._turned_for = 0  # the instant whose new trading date was announced
+
+    @property
+    def _offset(self) -> int:
+        return (self._at - self.clock_step_ns) % self._every
 
     def arm(self, now_ns: int) -> bool:
         """True once per window, at its first tick (or at the first sign of the rollover)."""

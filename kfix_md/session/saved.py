@@ -21,7 +21,7 @@ class SavedNumbers:
         sequence = self._link.sequence
         if self._last is not None and self._last[:2] == (sequence.expected, sequence.outgoing):
             return None
-        self._last = SequenceNumbers(sequence.expected, sequence.outgoing, now_ns)
+        self._last = SequenceNumbers(sequence.expected, sequence.outgoing, self._link.wall_ns(now_ns))
         return self._last
 
     def take_inherited(self) -> SequenceNumbers | None:
@@ -31,4 +31,5 @@ class SavedNumbers:
 
     def too_old(self, now_ns: int) -> bool:
         """They are from before the last rollover, which made them void."""
-        return self._last is not None and self._last.saved_ns < self._link.rollover.last_instant(now_ns)
+        last_ns = self._link.wall_ns(self._link.rollover.last_instant(now_ns))
+        return self._last is not None and self._last.saved_ns < last_ns

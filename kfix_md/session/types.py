@@ -74,6 +74,7 @@ class HotLoop(Protocol):
     fast: bool
     last_recv_ns: int
     sending_time_limit_ns: int
+    clock_step_ns: int
 
     def expect_comp_ids(self, sender: bytes, target: bytes) -> None: ...
 

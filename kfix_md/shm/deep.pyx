@@ -13,6 +13,7 @@ from libc.string cimport memcpy
 from kfix_md.shm.layout cimport (
     KFIX_BEST, KFIX_LEVELS_CUT, KFIX_ORDERS_CUT, kfix_best, kfix_depth, kfix_get, kfix_get_many, kfix_level, kfix_load,
     kfix_load32, kfix_load_acquire, kfix_order, kfix_read_begin, kfix_read_end, kfix_symbol, kfix_trade, kfix_trades,
+    kfix_wall,
 )
 from kfix_md.shm.reader cimport wants_int
 from kfix_md.shm.segment cimport ten_to, Segment
@@ -288,8 +289,8 @@ cdef class Book(TopReader):
             if begun != 2 * i + 2 or not kfix_read_end(&row.stamp, begun):
                 lost += 1
                 continue
-            rows.append((i, t.price / ten_to(t.price_precision), t.qty / ten_to(t.qty_precision), t.recv_ns, t.event_ns,
-                         t.seq, t.aggressor, t.ord_type))
+            rows.append((i, t.price / ten_to(t.price_precision), t.qty / ten_to(t.qty_precision),
+                         kfix_wall(self.segment.header, t.recv_ns), t.event_ns, t.seq, t.aggressor, t.ord_type))
         return np.array(rows, TRADE_DTYPE), head, lost
 
     @property

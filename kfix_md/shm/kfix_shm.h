@@ -4,6 +4,10 @@
  * docs/shared_memory.md are tested against it, and a C or C++ program needs nothing else.
  * Prices are int64 in units of 10**-price_precision, quantities in 10**-qty_precision,
  * times int64 nanoseconds since the Unix epoch. Little-endian machines with 64-bit atomics (x86-64, ARM64).
+ *
+ * Times of the feed (recv_ns, state_ns, gap_ns, since_ns, last_recv_ns, rollover_ns) are CLOCK_MONOTONIC plus
+ * header.clock_base_ns, so that no step of the wall clock changes an age: kfix_age. They are the time of day unless the
+ * wall clock was stepped since the feed started: kfix_wall. event_ns and queue_ns are the venue's.
  */
 #ifndef KFIX_SHM_H
 #define KFIX_SHM_H
@@ -13,7 +17,7 @@
 #include <string.h>
 
 #define KFIX_MAGIC    0x314d48535849464bULL /* "KFIXSHM1" in memory */
-#define KFIX_LAYOUT   1u                    /* readers reject any other number */
+#define KFIX_LAYOUT   2u                    /* readers reject any other number */
 #define KFIX_LINE     64u
 #define KFIX_BEST     10u        /* levels a side in kfix_best */
 #define KFIX_MAX_ROWS (1u << 28) /* upper limit of every capacity of a symbol's blocks */
@@ -92,12 +96,13 @@ struct kfix_header {
     uint64_t pid_start;            /* field 22 of /proc/PID/stat, which distinguishes a reused pid */
     int64_t heartbeat_interval_ns; /* heartbeat_ns is updated at least twice in this time */
 
-    int64_t heartbeat_ns; /* line 1 */
+    int64_t heartbeat_ns; /* line 1: CLOCK_MONOTONIC */
     uint32_t closed;
     uint32_t n_symbols; /* directory entries ready to be read */
     uint32_t wakes;
     uint32_t spare1;
-    uint64_t spare2[5];
+    int64_t clock_step_ns; /* by how much the wall clock was stepped since the start */
+    uint64_t spare2[4];
 
     uint32_t change; /* line 2: +1 at every publication; the futex of feed.wait */
     uint32_t spare3[15];
@@ -112,9 +117,10 @@ struct kfix_header {
     uint32_t symbol_bytes;
     uint32_t symbols_capacity;
     uint64_t arena_offset;
-    uint64_t spare4;
+    int64_t clock_base_ns; /* wall clock minus CLOCK_MONOTONIC at the start */
     char name[64];
     char software[32];
+    char boot_id[40]; /* of the kernel whose CLOCK_MONOTONIC it is; "" unknown */
 };
 
 /* A named count; a row with an empty name is unused. */
@@ -289,7 +295,7 @@ struct kfix_trade {
 #else
 #define KFIX_SIZE(type, n) _Static_assert(sizeof(struct type) == (n), #type)
 #endif
-KFIX_SIZE(kfix_header, 352);
+KFIX_SIZE(kfix_header, 392);
 KFIX_SIZE(kfix_counter, 32);
 KFIX_SIZE(kfix_session, 256);
 KFIX_SIZE(kfix_symbol, 256);
@@ -360,6 +366,31 @@ static inline void kfix_pause(void) {
 #elif defined(__aarch64__)
     __asm__ __volatile__("yield");
 #endif
+}
+
+/* ---- elapsed time; `monotonic_ns` is CLOCK_MONOTONIC of the caller ---- */
+
+/* Nanoseconds since the writer's last heartbeat. */
+static inline int64_t kfix_silence(const struct kfix_header* header, int64_t monotonic_ns) {
+    return (int64_t)((uint64_t)monotonic_ns - kfix_load(&header->heartbeat_ns));
+}
+
+/* The segment is open, and its heartbeat is `patience_ns` old at most. (A heartbeat of the future is one of another
+ * boot, or of another time namespace.) */
+static inline int kfix_is_beating(const struct kfix_header* header, int64_t monotonic_ns, int64_t patience_ns) {
+    int64_t silence = kfix_silence(header, monotonic_ns);
+    return silence <= patience_ns && silence >= -patience_ns && kfix_load32(&header->closed) == KFIX_OPEN;
+}
+
+/* Nanoseconds since a time of the feed, never negative. */
+static inline int64_t kfix_age(const struct kfix_header* header, int64_t ns, int64_t monotonic_ns) {
+    int64_t age = (int64_t)((uint64_t)monotonic_ns + (uint64_t)header->clock_base_ns - (uint64_t)ns);
+    return age > 0 ? age : 0;
+}
+
+/* A time of the feed on the wall clock as it is set now; 0 (never) stays 0. */
+static inline int64_t kfix_wall(const struct kfix_header* header, int64_t ns) {
+    return ns ? (int64_t)((uint64_t)ns + kfix_load(&header->clock_step_ns)) : 0;
 }
 
 /* Copy words out of shared memory; bytes is a multiple of 8. */

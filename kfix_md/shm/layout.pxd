@@ -20,6 +20,7 @@ cdef extern from "shm/kfix_shm.h" nogil:
         uint64_t pid_start
         int64_t heartbeat_interval_ns, heartbeat_ns
         uint32_t closed, n_symbols, wakes, change
+        int64_t clock_step_ns
         uint64_t counters_offset
         uint32_t counter_bytes, counters_capacity
         uint64_t sessions_offset
@@ -27,8 +28,10 @@ cdef extern from "shm/kfix_shm.h" nogil:
         uint64_t symbols_offset
         uint32_t symbol_bytes, symbols_capacity
         uint64_t arena_offset
+        int64_t clock_base_ns
         char name[64]
         char software[32]
+        char boot_id[40]
 
     struct kfix_counter:
         char name[24]
@@ -122,6 +125,10 @@ cdef extern from "shm/kfix_shm.h" nogil:
     void kfix_store(void* p, uint64_t v)
     void kfix_store_release(void* p, uint64_t v)
     void kfix_store32(void* p, uint32_t v)
+    int kfix_is_beating(const kfix_header* header, int64_t monotonic_ns, int64_t patience_ns)
+    int64_t kfix_silence(const kfix_header* header, int64_t monotonic_ns)
+    int64_t kfix_age(const kfix_header* header, int64_t ns, int64_t monotonic_ns)
+    int64_t kfix_wall(const kfix_header* header, int64_t ns)
     void kfix_pause()
     void kfix_get(void* to, const void* source, size_t n)
     void kfix_get_many(void* to, const void* source, size_t n)
@@ -147,8 +154,8 @@ cdef extern from "shm/write_levels.h" nogil:
 
 cdef extern from "shm/platform.h" nogil:
     enum: KFIX_MAX_WORDS
-    int64_t kfix_now()
-    int64_t kfix_now_coarse()
+    int64_t kfix_monotonic()
+    int64_t kfix_monotonic_coarse()
     void kfix_populate(void* p, size_t n)
     void kfix_futex_wake(const void* word)
     int kfix_futex_wait(const void* word, uint32_t seen, int64_t ns)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from kfix_md.errors import UsageError
 
@@ -20,6 +22,15 @@ def process_start(pid: int) -> int:
             return int(file.read().rpartition(b")")[2].split()[19])
     except (OSError, IndexError, ValueError):
         return 0
+
+
+@functools.cache
+def boot_id() -> str:
+    """Identity of the running kernel, a new one at each boot; "" where /proc does not have it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 @contextlib.contextmanager

@@ -19,12 +19,12 @@ static inline int64_t kfix_clock(clockid_t id) {
     clock_gettime(id, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
-static inline int64_t kfix_now(void) {
-    return kfix_clock(CLOCK_REALTIME);
+static inline int64_t kfix_monotonic(void) {
+    return kfix_clock(CLOCK_MONOTONIC);
 }
 /* resolution of a few milliseconds, a quarter of the cost */
-static inline int64_t kfix_now_coarse(void) {
-    return kfix_clock(CLOCK_REALTIME_COARSE);
+static inline int64_t kfix_monotonic_coarse(void) {
+    return kfix_clock(CLOCK_MONOTONIC_COARSE);
 }
 
 /* Map the pages of [p, p + n) with one call instead of one page fault each; does nothing before Linux 5.14. */

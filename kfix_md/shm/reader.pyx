@@ -16,8 +16,8 @@ from posix.unistd cimport usleep
 from kfix_md._entry cimport STATE_UNVERIFIED
 from kfix_md._state cimport trusted
 from kfix_md.shm.layout cimport (
-    KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LINE, KFIX_WAIT_BOOK, KFIX_WAKE_BOOK, kfix_futex_wait, kfix_get, kfix_load32,
-    kfix_load_acquire, kfix_now, kfix_pause, kfix_read_begin, kfix_read_end,
+    KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LINE, KFIX_WAIT_BOOK, KFIX_WAKE_BOOK, kfix_age, kfix_futex_wait, kfix_get,
+    kfix_header, kfix_load32, kfix_load_acquire, kfix_monotonic, kfix_pause, kfix_read_begin, kfix_read_end, kfix_wall,
 )
 from kfix_md.shm.segment cimport (
     SLEEP_TRIES, SLEEP_US, SPIN_TRIES, UNANNOUNCED_NS, cause_of, put_floats, state_of, ten_to,
@@ -161,7 +161,8 @@ cdef class TopReader:
         if into is None:
             into = Quote.__new__(Quote)
         put_floats(&t, &into.bid, &into.bid_qty, &into.ask, &into.ask_qty)
-        into.recv_ns, into.seq, into.state = t.recv_ns, t.seq, state_of(t.state)
+        into.recv_ns = kfix_wall(self.segment.header, t.recv_ns)
+        into.seq, into.state = t.seq, state_of(t.state)
         return into
 
     def changed(self):
@@ -274,14 +275,17 @@ cdef class TopReader:
         """Receive time of the last message applied, ns since the epoch; 0 before the first."""
         cdef kfix_top t
         self.peek(&t, KFIX_LINE)
-        return t.recv_ns
+        return kfix_wall(self.segment.header, t.recv_ns)
 
     @property
     def age_ns(self):
-        """Nanoseconds since the last message applied was received (a quiet market ages, and stays LIVE)."""
+        """Nanoseconds since the last message applied was received (a quiet market ages, and stays LIVE).
+
+        Elapsed time: a step of the wall clock does not change it.
+        """
         cdef kfix_top t
         self.peek(&t, KFIX_LINE)
-        return kfix_now() - t.recv_ns if t.recv_ns else NEVER_NS
+        return kfix_age(self.segment.header, t.recv_ns, kfix_monotonic()) if t.recv_ns else NEVER_NS
 
     @property
     def seq(self):
@@ -300,13 +304,15 @@ cdef class TopReader:
     def info(self):
         """Dict of the other fields of the top block: counts, times, the last gap and its cause."""
         cdef kfix_top t
+        cdef kfix_header* header = self.segment.header
         self.peek(&t, sizeof(t))
         return {
             "symbol": self.symbol, "level": self.level, "state": state_of(t.state), "cause": cause_of(t.cause),
-            "recv_ns": t.recv_ns, "event_ns": t.event_ns, "seq": t.seq, "updates": t.updates,
+            "recv_ns": kfix_wall(header, t.recv_ns), "event_ns": t.event_ns, "seq": t.seq, "updates": t.updates,
             "crc_rule": t.crc_rule, "crc_checked": t.crc_checked, "crc_failed": t.crc_failed,
             "bids": t.n_bids, "asks": t.n_asks, "bid_orders": t.bid_orders, "ask_orders": t.ask_orders,
-            "state_ns": t.state_ns, "gaps": t.gaps, "gap_ns": t.gap_ns, "gap_state": state_of(t.gap_state),
+            "state_ns": kfix_wall(header, t.state_ns), "gaps": t.gaps, "gap_ns": kfix_wall(header, t.gap_ns),
+            "gap_state": state_of(t.gap_state),
             "gap_cause": cause_of(t.gap_cause), "price_precision": t.price_precision,
             "qty_precision": t.qty_precision, "generation": t.generation,
         }

@@ -33,6 +33,7 @@ cdef class Segment:
     cdef int fd
     cdef bint has_fd                # False after a rejected argument, when fd is 0
     cdef int announced              # bits: KFIX_WAIT_* locks taken by this reader
+    cdef bint of_other_boot         # written before this machine was started: its clock means nothing here
     cdef bint serve_unverified      # the feed lets every reader use UNVERIFIED books
     cdef readonly str path
 

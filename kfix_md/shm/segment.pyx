@@ -8,6 +8,7 @@ import numpy as np
 
 from kfix_md._entry import Cause, State
 from kfix_md.errors import FeedDead, FeedError
+from kfix_md.shm.locks import boot_id
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport ENOSYS
@@ -22,9 +23,9 @@ from kfix_md._state cimport trusted
 from kfix_md.shm.layout cimport (
     KFIX_CLOSED, KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LAYOUT, KFIX_MAGIC, KFIX_MAX_ROWS, KFIX_MAX_WORDS, KFIX_OPEN,
     KFIX_SERVE_UNVERIFIED, KFIX_WAIT_FEED, KFIX_WAKE_FEED, KFIX_WRITER, kfix_best, kfix_counter, kfix_depth,
-    kfix_futex_wait, kfix_futex_wait_any, kfix_get, kfix_level, kfix_load, kfix_load32, kfix_now, kfix_now_coarse,
-    kfix_order, kfix_pause, kfix_read_begin, kfix_read_end, kfix_session, kfix_trade, kfix_trades,
-    kfix_waiter_announce, kfix_writer_present,
+    kfix_age, kfix_futex_wait, kfix_futex_wait_any, kfix_get, kfix_is_beating, kfix_level, kfix_load, kfix_load32,
+    kfix_monotonic, kfix_monotonic_coarse, kfix_order, kfix_pause, kfix_read_begin, kfix_read_end, kfix_session,
+    kfix_silence, kfix_trade, kfix_trades, kfix_waiter_announce, kfix_wall, kfix_writer_present,
 )
 
 cdef extern from "string.h" nogil:
@@ -91,6 +92,8 @@ cdef class Segment:
         self.opened = h
         self.serve_unverified = (h.flags & KFIX_SERVE_UNVERIFIED) != 0
         self.interval = h.heartbeat_interval_ns
+        here, there = boot_id(), _field(h.boot_id, sizeof(h.boot_id))
+        self.of_other_boot = bool(here and there and here != there)
 
     def __dealloc__(self):
         if self.base != NULL:
@@ -100,8 +103,7 @@ cdef class Segment:
 
     cdef bint fresh(self) noexcept nogil:
         """The heartbeat is recent and the segment is open."""
-        cdef int64_t age = <int64_t> (<uint64_t> kfix_now_coarse() - kfix_load(&self.header.heartbeat_ns))
-        return age <= self.interval and kfix_load32(&self.header.closed) == KFIX_OPEN
+        return kfix_is_beating(self.header, kfix_monotonic_coarse(), self.interval) and not self.of_other_boot
 
     cdef kfix_symbol* row(self, uint32_t i) except NULL:
         """Directory entry `i`; FeedError unless its blocks lie inside its region, and that inside the file."""
@@ -142,20 +144,27 @@ cdef class Segment:
     def check(self, bint suspect=False):
         """Raise FeedDead with the reason unless the writer lives; `suspect`: despite a recent heartbeat."""
         cdef uint32_t closed = kfix_load32(&self.header.closed)
-        cdef int64_t age = <int64_t> (<uint64_t> kfix_now() - kfix_load(&self.header.heartbeat_ns))
+        cdef int64_t age = kfix_silence(self.header, kfix_monotonic())
         name, pid = self.name, self.opened.pid
         if closed == KFIX_CLOSED:
             raise FeedDead(f"feed {name!r} has ended: process {pid} closed it")
         if closed != KFIX_OPEN:
             raise FeedDead(f"feed {name!r} was replaced by a newer one; attach again, or use attach(reconnect=True)")
-        if age <= self.interval and not suspect:
+        if self.of_other_boot:
+            raise FeedDead(f"feed {name!r} is dead: it ran before this machine was started")
+        if -self.interval <= age <= self.interval and not suspect:
             return
         if self.abandoned():
+            if age < 0:
+                raise FeedDead(f"feed {name!r} is dead: process {pid} ended without closing it")
             raise FeedDead(f"feed {name!r} is dead: process {pid} ended without closing it, "
                            f"last heartbeat {age / 1e9:.1f} s ago")
         if age > 3 * self.interval:
             raise FeedDead(f"feed {name!r} has stopped: process {pid} exists, "
                            f"but its last heartbeat was {age / 1e9:.1f} s ago")
+        if age < -self.interval:
+            raise FeedDead(f"feed {name!r} has a heartbeat of {-age / 1e9:.1f} s in the future: process {pid} runs in "
+                           "another time namespace; run feed and reader in the same one")
 
     def abandoned(self):
         """No process holds the writer's lock."""
@@ -199,10 +208,12 @@ cdef class Segment:
         return min(kfix_load32(&self.header.n_symbols), self.opened.symbols_capacity)
 
     def info(self):
-        """Fields of the header: dict of name, software, pid, start_ns, heartbeat_ns, layout, file_bytes, closed."""
+        """Fields of the header: name, software, pid, start_ns, heartbeat_ns (CLOCK_MONOTONIC), layout, file_bytes..."""
         return {
             "name": self.name, "path": self.path, "software": self.opened.software.decode(errors="replace"),
-            "pid": self.opened.pid, "start_ns": self.opened.start_ns, "heartbeat_ns": self.header.heartbeat_ns,
+            "pid": self.opened.pid, "start_ns": kfix_wall(self.header, self.opened.start_ns),
+            "heartbeat_ns": self.header.heartbeat_ns, "clock_base_ns": self.opened.clock_base_ns,
+            "clock_step_ns": <int64_t> kfix_load(&self.header.clock_step_ns),
             "heartbeat_interval_ns": self.interval, "layout": self.opened.layout, "file_bytes": self.size,
             "instance": self.opened.instance, "serve_unverified": self.serve_unverified,
             "closed": kfix_load32(&self.header.closed),
@@ -239,8 +250,9 @@ cdef class Segment:
                 "number": i, "service": _field(s.service, sizeof(s.service)),
                 "state": _field(s.state, sizeof(s.state)), "host": _field(s.host, sizeof(s.host)), "port": s.port,
                 "level": f"L{s.level}", "sender": _field(s.sender, sizeof(s.sender)),
-                "target": _field(s.target, sizeof(s.target)), "since_ns": s.since_ns,
-                "last_recv_ns": s.last_recv_ns, "rollover_ns": s.rollover_ns, "messages": s.messages,
+                "target": _field(s.target, sizeof(s.target)), "since_ns": kfix_wall(self.header, s.since_ns),
+                "last_recv_ns": kfix_wall(self.header, s.last_recv_ns),
+                "rollover_ns": kfix_wall(self.header, s.rollover_ns), "messages": s.messages,
                 "bytes": s.bytes, "gaps": s.gaps, "reconnects": s.reconnects,
             })
         return out
@@ -249,7 +261,7 @@ cdef class Segment:
         """Fill the rows of `out` (see reader.snapshot_dtype) with the tops of its first len(out) symbols."""
         cdef kfix_top t
         cdef Py_ssize_t i
-        cdef int64_t now = kfix_now()
+        cdef int64_t now = kfix_monotonic()
         allow_unverified = allow_unverified or self.serve_unverified
         cdef double[::1] bid, bid_qty, ask, ask_qty
         cdef uint64_t[:, ::1] counts
@@ -265,8 +277,8 @@ cdef class Segment:
             bid[i] = bid_qty[i] = ask[i] = ask_qty[i] = NAN
             if allow_stale or trusted(t.state) or (allow_unverified and t.state == STATE_UNVERIFIED):
                 put_floats(&t, &bid[i], &bid_qty[i], &ask[i], &ask_qty[i])
-            recvs[i], gaps[i] = t.recv_ns, t.gap_ns
-            ages[i] = now - t.recv_ns if t.recv_ns else NEVER_NS
+            recvs[i], gaps[i] = kfix_wall(self.header, t.recv_ns), kfix_wall(self.header, t.gap_ns)
+            ages[i] = kfix_age(self.header, t.recv_ns, now) if t.recv_ns else NEVER_NS
             codes[0, i], codes[1, i], codes[2, i], codes[3, i] = t.state, t.cause, t.gap_state, t.gap_cause
             codes[4, i], codes[5, i] = t.price_precision, t.qty_precision
             counts[0, i], counts[1, i], counts[2, i] = t.seq, t.updates, t.crc_checked
@@ -347,6 +359,8 @@ cdef const char* _bad_header(kfix_header* h, uint64_t size) noexcept nogil:
         return "name"
     if h.software[sizeof(h.software) - 1] != 0:
         return "software"
+    if h.boot_id[sizeof(h.boot_id) - 1] != 0:
+        return "boot_id"
     return NULL
 
 

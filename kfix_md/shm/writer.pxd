@@ -27,7 +27,8 @@ cdef class SegmentWriter:
     cdef void publish(self, int32_t slot, BookSide* bids, BookSide* offers, OrderSlab* orders,
                       TopOfBook* top) noexcept nogil
     cdef void publish_trade(self, int32_t slot, MDEntry* trade, int64_t recv_ns, uint64_t seq) noexcept nogil
-    cdef void beat(self, int64_t now_ns) noexcept nogil
+    cdef int64_t now(self) noexcept nogil
+    cdef void beat(self) noexcept nogil
     cdef void notify(self, SymbolBlocks* s) noexcept nogil
     cdef void _publish_depth(self, SymbolBlocks* s, BookSide* bids, BookSide* offers, OrderSlab* orders) noexcept nogil
     cdef _put_heads(self, SymbolBlocks* s)

@@ -11,7 +11,7 @@ import time
 from kfix_md import __version__
 from kfix_md._entry import Cause, State
 from kfix_md.errors import FeedError, UsageError
-from kfix_md.shm.locks import process_start, start_lock
+from kfix_md.shm.locks import boot_id, process_start, start_lock
 from kfix_md.shm.names import PREFIX
 
 from libc.stdint cimport uint16_t
@@ -28,9 +28,9 @@ from kfix_md.shm.layout cimport (
     KFIX_CLOSED, KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LAYOUT, KFIX_LEVELS_CUT, KFIX_LINE, KFIX_MAGIC, KFIX_MAX_ROWS,
     KFIX_ORDERS_CUT, KFIX_REPLACED, KFIX_SERVE_UNVERIFIED, KFIX_WAIT_BOOK, KFIX_WAIT_FEED, KFIX_WAKE_BOOK,
     KFIX_WAKE_FEED, KFIX_WRITER, kfix_best, kfix_counter, kfix_depth, kfix_futex_wake, kfix_header, kfix_level,
-    kfix_order, kfix_populate, kfix_put, kfix_session, kfix_store, kfix_store32, kfix_store_release, kfix_symbol,
-    kfix_top, kfix_trade, kfix_trades, kfix_waiter_present, kfix_write_begin, kfix_write_end, kfix_writer_lock,
-    kfix_writer_present,
+    kfix_monotonic, kfix_order, kfix_populate, kfix_put, kfix_session, kfix_store, kfix_store32, kfix_store_release,
+    kfix_symbol, kfix_top, kfix_trade, kfix_trades, kfix_waiter_present, kfix_write_begin, kfix_write_end,
+    kfix_writer_lock, kfix_writer_present,
 )
 from kfix_md.shm.slot cimport (
     SymbolBlocks, change_state, clean, fill_side, grow_orders, put_best, put_best_head, put_depth_head, put_orders,
@@ -80,8 +80,9 @@ cdef class SegmentWriter:
         Length of the ring of last trades of a book.
     heartbeat_ns : int
         Interval after which readers ask whether the writer lives.
-    now_ns : int, optional
-        Start time, ns since the epoch.
+    clock_base_ns : int, optional
+        Wall clock minus CLOCK_MONOTONIC, by which readers compute ages: times published are CLOCK_MONOTONIC plus this.
+        Default: as it is now.
     serve_unverified : bool
         Let every reader use the prices of UNVERIFIED books, not only those with allow_unverified=True.
 
@@ -97,7 +98,7 @@ cdef class SegmentWriter:
         self.fd = -1
 
     def __init__(self, name="default", directory="/dev/shm", mode=0o600, *, group=None, capacity=2000, depth=1000,
-                 l3_depth=4096, orders=65536, trades=256, heartbeat_ns=500_000_000, now_ns=None,
+                 l3_depth=4096, orders=65536, trades=256, heartbeat_ns=500_000_000, clock_base_ns=None,
                  serve_unverified=False):
         if self.slots != NULL:
             raise UsageError(f"{self.path} has been created already")
@@ -113,12 +114,12 @@ cdef class SegmentWriter:
         if self.slots == NULL:
             raise MemoryError
         self.path = os.path.join(os.fspath(directory), PREFIX + name)
-        start = time.time_ns() if now_ns is None else now_ns
+        base_ns = time.time_ns() - time.monotonic_ns() if clock_base_ns is None else clock_base_ns
         with start_lock(directory):
             _retire(self.path, name)
-            self._create(directory, mode, group, start, heartbeat_ns, serve_unverified)
+            self._create(directory, mode, group, base_ns, heartbeat_ns, serve_unverified)
 
-    def _create(self, directory, mode, group, start, heartbeat_ns, serve_unverified):
+    def _create(self, directory, mode, group, base_ns, heartbeat_ns, serve_unverified):
         """Create the file under a temporary name, fill it, then rename it over the old one."""
         cdef uint64_t tables = PAGE + SESSIONS * sizeof(kfix_session) + self.capacity * sizeof(kfix_symbol)
         self.used = _pages(tables)
@@ -138,7 +139,7 @@ cdef class SegmentWriter:
             self._reserve(0, self.used)
             self._map()
             self._make_ready()
-            self._fill_header(start, heartbeat_ns)
+            self._fill_header(base_ns, heartbeat_ns)
             self.header.flags = KFIX_SERVE_UNVERIFIED if serve_unverified else 0
             kfix_store_release(&self.header.magic, KFIX_MAGIC)
             os.rename(fresh, self.path)
@@ -166,12 +167,13 @@ cdef class SegmentWriter:
         self.ready = self.used + (ahead if posix_fallocate(self.fd, self.used, ahead) == 0 else 0)
         kfix_populate(self.base, self.ready)
 
-    def _fill_header(self, start, heartbeat_ns):
+    def _fill_header(self, base_ns, heartbeat_ns):
         cdef kfix_header* h = self.header
         h.layout, h.header_bytes, h.file_bytes = KFIX_LAYOUT, sizeof(kfix_header), self.size
         h.instance = secrets.randbits(63) | 1
-        h.start_ns, h.pid, h.pid_start = start, os.getpid(), process_start(os.getpid())
-        h.heartbeat_interval_ns, h.heartbeat_ns = heartbeat_ns, start
+        h.clock_base_ns, h.heartbeat_ns = base_ns, kfix_monotonic()
+        h.start_ns, h.pid, h.pid_start = h.heartbeat_ns + base_ns, os.getpid(), process_start(os.getpid())
+        h.heartbeat_interval_ns = heartbeat_ns
         h.counters_offset, h.counter_bytes, h.counters_capacity = COUNTERS_AT, sizeof(kfix_counter), COUNTERS
         h.sessions_offset, h.session_bytes, h.sessions_capacity = PAGE, sizeof(kfix_session), SESSIONS
         h.symbols_offset = PAGE + SESSIONS * sizeof(kfix_session)
@@ -179,6 +181,7 @@ cdef class SegmentWriter:
         h.arena_offset = self.used
         _text(h.name, sizeof(h.name), self.name)
         _text(h.software, sizeof(h.software), "kfix-md " + __version__)
+        _text(h.boot_id, sizeof(h.boot_id), boot_id())
 
     def _region_bytes(self, level):
         """Bytes of the file for one symbol: top, best, trades, depth, and on L3 the order rows."""
@@ -392,16 +395,23 @@ cdef class SegmentWriter:
         """Set the state of one book; its values are kept for readers with allow_stale=True."""
         if not 0 <= slot < self.n:
             raise IndexError(f"no slot {slot}: there are {self.n}")
-        change_state(&self.slots[slot], State(state), Cause(cause), time.time_ns() if now_ns is None else now_ns)
+        change_state(&self.slots[slot], State(state), Cause(cause), self.now_ns() if now_ns is None else now_ns)
         self._put_heads(&self.slots[slot])
 
     # ---- the feed as a whole ----
 
-    cdef void beat(self, int64_t now_ns) noexcept nogil:
+    cdef int64_t now(self) noexcept nogil:
+        return kfix_monotonic() + self.header.clock_base_ns
+
+    def now_ns(self):
+        """The time to publish with: CLOCK_MONOTONIC plus `clock_base_ns`."""
+        return self.now()
+
+    cdef void beat(self) noexcept nogil:
         cdef uint32_t wakes = 0
         if not self.open:
             return
-        kfix_store_release(&self.header.heartbeat_ns, <uint64_t> now_ns)
+        kfix_store_release(&self.header.heartbeat_ns, <uint64_t> kfix_monotonic())
         if kfix_waiter_present(self.fd, KFIX_WAIT_BOOK):
             wakes = KFIX_WAKE_FEED | KFIX_WAKE_BOOK
         elif kfix_waiter_present(self.fd, KFIX_WAIT_FEED):
@@ -410,9 +420,14 @@ cdef class SegmentWriter:
             self.wakes = wakes
             kfix_store32(&self.header.wakes, wakes)
 
-    def heartbeat(self, now_ns=None):
+    def heartbeat(self):
         """Record that the feed lives; to be called at least twice every `heartbeat_ns`."""
-        self.beat(time.time_ns() if now_ns is None else now_ns)
+        self.beat()
+
+    def set_clock_step(self, int64_t step_ns):
+        """Let readers know by how much the wall clock was stepped, in sum, since the segment was made."""
+        self._must_be_open()
+        kfix_store(&self.header.clock_step_ns, <uint64_t> step_ns)
 
     def set_counter(self, name, value):
         """Set a named count, shown by `feed.counters` and the consoles: at most 64 names of at most 23 bytes."""
@@ -542,7 +557,7 @@ def _retire(path, name):
         if kfix_writer_present(fd, KFIX_WRITER):
             who = f" (process {h.pid})" if known else ""
             raise UsageError(f"a feed named {name!r} is running already{who}; stop it or choose another name")
-        if known and h.layout == KFIX_LAYOUT:
+        if known and h.layout <= KFIX_LAYOUT:       # `closed` is where it was in all of them
             os.pwrite(fd, (<uint32_t> KFIX_REPLACED).to_bytes(4, "little"), <size_t> (<char*> &h.closed - <char*> &h))
     finally:
         os.close(fd)

@@ -14,6 +14,7 @@ import uvloop
 
 from kfix_md import config
 from kfix_md._entry import State
+from kfix_md.feed.clock import Clock
 from kfix_md.feed.process import FeedProcess
 from kfix_md.feed.service import Service
 from kfix_md.simulator.control import Control
@@ -79,12 +80,14 @@ def load(folder: Path, text: str) -> config.Config:
     return config.load(path)
 
 
-def drive(folder: Path, text: str, script: Callable[[FeedProcess], Awaitable[None]]) -> FeedProcess:
+def drive(
+    folder: Path, text: str, script: Callable[[FeedProcess], Awaitable[None]], clock: Clock | None = None
+) -> FeedProcess:
     """Run a feed of this configuration until `script` has ended; the feed, stopped."""
     built = load(folder, text)
 
     async def main() -> FeedProcess:
-        feed = FeedProcess(built, lambda: config.load(folder / "feed.toml"))
+        feed = FeedProcess(built, lambda: config.load(folder / "feed.toml"), clock)
         running = asyncio.create_task(feed.run())
         playing = asyncio.create_task(script(feed))
         await asyncio.wait({running, playing}, return_when=asyncio.FIRST_COMPLETED)

@@ -10,7 +10,7 @@ from libc.string cimport memmove, memset
 
 from kfix_md._entry cimport BookSide, MDEntry, Order, OrderSlab, TopOfBook
 from kfix_md.shm.deep cimport Book, data_of
-from kfix_md.shm.layout cimport kfix_depth, kfix_level, kfix_load, kfix_now, kfix_pause, kfix_top
+from kfix_md.shm.layout cimport kfix_age, kfix_depth, kfix_level, kfix_load, kfix_pause, kfix_top
 from kfix_md.shm.writer cimport SegmentWriter
 
 cdef extern from "shm/platform.h" nogil:
@@ -107,7 +107,7 @@ cdef class ManualBook:
     def publish(self, state=State.LIVE, cause=Cause.NONE, recv_ns=None, seq=None, crc_checked=None, crc_failed=None):
         """What a handler does after each message."""
         self.top.state, self.top.cause = State(state), Cause(cause)
-        self.top.recv_ns = kfix_now() if recv_ns is None else recv_ns
+        self.top.recv_ns = self.writer.now() if recv_ns is None else recv_ns
         self.top.seq = self.top.seq + 1 if seq is None else seq
         self.top.updates += 1
         self.top.crc_checked = self.top.crc_checked if crc_checked is None else crc_checked
@@ -151,7 +151,7 @@ cdef class ManualBook:
                 self._mark(k, levels)
                 self.top.state, self.top.recv_ns, self.top.seq, self.top.updates = 2, k, k, k
                 if stamp:
-                    self.top.recv_ns = kfix_now()
+                    self.top.recv_ns = self.writer.now()
                 self.writer.publish(self.slot, &self.sides[0], &self.sides[1], NULL, &self.top)
                 if step:
                     while now < start + (k - first) * step:
@@ -159,7 +159,7 @@ cdef class ManualBook:
                         now = kfix_clock(CLOCK_MONOTONIC)
                 if k & 1023 == 0:
                     now = kfix_clock(CLOCK_MONOTONIC)
-                    self.writer.beat(kfix_now())
+                    self.writer.beat()
         return k - first
 
     cdef void _mark(self, int64_t k, int32_t levels) noexcept nogil:
@@ -257,7 +257,7 @@ def spin_latency(Book book, int64_t most, double seconds):
             kfix_pause()
             continue
         book.quote(&t, True)
-        out.append(kfix_now() - t.recv_ns)
+        out.append(kfix_age(book.segment.header, t.recv_ns, kfix_clock(CLOCK_MONOTONIC)))
         seen = book.seen
         i += 1
     return out

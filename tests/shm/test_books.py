@@ -270,7 +270,7 @@ def test_segment_tables(desk):
         "L2",
     )
     assert feed.counters == {"frames": 12}
-    assert feed.info["layout"] == 1 and feed.name == "desk"
+    assert feed.info["layout"] == 2 and feed.name == "desk"
     with pytest.raises(UsageError):
         desk.writer.set_session(64, service="x")
     with pytest.raises(UsageError):

@@ -103,5 +103,5 @@ def test_c_reader(tmp_path):
     served.writer.close()
     assert read(desk.writer.path, "XRP")[0] == 2
     assert read(kfix_md.__file__, "XRP")[0] == 2
-    assert read(str(ROOT / "kfix_md" / "shm" / "attach.py"), "XRP")[1].endswith("is no feed of layout 1\n")
+    assert read(str(ROOT / "kfix_md" / "shm" / "attach.py"), "XRP")[1].endswith("is no feed of layout 2\n")
     desk.writer.close()

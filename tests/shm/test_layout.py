@@ -103,7 +103,7 @@ def test_a_numpy_reader_finds_everything_by_the_header_s_offsets(tmp_path):
     desk.writer.set_session(2, service="spot-l2", messages=7)
     data = np.memmap(desk.writer.path, mode="r")
     header = data[: dtype("header").itemsize].view(dtype("header"))[0]
-    assert header["layout"] == 1 and header["name"] == b"desk" and header["file_bytes"] == len(data)
+    assert header["layout"] == 2 and header["name"] == b"desk" and header["file_bytes"] == len(data)
     at = int(header["symbols_offset"])
     (symbol,) = data[at : at + int(header["n_symbols"]) * int(header["symbol_bytes"])].view(dtype("symbol"))
     assert symbol["symbol"] == b"BTC/USD" and symbol["price_precision"] == 1

@@ -278,7 +278,7 @@ def spoiled(tmp_path: Path, desk: Desk, how) -> Path:
     ("spoil", "message"),
     [
         (lambda data: data.__setitem__(slice(0, 8), b"GARBAGE!"), "not a kfix-md feed"),
-        (lambda data: data.__setitem__(slice(8, 12), struct.pack("<I", 7)), "layout 7.*layout 1"),
+        (lambda data: data.__setitem__(slice(8, 12), struct.pack("<I", 7)), "layout 7.*layout 2"),
         (lambda data: 4096, "truncated"),
         (lambda data: 100, "truncated"),
         (lambda data: 8, "only 8 bytes"),

@@ -117,10 +117,9 @@ def test_a_feed_that_serves_them_needs_nothing_of_its_readers(tmp_path):
     desk.writer.close()
 
 
-def test_the_flag_is_a_spare_word_of_layout_1(desk, tmp_path):
-    """Readers of before see a spare word, and state 10 as not trusted; new readers see old feeds as not serving."""
+def test_the_flag_is_in_the_header(desk, tmp_path):
     at = dtype("header").fields["flags"][1]
-    assert (at, desk.attach().info["layout"], desk.attach().info["serve_unverified"]) == (44, 1, False)
+    assert (at, desk.attach().info["serve_unverified"]) == (44, False)
     served = Desk(tmp_path, "served", serve_unverified=True)
     with open(served.writer.path, "rb") as file:
         assert file.read(48)[at:] == (1).to_bytes(4, "little")

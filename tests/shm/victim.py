@@ -16,7 +16,7 @@ def main() -> None:
     writer.heartbeat()
     print("ready", flush=True)
     while True:
-        book.storm(0.02, 200_000, levels=12)
+        book.storm(0.02, 200_000, levels=12, stamp=True)
         writer.heartbeat()
 
 
