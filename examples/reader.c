@@ -35,7 +35,8 @@ int main(int argc, char** argv) {
         printf("%s: %.*f x %g | %.*f x %g  %s (%s) %s\n", argv[2], top.price_precision, top.bid / p, top.bid_qty / q,
                top.price_precision, top.ask / p, top.ask_qty / q, kfix_state_name(top.state),
                kfix_cause_name(top.cause), alive ? "alive" : "DEAD");
-        return !(alive && kfix_is_usable(head, top.state, 0)); /* 1 instead of 0 accepts UNVERIFIED books */
+        /* 1 instead of 0 accepts UNVERIFIED books */
+        return !(alive && kfix_is_usable(head, top.state, 0) && !kfix_is_lagging(head, symbol->session));
     }
     return fprintf(stderr, "no symbol %s in this feed\n", argv[2]), 2;
 }

@@ -63,6 +63,7 @@ cdef enum:
     CAUSE_ROOM = 17         # no room for this symbol
     CAUSE_LEAVING = 18      # its session is not delivering
     CAUSE_SUBSCRIBED = 19   # subscribed where nothing was wrong: its first snapshot is awaited
+    CAUSE_LAGGING = 20      # for readers of shared memory: its messages arrive too late
 
 cdef struct MDEntry:        # 64 bytes
     int64_t price           # in units of 10**-price_precision (tag 2349)

@@ -39,6 +39,7 @@ class Cause(Named):
     ROOM = 17
     LEAVING = 18
     SUBSCRIBED = 19
+    LAGGING = 20
 
 class Side(IntEnum):
     BID = 0

@@ -51,6 +51,7 @@ class Cause(Named):
     ROOM = CAUSE_ROOM
     LEAVING = CAUSE_LEAVING
     SUBSCRIBED = CAUSE_SUBSCRIBED
+    LAGGING = CAUSE_LAGGING
 
 
 class Side(IntEnum):

@@ -46,6 +46,7 @@ class FeedSection(_Section):
     symbols_max: int | None = Field(default=None, ge=1, le=100_000)
     book_depth: int = Field(default=1000, ge=10, le=100_000)
     heartbeat_ms: int = Field(default=500, ge=20, le=10_000)
+    max_lag_s: float = Field(default=5.0, ge=0.1, le=86_400)
     rollover: TimeOfDay = Field(default=ROLLOVER_S, validate_default=False)
     state_directory: Path = Path("state")
     unknown_symbols: Literal["stop", "warn"] = "warn"

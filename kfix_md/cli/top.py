@@ -242,6 +242,8 @@ def session_line(each: dict[str, Any], reading: Reading) -> Any:
     text.append(f"{each['state']:<9}", STYLES.get(each["state"], "bold yellow"))
     silent = (reading.now_ns - each["last_recv_ns"]) / 1e9 if each["last_recv_ns"] else None
     rate = reading.session_rate.get(each["number"], 0.0)
+    lag = f"lag {span(max(0, each['lag_ns']) / 1e9)}"
+    text.append(f"{lag:<10}", "bold red" if each["lagging"] else "")
     text.append(f"{short(rate):>6}/s  silent {span(silent):<6} gaps {each['gaps']:<3} reconnects ")
     text.append(f"{each['reconnects']:<3} {short(each['messages'])} messages  {each['host']}:{each['port']}")
     return text

@@ -44,6 +44,7 @@ class FeedCounters:
         sums["gaps_open"] = sum(one["gaps_open"] for one in self.services)
         sums["left_out"] = sum(one["left_out"] for one in self.services)
         sums["unverified"] = sum(one["states"][State.UNVERIFIED.name] for one in self.services)
+        sums["lagging"] = sum(one["lagging"] for one in self.services)
         sums["reconnects"] = sum(one["reconnects"] for one in self.services)
         sums["clock_steps"] = self.clock_steps
         sums["journal_records"] = int(self.journal.get("records", 0))
@@ -70,6 +71,8 @@ def gather(feed: FeedProcess) -> FeedCounters:
                 "errors": service.errors,
                 "up": int(session.ready),
                 "silence_s": max(0, now_ns - session.last_recv_ns) / 1e9,
+                "lag_s": service.lag.lag_ns / 1e9,
+                "lagging": int(service.lag.over),
                 "clock_lag_s": _clock_lag(service) / 1e9,
                 "rollover_s": max(0, session.rollover.next_instant(now_ns) - now_ns) / 1e9,
                 "rollover_took_s": _took(session.rollover),
@@ -222,6 +225,8 @@ _GAUGES = {
     "reconnects": "connections made after the first",
     "errors": "internal errors that cost a connection",
     "silence_s": "seconds since the last message",
+    "lag_s": "how late the last message arrived, less what the clocks provably differ by",
+    "lagging": "1 while messages arrive later than max_lag_s: readers do not trust the books",
     "clock_lag_s": "our clock minus SendingTime of the last message",
     "rollover_s": "seconds to the next rollover",
     "rollover_took_s": "seconds the last rollover took until the last book was verified",

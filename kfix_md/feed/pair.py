@@ -24,6 +24,7 @@ class Pair:
         self._served: dict[str, Service] = {}
         for service in services:
             service.on_state = self.on_state
+            service.on_lag = self.on_lag
 
     def served(self, symbol: str) -> Service:
         """The service whose copy of a symbol is published; at first the one that knew the symbol first."""
@@ -40,6 +41,16 @@ class Pair:
             self._switch(symbol, next(good, serving))
         elif service is not serving and is_trusted(state) and not is_trusted(serving.state_of(symbol)):
             self._switch(symbol, service)
+
+    def on_lag(self, service: Service) -> None:
+        """Messages of one session are late, or in time again: readers see its twin, if that is better."""
+        for symbol, serving in list(self._served.items()):
+            if serving.lag.over:
+                better = (o for o in self.services if not o.lag.over and is_trusted(o.state_of(symbol)))
+                self._switch(symbol, next(better, serving))
+        first = self.services[0]  # the row of the session table to which the books of both belong
+        if first.publisher is not None:
+            first.publisher.set_lagging(first.number, all(each.lag.over for each in self.services))
 
     def tick(self, now_ns: int) -> None:
         """Switch away from a session that receives nothing while its twin does."""

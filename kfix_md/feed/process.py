@@ -48,6 +48,7 @@ class FeedProcess:
         self.segment: Any = None
         self.journal: Any = None
         self._metrics: Metrics | None = None
+        self._beat_ns = 0  # of the last heartbeat
         self._alarm = ""  # of the journal, as last logged
         self._ran_before = False
         self._garbage: Garbage | None = None
@@ -105,6 +106,7 @@ class FeedProcess:
                 store=store,
                 start_ns=now_ns,
                 publisher=self.segment,
+                max_lag_s=feed.max_lag_s,
                 standby_for=names.index(section.name) if names.count(section.name) > 1 else -1,
             )
             self.services.append(service)
@@ -212,6 +214,10 @@ class FeedProcess:
             await asyncio.sleep(period)
 
     def _beat_once(self) -> None:
+        before_ns, self._beat_ns = self._beat_ns, self.clock.now_ns()
+        if before_ns:
+            for service in self.services:
+                service.stopped(self._beat_ns - before_ns)
         self.segment.heartbeat()
         if step_ns := self.clock.watch():
             self._clock_stepped(step_ns)
@@ -267,6 +273,8 @@ class FeedProcess:
                 bytes=stats["bytes"],
                 gaps=sum(service.gaps.values()),
                 reconnects=max(0, service.connects - 1),
+                lag_ns=service.lag.lag_ns,
+                clock_offset_ns=service.lag.offset_ns,
             )
         for name, value in gather(self).totals().items():
             self.segment.set_counter(name, value)

@@ -18,6 +18,7 @@ from kfix_md._state import TRUSTED
 from kfix_md.config import ServiceSection
 from kfix_md.errors import KfixError
 from kfix_md.feed.event_log import log_event
+from kfix_md.feed.lag import Lag
 from kfix_md.feed.pacing import SECOND, Pace
 from kfix_md.feed.settings import session_config, subscription_spec
 from kfix_md.feed.subscriptions import FAULTS, LASTING, Subscriptions, is_followed
@@ -60,6 +61,7 @@ class Service(Application):
         store: SequenceStore | None = None,
         start_ns: int = 0,
         standby_for: int = -1,
+        max_lag_s: float = 5.0,
     ) -> None:
         self.section, self.number = section, number
         self.name = section.name
@@ -70,6 +72,8 @@ class Service(Application):
         self.gaps: Counter[str] = Counter()
         self.healed: list[tuple[str, str, float]] = []  # (cause, how, seconds)
         self.on_state: Callable[[Service, str, State], None] | None = None  # called by on_book, for a hot pair
+        self.lag = Lag(int(max_lag_s * SECOND))
+        self.on_lag: Callable[[Service], None] = Service._publish_lag  # called when `lag.over` changes
         self.connects = 0
         self.errors = 0  # internal errors, each of which cost a connection
         self.leaving = False
@@ -138,13 +142,18 @@ class Service(Application):
         self.log.info("connected to %s", details or self.section.host)
         self.event(events.Connected(details))
         self.handler.reset_stream()
+        self.lag.connected()
         self.session.connected(now_ns)
 
     def received(self, n: int, now_ns: int) -> bool:
         """`n` bytes were read into `handler.get_buffer()`; True when there is output, or the connection has to end."""
         session, self.now_ns = self.session, now_ns
-        if self.handler.buffer_updated(n, now_ns):
+        handler = self.handler
+        if handler.buffer_updated(n, now_ns):
             session.last_recv_ns = now_ns
+            sending_ns = handler.last_sending_ns if handler.last_recv_ns == now_ns else 0
+            if sending_ns and self.lag.measured(now_ns, sending_ns):
+                self._lag_changed()
         if session.unsettled or self._doubt_ns or self._resync is not None or self.subs.due or self._gap_ended:
             self._after(now_ns)
         return bool(session.outbox) or session.close_reason is not None
@@ -176,6 +185,29 @@ class Service(Application):
             self.session.disconnected(now_ns, "internal error")
         self.handler.reset_stream()
 
+    def stopped(self, ns: int) -> None:
+        """The process did nothing for `ns`: its books are as old, until what has piled up is read."""
+        if self.lag.stopped(ns):
+            self._lag_changed()
+
+    def _lag_changed(self) -> None:
+        lag = self.lag
+        if lag.over:
+            limit_s = lag.limit_ns / SECOND
+            self.log.error(
+                "messages arrive %s late, more than max_lag_s = %g: readers do not trust the books", lag.text, limit_s
+            )
+        else:
+            self.log.warning(
+                "messages arrive in time again (%s); they were up to %.1f s late", lag.text, lag.max_ns / SECOND
+            )
+        self.on_lag(self)
+        self.event(events.Lagging(lag.over, lag.lag_ns // 1_000_000))
+
+    def _publish_lag(self) -> None:
+        if self.publisher is not None:
+            self.publisher.set_lagging(self.number, self.lag.over)
+
     def clock_stepped(self, step_ns: int) -> None:
         """The wall clock was stepped, by `step_ns` in sum since the start: for times of day only."""
         self.session.clock_stepped(step_ns)
@@ -200,6 +232,8 @@ class Service(Application):
     def tick(self, now_ns: int) -> None:
         """Time passed."""
         self.now_ns = now_ns
+        if self.lag.tick():
+            self._lag_changed()
         self.session.tick(now_ns)
         if self._unverified_changed:
             self._report_unverified()
@@ -307,6 +341,7 @@ class Service(Application):
 
     def on_ready(self) -> None:
         """Logged on with no gap open."""
+        self.lag.answered(*self.session.logon_ns)
         self._doubt()
         self._resync = None
         self.subs.ready(self.now_ns)

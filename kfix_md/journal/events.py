@@ -179,6 +179,15 @@ class ClockWarning(JournalEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class Lagging(JournalEvent):
+    """Messages began (`over`) or ceased to arrive later than feed.max_lag_s after their SendingTime."""
+
+    type: ClassVar[str] = "lagging"
+    over: bool | None
+    lag_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class ClockStepped(JournalEvent):
     """The feed's wall clock was set to another time: receive times jump by `step_ms` here, elapsed times do not."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from kfix_md.journal.events import ClockWarning
 from kfix_md.session.link import Link
 from kfix_md.session.message import Message
-from kfix_md.session.types import SECOND
+from kfix_md.session.types import SECOND, SessionState
 
 _WARN_EVERY_NS = 60 * SECOND
 #: messages in time within this show that the clocks agree: one that is late was delivered late
@@ -19,6 +19,7 @@ class SendingClock:
         self._link = link
         self.step_ns = 0  # what is added to receive times: 0, or the sum of the wall clock's steps up to one of them
         self.on_step: Callable[[int], None] = lambda step_ns: None  # another one is added from now on
+        self.logon_ns = 0, 0, 0  # when our last Logon was sent, when its answer came, and the SendingTime of that
         self.lag_ns = 0  # our receive time minus SendingTime, of the last message measured
         self._warned_ns = 0
         self._in_time_ns = 0  # when the last message within the warning limit was received, 0: none
@@ -40,6 +41,8 @@ class SendingClock:
     def is_off(self, m: Message, sending_ns: int) -> bool:
         """Measure one message; True when its SendingTime is past the limit."""
         config, lag = self._link.config, self._lag(m.recv_ns, sending_ns)
+        if m.type == "A" and self._link.state == SessionState.LOGON_SENT:
+            self.logon_ns = self._link.state_since_ns, m.recv_ns, sending_ns
         if not m.possdup:
             self.lag_ns = lag
             if abs(lag) <= config.sending_time_warning * SECOND:

@@ -135,6 +135,11 @@ class Session:
         return self.clock.lag_ns
 
     @property
+    def logon_ns(self) -> tuple[int, int, int]:
+        """When our last Logon was sent, when its answer was received, and the SendingTime of the answer."""
+        return self.clock.logon_ns
+
+    @property
     def session_id(self) -> str:
         """Name of the present or last numbering: both CompIDs and the time of the logon."""
         return self.logon.session_id

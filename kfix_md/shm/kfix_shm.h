@@ -80,7 +80,8 @@ enum kfix_cause {
     KFIX_CAUSE_IDS = 16,          /* the table of order ids is full */
     KFIX_CAUSE_ROOM = 17,         /* no room for this symbol */
     KFIX_CAUSE_LEAVING = 18,      /* its session is not delivering */
-    KFIX_CAUSE_SUBSCRIBED = 19    /* subscribed, its first snapshot is awaited */
+    KFIX_CAUSE_SUBSCRIBED = 19,   /* subscribed, its first snapshot is awaited */
+    KFIX_CAUSE_LAGGING = 20       /* sound, but messages arrive later than max_lag_s: readers show it as STALE */
 };
 
 /* Start of the file; one page with the counters after it. */
@@ -102,7 +103,8 @@ struct kfix_header {
     uint32_t wakes;
     uint32_t spare1;
     int64_t clock_step_ns; /* by how much the wall clock was stepped since the start */
-    uint64_t spare2[4];
+    uint64_t lagging;      /* bit i: messages of session i arrive later than max_lag_s */
+    uint64_t spare2[3];
 
     uint32_t change; /* line 2: +1 at every publication; the futex of feed.wait */
     uint32_t spare3[15];
@@ -148,7 +150,8 @@ struct kfix_session {
     uint64_t bytes;
     uint64_t gaps;
     uint64_t reconnects;
-    uint64_t spare2[2];
+    int64_t lag_ns;          /* how late its last message was: recv_ns - SendingTime - clock_offset_ns */
+    int64_t clock_offset_ns; /* our clock minus the venue's, as far as it is proven */
 };
 
 /* Directory entry of one (symbol, level). */
@@ -316,10 +319,10 @@ static inline const char* kfix_state_name(unsigned state) {
 }
 
 static inline const char* kfix_cause_name(unsigned cause) {
-    static const char* const names[] = {"NONE",      "LOST",      "CHECKSUM",   "CRC",          "CROSSED",
-                                        "MALFORMED", "PRECISION", "DISCONNECT", "ROLLOVER",     "RESTART",
-                                        "OVERFLOW",  "REJECTED",  "STATUS",     "UNSUBSCRIBED", "NUMBER",
-                                        "RULE",      "IDS",       "ROOM",       "LEAVING",      "SUBSCRIBED"};
+    static const char* const names[] = {"NONE",      "LOST",         "CHECKSUM", "CRC",     "CROSSED",  "MALFORMED",
+                                        "PRECISION", "DISCONNECT",   "ROLLOVER", "RESTART", "OVERFLOW", "REJECTED",
+                                        "STATUS",    "UNSUBSCRIBED", "NUMBER",   "RULE",    "IDS",      "ROOM",
+                                        "LEAVING",   "SUBSCRIBED",   "LAGGING"};
     return cause < sizeof names / sizeof names[0] ? names[cause] : "UNKNOWN";
 }
 
@@ -366,6 +369,11 @@ static inline void kfix_pause(void) {
 #elif defined(__aarch64__)
     __asm__ __volatile__("yield");
 #endif
+}
+
+/* Messages of this session (kfix_symbol.session) arrive later than max_lag_s: its books are sound, but of the past. */
+static inline int kfix_is_lagging(const struct kfix_header* header, unsigned session) {
+    return session < 64 && (kfix_load(&header->lagging) >> session & 1);
 }
 
 /* ---- elapsed time; `monotonic_ns` is CLOCK_MONOTONIC of the caller ---- */

@@ -21,6 +21,7 @@ cdef extern from "shm/kfix_shm.h" nogil:
         int64_t heartbeat_interval_ns, heartbeat_ns
         uint32_t closed, n_symbols, wakes, change
         int64_t clock_step_ns
+        uint64_t lagging
         uint64_t counters_offset
         uint32_t counter_bytes, counters_capacity
         uint64_t sessions_offset
@@ -48,6 +49,7 @@ cdef extern from "shm/kfix_shm.h" nogil:
         uint8_t level
         int64_t since_ns, last_recv_ns, rollover_ns
         uint64_t messages, bytes, gaps, reconnects
+        int64_t lag_ns, clock_offset_ns
 
     struct kfix_symbol:
         uint64_t version
@@ -125,6 +127,7 @@ cdef extern from "shm/kfix_shm.h" nogil:
     void kfix_store(void* p, uint64_t v)
     void kfix_store_release(void* p, uint64_t v)
     void kfix_store32(void* p, uint32_t v)
+    int kfix_is_lagging(const kfix_header* header, unsigned int session)
     int kfix_is_beating(const kfix_header* header, int64_t monotonic_ns, int64_t patience_ns)
     int64_t kfix_silence(const kfix_header* header, int64_t monotonic_ns)
     int64_t kfix_age(const kfix_header* header, int64_t ns, int64_t monotonic_ns)

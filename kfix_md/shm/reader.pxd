@@ -15,6 +15,7 @@ cdef class Quote:
 cdef class TopReader:
     cdef Segment segment
     cdef object feed
+    cdef kfix_symbol* entry
     cdef kfix_top* best_of
     cdef uint64_t seen              # version of the top block when this object was last read
     cdef readonly uint64_t retries

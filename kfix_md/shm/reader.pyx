@@ -17,7 +17,8 @@ from kfix_md._entry cimport STATE_UNVERIFIED
 from kfix_md._state cimport trusted
 from kfix_md.shm.layout cimport (
     KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LINE, KFIX_WAIT_BOOK, KFIX_WAKE_BOOK, kfix_age, kfix_futex_wait, kfix_get,
-    kfix_header, kfix_load32, kfix_load_acquire, kfix_monotonic, kfix_pause, kfix_read_begin, kfix_read_end, kfix_wall,
+    kfix_header, kfix_load, kfix_load32, kfix_load_acquire, kfix_monotonic, kfix_pause, kfix_read_begin, kfix_read_end,
+    kfix_session, kfix_wall,
 )
 from kfix_md.shm.segment cimport (
     SLEEP_TRIES, SLEEP_US, SPIN_TRIES, UNANNOUNCED_NS, cause_of, put_floats, state_of, ten_to,
@@ -55,6 +56,7 @@ cdef class TopReader:
         self.segment = segment
         self.symbol, self.level = e.symbol.decode(errors="replace"), f"L{e.level}"
         self.best_of = <kfix_top*> (base + e.top_offset)
+        self.entry = e
         self.seen = 0
 
     # ---- one consistent reading, and whether it is trusted ----
@@ -68,6 +70,8 @@ cdef class TopReader:
             if not begun & 1:
                 kfix_get(&t.bid, &self.best_of.bid, n - 8)
                 if kfix_read_end(&self.best_of.version, begun):
+                    if kfix_load(&self.segment.header.lagging):
+                        self.segment.show_lag(self.entry, &t.state, &t.cause)
                     if (allow_stale or (trusted(t.state) and self.segment.fresh())
                             or self.judge(t.state, t.cause, allow_unverified)):
                         self.seen = begun
@@ -94,8 +98,10 @@ cdef class TopReader:
 
     cdef int accept(self, int state, int cause, bint allow_stale, bint allow_unverified) except -1:
         """1 to accept a copy with this state, 0 to read again; raises FeedDead or NotLive."""
-        return (allow_stale or (trusted(state) and self.segment.fresh())
-                or self.judge(state, cause, allow_unverified))
+        cdef uint8_t shown = <uint8_t> state, why = <uint8_t> cause
+        self.segment.show_lag(self.entry, &shown, &why)
+        return (allow_stale or (trusted(shown) and self.segment.fresh())
+                or self.judge(shown, why, allow_unverified))
 
     cdef int judge(self, int state, int cause, bint allow_unverified) except -1:
         """Slow path of the check of a reading. Returns 1 to accept it, 0 to read again; raises FeedDead or NotLive."""
@@ -286,6 +292,25 @@ cdef class TopReader:
         cdef kfix_top t
         self.peek(&t, KFIX_LINE)
         return kfix_age(self.segment.header, t.recv_ns, kfix_monotonic()) if t.recv_ns else NEVER_NS
+
+    @property
+    def event_age_ns(self):
+        """Nanoseconds since the venue made the last change of the book, by its own time of it and by its clock."""
+        cdef kfix_top t
+        cdef kfix_session s
+        self.peek(&t, sizeof(t))
+        if not t.event_ns:
+            return NEVER_NS
+        self.segment.session_row(self.entry, &s)
+        return kfix_age(self.segment.header, t.event_ns + s.clock_offset_ns, kfix_monotonic())
+
+    @property
+    def lag_ns(self):
+        """How late the last message of this book's session arrived, ns: receive time minus SendingTime, less what the
+        clocks provably differ by; as of the last heartbeat."""
+        cdef kfix_session s
+        self.segment.session_row(self.entry, &s)
+        return s.lag_ns
 
     @property
     def seq(self):

@@ -1,7 +1,7 @@
 # Read-only view of a segment, and the constants of waiting for its writer.
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from kfix_md.shm.layout cimport kfix_header, kfix_symbol, kfix_top
+from kfix_md.shm.layout cimport kfix_header, kfix_session, kfix_symbol, kfix_top
 
 cdef enum:
     SPIN_TRIES = 4000               # failed copies before the first sleep: a write takes well under 10 us
@@ -39,6 +39,8 @@ cdef class Segment:
 
     cdef bint fresh(self) noexcept nogil
     cdef kfix_symbol* row(self, uint32_t i) except NULL
+    cdef int session_row(self, kfix_symbol* entry, kfix_session* to) except -1
+    cdef void show_lag(self, kfix_symbol* entry, uint8_t* state, uint8_t* cause) noexcept nogil
     cdef int read(self, const void* block, void* to, size_t n) except -1
     cdef int stuck(self) except -1
     cdef announce(self, int byte)

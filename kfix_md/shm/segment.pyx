@@ -18,12 +18,13 @@ from libc.string cimport memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, mmap, munmap
 from posix.unistd cimport close, usleep
 
-from kfix_md._entry cimport STATE_UNVERIFIED
+from kfix_md._entry cimport CAUSE_LAGGING, STATE_STALE, STATE_UNVERIFIED
 from kfix_md._state cimport trusted
 from kfix_md.shm.layout cimport (
     KFIX_CLOSED, KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LAYOUT, KFIX_MAGIC, KFIX_MAX_ROWS, KFIX_MAX_WORDS, KFIX_OPEN,
     KFIX_SERVE_UNVERIFIED, KFIX_WAIT_FEED, KFIX_WAKE_FEED, KFIX_WRITER, kfix_best, kfix_counter, kfix_depth,
-    kfix_age, kfix_futex_wait, kfix_futex_wait_any, kfix_get, kfix_is_beating, kfix_level, kfix_load, kfix_load32,
+    kfix_age, kfix_futex_wait, kfix_futex_wait_any, kfix_get, kfix_is_beating, kfix_is_lagging, kfix_level,
+    kfix_load, kfix_load32,
     kfix_monotonic, kfix_monotonic_coarse, kfix_order, kfix_pause, kfix_read_begin, kfix_read_end, kfix_session,
     kfix_silence, kfix_trade, kfix_trades, kfix_waiter_announce, kfix_wall, kfix_writer_present,
 )
@@ -104,6 +105,21 @@ cdef class Segment:
     cdef bint fresh(self) noexcept nogil:
         """The heartbeat is recent and the segment is open."""
         return kfix_is_beating(self.header, kfix_monotonic_coarse(), self.interval) and not self.of_other_boot
+
+    cdef int session_row(self, kfix_symbol* entry, kfix_session* to) except -1:
+        """Copy the row of the session that a book belongs to."""
+        cdef uint32_t i = entry.session
+        if i >= self.opened.sessions_capacity:
+            raise FeedError(f"{self.path} is damaged: session of an entry of its directory; restart the feed")
+        self.read(self.base + self.opened.sessions_offset + i * <uint64_t> self.opened.session_bytes, to,
+                  sizeof(kfix_session))
+        return 0
+
+    cdef void show_lag(self, kfix_symbol* entry, uint8_t* state, uint8_t* cause) noexcept nogil:
+        """A book that would be usable, but whose messages arrive too late, is STALE because of LAGGING."""
+        if kfix_load(&self.header.lagging) and kfix_is_lagging(self.header, entry.session):
+            if trusted(state[0]) or state[0] == STATE_UNVERIFIED:
+                state[0], cause[0] = STATE_STALE, CAUSE_LAGGING
 
     cdef kfix_symbol* row(self, uint32_t i) except NULL:
         """Directory entry `i`; FeedError unless its blocks lie inside its region, and that inside the file."""
@@ -253,13 +269,15 @@ cdef class Segment:
                 "target": _field(s.target, sizeof(s.target)), "since_ns": kfix_wall(self.header, s.since_ns),
                 "last_recv_ns": kfix_wall(self.header, s.last_recv_ns),
                 "rollover_ns": kfix_wall(self.header, s.rollover_ns), "messages": s.messages,
-                "bytes": s.bytes, "gaps": s.gaps, "reconnects": s.reconnects,
+                "bytes": s.bytes, "gaps": s.gaps, "reconnects": s.reconnects, "lag_ns": s.lag_ns,
+                "clock_offset_ns": s.clock_offset_ns, "lagging": bool(kfix_is_lagging(self.header, i)),
             })
         return out
 
     def scan(self, out, bint allow_stale, bint allow_unverified=False):
         """Fill the rows of `out` (see reader.snapshot_dtype) with the tops of its first len(out) symbols."""
         cdef kfix_top t
+        cdef kfix_symbol* entry
         cdef Py_ssize_t i
         cdef int64_t now = kfix_monotonic()
         allow_unverified = allow_unverified or self.serve_unverified
@@ -273,7 +291,9 @@ cdef class Segment:
         counts, codes = count_columns, code_columns
         cdef int64_t[::1] recvs = recv, gaps = gap, ages = age
         for i in range(n):
-            self.read(self.base + self.row(i).top_offset, &t, sizeof(t))
+            entry = self.row(i)
+            self.read(self.base + entry.top_offset, &t, sizeof(t))
+            self.show_lag(entry, &t.state, &t.cause)
             bid[i] = bid_qty[i] = ask[i] = ask_qty[i] = NAN
             if allow_stale or trusted(t.state) or (allow_unverified and t.state == STATE_UNVERIFIED):
                 put_floats(&t, &bid[i], &bid_qty[i], &ask[i], &ask_qty[i])

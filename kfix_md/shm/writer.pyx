@@ -424,6 +424,16 @@ cdef class SegmentWriter:
         """Record that the feed lives; to be called at least twice every `heartbeat_ns`."""
         self.beat()
 
+    def set_lagging(self, int session, bint lagging):
+        """Readers trust the books of row `session` of the session table no longer, or again: its messages are late."""
+        cdef uint64_t bit
+        self._must_be_open()
+        if not 0 <= session < SESSIONS:
+            raise UsageError(f"session {session}: the table has {SESSIONS} rows")
+        bit = <uint64_t> 1 << session
+        kfix_store(&self.header.lagging, self.header.lagging | bit if lagging else self.header.lagging & ~bit)
+        self.notify(NULL)
+
     def set_clock_step(self, int64_t step_ns):
         """Let readers know by how much the wall clock was stepped, in sum, since the segment was made."""
         self._must_be_open()
@@ -446,7 +456,7 @@ cdef class SegmentWriter:
 
     def set_session(self, int i, *, service=None, state=None, host=None, port=None, level=None, sender=None,
                     target=None, since_ns=None, last_recv_ns=None, rollover_ns=None, messages=None, bytes=None,
-                    gaps=None, reconnects=None):
+                    gaps=None, reconnects=None, lag_ns=None, clock_offset_ns=None):
         """Update row `i` (0 to 63) of the session table; fields that are None keep their values."""
         cdef kfix_session* row
         cdef kfix_session s
@@ -474,6 +484,8 @@ cdef class SegmentWriter:
         s.bytes = s.bytes if bytes is None else bytes
         s.gaps = s.gaps if gaps is None else gaps
         s.reconnects = s.reconnects if reconnects is None else reconnects
+        s.lag_ns = s.lag_ns if lag_ns is None else lag_ns
+        s.clock_offset_ns = s.clock_offset_ns if clock_offset_ns is None else clock_offset_ns
         kfix_write_begin(&row.version)
         kfix_put(&row.service, &s.service, sizeof(s) - sizeof(s.version))
         kfix_write_end(&row.version)
