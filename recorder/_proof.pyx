@@ -1,4 +1,4 @@
-"""Applies arrays of recorded messages to live books and compares each book with its checksum, or notes best prices."""
+"""Applies arrays of recorded messages to live books: compares each with its checksum, or notes prices and levels."""
 
 import numpy as np
 
@@ -113,6 +113,53 @@ def tops(OrderBook book, entries, ends):
     return tuple(out)
 
 
+def depths(OrderBook book, entries, ends, until, int levels):
+    """Apply messages and note the best levels of both sides at some points between them.
+
+    Parameters
+    ----------
+    book, entries, ends
+        As of `check`.
+    until : array of int
+        By sample, how many of the messages come before it; it does not fall.
+    levels
+        Levels of a side to note.
+
+    Returns
+    -------
+    ndarray of int64, shape (4, levels, samples)
+        Prices and quantities of bids, then of offers, best first; quantity 0 where there is no level.
+    """
+    cdef const MDEntry* e = _entries(entries)
+    cdef const int64_t[::1] stops = np.ascontiguousarray(ends, np.int64)
+    cdef const int64_t[::1] wanted = np.ascontiguousarray(until, np.int64)
+    cdef Py_ssize_t i, k = 0, n = stops.shape[0], samples = wanted.shape[0]
+    cdef int64_t start = 0
+    out = np.zeros((4, levels, samples), np.int64)
+    cdef int64_t[:, :, ::1] noted = out
+    _bounds(entries, stops)
+    _grows(wanted, n, "until")
+    for i in range(n + 1):
+        while k < samples and wanted[k] == i:
+            _note(book, noted, k, levels)
+            k += 1
+        if i < n:
+            if apply_message(book, <MDEntry*>&e[start], stops[i] - start) != BOOK_OK:
+                raise OverflowError("more levels, orders or quantity than a book may hold")
+            start = stops[i]
+    return out
+
+
+cdef void _note(OrderBook book, int64_t[:, :, ::1] noted, Py_ssize_t k, int levels) noexcept:
+    cdef int side, i
+    cdef BookSide* s
+    for side in range(2):
+        s = &book.sides[side]
+        for i in range(min(levels, s.n)):
+            noted[2 * side, i, k] = s.price[s.n - 1 - i]
+            noted[2 * side + 1, i, k] = s.qty[s.n - 1 - i]
+
+
 cdef const MDEntry* _entries(entries) except? NULL:
     if entries.dtype != ENTRY_DTYPE or not entries.flags.c_contiguous:
         raise ValueError("entries must be a contiguous array of ENTRY_DTYPE")
@@ -120,10 +167,14 @@ cdef const MDEntry* _entries(entries) except? NULL:
 
 
 cdef int _bounds(entries, const int64_t[::1] stops) except -1:
+    return _grows(stops, len(entries), "ends")
+
+
+cdef int _grows(const int64_t[::1] places, Py_ssize_t limit, name) except -1:
     cdef int64_t before = 0
     cdef Py_ssize_t i
-    for i in range(stops.shape[0]):
-        if stops[i] < before or stops[i] > <Py_ssize_t>len(entries):
-            raise ValueError("ends must grow and stay inside entries")
-        before = stops[i]
+    for i in range(places.shape[0]):
+        if places[i] < before or places[i] > limit:
+            raise ValueError(f"{name} must not fall and not pass {limit}")
+        before = places[i]
     return 0

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -10,8 +11,8 @@ from pyarrow.compute import Expression
 
 from kfix_md import trading_day
 from kfix_md._book import OrderBook
-from kfix_md.errors import CaptureError, UsageError
-from recorder import coverage, derive, files, replay, shape, trust
+from kfix_md.errors import UsageError
+from recorder import coverage, derive, files, replay, sampled, shape, trust
 from recorder.compute import pc
 from recorder.layout import TABLES, Tree
 from recorder.listing import RecordedListing, Symbols, names_of
@@ -152,16 +153,13 @@ class Captures:
 
         def converted() -> Iterator[pa.RecordBatch]:
             n = 0
-            try:
-                for batch in found:
-                    n += batch.num_rows
-                    yield shape.prices(batch, price, columns)
-                if not n:
-                    self._listing.require(symbol, to_ns(start), to_ns(end))
-            except files.Vanished as gone:
-                raise CaptureError(f"{gone} was compacted while it was read: read again from the start") from None
+            for batch in found:
+                n += batch.num_rows
+                yield shape.prices(batch, price, columns)
+            if not n:
+                self._listing.require(symbol, to_ns(start), to_ns(end))
 
-        return converted()
+        return files.unbroken(converted())
 
     def scan(
         self,
@@ -421,6 +419,91 @@ class Captures:
         if not best.num_rows:
             self._listing.require(symbol, to_ns(start), to_ns(end))
         return best
+
+    def depth(
+        self,
+        symbol: str | list[str],
+        start: Moment | None = None,
+        end: Moment | None = None,
+        *,
+        every: str | int = "100ms",
+        levels: int = 10,
+        level: str | None = None,
+        price: Price = "float",
+    ) -> pa.Table:
+        """The best levels of books at every step of time, or after every message.
+
+        Parameters
+        ----------
+        symbol
+            One symbol or a list; of several, the rows of each come together.
+        start, end
+            Times of the first sample and of the end, which is not sampled; None for all that was recorded.
+        every
+            Time between samples, at its whole multiples since 1970: "10ms", "1s", or ns; "event" for one after each
+            message.
+        levels
+            Levels of a side, 1 to 1,000.
+        level
+            "L2" or "L3"; None for L2 where it was recorded, else L3.
+        price
+            Form of prices and quantities: "float", "int" (exact, with price_scale and qty_scale) or "decimal" (exact).
+
+        Returns
+        -------
+        pyarrow.Table
+            time_ns, symbol, session, recv_ns and seq (of the last message before), bid_px_0, bid_qty_0, ...,
+            ask_px_0, ask_qty_0, ..., trusted, cause. Levels that are not there are null, and all of them while readers
+            of the feed did not trust the book; `cause` is why a sample is not trusted.
+        """
+        tables = []
+        for name in names_of(symbol):
+            wanted = self._sampling(name, start, end, every, levels, level, price)
+            tables += files.attempt(partial(sampled.tables, self, wanted))
+        return pa.concat_tables(tables, promote_options="permissive").unify_dictionaries() if tables else pa.table({})
+
+    def depth_batches(
+        self,
+        symbol: str | list[str],
+        start: Moment | None = None,
+        end: Moment | None = None,
+        *,
+        every: str | int = "100ms",
+        levels: int = 10,
+        level: str | None = None,
+        price: Price = "float",
+    ) -> Iterator[pa.RecordBatch]:
+        """As `depth`, a record batch at a time: for days larger than memory. Decimals have each batch's own scale.
+
+        Raises
+        ------
+        CaptureError
+            When compaction replaces the files meanwhile: read again from the start.
+        """
+        wanted = [self._sampling(name, start, end, every, levels, level, price) for name in names_of(symbol)]
+
+        def found() -> Iterator[pa.RecordBatch]:
+            for one in wanted:
+                yield from sampled.batches(self, one)
+
+        return files.unbroken(found())
+
+    def _sampling(
+        self,
+        symbol: str,
+        start: Moment | None,
+        end: Moment | None,
+        every: str | int,
+        levels: int,
+        level: str | None,
+        price: str,
+    ) -> sampled.Wanted:
+        first, last = to_ns(start), to_ns(end)
+        moment = first if last is None else last
+        self._listing.check(symbol, moment)
+        self._listing.require(symbol, first, last)
+        level = self._listing.level(symbol, moment, level)
+        return sampled.Wanted(symbol, level, first, last, sampled.step_of(every), levels, price)
 
     def replay(
         self,

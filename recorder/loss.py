@@ -34,6 +34,10 @@ class Losses:
                 return f"messages are missing since {row['opened_ns']} ({row['cause']}), and no snapshot came since"
         return ""
 
+    def moments(self, session: int) -> list[int]:
+        """Receive times at which losses that concern a session began or ended, ns."""
+        return sorted({time for row in self._of(session) for time in (row["opened_ns"], row["closed_ns"]) if time})
+
     def marks(self, session: int, before_ns: int, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Messages at which a book stops being proven.
 
@@ -54,10 +58,9 @@ class Losses:
             Messages received at the very time of a loss, on one side of it or the other: not even a snapshot is proof.
         """
         after, during = np.zeros(len(time), bool), np.zeros(len(time), bool)
-        for row in self._of(session):
-            for moment in {row["opened_ns"], row["closed_ns"] or row["opened_ns"]}:
-                later = np.flatnonzero(time > moment)
-                if before_ns <= moment and len(later):
-                    after[later[0]] = True
-                during |= time == moment
+        for moment in self.moments(session):
+            later = np.flatnonzero(time > moment)
+            if before_ns <= moment and len(later):
+                after[later[0]] = True
+            during |= time == moment
         return after, during

@@ -49,12 +49,14 @@ def _ended(at: int, session: int, sessions: pa.Table) -> str:
     return ""
 
 
+#: (bits, their values, why): what in the flags of its last message speaks against a book; the first that fits counts
+UNPROVEN = (
+    (Flags.UNVERIFIED, Flags.UNVERIFIED, "its checksums (5041) follow no known rule (UNVERIFIED)"),
+    (Flags.CRC_CHECKED | Flags.CRC_OK, Flags.CRC_CHECKED, "its last checksum (5041) did not match"),
+    (Flags.MAYBE_BAD_BOOK, Flags.MAYBE_BAD_BOOK, "the feed did not trust it at its last message"),
+)
+
+
 def by_flags(flags: int) -> str:
     """Why the flags of the last message leave its book unproven; empty when they do not."""
-    if flags & Flags.UNVERIFIED:
-        return "its checksums (5041) follow no known rule (UNVERIFIED)"
-    if flags & Flags.CRC_CHECKED and not flags & Flags.CRC_OK:
-        return "its last checksum (5041) did not match"
-    if flags & Flags.MAYBE_BAD_BOOK:
-        return "the feed did not trust it at its last message"
-    return ""
+    return next((why for bits, values, why in UNPROVEN if flags & bits == values), "")
