@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kfix_md import __version__
 from kfix_md._entry import State
 from kfix_md.errors import UsageError
 from kfix_md.log_output import lines_lost
+from kfix_md.session import SessionState
 
 if TYPE_CHECKING:
     from kfix_md.feed.process import FeedProcess
@@ -36,6 +41,20 @@ class FeedCounters:
     services: list[dict[str, Any]] = field(default_factory=list)
     journal: dict[str, Any] = field(default_factory=dict)
     clock_steps: int = 0
+    disks: dict[str, Path] = field(default_factory=dict)  # what is written -> its directory
+    beat_age_s: float = 0.0  # seconds since the loop's last heartbeat
+
+    def not_ready(self) -> list[str]:
+        """One line for each session that does not deliver and is not in its planned rollover."""
+        return [
+            f"{one['labels'][0]} ({one['labels'][1]}): {fault}"
+            for one in self.services
+            if (fault := _fault(one)) and not one["planned"]
+        ]
+
+    def stalled(self) -> str:
+        """Why the process does not work; empty while it does."""
+        return "" if self.beat_age_s < STALLED_S else f"the loop has not run for {self.beat_age_s:.0f} s"
 
     def totals(self) -> dict[str, int]:
         """Sums over the services, for the counters in shared memory."""
@@ -53,11 +72,20 @@ class FeedCounters:
         return sums
 
 
+def _fault(one: dict[str, Any]) -> str:
+    """Why a session does not deliver; empty when it does."""
+    if not one["up"]:
+        return "a gap is open" if one["logged_on"] else "not logged on"
+    return f"messages arrive {one['lag_seconds']:.1f} s late" if one["lagging"] else ""
+
+
 def gather(feed: FeedProcess) -> FeedCounters:
     """Collect every counter of a feed."""
-    reading = FeedCounters()
-    now_ns = feed.clock.now_ns()
-    reading.clock_steps = feed.clock.steps
+    config, now_ns = feed.config, feed.clock.now_ns()
+    reading = FeedCounters(clock_steps=feed.clock.steps, beat_age_s=feed.beat_age_s())
+    if config.journal.enabled:
+        reading.disks["journal"] = config.journal.directory
+    reading.disks["captures"] = config.recorder.directory
     for service in feed.services:
         session = service.session
         reading.services.append(
@@ -70,12 +98,14 @@ def gather(feed: FeedProcess) -> FeedCounters:
                 "reconnects": max(0, service.connects - 1),
                 "errors": service.errors,
                 "up": int(session.ready),
-                "silence_s": max(0, now_ns - session.last_recv_ns) / 1e9,
-                "lag_s": service.lag.lag_ns / 1e9,
+                "logged_on": session.state == SessionState.ON,
+                "planned": int(session.rollover.armed(now_ns)),
+                "silence_seconds": max(0, now_ns - session.last_recv_ns) / 1e9,
+                "lag_seconds": service.lag.lag_ns / 1e9,
                 "lagging": int(service.lag.over),
-                "clock_lag_s": _clock_lag(service) / 1e9,
-                "rollover_s": max(0, session.rollover.next_instant(now_ns) - now_ns) / 1e9,
-                "rollover_took_s": _took(session.rollover),
+                "clock_lag_seconds": _clock_lag(service) / 1e9,
+                "next_rollover_seconds": max(0, session.rollover.next_instant(now_ns) - now_ns) / 1e9,
+                "rollover_duration_seconds": _took(session.rollover),
                 "rejected": service.subs.counters.rejected,
                 "left_out": len(service.subs.left_out.reasons),
                 "resubscribed": dict(service.subs.counters.faults),
@@ -101,10 +131,12 @@ def _took(rollover: Any) -> float:
 
 #: connections that /metrics serves at a time, and seconds that one may wait for its next bytes
 CONNECTIONS, IDLE_S = 8, 5.0
+#: a heartbeat is written every 4 s at the longest (feed.heartbeat_ms)
+STALLED_S = 10.0
 
 
 class Metrics:
-    """HTTP server of /metrics, in threads of its own. UsageError when the port is taken.
+    """HTTP server of /metrics, /healthz and /readyz, in threads of its own. UsageError when the port is taken.
 
     It has CONNECTIONS descriptors at most, and closes a connection that is idle for IDLE_S: whoever can reach the
     port cannot take those that sessions and journal need.
@@ -112,14 +144,15 @@ class Metrics:
 
     def __init__(self, host: str, port: int, read: Callable[[], FeedCounters]) -> None:
         try:
-            from prometheus_client import CollectorRegistry, make_wsgi_app
+            from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
         except ImportError:
             message = "metrics.port: needs prometheus-client: pip install 'kfix-md[operator]'"
             raise UsageError(message) from None
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collector(read))
+        ProcessCollector(registry=registry)
         try:
-            self._server = _server(host, port, make_wsgi_app(registry))
+            self._server = _server(host, port, _routes(read, make_wsgi_app(registry)))
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise UsageError(f"metrics.port = {port}: {reason}; choose another or 0 for none") from None
@@ -132,6 +165,27 @@ class Metrics:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=2)
+
+
+def _routes(read: Callable[[], FeedCounters], metrics: Any) -> Any:
+    """WSGI application: /metrics, /healthz (the process works), /readyz (its sessions deliver); 404 for the rest."""
+
+    def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            answer: Iterable[bytes] = metrics(environ, start_response)
+            return answer
+        status, text = "404 Not Found", "there are /metrics, /healthz and /readyz"
+        if path in ("/healthz", "/readyz"):
+            reading = read()
+            reasons = [reading.stalled()] if reading.stalled() else []
+            if path == "/readyz":
+                reasons += reading.not_ready()
+            status, text = ("503 Service Unavailable" if reasons else "200 OK"), "\n".join(reasons) or "ok"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [(text + "\n").encode()]
+
+    return serve
 
 
 def _server(host: str, port: int, app: Any) -> Any:
@@ -189,12 +243,22 @@ class _Collector:
             for one in reading.services:
                 gauge.add_metric(one["labels"], one[name])
             yield gauge
-        for name, label, text in _LABELLED:
-            gauge = GaugeMetricFamily(f"kfix_{name}", text, labels=[*labels, label])
+        for name, text in _FAULTS.items():
+            counter = CounterMetricFamily(f"kfix_{name}", text, labels=labels)
+            for one in reading.services:
+                counter.add_metric(one["labels"], one[name])
+            yield counter
+        for kind, name, label, text in (
+            (GaugeMetricFamily, "states", "state", "books in each state"),
+            (CounterMetricFamily, "gaps", "cause", "gaps since the start"),
+            (CounterMetricFamily, "resubscribed", "cause", "books subscribed again"),
+        ):
+            family = kind(f"kfix_{name}", text, labels=[*labels, label])
             for one in reading.services:
                 for key, value in one[name].items():
-                    gauge.add_metric([*one["labels"], key.lower()], value)
-            yield gauge
+                    family.add_metric([*one["labels"], key.lower()], value)
+            yield family
+        yield from _of_process(reading)
         for name, text in (
             ("records", "records appended"),
             ("lost", "records that could not be stored"),
@@ -219,22 +283,42 @@ class _Collector:
         yield GaugeMetricFamily("kfix_journal_alarm", "1 while the journal cannot be written", value=alarm)
 
 
+def _of_process(reading: FeedCounters) -> Iterable[Any]:
+    """What there is once for the process: its build, its loop, its disks."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    build = GaugeMetricFamily("kfix_build_info", "version of the running process", labels=["version", "python"])
+    build.add_metric([__version__, platform.python_version()], 1)
+    yield build
+    yield GaugeMetricFamily(
+        "kfix_heartbeat_age_seconds", "seconds since the loop's last heartbeat", value=reading.beat_age_s
+    )
+    free = GaugeMetricFamily("kfix_disk_free_bytes", "room for what is written", labels=["holds"])
+    size = GaugeMetricFamily("kfix_disk_size_bytes", "size of the file system", labels=["holds"])
+    for holds, directory in reading.disks.items():
+        try:
+            usage = shutil.disk_usage(directory)
+        except OSError:  # the recorder makes its directory when it starts
+            continue
+        free.add_metric([holds], usage.free)
+        size.add_metric([holds], usage.total)
+    yield from (free, size)
+
+
 _GAUGES = {
     "up": "1 while the session is logged on with no gap open",
+    "planned": "1 in the window of the daily rollover, in which a lost session is no fault",
     "gaps_open": "gaps not healed yet",
-    "reconnects": "connections made after the first",
-    "errors": "internal errors that cost a connection",
-    "silence_s": "seconds since the last message",
-    "lag_s": "how late the last message arrived, less what the clocks provably differ by",
+    "silence_seconds": "seconds since the last message",
+    "lag_seconds": "how late the last message arrived, less what the clocks provably differ by",
     "lagging": "1 while messages arrive later than max_lag_s: readers do not trust the books",
-    "clock_lag_s": "our clock minus SendingTime of the last message",
-    "rollover_s": "seconds to the next rollover",
-    "rollover_took_s": "seconds the last rollover took until the last book was verified",
-    "rejected": "subscriptions that the venue rejected",
+    "clock_lag_seconds": "our clock minus SendingTime of the last message",
+    "next_rollover_seconds": "seconds to the next rollover",
+    "rollover_duration_seconds": "seconds the last rollover took until the last book was verified",
     "left_out": "symbols that are not served because something failed for them alone",
 }
-_LABELLED = [
-    ("states", "state", "books in each state"),
-    ("gaps", "cause", "gaps since the start"),
-    ("resubscribed", "cause", "books subscribed again"),
-]
+_FAULTS = {
+    "reconnects": "connections made after the first",
+    "errors": "internal errors that cost a connection",
+    "rejected": "subscriptions that the venue rejected",
+}

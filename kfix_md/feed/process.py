@@ -48,6 +48,7 @@ class FeedProcess:
         self.segment: Any = None
         self.journal: Any = None
         self._metrics: Metrics | None = None
+        self._start_ns = self.clock.now_ns()
         self._beat_ns = 0  # of the last heartbeat
         self._alarm = ""  # of the journal, as last logged
         self._ran_before = False
@@ -142,6 +143,10 @@ class FeedProcess:
             self._close()
         if self.fault:
             raise UsageError(self.fault)
+
+    def beat_age_s(self) -> float:
+        """Seconds since the loop wrote its last heartbeat."""
+        return (self.clock.now_ns() - (self._beat_ns or self._start_ns)) / 1e9
 
     def stop(self) -> None:
         """End in order: log out every session, close journal and segment."""

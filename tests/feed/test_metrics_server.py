@@ -56,3 +56,46 @@ def test_idle_connections_take_no_more_than_their_share_and_are_closed(server):
 def test_it_serves_many_one_after_another(server):
     for _ in range(5 * CONNECTIONS):
         assert scrape(server.port)
+
+
+SESSION = {"labels": ("spot-l2", "S"), "up": 0, "planned": 0, "logged_on": False, "lagging": 0, "lag_seconds": 7.21}
+
+
+def ask(reading: FeedCounters, path: str) -> tuple[int, str]:
+    server = Metrics("127.0.0.1", 0, lambda: reading)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=3) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "answer"),
+    [
+        ({}, "/readyz", (503, "spot-l2 (S): not logged on\n")),
+        ({"logged_on": True}, "/readyz", (503, "spot-l2 (S): a gap is open\n")),
+        ({"planned": 1}, "/readyz", (200, "ok\n")),
+        ({"up": 1}, "/readyz", (200, "ok\n")),
+        ({"up": 1, "lagging": 1}, "/readyz", (503, "spot-l2 (S): messages arrive 7.2 s late\n")),
+        ({}, "/healthz", (200, "ok\n")),
+        ({}, "/", (404, "there are /metrics, /healthz and /readyz\n")),
+        ({}, "/metrics/x", (404, "there are /metrics, /healthz and /readyz\n")),
+    ],
+)
+def test_probes_answer_with_the_reason(change, path, answer):
+    assert ask(FeedCounters([SESSION | change]), path) == answer
+
+
+def test_a_loop_that_stands_still_is_neither_healthy_nor_ready():
+    reading = FeedCounters(beat_age_s=12.3)
+    for path in ("/healthz", "/readyz"):
+        assert ask(reading, path) == (503, "the loop has not run for 12 s\n")
+
+
+def test_process_build_and_disk_are_exported(tmp_path):
+    text = ask(FeedCounters(disks={"journal": tmp_path, "captures": tmp_path / "none"}), "/metrics")[1]
+    assert "kfix_build_info{" in text and "process_resident_memory_bytes" in text
+    assert 'kfix_disk_free_bytes{holds="journal"}' in text and 'holds="captures"' not in text
