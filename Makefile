@@ -55,7 +55,7 @@ sanitize: $(VENV)/.ready
 	  tests/shm/test_books.py tests/shm/test_bursts.py tests/shm/test_orders_trades.py tests/shm/test_torn.py \
 	  tests/journal tests/recorder/test_rows.py tests/recorder/test_replay.py tests/recorder/test_queries.py
 
-# sdist and wheel, each installed into an empty environment; the demo from the wheel, without a compiler
+# sdist, wheel from that sdist, and the demo from the wheel in an empty environment, without a compiler
 package: $(VENV)/.ready
 	$(PY) -m tests.packaging.check
 
