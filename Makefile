@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
-.PHONY: all build demo test lint sanitize package coverage fuzz chaos soak torn clean
+.PHONY: all build demo test lint sanitize package coverage fuzz injected chaos soak torn clean
 
 all: build
 
@@ -95,6 +95,11 @@ chaos: build
 SOAK_MESSAGES ?= 1e8
 soak: build
 	$(PY) -m tests.chaos.soak --messages $(SOAK_MESSAGES)
+
+# every allocation and every file call of a scenario fails in turn, alone and with those after it (SQLite's way)
+injected: build
+	$(PY) -m tests.injected.run
+	$(PY) -m tests.injected.run --times 4
 
 clean:
 	rm -rf build .venv dist *.egg-info

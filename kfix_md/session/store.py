@@ -37,7 +37,11 @@ class SequenceStore:
                 f"{sender} to {target} is in use by another process ({self.path}): stop it first, "
                 "Kraken allows one connection per CompID"
             ) from error
-        self._version, self._saved = self._read()
+        try:
+            self._version, self._saved = self._read()
+        except OSError as error:
+            os.close(self._fd)  # and with it the lock: the next attempt is to find the file free
+            raise UsageError(f"cannot read the sequence numbers in {self.path}: {error.strerror}") from error
 
     def load(self) -> SequenceNumbers | None:
         """The counters saved last; None when there are none or both records are damaged."""
