@@ -21,7 +21,7 @@ from recorder.notes import Notes
 
 T = TypeVar("T")
 _FILTERED = {"symbol", "level", "session", "seq", "side"}  # columns that `where` may use
-_LINEAR = 32  # up to so many files are all looked at, without bisection
+_FEW = 32  # up to so many files are all looked at when they are read, not before
 _ATTEMPTS = 5
 _SMALL = 1 << 18  # bytes of a file that is read in one piece
 _FEW_ROWS = 8192  # a file or batch this small is read without a look at its symbols first, and joined with others
@@ -84,21 +84,22 @@ class Files:
                 self._notes.refresh(table, day)
                 whole = trading_day.session_bounds(day)
                 cut = "recv_ns" in schema.SCHEMAS[table].names and (start or 0, end or whole[1]) != whole
-                if len(names) > _LINEAR and cut:
+                if len(names) > _FEW and cut:
                     names = self._between(folder, names, start, end)
                 found += [folder / name for name in names]
         return found
 
     def _between(self, folder: Path, names: list[str], start: int | None, end: int | None) -> list[str]:
-        """Files found by bisection, with one more on either side: files are in arrival order, nearly that of time."""
-        loose = [name for name in names if not layout.is_compacted(name)]
-        rest = [name for name in names if layout.is_compacted(name)]
-        low, high = 0, len(loose)
-        if start is not None:
-            low = max(0, _bisect(len(loose), lambda i: self.span(folder / loose[i])[1] < start) - 1)
-        if end is not None:
-            high = min(len(loose), _bisect(len(loose), lambda i: self.span(folder / loose[i])[0] < end) + 1)
-        return rest + loose[low:high]
+        """Files with rows received in [start, end), each by its own span: a clock that was set back leaves no order."""
+        return [name for name in names if layout.is_compacted(name) or self._reaches(folder / name, start, end)]
+
+    def _reaches(self, path: Path, start: int | None, end: int | None) -> bool:
+        """Whether a live file may hold rows received in [start, end): by its note, else by its footer."""
+        note = self._notes.of(path)
+        if note is not None:
+            return note.may_match(None, start, end)
+        span = _span(path)
+        return span is None or ((start is None or span[1] >= start) and (end is None or span[0] < end))
 
     def span(self, path: Path) -> tuple[int, int]:
         """Lowest and highest recv_ns in a file."""
@@ -113,14 +114,6 @@ def _whole_dates(start: int | None, end: int | None) -> tuple[int | None, int | 
     first = None if start is None else trading_day.session_bounds(trading_day.session_date(start))[0]
     last = None if end is None else trading_day.session_bounds(trading_day.session_date(end - 1))[1]
     return first, last
-
-
-def _bisect(n: int, before: Callable[[int], bool]) -> int:
-    low, high = 0, n
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if before(middle) else (low, middle)
-    return low
 
 
 @dataclass(frozen=True)

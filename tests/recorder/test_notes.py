@@ -264,10 +264,35 @@ def test_every_gap_of_a_date_of_many_is_told(tmp_path):
         journal.event(0, START, {"type": "session", "number": 0, "service": "L2", "level": "L2"})
         journal.event(0, START, {"type": "logged_on", "session_id": "one"})
         one = Recorder(build.settings(tmp_path))
-        for i in range(2 * files._LINEAR):
+        for i in range(2 * files._FEW):
             journal.event(0, START + i, {"type": "gap_open", "id": i, "cause": "lost", "first": i, "last": i})
             one.once()
         one.close()
     tree = layout.Tree(tmp_path / "captures")
-    assert len(tree.files("gaps", DAY)) == 2 * files._LINEAR
-    assert len(files.Files(tree).of("gaps", START + 5, START + 6)) == 2 * files._LINEAR
+    assert len(tree.files("gaps", DAY)) == 2 * files._FEW
+    assert len(files.Files(tree).of("gaps", START + 5, START + 6)) == 2 * files._FEW
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_no_row_is_missing_after_the_clock_was_set_back(tmp_path, noted):
+    """Files are found by the times in each: after a step of the clock their order is not that of time."""
+    frames = list(busy("L2").frames(1000))
+    back = 6 * 3_600_000_000_000
+    with JournalWriter(tmp_path / "journal", segment_bytes=1 << 24) as journal:
+        journal.event(0, START, {"type": "session", "number": 0, "service": "L2", "level": "L2"})
+        journal.event(0, START, {"type": "logged_on", "session_id": "one"})
+        for i, (now, frame) in enumerate(frames):
+            journal.frame(0, now - back if i >= len(frames) // 2 else now, frame)
+    build.record(tmp_path, flush_rows=12)
+    if not noted:
+        shutil.rmtree(tmp_path / "captures" / "state" / "notes")
+    cap, symbol = recorder.open(tmp_path / "captures"), rank("L2", 0)
+    assert len(cap.tree.files("ticks", DAY)) > 2 * files._FEW
+    everything = cap.ticks(symbol)
+    times = everything["recv_ns"].to_numpy()
+    assert (np.diff(times) < 0).any()
+    chosen = random.Random(7)
+    for _ in range(100):
+        a, b = sorted(chosen.choices(times.tolist(), k=2))
+        rows = cap.ticks(symbol, a, b)["seq"] if b > a else pa.chunked_array([], pa.int64())
+        assert rows.to_pylist() == everything["seq"].to_numpy()[(times >= a) & (times < b)].tolist()
