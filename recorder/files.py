@@ -22,6 +22,8 @@ from recorder.notes import Notes
 T = TypeVar("T")
 _FILTERED = {"symbol", "level", "session", "seq", "side"}  # columns that `where` may use
 _FEW = 32  # up to so many files are all looked at when they are read, not before
+_ALWAYS = -(1 << 63), (1 << 63) - 1
+_NEVER = _ALWAYS[1], _ALWAYS[0]  # of a file without rows
 _ATTEMPTS = 5
 _SMALL = 1 << 18  # bytes of a file that is read in one piece
 _FEW_ROWS = 8192  # a file or batch this small is read without a look at its symbols first, and joined with others
@@ -56,6 +58,7 @@ class Files:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self._notes = Notes(tree)
+        self._spans: dict[str, dict[str, tuple[int, int]]] = {}  # of live files, by folder and name
 
     def of(
         self, table: str, start: int | None = None, end: int | None = None, symbols: Collection[str] | None = None
@@ -91,15 +94,19 @@ class Files:
 
     def _between(self, folder: Path, names: list[str], start: int | None, end: int | None) -> list[str]:
         """Files with rows received in [start, end), each by its own span: a clock that was set back leaves no order."""
-        return [name for name in names if layout.is_compacted(name) or self._reaches(folder / name, start, end)]
+        spans = self._spans.setdefault(str(folder), {})
+        for name in names:
+            if name not in spans and not layout.is_compacted(name):
+                spans[name] = self._limits_of(folder / name)
+        low, high = _ALWAYS[0] if start is None else start, _ALWAYS[1] if end is None else end
+        return [name for name in names if (span := spans.get(name, _ALWAYS))[1] >= low and span[0] < high]
 
-    def _reaches(self, path: Path, start: int | None, end: int | None) -> bool:
-        """Whether a live file may hold rows received in [start, end): by its note, else by its footer."""
+    def _limits_of(self, path: Path) -> tuple[int, int]:
+        """Lowest and highest recv_ns in a live file, which never changes; _ALWAYS where it is not known."""
         note = self._notes.of(path)
-        if note is not None:
-            return note.may_match(None, start, end)
-        span = _span(path)
-        return span is None or ((start is None or span[1] >= start) and (end is None or span[0] < end))
+        if note is None:
+            return _span(path) or _ALWAYS
+        return _NEVER if note.first_ns is None or note.last_ns is None else (note.first_ns, note.last_ns)
 
     def span(self, path: Path) -> tuple[int, int]:
         """Lowest and highest recv_ns in a file."""
