@@ -68,16 +68,22 @@ class Captures:
     def symbols(self, day: Day | None = None) -> list[str]:
         """Symbols with ticks on a session date, or on any."""
         start, end = self._span(day)
-        found: set[str] = set()
-        for batch in self._batches("ticks", start, end, ["symbol"]):
-            found.update(pc.unique(batch["symbol"]).dictionary_decode().to_pylist())
-        return sorted(found)
+
+        def read() -> set[str]:
+            batches = self._batches("ticks", start, end, ["symbol"])
+            return {name for batch in batches for name in pc.unique(batch["symbol"]).dictionary_decode().to_pylist()}
+
+        return sorted(files.attempt(read))
 
     def rows(self, day: Day | None = None) -> int:
         """Number of rows of ticks on a session date (or all), from the footers of the files."""
         start, end = self._span(day)
-        paths = self._files.of("ticks", start, None if end is None else end - 1)
-        return sum(files.open_file(path).metadata.num_rows for path in paths)
+
+        def read() -> int:
+            paths = self._files.of("ticks", start, None if end is None else end - 1)
+            return sum(files.open_file(path).metadata.num_rows for path in paths)
+
+        return files.attempt(read)
 
     def _span(self, day: Day | None) -> tuple[int | None, int | None]:
         """Limits of a session date; UsageError when nothing was recorded on it."""

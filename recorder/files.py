@@ -30,8 +30,11 @@ _FEW_ROWS = 8192  # a file or batch this small is read without a look at its sym
 _BATCH_ROWS = 131_072
 
 
-class Vanished(Exception):
+class Vanished(CaptureError):
     """A file was replaced by compaction between listing and reading: list again."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} was compacted while it was read: read again from the start")
 
 
 def attempt(read: Callable[[], T]) -> T:

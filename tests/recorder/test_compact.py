@@ -12,7 +12,7 @@ import pytest
 
 import recorder
 from kfix_md.errors import CaptureError
-from recorder import cli, compact, layout, schema
+from recorder import cli, compact, files, layout, schema
 from recorder.process import Recorder
 from recorder.verify import verify
 from tests.recorder import build, test_tools
@@ -194,3 +194,35 @@ def test_a_starting_recorder_accepts_that_a_compaction_removes_its_directories_m
     monkeypatch.setattr(Path, "iterdir", iterdir)
     tree.clear_work()
     taken.close()
+
+
+_READS = {
+    "rows": lambda cap, day: cap.rows(day),
+    "symbols": lambda cap, day: cap.symbols(day),
+    "ticks": lambda cap, day: cap.ticks().num_rows,
+    "batches": lambda cap, day: sum(batch.num_rows for batch in cap.tick_batches()),
+    "replay": lambda cap, day: sum(1 for _ in cap.replay(day)),
+}
+
+
+@pytest.mark.parametrize("read", _READS)
+def test_a_reader_whose_files_are_compacted_gets_the_answer_or_an_error_of_ours(tmp_path, monkeypatch, read):
+    build.two_days(tmp_path)
+    build.record(tmp_path, flush_rows=100)
+    cap = recorder.open(tmp_path / "captures")
+    day = cap.dates()[0]
+    expected = _READS[read](cap, day)
+    real, compacted = files.Files.of, []
+
+    def listed(self, table, *args):
+        found = real(self, table, *args)
+        if table == "ticks" and not compacted:
+            compacted.append(True)
+            compact.compact_day(self.tree, day)
+        return found
+
+    monkeypatch.setattr(files.Files, "of", listed)
+    if read == "batches":
+        with pytest.raises(CaptureError, match="was compacted while it was read: read again from the start"):
+            _READS[read](cap, day)
+    assert _READS[read](cap, day) == expected and compacted
