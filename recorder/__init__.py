@@ -1,5 +1,6 @@
 """Captures of market data in Parquet: what was recorded, what is missing, and the proof of both."""
 
+import warnings
 from typing import TYPE_CHECKING
 
 from recorder.schema import Flags
@@ -13,7 +14,18 @@ __all__ = ["Flags", "open"]
 
 
 def open(captures: "str | os.PathLike[str]") -> "Captures":
-    """Open a captures directory for reading; also while it is being written. UsageError when it is none."""
+    """Open a captures directory for reading; also while it is being written.
+
+    Warns of files that were recorded and are no longer there, see `Captures.missing`.
+
+    Raises
+    ------
+    UsageError
+        When it is no captures directory.
+    """
     from recorder.catalog import Captures
 
-    return Captures(captures)
+    found = Captures(captures)
+    for one in found.missing():
+        warnings.warn(f"{found.tree.root}: {one}: books after them are not trusted", stacklevel=2)
+    return found

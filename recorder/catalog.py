@@ -12,11 +12,12 @@ from pyarrow.compute import Expression
 from kfix_md import trading_day
 from kfix_md._book import OrderBook
 from kfix_md.errors import UsageError
-from recorder import coverage, derive, files, replay, sampled, shape, trust
+from recorder import coverage, derive, files, loss, replay, sampled, shape, trust
 from recorder.compute import pc
 from recorder.layout import TABLES, Tree
 from recorder.listing import RecordedListing, Symbols, names_of
 from recorder.loss import Losses
+from recorder.missing import MissingFiles
 from recorder.moments import Day, Moment, to_date, to_ns
 from recorder.rebuild import BookAt, Rebuilder
 from recorder.replay import RecordedMessage
@@ -289,7 +290,7 @@ class Captures:
             found = self._table("sessions", since, end, ["service", "level"]).to_pylist()
             self._levels |= {row["service"]: row["level"] for row in found if row["service"] in unknown}
         levels = {service: level for service, level in self._levels.items() if service and level}
-        return coverage.intervals(status, levels, start, end)
+        return coverage.intervals(status, levels, start, end, self._files.missing(["status"], start, end))
 
     def _sessions_of(self, symbol: str, start: int | None, end: int | None) -> list[int]:
         found = self._table("ticks", start, end, ["session"], symbols=[symbol])
@@ -342,7 +343,8 @@ class Captures:
             start = trading_day.session_bounds(trading_day.session_date(moment))[0] - 2 * trading_day.DAY_NS
             gaps, sessions = (self._table(name, start, moment + 1) for name in ("gaps", "sessions"))
             states = self._coverage(symbol, moment, moment + 1)
-            reason = trust.why_not(symbol, moment, found, gaps, sessions, states)
+            losses = self._losses(moment, moment + 1)
+            reason = self._beyond(moment) or trust.why_not(symbol, moment, found, losses, gaps, sessions, states)
         return BookAt(
             symbol, found.level, moment, found.recv_ns, found.session, found.seq, not reason, reason, book, depth
         )
@@ -367,7 +369,17 @@ class Captures:
 
     def _losses(self, start: int | None, end: int | None) -> Losses:
         """Losses that may concern books between two times: a checkpoint may be two dates old."""
-        return Losses(self._table("gaps", None if start is None else start - 2 * trading_day.DAY_NS, end))
+        since = None if start is None else start - 2 * trading_day.DAY_NS
+        return Losses(self._table("gaps", since, end), self._files.missing(loss.WATCHED, since, end))
+
+    def _beyond(self, moment: int) -> str:
+        """Why nothing is known of a time after the last record; empty before it."""
+        until = self._files.recorded_until()
+        return f"it is not recorded yet: the captures end at {until}" if moment > until else ""
+
+    def missing(self) -> list[MissingFiles]:
+        """Files that were recorded and are no longer there, as their names show; empty when captures are complete."""
+        return self._files.complete.missing()
 
     # ---- derived ----
 

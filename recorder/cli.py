@@ -180,12 +180,12 @@ def verify(captures: Path, day: str | None, as_json: bool) -> None:
 
     Exit status: 0 the proof holds, 1 it does not or nothing was checked, 2 wrong usage.
     """
-    import recorder
+    from recorder.catalog import Captures
     from recorder.moments import to_date
     from recorder.verify import verify as prove
 
     start = time.monotonic()
-    cap = recorder.open(captures)
+    cap = Captures(captures)
     wanted = to_date(day) if day else None
     if wanted is not None and wanted not in cap.dates():
         raise UsageError(f"{captures} has no session date {day}; there are {_dates(cap)}")
@@ -244,11 +244,11 @@ def _print_proof(summary: dict[str, Any]) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=None, help="File to write; report-DAY.html.")
 def report(captures: Path, day: str | None, output: Path | None) -> None:
     """Write one self-contained HTML page about a session date (the last one)."""
-    import recorder
+    from recorder.catalog import Captures
     from recorder.moments import to_date
     from recorder.report import page
 
-    cap = recorder.open(captures)
+    cap = Captures(captures)
     dates = cap.dates()
     wanted: date | None = to_date(day) if day else dates[-1] if dates else None
     if wanted is None or wanted not in dates:
@@ -266,11 +266,12 @@ def report(captures: Path, day: str | None, output: Path | None) -> None:
 @click.option("--date", "day", default=None, help="Session date (YYYY-MM-DD); every finished one without it.")
 def compact(captures: Path, day: str | None) -> None:
     """Cluster finished session dates by symbol: read back, compared row by row, then swapped in."""
-    import recorder
     from recorder.compact import candidates, compact_day
+    from recorder.layout import Tree
     from recorder.moments import to_date
 
-    tree = recorder.open(captures).tree
+    tree = Tree(captures)
+    tree.check()
     dates = [to_date(day)] if day else candidates(tree, None, outdated=True)
     if day and dates[0] not in tree.dates():
         raise UsageError(f"{captures} has no session date {day}")

@@ -20,7 +20,8 @@ from kfix_md.errors import CaptureError
 from recorder import files, layout, notes, schema
 from recorder.compute import pc
 from recorder.digest import Digests, codes_order
-from recorder.layout import Tree
+from recorder.layout import FileName, Tree
+from recorder.missing import Complete
 from recorder.writer import metadata
 
 _BUCKET_ROWS = 524_288  # rows of the symbols that are sorted in memory at a time
@@ -56,6 +57,8 @@ def compact_day(tree: Tree, day: date, *, row_group: int = schema.ROW_GROUP) -> 
         own = tree.lock("compact", who="compaction")
     try:
         tree.put_back()
+        tree.clear_replaced()
+        _check_complete(tree, day)
         totals = {"rows": 0, "files_before": 0, "files_after": 0, "bytes_before": 0, "bytes_after": 0}
         for table in layout.TABLES:
             if _loose(tree, table, day, outdated=True):
@@ -64,6 +67,13 @@ def compact_day(tree: Tree, day: date, *, row_group: int = schema.ROW_GROUP) -> 
         return totals
     finally:
         own.close()
+
+
+def _check_complete(tree: Tree, day: date) -> None:
+    """CaptureError where files inside a date are missing: a compacted date would no longer show that."""
+    for one in Complete(tree).missing(layout.TABLES, (day, day)):
+        if one.before and one.after and layout.date_of(one.before) == layout.date_of(one.after) == day:
+            raise CaptureError(f"{tree.root}: {one}; restore it before {day} is compacted")
 
 
 def _compact_table(tree: Tree, table: str, day: date, row_group: int) -> dict[str, int]:
@@ -84,11 +94,9 @@ def _compact_table(tree: Tree, table: str, day: date, row_group: int) -> dict[st
 def _compact_into(
     tree: Tree, table: str, day: date, row_group: int, before: list[Path], work: Path, spill: Path
 ) -> dict[str, int]:
-    ranges = [layout.file_range(f.name) for f in before]
-    start, end = min(r[0] for r in ranges if r), max(r[1] for r in ranges if r)
     sizes = sum(f.stat().st_size for f in before)
     seen = Digests(table not in _SMALL)
-    parts = _Parts(work, table, start, end, row_group)
+    parts = _Parts(work, table, _merged(before), row_group)
     for rows in _clustered(table, before, spill, seen):
         parts.write(rows)
     after = parts.close()
@@ -101,6 +109,18 @@ def _compact_into(
         "bytes_before": sizes,
         "bytes_after": sum(f.stat().st_size for f in tree.files(table, day)),
     }
+
+
+def _merged(paths: list[Path]) -> FileName:
+    """Name of the file that replaces `paths`."""
+    names = [name for path in paths if (name := FileName.parse(path.name)) is not None]
+    numbers = [number for name in names if name.numbers is not None for number in name.numbers]
+    return FileName(
+        min(name.start for name in names),
+        max(name.end for name in names),
+        compacted=True,
+        numbers=(min(numbers), max(numbers)) if numbers else None,
+    )
 
 
 def _clustered(table: str, paths: list[Path], spill: Path, seen: Digests) -> Iterator[pa.Table]:
@@ -208,8 +228,8 @@ def _codes(rows: pa.Table) -> np.ndarray:
 class _Parts:
     """Writes the files of one compacted date; a row group never spans two symbols that are both large."""
 
-    def __init__(self, work: Path, table: str, start: int, end: int, row_group: int):
-        self.work, self.table, self.start, self.end, self.row_group = work, table, start, end, row_group
+    def __init__(self, work: Path, table: str, name: FileName, row_group: int):
+        self.work, self.table, self.name, self.row_group = work, table, name, row_group
         self.paths: list[Path] = []
         self.rows = self.in_file = 0
         self.writer: pq.ParquetWriter | None = None
@@ -226,10 +246,9 @@ class _Parts:
                 self._finish()
 
     def _open(self) -> None:
-        more = {"start": f"{self.start:x}", "end": f"{self.end:x}", "clustered": "symbol"}
+        more = {"start": f"{self.name.start:x}", "end": f"{self.name.end:x}", "clustered": "symbol"}
         described = schema.SCHEMAS[self.table].with_metadata(metadata(self.table, more))
-        name = layout.file_name(self.start, self.end, compacted=True, part=len(self.paths))
-        self.paths.append(self.work / name)
+        self.paths.append(self.work / str(self.name._replace(part=len(self.paths))))
         self.writer = pq.ParquetWriter(
             self.paths[-1], described, **schema.write_options(self.table, schema.LEVEL, self.row_group)
         )
@@ -245,6 +264,9 @@ class _Parts:
         if not self.paths:
             self._open()
         self._finish()
+        n = len(self.paths)  # known only now: a part that is missing is seen from the names of the others
+        named = [self.work / str(self.name._replace(part=i, parts=n)) for i in range(n)]
+        self.paths = [path.rename(name) for path, name in zip(self.paths, named, strict=True)]
         layout.sync_file(self.work)
         return self.paths
 
@@ -295,4 +317,4 @@ def _swap(tree: Tree, table: str, day: date, work: Path, before: list[Path]) -> 
         layout.exchange(work, target)
         layout.sync_file(target.parent)
         notes.forget(tree, table, day)
-    shutil.rmtree(work)
+        work.rename(tree.replaced(table, day))

@@ -1,12 +1,13 @@
 """Derives when each book was trusted, and why not, from the book states in the status table."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from kfix_md._state import TRUSTED
-from recorder import schema
+from recorder import missing, schema
 from recorder.compute import pc
 
 COLUMNS = ["recv_ns", "session", "service", "symbol", "kind", "state", "cause"]
@@ -27,7 +28,13 @@ _TRUSTED = pa.array([state.name for state in TRUSTED])
 Row = dict[str, Any]
 
 
-def intervals(status: pa.Table, levels: dict[str, str], start: int | None = None, end: int | None = None) -> pa.Table:
+def intervals(
+    status: pa.Table,
+    levels: dict[str, str],
+    start: int | None = None,
+    end: int | None = None,
+    absent: Sequence[missing.Span] = (),
+) -> pa.Table:
     """One row for each interval of time in which the book of a symbol had one state.
 
     Parameters
@@ -38,15 +45,19 @@ def intervals(status: pa.Table, levels: dict[str, str], start: int | None = None
         "L2" or "L3" by name of service.
     start, end
         ns since 1970 UTC: only intervals that reach into [start, end).
+    absent
+        Where rows of status are missing: from there to its next row the state of a book is not known.
 
     Returns
     -------
     pyarrow.Table
-        SCHEMA; `to_ns` is null where the state lasts. Ordered by service, symbol and time.
+        SCHEMA; `to_ns` is null where the state lasts, `state` where it is not known. Ordered by service, symbol and
+        time.
     """
     rows = status.filter(pc.and_(pc.equal(status["kind"], "book"), pc.is_valid(status["symbol"])))
     rows = rows.select(COLUMNS).cast(schema.plain(rows.select(COLUMNS).schema))
-    rows = rows.append_column("place", pa.array(np.arange(rows.num_rows)))
+    rows = rows.append_column("place", pa.array(np.arange(rows.num_rows, dtype=float)))
+    rows = _with_unknown(rows, absent)
     rows = rows.sort_by([("service", "ascending"), ("symbol", "ascending"), ("place", "ascending")])
     rows = rows.filter(pa.array(~_repeated(rows, ["service", "symbol", "state", "cause"])))
     from_ns = rows["recv_ns"].to_numpy()
@@ -63,7 +74,7 @@ def intervals(status: pa.Table, levels: dict[str, str], start: int | None = None
             "to_ns": pa.array(to_ns, mask=~follows),
             "state": rows["state"],
             "cause": rows["cause"],
-            "trusted": pc.is_in(rows["state"], _TRUSTED),
+            "trusted": pc.is_in(rows["state"], _TRUSTED, skip_nulls=True),
         }
     ).cast(SCHEMA)
     inside = np.ones(found.num_rows, bool)
@@ -72,6 +83,28 @@ def intervals(status: pa.Table, levels: dict[str, str], start: int | None = None
     if end is not None:
         inside &= from_ns < end
     return found.filter(pa.array(inside))
+
+
+def _with_unknown(rows: pa.Table, absent: Sequence[missing.Span]) -> pa.Table:
+    """`rows` with one for each book where rows of status are missing: its state is not known from there on."""
+    spans = [span for span in absent if span.table == "status"]
+    if not spans or not rows.num_rows:
+        return rows
+    time, place = rows["recv_ns"].to_numpy(), rows["place"].to_numpy()
+    books = rows.select(["service", "symbol", "session"]).to_pylist()
+    more = []
+    for span in spans:
+        known: dict[tuple[str, str], Row] = {}
+        for i, book in enumerate(books):
+            key = book["service"], book["symbol"]
+            if time[i] <= span.from_ns:
+                known[key] = {"place": place[i] + 0.5, "session": book["session"]}
+            else:
+                known.setdefault(key, {"place": place[i] - 0.5, "session": book["session"]})
+        for (service, symbol), row in known.items():
+            unknown = {"recv_ns": span.from_ns, "service": service, "symbol": symbol, "kind": "book"}
+            more.append(row | unknown | {"state": None, "cause": missing.CAUSE})
+    return pa.concat_tables([rows, pa.Table.from_pylist(more, rows.schema)])
 
 
 def _repeated(rows: pa.Table, names: list[str]) -> np.ndarray:
@@ -103,6 +136,8 @@ def dark(found: pa.Table) -> list[Row]:
 
 def reason(row: Row) -> str:
     """Why an interval is not trusted, as text."""
+    if row["state"] is None:
+        return f"the state of the feed's book is not known since {row['from_ns']}: files of status are missing"
     cause = f" ({row['cause']})" if row["cause"] not in (None, "NONE") else ""
     return f"the feed's book was {row['state']}{cause} since {row['from_ns']}"
 

@@ -131,10 +131,10 @@ def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level:
     limits: dict[str, Any] = {"symbols": [symbol], "start": start, "end": end}
     paths = cap._files.of("ticks", start, end, [symbol])
     rows = files.table("ticks", paths, BOOK_COLUMNS, cap._listing.where(level, [symbol]), **limits)
-    book, before_ns = None, -1
+    book, before_ns, sound = None, -1, True
     if start is not None and rows.num_rows and rows["action"][0].as_py() != "clear":
         book, found = cap._rebuild.book(symbol, rows["level"][0].as_py(), start - 1, rows["session"][0].as_py())
-        before_ns = found.base_ns
+        before_ns, sound = found.base_ns, found.agrees
     losses = cap._losses(start, end)
     states = cap._coverage(symbol, start, end)
     dark: list[dict[str, Any]] = []
@@ -144,13 +144,14 @@ def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level:
     parts = []
     for part in segments(rows):
         limit = cap._rebuild.limit(*(part[name][0].as_py() for name in ("session", "level", "recv_ns")))
-        parts.append(_bbo_of(part, book, losses, before_ns, limit, dark))
-        book, before_ns = None, part["recv_ns"][-1].as_py()
+        parts.append(_bbo_of(part, book, losses, before_ns if sound else None, limit, dark))
+        book, before_ns, sound = None, part["recv_ns"][-1].as_py(), True
     if not parts:
         return _no_bbo(price)
     finest = rows["price_scale"].to_numpy().max(), rows["qty_scale"].to_numpy().max()
     best = pa.concat_tables([_form(part, finest, price) for part in parts])
-    return _with_ends(best, dark)
+    ends = dark + losses.ends(set(pc.unique(rows["session"]).to_pylist()))
+    return _with_ends(best, sorted(ends, key=lambda row: row["from_ns"]))
 
 
 def _with_ends(best: pa.Table, dark: list[dict[str, Any]]) -> pa.Table:
@@ -168,7 +169,7 @@ def _with_ends(best: pa.Table, dark: list[dict[str, Any]]) -> pa.Table:
 
 
 def _cause(row: dict[str, Any]) -> str:
-    return str(row["state"]) if row["cause"] in (None, "NONE") else f"{row['state']} {row['cause']}"
+    return " ".join(str(word) for word in (row["state"], row["cause"]) if word not in (None, "NONE"))
 
 
 def _no_bbo(price: str) -> pa.Table:
@@ -178,9 +179,12 @@ def _no_bbo(price: str) -> pa.Table:
     return pa.schema([*ends[0], *numbers, *ends[1], ("cause", pa.string())]).empty_table()
 
 
-def _unproven(losses: Losses, session: int, before_ns: int, time: np.ndarray, snapshot: np.ndarray) -> np.ndarray:
-    """Messages after a loss of rows and before the next snapshot (see Losses.marks)."""
-    after, during = losses.marks(session, before_ns, time)
+def _unproven(
+    losses: Losses, session: int, before_ns: int | None, time: np.ndarray, snapshot: np.ndarray
+) -> np.ndarray:
+    """Messages after a loss of rows and before the next snapshot (see Losses.marks); `before_ns` as of `_bbo_of`."""
+    after, during = losses.marks(session, -1 if before_ns is None else before_ns, time)
+    after[:1] |= before_ns is None
     index = np.arange(len(time))
     lost = np.maximum.accumulate(np.where((after & ~snapshot) | during, index, -1))
     whole = np.maximum.accumulate(np.where(snapshot & ~during, index, -1))
@@ -189,9 +193,17 @@ def _unproven(losses: Losses, session: int, before_ns: int, time: np.ndarray, sn
 
 
 def _bbo_of(
-    rows: pa.Table, book: OrderBook | None, losses: Losses, before_ns: int, limit: int, dark: list[dict[str, Any]]
+    rows: pa.Table,
+    book: OrderBook | None,
+    losses: Losses,
+    before_ns: int | None,
+    limit: int,
+    dark: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Best prices after each message of one segment that changed them; the message before was at `before_ns`."""
+    """Best prices after each message of one segment that changed them.
+
+    `before_ns` is the time of the message before them, None where the book before them is wrong.
+    """
     first = {name: rows[name][0].as_py() for name in ("session", "level", "price_scale", "qty_scale")}
     scales = first["price_scale"], first["qty_scale"]
     book = book or rebuild.new_book(rebuild.number_of(first["level"]), *scales, limit)

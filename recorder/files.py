@@ -1,6 +1,7 @@
 """Finds the Parquet files that can hold what a query asks for and reads them; damaged and vanishing files included."""
 
 import contextlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,7 +17,8 @@ from kfix_md import trading_day
 from kfix_md.errors import CaptureError
 from recorder import layout, schema
 from recorder.compute import pc
-from recorder.layout import Tree
+from recorder.layout import FileName, Tree
+from recorder.missing import Complete, MissingFiles, Span
 from recorder.notes import Notes
 
 T = TypeVar("T")
@@ -60,6 +62,7 @@ class Files:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
+        self.complete = Complete(tree)
         self._notes = Notes(tree)
         self._spans: dict[str, dict[str, tuple[int, int]]] = {}  # of live files, by folder and name
 
@@ -78,6 +81,45 @@ class Files:
         """Whether there are ticks of a symbol on any session date that [start, end) touches."""
         paths = self.of("ticks", *_whole_dates(start, end))
         return any(self.may_hold(path, [symbol], None, None) and _holds(path, symbol) for path in paths)
+
+    def missing(self, tables: Collection[str], start: int | None, end: int | None) -> list[Span]:
+        """Where rows of these tables are missing with their files, around [start, end)."""
+        days = (
+            date.min if start is None else trading_day.session_date(start),
+            date.max if end is None else trading_day.session_date(end - 1),
+        )
+        return [self._times(one) for one in self.complete.missing(tables, days)]
+
+    def _times(self, one: MissingFiles) -> Span:
+        """Missing files have rows of the time between the files of ticks before and after them in the journal."""
+        names = [None if path is None else FileName.parse(path.name) for path in (one.before, one.after)]
+        begin, stop = (0 if names[0] is None else names[0].end), (None if names[1] is None else names[1].start)
+        ticks = [(name, path) for path in self._ticks_near(one) if (name := FileName.parse(path.name)) is not None]
+        before = [path for name, path in ticks if name.end <= begin]
+        after = [path for name, path in ticks if stop is not None and name.start >= stop]
+        from_ns = next((span[1] for path in reversed(before) if (span := self.span(path)) != (0, 0)), 0)
+        to_ns = next((span[0] for path in after if (span := self.span(path)) != (0, 0)), None)
+        return Span(one.table, from_ns, to_ns)
+
+    def _ticks_near(self, one: MissingFiles) -> list[Path]:
+        """Files of ticks of the session dates of `one` and of those next to them, in the order of the journal."""
+        known = [layout.date_of(path) for path in (one.before, one.after) if path is not None]
+        days = self.tree.dates("ticks")
+        wanted = days[max(0, bisect_left(days, min(known)) - 1) : bisect_right(days, max(known)) + 1] if known else days
+        return sorted((path for day in wanted for path in self.tree.files("ticks", day)), key=_position)
+
+    def recorded_until(self) -> int:
+        """The last receive time in ticks and status."""
+        paths = [
+            path for table in ("ticks", "status") for d in self.tree.dates(table)[-1:] for path in self._last(table, d)
+        ]
+        return max((self.span(path)[1] for path in paths), default=0)
+
+    def _last(self, table: str, day: date) -> list[Path]:
+        """Of a session date the files that may hold its last row: all parts of a compaction, and the last live ones."""
+        self._notes.refresh(table, day)
+        found = self.tree.files(table, day)
+        return [path for path in found if layout.is_compacted(path.name)] + found[-2:]
 
     def _around(self, table: str, start: int | None, end: int | None) -> list[Path]:
         first = trading_day.session_date(start) if start is not None else date.min
@@ -117,6 +159,11 @@ class Files:
         if note is not None and note.first_ns is not None and note.last_ns is not None:
             return note.first_ns, note.last_ns
         return _span(path) or (0, 0)
+
+
+def _position(path: Path) -> int:
+    name = FileName.parse(path.name)
+    return 0 if name is None else name.start
 
 
 def _whole_dates(start: int | None, end: int | None) -> tuple[int | None, int | None]:

@@ -1,43 +1,99 @@
 """Names the files of a captures directory, and moves a file or a whole day into the tree in one step.
 
-    <captures>/<table>/session_date=YYYY-MM-DD/<start>-<end>.parquet     finished files, nothing else
-    <captures>/work/      what is being written
+    <captures>/<table>/session_date=YYYY-MM-DD/<start>-<end>-n<number>.parquet     finished files, nothing else
+    <captures>/work/      what is being written, and for a minute what compaction has replaced
     <captures>/state/     locks, the recorder's commit, proofs of verification, notes of what is in live files
 
-`start` and `end` are journal positions (16 hex digits): a file has the rows of the records in [start, end).
+`start` and `end` are journal positions (16 hex digits): a file has the rows of the records in [start, end). The files
+of a table are numbered in the order they are written, without a hole and through all session dates: a file that is
+missing is seen from the names of the others. A compacted file is named after the numbers of the files it was made of.
 """
 
 import ctypes
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal.files import take_lock
 
 TABLES = ("ticks", "gaps", "sessions", "instruments", "status", "checkpoints")
-_NAME = re.compile(r"(c-)?([0-9a-f]{16})-([0-9a-f]{16})(-\d+)?\.parquet$")
+_NAME = re.compile(
+    r"(?P<compacted>c-)?(?P<start>[0-9a-f]{16})-(?P<end>[0-9a-f]{16})(?:-n(?P<first>\d+)(?:to(?P<last>\d+))?)?"
+    r"(?:-(?P<part>\d+)(?:of(?P<parts>\d+))?)?\.parquet$"
+)
 _PARTITION = re.compile(r"session_date=(\d{4}-\d\d-\d\d)$")
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _ASIDE = ".aside"
+_REPLACED = re.compile(r"replaced-(\d+)-")
+KEEP_S = 60  # how long what compaction has replaced stays: a reader may be listing the old directory
 
 
-def file_name(start: int, end: int, *, compacted: bool = False, part: int | None = None) -> str:
-    """Name of the file that holds the rows of journal records in [start, end)."""
-    tail = "" if part is None else f"-{part:04d}"
-    return f"{'c-' if compacted else ''}{start:016x}-{end:016x}{tail}.parquet"
+class FileName(NamedTuple):
+    """What the name of a finished file has in it.
+
+    Attributes
+    ----------
+    start, end
+        It has the rows of the journal records in [start, end).
+    numbers
+        First and last number of the files its rows were written in; None in captures without numbers.
+    part, parts
+        Which of how many files of a compaction this is; None: the only one, or (parts) an older compaction.
+    """
+
+    start: int
+    end: int
+    compacted: bool = False
+    numbers: tuple[int, int] | None = None
+    part: int | None = None
+    parts: int | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> "FileName | None":
+        """The parts of a name of ours, else None."""
+        match = _NAME.match(name)
+        if match is None:
+            return None
+        first, last, part, parts = (
+            None if match[key] is None else int(match[key]) for key in ("first", "last", "part", "parts")
+        )
+        numbers = None if first is None else (first, first if last is None else last)
+        return cls(int(match["start"], 16), int(match["end"], 16), bool(match["compacted"]), numbers, part, parts)
+
+    def __str__(self) -> str:
+        number = ""
+        if self.numbers is not None:
+            first, last = self.numbers
+            number = f"-n{first}" if first == last and not self.compacted else f"-n{first}to{last}"
+        part = "" if self.part is None else f"-{self.part:04d}" + ("" if self.parts is None else f"of{self.parts}")
+        return f"{'c-' if self.compacted else ''}{self.start:016x}-{self.end:016x}{number}{part}.parquet"
+
+
+def file_name(start: int, end: int, number: int | None = None) -> str:
+    """Name of the live file that holds the rows of journal records in [start, end)."""
+    return str(FileName(start, end, numbers=None if number is None else (number, number)))
 
 
 def file_range(name: str) -> tuple[int, int] | None:
     """(start, end) of a file name of ours, else None."""
-    match = _NAME.match(name)
-    return (int(match[2], 16), int(match[3], 16)) if match else None
+    found = FileName.parse(name)
+    return None if found is None else (found.start, found.end)
+
+
+def date_of(path: Path) -> date:
+    """Session date of a finished file, from the name of its directory."""
+    match = _PARTITION.match(path.parent.name)
+    if match is None:
+        raise ValueError(f"{path} is in no session date")
+    return date.fromisoformat(match[1])
 
 
 def is_compacted(name: str) -> bool:
@@ -121,10 +177,26 @@ class Tree:
         for path in list(self.work.iterdir()):
             if not path.is_dir():
                 path.unlink(missing_ok=True)  # a compaction at work may just have removed a directory of its own
-            elif own is not None:
+            elif own is not None and not _REPLACED.match(path.name):
                 shutil.rmtree(path)
         if own is not None:
+            self.clear_replaced()
             own.close()
+
+    def replaced(self, table: str, day: date) -> Path:
+        """Where a partition that compaction has replaced stays for KEEP_S.
+
+        Readers that are listing the old directory find all of it, then. Were its files removed at once, they would find
+        some of them, or none and take that for a date without rows.
+        """
+        return self.work / f"replaced-{time.time_ns()}-{table}-{day.isoformat()}"
+
+    def clear_replaced(self) -> None:
+        """Remove what was replaced KEEP_S ago or earlier; the caller has the lock "compact"."""
+        for path in list(self.work.iterdir()):
+            match = _REPLACED.match(path.name)
+            if match and not 0 <= time.time_ns() - int(match[1]) < KEEP_S * 1e9:
+                shutil.rmtree(path)
 
     def lock(self, name: str, *, wait: bool = False, who: str = "recorder") -> TextIO:
         """Take state/<name>.lock for the life of the returned file; CaptureError when another process has it."""

@@ -15,6 +15,7 @@ from kfix_md._codec import id_key, id_text
 from recorder import _proof, files, schema
 from recorder._ticks import book_rows
 from recorder.compute import pc
+from recorder.schema import Flags
 
 _COLUMNS = [
     "recv_ns",
@@ -29,9 +30,11 @@ _COLUMNS = [
     "price_scale",
     "qty_scale",
     "decimals",
+    "crc",
 ]
 _ORDER_COLUMNS = [*_COLUMNS, "event_ns", "queue_ns", "order_id", "id_kind", "order_text"]  # null for levels
 _LIMIT_L2 = 1000  # levels a side of a subscription to all of L2 (264=0)
+_PROVEN = Flags.HAS_CRC | Flags.CRC_CHECKED | Flags.CRC_OK
 _DAYS_BACK = 2  # sessions restart at every rollover; more only when one was kept through it
 _ORDERS = pa.schema(
     [
@@ -169,6 +172,7 @@ class Found:
     flags: int = 0
     seen: bool = False  # any message at all
     base_ns: int = 0  # receive time of the snapshot or checkpoint the book was made of
+    agrees: bool = True  # the book had the last 5041 that the feed had found right
 
 
 @dataclass
@@ -224,7 +228,7 @@ class Rebuilder:
             found = Found(point.level, point.recv_ns, point.session, point.seq, seen=True)
         if point and (point.session, point.level) != (found.session, found.level):
             point = None
-        book, found.base_ns = self._apply(symbol, rows, point)
+        book, found.base_ns, found.agrees = self._apply(symbol, rows, point)
         return book, found
 
     def _rows(self, symbol: str, level: str | None, since: int, at: int, session: int | None) -> pa.Table:
@@ -259,14 +263,14 @@ class Rebuilder:
                 return Checkpoint(path, **{k: keys[k][best].as_py() for k in columns})
         return None
 
-    def _apply(self, symbol: str, rows: pa.Table, point: Checkpoint | None) -> tuple[OrderBook | None, int]:
-        """The book, and when the snapshot or checkpoint it is made of was received."""
+    def _apply(self, symbol: str, rows: pa.Table, point: Checkpoint | None) -> tuple[OrderBook | None, int, bool]:
+        """The book, when the snapshot or checkpoint it is made of was received, and whether it had its last 5041."""
         actions = schema._indices(rows["action"], schema.ACTIONS)
         clears = np.flatnonzero(actions == schema.ACTIONS.index("clear"))
         if len(clears):
             rows, point = rows.slice(int(clears[-1])), None
         elif point is None:
-            return None, 0
+            return None, 0, True
         if point is not None:
             base_ns, book = point.recv_ns, self._load(symbol, point)
             rows = _kept(rows, rows["seq"].to_numpy() > point.seq)
@@ -274,9 +278,7 @@ class Rebuilder:
             names = ("session", "level", "recv_ns", "price_scale", "qty_scale")
             session, level, base_ns, price_scale, qty_scale = (rows[name][0].as_py() for name in names)
             book = new_book(number_of(level), price_scale, qty_scale, self.limit(session, level, base_ns))
-        if rows.num_rows:
-            _proof.apply(book, schema.entries(rows), message_ends(rows))
-        return book, base_ns
+        return book, base_ns, _follow(book, rows) if rows.num_rows else True
 
     def _load(self, symbol: str, point: Checkpoint) -> OrderBook:
         where = (pc.field("seq") == point.seq) & (pc.field("session") == point.session)
@@ -288,6 +290,23 @@ class Rebuilder:
         if rows.num_rows:
             book.apply(schema.entries(rows))
         return book
+
+
+def _follow(book: OrderBook, rows: pa.Table) -> bool:
+    """Apply messages; whether the book had the last of the checksums (5041) that the feed had found right."""
+    entries, ends = schema.entries(rows), message_ends(rows)
+    flags = rows["flags"].to_numpy()[ends - 1]
+    proven = np.flatnonzero((flags & (_PROVEN | Flags.UNVERIFIED)) == _PROVEN)
+    if not len(proven):
+        _proof.apply(book, entries, ends)
+        return True
+    at = int(proven[-1])
+    first, end = int(ends[at - 1]) if at else 0, int(ends[at])
+    _proof.apply(book, entries[:first], ends[:at])
+    crc = rows["crc"][end - 1].as_py()
+    rules, _ = _proof.check(book, entries[first:end], np.array([end - first]), np.array([crc]), np.array([True]))
+    _proof.apply(book, entries[end:], ends[at + 1 :] - end)
+    return bool(rules[0])
 
 
 def _kept(rows: pa.Table, mask: np.ndarray) -> pa.Table:

@@ -153,7 +153,7 @@ class Sampler:
         book, found = self._cap._rebuild.book(self._wanted.symbol, self._wanted.level, start - 1)
         if book is not None:
             key = found.session, found.level, book.price_precision, book.qty_precision
-            lost = bool(self._losses.between(found.base_ns, start - 1, found.session))
+            lost = bool(self._losses.between(found.base_ns, start - 1, found.session)) or not found.agrees
             self._now = self._states[key] = self._state(key, book)
             self._now.last = np.array((found.recv_ns, found.seq, found.flags, lost), _KNOWN)
 
@@ -274,8 +274,8 @@ class Sampler:
     def _lost_since(self, state: _State, times: np.ndarray, recv_ns: np.ndarray) -> np.ndarray:
         """Samples with a loss between their last message and themselves."""
         lost = np.zeros(len(times), bool)
-        for moment in self._losses.moments(state.session):
-            lost |= (recv_ns <= moment) & (times >= moment)
+        for opened, closed in self._losses.spans(state.session):
+            lost |= (recv_ns <= closed) & (times >= opened)
         return lost
 
     def _levels(self, scales: tuple[int, int], noted: np.ndarray, empty: np.ndarray) -> dict[str, pa.Array]:

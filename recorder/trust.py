@@ -7,14 +7,20 @@ from recorder.loss import Losses
 from recorder.rebuild import Found
 from recorder.schema import Flags
 
+_NO_CHECKSUM = "the rebuilt book does not have the last checksum (5041) that the feed had found right"
 
-def why_not(symbol: str, at: int, found: Found, gaps: pa.Table, sessions: pa.Table, states: pa.Table) -> str:
+
+def why_not(
+    symbol: str, at: int, found: Found, losses: Losses, gaps: pa.Table, sessions: pa.Table, states: pa.Table
+) -> str:
     """Why the book of `symbol` is not proven at `at` ns; empty when it is.
 
     Parameters
     ----------
     found
         What the book was made of.
+    losses
+        Losses of records around `at`.
     gaps, sessions
         Rows of both tables around `at`, as written: the latest row of each gap and session counts.
     states
@@ -24,11 +30,12 @@ def why_not(symbol: str, at: int, found: Found, gaps: pa.Table, sessions: pa.Tab
     services = {row["session"]: row["service"] for row in logons.to_pylist()}
     state = coverage.at(states, at, services.get(found.session))
     return (
-        Losses(rows).between(found.base_ns, at, found.session)
+        losses.between(found.base_ns, at, found.session)
         or (coverage.reason(state) if state is not None and not state["trusted"] else "")
-        or ("" if state is not None else _gap(symbol, at, found.session, rows))
+        or ("" if state is not None else losses.states_unknown(at) or _gap(symbol, at, found.session, rows))
         or _ended(at, found.session, logons)
         or by_flags(found.flags)
+        or ("" if found.agrees else _NO_CHECKSUM)
     )
 
 

@@ -12,6 +12,7 @@ from kfix_md import trading_day
 from recorder import _proof, coverage, derive, files, rebuild, schema
 from recorder.catalog import Captures
 from recorder.compute import pc
+from recorder.layout import TABLES
 from recorder.loss import CAUSES, Losses
 from recorder.proof import Proof, StreamProof
 from recorder.schema import Flags
@@ -36,7 +37,7 @@ def verify(captures: Captures, day: date | None = None, progress: Callable[[int]
     start, end = (None, None) if day is None else trading_day.session_bounds(day)
     paths = captures._files.of("ticks", start, None if end is None else end - 1)
     prepare = _preparing(captures, start)
-    losses = Losses(captures._table("gaps", None if start is None else start - trading_day.DAY_NS, end))
+    losses = captures._losses(start, end)
     for batch in files.batches("ticks", paths, _COLUMNS):
         _take(streams, batch, prepare, losses)
         progress(batch.num_rows)
@@ -45,6 +46,7 @@ def verify(captures: Captures, day: date | None = None, progress: Callable[[int]
     faults = [
         f"{s.symbol}: the last message of session {s.session} is not whole" for s in found if s.pending is not None
     ]
+    faults += [str(one) for one in captures._files.complete.missing(TABLES, None if day is None else (day, day))]
     faults += _row_faults(captures, found) if day is None else []
     names = {r["session"]: r["service"] for r in captures.sessions().to_pylist()}
     services = {str(names.get(s.session)) for s in found}

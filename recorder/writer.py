@@ -89,22 +89,24 @@ class Writer:
         passes the later rows again.
         """
         self._enter()  # what an error kept from it
-        name = layout.file_name(start, state["position"])
+        numbers: dict[str, int] = dict(self.state.get("files", {}))  # files written so far, by table
         parts: list[tuple[Path, Path]] = []
         written: list[tuple[str, date, Path, pa.Table]] = []
         try:
             for table, day, part in self._parts(tables):
+                name = layout.file_name(start, state["position"], numbers.get(table, 0))
+                numbers[table] = numbers.get(table, 0) + 1
                 target = self.tree.partition(table, day) / name
                 work = self.tree.work / f"{table}-{day}-{name}"
-                self._write(table, part, work, start, state["position"])
                 parts.append((work, target))
+                self._write(table, part, work, start, state["position"])
                 written.append((table, day, target, part))
             entering = [[work.name, str(target.relative_to(self.tree.root))] for work, target in parts]
-            self._save(state | {"entering": entering})
+            self._save(state | {"files": numbers, "entering": entering})
         except (OSError, pa.ArrowException):
             if self.state["position"] != state["position"]:
-                for part in self.tree.work.glob(f"*-{name}"):
-                    part.unlink()
+                for work, _ in parts:
+                    work.unlink(missing_ok=True)
             raise
         with self.tree.changing():
             self._enter()

@@ -130,7 +130,7 @@ class World:
         for table in ("instruments", "status"):
             rows = getattr(cap, table)().to_pylist()
             assert len({json.dumps(r, default=str) for r in rows}) == len(rows)
-        assert not list(cap.tree.work.iterdir())
+        assert all(path.name.startswith("replaced-") for path in cap.tree.work.iterdir())
 
     def seen(self) -> Counter:
         """What went on between the kills, by what it left: dates compacted, segments compressed or deleted."""

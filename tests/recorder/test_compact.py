@@ -50,7 +50,7 @@ def test_compaction_keeps_every_row_and_is_clustered(tmp_path):
         assert same(cap.ticks(symbol), rows)
     assert cap.gaps().equals(gaps) and verify(cap).summary() == proof
     assert len(cap.tree.files("ticks", second)) > 1
-    assert not list(cap.tree.work.iterdir())
+    assert all(path.name.startswith("replaced-") for path in cap.tree.work.iterdir())
 
 
 @pytest.mark.parametrize("bucket", [50, 400, 1500])  # a symbol a bucket, window by window; several in one
@@ -141,7 +141,7 @@ def test_compaction_where_directories_cannot_be_exchanged(tmp_path, monkeypatch,
     monkeypatch.undo()
     build.record(tmp_path)
     assert same(recorder.open(tree.root).ticks("BTC/USD"), before)
-    assert not list(tree.work.iterdir())
+    assert all(path.name.startswith("replaced-") for path in tree.work.iterdir())
 
 
 def test_a_full_disk_is_one_line_and_gives_back_what_was_taken(tmp_path, monkeypatch):
@@ -194,6 +194,24 @@ def test_a_starting_recorder_accepts_that_a_compaction_removes_its_directories_m
     monkeypatch.setattr(Path, "iterdir", iterdir)
     tree.clear_work()
     taken.close()
+
+
+def test_a_directory_that_is_being_listed_keeps_its_files_for_a_while(tmp_path, monkeypatch):
+    build.two_days(tmp_path)
+    build.record(tmp_path, flush_rows=100)
+    tree = layout.Tree(tmp_path / "captures")
+    day = tree.dates()[0]
+    before = sorted(tree.names("ticks", day))
+    listing = os.open(tree.partition("ticks", day), os.O_RDONLY)  # as a reader that has just begun
+    try:
+        compact.compact_day(tree, day)
+        assert sorted(os.listdir(listing)) == before
+        later = time.time_ns() + int((layout.KEEP_S + 1) * 1e9)
+        monkeypatch.setattr(layout.time, "time_ns", lambda: later)
+        tree.clear_work()
+        assert not list(tree.work.iterdir())
+    finally:
+        os.close(listing)
 
 
 _READS = {
