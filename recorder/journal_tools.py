@@ -16,6 +16,8 @@ from kfix_md.trading_day import DAY_NS, session_date
 from recorder.moments import to_ns
 
 _POLL_S = 0.2
+#: ports from which on Wireshark knows no protocol: at 4002, for one, it takes FIX for another and never looks for it
+_VENUE_PORT, _OUR_PORT = 40_000, 50_000
 #: position, kind, session, receive time in ns, flags, body
 Record = tuple[int, int, int, int, int, bytes]
 _KINDS = {FRAME: "in", EVENT: "event", OUT: "out", GARBAGE: "garbage"}
@@ -156,7 +158,7 @@ def _plain(file: BinaryIO, found: Iterator[Record], kind: str) -> int:
 
 
 def _pcap(file: BinaryIO, found: Iterator[Record]) -> int:
-    """Nanosecond pcap, raw IPv4; each feed session is a TCP connection from 10.0.0.<session> port 4000 + session."""
+    """Nanosecond pcap, raw IPv4; each feed session is a TCP connection from 10.0.0.<1 + session>:<40000 + session>."""
     file.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 1 << 18, 101))
     sent: dict[tuple[int, bool], int] = {}
     n = 0
@@ -175,8 +177,8 @@ def _pcap(file: BinaryIO, found: Iterator[Record]) -> int:
 
 
 def _packet(session: int, outbound: bool, sent: dict[tuple[int, bool], int], chunk: bytes) -> bytes:
-    venue = (bytes([10, 0, 0, 1 + session % 250]), 4000 + session % 60000)
-    us = (bytes([10, 0, 1, 1]), 50_000 + session % 10000)
+    venue = (bytes([10, 0, 0, 1 + session % 250]), _VENUE_PORT + session % 4000)
+    us = (bytes([10, 0, 1, 1]), _OUR_PORT + session % 4000)
     (from_ip, from_port), (to_ip, to_port) = (us, venue) if outbound else (venue, us)
     seq, ack = sent.get((session, outbound), 1), sent.get((session, not outbound), 1)
     sent[session, outbound] = (seq + len(chunk)) & 0xFFFFFFFF

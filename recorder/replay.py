@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from kfix_md import trading_day
+from kfix_md.symbol_text import symbol_bytes
 from recorder import derive, schema, shape
 from recorder.schema import Flags
 
@@ -92,7 +93,7 @@ class RecordedMessage:
         return self._chunk.entries[self._first : self._end]
 
     def fix(self) -> bytes:
-        """A W or X with the same content; 49, 56 and 262 are `replay`, 52 is the receive time."""
+        """A W or X with the same content, symbols and ids byte for byte; 49, 56 and 262 are `replay`, 52 is recv_ns."""
         snapshot = bool(self.flags & Flags.SNAPSHOT)
         values = self._chunk.values
         actions, events = values["action"], values["event_ns"]
@@ -102,14 +103,14 @@ class RecordedMessage:
         sent = self.recv_ns if abs(event - self.recv_ns) < _SAME_DAY_NS else event
         body = [
             f"35={'W' if snapshot else 'X'}\x0134={self.seq}\x0149=REPLAY\x0152={_stamp(sent)}\x0156=REPLAY\x01"
-            f"55={self.symbol}\x01262=replay\x01268={len(rows)}"
+            f"55={symbol_bytes(self.symbol).decode('latin-1')}\x01262=replay\x01268={len(rows)}"
         ]
         for i in rows:
             body += self._group(values, i, snapshot)
         crc = values["crc"][self._end - 1]
         if crc is not None:
             body.append(f"5041={crc}")
-        text = "\x01".join(body).encode() + b"\x01"
+        text = "\x01".join(body).encode("latin-1") + b"\x01"
         text = b"8=FIX.4.4\x019=%d\x01" % len(text) + text
         return text + b"10=%03d\x01" % (sum(text) % 256)
 

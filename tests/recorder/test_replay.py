@@ -100,3 +100,28 @@ def test_frames_of_an_open_gap_wait_for_those_before_them():
     assert list(zip(now["session"].to_pylist(), now["seq"].to_pylist(), strict=True)) == [(1, 5), (2, 1)]
     rest = pa.concat_tables([later, pa.table({"session": [1, 1], "seq": [6, 7], "recv_ns": [40, 50], "flags": [2, 2]})])
     assert replay._in_order(rest, last=True)[0]["seq"].to_pylist() == [6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("raw", ["É/USD".encode(), b"\xc9\\/USD", b"a\xff"])
+def test_symbols_and_ids_of_any_bytes_are_kept(tmp_path, raw):
+    """Recorded, queried, replayed through a handler, exported: the bytes of 55 and 278 are those of the venue."""
+    frames = []
+    for frame in build.generate("spot-l2", messages=40, symbols=1, empties=False).frames:
+        start, end = frame.index(b"\x0135=") + 1, frame.rindex(b"\x0110=") + 1
+        body = frame[start:end].replace(b"\x0155=BTC/USD\x01", b"\x0155=" + raw + b"\x01")
+        text = b"8=FIX.4.4\x019=%d\x01" % len(body) + body
+        frames.append(text + b"10=%03d\x01" % (sum(text) % 256))
+    with build.JournalWriter(tmp_path / "journal") as journal:
+        build.write_session(journal, 0, "spot-l2", frames, build.START_NS)
+    build.record(tmp_path)
+    cap = recorder.open(tmp_path / "captures")
+    [symbol] = cap.symbols()
+    handler = Handler(level="L2")
+    played = list(cap.replay(cap.dates()[0], symbols=[symbol], handler=handler))
+    assert played and all(b"\x0155=" + raw + b"\x01" in one.fix() for one in played)
+    assert handler.stats["crc_ok"] == sum(b"\x015041=" in one.fix() for one in played) > 30
+    assert handler.stats["crc_failed"] == 0
+    assert cap.book(symbol, played[-1].recv_ns).top() == handler[symbol].top(price="int", allow_stale=True)
+    assert (
+        cap.instruments()["symbol"].to_pylist() == [symbol] and cap.ticks(symbol).num_rows and cap.bbo(symbol).num_rows
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -19,9 +20,12 @@ from click.testing import CliRunner
 import recorder
 from kfix_md.errors import UsageError
 from kfix_md.journal.reader import EVENT, JournalReader
+from kfix_md.journal.writer import JournalWriter
 from recorder import cli
+from recorder.journal_tools import export
 from recorder.process import Recorder
 from tests.recorder import build
+from tests.streams import generate
 
 #: rows of ticks as each tool sees them
 ONE_LINERS = {
@@ -136,11 +140,33 @@ def test_journal_export(journal, tmp_path):
         assert seq == len(payload) + 1
         streams[port] = payload + packet[40:]
         at += 16 + n
-    assert streams == {4000: written["spot-l2"][0].data, 4001: written["derivatives-l2"][0].data}
+    assert streams == {40000: written["spot-l2"][0].data, 40001: written["derivatives-l2"][0].data}
     with pytest.raises(UsageError, match=r"name it \.fix"):
         run(cli.journal, "export", path, tmp_path / "all.txt")
     with pytest.raises(UsageError, match="cannot be written"):
         run(cli.journal, "export", path, tmp_path / "none" / "all.fix")
+
+
+@pytest.mark.skipif(shutil.which("tshark") is None, reason="needs tshark")
+def test_wireshark_reads_fix_of_every_session_in_a_pcap(tmp_path):
+    frames = generate("spot-l3", messages=300, seed=4).frames
+    frames += [b"8=FIX.4.4\x019=70007\x0135=B\x0158=" + b"x" * 70_000 + b"\x0110=000\x01"]  # more than one packet holds
+    with JournalWriter(tmp_path / "journal", segment_bytes=1 << 20) as journal:
+        for i, frame in enumerate(frames):
+            for number in range(12):
+                journal.frame(number, build.START_NS + i, frame, 0)
+    export(tmp_path / "journal", tmp_path / "all.pcap")
+
+    def shark(*options) -> list[str]:
+        found = subprocess.run(["tshark", "-r", tmp_path / "all.pcap", *options], capture_output=True, check=True)
+        return found.stdout.decode().splitlines()
+
+    rows = [line.split("\t") for line in shark("-Y", "fix", "-T", "fields", "-e", "tcp.stream", "-e", "fix.MsgType")]
+    kinds: dict[str, int] = {}
+    for stream, types in rows:
+        kinds[stream] = kinds.get(stream, 0) + len(types.split(","))
+    assert kinds == {str(number): len(frames) for number in range(12)}
+    assert shark("-Y", "_ws.malformed || tcp.analysis.flags") == []
 
 
 CONFIG = """
