@@ -147,6 +147,7 @@ class RecorderSection(_Section):
     row_group_rows: int = Field(default=65536, ge=1024, le=16_777_216)
     checkpoint_s: float = Field(default=300.0, ge=1, le=86400)
     compact: bool = True
+    metrics_port: int = Field(default=0, ge=0, le=65535)
 
 
 class MetricsSection(_Section):
@@ -224,7 +225,7 @@ def service_config(config: Config, name: str) -> Config:
     if name not in names:
         raise UsageError(f"no service {name!r} in this configuration; there are: {', '.join(names)}")
     number = names.index(name)
-    feed, metrics, cpu = config.feed, config.metrics, config.feed.cpu
+    feed, metrics, recorder, cpu = config.feed, config.metrics, config.recorder, config.feed.cpu
     if isinstance(cpu, list):
         cpu = cpu[number % len(cpu)]
     return config.model_copy(
@@ -232,7 +233,12 @@ def service_config(config: Config, name: str) -> Config:
             "feed": feed.model_copy(update={"name": part_name(feed.name, name), "cpu": cpu}),
             "service": [section for section in config.service if section.name == name],
             "journal": config.journal.model_copy(update={"directory": config.journal.directory / name}),
-            "recorder": config.recorder.model_copy(update={"directory": config.recorder.directory / name}),
+            "recorder": recorder.model_copy(
+                update={
+                    "directory": recorder.directory / name,
+                    "metrics_port": recorder.metrics_port + number if recorder.metrics_port else 0,
+                }
+            ),
             "metrics": metrics.model_copy(update={"port": metrics.port + number if metrics.port else 0}),
         }
     )

@@ -78,6 +78,7 @@ def record(config: Path, once: bool, service: str | None, as_json: bool) -> int:
 
 def _record(config: Path, service: str | None, once: bool, as_json: bool) -> int:
     """Run one recorder; 1 when it could not decode what the feed had applied."""
+    from recorder.metrics import serve
     from recorder.process import Recorder, Settings
 
     settings = Settings.load(str(config), service)
@@ -88,7 +89,10 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> int
     if not once and not _wait_for_journal(settings.journal, stopping):
         return 0
     recorder = Recorder(settings, progress=_Progress())
+    server = None
     try:
+        if settings.metrics_port and not once:
+            server = serve(recorder, settings.metrics_host, settings.metrics_port, settings.stores)
         if once:
             with _writing(settings.captures):
                 recorder.once()
@@ -98,6 +102,8 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> int
             )
             recorder.run(lambda: bool(stopping))
     finally:
+        if server is not None:
+            server.close()
         recorder.close()
     totals = {
         "rows": recorder.rows,

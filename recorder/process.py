@@ -5,12 +5,14 @@ import logging
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from kfix_md.disk import Store
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import files as journal_files
 from recorder import retention
@@ -37,6 +39,13 @@ class Settings:
     retention: str = "keep"
     compact: bool = True
     poll_seconds: float = 0.2
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
+
+    @property
+    def stores(self) -> list[Store]:
+        """The directories whose disks fill up."""
+        return [Store("journal", self.journal), Store("captures", self.captures)]
 
     @classmethod
     def load(cls, path: str, service: str | None = None) -> "Settings":
@@ -54,6 +63,8 @@ class Settings:
             retention=config.journal.retention,
             compact=config.recorder.compact,
             checkpoint_seconds=config.recorder.checkpoint_s,
+            metrics_host=config.metrics.host,
+            metrics_port=config.recorder.metrics_port,
         )
 
 
@@ -81,6 +92,9 @@ class Recorder:
             self.writer.close()
             raise
         self.flushes = self.rows = 0
+        self.counts: Counter[str] = Counter()  # by the names of recorder.metrics.COUNTERS
+        self.fault = ""  # why the captures cannot be written, while they cannot
+        self.beat_s = self.current_s = time.monotonic()  # of the last round; when all that was read was committed
         self._compaction: subprocess.Popen[bytes] | None = None
         self._uncompacted: set[date] = set()
         self._due: float | None = None
@@ -102,6 +116,7 @@ class Recorder:
 
     def step(self) -> str:
         """Read what there is, flush what is due; returns the result of `Tail.read`."""
+        self.beat_s = time.monotonic()
         result = self.tail.read(self.settings.flush_rows)
         self.tail.reader.hold_at_end = True
         number = self.tail.reader.position >> 32
@@ -111,7 +126,9 @@ class Recorder:
         self._log_damage(result)
         if result == "segment":
             result = self._next_segment()
-        if self._due is None and self.tail.reader.position != self.committed:
+        if self.tail.reader.position == self.committed:
+            self.current_s = time.monotonic()
+        elif self._due is None:
             self._due = self._now() + self.settings.flush_seconds
         if result == "full" or (self._due is not None and self._now() >= self._due):
             self.flush()
@@ -148,6 +165,7 @@ class Recorder:
         state = tail.state()
         files = self.writer.commit(self.committed, state, tables)
         self.committed, self._due = state["position"], None
+        self.current_s, self.fault = time.monotonic(), ""
         self.flushes += 1
         self.rows += tables["ticks"].num_rows if "ticks" in tables else 0
         self._restore_books(missing)
@@ -181,6 +199,7 @@ class Recorder:
     def _log_damage(self, result: str) -> None:
         for text in self.tail.damages:
             log.error("%s; recorded as a gap", text)
+            self.counts["damages"] += 1
         self.tail.damages.clear()
         if result == "torn" and not self._torn:
             log.warning(
@@ -211,6 +230,8 @@ class Recorder:
                     sleep(self.settings.poll_seconds)
             except OSError as error:
                 log.error("captures cannot be written: %s; trying again in %.0f s", error, _RETRY_S)
+                self.fault = f"captures cannot be written: {error}"
+                self.counts["write_errors"] += 1
                 self._open_tail()  # back to the last commit
                 sleep(_RETRY_S)
         self.flush()
@@ -221,7 +242,17 @@ class Recorder:
         if self.settings.compact and date is not None:
             self._compact(date)
         if self.settings.retention != "keep":
-            retention.retire(self.settings.journal, self.writer.tree, self.committed_safe(), self.settings.retention)
+            self._retire()
+
+    def _retire(self) -> None:
+        settings = self.settings
+        try:
+            done = retention.retire(settings.journal, self.writer.tree, self.committed_safe(), settings.retention)
+        except CaptureError as error:  # the segment is kept, and recording must go on
+            log.error("%s", error)
+            self.counts["segments_unproven"] += 1
+        else:
+            self.counts["segments_retired"] += len(done)
 
     def _compact(self, before: date) -> None:
         """Start compaction in a process of its own: recording continues."""
@@ -233,6 +264,7 @@ class Recorder:
                 return
             if status:
                 log.error("compaction failed with status %d, see the errors above; live files are unchanged", status)
+                self.counts["compactions_failed"] += 1
                 self._uncompacted.update(compact.candidates(self.writer.tree, before))
             self._compaction = None
         days = [d for d in compact.candidates(self.writer.tree, before) if d not in self._uncompacted]
@@ -240,6 +272,12 @@ class Recorder:
             command = [sys.executable, "-m", "kfix_md", "compact", str(self.settings.captures), "--date", str(days[0])]
             self._compaction = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             log.info("compacting %s", days[0])
+            self.counts["compactions"] += 1
+
+    @property
+    def compacting(self) -> bool:
+        """Whether a session date is being compacted."""
+        return self._compaction is not None and self._compaction.poll() is None
 
     def committed_safe(self) -> int:
         """Journal position up to which nothing is needed any more: committed, and no deferred frame before it."""

@@ -20,6 +20,8 @@ GROUPS = {
         "kfix_md.errors",
         "kfix_md.symbol_text",
         "kfix_md.log_output",
+        "kfix_md.disk",
+        "kfix_md.metrics_server",
         "kfix_md.services",
         "kfix_md.trading_day",
         "kfix_md._state",

@@ -77,7 +77,12 @@ class _Protocol(asyncio.BufferedProtocol):
             return
         self.answered = True
         try:
-            if self.service.received(nbytes, self.now_ns()):
+            recv_ns = self.now_ns()
+            has_output = self.service.received(nbytes, recv_ns)
+            if (measure := self.connector.measure) is not None:
+                self.connector.measure = None
+                measure((self.now_ns() - recv_ns) / 1e9)
+            if has_output:
                 self.flush()
         except Exception:
             self.failed()
@@ -192,6 +197,7 @@ class Connector:
         self.endpoint = Endpoint.of(section)
         self.context = tls_context(self.endpoint)
         self.backoff = Backoff(section.retry_max_s, rng)
+        self.measure: Callable[[float], None] | None = None  # called once, with the seconds the next read takes
         self.details: Any = None  # dial.DialResult of the present connection
         self._create, self._on_fatal = create, on_fatal
         self._protocol: _Protocol | None = None

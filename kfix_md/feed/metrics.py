@@ -1,19 +1,16 @@
-"""Counters and gauges of the feed, and the HTTP server that Prometheus reads them from."""
+"""Counters, gauges and histograms of the feed, as Prometheus reads them, and what its probes answer."""
 
 from __future__ import annotations
 
-import platform
-import shutil
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfix_md import __version__
 from kfix_md._entry import State
+from kfix_md.config import Config
+from kfix_md.disk import Store
 from kfix_md.errors import UsageError
-from kfix_md.log_output import lines_lost
+from kfix_md.metrics_server import MetricsServer
 from kfix_md.session import SessionState
 
 if TYPE_CHECKING:
@@ -41,7 +38,6 @@ class FeedCounters:
     services: list[dict[str, Any]] = field(default_factory=list)
     journal: dict[str, Any] = field(default_factory=dict)
     clock_steps: int = 0
-    disks: dict[str, Path] = field(default_factory=dict)  # what is written -> its directory
     beat_age_s: float = 0.0  # seconds since the loop's last heartbeat
 
     def not_ready(self) -> list[str]:
@@ -81,11 +77,8 @@ def _fault(one: dict[str, Any]) -> str:
 
 def gather(feed: FeedProcess) -> FeedCounters:
     """Collect every counter of a feed."""
-    config, now_ns = feed.config, feed.clock.now_ns()
+    now_ns = feed.clock.now_ns()
     reading = FeedCounters(clock_steps=feed.clock.steps, beat_age_s=feed.beat_age_s())
-    if config.journal.enabled:
-        reading.disks["journal"] = config.journal.directory
-    reading.disks["captures"] = config.recorder.directory
     for service in feed.services:
         session = service.session
         reading.services.append(
@@ -129,100 +122,58 @@ def _took(rollover: Any) -> float:
     return max(0, rollover.verified_ns - rollover.began_ns) / 1e9 if rollover.verified_ns else 0.0
 
 
-#: connections that /metrics serves at a time, and seconds that one may wait for its next bytes
-CONNECTIONS, IDLE_S = 8, 5.0
 #: a heartbeat is written every 4 s at the longest (feed.heartbeat_ms)
 STALLED_S = 10.0
+_STALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+_READ_BUCKETS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.05, 0.25)
 
 
 class Metrics:
-    """HTTP server of /metrics, /healthz and /readyz, in threads of its own. UsageError when the port is taken.
+    """The feed's metrics and probes over HTTP. UsageError when the port is taken.
 
-    It has CONNECTIONS descriptors at most, and closes a connection that is idle for IDLE_S: whoever can reach the
-    port cannot take those that sessions and journal need.
+    Attributes
+    ----------
+    stalls : prometheus_client.Histogram
+        How late the loop's heartbeats ran, in s.
+    reads : prometheus_client.Histogram
+        From the return of a read to its last book published, in s, by session; one read in each heartbeat.
     """
 
-    def __init__(self, host: str, port: int, read: Callable[[], FeedCounters]) -> None:
+    def __init__(self, host: str, port: int, read: Callable[[], FeedCounters], stores: Sequence[Store] = ()) -> None:
         try:
-            from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+            from prometheus_client import Histogram
         except ImportError:
-            message = "metrics.port: needs prometheus-client: pip install 'kfix-md[operator]'"
-            raise UsageError(message) from None
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collector(read))
-        ProcessCollector(registry=registry)
-        try:
-            self._server = _server(host, port, _routes(read, make_wsgi_app(registry)))
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise UsageError(f"metrics.port = {port}: {reason}; choose another or 0 for none") from None
-        self.port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, name="kfix-metrics", daemon=True)
-        self._thread.start()
+            raise UsageError("metrics.port: needs prometheus-client: pip install 'kfix-md[operator]'") from None
+        self.stalls = Histogram(
+            "kfix_loop_stall_seconds", "how late the loop's heartbeats ran", buckets=_STALL_BUCKETS, registry=None
+        )
+        self.reads = Histogram(
+            "kfix_read_to_publish_seconds",
+            "from the return of a read to its last book published, sampled",
+            ["service", "sender"],
+            buckets=_READ_BUCKETS,
+            registry=None,
+        )
+
+        def healthy() -> list[str]:
+            stalled = read().stalled()
+            return [stalled] if stalled else []
+
+        collectors = (_Collector(read), self.stalls, self.reads)
+        self._server = MetricsServer(
+            host, port, collectors, healthy=healthy, ready=lambda: read().not_ready(), stores=stores
+        )
+        self.port = self._server.port
 
     def close(self) -> None:
         """Stop the server."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=2)
+        self._server.close()
 
 
-def _routes(read: Callable[[], FeedCounters], metrics: Any) -> Any:
-    """WSGI application: /metrics, /healthz (the process works), /readyz (its sessions deliver); 404 for the rest."""
-
-    def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "")
-        if path == "/metrics":
-            answer: Iterable[bytes] = metrics(environ, start_response)
-            return answer
-        status, text = "404 Not Found", "there are /metrics, /healthz and /readyz"
-        if path in ("/healthz", "/readyz"):
-            reading = read()
-            reasons = [reading.stalled()] if reading.stalled() else []
-            if path == "/readyz":
-                reasons += reading.not_ready()
-            status, text = ("503 Service Unavailable" if reasons else "200 OK"), "\n".join(reasons) or "ok"
-        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-        return [(text + "\n").encode()]
-
-    return serve
-
-
-def _server(host: str, port: int, app: Any) -> Any:
-    """A WSGI server whose number of connections, and their patience, is limited; not started yet."""
-    from socketserver import ThreadingMixIn
-    from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
-
-    places = threading.BoundedSemaphore(CONNECTIONS)
-
-    class Request(WSGIRequestHandler):
-        timeout = IDLE_S
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Requests are not logged."""
-
-    class Server(ThreadingMixIn, WSGIServer):
-        daemon_threads = True
-        block_on_close = False
-
-        def process_request(self, request: Any, client_address: Any) -> None:
-            if not places.acquire(blocking=False):
-                self.shutdown_request(request)
-                return
-            super().process_request(request, client_address)
-
-        def process_request_thread(self, request: Any, client_address: Any) -> None:
-            try:
-                super().process_request_thread(request, client_address)
-            finally:
-                places.release()
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that went away is no error of the feed."""
-
-    server = Server((host, port), Request)
-    server.set_app(app)
-    return server
+def stores(config: Config) -> list[Store]:
+    """The directories that a feed and its recorder fill."""
+    found = [Store("captures", config.recorder.directory)]
+    return [Store("journal", config.journal.directory), *found] if config.journal.enabled else found
 
 
 class _Collector:
@@ -258,7 +209,9 @@ class _Collector:
                 for key, value in one[name].items():
                     family.add_metric([*one["labels"], key.lower()], value)
             yield family
-        yield from _of_process(reading)
+        yield GaugeMetricFamily(
+            "kfix_heartbeat_age_seconds", "seconds since the loop's last heartbeat", value=reading.beat_age_s
+        )
         for name, text in (
             ("records", "records appended"),
             ("lost", "records that could not be stored"),
@@ -278,31 +231,8 @@ class _Collector:
         yield GaugeMetricFamily("kfix_journal_unsynced_bytes", "written since the last sync", value=waiting)
         text = "times that the clock of this machine was set to another time"
         yield CounterMetricFamily("kfix_clock_steps", text, value=reading.clock_steps)
-        yield CounterMetricFamily("kfix_log_lines_lost", "log lines that could not be written", value=lines_lost())
         alarm = int(bool(reading.journal.get("alarm")))
         yield GaugeMetricFamily("kfix_journal_alarm", "1 while the journal cannot be written", value=alarm)
-
-
-def _of_process(reading: FeedCounters) -> Iterable[Any]:
-    """What there is once for the process: its build, its loop, its disks."""
-    from prometheus_client.core import GaugeMetricFamily
-
-    build = GaugeMetricFamily("kfix_build_info", "version of the running process", labels=["version", "python"])
-    build.add_metric([__version__, platform.python_version()], 1)
-    yield build
-    yield GaugeMetricFamily(
-        "kfix_heartbeat_age_seconds", "seconds since the loop's last heartbeat", value=reading.beat_age_s
-    )
-    free = GaugeMetricFamily("kfix_disk_free_bytes", "room for what is written", labels=["holds"])
-    size = GaugeMetricFamily("kfix_disk_size_bytes", "size of the file system", labels=["holds"])
-    for holds, directory in reading.disks.items():
-        try:
-            usage = shutil.disk_usage(directory)
-        except OSError:  # the recorder makes its directory when it starts
-            continue
-        free.add_metric([holds], usage.free)
-        size.add_metric([holds], usage.total)
-    yield from (free, size)
 
 
 _GAUGES = {

@@ -21,7 +21,7 @@ from kfix_md.feed.clock import Clock
 from kfix_md.feed.connector import Connector
 from kfix_md.feed.dial import choose_engine
 from kfix_md.feed.garbage import Garbage
-from kfix_md.feed.metrics import Metrics, gather
+from kfix_md.feed.metrics import Metrics, gather, stores
 from kfix_md.feed.pair import Pair
 from kfix_md.feed.processes import clear_way, supervise
 from kfix_md.feed.service import Service
@@ -115,7 +115,7 @@ class FeedProcess:
         twins = [[s for s in self.services if s.name == name] for name in dict.fromkeys(names)]
         self.pairs = [Pair(services) for services in twins if len(services) > 1]
         if config.metrics.port:
-            self._metrics = Metrics(config.metrics.host, config.metrics.port, lambda: gather(self))
+            self._metrics = Metrics(config.metrics.host, config.metrics.port, lambda: gather(self), stores(config))
 
     # ---- life -------------------------------------------------------------------------------------
 
@@ -216,7 +216,17 @@ class FeedProcess:
                 self._beat_once()
             except Exception:  # readers must not take a feed for dead whose sessions deliver
                 log.exception("internal error in the heartbeat; it goes on")
+            due_ns = self.clock.now_ns() + int(period * 1e9)
             await asyncio.sleep(period)
+            if self._metrics is not None:
+                self._measure(self._metrics, (self.clock.now_ns() - due_ns) / 1e9)
+
+    def _measure(self, metrics: Metrics, late_s: float) -> None:
+        """Note how late this heartbeat is, and have the next read of each session measured."""
+        metrics.stalls.observe(max(0.0, late_s))
+        for connector in self.connectors:
+            section = connector.service.section
+            connector.measure = metrics.reads.labels(section.name, section.sender_comp_id).observe
 
     def _beat_once(self) -> None:
         before_ns, self._beat_ns = self._beat_ns, self.clock.now_ns()

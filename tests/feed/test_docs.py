@@ -8,7 +8,8 @@ from pydantic_core import PydanticUndefined
 
 from kfix_md import config
 from kfix_md._entry import State
-from kfix_md.feed.metrics import COUNTERS
+from kfix_md.feed.metrics import _FAULTS, _GAUGES, COUNTERS
+from recorder import metrics as recorder_metrics
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
@@ -64,5 +65,6 @@ def test_every_key_is_documented_with_its_default(section):
 def test_states_and_metrics_are_documented():
     for state in State:
         assert state.name in OPERATIONS, state
-    for name in COUNTERS:
-        assert f"`{name}_total`" in OPERATIONS, name
+    recorder = [f"recorder_{name}_total" for name in recorder_metrics.COUNTERS]
+    for name in [f"{name}_total" for name in (*COUNTERS, *_FAULTS)] + [*_GAUGES, *recorder]:
+        assert f"`{name}`" in OPERATIONS, name

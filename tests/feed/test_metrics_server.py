@@ -10,15 +10,17 @@ import urllib.request
 
 import pytest
 
-from kfix_md.feed import metrics
-from kfix_md.feed.metrics import CONNECTIONS, FeedCounters, Metrics
+from kfix_md import metrics_server
+from kfix_md.disk import Store
+from kfix_md.feed.metrics import FeedCounters, Metrics
+from kfix_md.metrics_server import CONNECTIONS
 
 pytest.importorskip("prometheus_client")
 
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(metrics, "IDLE_S", 0.5)
+    monkeypatch.setattr(metrics_server, "IDLE_S", 0.5)
     one = Metrics("127.0.0.1", 0, FeedCounters)
     yield one
     one.close()
@@ -61,8 +63,8 @@ def test_it_serves_many_one_after_another(server):
 SESSION = {"labels": ("spot-l2", "S"), "up": 0, "planned": 0, "logged_on": False, "lagging": 0, "lag_seconds": 7.21}
 
 
-def ask(reading: FeedCounters, path: str) -> tuple[int, str]:
-    server = Metrics("127.0.0.1", 0, lambda: reading)
+def ask(reading: FeedCounters, path: str, *stores: Store) -> tuple[int, str]:
+    server = Metrics("127.0.0.1", 0, lambda: reading, stores)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=3) as answer:
             return answer.status, answer.read().decode()
@@ -96,6 +98,6 @@ def test_a_loop_that_stands_still_is_neither_healthy_nor_ready():
 
 
 def test_process_build_and_disk_are_exported(tmp_path):
-    text = ask(FeedCounters(disks={"journal": tmp_path, "captures": tmp_path / "none"}), "/metrics")[1]
+    text = ask(FeedCounters(), "/metrics", Store("journal", tmp_path), Store("captures", tmp_path / "none"))[1]
     assert "kfix_build_info{" in text and "process_resident_memory_bytes" in text
     assert 'kfix_disk_free_bytes{holds="journal"}' in text and 'holds="captures"' not in text

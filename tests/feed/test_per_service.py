@@ -152,7 +152,8 @@ def _recorded_apart(path: Path) -> None:
 
 
 def test_a_part_has_what_must_not_be_shared(tmp_path):
-    text = '[feed]\nname = "a"\ncpu = [3, 5]\nprocesses = "per-service"\n[metrics]\nport = 9000\n' + "".join(
+    ports = "[metrics]\nport = 9000\n[recorder]\nmetrics_port = 9100\n"
+    text = f'[feed]\nname = "a"\ncpu = [3, 5]\nprocesses = "per-service"\n{ports}' + "".join(
         f'[[service]]\nname = "{name}"\nsender_comp_id = "{name}-{twin}"\nsymbols = ["*"]\n'
         for name, twin in (("spot-l2", 1), ("spot-l3", 1), ("spot-l2", 2), ("derivatives-l2", 1))
     )
@@ -162,6 +163,7 @@ def test_a_part_has_what_must_not_be_shared(tmp_path):
     assert [part.feed.name for part in parts] == ["a.spot-l2", "a.spot-l3", "a.derivatives-l2"]
     assert [part.feed.cpu for part in parts] == [3, 5, 3]
     assert [part.metrics.port for part in parts] == [9000, 9001, 9002]
+    assert [part.recorder.metrics_port for part in parts] == [9100, 9101, 9102]
     assert [len(part.service) for part in parts] == [2, 1, 1]  # a hot pair stays together
     assert parts[1].journal.directory == tmp_path / "journal" / "spot-l3"
     assert parts[1].recorder.directory == tmp_path / "captures" / "spot-l3"

@@ -1,0 +1,178 @@
+"""The HTTP server of /metrics, /healthz and /readyz, and what every process exports about itself."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from kfix_md import __version__
+from kfix_md.disk import DAY_S, Store, rooms
+from kfix_md.errors import UsageError
+from kfix_md.log_output import lines_lost
+
+#: connections that are served at a time, and seconds that one may wait for its next bytes
+CONNECTIONS, IDLE_S = 8, 5.0
+#: seconds for which the measured size of a directory is used again
+MEASURED_S = 300.0
+
+Probe = Callable[[], list[str]]
+
+
+class MetricsServer:
+    """Serves a registry and two probes over HTTP, in threads of its own.
+
+    It has CONNECTIONS descriptors at most, and closes a connection that is idle for IDLE_S: whoever can reach the
+    port cannot take those that the process needs.
+
+    Parameters
+    ----------
+    collectors
+        Collectors of prometheus_client; build, process, disks and log are added to them.
+    healthy, ready
+        Functions that return the reasons for 503, none for 200. A process that is not healthy is not ready.
+    stores
+        The directories whose disks are exported.
+    key : str
+        The configuration key that `port` is from, for errors.
+
+    Raises
+    ------
+    UsageError
+        When the port is taken, or prometheus-client is not installed.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        collectors: Sequence[Any],
+        *,
+        healthy: Probe,
+        ready: Probe,
+        stores: Sequence[Store] = (),
+        key: str = "metrics.port",
+    ) -> None:
+        try:
+            from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+        except ImportError:
+            message = f"{key}: needs prometheus-client: pip install 'kfix-md[operator]'"
+            raise UsageError(message) from None
+        self.registry = CollectorRegistry(auto_describe=False)
+        for collector in (*collectors, _ProcessCollector(stores)):
+            self.registry.register(collector)
+        ProcessCollector(registry=self.registry)
+        probes = {"/healthz": healthy, "/readyz": lambda: [*healthy(), *ready()]}
+        try:
+            self._server = _server(host, port, _routes(make_wsgi_app(self.registry), probes))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise UsageError(f"{key} = {port}: {reason}; choose another or 0 for none") from None
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, name="kfix-metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the server."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=2)
+
+
+def _routes(metrics: Any, probes: dict[str, Probe]) -> Any:
+    """WSGI application: /metrics, /healthz (the process works), /readyz (it delivers); 404 for the rest."""
+
+    def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            answer: Iterable[bytes] = metrics(environ, start_response)
+            return answer
+        status, text = "404 Not Found", "there are /metrics, /healthz and /readyz"
+        if path in probes:
+            reasons = probes[path]()
+            status, text = ("503 Service Unavailable" if reasons else "200 OK"), "\n".join(reasons) or "ok"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [(text + "\n").encode()]
+
+    return serve
+
+
+def _server(host: str, port: int, app: Any) -> Any:
+    """A WSGI server whose number of connections, and their patience, is limited; not started yet."""
+    from socketserver import ThreadingMixIn
+    from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+    places = threading.BoundedSemaphore(CONNECTIONS)
+
+    class Request(WSGIRequestHandler):
+        timeout = IDLE_S
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Requests are not logged."""
+
+    class Server(ThreadingMixIn, WSGIServer):
+        daemon_threads = True
+        block_on_close = False
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            if not places.acquire(blocking=False):
+                self.shutdown_request(request)
+                return
+            super().process_request(request, client_address)
+
+        def process_request_thread(self, request: Any, client_address: Any) -> None:
+            try:
+                super().process_request_thread(request, client_address)
+            finally:
+                places.release()
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that went away is no error of the process."""
+
+    server = Server((host, port), Request)
+    server.set_app(app)
+    return server
+
+
+class _ProcessCollector:
+    """What there is once for a process: its build, its log, its disks."""
+
+    def __init__(self, stores: Sequence[Store]) -> None:
+        self._stores = stores
+        self._days_left: dict[str, float] = {}
+        self._measured_s = -MEASURED_S
+        self._lock = threading.Lock()
+
+    def collect(self) -> Iterable[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        build = GaugeMetricFamily("kfix_build_info", "version of the running process", labels=["version", "python"])
+        build.add_metric([__version__, platform.python_version()], 1)
+        yield build
+        yield CounterMetricFamily("kfix_log_lines_lost", "log lines that could not be written", value=lines_lost())
+        free = GaugeMetricFamily("kfix_disk_free_bytes", "room for what is written", labels=["holds"])
+        size = GaugeMetricFamily("kfix_disk_size_bytes", "size of the file system", labels=["holds"])
+        left = GaugeMetricFamily("kfix_disk_left_seconds", "until it is full at the present growth", labels=["holds"])
+        for store in self._stores:
+            try:
+                usage = shutil.disk_usage(store.directory)
+            except OSError:  # the recorder makes its directory when it starts
+                continue
+            free.add_metric([store.name], usage.free)
+            size.add_metric([store.name], usage.total)
+        for holds, days in self._forecast().items():
+            left.add_metric([holds], days * DAY_S)
+        yield from (free, size, left)
+
+    def _forecast(self) -> dict[str, float]:
+        """Days left by store; captures of years are many files, which are not looked at for every scrape."""
+        with self._lock:
+            now_s = time.monotonic()
+            if now_s - self._measured_s >= MEASURED_S:
+                found = rooms(self._stores)
+                self._days_left = {name: room.days_left for name, room in found.items() if room.days_left is not None}
+                self._measured_s = now_s
+            return self._days_left
