@@ -38,7 +38,7 @@ lint: $(VENV)/.ready
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright --level error
 
 # what an instrumented build of the package needs; each such build has a copy of the tree for itself
-COPIED := kfix_md recorder tests benchmarks docs examples monitoring setup.py pyproject.toml README.md CONTRIBUTING.md
+COPIED := kfix_md recorder tests benchmarks docs examples monitoring deploy setup.py pyproject.toml README.md CONTRIBUTING.md
 define copy_tree
 	mkdir -p $(1)
 	tar -cf - --exclude='*.so' --exclude=__pycache__ $(COPIED) | tar -xf - -C $(1)
