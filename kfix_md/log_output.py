@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 
+from kfix_md.log_events import event_of, values_of
 from kfix_md.symbol_text import one_line
 
 QUEUE_LINES = 10_000
@@ -22,11 +23,11 @@ _MARK = {logging.WARNING: "! ", logging.ERROR: "!! ", logging.CRITICAL: "!! "}
 
 
 class Human(logging.Formatter):
-    """Lines for people; times in UTC."""
+    """Lines for people: date and time in UTC, service, mark, text."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and a traceback where there is one."""
-        clock = time.strftime("%H:%M:%S", time.gmtime(record.created))
+        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(record.created))
         service = getattr(record, "service", "")
         mark = _MARK.get(record.levelno, "")
         text = f"{clock}.{int(record.msecs):03d} {service:<15}{mark}{one_line(record.getMessage())}"
@@ -34,15 +35,22 @@ class Human(logging.Formatter):
 
 
 class Json(logging.Formatter):
-    """A JSON object a line."""
+    """A JSON object a line, with the same fields from every process; see docs/log.md."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
+        values = values_of(record)
         line = {
-            "time_ns": int(record.created * 1e9),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.created % 1 * 1e6):06d}Z",
             "level": record.levelname.lower(),
-            "service": getattr(record, "service", None),
-            "message": record.getMessage(),
+            "process": record.name.removeprefix("kfix.").removeprefix("kfix_md."),
+            "event": event_of(record),
+            "service": getattr(record, "service", None) or values.pop("service", None),
+            "symbol": values.pop("symbol", None),
+            "cause": values.pop("cause", None),
+            "text": record.getMessage(),
+            "values": values,
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -78,7 +86,7 @@ class Repetitions:
             if count > self._lines:
                 text = f"{count - self._lines} more like this in {now_s - since:.0f} s: {last.getMessage()}"
                 summary = logging.LogRecord(last.name, last.levelno, last.pathname, last.lineno, text, None, None)
-                summary.__dict__["service"] = getattr(last, "service", "")
+                summary.__dict__ |= {"service": getattr(last, "service", ""), "event": event_of(last)}
                 found.append(summary)
         return found
 
@@ -158,8 +166,8 @@ class LogOutput(logging.Handler):
 
 
 def _lost(lines: int) -> logging.LogRecord:
-    text = f"{lines} log lines were lost: the reader of this log did not keep up"
-    return logging.LogRecord("kfix.log", logging.ERROR, __file__, 0, text, None, None)
+    text = "%d log lines were lost: the reader of this log did not keep up"
+    return logging.LogRecord("kfix.log", logging.ERROR, __file__, 0, text, (lines,), None)
 
 
 def set_up_logging(as_json: bool = False, level: int = logging.INFO) -> LogOutput:

@@ -54,7 +54,7 @@ CAPTURES = click.argument("captures", type=_Place("captures"), metavar="CAPTURES
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--once", is_flag=True, help="Record what is there and end.")
 @click.option("--service", help="Only this one, where every service has a process and a journal of its own.")
-@click.option("--json", "as_json", is_flag=True, help="Print totals as JSON at the end.")
+@click.option("--json", "as_json", is_flag=True, help="Log lines as JSON objects, and totals at the end.")
 def record(config: Path, once: bool, service: str | None, as_json: bool) -> int:
     """Turn the journal into Parquet, from where the last recorder stopped.
 
@@ -65,7 +65,7 @@ def record(config: Path, once: bool, service: str | None, as_json: bool) -> int:
     from kfix_md.journal.files import close_to_others
 
     close_to_others()
-    set_up_logging()
+    set_up_logging(as_json)
     whole = load(config)
     if not once and service is None and whole.feed.processes != "one":
         return supervise(config, whole, "record", ["--json"] if as_json else [])
@@ -170,10 +170,12 @@ class _Progress:
             return
         rate = (progress["rows"] - self.rows) / max(now - self.since, 1e-9)
         self.last, self.since, self.rows = now, now, progress["rows"]
-        click.echo(
-            f"catching up: {progress['rows']:,} rows, {rate:,.0f} a second, {backlog / 1e6:,.0f} MB of journal "
-            f"in {progress['segments_behind']} segments to go",
-            err=True,
+        logging.getLogger("kfix.record").info(
+            "catching up: %s rows, %.0f a second, %.0f MB of journal in %s segments to go",
+            progress["rows"],
+            rate,
+            backlog / 1e6,
+            progress["segments_behind"],
         )
 
 

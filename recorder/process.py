@@ -249,7 +249,7 @@ class Recorder:
         try:
             done = retention.retire(settings.journal, self.writer.tree, self.committed_safe(), settings.retention)
         except CaptureError as error:  # the segment is kept, and recording must go on
-            log.error("%s", error)
+            log.error("%s", error, extra={"event": "segment_kept"})
             self.counts["segments_unproven"] += 1
         else:
             self.counts["segments_retired"] += len(done)

@@ -20,6 +20,7 @@ GROUPS = {
         "kfix_md.errors",
         "kfix_md.symbol_text",
         "kfix_md.log_output",
+        "kfix_md.log_events",
         "kfix_md.disk",
         "kfix_md.metrics_server",
         "kfix_md.services",

@@ -241,7 +241,8 @@ class Connector:
             if error.kind == "stopped":
                 return False
             planned = service.session.retry == "rollover"
-            service.log.log(logging.INFO if planned else logging.WARNING, "%s", error)
+            level = logging.INFO if planned else logging.WARNING
+            service.log.log(level, "%s", error, extra={"event": "dial_failed"})
             return True
         self._ever, self.details = True, details
         protocol = self._protocol

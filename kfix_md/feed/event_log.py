@@ -33,7 +33,7 @@ def log_event(log: Log, event: events.JournalEvent, leaving: bool = False) -> No
         case events.Rejected():
             log.warning("the venue rejected our message %s: %s", event.ref_seq, event.text or event.reason)
         case events.ClockWarning():
-            log.warning(_clock_text(event.lag_ms or 0, event.late))
+            log.warning(_clock_text(event.lag_ms or 0, event.late), extra={"event": "clock_off"})
         case events.Logout(by="peer"):
             _log_logout(log, event.text or "")
         case events.NumberingReset():

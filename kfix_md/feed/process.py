@@ -330,7 +330,7 @@ class FeedProcess:
                 log.warning("new service %s in the configuration: needs a restart", section.name)
                 continue
             for complaint in service.reload(section, self.clock.now_ns()):
-                service.log.warning("%s", complaint)
+                service.log.warning("%s", complaint, extra={"event": "symbols_warning"})
             same = section.model_copy(update={"symbols": service.section.symbols})
             if same != service.section:
                 service.log.warning("settings other than symbols changed: they need a restart")

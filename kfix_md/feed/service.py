@@ -24,6 +24,7 @@ from kfix_md.feed.settings import session_config, subscription_spec
 from kfix_md.feed.subscriptions import FAULTS, LASTING, Subscriptions, is_followed
 from kfix_md.journal import events
 from kfix_md.journal.events import JournalEvent
+from kfix_md.log_events import EventLog
 from kfix_md.session import Application, Close, Session, SessionState
 from kfix_md.session.fix import first_request_id
 from kfix_md.session.store import SequenceStore
@@ -65,7 +66,7 @@ class Service(Application):
     ) -> None:
         self.section, self.number = section, number
         self.name = section.name
-        self.log = logging.LoggerAdapter(logging.getLogger("kfix.feed"), {"service": self.name})
+        self.log = EventLog(logging.getLogger("kfix.feed"), {"service": self.name})
         self.journal, self.publisher = journal, publisher
         self.now_ns = start_ns
         self.unknown: list[str] = []  # complaints about names that the first instrument list does not contain

@@ -316,7 +316,7 @@ class Subscriptions:
     def _judge(self, selection: Selection) -> None:
         """Report what is wrong with the patterns, after every whole list."""
         for text in (*selection.warnings, *selection.unknown.values()):
-            self._log.warning("%s", text)
+            self._log.warning("%s", text, extra={"event": "symbols_warning"})
         if not self.judged:
             self.judged = True
             if selection.unknown:

@@ -136,7 +136,7 @@ def command(script: Path | None, seconds: float, as_json: bool, verbose: bool, *
 
     Prints one JSON line with the ports when it is ready.
     """
-    set_up_logging(level=logging.INFO if verbose else logging.WARNING)
+    set_up_logging(as_json, level=logging.INFO if verbose else logging.WARNING)
     stats = _run(script, seconds, options)
     if as_json:
         click.echo(json.dumps(stats))

@@ -73,6 +73,6 @@ def test_log_lines_for_people_and_for_machines(capfd, as_json):
     line = capfd.readouterr().err.strip()
     if as_json:
         shown = json.loads(line)
-        assert (shown["service"], shown["level"], shown["message"]) == ("spot-l2", "warning", "gap: 3")
+        assert (shown["service"], shown["level"], shown["text"]) == ("spot-l2", "warning", "gap: 3")
     else:
         assert line.endswith("spot-l2        ! gap: 3")

@@ -127,5 +127,5 @@ def test_a_process_ends_with_its_log_written_and_with_0(closed):
     command = [sys.executable, "-c", close + SCRIPT]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
     assert done.returncode == 0
-    shown = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    shown = [json.loads(line)["text"] for line in done.stderr.splitlines()]
     assert shown == ([] if closed else [f"line {n}" for n in range(50)])
