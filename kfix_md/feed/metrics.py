@@ -38,6 +38,8 @@ class FeedCounters:
     services: list[dict[str, Any]] = field(default_factory=list)
     journal: dict[str, Any] = field(default_factory=dict)
     clock_steps: int = 0
+    republished: int = 0  # how often the segment was lost and published again
+    shm_alarm: bool = False
     beat_age_s: float = 0.0  # seconds since the loop's last heartbeat
 
     def not_ready(self) -> list[str]:
@@ -62,6 +64,8 @@ class FeedCounters:
         sums["lagging"] = sum(one["lagging"] for one in self.services)
         sums["reconnects"] = sum(one["reconnects"] for one in self.services)
         sums["clock_steps"] = self.clock_steps
+        sums["shm_republished"] = self.republished
+        sums["shm_alarm"] = int(self.shm_alarm)
         sums["journal_records"] = int(self.journal.get("records", 0))
         sums["journal_position"] = int(self.journal.get("position", 0))
         sums["journal_lost"] = int(self.journal.get("lost", 0))
@@ -79,6 +83,7 @@ def gather(feed: FeedProcess) -> FeedCounters:
     """Collect every counter of a feed."""
     now_ns = feed.clock.now_ns()
     reading = FeedCounters(clock_steps=feed.clock.steps, beat_age_s=feed.beat_age_s())
+    reading.republished, reading.shm_alarm = feed.place.republished, bool(feed.place.alarm)
     for service in feed.services:
         session = service.session
         reading.services.append(
@@ -231,6 +236,11 @@ class _Collector:
         yield GaugeMetricFamily("kfix_journal_unsynced_bytes", "written since the last sync", value=waiting)
         text = "times that the clock of this machine was set to another time"
         yield CounterMetricFamily("kfix_clock_steps", text, value=reading.clock_steps)
+        yield CounterMetricFamily("kfix_log_lines_lost", "log lines that could not be written", value=lines_lost())
+        text = "times that the shared memory file was deleted or replaced, and published again"
+        yield CounterMetricFamily("kfix_shm_republished", text, value=reading.republished)
+        text = "1 while the shared memory file is gone and cannot be made again"
+        yield GaugeMetricFamily("kfix_shm_alarm", text, value=int(reading.shm_alarm))
         alarm = int(bool(reading.journal.get("alarm")))
         yield GaugeMetricFamily("kfix_journal_alarm", "1 while the journal cannot be written", value=alarm)
 

@@ -23,11 +23,13 @@ from kfix_md.feed.dial import choose_engine
 from kfix_md.feed.garbage import Garbage
 from kfix_md.feed.metrics import Metrics, gather, stores
 from kfix_md.feed.pair import Pair
+from kfix_md.feed.place import Place
 from kfix_md.feed.processes import clear_way, supervise
 from kfix_md.feed.service import Service
 from kfix_md.journal.events import ClockStepped, Started, Stopped
 from kfix_md.session import SessionState
 from kfix_md.session.store import SequenceStore
+from kfix_md.shm.locks import InUse, hold
 
 log = logging.getLogger("kfix.feed")
 GC_SECONDS = 5.0
@@ -46,7 +48,9 @@ class FeedProcess:
         self.connectors: list[Connector] = []
         self.pairs: list[Pair] = []
         self.segment: Any = None
+        self.place: Any = None
         self.journal: Any = None
+        self._journal_lock: Any = None
         self._metrics: Metrics | None = None
         self._start_ns = self.clock.now_ns()
         self._beat_ns = 0  # of the last heartbeat
@@ -87,7 +91,9 @@ class FeedProcess:
             clock_base_ns=self.clock.base_ns,
             serve_unverified=feed.unverified == "serve",
         )
+        self.place = Place(self.segment)
         if config.journal.enabled:
+            self._hold_journal()
             self._ran_before = has_frames(config.journal.directory)
             self.journal = JournalWriter(
                 config.journal.directory, segment_bytes=config.journal.segment_mb << 20, sync_ms=config.journal.sync_ms
@@ -116,6 +122,14 @@ class FeedProcess:
         self.pairs = [Pair(services) for services in twins if len(services) > 1]
         if config.metrics.port:
             self._metrics = Metrics(config.metrics.host, config.metrics.port, lambda: gather(self), stores(config))
+
+    def _hold_journal(self) -> None:
+        """Keep every other feed off the journal, also when its lock file is deleted."""
+        directory = self.config.journal.directory
+        try:
+            self._journal_lock = hold("journal", directory)
+        except InUse as error:
+            raise UsageError(f"journal {directory} is {error}: one feed a journal") from None
 
     # ---- life -------------------------------------------------------------------------------------
 
@@ -200,6 +214,8 @@ class FeedProcess:
             self.journal.close()
         if self.segment is not None:
             self.segment.close()
+        if self._journal_lock is not None:
+            self._journal_lock.close()
         for service in self.services:
             if service.store is not None:
                 service.store.close()
@@ -234,6 +250,7 @@ class FeedProcess:
             for service in self.services:
                 service.stopped(self._beat_ns - before_ns)
         self.segment.heartbeat()
+        self.place.check()
         if step_ns := self.clock.watch():
             self._clock_stepped(step_ns)
         self._publish_sessions()

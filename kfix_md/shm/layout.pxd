@@ -159,6 +159,7 @@ cdef extern from "shm/platform.h" nogil:
     enum: KFIX_MAX_WORDS
     int64_t kfix_monotonic()
     int64_t kfix_monotonic_coarse()
+    int kfix_move_mapping(void* origin, void* to, size_t n)
     void kfix_populate(void* p, size_t n)
     void kfix_futex_wake(const void* word)
     int kfix_futex_wait(const void* word, uint32_t seen, int64_t ns)

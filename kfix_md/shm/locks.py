@@ -1,18 +1,18 @@
-"""Takes the file locks of a starting feed and identifies processes across a reuse of their ids."""
+"""Holds the names of a running feed and identifies processes across a reuse of their ids."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import errno
 import functools
+import logging
 import os
+import socket
+import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from kfix_md.errors import UsageError
-
-START_WAIT_S = 5.0
+log = logging.getLogger("kfix.feed")
+_HOLDER_TRIES, _HOLDER_PAUSE_S = 20, 0.005
 
 
 def process_start(pid: int) -> int:
@@ -33,35 +33,60 @@ def boot_id() -> str:
         return ""
 
 
-@contextlib.contextmanager
-def start_lock(directory: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold the lock of `directory`: feeds that start in it take their names one after another.
+class InUse(Exception):
+    """A name is held by another process; `pid` is 0 when that lives in another pid namespace."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        super().__init__(f"in use by process {pid}" if pid else "in use by another process")
+
+
+def hold(kind: str, directory: str | os.PathLike[str], name: str = "") -> socket.socket | None:
+    """Hold `name` in `directory`, as long as the result is open.
+
+    The lock is an abstract socket whose name has the user and the directory's inode: there is no file that somebody
+    could delete under a living process, and the kernel releases it with the process. It holds within a network
+    namespace. None where the system has no such sockets.
 
     Raises
     ------
-    UsageError
-        The directory cannot be opened, or another process keeps the lock for longer than a start takes.
+    InUse
+        Another process of this user holds the name.
+    OSError
+        There is no such directory.
     """
+    folder = os.stat(directory)
+    address = f"\0kfix-md/{os.geteuid()}/{kind}/{folder.st_dev:x}:{folder.st_ino:x}/{name}"
+    lock = None
     try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        lock.bind(address)
+        lock.listen(socket.SOMAXCONN)
+        return lock
     except OSError as error:
-        raise UsageError(f"shared memory directory {os.fspath(directory)}: {error.strerror}") from error
-    try:
-        if not _try_lock(fd):
-            raise UsageError(f"{os.fspath(directory)} is locked by another process; is a feed just starting?")
-        yield
-    finally:
-        os.close(fd)
+        if lock is not None:
+            lock.close()
+        if error.errno != errno.EADDRINUSE:
+            log.warning("no lock of %s %s: %s", kind, name or os.fspath(directory), error.strerror)
+            return None
+    holder = _holder(address)
+    if holder is None or holder[1] != os.geteuid():  # a feed of ours answers
+        who = f"process {holder[0]} of user {holder[1]}" if holder else "a process that does not answer"
+        log.warning("the lock of %s %s was taken by %s; going on without", kind, name or os.fspath(directory), who)
+        return None
+    raise InUse(holder[0])
 
 
-def _try_lock(fd: int) -> bool:
-    """Take the exclusive flock, retrying for START_WAIT_S; False when another process keeps it."""
-    deadline = time.monotonic() + START_WAIT_S
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.005)
+def _holder(address: str) -> tuple[int, int] | None:
+    """(pid, uid) of the process that listens at an abstract address; None when none does."""
+    for _ in range(_HOLDER_TRIES):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(address)
+            except OSError:  # bound, and about to listen
+                time.sleep(_HOLDER_PAUSE_S)
+                continue
+            pid, uid, _gid = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            return pid, uid
+    return None

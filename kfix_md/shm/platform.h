@@ -38,6 +38,11 @@ static inline void kfix_populate(void* p, size_t n) {
 #endif
 }
 
+/* Move the mapping of n bytes at `from` to `to`, in place of what is mapped there; 0 on success. */
+static inline int kfix_move_mapping(void* from, void* to, size_t n) {
+    return mremap(from, n, n, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED ? -1 : 0;
+}
+
 static inline void kfix_futex_wake(const void* word) {
     syscall(SYS_futex, word, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
 }

@@ -22,7 +22,8 @@ cdef class SegmentWriter:
     cdef readonly str path, name
     cdef uint32_t depth, l3_depth, orders, trades
     cdef dict rows, counter_rows
-    cdef object inode
+    cdef object identity            # (device, inode) of the file
+    cdef object name_lock
 
     cdef void publish(self, int32_t slot, BookSide* bids, BookSide* offers, OrderSlab* orders,
                       TopOfBook* top) noexcept nogil

@@ -11,7 +11,7 @@ import time
 from kfix_md import __version__
 from kfix_md._entry import Cause, State
 from kfix_md.errors import FeedError, UsageError
-from kfix_md.shm.locks import boot_id, process_start, start_lock
+from kfix_md.shm.locks import InUse, boot_id, hold, process_start
 from kfix_md.shm.names import PREFIX
 
 from libc.stdint cimport uint16_t
@@ -28,9 +28,9 @@ from kfix_md.shm.layout cimport (
     KFIX_CLOSED, KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LAYOUT, KFIX_LEVELS_CUT, KFIX_LINE, KFIX_MAGIC, KFIX_MAX_ROWS,
     KFIX_ORDERS_CUT, KFIX_REPLACED, KFIX_SERVE_UNVERIFIED, KFIX_WAIT_BOOK, KFIX_WAIT_FEED, KFIX_WAKE_BOOK,
     KFIX_WAKE_FEED, KFIX_WRITER, kfix_best, kfix_counter, kfix_depth, kfix_futex_wake, kfix_header, kfix_level,
-    kfix_monotonic, kfix_order, kfix_populate, kfix_put, kfix_session, kfix_store, kfix_store32, kfix_store_release,
-    kfix_symbol, kfix_top, kfix_trade, kfix_trades, kfix_waiter_present, kfix_write_begin, kfix_write_end,
-    kfix_writer_lock, kfix_writer_present,
+    kfix_monotonic, kfix_move_mapping, kfix_order, kfix_populate, kfix_put, kfix_session, kfix_store, kfix_store32,
+    kfix_store_release, kfix_symbol, kfix_top, kfix_trade, kfix_trades, kfix_waiter_present, kfix_write_begin,
+    kfix_write_end, kfix_writer_lock, kfix_writer_present,
 )
 from kfix_md.shm.slot cimport (
     SymbolBlocks, change_state, clean, fill_side, grow_orders, put_best, put_best_head, put_depth_head, put_orders,
@@ -115,48 +115,133 @@ cdef class SegmentWriter:
             raise MemoryError
         self.path = os.path.join(os.fspath(directory), PREFIX + name)
         base_ns = time.time_ns() - time.monotonic_ns() if clock_base_ns is None else clock_base_ns
-        with start_lock(directory):
-            _retire(self.path, name)
-            self._create(directory, mode, group, base_ns, heartbeat_ns, serve_unverified)
+        self._hold_name()
+        try:
+            self._create(mode, group, base_ns, heartbeat_ns, serve_unverified)
+        except BaseException:
+            self._release_name()
+            raise
 
-    def _create(self, directory, mode, group, base_ns, heartbeat_ns, serve_unverified):
+    def _hold_name(self):
+        directory, name = os.path.split(self.path)
+        try:
+            self.name_lock = hold("feed", directory, name)
+        except InUse as error:
+            raise _running_already(self.name, error.pid) from None
+        except OSError as error:
+            raise UsageError(f"shared memory directory {directory}: {error.strerror}") from error
+
+    def _release_name(self):
+        if self.name_lock is not None:
+            self.name_lock.close()
+
+    def _create(self, mode, group, base_ns, heartbeat_ns, serve_unverified):
         """Create the file under a temporary name, fill it, then rename it over the old one."""
         cdef uint64_t tables = PAGE + SESSIONS * sizeof(kfix_session) + self.capacity * sizeof(kfix_symbol)
         self.used = _pages(tables)
         self.size = self.used + self.capacity * (self._region_bytes(2) + self._region_bytes(3))
-        fresh = os.path.join(os.fspath(directory), f".{PREFIX}{self.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        try:
-            self.fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise UsageError(f"cannot create {fresh}: {error.strerror}") from error
-        try:
-            if kfix_writer_lock(self.fd, KFIX_WRITER) != 0:
-                raise OSError(errno, os.strerror(errno))
-            if group is not None:
-                os.fchown(self.fd, -1, group)
-            os.fchmod(self.fd, mode)
-            os.ftruncate(self.fd, self.size)
-            self._reserve(0, self.used)
-            self._map()
+        with self._new_file(mode, group) as self.fd:
+            _reserve(self.fd, self.path, 0, self.used)
+            self.base = <char*> _map(self.fd, self.size)
+            self.header = <kfix_header*> self.base
             self._make_ready()
             self._fill_header(base_ns, heartbeat_ns)
             self.header.flags = KFIX_SERVE_UNVERIFIED if serve_unverified else 0
             kfix_store_release(&self.header.magic, KFIX_MAGIC)
+        self.open = True
+
+    @contextlib.contextmanager
+    def _new_file(self, mode, group):
+        """A file of the segment's size under a temporary name, locked; with the end of the block it gets its own."""
+        _retire(self.path, self.name)
+        directory, name = os.path.split(self.path)
+        fresh = os.path.join(directory, f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
+        try:
+            fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UsageError(f"cannot create {fresh}: {error.strerror}") from error
+        try:
+            if kfix_writer_lock(fd, KFIX_WRITER) != 0:
+                raise OSError(errno, os.strerror(errno))
+            if group is not None:
+                os.fchown(fd, -1, group)
+            os.fchmod(fd, mode)
+            os.ftruncate(fd, self.size)
+            yield fd
             os.rename(fresh, self.path)
+            self.identity = _identity(os.fstat(fd))
         except OSError as error:
             raise FeedError(f"cannot create the shared memory file {self.path}: {error.strerror}") from error
         finally:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(fresh)
-        self.inode = os.fstat(self.fd).st_ino
-        self.open = True
 
-    def _map(self):
-        cdef void* base = mmap(NULL, self.size, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
-        if base == MAP_FAILED:
-            raise OSError(errno, os.strerror(errno))
-        self.base = <char*> base
-        self.header = <kfix_header*> base
+    def displaced(self):
+        """Whether somebody deleted the file, or put another one in its place."""
+        try:
+            return _identity(os.stat(self.path, follow_symlinks=False)) != self.identity
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+
+    def republish(self):
+        """Publish everything again under the name, in a new file that takes the place of a displaced one.
+
+        Readers of the old file get FeedDead; with reconnect=True they move to the new one. It takes as long as a copy
+        of all books does.
+
+        Raises
+        ------
+        FeedError, UsageError
+            The new file cannot be made. Readers of the old one go on; call it again later.
+        """
+        cdef void* base = NULL
+        self._must_be_open()
+        old = os.fstat(self.fd)
+        fresh = -1
+        try:
+            with self._new_file(stat.S_IMODE(old.st_mode), old.st_gid) as fresh:
+                for at, end in self._allocated():
+                    _reserve(fresh, self.path, at, end - at)
+                base = _map(fresh, self.size)
+                for at, end in self._allocated():
+                    memcpy(<char*> base + <uint64_t> at, self.base + <uint64_t> at, <uint64_t> end - <uint64_t> at)
+                (<kfix_header*> base).instance = secrets.randbits(63) | 1
+                (<kfix_header*> base).wakes = 0
+        except BaseException:
+            if base != NULL:
+                munmap(base, self.size)
+            if fresh >= 0:
+                os.close(fresh)
+            raise
+        self._leave(KFIX_REPLACED)
+        # to the same address: handlers and slots have pointers into it
+        if kfix_move_mapping(base, self.base, self.size) != 0:
+            os.abort()      # the old mapping may be gone
+        os.close(self.fd)
+        self.fd, self.wakes = fresh, 0
+
+    def _allocated(self):
+        """[(from, to)] of the bytes of the file that have pages."""
+        cdef SymbolBlocks* s
+        cdef uint64_t end
+        found = [(0, self.ready)]
+        for i in range(self.n):
+            s = &self.slots[i]
+            end = s.entry.depth_offset + sizeof(kfix_depth) + 2 * <uint64_t> s.depth_capacity * sizeof(kfix_level)
+            end = _lines(end) + s.orders_ready * sizeof(kfix_order)
+            if end > self.ready:
+                found.append((max(<uint64_t> s.entry.region_offset, self.ready), end))
+        return found
+
+    def _leave(self, uint32_t reason):
+        """Give the file up for its readers, and wake those that sleep."""
+        kfix_store32(&self.header.closed, reason)
+        self.wakes = KFIX_WAKE_FEED
+        for i in range(self.n):
+            kfix_futex_wake(&self.slots[i].top.version)
+        self.notify(NULL)
 
     def _make_ready(self):
         """Allocate and map pages for the tables and the first symbols, which are then added without a page fault.
@@ -189,14 +274,6 @@ cdef class SegmentWriter:
         n += sizeof(kfix_depth) + 2 * <uint64_t> (self.depth if level == 2 else self.l3_depth) * sizeof(kfix_level)
         n = _lines(n)
         return _pages(n + (self.orders * sizeof(kfix_order) if level == 3 else 0))
-
-    def _reserve(self, at, n):
-        error = posix_fallocate(self.fd, at, n)
-        if error:
-            free_bytes = os.statvfs(self.fd).f_bavail * os.statvfs(self.fd).f_frsize
-            advice = "; give it more space, another directory, or configure less depth" if error == ENOSPC else ""
-            raise FeedError(f"{self.path} needs {n:,} more bytes of {os.path.dirname(self.path)}, which has "
-                            f"{free_bytes:,} free: {os.strerror(error)}{advice}")
 
     # ---- symbols ----
 
@@ -270,7 +347,7 @@ cdef class SegmentWriter:
             e.orders_offset, e.orders_capacity = 0, 0
         end = orders_at + s.orders_ready * sizeof(kfix_order)
         if end > self.ready:
-            self._reserve(max(at, self.ready), end - max(at, self.ready))
+            _reserve(self.fd, self.path, max(at, self.ready), end - max(at, self.ready))
         s.top, s.best = <kfix_top*> (self.base + at), <kfix_best*> (self.base + e.best_offset)
         s.trades, s.depth = <kfix_trades*> (self.base + e.trades_offset), <kfix_depth*> (self.base + e.depth_offset)
         s.ring = <kfix_trade*> (self.base + e.trades_offset + sizeof(kfix_trades))
@@ -499,15 +576,12 @@ cdef class SegmentWriter:
         if not self.open:
             return
         self.open = False
-        kfix_store32(&self.header.closed, KFIX_CLOSED)
-        self.wakes = KFIX_WAKE_FEED
-        for i in range(self.n):
-            kfix_futex_wake(&self.slots[i].top.version)
-        self.notify(NULL)
-        with contextlib.suppress(OSError):
-            if os.stat(self.path).st_ino == self.inode:
+        self._leave(KFIX_CLOSED)
+        if not self.displaced():
+            with contextlib.suppress(OSError):
                 os.unlink(self.path)
         os.close(self.fd)
+        self._release_name()
         self.fd = -1
         self.wakes = 0
 
@@ -546,6 +620,32 @@ cdef uint64_t _pages(uint64_t n):
     return (n + PAGE - 1) // PAGE * PAGE
 
 
+cdef void* _map(int fd, uint64_t size) except NULL:
+    cdef void* base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+    if base == MAP_FAILED:
+        raise OSError(errno, os.strerror(errno))
+    return base
+
+
+def _reserve(int fd, path, at, n):
+    """Allocate pages for n bytes of the file."""
+    error = posix_fallocate(fd, at, n)
+    if error:
+        free_bytes = os.statvfs(fd).f_bavail * os.statvfs(fd).f_frsize
+        advice = "; give it more space, another directory, or configure less depth" if error == ENOSPC else ""
+        raise FeedError(f"{path} needs {n:,} more bytes of {os.path.dirname(path)}, which has "
+                        f"{free_bytes:,} free: {os.strerror(error)}{advice}")
+
+
+def _identity(status):
+    return status.st_dev, status.st_ino
+
+
+def _running_already(name, pid):
+    who = f" (process {pid})" if pid else ""
+    return UsageError(f"a feed named {name!r} is running already{who}; stop it or choose another name")
+
+
 def _retire(path, name):
     """Mark the segment of a dead writer, if there is one, as replaced, for its readers.
 
@@ -567,8 +667,7 @@ def _retire(path, name):
             memcpy(&h, <char*> data, sizeof(h))
             known = h.magic == KFIX_MAGIC
         if kfix_writer_present(fd, KFIX_WRITER):
-            who = f" (process {h.pid})" if known else ""
-            raise UsageError(f"a feed named {name!r} is running already{who}; stop it or choose another name")
+            raise _running_already(name, h.pid if known else 0)
         if known and h.layout <= KFIX_LAYOUT:       # `closed` is where it was in all of them
             os.pwrite(fd, (<uint32_t> KFIX_REPLACED).to_bytes(4, "little"), <size_t> (<char*> &h.closed - <char*> &h))
     finally:
