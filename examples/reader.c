@@ -1,4 +1,4 @@
-/* Prints the top of one book: reader /dev/shm/kfix-md.default BTC/USD
+/* Prints the top of one book: reader /dev/shm/kfix-md-1000/kfix-md.default BTC/USD
  * Exit status: 0 it may be used, 1 it may not, 2 no such feed or symbol.
  * cc -O2 -I "$(python -c 'import kfix_md; print(kfix_md.get_include())')" -o reader reader.c */
 #include <fcntl.h>
@@ -7,15 +7,19 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 #include "kfix_shm.h"
 
 int main(int argc, char** argv) {
     struct stat st;
     struct timespec now;
     struct kfix_top top;
-    int fd = argc == 3 ? open(argv[1], O_RDONLY) : -1;
+    int fd = argc == 3 ? open(argv[1], O_RDONLY | O_NOFOLLOW) : -1;
     if (fd < 0 || fstat(fd, &st) || st.st_size < 4096)
         return fprintf(stderr, "usage: reader FEED-FILE SYMBOL\n"), 2;
+    /* the feed of a service user: its uid as well */
+    if (st.st_mode & (S_IWGRP | S_IWOTH) || (st.st_uid != 0 && st.st_uid != getuid()))
+        return fprintf(stderr, "%s: another user may have written it\n", argv[1]), 2;
     const char* base = mmap(NULL, st.st_size, PROT_READ, MAP_SHARED, fd, 0);
     const struct kfix_header* head = (const struct kfix_header*)base;
     if (base == MAP_FAILED || head->magic != KFIX_MAGIC || head->layout != KFIX_LAYOUT ||

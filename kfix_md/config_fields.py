@@ -52,7 +52,10 @@ def _comp_id(value: str) -> str:
 
 def _mode(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"(0o)?[0-7]{3,4}", value):
-        return int(value.removeprefix("0o"), 8)
+        mode = int(value.removeprefix("0o"), 8)
+        if mode & 0o022:
+            raise ValueError('others could write prices into shared memory; "0640" lets your group read')
+        return mode
     raise ValueError('must be octal text such as "0600" (only you) or "0640" (your group may read)')
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kfix_md.config import Config
 from kfix_md.errors import UsageError
+from kfix_md.shm.owners import make_own_directory
 
 
 def read_secret(reference: str) -> str:
@@ -29,7 +30,7 @@ def check_writable(directory: Path, key: str, create: bool = True) -> None:
     try:
         if create:
             directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=directory, prefix=".kfix-check-"):
+        with tempfile.TemporaryFile(dir=directory, prefix=".kfix-check-"):  # without a name that a kill would leave
             pass
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
@@ -39,7 +40,7 @@ def check_writable(directory: Path, key: str, create: bool = True) -> None:
 
 def check_directories(config: Config) -> None:
     """Check every directory the feed writes to."""
-    check_writable(config.feed.directory, "feed.directory", create=False)
+    check_writable(make_own_directory(config.feed.directory, config.feed.mode), "feed.directory", create=False)
     if config.journal.enabled:
         check_writable(config.journal.directory, "journal.directory")
     if any(not service.reset_seq_num for service in config.service):

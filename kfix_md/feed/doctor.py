@@ -20,11 +20,13 @@ from kfix_md.feed.connector import Connector
 from kfix_md.feed.dial import DialResult, choose_engine
 from kfix_md.feed.service import Service
 from kfix_md.session import SessionState
+from kfix_md.shm.owners import make_own_directory
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 ORDER_ENTRY_PORTS = (4001, 4003)
 ENOUGH_DAYS = 21  # of certificate left
 ENOUGH_BYTES = 2 << 30  # of journal disk left
+ENOUGH_MEMORY = 64 << 20  # of shared memory left
 CLOCK_WARNING_S = 0.5
 
 
@@ -109,30 +111,35 @@ def machine(config: Config) -> list[Finding]:
 
 def directories(config: Config) -> list[Finding]:
     """Check that shared memory, journal and captures are writable and have room."""
-    found = []
-    wanted: list[tuple[str, Path, bool]] = [("shared memory", config.feed.directory, False)]
-    if config.journal.enabled:
-        wanted.append(("journal", config.journal.directory, True))
-    wanted.append(("captures", config.recorder.directory, True))
-    for about, folder, create in wanted:
+    found = [_shared_memory(config)]
+    wanted = [("journal", config.journal.directory)] if config.journal.enabled else []
+    for about, folder in [*wanted, ("captures", config.recorder.directory)]:
         there = folder.exists()
         try:
-            check_writable(folder, about, create)
+            check_writable(folder, about)
         except UsageError as error:
             found.append(Finding(FAIL, about, str(error)))
             continue
-        free = shutil.disk_usage(folder).free
+        found.append(_room(about, folder, ENOUGH_BYTES))
         if not there:
             folder.rmdir()
-        short = free < (ENOUGH_BYTES if create else 64 << 20)
-        found.append(
-            Finding(
-                WARN if short else OK,
-                about,
-                f"{folder}: writable, {free / (1 << 30):.1f} GiB free" + ("; make room" if short else ""),
-            )
-        )
     return found
+
+
+def _shared_memory(config: Config) -> Finding:
+    about = "shared memory"
+    try:
+        folder = make_own_directory(config.feed.directory, config.feed.mode)
+        check_writable(folder, about, create=False)
+    except UsageError as error:
+        return Finding(FAIL, about, str(error))
+    return _room(about, folder, ENOUGH_MEMORY)
+
+
+def _room(about: str, folder: Path, enough: int) -> Finding:
+    free = shutil.disk_usage(folder).free
+    text = f"{folder}: writable, {free / (1 << 30):.1f} GiB free"
+    return Finding(OK, about, text) if free >= enough else Finding(WARN, about, text + "; make room")
 
 
 def _running(config: Config) -> int:

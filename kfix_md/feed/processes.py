@@ -17,6 +17,7 @@ from typing import Any
 from kfix_md.config import Config, service_names
 from kfix_md.errors import FeedError, UsageError
 from kfix_md.shm.names import part_paths, segment_path
+from kfix_md.shm.owners import make_own_directory
 from kfix_md.shm.segment import Segment
 
 log = logging.getLogger("kfix.feed")
@@ -30,7 +31,7 @@ _PR_SET_PDEATHSIG = 1
 def clear_way(config: Config) -> None:
     """Remove segments that a dead feed of this name left in the other form; UsageError while it is alive."""
     name, several = config.feed.name, config.feed.processes == "per-service"
-    whole = segment_path(config.feed.directory, name)
+    whole = segment_path(make_own_directory(config.feed.directory, config.feed.mode), name)
     others = [whole] if several else list(part_paths(whole).values())
     for path in others:
         with contextlib.suppress(FeedError, FileNotFoundError):

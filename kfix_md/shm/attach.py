@@ -13,7 +13,8 @@ import numpy as np
 
 from kfix_md.errors import FeedDead, FeedError, NoSuchSymbol, NotLive
 from kfix_md.shm.deep import LEVEL_DTYPE, LEVEL_INT_DTYPE, ORDER_DTYPE, TRADE_DTYPE, Book, QueuePosition
-from kfix_md.shm.names import PREFIX, default_directory, feed_name, segment_path, split_part
+from kfix_md.shm.names import PREFIX, default_directory, feed_name, parts_of, segment_path, split_part
+from kfix_md.shm.owners import directories_of_others, reader_directories
 from kfix_md.shm.reader import Quote
 from kfix_md.shm.segment import Segment
 
@@ -44,11 +45,15 @@ LEVELS = {"L2": 2, "L3": 3, 2: 2, 3: 3}
 def feeds(directory: str | os.PathLike[str] | None = None) -> list[str]:
     """Names of the feeds in a directory, ended ones included; a feed of several processes is listed once."""
     where = default_directory() if directory is None else Path(directory)
+    return sorted({name for folder in reader_directories(where) for name in _names_in(folder)})
+
+
+def _names_in(folder: Path) -> set[str]:
     try:
-        names = [feed_name(entry) for entry in where.iterdir() if entry.name.startswith(PREFIX)]
-        return sorted({split_part(name)[0] for name in names})
-    except OSError as error:
-        raise FeedError(f"shared memory directory {where}: {error.strerror}") from error
+        names = [feed_name(entry) for entry in folder.iterdir() if entry.name.startswith(PREFIX)]
+    except OSError:  # no feed has run, or one that others may not look at
+        return set()
+    return {split_part(name)[0] for name in names}
 
 
 def attach(
@@ -71,7 +76,8 @@ def attach(
     path : path, optional
         Path of the segment, in place of a name.
     directory : path, optional
-        Where feeds put their shared memory. Default: $KFIX_SHM_DIR, else /dev/shm.
+        Where feeds put their shared memory. Default: $KFIX_SHM_DIR, else /dev/shm. In one where everybody can make
+        files, feeds of this user and of root are found; that of another user in the directory that he owns.
     reconnect : bool
         Move the books to the new segment when the feed is started again.
     allow_unverified : bool
@@ -86,7 +92,8 @@ def attach(
     Raises
     ------
     FeedError
-        No feed of that name (the message lists those there are), no permission, or another layout version.
+        No feed of that name (the message lists those there are), no permission, another layout version, or a file
+        that another user may have written.
     FeedDead
         The feed's process has ended.
     UsageError
@@ -101,16 +108,20 @@ def attach(
         if name is None:
             there = feeds(where)
             name = there[0] if len(there) == 1 else "default"
-        path = segment_path(where, name)
+        paths = [segment_path(folder, name) for folder in reader_directories(where)]
+        path = next(filter(_is_there, paths), paths[0])
     return _feed_at(Path(path), reconnect, allow_unverified)
 
 
-def _feed_at(path: Path, reconnect: bool, allow_unverified: bool) -> Feed:
-    if not path.exists():
-        from kfix_md.shm.joined import JoinedFeed, parts_of
+def _is_there(path: Path) -> bool:
+    return os.path.lexists(path) or bool(parts_of(path))
 
-        if parts_of(path):
-            return JoinedFeed(path, reconnect, allow_unverified)
+
+def _feed_at(path: Path, reconnect: bool, allow_unverified: bool) -> Feed:
+    if not os.path.lexists(path) and parts_of(path):
+        from kfix_md.shm.joined import JoinedFeed
+
+        return JoinedFeed(path, reconnect, allow_unverified)
     return Feed(path, reconnect, allow_unverified)
 
 
@@ -118,9 +129,18 @@ def _open(path: Path) -> Segment:
     try:
         return Segment(str(path))
     except FileNotFoundError:
-        others = feeds(path.parent)
+        others = sorted(_names_in(path.parent))
         there = f"there are: {', '.join(others)}" if others else f"there is none in {path.parent}; is one running?"
-        raise FeedError(f"no feed named {feed_name(path)!r}; {there}") from None
+        raise FeedError(f"no feed named {feed_name(path)!r}; {there}{_of_others(path)}") from None
+
+
+def _of_others(path: Path) -> str:
+    """Hint at feeds of that name of other users, who have to be trusted by name."""
+    found = [folder for folder in directories_of_others(path.parent) if _is_there(folder / path.name)]
+    if not found:
+        return ""
+    where = " or ".join(map(str, found))
+    return f"; if you trust its user: attach({feed_name(path)!r}, directory=...) or KFIX_SHM_DIR, with {where}"
 
 
 def snapshot_dtype(symbol_chars: int) -> np.dtype[np.void]:

@@ -13,18 +13,13 @@ from kfix_md._entry import Cause, State
 from kfix_md.errors import FeedDead, FeedError
 from kfix_md.shm.attach import Feed, snapshot_dtype
 from kfix_md.shm.deep import Book
-from kfix_md.shm.names import feed_name, part_paths, split_part
+from kfix_md.shm.names import feed_name, parts_of, split_part
 from kfix_md.shm.segment import wait_any
 
 if TYPE_CHECKING:
     from kfix_md.shm.deep import Rows
 
 PRICES = ("bid", "bid_qty", "ask", "ask_qty")
-
-
-def parts_of(path: Path) -> list[Path]:
-    """Existing segments of the services of the feed at `path`."""
-    return [part for part in part_paths(path).values() if part.exists()]
 
 
 class JoinedFeed(Feed):

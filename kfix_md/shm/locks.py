@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import hashlib
 import logging
 import os
 import socket
@@ -41,12 +42,22 @@ class InUse(Exception):
         super().__init__(f"in use by process {pid}" if pid else "in use by another process")
 
 
+def address(kind: str, directory: str | os.PathLike[str], name: str = "") -> str:
+    """Abstract address of a lock: of this user, in this network namespace.
+
+    It has path and device of the directory: another one made in its place is the same, one in another mount namespace
+    is not.
+    """
+    where = f"{os.stat(directory).st_dev} {os.path.realpath(directory)}"
+    return f"\0kfix-md/{os.geteuid()}/{kind}/{hashlib.sha256(os.fsencode(where)).hexdigest()[:16]}/{name}"
+
+
 def hold(kind: str, directory: str | os.PathLike[str], name: str = "") -> socket.socket | None:
     """Hold `name` in `directory`, as long as the result is open.
 
-    The lock is an abstract socket whose name has the user and the directory's inode: there is no file that somebody
-    could delete under a living process, and the kernel releases it with the process. It holds within a network
-    namespace. None where the system has no such sockets.
+    The lock is an abstract socket (see `address`): there is no file that somebody could delete under a living
+    process, and the kernel releases it with the process. None where the system has no such sockets, and where
+    somebody else took it.
 
     Raises
     ------
@@ -55,12 +66,10 @@ def hold(kind: str, directory: str | os.PathLike[str], name: str = "") -> socket
     OSError
         There is no such directory.
     """
-    folder = os.stat(directory)
-    address = f"\0kfix-md/{os.geteuid()}/{kind}/{folder.st_dev:x}:{folder.st_ino:x}/{name}"
-    lock = None
+    at, lock = address(kind, directory, name), None
     try:
         lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        lock.bind(address)
+        lock.bind(at)
         lock.listen(socket.SOMAXCONN)
         return lock
     except OSError as error:
@@ -69,7 +78,7 @@ def hold(kind: str, directory: str | os.PathLike[str], name: str = "") -> socket
         if error.errno != errno.EADDRINUSE:
             log.warning("no lock of %s %s: %s", kind, name or os.fspath(directory), error.strerror)
             return None
-    holder = _holder(address)
+    holder = _holder(at)
     if holder is None or holder[1] != os.geteuid():  # a feed of ours answers
         who = f"process {holder[0]} of user {holder[1]}" if holder else "a process that does not answer"
         log.warning("the lock of %s %s was taken by %s; going on without", kind, name or os.fspath(directory), who)
@@ -77,13 +86,13 @@ def hold(kind: str, directory: str | os.PathLike[str], name: str = "") -> socket
     raise InUse(holder[0])
 
 
-def _holder(address: str) -> tuple[int, int] | None:
+def _holder(at: str) -> tuple[int, int] | None:
     """(pid, uid) of the process that listens at an abstract address; None when none does."""
     for _ in range(_HOLDER_TRIES):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.setblocking(False)
             try:
-                probe.connect(address)
+                probe.connect(at)
             except OSError:  # bound, and about to listen
                 time.sleep(_HOLDER_PAUSE_S)
                 continue

@@ -12,7 +12,7 @@ PREFIX = "kfix-md."
 
 
 def default_directory() -> Path:
-    """Where feeds put their shared memory: $KFIX_SHM_DIR, else /dev/shm."""
+    """Where readers look for shared memory: $KFIX_SHM_DIR, else /dev/shm."""
     return Path(os.environ.get("KFIX_SHM_DIR") or "/dev/shm")
 
 
@@ -42,3 +42,8 @@ def split_part(name: str) -> tuple[str, str]:
 def part_paths(path: Path) -> dict[str, Path]:
     """Path of the segment of each service, if the feed at `path` has one process per service."""
     return {service: path.with_name(part_name(path.name, service)) for service in SERVICES}
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Existing segments of the services of the feed at `path`."""
+    return [part for part in part_paths(path).values() if os.path.lexists(part)]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import weakref
 from datetime import date
 from pathlib import Path
 
-from kfix_md.errors import CaptureError, UsageError
+from kfix_md.errors import CaptureError, FeedError, UsageError
 from kfix_md.shm.attach import Feed
 from kfix_md.shm.names import default_directory, segment_path
+from kfix_md.shm.segment import Segment
 
-NAME = "replay"
+NAME, PREFIX = "replay", "kfix-replay."
+SWEPT_AFTER_S = 60  # a folder without a segment may belong to a replay that is starting
 
 
 class ReplayFeed(Feed):
@@ -31,7 +35,8 @@ class ReplayFeed(Feed):
     ) -> None:
         if speed is not None and not speed > 0:
             raise UsageError(f"speed {speed!r}: a factor above 0, or None for as fast as possible")
-        self._folder = tempfile.mkdtemp(prefix="kfix-replay.", dir=default_directory())
+        _sweep(default_directory())
+        self._folder = tempfile.mkdtemp(prefix=PREFIX, dir=default_directory())
         arguments = [str(captures), self._folder, str(day or ""), str(speed or 0)]
         paths = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
         self._player = subprocess.Popen(
@@ -59,6 +64,21 @@ class ReplayFeed(Feed):
     def close(self) -> None:
         """End the replay."""
         self._end()
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what replays of this user left that were killed together with their script."""
+    for folder in directory.glob(PREFIX + "*"):
+        with contextlib.suppress(OSError, FeedError):
+            status = folder.lstat()
+            if status.st_uid != os.geteuid():
+                continue
+            try:
+                over = Segment(str(segment_path(folder, NAME))).abandoned()
+            except FileNotFoundError:
+                over = time.time() - status.st_mtime > SWEPT_AFTER_S
+            if over:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _end(player: subprocess.Popen[bytes], folder: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from kfix_md._entry import Cause, State
 from kfix_md.errors import FeedDead, FeedError
 from kfix_md.shm.locks import boot_id
+from kfix_md.shm.owners import open_trusted
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport ENOSYS
@@ -51,7 +52,10 @@ cdef object cause_of(int code):
 
 
 cdef class Segment:
-    """A segment mapped read-only. FeedError when the file is no segment, damaged, not readable or of another layout."""
+    """A segment mapped read-only.
+
+    FeedError when the file is no segment, damaged, not readable, of another layout, or may be somebody else's.
+    """
 
     def __cinit__(self, str path not None):
         cdef kfix_header h
@@ -59,7 +63,7 @@ cdef class Segment:
         cdef const char* bad
         self.path = path
         try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self.fd = open_trusted(path)
             self.has_fd = True
             if not stat.S_ISREG(os.fstat(self.fd).st_mode):
                 raise FeedError(f"{path} is no regular file: not a kfix-md feed")

@@ -12,7 +12,8 @@ from kfix_md import __version__
 from kfix_md._entry import Cause, State
 from kfix_md.errors import FeedError, UsageError
 from kfix_md.shm.locks import InUse, boot_id, hold, process_start
-from kfix_md.shm.names import PREFIX
+from kfix_md.shm.names import PREFIX, segment_path
+from kfix_md.shm.owners import make_own_directory
 
 from libc.stdint cimport uint16_t
 from libc.stdlib cimport calloc, free
@@ -37,6 +38,9 @@ from kfix_md.shm.slot cimport (
     put_side, put_top, touched,
 )
 
+#: a segment that is being made, see _new_file
+_TEMPORARY = re.compile(re.escape("." + PREFIX) + r"(.+)\.\d+\.[0-9a-f]{8}")
+SWEPT_AFTER_S = 60
 LAYOUT = KFIX_LAYOUT
 MAGIC = KFIX_MAGIC
 
@@ -55,7 +59,7 @@ assert sizeof((<kfix_header*> NULL).name) > 48
 
 
 cdef class SegmentWriter:
-    """The writer of `DIRECTORY/kfix-md.NAME`; a segment has one.
+    """The writer of the segment `kfix-md.NAME` in `directory`, or in kfix-md-UID there if others can write to that.
 
     The file is sparse. Pages of the tables and of the first MiB of blocks are allocated at once, those of a symbol in
     `add_symbol`, those of order rows as they come into use: a full file system is an error there, never a SIGBUS.
@@ -67,7 +71,7 @@ cdef class SegmentWriter:
         Letters, digits, "_", "-" and ".", at most 48.
     directory : path
     mode : int
-        Permissions of the file.
+        Permissions of the file; none to write for others.
     group : int, optional
         Group id of the file; mode 0o640 lets this group read.
     capacity : int
@@ -113,19 +117,21 @@ cdef class SegmentWriter:
         self.slots = <SymbolBlocks*> calloc(capacity, sizeof(SymbolBlocks))
         if self.slots == NULL:
             raise MemoryError
-        self.path = os.path.join(os.fspath(directory), PREFIX + name)
+        if mode & 0o022:
+            raise UsageError(f"mode {mode:04o}: other users could write prices; 0640 lets a group read")
+        self.path = os.fspath(segment_path(make_own_directory(directory, mode, group), name))
         base_ns = time.time_ns() - time.monotonic_ns() if clock_base_ns is None else clock_base_ns
-        self._hold_name()
+        self._hold_name(directory)
         try:
+            _sweep(os.path.dirname(self.path), name)
             self._create(mode, group, base_ns, heartbeat_ns, serve_unverified)
         except BaseException:
             self._release_name()
             raise
 
-    def _hold_name(self):
-        directory, name = os.path.split(self.path)
+    def _hold_name(self, directory):
         try:
-            self.name_lock = hold("feed", directory, name)
+            self.name_lock = hold("feed", directory, self.name)
         except InUse as error:
             raise _running_already(self.name, error.pid) from None
         except OSError as error:
@@ -635,6 +641,23 @@ def _reserve(int fd, path, at, n):
         advice = "; give it more space, another directory, or configure less depth" if error == ENOSPC else ""
         raise FeedError(f"{path} needs {n:,} more bytes of {os.path.dirname(path)}, which has "
                         f"{free_bytes:,} free: {os.strerror(error)}{advice}")
+
+
+def _sweep(directory, name):
+    """Remove the temporary files that killed starts left; those of other names, which may be starting, later."""
+    for entry in os.listdir(directory):
+        found = _TEMPORARY.fullmatch(entry)
+        if found is None:
+            continue
+        with contextlib.suppress(OSError):
+            path = os.path.join(directory, entry)
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                age_s = time.time() - os.fstat(fd).st_mtime
+                if not kfix_writer_present(fd, KFIX_WRITER) and (found[1] == name or age_s > SWEPT_AFTER_S):
+                    os.unlink(path)
+            finally:
+                os.close(fd)
 
 
 def _identity(status):

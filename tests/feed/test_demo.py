@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import kfix_md
 from kfix_md import config
 from tests.feed.rig import ROOT
 
@@ -29,6 +30,6 @@ def test_the_demo_holds_in_a_path_with_spaces(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All checks passed" in done.stdout and "all 12 polled books equal the venue's" in done.stdout
     name = config.load(folder / "demo-run" / "feed.toml").feed.name
-    assert f"kfix-md.{name}" not in os.listdir("/dev/shm")
+    assert name not in kfix_md.feeds("/dev/shm")
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False).stdout
     assert str(folder) not in listed

@@ -124,10 +124,8 @@ def test_a_name_is_taken_as_long_as_its_feed_lives_whatever_happens_to_the_file(
 
 def test_a_lock_that_another_user_took_stops_no_feed(tmp_path, monkeypatch, caplog):
     """Nor does one that does not answer: the record lock on the file still holds a second feed off."""
-    folder = tmp_path.stat()
-    squatted = f"\0kfix-md/{os.geteuid()}/feed/{folder.st_dev:x}:{folder.st_ino:x}/kfix-md.desk"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as squatter:
-        squatter.bind(squatted)
+        squatter.bind(locks.address("feed", tmp_path, "desk"))
         Desk(tmp_path).writer.close()
         assert "does not answer" in caplog.text
         squatter.listen()

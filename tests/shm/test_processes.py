@@ -390,3 +390,21 @@ def test_no_lock_of_a_reader_is_in_the_way_of_the_next_feed(tmp_path):
     for thread in threads:
         thread.join()
     assert next(polls) > 20
+
+
+def test_what_killed_starts_left_is_removed_by_the_next(tmp_path):
+    """Their temporary files; not that of a start that is under way, nor a young one of another name."""
+
+    def leave(name: str, age_s: float) -> Path:
+        path = tmp_path / name
+        path.write_bytes(b"x")
+        os.utime(path, (time.time() - age_s,) * 2)
+        return path
+
+    ours, old = leave(".kfix-md.desk.4711.0123abcd", 0), leave(".kfix-md.other.one.4712.0123abcd", 3600)
+    young, foreign = leave(".kfix-md.other.4713.0123abcd", 0), leave(".kfix-md.text", 3600)
+    busy = leave(".kfix-md.other.4714.0123abcd", 3600)
+    with busy.open("r+b") as file:
+        fcntl.fcntl(file, 37, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 2, 1, 0))  # F_OFD_SETLK on KFIX_WRITER
+        Desk(tmp_path).writer.close()
+    assert [path.exists() for path in (ours, old, young, foreign, busy)] == [False, False, True, True, True]
