@@ -136,7 +136,7 @@ class Bench:
         healed = len(self.service.healed)
         for sub in self.service.subs.all.values():
             sub.failures = 0  # a benchmark repeats itself; patience is measured elsewhere
-        position = self.feed.journal.position
+        position = self.feed.recording.journal.position
         act()
         while len(self.service.healed) == healed:
             await asyncio.sleep(0.001)

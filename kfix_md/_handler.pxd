@@ -17,7 +17,7 @@ cdef class Handler(FrameSink):
     cdef MarketData data
     cdef readonly Codec codec
     cdef readonly Sequence sequence
-    cdef JournalWriter journal
+    cdef public JournalWriter journal       # may be replaced between two messages
     cdef bint direct                # W and X in order are applied without asking the session
     cdef public int64_t last_recv_ns
     cdef public int64_t last_sending_ns     # 52 of the last message, for the clock offset

@@ -70,7 +70,7 @@ class MetricsServer:
             self._server = _server(host, port, _routes(make_wsgi_app(self.registry), probes))
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise UsageError(f"{key} = {port}: {reason}; choose another or 0 for none") from None
+            raise UsageError(f"{key} = {port}: {reason}; choose another or 0 for none") from error
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="kfix-metrics", daemon=True)
         self._thread.start()

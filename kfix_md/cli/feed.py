@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 
 import click
@@ -31,5 +32,6 @@ def command(config: str, check: bool, service: str | None, as_json: bool, verbos
     from kfix_md.journal.files import close_to_others
 
     close_to_others()
+    faulthandler.enable(2)  # a watchdog ends a loop that does not go round with SIGABRT: where was it?
     options = [*(["--json"] if as_json else []), *(["--verbose"] if verbose else [])]
     return run(config, service, options)

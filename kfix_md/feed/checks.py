@@ -35,13 +35,9 @@ def check_writable(directory: Path, key: str, create: bool = True) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         message = f"{key} = {directory}: cannot write there ({reason}); choose another or fix it"
-        raise UsageError(message) from None
+        raise UsageError(message) from error
 
 
 def check_directories(config: Config) -> None:
-    """Check every directory the feed writes to."""
+    """Check the directories without which a feed cannot serve; the journal's is checked when it is opened."""
     check_writable(make_own_directory(config.feed.directory, config.feed.mode), "feed.directory", create=False)
-    if config.journal.enabled:
-        check_writable(config.journal.directory, "journal.directory")
-    if any(not service.reset_seq_num for service in config.service):
-        check_writable(config.feed.state_directory, "feed.state_directory")

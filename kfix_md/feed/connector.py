@@ -315,6 +315,11 @@ class Connector:
             except TimeoutError:
                 continue
 
+    def replace(self) -> None:
+        """End the present connection in order, for a new one."""
+        if self._protocol is not None:
+            self._protocol.end()
+
     async def stop(self) -> None:
         """Log out, wait briefly for the venue's confirmation, close."""
         self._stop.set()

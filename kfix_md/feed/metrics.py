@@ -68,6 +68,7 @@ class FeedCounters:
         sums["shm_alarm"] = int(self.shm_alarm)
         sums["journal_records"] = int(self.journal.get("records", 0))
         sums["journal_position"] = int(self.journal.get("position", 0))
+        sums["journal_alarm"] = int(bool(self.journal.get("alarm")))
         sums["journal_lost"] = int(self.journal.get("lost", 0))
         return sums
 
@@ -109,8 +110,7 @@ def gather(feed: FeedProcess) -> FeedCounters:
                 "resubscribed": dict(service.subs.counters.faults),
             }
         )
-    if feed.journal is not None:
-        reading.journal = feed.journal.stats()
+    reading.journal = feed.recording.stats()
     return reading
 
 
@@ -134,7 +134,7 @@ _READ_BUCKETS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.0
 
 
 class Metrics:
-    """The feed's metrics and probes over HTTP. UsageError when the port is taken.
+    """The feed's metrics and probes over HTTP. UsageError when it cannot listen.
 
     Attributes
     ----------

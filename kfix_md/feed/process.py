@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import os
 import signal
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from kfix_md import __version__
-from kfix_md.config import Config, service_config
+from kfix_md.config import Config, ServiceSection, service_config
 from kfix_md.config import load as load_config
-from kfix_md.errors import KfixError, UsageError
+from kfix_md.errors import UsageError
 from kfix_md.feed import tuning
-from kfix_md.feed.checks import check_directories
+from kfix_md.feed.checks import check_directories, check_writable
 from kfix_md.feed.clock import Clock
 from kfix_md.feed.connector import Connector
 from kfix_md.feed.dial import choose_engine
 from kfix_md.feed.garbage import Garbage
 from kfix_md.feed.metrics import Metrics, gather, stores
+from kfix_md.feed.notify import Notifier
 from kfix_md.feed.pair import Pair
 from kfix_md.feed.place import Place
 from kfix_md.feed.processes import clear_way, supervise
+from kfix_md.feed.recording import Recording, has_run
 from kfix_md.feed.service import Service
-from kfix_md.journal.events import ClockStepped, Started, Stopped
+from kfix_md.feed.starting import may_pass, patiently
 from kfix_md.session import SessionState
 from kfix_md.session.store import SequenceStore
-from kfix_md.shm.locks import InUse, hold
 
 log = logging.getLogger("kfix.feed")
 GC_SECONDS = 5.0
+AGAIN_S = 1.0  # between two attempts to get what was missing at the start
 
 
 class FeedProcess:
@@ -41,20 +39,26 @@ class FeedProcess:
     Raises UsageError (one line with the remedy) before anything is written when the configuration cannot work.
     """
 
-    def __init__(self, config: Config, reread: Callable[[], Config] | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reread: Callable[[], Config] | None = None,
+        clock: Clock | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
         self.config, self._reread, self.clock = config, reread, clock or Clock()
+        self.notifier = notifier or Notifier({})
         self.fault = ""  # reason to end the process with status 2
         self.services: list[Service] = []
         self.connectors: list[Connector] = []
         self.pairs: list[Pair] = []
         self.segment: Any = None
         self.place: Any = None
-        self.journal: Any = None
-        self._journal_lock: Any = None
+        self.recording = Recording(config.journal)
         self._metrics: Metrics | None = None
         self._start_ns = self.clock.now_ns()
+        self._metrics_fault = ""
         self._beat_ns = 0  # of the last heartbeat
-        self._alarm = ""  # of the journal, as last logged
         self._ran_before = False
         self._garbage: Garbage | None = None
         self._stopping = asyncio.Event()
@@ -68,7 +72,6 @@ class FeedProcess:
             raise
 
     def _build(self, create: Callable[..., Any]) -> None:
-        from kfix_md.journal.writer import JournalWriter
         from kfix_md.shm.writer import SegmentWriter
 
         config, now_ns = self.config, self.clock.now_ns()
@@ -92,25 +95,16 @@ class FeedProcess:
             serve_unverified=feed.unverified == "serve",
         )
         self.place = Place(self.segment)
-        if config.journal.enabled:
-            self._hold_journal()
-            self._ran_before = has_frames(config.journal.directory)
-            self.journal = JournalWriter(
-                config.journal.directory, segment_bytes=config.journal.segment_mb << 20, sync_ms=config.journal.sync_ms
-            )
+        self._ran_before = has_run(config)
+        self.recording.start(self._ran_before)
         names = [section.name for section in config.service]
         for number, section in enumerate(config.service):
-            store = None
-            if not section.reset_seq_num:
-                store = SequenceStore(
-                    feed.state_directory, section.sender_comp_id, str(section.target_comp_id), int(section.port or 0)
-                )
             service = Service(
                 section,
                 number,
                 rollover_s=feed.rollover,
-                journal=self.journal,
-                store=store,
+                journal=self.recording.journal,
+                store=self._store(section),
                 start_ns=now_ns,
                 publisher=self.segment,
                 max_lag_s=feed.max_lag_s,
@@ -121,15 +115,37 @@ class FeedProcess:
         twins = [[s for s in self.services if s.name == name] for name in dict.fromkeys(names)]
         self.pairs = [Pair(services) for services in twins if len(services) > 1]
         if config.metrics.port:
-            self._metrics = Metrics(config.metrics.host, config.metrics.port, lambda: gather(self), stores(config))
+            self._serve_metrics()
 
-    def _hold_journal(self) -> None:
-        """Keep every other feed off the journal, also when its lock file is deleted."""
-        directory = self.config.journal.directory
+    def _store(self, section: ServiceSection) -> SequenceStore | None:
+        """Where the numbers of a session are kept, None for one that begins with 141=Y."""
+        if section.reset_seq_num:
+            return None
+        directory = self.config.feed.state_directory
         try:
-            self._journal_lock = hold("journal", directory)
-        except InUse as error:
-            raise UsageError(f"journal {directory} is {error}: one feed a journal") from None
+            check_writable(directory, "feed.state_directory")
+            return SequenceStore(directory, section.sender_comp_id, str(section.target_comp_id), int(section.port or 0))
+        except UsageError as error:
+            if not may_pass(error, self._ran_before):
+                raise
+            log.error("%s: sequence numbers cannot be stored, a restart begins with 141=Y: %s", section.name, error)
+            return None
+
+    def _serve_metrics(self) -> bool:
+        """Begin to serve /metrics; False when that may be possible later."""
+        section = self.config.metrics
+        try:
+            self._metrics = Metrics(section.host, section.port, lambda: gather(self), stores(self.config))
+        except UsageError as error:
+            if not may_pass(error):
+                raise
+            if not self._metrics_fault:
+                log.error("%s; the feed goes on without /metrics and tries again", error)
+            self._metrics_fault = str(error)
+            return False
+        if self._metrics_fault:
+            log.warning("metrics: served on port %d now", section.port)
+        return True
 
     # ---- life -------------------------------------------------------------------------------------
 
@@ -140,14 +156,17 @@ class FeedProcess:
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         self._started()
+        self.notifier.send("READY=1", f"STATUS={len(self.services)} sessions")
         await tuning.settle(self.config.feed, log)
         tasks = [asyncio.create_task(connector.run()) for connector in self.connectors]
         helpers = [asyncio.create_task(self._beat()), asyncio.create_task(self._collect_garbage())]
+        helpers.append(asyncio.create_task(self._complete()))
         if self.config.feed.busy_poll:
             helpers.append(asyncio.create_task(_spin()))
         try:
             await self._stopping.wait()
             log.info("stopping")
+            self.notifier.send("STOPPING=1")
             await asyncio.gather(*(connector.stop() for connector in self.connectors))
             await asyncio.gather(*tasks)
         finally:
@@ -182,19 +201,11 @@ class FeedProcess:
     def _started(self) -> None:
         now_ns = self.clock.now_ns()
         feed = self.config.feed
-        if self.journal is not None:
-            found = self.journal.recovered
-            self.journal.event(0, now_ns, Started(__version__, os.getpid(), feed.name, found or None))
-            if found:
-                log.warning(
-                    "journal: the previous feed did not end in order; %s records are sound, %s bytes were incomplete",
-                    found.get("records"),
-                    found.get("torn_bytes"),
-                )
+        self.recording.announce(now_ns, feed.name)
         for service in self.services:
             service.announce(now_ns)
         self._garbage = Garbage()
-        journal = self.config.journal.directory if self.journal else "off"
+        journal = self.config.journal.directory if self.config.journal.enabled else "off"
         log.info(
             "feed '%s': %d sessions, shared memory %s, journal %s",
             feed.name,
@@ -209,13 +220,9 @@ class FeedProcess:
     def _close(self) -> None:
         if self._metrics is not None:
             self._metrics.close()
-        if self.journal is not None:
-            self.journal.event(0, self.clock.now_ns(), Stopped())
-            self.journal.close()
+        self.recording.close(self.clock.now_ns())
         if self.segment is not None:
             self.segment.close()
-        if self._journal_lock is not None:
-            self._journal_lock.close()
         for service in self.services:
             if service.store is not None:
                 service.store.close()
@@ -232,6 +239,7 @@ class FeedProcess:
                 self._beat_once()
             except Exception:  # readers must not take a feed for dead whose sessions deliver
                 log.exception("internal error in the heartbeat; it goes on")
+            self.notifier.alive()
             due_ns = self.clock.now_ns() + int(period * 1e9)
             await asyncio.sleep(period)
             if self._metrics is not None:
@@ -256,10 +264,31 @@ class FeedProcess:
         self._publish_sessions()
         for pair in self.pairs:
             pair.tick(self.clock.now_ns())
-        self._journal_alarm()
+        self.recording.report()
         for service in self.services:
             if service.unknown:
                 self._judge_unknown(service)
+
+    async def _complete(self) -> None:
+        """Try again what the machine could not give at the start: the journal, the port of /metrics."""
+        while True:
+            await asyncio.sleep(AGAIN_S)
+            try:
+                if self.recording.missing and await asyncio.to_thread(self.recording.open):
+                    self._record()
+                if self.config.metrics.port and self._metrics is None:
+                    self._serve_metrics()
+            except Exception:
+                log.exception("internal error while something missing was tried again; it goes on")
+
+    def _record(self) -> None:
+        """The journal could be opened: begin with new connections, so that it has all that decoding needs."""
+        now_ns = self.clock.now_ns()
+        self.recording.begin(now_ns, self.config.feed.name, self.clock.step_ns)
+        for service in self.services:
+            service.attach_journal(self.recording.journal, now_ns)
+        for connector in self.connectors:
+            connector.replace()
 
     async def _collect_garbage(self) -> None:
         assert self._garbage is not None
@@ -279,9 +308,7 @@ class FeedProcess:
         )
         total = self.clock.step_ns
         self.segment.set_clock_step(total)
-        if self.journal is not None:
-            self.journal.clock_step_ns = total
-            self.journal.event(0, self.clock.now_ns(), ClockStepped(step_ns // 1_000_000))
+        self.recording.clock_stepped(self.clock.now_ns(), step_ns, total)
         for service in self.services:
             service.clock_stepped(total)
 
@@ -311,16 +338,6 @@ class FeedProcess:
         for name, value in gather(self).totals().items():
             self.segment.set_counter(name, value)
 
-    def _journal_alarm(self) -> None:
-        if self.journal is None:
-            return
-        before, alarm = self._alarm, self.journal.stats()["alarm"] or ""
-        if alarm and alarm != before:
-            log.error("JOURNAL: %s; books continue, but messages are not being recorded", alarm)
-        elif before and not alarm:
-            log.warning("journal: recording again")
-        self._alarm = alarm
-
     def _judge_unknown(self, service: Service) -> None:
         """Unknown symbols end the feed when they are configured to, or when nothing else is left to serve."""
         reasons = "; ".join(service.unknown)
@@ -339,8 +356,17 @@ class FeedProcess:
         except UsageError as error:
             log.error("configuration not reloaded, nothing changed: %s", error)
             return
-        log.info("configuration read again")
         before = {(s.section.name, s.section.sender_comp_id): s for s in self.services}
+        wrong = [
+            f"{section.name}: {reason}"
+            for section in fresh.service
+            if (service := before.get((section.name, section.sender_comp_id))) is not None
+            for reason in service.mistakes(section)
+        ]
+        if wrong:
+            log.error("configuration not reloaded, nothing changed: %s", "; ".join(wrong))
+            return
+        log.info("configuration read again")
         for section in fresh.service:
             service = before.pop((section.name, section.sender_comp_id), None)
             if service is None:
@@ -354,16 +380,6 @@ class FeedProcess:
             service.section.symbols[:] = section.symbols
         for name, _ in before:
             log.warning("service %s is no longer in the configuration: needs a restart", name)
-
-
-def has_frames(journal: Path) -> bool:
-    """Whether a journal has frames of a venue among its first records, or anything that cannot be read."""
-    from kfix_md.journal.reader import FRAME, JournalReader
-
-    try:
-        return any(kind == FRAME for _, kind, *_ in itertools.islice(JournalReader(journal), 1000))
-    except KfixError:
-        return True
 
 
 def session_state_text(service: Service) -> str:
@@ -398,8 +414,12 @@ def run(path: str, service: str | None = None, options: Sequence[str] = ()) -> i
         clear_way(config)
         return supervise(path, config, "feed", options)
 
+    notifier = Notifier()
+
     async def main() -> None:
-        await FeedProcess(config, load).run()
+        feed = await patiently(lambda: FeedProcess(config, load, notifier=notifier), lambda: has_run(config), notifier)
+        if feed is not None:
+            await feed.run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

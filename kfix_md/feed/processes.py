@@ -16,8 +16,9 @@ from typing import Any
 
 from kfix_md.config import Config, service_names
 from kfix_md.errors import FeedError, UsageError
+from kfix_md.feed.notify import Notifier, without_notification
 from kfix_md.shm.names import part_paths, segment_path
-from kfix_md.shm.owners import make_own_directory
+from kfix_md.shm.owners import own_directory
 from kfix_md.shm.segment import Segment
 
 log = logging.getLogger("kfix.feed")
@@ -31,7 +32,10 @@ _PR_SET_PDEATHSIG = 1
 def clear_way(config: Config) -> None:
     """Remove segments that a dead feed of this name left in the other form; UsageError while it is alive."""
     name, several = config.feed.name, config.feed.processes == "per-service"
-    whole = segment_path(make_own_directory(config.feed.directory, config.feed.mode), name)
+    try:
+        whole = segment_path(own_directory(config.feed.directory), name)
+    except OSError:  # the process that needs the directory says so
+        return
     others = [whole] if several else list(part_paths(whole).values())
     for path in others:
         with contextlib.suppress(FeedError, FileNotFoundError):
@@ -47,12 +51,16 @@ def clear_way(config: Config) -> None:
 class Supervisor:
     """Runs `command --service NAME` for every name, restarts what dies, and ends all of them together.
 
+    `segments`: the shared memory of each. Where the service manager has a watchdog, a process that has not beaten
+    there for its time is killed and started again: the watchdog is for all, and the others go on.
+
     A process whose first run ends with status 2 (a configuration error, which it has reported) ends the others
     too. After a restart that status is retried like any other: the services that work must not suffer.
     """
 
-    def __init__(self, command: Sequence[str], names: Sequence[str]) -> None:
-        self._command, self._names = list(command), list(names)
+    def __init__(self, command: Sequence[str], names: Sequence[str], segments: dict[str, Path] | None = None) -> None:
+        self._command, self._names, self._segments = list(command), list(names), segments or {}
+        self._notifier, self._looked = Notifier(), 0.0
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self._born = dict.fromkeys(names, 0.0)
         self._starts = dict.fromkeys(names, 0)
@@ -65,15 +73,21 @@ class Supervisor:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._forward)
         status = 0
+        self._notifier.send("READY=1", f"STATUS=a process for each of {', '.join(self._names)}")
         try:
             while not self._stopping and not status:
                 status = self._poll(time.monotonic())
+                self._notifier.alive()
                 time.sleep(POLL_S)
         finally:
+            self._notifier.send("STOPPING=1")
             self._end()
         return status
 
     def _poll(self, now: float) -> int:
+        if self._notifier.watchdog_s and now - self._looked >= 1.0:
+            self._looked = now
+            self._kill_wedged(now)
         for name in self._names:
             child = self.children.get(name)
             if child is not None and child.poll() is None:
@@ -81,10 +95,25 @@ class Supervisor:
             if child is not None and child.returncode == 2 and self._starts[name] == 1:
                 return 2
             if child is None or self._may_start(name, child.returncode, now):
-                self.children[name] = subprocess.Popen([*self._command, "--service", name], preexec_fn=_end_with_parent)  # noqa: PLW1509
+                self.children[name] = subprocess.Popen(
+                    [*self._command, "--service", name],
+                    env=without_notification(os.environ),
+                    preexec_fn=_end_with_parent,  # noqa: PLW1509
+                )
                 self._born[name] = now
                 self._starts[name] += 1
         return 0
+
+    def _kill_wedged(self, now: float) -> None:
+        for name, child in self.children.items():
+            silent_s = min(now - self._born[name], _silence(self._segments.get(name), child.pid))
+            if child.poll() is None and silent_s > self._notifier.watchdog_s:
+                log.error("the process of %s has not beaten for %.1f s; killed", name, silent_s)
+                child.send_signal(signal.SIGABRT)  # it says where it is
+                try:
+                    child.wait(1.0)
+                except subprocess.TimeoutExpired:
+                    child.kill()
 
     def _may_start(self, name: str, status: int, now: float) -> bool:
         """After a death: at once the first time, then after growing pauses."""
@@ -119,6 +148,17 @@ class Supervisor:
                 child.wait()
 
 
+def _silence(path: Path | None, pid: int) -> float:
+    """Seconds since the last heartbeat of the process `pid` in its segment; 0.0 while it has none."""
+    if path is None:
+        return 0.0
+    try:
+        info = Segment(str(path)).info()
+    except (FeedError, OSError):
+        return 0.0
+    return (time.monotonic_ns() - info["heartbeat_ns"]) / 1e9 if info["pid"] == pid else 0.0
+
+
 def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -128,4 +168,8 @@ def supervise(path: str | Path, config: Config, subcommand: str, options: Sequen
     names = service_names(config)
     log.info("%s: one process for each of %s", subcommand, ", ".join(names))
     command = [sys.executable, "-m", "kfix_md", subcommand, os.fspath(path), *options]
-    return Supervisor(command, names).run()
+    segments = {}
+    with contextlib.suppress(OSError):
+        if subcommand == "feed":
+            segments = part_paths(segment_path(own_directory(config.feed.directory), config.feed.name))
+    return Supervisor(command, names, segments).run()

@@ -116,6 +116,11 @@ class Service(Application):
             log=self.log,
         )
 
+    def attach_journal(self, journal: Any, now_ns: int) -> None:
+        """Record everything from now on in a journal that could not be opened before."""
+        self.journal = self.handler.journal = journal
+        self.announce(now_ns)
+
     # ---- inputs -----------------------------------------------------------------------------------
 
     def announce(self, now_ns: int) -> None:
@@ -254,6 +259,10 @@ class Service(Application):
         """Begin an orderly end of the session."""
         self.now_ns, self.leaving = now_ns, True
         self.session.logout(now_ns)
+
+    def mistakes(self, section: ServiceSection) -> list[str]:
+        """What is wrong with the symbols of a configuration that was read again."""
+        return self.subs.mistakes(section.symbols)
 
     def reload(self, section: ServiceSection, now_ns: int) -> list[str]:
         """Follow the symbols of a configuration that was read again; returns complaints about them."""

@@ -175,6 +175,17 @@ class Subscriptions:
         elif cause in FAULTS | LASTING and sub.phase not in (Phase.WAITING, Phase.LEFT_OUT):
             self._fault(sub, cause, now_ns)
 
+    def mistakes(self, patterns: Sequence[str]) -> list[str]:
+        """Why names in other patterns mean no instrument, those left out that are wrong in the present ones too.
+
+        Nothing is known, and nothing wrong, before the first whole instrument list.
+        """
+        if not self.listing.complete:
+            return []
+        known = self.listing.select(self.spec.patterns, near=False).unknown
+        unknown = self.listing.select(patterns).unknown
+        return [reason for name, reason in unknown.items() if name not in known]
+
     def reload(self, patterns: Sequence[str], now_ns: int) -> list[str]:
         """Follow other patterns from now on; returns what is wrong with them."""
         self.spec = replace(self.spec, patterns=tuple(patterns))

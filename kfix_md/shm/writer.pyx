@@ -640,7 +640,7 @@ def _reserve(int fd, path, at, n):
         free_bytes = os.statvfs(fd).f_bavail * os.statvfs(fd).f_frsize
         advice = "; give it more space, another directory, or configure less depth" if error == ENOSPC else ""
         raise FeedError(f"{path} needs {n:,} more bytes of {os.path.dirname(path)}, which has "
-                        f"{free_bytes:,} free: {os.strerror(error)}{advice}")
+                        f"{free_bytes:,} free: {os.strerror(error)}{advice}") from OSError(error, os.strerror(error))
 
 
 def _sweep(directory, name):

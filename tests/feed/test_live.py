@@ -129,7 +129,7 @@ def test_a_reset_is_noticed_at_once_whoever_polls_the_socket(venue, tmp_path, en
     drive(tmp_path, venue.toml(tmp_path, "t-reset", ("spot-l2",), feed=f'tls_engine = "{engine}"'), script)
 
 
-def test_symbols_follow_the_configuration_while_running(venue, tmp_path):
+def test_symbols_follow_the_configuration_while_running(venue, tmp_path, caplog):
     async def script(feed):
         await all_good(feed)
         service = feed.services[0]
@@ -142,9 +142,13 @@ def test_symbols_follow_the_configuration_while_running(venue, tmp_path):
         feed.reload()
         await until(lambda: good(service) and len(service.subs.all) == 2)
         assert service.session.stats["sent"] > 0 and service.connects == 1
-        (tmp_path / "feed.toml").write_text("nonsense")
-        feed.reload()  # is logged, and changes nothing
-        assert len(service.subs.all) == 2
+        good_ones = sorted(service.subs.all)
+        typo = json.dumps([good_ones[0], "BTC/USB", "*/EUR"])
+        for mistaken in ("nonsense", venue.toml(tmp_path, "t-reload", ("spot-l2",), service=f"symbols = {typo}")):
+            (tmp_path / "feed.toml").write_text(mistaken)
+            feed.reload()  # is logged, and changes nothing
+            assert sorted(service.subs.all) == good_ones and service.section.symbols == wanted
+        assert caplog.text.count("not reloaded, nothing changed") == 2 and "no instrument 'BTC/USB'" in caplog.text
 
     names = json.dumps(["BTC/USD"])
     drive(tmp_path, venue.toml(tmp_path, "t-reload", ("spot-l2",), service=f"symbols = {names}"), script)
