@@ -217,6 +217,12 @@ def header(reading: Reading, width: int) -> list[Any]:
     lines = [first, second]
     if reading.fault:
         lines.append(Text(reading.fault, "bold red"))
+    if reading.counters.get("journal_alarm", 0):
+        lines.append(Text("JOURNAL: messages are not being recorded: the log of the feed says why", "bold red"))
+    if lost := reading.counters.get("journal_lost", 0):
+        lines.append(Text(f"JOURNAL: {lost} records were lost since the feed's start", "bold red"))
+    if reading.counters.get("shm_alarm", 0):
+        lines.append(Text("SHARED MEMORY: its file is gone and cannot be made again: nobody can attach", "bold red"))
     if left_out := reading.counters.get("left_out", 0):
         lines.append(Text(f"{left_out} symbols left out: the log of the feed names them", "bold red"))
     lines += [session_line(each, reading) for each in reading.sessions]

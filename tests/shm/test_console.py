@@ -101,6 +101,18 @@ def test_top_once_is_plain_when_not_a_terminal(busy, capsys, tmp_path):
     assert "PF_ETHUSD" in out and "BTC/USD" not in out
 
 
+def test_alarms_of_the_feed_are_in_the_header(busy, capsys, tmp_path):
+    for name in ("journal_alarm", "journal_lost", "shm_alarm"):
+        busy.writer.set_counter(name, 0)
+    _, out, _ = run(capsys, "top", "--once", "--sample", 0, "--directory", tmp_path)
+    assert "JOURNAL" not in out and "SHARED MEMORY" not in out
+    for name, value in (("journal_alarm", 1), ("journal_lost", 1723), ("shm_alarm", 1)):
+        busy.writer.set_counter(name, value)
+    _, out, _ = run(capsys, "top", "--once", "--sample", 0, "--directory", tmp_path)
+    assert "JOURNAL: messages are not being recorded" in out and "JOURNAL: 1723 records were lost" in out
+    assert "SHARED MEMORY: its file is gone" in out
+
+
 def test_a_dead_feed_shows_every_book_down_and_exits_1(busy, capsys, tmp_path):
     os.utime(busy.writer.path)
     copy = tmp_path / "kfix-md.gone"
