@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -75,6 +76,7 @@ def _missing_module(command: str, error: ModuleNotFoundError) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `kfix`. A usage or configuration error is one line on stderr and exit status 2."""
+    _open_standard_descriptors()
     try:
         import click
     except ImportError:  # installed without the extra "operator"
@@ -99,6 +101,17 @@ def main(argv: list[str] | None = None) -> None:
     raise SystemExit(status if isinstance(status, int) else 0)
 
 
+def _open_standard_descriptors() -> None:
+    """Open /dev/null where stdin, stdout or stderr were closed: else the first files we open, a journal or a session's
+    socket, would have those numbers, and log lines would go into them."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
 def _die(message: str) -> None:
-    print("kfix: " + " ".join(message.split()), file=sys.stderr)
+    if sys.stderr is not None:  # it was closed
+        print("kfix: " + " ".join(message.split()), file=sys.stderr)
     raise SystemExit(2)
