@@ -5,16 +5,35 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
-.PHONY: all build demo test lint sanitize package coverage fuzz injected chaos soak torn clean
+.PHONY: all build lock demo test lint sanitize package coverage fuzz injected chaos soak torn clean
 
 all: build
 
-# the requirements are read off pyproject.toml, so that they are written once
+# the requirements are read off pyproject.toml, so that they are written once; LOCKED=1 installs exactly the set that was
+# tested, each file compared with its hash
+PIP := $(PY) -m pip install -q --disable-pip-version-check
+BUILD_REQUIRES := 'setuptools>=77,<90' 'Cython>=3.1,<3.4'
+EXTRAS := operator simulator test
+TESTED := requirements/tested.txt
+empty :=
+comma := ,
+LOCKED ?= 0
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install -q --disable-pip-version-check --upgrade 'setuptools>=77,<90' 'Cython>=3.1,<3.4'
-	KFIX_NO_EXTENSIONS=1 $(PY) -m pip install -q --disable-pip-version-check --no-build-isolation --editable '.[operator,simulator,test]'
+ifeq ($(LOCKED),1)
+	$(PIP) --require-hashes -r $(TESTED)
+	KFIX_NO_EXTENSIONS=1 $(PIP) --no-deps --no-build-isolation --editable .
+else
+	$(PIP) --upgrade $(BUILD_REQUIRES)
+	KFIX_NO_EXTENSIONS=1 $(PIP) --no-build-isolation --editable '.[$(subst $(empty) $(empty),$(comma),$(EXTRAS))]'
+endif
 	touch $@
+
+# write the set down again, from what is installed; needs uv
+lock: $(VENV)/.ready
+	$(PY) -m pip freeze --exclude-editable > build/installed.txt
+	printf '%s\n' $(BUILD_REQUIRES) | uv pip compile -q - pyproject.toml $(EXTRAS:%=--extra %) --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --constraint build/installed.txt -o $(TESTED)
 
 build/.built: $(VENV)/.ready $(SOURCES)
 	$(PY) setup.py -q build_ext --inplace
