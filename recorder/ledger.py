@@ -11,7 +11,7 @@ from typing import Any
 from kfix_md.instruments import Instrument
 from kfix_md.journal import events
 from kfix_md.journal.event_json import Decoded
-from kfix_md.trading_day import session_bounds, session_date
+from kfix_md.trading_day import DAY_NS, session_bounds, session_date
 from recorder.gaps import Gap, GapTable, Row
 
 TRADING_STATUS = {"0": "unknown", "1": "maintenance", "2": "online", "101": "cancel_only", "102": "post_only"}
@@ -295,6 +295,8 @@ class Ledger:
         """Every session date begins with all that was known of instruments and books: none is looked up in another."""
         start = session_bounds(session_date(now_ns))[0]
         before = start if self._stated_ns is None else self._stated_ns
+        if start < before - DAY_NS:  # the clock had been far ahead: the dates that follow are to have theirs
+            before = start - 1
         if start > before:
             for number, current in self.sessions.items():
                 for symbol, state in current.books.items():

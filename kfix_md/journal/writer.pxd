@@ -1,6 +1,6 @@
 # The append-only writer that the hot loop calls.
 from cython cimport final
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 @final
@@ -10,7 +10,8 @@ cdef class JournalWriter:
     cdef uint64_t offset    # end of what is committed
     cdef uint64_t limit
     cdef uint64_t number
-    cdef int64_t roll_ns    # a record received from here on belongs to the next session date
+    cdef uint64_t first_ns  # a record received before, or span_ns after, belongs to another session date
+    cdef uint64_t span_ns
     cdef uint32_t pending   # bytes of the record that is put and not yet committed, 0: none
     cdef uint32_t body_n
     cdef uint32_t head      # kind, session << 16
@@ -36,6 +37,8 @@ cdef class JournalWriter:
     # put and commit; after the pending record when there is one
     cdef int append(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data, uint32_t n,
                     uint16_t flags) noexcept nogil
+    cdef bint _other_date(self, int64_t recv_ns) noexcept nogil
+    cdef void _accept(self, int32_t date) noexcept nogil
     cdef int _room(self, uint64_t need, int64_t recv_ns) noexcept nogil
     cdef int _roll(self, uint64_t need, int64_t recv_ns) noexcept nogil
     cdef int _defer(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data,

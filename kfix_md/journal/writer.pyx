@@ -35,6 +35,10 @@ cdef int64_t DAY_NS = trading_day.DAY_NS
 cdef int64_t ROLL_NS = trading_day.SHIFT_NS
 cdef uint32_t MAX_BODY = 1 << 30
 
+cdef enum:
+    FIRST_DATE = 1          # session dates in days since 1970: 0 means a spare,
+    LAST_DATE = 106750      # and the next one ends after what int64 ns can state
+
 # a record of the side buffer: this, then the body
 cdef struct Deferred:
     int64_t recv_ns
@@ -43,13 +47,19 @@ cdef struct Deferred:
     uint16_t session
 
 
+cdef inline int32_t date_of(int64_t recv_ns) noexcept nogil:
+    # the session date of a receive time
+    return <int32_t>min(max(recv_ns // DAY_NS + (recv_ns % DAY_NS + ROLL_NS) // DAY_NS, FIRST_DATE), LAST_DATE)
+
+
 @final
 cdef class JournalWriter:
     """Appends records to `directory`. One writer a directory (flock), one thread a writer.
 
     put() and commit() make no system call: a helper thread keeps the next segment reserved, mapped and
     faulted in, and puts what was written on disk every `sync_ms`. Segments end at `segment_bytes` and with
-    the session date (22:00 UTC, by the receive times of the records). When the disk gives no segment,
+    the session date (22:00 UTC, by the receive times of the records; a time of up to a day before it still belongs to
+    the open one). When the disk gives no segment,
     records are counted as lost, `stats()["alarm"]` gives the reason, and a journal_lost event is written as soon as
     there is room again.
 
@@ -96,13 +106,16 @@ cdef class JournalWriter:
         recv_ns += self.clock_step_ns
         if self.pending:
             self.commit(ABANDONED)
-        if n > MAX_BODY or self.offset + need > self.limit or recv_ns >= self.roll_ns or self.lost:
+        if n > MAX_BODY or self.offset + need > self.limit or self._other_date(recv_ns) or self.lost:
             if n > MAX_BODY or self._room(need, recv_ns) < 0:
                 self._count_lost(recv_ns)
                 return -1
         self._body(kind, session, recv_ns, data, n)
         jprefetch(self.base + self.offset + need)
         return 0
+
+    cdef inline bint _other_date(self, int64_t recv_ns) noexcept nogil:
+        return <uint64_t>recv_ns - self.first_ns >= self.span_ns
 
     cdef inline void _body(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data,
                            uint32_t n) noexcept nogil:
@@ -146,7 +159,7 @@ cdef class JournalWriter:
         cdef uint64_t notice = JREC_HEADER + 128 if self.lost else 0
         cdef char text[128]
         cdef int n
-        if self.offset + need + notice > self.limit or recv_ns >= self.roll_ns:
+        if self.offset + need + notice > self.limit or self._other_date(recv_ns):
             if self._roll(need + notice, recv_ns) < 0 and self.offset + need + notice > self.limit:
                 return -1
         if self.lost:
@@ -170,16 +183,24 @@ cdef class JournalWriter:
         s = jio_take(<jio*>self.io, need)
         if s == NULL:
             return -1
-        date = <int32_t>((recv_ns + ROLL_NS) // DAY_NS) if recv_ns > 0 else 1
+        date = date_of(recv_ns)
         if self.base != NULL:
-            # a clock set back does not reopen an earlier date
-            date = max(date, (<jseg_header*>self.base).date)
-            reason = JSEAL_DATE if recv_ns >= self.roll_ns else JSEAL_SIZE
+            if self._other_date(recv_ns):
+                reason = JSEAL_DATE
+            else:   # a clock that was set back a little does not reopen the date before
+                date = (<jseg_header*>self.base).date
         jio_switch(<jio*>self.io, s, self.offset, date, reason)
         self.base, self.limit, self.number = s.base, s.size - JSEG_TAIL, s.number
         self.offset = JSEG_HEADER
-        self.roll_ns = (date + 1) * DAY_NS - ROLL_NS
+        self._accept(date)
         return 0
+
+    cdef void _accept(self, int32_t date) noexcept nogil:
+        # receive times of the open segment: its session date and the one before. A clock that was far ahead and is
+        # right again begins a segment of the right date.
+        cdef uint64_t end_ns = <uint64_t>((date + 1) * DAY_NS - ROLL_NS) if date < LAST_DATE else <uint64_t>1 << 63
+        self.first_ns = <uint64_t>((date - 1) * DAY_NS - ROLL_NS) if date > FIRST_DATE else <uint64_t>1 << 63
+        self.span_ns = end_ns - self.first_ns
 
     cdef void _count_lost(self, int64_t recv_ns) noexcept nogil:
         if self.lost == 0:

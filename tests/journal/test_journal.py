@@ -98,6 +98,31 @@ def test_the_session_date_ends_a_segment_at_22_utc(tmp_path):
     assert len(bodies(tmp_path)) == 5  # the clock set back stays in the open date
 
 
+def test_a_clock_that_was_a_year_ahead_dates_nothing_there_for_ever(tmp_path):
+    year = 365 * 24 * HOUR
+    times = [NOON, NOON + year, NOON + year, NOON + 1, NOON + 2, NOON - 11 * HOUR, NOON + 24 * HOUR]
+    with writer(tmp_path) as w:
+        for ns in times:
+            w.frame(0, ns, b"x")
+    names = [path.name for _, path in sorted(journal_files.segments(tmp_path).items())]
+    assert names == [
+        "2023-11-15.0000000001.kfj",
+        "2024-11-14.0000000002.kfj",
+        "2023-11-15.0000000003.kfj",
+        "2023-11-16.0000000004.kfj",
+    ]
+    assert [record[3] for record in JournalReader(tmp_path)] == times  # by number, whatever the dates
+
+
+@pytest.mark.parametrize("ns", [-(1 << 63), -1, 0, (1 << 63) - 1])
+def test_no_receive_time_begins_a_segment_for_each_record(tmp_path, ns):
+    with writer(tmp_path) as w:
+        for _ in range(5):
+            w.frame(0, ns, b"x")
+    assert [record[3] for record in JournalReader(tmp_path)] == [ns] * 5
+    assert len(journal_files.segments(tmp_path)) == 1
+
+
 def test_a_record_larger_than_a_segment(tmp_path):
     big = random.Random(3).randbytes(5 * SMALL)
     with writer(tmp_path) as w:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import recorder
 from kfix_md.journal import events
 from kfix_md.journal.reader import FRAME, JournalReader
 from kfix_md.journal.writer import JournalWriter
+from kfix_md.trading_day import DAY_NS, session_date
 from recorder.process import Recorder
 from tests.recorder import build
 from tests.streams import generate
@@ -66,3 +69,18 @@ def test_a_frame_whose_processing_failed_is_not_taken_as_applied(tmp_path):
     }
     assert len(frames) in seqs and len(frames) - 1 not in seqs
     assert [s["ignored"] for s in recorder.open(tmp_path / "captures").sessions().to_pylist()] == [2]
+
+
+def test_after_a_clock_that_was_a_year_ahead_every_date_still_begins_with_what_is_known(tmp_path):
+    frames = generate("spot-l2", messages=40, seed=4).frames[:-1]
+    with JournalWriter(tmp_path / "journal") as journal:
+        now = build.write_session(journal, 0, "spot-l2", frames, build.START_NS, end=False)
+        for days in (365, 0, 1, 2):
+            journal.event(0, now + days * DAY_NS, events.Verified())
+    build.record(tmp_path)
+    cap = recorder.open(tmp_path / "captures")
+    today = session_date(now)
+    known = set(cap.instruments(today)["symbol"].to_pylist())
+    assert known
+    for days in (365, 1, 2):
+        assert set(cap.instruments(today + timedelta(days=days))["symbol"].to_pylist()) == known
