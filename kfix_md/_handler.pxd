@@ -17,7 +17,9 @@ cdef class Handler(FrameSink):
     cdef MarketData data
     cdef readonly Codec codec
     cdef readonly Sequence sequence
-    cdef public JournalWriter journal       # may be replaced between two messages
+    cdef JournalWriter journal
+    cdef bytes carried_text         # what carried() gives,
+    cdef int64_t carried_of         # as of these books.definitions
     cdef bint direct                # W and X in order are applied without asking the session
     cdef public int64_t last_recv_ns
     cdef public int64_t last_sending_ns     # 52 of the last message, for the clock offset

@@ -5,7 +5,7 @@ Stream finds frames in the receive buffer, `Handler.on_frame` takes one through 
 """
 
 from cython cimport final
-from libc.stdint cimport int64_t, uint16_t
+from libc.stdint cimport int32_t, int64_t, uint16_t
 from libc.string cimport memcmp
 
 from kfix_md._book cimport RULE_AUTO
@@ -27,7 +27,8 @@ from kfix_md._entry import TICK_DTYPE, Cause
 from kfix_md._frame import fields, other_version
 from kfix_md.errors import ProtocolError
 from kfix_md.follower import Follower
-from kfix_md.journal.events import Released
+from kfix_md.journal.event_json import encode
+from kfix_md.journal.events import Carried, Released
 
 cdef extern from "c/scan.h" nogil:
     int kfix_equal(const char* a, const char* b, int64_t n)
@@ -107,6 +108,9 @@ cdef class Handler(FrameSink):
         self.data = MarketData(self.codec, self.books, self.sequence, session or Follower(self), collect,
                                session is None)
         self.journal = journal
+        self.carried_text = b""
+        if journal is not None:
+            journal.carry(session_number, self)
         self.garbage_room = GARBAGE_BYTES
 
     def on_garbled(self, what, head, skipped, recv_ns):
@@ -295,6 +299,25 @@ cdef class Handler(FrameSink):
         self.known_comp_ids = 0
         self.sender = sender + b"\0" * PADDING if sender is not None else None
         self.target = target + b"\0" * PADDING if target is not None else None
+
+    def record_to(self, JournalWriter journal not None, int64_t recv_ns):
+        """Record every frame from now on in a journal that could not be opened before."""
+        self.journal = journal
+        journal.carry(self.books.session_number, self)
+        if self.books.n_slots:
+            journal.event(self.books.session_number, recv_ns, self._instruments())
+
+    def carried(self) -> bytes:
+        """The instruments that can be applied, as the event that begins a segment of the journal; b"" for none."""
+        if self.books.definitions != self.carried_of:
+            self.carried_text, self.carried_of = encode(self._instruments()), self.books.definitions
+        return self.carried_text
+
+    def _instruments(self):
+        cdef int32_t row
+        return Carried({self.books.names[row]: (self.books.slots[row].price_precision,
+                                                self.books.slots[row].qty_precision)
+                        for row in range(self.books.n_slots)})
 
     # ---- the books, see Symbols ----
 

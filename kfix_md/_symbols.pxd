@@ -1,4 +1,4 @@
-from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t
 
 from kfix_md._book cimport OrderBook
 from kfix_md._entry cimport CAUSE_CROSSED, CAUSE_NONE, CAUSE_RULE, CAUSE_STATUS, TopOfBook
@@ -69,6 +69,7 @@ cdef class Symbols:
     cdef int32_t* table
     cdef uint32_t mask
     cdef list by_row, names         # books (None: no data yet) and symbols
+    cdef int64_t definitions   # changes whenever a symbol or a precision does
     cdef bint gap_open              # messages of the session are missing: no book is LIVE
 
     cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept

@@ -181,6 +181,7 @@ cdef class Symbols:
         if (s.price_precision, s.qty_precision) != (price_precision, qty_precision):
             s.price_precision = price_precision
             s.qty_precision = qty_precision
+            self.definitions += 1
             s.synced = 0
             s.unproven = s.misses = s.run = 0
             self.by_row[row] = None
@@ -233,6 +234,7 @@ cdef class Symbols:
         s.silent = self.standby_for >= 0
         s.level = self.level
         self.n_slots += 1
+        self.definitions += 1
         self.by_row.append(None)
         self.names.append(symbol)
         if 2 * self.n_slots > <int32_t>self.mask:

@@ -22,9 +22,14 @@ cdef class SessionTicks:
     cdef readonly list deferred     # frames of an open gap: (MsgSeqNum, position, recv_ns, flags, frame)
     cdef readonly Py_ssize_t deferred_bytes
     cdef readonly int64_t messages, ignored, malformed, rows_total, last_seq, last_recv_ns
+    # messages that the feed applied and that could not be decoded, since take_undecoded()
+    cdef int64_t undecoded, undecoded_first_ns, undecoded_last_ns
+    cdef uint64_t undecoded_at      # position of the first
+    cdef uint64_t position          # of the record being added
     cdef int add(self, Record* r) except -1
     cdef int read(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except -1
     cdef int read_parts(self, Header* h, const char* end, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1
+    cdef int not_decoded(self, int32_t row, int64_t recv_ns, uint16_t flags) except -1
     cdef int take_entries(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1
     cdef void count(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) noexcept
     cdef int follow(self, int32_t row, int32_t n, uint16_t flags) except -1

@@ -3,7 +3,6 @@
 import numpy as np
 
 from kfix_md._entry import ENTRY_DTYPE
-from kfix_md.errors import CaptureError
 from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
 from libc.string cimport memchr
 
@@ -22,6 +21,7 @@ from kfix_md.journal.records cimport REC_FRAME, Record
 
 cdef enum:
     MAX_DEFERRED_BYTES = 268435456      # of one session's open gap
+    END = 9                             # at least, of a frame from the value of 35 on: one byte, SOH, 10=...|
     NOTHING = 0
     CONTROL = 1
     FULL = 2
@@ -57,11 +57,11 @@ def message_type(const unsigned char[::1] frame) -> str:
 
 
 cdef inline Py_ssize_t _type_at(const char* p, Py_ssize_t n) noexcept nogil:
-    """Offset of the value of 35 in `8=FIX.4.4|9=..|35=`, -1 where there is none."""
+    """Offset of the value of 35 in `8=FIX.4.4|9=..|35=`, -1 where there is none, or no room for it and tag 10."""
     cdef Py_ssize_t i = 12
     while i < n and i < 24 and p[i] != 1:
         i += 1
-    if i + 5 < n and p[i + 1] == c'3' and p[i + 2] == c'5' and p[i + 3] == c'=':
+    if i + 4 + END <= n and p[i + 1] == c'3' and p[i + 2] == c'5' and p[i + 3] == c'=':
         return i + 4
     return -1
 
@@ -129,6 +129,7 @@ cdef class SessionTicks:
         """Take one W or X of the journal."""
         self.messages += 1
         self.last_recv_ns = r.recv_ns
+        self.position = r.position
         if r.flags & MSG_IGNORED:
             self.ignored += 1
         elif r.flags & MSG_DEFERRED:
@@ -146,13 +147,17 @@ cdef class SessionTicks:
         self.add(&r)
 
     def hold(self, position, recv_ns, flags, bytes frame):
-        """Keep a frame that arrived in an open gap, until it is released or discarded."""
+        """Keep a frame that arrived in an open gap, until it is released or discarded.
+
+        Beyond MAX_DEFERRED_BYTES it is lost, and counted as not decoded.
+        """
         cdef Header h
         cdef bytes padded = frame + b"\0" * 64
         cdef const char* p = padded
         cdef Py_ssize_t at = _type_at(p, len(frame))
-        if self.deferred_bytes + len(frame) > MAX_DEFERRED_BYTES:
-            raise CaptureError(f"more than {MAX_DEFERRED_BYTES} bytes wait in an open gap of one session")
+        if at < 0 or self.deferred_bytes + len(frame) > MAX_DEFERRED_BYTES:
+            self.not_decoded(-1, recv_ns, 0)
+            return
         self.codec.read_header(p + at - 3, p + len(frame) - 7, &h)
         self.deferred.append((h.seq, position, recv_ns, flags, frame))
         self.deferred_bytes += len(frame)
@@ -191,13 +196,36 @@ cdef class SessionTicks:
             return self.read_parts(&h, end, &m, recv_ns, flags)
         if error == MD_OK and row >= 0:
             return self.take_entries(row, &h, &m, recv_ns, flags)
-        self.malformed += 1     # the feed has not applied it either, and has written why
+        self.malformed += 1
+        return self.not_decoded(row, recv_ns, flags)
+
+    cdef int not_decoded(self, int32_t row, int64_t recv_ns, uint16_t flags) except -1:
+        # The feed has applied it: with an instrument, or a precision, that is not known here. Of a frame that waited in
+        # a gap the journal does not have what the feed made of it.
+        if flags & MSG_DEFERRED:
+            return 0
+        if self.undecoded == 0:
+            self.undecoded_at, self.undecoded_first_ns = self.position, recv_ns
+        self.undecoded += 1
+        self.undecoded_last_ns = recv_ns
+        if row >= 0:
+            self.books[row] = None
+        else:
+            self.books = [None] * len(self.books)
         return 0
 
+    def take_undecoded(self) -> tuple:
+        """Messages since the last call that the feed applied and that could not be decoded: how many, the position of
+        the first, receive times of the first and the last."""
+        found = self.undecoded, self.undecoded_at, self.undecoded_first_ns, self.undecoded_last_ns
+        self.undecoded = 0
+        return found
+
     cdef int read_parts(self, Header* h, const char* end, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1:
-        # each entry of the message names its symbol
-        cdef int32_t row
+        # each entry of the message names its symbol; the feed may have applied some of its parts only
+        cdef int32_t row = -1
         cdef Slot* s
+        cdef int taken = 0
         while self.codec.next_part(h, end, m):
             row = self.symbols.find_slot(m.symbol.p, m.symbol.n)
             s = &self.symbols.slots[max(row, 0)]
@@ -205,7 +233,8 @@ cdef class SessionTicks:
                 self.malformed += 1
             else:
                 self.take_entries(row, h, m, recv_ns, flags)
-        return 0
+                taken += 1
+        return 0 if taken else self.not_decoded(row, recv_ns, flags)
 
     cdef int take_entries(self, int32_t row, Header* h, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1:
         # the entries in the codec, of one symbol

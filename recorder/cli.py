@@ -58,7 +58,7 @@ CAPTURES = click.argument("captures", type=_Place("captures"), metavar="CAPTURES
 def record(config: Path, once: bool, service: str | None, as_json: bool) -> int:
     """Turn the journal into Parquet, from where the last recorder stopped.
 
-    Exit status: 0 recorded, 1 frames could not be decoded because their instrument list is missing, 2 wrong usage.
+    Exit status: 0 recorded, 1 messages that the feed applied could not be decoded, 2 wrong usage.
     """
     from kfix_md.config import load, service_names
     from kfix_md.feed.processes import supervise
@@ -120,15 +120,13 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> int
 
 
 def _undecoded(recorder: "Recorder") -> Iterator[str]:
-    """Sessions without one known instrument, whose market data no decoder can read."""
-    for number, decoder in enumerate(recorder.tail.decoders):
-        if decoder is None or not decoder.malformed or decoder.instruments:
-            continue
+    """Sessions whose market data no decoder can read."""
+    for number, count in sorted(recorder.tail.undecoded.items()):
         first = min(journal_files.segments(recorder.settings.journal).items())
         yield (
-            f"session {number}: {decoder.malformed:,} frames of market data are not recorded: the instrument list "
-            f"before them is missing. The journal begins with {first[1].name}: restore the segments before it and "
-            "record into an empty directory"
+            f"session {number}: {count:,} messages that the feed applied are not recorded: the instrument list before "
+            f"them is missing or damaged. The journal begins with {first[1].name}: restore what is missing before them "
+            "and record into an empty directory"
         )
 
 

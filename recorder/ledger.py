@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kfix_md.instruments import Instrument
+from kfix_md.instruments import Instrument, Status
 from kfix_md.journal import events
 from kfix_md.journal.event_json import Decoded
 from kfix_md.trading_day import DAY_NS, session_bounds, session_date
@@ -16,7 +16,7 @@ from recorder.gaps import Gap, GapTable, Row
 
 TRADING_STATUS = {"0": "unknown", "1": "maintenance", "2": "online", "101": "cancel_only", "102": "post_only"}
 GOOD = ("LIVE", "EMPTY", "HALTED")
-_NO_STATUS_ROW = (events.BookChanged, events.SessionDescribed, events.Released, events.Discarded)
+_NO_STATUS_ROW = (events.BookChanged, events.SessionDescribed, events.Carried, events.Released, events.Discarded)
 _SESSION_COLUMNS = (
     "session",
     "session_id",
@@ -273,7 +273,24 @@ class Ledger:
         gap = Gap(-1, None, None, "JOURNAL_DAMAGE", self.last_ns, lost=skipped, detail=text)
         self.gaps.close(self.gaps.open(position, gap), self.last_ns)
 
+    def undecoded(self, number: int, count: int, position: int, first_ns: int, last_ns: int) -> None:
+        """Messages that the feed applied and that could not be decoded."""
+        gap = self._gap(number, "UNDECODED", first_ns)
+        gap.lost = count
+        gap.detail = f"{count} messages cannot be decoded: the instrument list before them is missing or damaged"
+        self.gaps.close(self.gaps.open(position, gap), last_ns)
+
     # ---- messages ----
+
+    def instrument(self, number: int, symbol: str) -> Instrument | None:
+        """The latest known of an instrument."""
+        row = self.session(number).instruments.get(symbol)
+        return None if row is None else Instrument(**{**row, "status": Status[row["status"].upper()]})
+
+    def carried(self, number: int, symbol: str, price_precision: int, qty_precision: int) -> Instrument:
+        """An instrument of which the precisions alone are known now."""
+        known = self.instrument(number, symbol) or Instrument(symbol, price_precision, qty_precision, Status.UNKNOWN)
+        return dataclasses.replace(known, price_precision=price_precision, qty_precision=qty_precision)
 
     def instruments(self, number: int, recv_ns: int, listed: list[Instrument], level: str | None) -> None:
         """Instruments of a 35=y: a row for each that is new or has changed."""
@@ -293,7 +310,7 @@ class Ledger:
 
     def _restate(self, now_ns: int) -> None:
         """Every session date begins with all that was known of instruments and books: none is looked up in another."""
-        start = session_bounds(session_date(now_ns))[0]
+        start = max(session_bounds(session_date(now_ns))[0], -1 << 63)
         before = start if self._stated_ns is None else self._stated_ns
         if start < before - DAY_NS:  # the clock had been far ahead: the dates that follow are to have theirs
             before = start - 1
@@ -343,5 +360,5 @@ class Ledger:
 
 
 def _torn(recovered: dict[str, Any]) -> str:
-    lost = sum(n for key in ("torn_bytes", "damaged_bytes") if isinstance(n := recovered.get(key), int))
+    lost = sum(n for key in ("torn_bytes", "damaged_bytes") if isinstance(n := recovered.get(key), int) and n < 1 << 62)
     return f"; {lost} bytes of the journal after its last sound record were lost" if lost else ""

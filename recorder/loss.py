@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from recorder import missing
 
-CAUSES = ("JOURNAL_LOST", "JOURNAL_DAMAGE")
+CAUSES = ("JOURNAL_LOST", "JOURNAL_DAMAGE", "UNDECODED")
 #: a loss may be of rows, or of the rows that report it
 TABLES = ("ticks", "gaps", "sessions")
 WATCHED = (*TABLES, "status")

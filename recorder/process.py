@@ -100,6 +100,7 @@ class Recorder:
         self._due: float | None = None
         self._torn = False
         self._unknown: set[str] = set()
+        self._kept: set[int] = set()  # segments that could not be proven
 
     def _open_tail(self) -> None:
         self.tail = Tail(
@@ -109,6 +110,7 @@ class Recorder:
             checkpoint_ns=int(self.settings.checkpoint_seconds * 1e9),
         )
         self.tail.reader.hold_at_end = True
+        self._undecoded: Counter[int] = Counter()  # as last logged
         self.committed = self.tail.reader.position
         self._new = self.writer.state["position"] == 0
 
@@ -123,6 +125,8 @@ class Recorder:
         if self._new and number:  # the journal may have begun after the recorder
             retention.save_start(self.writer.tree, number, {"position": number << 32})
             self._new = False
+            if self.tail.begins_inside:
+                log.warning("the journal begins inside a recording: segments before %d are missing", number)
         self._log_damage(result)
         if result == "segment":
             result = self._next_segment()
@@ -170,6 +174,7 @@ class Recorder:
         self.rows += tables["ticks"].num_rows if "ticks" in tables else 0
         self._restore_books(missing)
         self._log_unknown()
+        self._log_undecoded()
         self._progress({"rows": self.rows, "flushes": self.flushes, **tail.reader.tail})
         return files
 
@@ -195,6 +200,16 @@ class Recorder:
         for name in self.tail.unknown.keys() - self._unknown:
             log.warning("the journal has events '%s', which this version does not know: kept in status only", name)
         self._unknown |= self.tail.unknown.keys()
+
+    def _log_undecoded(self) -> None:
+        for number, count in (self.tail.undecoded - self._undecoded).items():
+            log.error(
+                "session %d: %d messages that the feed applied cannot be decoded: the instrument list before them is "
+                "missing or damaged; they are a gap (UNDECODED), and their journal segments are kept",
+                number,
+                count,
+            )
+        self._undecoded = Counter(self.tail.undecoded)
 
     def _log_damage(self, result: str) -> None:
         for text in self.tail.damages:
@@ -245,14 +260,12 @@ class Recorder:
             self._retire()
 
     def _retire(self) -> None:
-        settings = self.settings
-        try:
-            done = retention.retire(settings.journal, self.writer.tree, self.committed_safe(), settings.retention)
-        except CaptureError as error:  # the segment is kept, and recording must go on
-            log.error("%s", error, extra={"event": "segment_kept"})
-            self.counts["segments_unproven"] += 1
-        else:
-            self.counts["segments_retired"] += len(done)
+        settings, kept = self.settings, len(self._kept)
+        done = retention.retire(
+            settings.journal, self.writer.tree, self.committed_safe(), settings.retention, self._kept
+        )
+        self.counts["segments_retired"] += len(done)
+        self.counts["segments_unproven"] += len(self._kept) - kept
 
     def _compact(self, before: date) -> None:
         """Start compaction in a process of its own: recording continues."""

@@ -23,6 +23,7 @@ _COLORS = {
     "RESTART": "down",
     "JOURNAL_LOST": "lost",
     "JOURNAL_DAMAGE": "lost",
+    "UNDECODED": "lost",
 }
 _KEY = {
     "ok": "covered",

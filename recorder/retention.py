@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from kfix_md.errors import CaptureError
 from kfix_md.journal import files as journal_files
+from kfix_md.journal.layout import HEADER_BYTES
 from recorder import files, layout, schema
 from recorder.compute import pc
 from recorder.digest import row_hashes
@@ -29,28 +30,31 @@ def save_start(tree: Tree, number: int, state: dict[str, Any]) -> None:
     layout.write_atomically(folder / f"{number:010d}.json", saved, tree.state)
 
 
-def retire(journal: Path, tree: Tree, safe: int, how: str) -> list[Path]:
+def retire(journal: Path, tree: Tree, safe: int, how: str, kept: set[int] | None = None) -> list[Path]:
     """Compress or delete the sealed segments wholly before position `safe` whose Parquet proves equal.
 
-    The newest segment always stays: numbers continue from it. Returns what was retired.
+    The newest segment always stays: numbers continue from it. Returns what was retired. A segment that cannot be
+    proven is kept, with an error in the log; `kept` has the numbers of those that were found before, which are not
+    tried again, and is added to.
     """
     done = []
+    kept = set() if kept is None else kept
     present = {n: head for n, head in journal_files.heads(journal).items() if head.date}
     for number, head in list(present.items())[:-1]:
         if (number + 1) << 32 > safe:
             break
         path = head.path
-        if not head.sealed_end or (how == "zstd" and head.compressed):
+        if number in kept or not head.sealed_end or (how == "zstd" and head.compressed):
             continue
         start = tree.state / "segments" / f"{number:010d}.json"
         if not start.exists():
             continue  # recorded before retention was wanted: kept
-        prove(journal, tree, number, json.loads(start.read_bytes()))
-        if how == "zstd":
-            journal_files.compress(path)
-        else:
-            path.unlink()
-            start.unlink()
+        try:
+            _retire(journal, tree, head, start, how)
+        except CaptureError as error:
+            kept.add(number)
+            log.error("%s; the segment is kept", error, extra={"event": "segment_kept"})
+            continue
         log.info(
             "journal segment %s: its Parquet is proven, now %s", path.name, "compressed" if how == "zstd" else "deleted"
         )
@@ -61,11 +65,24 @@ def retire(journal: Path, tree: Tree, safe: int, how: str) -> list[Path]:
     return done
 
 
+def _retire(journal: Path, tree: Tree, head: journal_files.Info, start: Path, how: str) -> None:
+    """CaptureError unless the segment is proven; of one without records there is nothing to be proven."""
+    rows = prove(journal, tree, head.number, json.loads(start.read_bytes()))
+    if how == "zstd":
+        journal_files.compress(head.path)
+        return
+    if not rows and head.sealed_end > HEADER_BYTES:
+        raise CaptureError(f"journal segment {head.number}: it has no market data by which its Parquet could be proven")
+    head.path.unlink()
+    start.unlink()
+
+
 def prove(journal: Path, tree: Tree, number: int, state: dict[str, Any]) -> int:
     """Decode one segment again and compare with the captures; returns the rows compared.
 
-    CaptureError when they differ. A segment whose recording began with an older schema is compared in the columns of
-    that one.
+    CaptureError when they differ, when a message that the feed applied cannot be decoded, and when bytes of the segment
+    cannot be read: what they were was never recorded. A segment whose recording began with an older schema is compared
+    in the columns of that one.
 
     Memory: one hash for each row of the segment.
     """
@@ -81,11 +98,15 @@ def prove(journal: Path, tree: Tree, number: int, state: dict[str, Any]) -> int:
                 decoded.setdefault(session, _Span()).add(batch.select(columns))
         if result in ("segment", "nothing", "torn"):
             break
+    if tail.damages:
+        raise CaptureError(f"journal segment {number}: {tail.damages[0]}")
+    if undecoded := tail.undecoded.total():
+        raise CaptureError(f"journal segment {number}: {undecoded} messages that the feed applied cannot be decoded")
     for session, span in decoded.items():
         if not span.same(files.attempt(functools.partial(_captured, tree, session, span, columns))):
             raise CaptureError(
                 f"journal segment {number}: session {session}, messages {span.first} to {span.last} "
-                f"are not the same in {tree.root / 'ticks'}; the segment is kept"
+                f"are not the same in {tree.root / 'ticks'}"
             )
     return sum(span.rows for span in decoded.values())
 

@@ -112,7 +112,7 @@ _GAPS = [
         "dict",
         "LOST CHECKSUM CRC CROSSED MALFORMED PRECISION NUMBER STATUS REJECTED ROOM SUBSCRIBED DISCONNECT "
         "ROLLOVER RESTART OVERFLOW, "
-        "JOURNAL_LOST (not stored), JOURNAL_DAMAGE (not readable)",
+        "JOURNAL_LOST (not stored), JOURNAL_DAMAGE (not readable), UNDECODED (no instrument list)",
     ),
     ("planned", pa.bool_(), "PLAIN", "the 22:00 UTC rollover"),
     ("opened_ns", pa.int64(), "PLAIN", "from when the books are not to be trusted, receive time in ns"),

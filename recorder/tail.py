@@ -1,5 +1,6 @@
 """Reads a journal from a saved position on and converts each record to rows, once and in order."""
 
+import contextlib
 from collections import Counter
 from typing import Any
 
@@ -7,7 +8,7 @@ import pyarrow as pa
 
 from kfix_md._codec import fields
 from kfix_md.errors import CaptureError, ProtocolError
-from kfix_md.instruments import parse_list
+from kfix_md.instruments import Instrument, merge_rows, parse_list
 from kfix_md.journal import events
 from kfix_md.journal.event_json import Decoded, EventError, decode
 from kfix_md.journal.reader import EVENT, FRAME, JournalReader
@@ -55,6 +56,11 @@ class Tail:
         otherwise.
     bad_events : int
         Events with a value that cannot be; each is a gap with cause JOURNAL_DAMAGE.
+    undecoded : Counter[int]
+        Messages by feed session that the feed applied and that cannot be decoded here, because the instrument list
+        before them is missing or damaged; gaps with cause UNDECODED.
+    begins_inside : bool
+        What was read first was no beginning of a feed: segments before it are missing.
     """
 
     def __init__(
@@ -75,6 +81,9 @@ class Tail:
         self.damages: list[str] = []
         self.unknown: Counter[str] = Counter()
         self.bad_events = 0
+        self.undecoded: Counter[int] = Counter()
+        self.begins_inside = False
+        self._nothing_read = not state.get("position")
         self.reader = JournalReader(journal, state.get("position", 0))
         self._counted: dict[int, tuple[int, int, int]] = {}
         for number, saved in state.get("decoders", {}).items():
@@ -102,14 +111,24 @@ class Tail:
             decoder.define(symbol, price_precision, qty_precision)
 
     def _read_deferred(self, saved: dict[str, Any]) -> None:
-        """Frames of an open gap are read again from the journal."""
+        """Frames of an open gap are read again from the journal; those it has lost (a power loss) are a gap."""
         for number, decoder_state in saved.items():
             for position in decoder_state["held"]:
-                record = JournalReader(self.reader.directory, position).read()
-                if record is None or record[0] != position:
-                    raise CaptureError(f"journal {self.reader.directory}: the record at {position:#x} is gone")
+                record = self._record_at(position)
+                if record is None:
+                    text = f"journal {self.reader.directory}: the message at {position:#x}, deferred in a gap, is gone"
+                    self.damages.append(text)
+                    self.ledger.damage(position, 1, text)
+                    continue
                 decoder = self._decoder(int(number))
                 decoder.hold(record[0], record[3], record[4], record[5])
+
+    def _record_at(self, position: int) -> Record | None:
+        try:
+            record: Record | None = JournalReader(self.reader.directory, position).read()
+        except CaptureError:
+            return None
+        return record if record is not None and record[0] == position else None
 
     def _decoder(self, number: int) -> SessionTicks:
         while len(self.decoders) <= number:
@@ -176,12 +195,16 @@ class Tail:
             return
         self._count_unknown(found)
         event = found.event
+        self.begins_inside |= self._nothing_read and isinstance(event, events.Carried)
+        self._nothing_read &= isinstance(event, events.SessionDescribed)
         if isinstance(event, events.JournalLost):
             self._forget()
         elif isinstance(event, events.Released):
             self._decoder(number).release(event.first or 0, event.last)
         elif isinstance(event, events.Discarded):
             self._decoder(number).discard(event.first or 0, event.last)
+        elif isinstance(event, events.Carried):
+            self._carried(number, recv_ns, event.instruments)
         elif isinstance(event, _ENDS):
             everything = isinstance(event, events.Started | events.Stopped)
             for each in range(len(self.decoders)) if everything else [number]:
@@ -195,7 +218,7 @@ class Tail:
     def _limit(self, number: int) -> int:
         """The most levels a side of the books of a feed session: its 264, where 0 means 1000 on L2; 0: all."""
         known = self.ledger.session(number)
-        return known.depth or (_L2_DEPTH if known.depth == 0 and known.level == "L2" else 0)
+        return max(known.depth or 0, 0) or (_L2_DEPTH if known.depth == 0 and known.level == "L2" else 0)
 
     def _count_unknown(self, found: Decoded) -> None:
         if isinstance(found.event, events.Unknown):
@@ -232,13 +255,28 @@ class Tail:
             return None  # the feed could not parse it either
         if msg_type == "h":
             return self.ledger.trading_status(number, recv_ns, {t: v.decode("latin-1") for t, v in parsed})
-        listed = parse_list(parsed).instruments
+        rows = parse_list(parsed).rows
+        known = {row.symbol: one for row in rows if (one := self.ledger.instrument(number, row.symbol)) is not None}
+        self._listed(number, recv_ns, list(merge_rows(rows, known)[0].values()))
+        return None
+
+    def _listed(self, number: int, recv_ns: int, listed: list[Instrument]) -> None:
+        """Define instruments; one of which no book can be kept is not recorded, nor is it applied by the feed."""
+        decoder = self._decoder(number)
         if not all(decoder.knows(i.symbol, i.price_precision, i.qty_precision) for i in listed):
             self._cut(number)
         for one in listed:
-            decoder.define(one.symbol, one.price_precision, one.qty_precision)
+            with contextlib.suppress(ProtocolError):
+                decoder.define(one.symbol, one.price_precision, one.qty_precision)
         self.ledger.instruments(number, recv_ns, listed, self._level(decoder))
-        return None
+
+    def _carried(self, number: int, recv_ns: int, instruments: dict[str, tuple[int, int]]) -> None:
+        """What the feed knows at the start of a segment: news only where the list itself could not be read."""
+        decoder = self._decoder(number)
+        missing = {symbol: pair for symbol, pair in instruments.items() if not decoder.knows(symbol, *pair)}
+        found = [self.ledger.carried(number, symbol, *pair) for symbol, pair in missing.items()]
+        if found:
+            self._listed(number, recv_ns, found)
 
     @staticmethod
     def _level(decoder: SessionTicks) -> str | None:
@@ -254,6 +292,10 @@ class Tail:
         self._counted[number] = now
         messages, rows, ignored = (a - b for a, b in zip(now, before, strict=True))
         self.ledger.counted(number, messages, rows, ignored, decoder.last_seq, decoder.last_recv_ns)
+        undecoded, position, first_ns, last_ns = decoder.take_undecoded()
+        if undecoded:
+            self.undecoded[number] += undecoded
+            self.ledger.undecoded(number, undecoded, position, first_ns, last_ns)
         ticks = decoder.take()
         if len(ticks):
             session = self.ledger.ordinal(number, int(ticks["recv_ns"][0]))

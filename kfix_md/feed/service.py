@@ -118,8 +118,9 @@ class Service(Application):
 
     def attach_journal(self, journal: Any, now_ns: int) -> None:
         """Record everything from now on in a journal that could not be opened before."""
-        self.journal = self.handler.journal = journal
+        self.journal = journal
         self.announce(now_ns)
+        self.handler.record_to(journal, now_ns)
 
     # ---- inputs -----------------------------------------------------------------------------------
 

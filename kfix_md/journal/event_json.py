@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from kfix_md.errors import CaptureError
-from kfix_md.journal.events import OPTIONAL, TYPES, JournalEvent, Unknown
+from kfix_md.journal.events import OPTIONAL, TYPES, JournalEvent, Precisions, Unknown
 
 
 class EventError(CaptureError):
@@ -53,7 +53,7 @@ def _inspect(kind: type[JournalEvent]) -> tuple[_Field, ...]:
 
 def _absent(hint: Any) -> Any:
     choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    return None if types.NoneType in choices else {int: 0, str: ""}[hint]
+    return None if types.NoneType in choices else {int: 0, str: "", Precisions: {}}[hint]
 
 
 def _check(hint: Any) -> Callable[[Any], Any]:
@@ -65,6 +65,8 @@ def _check(hint: Any) -> Callable[[Any], Any]:
         return functools.partial(_integer, bits=typing.get_args(hint)[1])
     if origin is tuple:
         return _texts
+    if hint == Precisions:
+        return _precisions
     if origin is dict:
         return functools.partial(_instance, dict)
     return _CHECKS[hint]
@@ -85,7 +87,7 @@ def _integer(value: Any, bits: int = 64) -> int:
 def _number(value: Any) -> float:
     if type(value) not in (int, float):
         raise TypeError
-    return float(value)
+    return float(value)  # OverflowError: an integer beyond all floats
 
 
 def _text(value: Any) -> str:
@@ -99,6 +101,15 @@ def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise TypeError
     return tuple(map(_text, value))
+
+
+def _precisions(value: Any) -> dict[str, tuple[int, int]]:
+    return {_text(symbol): _pair(pair) for symbol, pair in _instance(dict, value).items()}
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    price, qty = _instance(list, value)  # ValueError: not two
+    return _integer(price, 8), _integer(qty, 8)
 
 
 _CHECKS: dict[Any, Callable[[Any], Any]] = {
@@ -117,8 +128,15 @@ def as_dict(event: JournalEvent) -> dict[str, Any]:
     for each in _fields(type(event)) if not isinstance(event, Unknown) else ():
         value = getattr(event, each.name)
         if not each.optional or value != each.default:
-            out[each.name] = list(value) if isinstance(value, tuple) else value
+            out[each.name] = _plain(value)
     return out
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def encode(event: JournalEvent | dict[str, Any]) -> bytes:
@@ -175,7 +193,7 @@ def _value(kind: type[JournalEvent], each: _Field, raw: dict[str, Any]) -> Any:
         return each.absent
     try:
         return each.check(raw[each.name])
-    except (TypeError, UnicodeEncodeError):
+    except (TypeError, ValueError, OverflowError):  # UnicodeEncodeError is a ValueError
         raise EventError(f"event {kind.type!r}: {each.name} is {str(raw[each.name])[:80]!r}") from None
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 OPTIONAL = "optional"
 Int32 = Annotated[int, 32]
+Precisions = dict[str, tuple[int, int]]  # of prices and quantities, by symbol
 
 
 def optional(default: Any = None) -> Any:
@@ -81,6 +82,17 @@ class SessionDescribed(JournalEvent):
     sender: str | None
     target: str | None
     depth: Int32 | None = optional()  # noqa: RUF009
+
+
+@dataclass(frozen=True, slots=True)
+class Carried(JournalEvent):
+    """The instruments whose messages the feed session can apply, repeated at the start of a segment.
+
+    With it and the event `session` before it a segment can be decoded alone.
+    """
+
+    type: ClassVar[str] = "carried"
+    instruments: Precisions
 
 
 @dataclass(frozen=True, slots=True)

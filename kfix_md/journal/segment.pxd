@@ -16,6 +16,7 @@ cdef extern from "journal/segment.h" nogil:
         int error
         int sync_error
         int running
+        uint64_t segment_bytes
         uint64_t written
         uint64_t made
         uint64_t made_inline

@@ -25,6 +25,9 @@ cdef class JournalWriter:
     cdef int64_t lost_last_ns
     cdef readonly uint64_t lost_total
     cdef readonly uint64_t records
+    cdef dict described     # by feed session: its `session` event,
+    cdef dict sources       # and what gives its `carried` event: both are repeated in each segment
+    cdef list repeated      # those of the segment being begun: (feed session, event)
     cdef readonly object directory
     cdef readonly dict recovered
     cdef object lock_file
@@ -41,6 +44,8 @@ cdef class JournalWriter:
     cdef void _accept(self, int32_t date) noexcept nogil
     cdef int _room(self, uint64_t need, int64_t recv_ns) noexcept nogil
     cdef int _roll(self, uint64_t need, int64_t recv_ns) noexcept nogil
+    cdef uint64_t _gather(self, uint64_t room) noexcept
+    cdef void _repeat(self, int64_t recv_ns) noexcept
     cdef int _defer(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data,
                     uint32_t n) noexcept nogil
     cdef void _drain(self) noexcept nogil

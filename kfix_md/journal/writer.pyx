@@ -34,8 +34,10 @@ cdef crc32c_fn crc32c_run = crc32c_choose()
 cdef int64_t DAY_NS = trading_day.DAY_NS
 cdef int64_t ROLL_NS = trading_day.SHIFT_NS
 cdef uint32_t MAX_BODY = 1 << 30
+cdef bytes DESCRIBED = b'{"type":"session",'
 
 cdef enum:
+    REPEATED_SHARE = 4      # of a segment, at most, is what it begins with
     FIRST_DATE = 1          # session dates in days since 1970: 0 means a spare,
     LAST_DATE = 106750      # and the next one ends after what int64 ns can state
 
@@ -61,7 +63,8 @@ cdef class JournalWriter:
     the session date (22:00 UTC, by the receive times of the records; a time of up to a day before it still belongs to
     the open one). When the disk gives no segment,
     records are counted as lost, `stats()["alarm"]` gives the reason, and a journal_lost event is written as soon as
-    there is room again.
+    there is room again. Each segment begins with who the feed sessions are and which instruments they know (`carry`),
+    so that it can be decoded without those before it.
 
     `recovered` reports what a dead writer left: None, or {"segment", "end", "records", "torn_bytes" after the last
     sound record, "damaged_bytes" before it}. Raises CaptureError when another process writes here,
@@ -73,6 +76,7 @@ cdef class JournalWriter:
         if not 1 << 16 <= segment_bytes <= 1 << 31:
             raise UsageError(f"journal segment_bytes is {segment_bytes}: use 65536 to 2147483648")
         self.directory = os.fspath(directory)
+        self.described, self.sources, self.repeated = {}, {}, []
         self.lock_file = journal_files.lock(self.directory)
         try:
             self.recovered, number = _recover(self.directory)
@@ -178,9 +182,12 @@ cdef class JournalWriter:
         cdef jseg* s
         cdef int32_t date
         cdef uint32_t reason = JSEAL_SIZE
+        cdef uint64_t repeated = 0
         if self.io == NULL:     # closed: what a connection still brings is counted as lost
             return -1
-        s = jio_take(<jio*>self.io, need)
+        with gil:
+            repeated = self._gather((<jio*>self.io).segment_bytes // REPEATED_SHARE)
+        s = jio_take(<jio*>self.io, need + repeated)
         if s == NULL:
             return -1
         date = date_of(recv_ns)
@@ -193,7 +200,35 @@ cdef class JournalWriter:
         self.base, self.limit, self.number = s.base, s.size - JSEG_TAIL, s.number
         self.offset = JSEG_HEADER
         self._accept(date)
+        if repeated:
+            with gil:
+                self._repeat(recv_ns)
         return 0
+
+    cdef uint64_t _gather(self, uint64_t room) noexcept:
+        # what the next segment begins with, its size; nothing when that is more than `room`
+        cdef uint64_t size = 0
+        cdef list found = []
+        try:
+            for session, event in self.described.items():
+                found.append((session, event))
+            for session, source in self.sources.items():
+                event = source.carried()
+                if event:
+                    found.append((session, event))
+            for _, event in found:
+                size += padded(len(event))
+        except Exception:
+            found, size = [], 0
+        self.repeated = found if size <= room else []
+        return size if size <= room else 0
+
+    cdef void _repeat(self, int64_t recv_ns) noexcept:
+        cdef const char* body
+        for session, event in self.repeated:
+            body = <bytes>event
+            self._write(REC_EVENT, session, recv_ns, body, len(<bytes>event), 0)
+        self.repeated = []
 
     cdef void _accept(self, int32_t date) noexcept nogil:
         # receive times of the open segment: its session date and the one before. A clock that was far ahead and is
@@ -242,7 +277,15 @@ cdef class JournalWriter:
 
     def event(self, uint16_t session, int64_t recv_ns, event) -> bool:
         """Append one session event (see events.py; a dict is stored as it is), after the frame being processed."""
-        return self._append(REC_EVENT, session, recv_ns, encode(event), 0)
+        text = encode(event)
+        stored = self._append(REC_EVENT, session, recv_ns, text, 0)
+        if text.startswith(DESCRIBED):
+            self.described[session] = text
+        return stored
+
+    def carry(self, uint16_t session, source):
+        """Begin each segment with `source.carried()`: an event as it is stored, b"" for none (see events.Carried)."""
+        self.sources[session] = source
 
     def frame(self, uint16_t session, int64_t recv_ns, data, uint16_t flags=0) -> bool:
         """Append one inbound frame (bytes-like). False when it could not be stored."""
@@ -306,6 +349,7 @@ cdef class JournalWriter:
         if self.io != NULL:
             self._finish()
             self.lock_file.close()
+            self.sources.clear()    # they refer to this writer
 
     def __enter__(self):
         return self

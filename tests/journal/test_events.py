@@ -20,6 +20,8 @@ def value_of(hint: object) -> object:
         hint = next(each for each in typing.get_args(hint) if each is not types.NoneType)
     if typing.get_origin(hint) is typing.Annotated:
         hint = typing.get_args(hint)[0]
+    if hint == events.Precisions:
+        return {"BTC/USD": (1, 8), "é\\x80": (0, 18)}
     return VALUES[typing.get_origin(hint) or hint]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
+
+import pytest
 
 import recorder
 from kfix_md.journal import events
@@ -20,9 +23,54 @@ BAD = [
     {"type": "session", "port": "4001"},
     {"type": "book", "symbol": "\ud800", "state": "LIVE"},
     {"type": "journal_lost", "count": "many"},
+    {"type": "rollover", "phase": "began", "seconds": 10**400},
+    {"type": "carried", "instruments": {"BTC/USD": [1, 8, 3]}},
+    {"type": "carried", "instruments": {"BTC/USD": [1, 1 << 20]}},
+    {"type": "carried", "instruments": ["BTC/USD"]},
     {"type": 5},
 ]
+LAST = json.dumps({"type": "disconnected", "reason": "logout", "cause": "disconnect"}, separators=(",", ":")).encode()
 UNKNOWN = [{"type": "invented", "x": [1]}, {"type": "stopped", "why": "?"}]
+# odd, and no mistake of form: they change nothing that follows
+ODD = [
+    {"type": "session", "number": 0, "depth": -5},
+    {"type": "session", "number": 10**18, "service": "x", "level": "L9"},
+    {"type": "started", "recovered": {"torn_bytes": 10**4299, "damaged_bytes": 9 * 10**4299}},
+    {"type": "carried", "instruments": {"S" * 60: [1, 8], "ODD": [19, 19], "": [1, 1]}},
+    {"type": "released", "first": -(1 << 63), "last": (1 << 63) - 1},
+    {"type": "journal_lost", "count": -1, "first": -(1 << 63), "last": (1 << 63) - 1},
+]
+ODD_FRAMES = [
+    b"",
+    b"8=FIX.4.4\x019=5\x0135=W\x01",
+    b"8=FIX.4.4\x019=5\x0135=X\x0110=0",
+    b"8=FIX.4.4\x019=5\x0135=X\x0110=000\x01",
+    b"8=FIX.4.4\x019=5\x0135=y\x0134=5\x01146=1\x0155=" + b"S" * 60 + b"\x012349=2\x015010=8\x0110=000\x01",
+    b"8=FIX.4.4\x019=5\x0135=h\x01340=\xff\x0110=000\x01",
+]
+
+
+@pytest.mark.parametrize("ns", [0, -(1 << 63), (1 << 63) - 1])
+def test_odd_records_with_a_right_checksum_do_not_end_the_recorder(tmp_path, ns):
+    frames = generate("spot-l2", messages=60, seed=3).frames
+    with JournalWriter(tmp_path / "journal") as journal:
+        now = build.write_session(journal, 0, "spot-l2", frames, build.START_NS)
+        for number in (0, 65535):
+            for event in ODD:
+                journal.event(number, ns or now, event)
+            for flags in (0, 64, 128):
+                for frame in ODD_FRAMES:
+                    journal.frame(number, ns or now, frame, flags)
+        build.write_session(journal, 0, "spot-l2", frames, now + 10**9)
+    made = Recorder(build.settings(tmp_path, flush_rows=50, checkpoint_rows=20))
+    made.once()
+    assert made.committed == list(JournalReader(tmp_path / "journal"))[-1][0] + 32 + len(LAST) + -len(LAST) % 8
+    made.close()
+    assert build.record(tmp_path) == 0  # what it saved can be continued from
+    cap = recorder.open(tmp_path / "captures")
+    ticks = cap.ticks(start="2024-02-29T09:00", end="2024-02-29T12:00")["session"].to_pylist()
+    first, last = min(ticks), max(ticks)
+    assert first != last and ticks.count(first) == ticks.count(last) > 0
 
 
 def test_events_that_cannot_be_are_gap_rows_and_recording_continues(tmp_path):
