@@ -39,7 +39,11 @@ DIRECTIVES = {
     "initializedcheck": False,
     "cdivision": True,
     "embedsignature": True,
-    "binding": True,
+    "embedsignature.format": "clinic",  # what inspect.signature reads
+    # the interpreter's own method descriptors check what `self` is; Cython's functions do not, and Book.top(None) would
+    # read whatever is there
+    "binding": False,
+    "allow_none_for_extension_args": False,
 }
 BUILD_DIR: str | None = "build/cython"
 

@@ -15,7 +15,7 @@ from kfix_md._fields cimport (
     MAX_HEADER_TEXT, MD_BAD_VALUE, MD_OK, MD_SPLIT, TEXT_40, TEXT_55, TEXT_262, TEXT_268, TEXT_270, TEXT_271,
     TEXT_273, TEXT_2446, TEXT_5041, TEXT_5060, TEXT_5273, FieldReader, Header, MDMessage, kfix_dates, near_midnight,
 )
-from kfix_md._frame cimport FRAME_OK, next_frame
+from kfix_md._frame cimport PADDING, padded_frame
 
 import numpy as np
 
@@ -325,14 +325,12 @@ cdef class Codec(FieldReader):
 
         Raises ProtocolError with the tag at fault when the frame is not sound or cannot be decoded whole.
         """
-        cdef bytes padded = bytes(frame) + b"\0" * 64
+        cdef bytes padded = padded_frame(frame)
         cdef const char* p = padded
-        cdef int64_t n = len(padded) - 64, length
+        cdef int64_t n = len(padded) - PADDING
         cdef const char* body = p + 13
         cdef Header h
         cdef MDMessage m
-        if next_frame(p, n, n, &length) != FRAME_OK or length != n:
-            raise ProtocolError("not one sound FIX frame")
         while (body - 1)[0] != SOH:
             body += 1
         if self.read_header(body, p + n - 7, &h) != MD_OK or (h.msg_type != c'X' and h.msg_type != c'W'):

@@ -1,6 +1,8 @@
 from libc.stdint cimport int64_t
 
 cdef enum:
+    PADDING = 64            # readers may load that far past a frame
+
     # framing: what the buffer begins with
     FRAME_OK = 0
     FRAME_MORE = 1          # not yet complete
@@ -11,3 +13,4 @@ cdef enum:
 
 cdef int next_frame(const char* p, int64_t n, int64_t max_frame, int64_t* length) noexcept nogil
 cdef int64_t find_begin(const char* p, int64_t n) noexcept nogil
+cdef bytes padded_frame(frame)

@@ -62,8 +62,9 @@ cdef inline bint three_digits(const char* p, unsigned int* number) noexcept nogi
 
 
 cdef int next_frame(const char* p, int64_t n, int64_t max_frame, int64_t* length) noexcept nogil:
-    # `length` becomes the frame's, or the number of bytes to skip
+    # `length` becomes the frame's; after FRAME_BAD_CHECKSUM it is the number of bytes that were summed
     cdef int64_t body = 0, i, total
+    cdef uint64_t end
     cdef unsigned int c
     length[0] = 1
     if n < 12:
@@ -95,11 +96,21 @@ cdef int next_frame(const char* p, int64_t n, int64_t max_frame, int64_t* length
     total = i + 1 + body + TRAILER
     if total > n:
         return FRAME_MORE
-    if kfix_load8(p + total - TRAILER - 1) != trailer(kfix_sum(p, total - TRAILER)):
-        p += total - TRAILER
-        return FRAME_BAD_CHECKSUM if kfix_load4(p - 1) == 0x3D303101 and p[6] == SOH else FRAME_BAD_LENGTH   # "|10="
+    end = kfix_load8(p + total - TRAILER - 1)
+    # "|10=...|", before the sum: a length may be of megabytes, and lead anywhere
+    if end & <uint64_t>0xFF000000FFFFFFFF != <uint64_t>0x010000003D303101:
+        return FRAME_BAD_LENGTH
     length[0] = total
-    return FRAME_OK
+    return FRAME_OK if end == trailer(kfix_sum(p, total - TRAILER)) else FRAME_BAD_CHECKSUM
+
+
+cdef bytes padded_frame(frame):
+    # a copy of one frame, checked as those of a stream are, with PADDING bytes after it
+    cdef bytes padded = bytes(memoryview(frame)) + b"\0" * PADDING
+    cdef int64_t n = len(padded) - PADDING, length
+    if next_frame(padded, n, n, &length) != FRAME_OK or length != n:
+        raise ProtocolError("not one sound FIX frame")
+    return padded
 
 
 cdef inline uint64_t trailer(uint64_t c) noexcept nogil:

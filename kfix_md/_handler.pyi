@@ -15,7 +15,6 @@ class Handler(FrameSink):
     books: Symbols
     codec: Any  # kfix_md._codec.Codec
     sequence: Sequence
-    journal: Any  # a kfix_md.journal.writer.JournalWriter, None for none
     fast: bool
     last_recv_ns: int
     last_sending_ns: int

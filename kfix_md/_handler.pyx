@@ -12,8 +12,9 @@ from kfix_md._book cimport RULE_AUTO
 from kfix_md._codec cimport Codec
 from kfix_md._entry cimport MSG_BAD_BOOK, MSG_DEFERRED, MSG_IGNORED, MSG_POSSDUP
 from kfix_md._fields cimport MD_OK, Header, Span
+from kfix_md._frame cimport PADDING, padded_frame
 from kfix_md._market_data cimport MarketData
-from kfix_md._stream cimport PADDING, FrameSink, Stream
+from kfix_md._stream cimport FrameSink, Stream
 from kfix_md._symbols cimport FEW_SYMBOLS, Symbols
 from kfix_md.journal.records cimport REC_FRAME, REC_GARBAGE
 from kfix_md.journal.writer cimport JournalWriter
@@ -246,8 +247,11 @@ cdef class Handler(FrameSink):
         return next((int(value) for tag, value in fields(frame) if tag == 34 and value.isdigit()), None)
 
     def deliver(self, frame, int64_t recv_ns=0, int flags=0):
-        """Apply one W or X frame now, whatever its MsgSeqNum; returns its MSG_* flags."""
-        cdef bytes padded = bytes(frame) + b"\0" * PADDING
+        """Apply one W or X frame (bytes-like) now, whatever its MsgSeqNum; returns its MSG_* flags.
+
+        Raises ProtocolError when it is not one sound frame.
+        """
+        cdef bytes padded = padded_frame(frame)
         flags = self.process_recorded(<const char*>padded, len(padded) - PADDING, recv_ns, flags)
         self.books.publish_pending()
         return flags

@@ -1,20 +1,25 @@
 """How reads become frames: one owned receive buffer, parsed in place, and what happens to bytes that are no frame."""
 
-from cpython.buffer cimport PyBUF_WRITE
-from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cython cimport final
 from libc.stdint cimport int64_t
-from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from kfix_md._frame cimport (
-    FRAME_BAD_CHECKSUM, FRAME_BAD_LENGTH, FRAME_GARBAGE, FRAME_MORE, FRAME_OK, find_begin, next_frame,
+    FRAME_BAD_CHECKSUM, FRAME_BAD_LENGTH, FRAME_GARBAGE, FRAME_MORE, FRAME_OK, PADDING, find_begin, next_frame,
 )
 
 cdef enum:
     READ_BYTES = 262144         # least room offered to a read: sixteen TLS records
+    MOST_BYTES = 67108864       # and most
+    KEPT_BYTES = 4194304        # of an empty buffer
     COPY_BYTES = 1048576
     PIECE_BYTES = 4096          # copied of a frame that begins in one call of on_bytes and ends in the next
+    # Frames inside of frames: after a wrong checksum the next one is looked for in the bytes just summed. So many bytes
+    # may be summed in vain, and VAIN_SHARE times what was received; beyond, a frame with a wrong sum is skipped whole.
+    VAIN_BYTES = 67108864
+    VAIN_SHARE = 4
+    REPORTED = 64               # garbled frames in a row that the sink is called for; all are counted
 
 _GARBLED = {FRAME_GARBAGE: "garbage", FRAME_BAD_LENGTH: "body_length", FRAME_BAD_CHECKSUM: "checksum"}
 
@@ -39,7 +44,7 @@ cdef class FrameSink:
 
     def on_garbled(self, what, head, skipped, recv_ns):
         """Called for bytes that are no sound frame: "garbage", "body_length", "checksum" or "begin_string" (with the
-        bytes themselves as `head`)."""
+        bytes themselves as `head`); of many in a row for the first 64."""
 
 
 @final
@@ -54,19 +59,20 @@ cdef class Stream:
         Bytes; a longer frame is a protocol error.
     """
 
-    def __cinit__(self, int64_t max_frame=1 << 26):
+    def __cinit__(self, int64_t max_frame=67108864):
         self.max_frame = max_frame
-
-    def __dealloc__(self):
-        free(self.buffer)
+        self.patience = VAIN_BYTES
 
     cpdef int64_t on_bytes(self, FrameSink sink, data, int64_t recv_ns=0) except -1:
         """Take in bytes (any bytes-like, any split) received at recv_ns (ns since the epoch).
 
         Returns the number of messages completed. Whole frames are read where they are; what is left is copied.
+        RuntimeError when it is called by the sink while it gets a frame.
         """
         cdef const unsigned char[::1] view = data
         cdef int64_t total = view.shape[0], at = 0, n, before = self.messages
+        if sink is None or self.busy:
+            raise RuntimeError("a stream takes no bytes while it brings a frame to its sink")
         cdef int64_t piece = PIECE_BYTES
         while at < total:
             if self.start == self.end and piece == PIECE_BYTES:
@@ -90,12 +96,14 @@ cdef class Stream:
         cdef int64_t at = 0, length, resets = self.resets
         self.first, self.last = p, p + total
         cdef bint done = False
+        self.busy = True       # the bytes must stay where they are
         while not done:
             try:        # one for all frames of a read
                 while total - at > PADDING:
                     if next_frame(p + at, total - at - PADDING, self.max_frame, &length) != FRAME_OK:
                         break
                     self.in_garbage = False
+                    self.reported = 0
                     at += length
                     self.messages += 1
                     self.bytes_taken += length
@@ -104,19 +112,26 @@ cdef class Stream:
                         at = total          # the rest is of a connection that is gone
                 done = True
             except Exception as error:
+                self.busy = False
                 sink.on_failure(error, recv_ns)
+                self.busy = True
+        self.busy = False
         sink.on_pause()
         return at
 
     cpdef get_buffer(self, int64_t sizehint=-1):
         """Return a writable memoryview of the free end of the receive buffer, to be filled and then reported with
         buffer_updated(); it is valid until then."""
-        self.room(max(sizehint, <int64_t>READ_BYTES))
-        return PyMemoryView_FromMemory(self.buffer + self.end, self.capacity - self.end, PyBUF_WRITE)
+        if self.busy:
+            raise RuntimeError("a stream takes no bytes while it brings a frame to its sink")
+        self.room(min(max(sizehint, <int64_t>READ_BYTES), <int64_t>MOST_BYTES))
+        return memoryview(self.memory)[self.end:self.capacity]
 
     cpdef int64_t buffer_updated(self, FrameSink sink, int64_t n, int64_t recv_ns) except -1:
         """Take in the `n` bytes just read into get_buffer(); returns the number of messages completed."""
         cdef int64_t before = self.messages
+        if sink is None or self.busy:
+            raise RuntimeError("a stream takes no bytes while it brings a frame to its sink")
         if n < 0 or n > self.capacity - self.end:
             raise ValueError("more bytes reported than the buffer had room for")
         self.end += n
@@ -133,26 +148,29 @@ cdef class Stream:
         return 0
 
     cdef int room(self, int64_t n) except -1:
-        # at least n bytes free after `end`
-        cdef char* grown
+        # at least n bytes free after `end`. What is held is moved only where half as much may come before it is moved
+        # again, so that a byte is moved three times at most, wherever frames begin.
         cdef int64_t need, held = self.end - self.start
         if self.start == self.end:
             self.start = self.end = 0
+            if self.capacity > KEPT_BYTES:      # after a frame of megabytes
+                self.memory, self.buffer, self.capacity = None, NULL, 0
         if self.capacity - self.end >= n:
             return 0
-        if self.start > 0:
+        need = held + max(n, held // 2)
+        if self.start > 0 and self.capacity >= need:
             memmove(self.buffer, self.buffer + self.start, held)
             self.start = 0
             self.end = held
-            if self.capacity - held >= n:
-                return 0
-        need = max(held + n, 2 * held)
-        grown = <char*>realloc(self.buffer, need + PADDING)
-        if grown == NULL:
-            raise MemoryError("no memory for the receive buffer")
-        memset(grown + need, 0, PADDING)
-        self.buffer = grown
+            return 0
+        grown = PyByteArray_FromStringAndSize(NULL, need + PADDING)
+        if held:
+            memcpy(PyByteArray_AS_STRING(grown), self.buffer + self.start, held)
+        self.memory, self.buffer = grown, PyByteArray_AS_STRING(grown)
+        memset(self.buffer + need, 0, PADDING)
         self.capacity = need
+        self.start = 0
+        self.end = held
         return 0
 
     cdef int64_t run(self, FrameSink sink, int64_t recv_ns) except -1:
@@ -160,12 +178,14 @@ cdef class Stream:
         cdef int kind
         self.first, self.last = self.buffer + self.start, self.buffer + self.end
         cdef bint done = False
+        self.busy = True       # the bytes must stay where they are
         while not done:
             try:        # one for all frames of a read
                 while self.start < self.end:
                     kind = next_frame(self.buffer + self.start, self.end - self.start, self.max_frame, &length)
                     if kind == FRAME_OK:
                         self.in_garbage = False
+                        self.reported = 0
                         at = self.start
                         self.start += length
                         self.messages += 1
@@ -174,18 +194,27 @@ cdef class Stream:
                     elif kind == FRAME_MORE:
                         break
                     else:
-                        self.bad_frame(sink, kind, recv_ns)
+                        self.bad_frame(sink, kind, length, recv_ns)
                 done = True
             except Exception as error:
+                self.busy = False
                 sink.on_failure(error, recv_ns)
+                self.busy = True
+        self.busy = False
         sink.on_pause()
         return 0
 
-    cdef int bad_frame(self, FrameSink sink, int kind, int64_t recv_ns) except -1:
+    cdef int bad_frame(self, FrameSink sink, int kind, int64_t summed, int64_t recv_ns) except -1:
         # nothing in it can be trusted: on to the next "8=FIX". A run of garbage counts once.
         cdef const char* p = self.buffer + self.start
         cdef int64_t skip = find_begin(p, self.end - self.start)
         what = _GARBLED[kind]
+        if kind == FRAME_BAD_CHECKSUM:
+            self.summed_in_vain += summed
+            self.patience -= summed
+            if self.patience < 0:
+                skip = summed
+        self.patience = min(self.patience + VAIN_SHARE * skip, <int64_t>VAIN_BYTES)
         if kind == FRAME_GARBAGE and self.end - self.start >= 6 and memcmp(p, <const char*>b"8=FIX.", 6) == 0:
             what = "begin_string"
             self.bad_begin_string += 1
@@ -201,7 +230,8 @@ cdef class Stream:
         self.in_garbage = True
         self.start += skip
         sink.on_skipped(p, skip, recv_ns)
-        if what is not None:
+        self.reported += 1
+        if what is not None and self.reported <= REPORTED:
             sink.on_garbled(what, p[:min(skip, COPY_BYTES)] if what == "begin_string" else None, skip, recv_ns)
         return 0
 
@@ -216,5 +246,5 @@ cdef class Stream:
         return {
             "bytes": self.bytes_taken, "messages": self.messages, "garbage_bytes": self.garbage_bytes,
             "garbage": self.garbage, "bad_length": self.bad_length, "bad_checksum": self.bad_checksum,
-            "bad_begin_string": self.bad_begin_string,
+            "bad_begin_string": self.bad_begin_string, "summed_in_vain": self.summed_in_vain,
         }

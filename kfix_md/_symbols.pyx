@@ -16,8 +16,8 @@ from kfix_md._book cimport (
 from kfix_md._book_l3 cimport L3Book
 from kfix_md._checksum cimport CHECK_FAILED, CHECK_OK, CHECK_RUN, CHECK_UNKNOWN, MISSES, RUN, find_rule, told_apart
 from kfix_md._entry cimport *
+from kfix_md._frame cimport PADDING
 from kfix_md._state cimport *
-from kfix_md._stream cimport PADDING
 from kfix_md.shm.writer cimport SegmentWriter
 
 from kfix_md._book import RULES

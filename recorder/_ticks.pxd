@@ -26,6 +26,7 @@ cdef class SessionTicks:
     cdef int64_t undecoded, undecoded_first_ns, undecoded_last_ns
     cdef uint64_t undecoded_at      # position of the first
     cdef uint64_t position          # of the record being added
+    cdef int known(self, int32_t row) except -1
     cdef int add(self, Record* r) except -1
     cdef int read(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except -1
     cdef int read_parts(self, Header* h, const char* end, MDMessage* m, int64_t recv_ns, uint16_t flags) except -1

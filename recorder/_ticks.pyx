@@ -4,7 +4,7 @@ import numpy as np
 
 from kfix_md._entry import ENTRY_DTYPE
 from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
-from libc.string cimport memchr
+from libc.string cimport memchr, memcmp
 
 from kfix_md._book cimport BOOK_OK, NO_LIMIT, OrderBook, L2Book, apply_message
 from kfix_md._book_l3 cimport L3Book, decimals_of
@@ -66,6 +66,13 @@ cdef inline Py_ssize_t _type_at(const char* p, Py_ssize_t n) noexcept nogil:
     return -1
 
 
+cdef inline bint _is_frame(const char* p, Py_ssize_t n) noexcept nogil:
+    # Whether a record's bytes have the outline of a frame, 35 as its third field and `|10=ccc|` at its end: no search
+    # for a SOH leaves them then. A record has a checksum of its own; what is in it was written by the feed, or not.
+    return (_type_at(p, n) > 0 and n >= 24 and p[n - 1] == 1
+            and memcmp(p + n - 8, <const char*>b"\x0110=", 4) == 0)
+
+
 cdef class SessionTicks:
     """Decoder of one feed session: instruments, frames of an open gap, collected ticks and, when wanted, books.
 
@@ -107,8 +114,14 @@ cdef class SessionTicks:
         cdef int32_t row = self.symbols.find_symbol(symbol)
         return row >= 0 and self.instrument(row)[1:] == (max(price_precision, 0), max(qty_precision, 0))
 
+    cdef int known(self, int32_t row) except -1:
+        if not 0 <= row < self.symbols.n_slots:
+            raise IndexError(f"no row {row}: there are {self.symbols.n_slots}")
+        return 0
+
     def instrument(self, int32_t row) -> tuple:
-        """(symbol, price precision, quantity precision) of a row."""
+        """(symbol, price precision, quantity precision) of a row. IndexError where there is none, here and below."""
+        self.known(row)
         cdef Slot* s = &self.symbols.slots[row]
         return self.symbols.names[row], s.price_precision, s.qty_precision
 
@@ -132,6 +145,9 @@ cdef class SessionTicks:
         self.position = r.position
         if r.flags & MSG_IGNORED:
             self.ignored += 1
+        elif not _is_frame(r.data, r.length):
+            self.malformed += 1
+            self.not_decoded(-1, r.recv_ns, r.flags)
         elif r.flags & MSG_DEFERRED:
             self.hold(r.position, r.recv_ns, r.flags, r.data[:r.length])
         else:
@@ -155,7 +171,7 @@ cdef class SessionTicks:
         cdef bytes padded = frame + b"\0" * 64
         cdef const char* p = padded
         cdef Py_ssize_t at = _type_at(p, len(frame))
-        if at < 0 or self.deferred_bytes + len(frame) > MAX_DEFERRED_BYTES:
+        if not _is_frame(p, len(frame)) or self.deferred_bytes + len(frame) > MAX_DEFERRED_BYTES:
             self.not_decoded(-1, recv_ns, 0)
             return
         self.codec.read_header(p + at - 3, p + len(frame) - 7, &h)
@@ -321,6 +337,7 @@ cdef class SessionTicks:
 
     def size(self, int32_t row) -> int:
         """Levels (L3: orders) in the book of a row."""
+        self.known(row)
         book = self.books[row]
         if book is None:
             return 0
@@ -329,10 +346,12 @@ cdef class SessionTicks:
 
     def last(self, int32_t row) -> tuple:
         """(receive time, MsgSeqNum) of the last message of a row."""
+        self.known(row)
         return (<RowInfo*>self.info)[row].recv_ns, (<RowInfo*>self.info)[row].seq
 
     def checkpointed(self, int32_t row, int64_t total=0):
         """Restart the count here, where `total` rows of all books are decoded."""
+        self.known(row)
         (<RowInfo*>self.info)[row].since = 0
         (<RowInfo*>self.info)[row].files = 0
         (<RowInfo*>self.info)[row].flushed = 0
@@ -349,10 +368,12 @@ cdef class SessionTicks:
 
     def book(self, int32_t row):
         """Book of a row or None."""
+        self.known(row)
         return self.books[row]
 
     def restore(self, int32_t row, OrderBook book):
         """Set the book of a row to what everything decoded so far makes (after a restart)."""
+        self.known(row)
         book.limit = self.limit or NO_LIMIT
         self.books[row] = book
 
