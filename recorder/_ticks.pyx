@@ -147,7 +147,7 @@ cdef class SessionTicks:
             self.ignored += 1
         elif not _is_frame(r.data, r.length):
             self.malformed += 1
-            self.not_decoded(-1, r.recv_ns, r.flags)
+            self.not_decoded(-1, r.recv_ns, 0)
         elif r.flags & MSG_DEFERRED:
             self.hold(r.position, r.recv_ns, r.flags, r.data[:r.length])
         else:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from kfix_md.errors import CaptureError, UsageError
-from kfix_md.journal.files import take_lock
+from kfix_md.journal.files import make_directory, sync, take_lock
 
 TABLES = ("ticks", "gaps", "sessions", "instruments", "status", "checkpoints")
 _NAME = re.compile(
@@ -34,6 +34,7 @@ _RENAME_EXCHANGE = 2
 _ASIDE = ".aside"
 _REPLACED = re.compile(r"replaced-(\d+)-")
 KEEP_S = 60  # how long what compaction has replaced stays: a reader may be listing the old directory
+sync_file = sync
 
 
 class FileName(NamedTuple):
@@ -113,7 +114,7 @@ class Tree:
         """Make what is missing; UsageError when it cannot be written."""
         try:
             for path in (self.work, self.state, *(self.root / name for name in TABLES)):
-                path.mkdir(parents=True, exist_ok=True)
+                make_directory(path)
             probe = self.work / f"probe-{os.getpid()}"
             probe.write_bytes(b"")
             probe.unlink()
@@ -211,15 +212,6 @@ class Tree:
             yield
         finally:
             file.close()
-
-
-def sync_file(path: Path) -> None:
-    """Put a file's (or directory's) content on disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def write_atomically(path: Path, data: bytes, work: Path) -> None:

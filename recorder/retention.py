@@ -25,7 +25,7 @@ _CHUNK_ROWS = 131_072
 def save_start(tree: Tree, number: int, state: dict[str, Any]) -> None:
     """Save the decoder's state at the start of segment `number`: proving the segment later begins with it."""
     folder = tree.state / "segments"
-    folder.mkdir(exist_ok=True)
+    journal_files.make_directory(folder)
     saved = json.dumps({**state, "schema": schema.VERSION}).encode()
     layout.write_atomically(folder / f"{number:010d}.json", saved, tree.state)
 

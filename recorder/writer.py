@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from kfix_md import trading_day
 from kfix_md.errors import CaptureError
+from kfix_md.journal.files import make_directory
 from recorder import layout, notes, schema
 from recorder.compute import pc
 from recorder.layout import Tree
@@ -128,11 +129,10 @@ class Writer:
         moves = [(self.tree.work / work, self.tree.root / target) for work, target in self.state.get("entering", ())]
         for work, target in moves:
             if work.exists():  # else it is there, or has been compacted since
-                target.parent.mkdir(parents=True, exist_ok=True)
+                make_directory(target.parent)
                 work.rename(target)
         for directory in {target.parent for _, target in moves}:
             layout.sync_file(directory)
-            layout.sync_file(directory.parent)
         self.state.pop("entering", None)
 
     def _parts(self, tables: dict[str, pa.Table]) -> Iterator[tuple[str, date, pa.Table]]:

@@ -264,7 +264,7 @@ class FeedProcess:
         self._publish_sessions()
         for pair in self.pairs:
             pair.tick(self.clock.now_ns())
-        self.recording.report()
+        self.recording.report(self.clock.now_ns())
         for service in self.services:
             if service.unknown:
                 self._judge_unknown(service)

@@ -110,13 +110,24 @@ class Recording:
             return counts
         return {"alarm": self._fault} if self.missing else {}
 
-    def report(self) -> None:
-        """Log an alarm when it begins, changes or ends."""
-        before, alarm = self._alarm, self.stats().get("alarm") or ""
-        if alarm and alarm != before:
+    def report(self, now_ns: int) -> None:
+        """Log an alarm when it begins, changes or ends; have what a failed sync left written again elsewhere."""
+        if self.journal is not None:
+            self.journal.relieve(now_ns)
+        stats = self.stats()
+        before, alarm = self._alarm, stats.get("alarm") or ""
+        if alarm and alarm != before and stats.get("risk_bytes"):
+            log.error(
+                "JOURNAL: %s; until then a power failure would cost %d records (%d bytes)",
+                *(alarm, stats["risk_records"], stats["risk_bytes"]),
+            )
+        elif alarm and alarm != before:
             log.error("JOURNAL: %s; books continue, but messages are not being recorded", alarm)
         elif before and not alarm:
-            log.warning("journal: recording again")
+            log.warning(
+                "journal: recording again (%d segments written again, %d bytes of them lost)",
+                *(stats["rescued"], stats["rescue_lost"]),
+            )
         self._alarm = alarm
 
     def clock_stepped(self, now_ns: int, step_ns: int, total_ns: int) -> None:
@@ -130,6 +141,8 @@ class Recording:
         if self.journal is not None:
             self.journal.event(0, now_ns, Stopped())
             self.journal.close()
+            if self.journal.unsynced:
+                log.error("JOURNAL: the disk did not take the last %d bytes", self.journal.unsynced)
         if self._opened is not None:
             self._opened.close()
         if self._lock is not None:

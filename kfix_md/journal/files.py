@@ -7,6 +7,7 @@ import os
 import re
 import struct
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -21,6 +22,7 @@ _EPOCH_2020 = 1_577_836_800
 _LIST_AGAIN = 3
 _HEAD_BYTES = 4096  # read of a segment to see whether anything was written into it
 _SKIPPED = 1 << 20  # decompressed at once on the way to an offset
+_RECORD_BYTES = 32
 _LARGEST = 1 << 32  # positions have 32 bits for the offset
 
 
@@ -41,7 +43,7 @@ def lock(directory: str | os.PathLike[str]) -> TextIO:
     """Make the directory if needed and take its writer's lock, which lasts as long as the returned file."""
     path = Path(directory)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_directory(path)
         return take_lock(path / "lock", f"journal {path} is in use by process {{pid}}: one writer a directory")
     except OSError as error:
         raise UsageError(f"journal {path} cannot be written: {error.strerror}") from None
@@ -335,6 +337,64 @@ def seal(head: Info, end: int) -> None:
         os.fsync(file.fileno())
 
 
+def sync(path: Path) -> None:
+    """Put a file's (or directory's) content on disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, each of which is on disk then."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+    sync(path.parent)
+
+
+def begin_spare(head: Info, date: int) -> Info:
+    """Make a segment of a spare that a dead writer left: with a header, a session date, and its name."""
+    named = (datetime.date(1970, 1, 1) + datetime.timedelta(days=head.date or date)).isoformat()
+    size = head.path.stat().st_size
+    with open(head.path, "r+b") as file:
+        if not head.date:
+            file.write(layout.new_header(head.number, size, date))
+            file.flush()
+        os.fsync(file.fileno())
+    path = head.path.with_name(f"{named}.{head.number:010d}.kfj")
+    head.path.rename(path)
+    sync(path.parent)
+    return info(path)
+
+
+def settle_rescues(directory: str | os.PathLike[str], crc32c: Callable[[bytes], int]) -> None:
+    """What a dead writer left of writing a segment again: a whole copy takes the segment's name, a part is removed."""
+    present = segments(directory)
+    for path in sorted(Path(directory).glob("rescue.*.kfj")):
+        number = int(path.name.split(".")[1])
+        if number in present and _is_whole(path.read_bytes(), number, crc32c):
+            path.rename(present[number])
+        else:
+            path.unlink()
+        sync(Path(directory))
+
+
+def _is_whole(data: bytes, number: int, crc32c: Callable[[bytes], int]) -> bool:
+    """Whether a segment is sealed and every record of it is sound."""
+    if len(data) < HEADER_BYTES:
+        return False
+    *_, end, _, _, fault = layout.parse_header(data[:HEADER_BYTES], number)
+    at = HEADER_BYTES
+    while not fault and at < end:
+        length, crc = struct.unpack_from("<II", data.ljust(at + 8, b"\0"), at)
+        if length < _RECORD_BYTES or at + length > len(data) or crc32c(data[at + 8 : at + length]) != crc:
+            return False
+        at += length + -length % 8
+    return not fault and 0 < end == at
+
+
 def compress(path: Path, level: int = 1, block: int = 256 << 10) -> Path:
     """Replace a sealed segment by its zstd form (frames of `block` bytes each), after reading that back."""
     import zstandard
@@ -354,6 +414,7 @@ def compress(path: Path, level: int = 1, block: int = 256 << 10) -> Path:
         file.flush()
         os.fsync(file.fileno())
     part.rename(target)
+    sync(target.parent)
     if _Compressed(target).read(0, len(data) + 1) != data:
         target.unlink()
         raise CaptureError(f"{target} did not read back as written; {path} is kept")

@@ -1,14 +1,16 @@
 """Constants, checks and parser of segment headers of the journal, taken from the C structs of segment.h."""
 
+import os
 import struct
+import time
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from kfix_md.journal.crc32c cimport crc32c_choose, crc32c_fn
 from kfix_md.journal.records cimport (
-    JSEAL_CLOSED, JSEAL_DATE, JSEAL_OPEN, JSEAL_RECOVERED, JSEAL_SIZE, JSEG_HEADER, JSEG_MAGIC, JSEG_TAIL, JSEG_VERSION,
-    jseg_crc, jseg_date_crc, jseg_header, jseg_seal_crc,
+    JSEAL_CLOSED, JSEAL_DATE, JSEAL_FAULT, JSEAL_OPEN, JSEAL_RECOVERED, JSEAL_SIZE, JSEG_HEADER, JSEG_MAGIC, JSEG_TAIL,
+    JSEG_VERSION, jseg_crc, jseg_date_crc, jseg_header, jseg_seal_crc,
 )
 
 cdef crc32c_fn crc32c_run = crc32c_choose()
@@ -21,7 +23,7 @@ VERSION = JSEG_VERSION
 HEADER_BYTES = JSEG_HEADER
 TAIL_BYTES = JSEG_TAIL
 REASONS = {JSEAL_OPEN: "open", JSEAL_SIZE: "size", JSEAL_DATE: "date", JSEAL_CLOSED: "closed",
-           JSEAL_RECOVERED: "recovered"}
+           JSEAL_RECOVERED: "recovered", JSEAL_FAULT: "fault"}
 SEALED_END_AT = <Py_ssize_t>&(<jseg_header*>NULL).sealed_end
 
 
@@ -61,6 +63,18 @@ def parse_header(const uint8_t[::1] head not None, uint64_t number):
         faults.append("has a damaged end")
         h.sealed_end = 0
     return (h.version, h.size, h.date, h.reason, h.sealed_end, h.created_ns, h.pid, " and ".join(faults))
+
+
+def new_header(uint64_t number, uint64_t size, int date):
+    """A header as the writer makes it, for a segment of `size` bytes of session date `date` (days since 1970)."""
+    cdef jseg_header h
+    memset(&h, 0, sizeof(h))
+    memcpy(h.magic, JSEG_MAGIC, 8)
+    h.version, h.header_bytes, h.number, h.size, h.date = JSEG_VERSION, JSEG_HEADER, number, size, date
+    h.created_ns, h.pid = time.time_ns(), os.getpid()
+    h.crc = jseg_crc(crc32c_run, &h)
+    h.date_crc = jseg_date_crc(crc32c_run, number, date)
+    return (<char*>&h)[:sizeof(h)]
 
 
 def recovered_seal(uint64_t number, uint64_t end, uint32_t version):

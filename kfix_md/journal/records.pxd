@@ -28,10 +28,12 @@ cdef extern from "journal/segment.h" nogil:
         JSEAL_DATE
         JSEAL_CLOSED
         JSEAL_RECOVERED
+        JSEAL_FAULT
     const char* JSEG_MAGIC
     ctypedef struct jseg_header:
         char magic[8]
         uint32_t version
+        uint32_t header_bytes
         uint64_t number
         uint64_t size
         int32_t date

@@ -12,7 +12,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define JSEG_AHEAD (1u << 20) /* bytes kept writable in front of the writer */
+#define JSEG_AHEAD  (1u << 20)   /* bytes kept writable in front of the writer */
+#define JSEG_COPIES (256u << 20) /* bytes of memory for segments that cannot be put on disk */
+#define JIO_AGAIN   200000000    /* ns after which what failed is tried again */
 
 static void jio_name(char* out, size_t n, uint32_t number, int32_t date) {
     if (date == 0) {
@@ -69,39 +71,165 @@ static jseg* jio_make(jio* io, uint64_t size) {
     return s;
 }
 
-/* Puts [synced, to) on disk, header page included. Returns 0 or errno. */
-static int jio_sync_to(jseg* s, uint64_t to) {
-    uint64_t from = s->synced & ~(uint64_t)4095;
-    if (to > s->synced && msync(s->base + from, to - from, MS_SYNC) != 0)
-        return errno;
-    if (from && msync(s->base, 4096, MS_SYNC) != 0)
-        return errno;
-    s->synced = to;
+/* Keeps what is about to be synced, up to `to`. Without memory for it a failed sync may cost records. */
+static void jio_keep_copy(jseg* s, uint64_t to) {
+    if (s->copy_to < s->synced || s->copy_from > s->synced)
+        s->copy_from = s->copy_to = s->synced;
+    uint64_t need = to - s->copy_from;
+    if (need > s->copy_room) {
+        char* grown = (char*)realloc(s->copy, need);
+        if (!grown)
+            return;
+        s->copy = grown, s->copy_room = need;
+    }
+    if (to > s->copy_to)
+        memcpy(s->copy + (s->copy_to - s->copy_from), s->base + s->copy_to, to - s->copy_to);
+    s->copy_to = to;
+}
+
+static int jio_write_all(int fd, const char* data, uint64_t n, uint64_t at) {
+    while (n) {
+        ssize_t done = pwrite(fd, data, n, (off_t)at);
+        if (done < 0 && errno != EINTR)
+            return errno;
+        if (done > 0)
+            data += done, at += (uint64_t)done, n -= (uint64_t)done;
+    }
     return 0;
 }
 
-static void jio_date_name(jio* io, jseg* s) {
+/* Writes what a failed sync may have dropped into the page cache again: for readers, and for what the writer still adds
+ * on the last page. By calls, since touching a page that the disk does not give back would be SIGBUS. */
+static void jio_restore(const jseg* s) {
+    char magic[8];
+    if (pread(s->fd, magic, sizeof magic, 0) != sizeof magic || memcmp(magic, JSEG_MAGIC, sizeof magic) != 0)
+        jio_write_all(s->fd, (const char*)&s->head, sizeof s->head, 0);
+    if (s->copy_to > s->copy_from)
+        jio_write_all(s->fd, s->copy, s->copy_to - s->copy_from, s->copy_from);
+}
+
+/* Puts [synced, to) on disk, header page included. Returns 0 or errno. Linux reports a failed writeback once, takes the
+ * pages for clean and may drop them, so that the next sync succeeds: after an error this file is never synced again. */
+static int jio_sync_to(jio* io, jseg* s, uint64_t to) {
+    uint64_t from = s->synced & ~(uint64_t)4095;
+    jio_keep_copy(s, to);
+    if (s->failed)
+        return s->failed;
+    if ((to > s->synced && msync(s->base + from, to - from, MS_SYNC) != 0) ||
+        (from && msync(s->base, 4096, MS_SYNC) != 0)) {
+        s->failed = errno;
+        io->sync_failed++;
+        jio_restore(s);
+        return s->failed;
+    }
+    s->synced = s->copy_from = s->copy_to = to;
+    return 0;
+}
+
+/* Gives a segment its session date in its name. Returns 0 or errno. */
+static int jio_date_name(jio* io, jseg* s) {
     char from[64], to[64];
-    int32_t date = ((jseg_header*)s->base)->date;
-    if (s->named || !date)
-        return;
+    if (s->named || !s->head.date)
+        return 0;
     jio_name(from, sizeof from, s->number, 0);
-    jio_name(to, sizeof to, s->number, date);
-    if (renameat(io->dirfd, from, io->dirfd, to) == 0)
-        fsync(io->dirfd);
+    jio_name(to, sizeof to, s->number, s->head.date);
+    if (renameat(io->dirfd, from, io->dirfd, to) != 0 && errno != ENOENT) /* ENOENT: only the fsync failed before */
+        return errno;
+    if (fsync(io->dirfd) != 0)
+        return errno;
     s->named = 1;
+    return 0;
 }
 
-static void jio_sync_failed(jio* io, int error) {
-    io->sync_failed++;
-    __atomic_store_n(&io->sync_error, error, __ATOMIC_RELAXED);
+/* The byte range [from, to) of a segment into the file `fd`: from the copy where there is one. */
+static int jio_write_again(int fd, const jseg* s, uint64_t from, uint64_t to) {
+    char piece[65536];
+    while (from < to) {
+        if (from >= s->copy_from && from < s->copy_to) {
+            uint64_t n = (to < s->copy_to ? to : s->copy_to) - from;
+            int e = jio_write_all(fd, s->copy + (from - s->copy_from), n, from);
+            if (e)
+                return e;
+            from += n;
+            continue;
+        }
+        uint64_t limit = from < s->copy_from && s->copy_from < to ? s->copy_from : to, n = limit - from;
+        ssize_t got = pread(s->fd, piece, n < sizeof piece ? n : sizeof piece, (off_t)from);
+        if (got <= 0)
+            return got < 0 ? errno : EIO;
+        int e = jio_write_all(fd, piece, (uint64_t)got, from);
+        if (e)
+            return e;
+        from += (uint64_t)got;
+    }
+    return 0;
 }
 
-static void jio_release(jio* io, jseg* s) {
-    int e = jio_sync_to(s, s->used);
+/* Counts the sound records of the copy; returns where they end. */
+static uint64_t jio_records_kept(const jio* io, const jseg* s, uint64_t* records) {
+    uint64_t at = s->copy_from;
+    while (at + JREC_HEADER <= s->copy_to) {
+        const char* p = s->copy + (at - s->copy_from);
+        jrec_header h;
+        memcpy(&h, p, sizeof h);
+        if (h.length < JREC_HEADER || at + h.length > s->copy_to || h.position != ((uint64_t)s->number << 32 | at) ||
+            h.crc != ~io->crc(0xFFFFFFFFu, p + 8, h.length - 8))
+            break;
+        at += (h.length + 7u) & ~(uint64_t)7;
+        ++*records;
+    }
+    return at;
+}
+
+/* Writes a sealed segment that could not be synced again, whole, into another file, which then takes its name. Returns
+ * 0 or errno. */
+static int jio_rescue(jio* io, jseg* s) {
+    char part[64], name[64];
+    jseg_header h = s->head;
+    uint64_t records = 0, end = jio_records_kept(io, s, &records);
+    h.reason = s->reason, h.sealed_end = s->used;
+    h.seal_crc = jseg_seal_crc(io->crc, s->number, h.reason, h.sealed_end);
+    snprintf(part, sizeof part, "rescue.%010u.kfj", s->number);
+    jio_name(name, sizeof name, s->number, s->named ? h.date : 0);
+    if (faccessat(io->dirfd, name, F_OK, 0) != 0) /* recorded and retired in the meantime */
+        return errno == ENOENT ? 0 : errno;
+    int fd = openat(io->dirfd, part, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    if (fd < 0)
+        return errno;
+    int e = jio_write_all(fd, (const char*)&h, sizeof h, 0);
+    if (!e)
+        e = jio_write_again(fd, s, JSEG_HEADER, s->used);
+    if (!e && (ftruncate(fd, (off_t)(s->used + JSEG_TAIL)) != 0 || fsync(fd) != 0))
+        e = errno;
+    close(fd);
+    if (!e && (renameat(io->dirfd, part, io->dirfd, name) != 0 || fsync(io->dirfd) != 0))
+        e = errno;
     if (e)
-        jio_sync_failed(io, e);
-    jio_date_name(io, s);
+        return unlinkat(io->dirfd, part, 0), e;
+    io->rescued++;
+    if (s->copy_to > s->copy_from)
+        io->rescue_lost += s->copy_to - end;
+    return 0;
+}
+
+static void jio_free(jseg* s) {
+    munmap(s->base, s->size);
+    close(s->fd);
+    free(s->copy);
+    free(s);
+}
+
+/* Puts a sealed segment on disk and lets go of it. Returns 0, or errno and keeps it. */
+static int jio_release(jio* io, jseg* s) {
+    int e = jio_date_name(io, s);
+    if (jio_sync_to(io, s, s->used) != 0)
+        e = jio_rescue(io, s);
+    else if (!e && s->used > JSEG_HEADER && msync(s->base, 4096, MS_SYNC) != 0) /* its end */
+        e = s->failed = errno;
+    if (!e)
+        e = jio_date_name(io, s);
+    if (e)
+        return e;
     uint64_t from = (s->used + 4095) & ~(uint64_t)4095;
 #ifdef FALLOC_FL_PUNCH_HOLE
     /* frees the unused blocks; the size stays, because readers have all of it mapped */
@@ -111,9 +239,8 @@ static void jio_release(jio* io, jseg* s) {
 #else
     (void)from;
 #endif
-    munmap(s->base, s->size);
-    close(s->fd);
-    free(s);
+    jio_free(s);
+    return 0;
 }
 
 static int jio_discard_spare(jio* io) {
@@ -123,19 +250,50 @@ static int jio_discard_spare(jio* io) {
     char name[64];
     jio_name(name, sizeof name, s->number, 0);
     unlinkat(io->dirfd, name, 0);
-    munmap(s->base, s->size);
-    close(s->fd);
-    free(s);
+    jio_free(s);
     return 1;
 }
 
-static void jio_release_retired(jio* io) {
-    jseg* s = __atomic_exchange_n(&io->retired, NULL, __ATOMIC_ACQ_REL);
+/* Releases a list of segments; those that the disk does not take are kept. */
+static void jio_release_list(jio* io, jseg* s) {
     while (s) {
         jseg* next = s->next;
-        jio_release(io, s);
+        int e = jio_release(io, s);
+        if (e) {
+            __atomic_store_n(&io->sync_error, e, __ATOMIC_RELAXED);
+            s->next = io->kept, io->kept = s;
+        }
         s = next;
     }
+}
+
+static void jio_release_retired(jio* io) {
+    jio_release_list(io, __atomic_exchange_n(&io->retired, NULL, __ATOMIC_ACQ_REL));
+}
+
+static void jio_release_kept(jio* io) {
+    jseg* s = io->kept;
+    io->kept = NULL;
+    jio_release_list(io, s);
+}
+
+/* Counts what only memory has because of failed syncs, and bounds the memory for it: without its copy a segment is
+ * written again from what the page cache still has. */
+static void jio_weigh_risk(jio* io, const jseg* active) {
+    uint64_t records = 0, bytes = 0, copies = 0;
+    for (jseg* s = io->kept; s; s = s->next) {
+        jio_records_kept(io, s, &records);
+        bytes += s->used - s->synced;
+        copies += s->copy_room;
+        if (copies > JSEG_COPIES)
+            copies -= s->copy_room, free(s->copy), s->copy = NULL, s->copy_room = s->copy_from = s->copy_to = 0;
+    }
+    if (active && active->failed) {
+        jio_records_kept(io, active, &records);
+        bytes += active->copy_to - active->synced;
+    }
+    __atomic_store_n(&io->risk_records, records, __ATOMIC_RELAXED);
+    __atomic_store_n(&io->risk_bytes, bytes, __ATOMIC_RELAXED);
 }
 
 /* The caller holds the lock. */
@@ -159,10 +317,17 @@ static int64_t jio_sync_active(jio* io) {
     /* segments retired meanwhile are synced first, at the next turn: `synced` covers all earlier segments */
     if (__atomic_load_n(&io->retired, __ATOMIC_ACQUIRE))
         return -1;
-    jio_date_name(io, s);
-    int e = jio_sync_to(s, to);
-    if (e)
-        return jio_sync_failed(io, e), 0;
+    int e = jio_date_name(io, s), e_sync = jio_sync_to(io, s, to);
+    jio_weigh_risk(io, s);
+    if (e || e_sync) {
+        __atomic_store_n(&io->sync_error, e_sync ? e_sync : e, __ATOMIC_RELAXED);
+        /* the writer goes on in the next segment, and this one is written again when it is sealed */
+        if (e_sync && __atomic_load_n(&io->spare, __ATOMIC_ACQUIRE))
+            __atomic_store_n(&io->leave, 1, __ATOMIC_RELEASE);
+        return 0;
+    }
+    if (io->kept) /* `synced` covers all earlier segments */
+        return 0;
     __atomic_store_n(&io->sync_error, 0, __ATOMIC_RELAXED);
     /* writeback made the pages read-only again: fault them in here rather than under the writer */
     uint64_t from = to & ~(uint64_t)4095, n = s->size - from < JSEG_AHEAD ? s->size - from : JSEG_AHEAD;
@@ -180,16 +345,20 @@ static int64_t jio_sync_active(jio* io) {
 
 static void* jio_run(void* arg) {
     jio* io = (jio*)arg;
-    int64_t last_sync = 0, last_try = 0;
+    int64_t last_sync = 0, last_try = 0, last_kept = 0;
     pthread_mutex_lock(&io->lock);
     while (!io->stop) {
         int64_t now = jclock();
-        if (!__atomic_load_n(&io->error, __ATOMIC_RELAXED) || now - last_try > 200000000 || now < last_try) {
+        if (!__atomic_load_n(&io->error, __ATOMIC_RELAXED) || now - last_try > JIO_AGAIN || now < last_try) {
             jio_keep_spare(io);
             last_try = now;
         }
         pthread_mutex_unlock(&io->lock);
         jio_release_retired(io);
+        if (io->kept && (now - last_kept > JIO_AGAIN || now < last_kept)) {
+            jio_release_kept(io);
+            last_kept = now;
+        }
         if (now - last_sync >= (int64_t)io->sync_ms * 1000000 || now < last_sync) {
             /* the next sync starts so early that it ends sync_ms after this one began; in 1 ms when this one has to be
              * tried again */
@@ -221,7 +390,8 @@ jio* jio_open(int dirfd, uint64_t segment_bytes, uint32_t next_number, int sync_
     return io;
 }
 
-void jio_close(jio* io) {
+uint64_t jio_close(jio* io) {
+    uint64_t bytes = 0;
     if (io->running) {
         pthread_mutex_lock(&io->lock);
         io->stop = 1;
@@ -230,12 +400,19 @@ void jio_close(jio* io) {
         pthread_join(io->thread, NULL);
     }
     jio_release_retired(io);
+    for (int i = 0; io->kept && i < 2; i++)
+        jio_release_kept(io);
+    for (jseg *s = io->kept, *next; s; s = next) {
+        next = s->next, bytes += s->used - s->synced;
+        jio_free(s);
+    }
     jio_discard_spare(io);
     fsync(io->dirfd);
     close(io->dirfd);
     pthread_mutex_destroy(&io->lock);
     pthread_cond_destroy(&io->wake);
     free(io);
+    return bytes;
 }
 
 jseg* jio_take(jio* io, uint64_t need) {
@@ -269,15 +446,17 @@ void jio_switch(jio* io, jseg* s, uint64_t used, int32_t date, uint32_t reason) 
         jseg_header* h = (jseg_header*)s->base;
         h->date_crc = jseg_date_crc(io->crc, s->number, date);
         jstore32(&h->date, (uint32_t)date);
+        s->head = *h;
     }
     __atomic_store_n(&io->active, (jseg*)NULL, __ATOMIC_SEQ_CST);
     __atomic_store_n(&io->written, JSEG_HEADER, __ATOMIC_RELEASE);
+    __atomic_store_n(&io->leave, 0, __ATOMIC_RELAXED);
     if (old) {
         jseg_header* h = (jseg_header*)old->base;
         h->reason = reason;
         h->seal_crc = jseg_seal_crc(io->crc, old->number, reason, used);
         jstore64(&h->sealed_end, used);
-        old->used = used;
+        old->used = used, old->reason = reason;
         old->next = __atomic_load_n(&io->retired, __ATOMIC_RELAXED);
         while (!__atomic_compare_exchange_n(&io->retired, &old->next, old, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
         }

@@ -15,7 +15,7 @@
 #define JSEG_TAIL    64u /* kept free at the end: decoders may load that far past a frame */
 
 /* why a segment was sealed */
-enum { JSEAL_OPEN = 0, JSEAL_SIZE = 1, JSEAL_DATE = 2, JSEAL_CLOSED = 3, JSEAL_RECOVERED = 4 };
+enum { JSEAL_OPEN = 0, JSEAL_SIZE = 1, JSEAL_DATE = 2, JSEAL_CLOSED = 3, JSEAL_RECOVERED = 4, JSEAL_FAULT = 5 };
 
 /* ---- layout: little endian, see docs/journal.md ---- */
 
@@ -109,7 +109,13 @@ typedef struct jseg {
     uint64_t synced; /* bytes known to be on disk */
     uint32_t number;
     int fd;
-    int named; /* carries its session date in its name */
+    int named;        /* carries its session date in its name */
+    uint32_t reason;  /* why it was sealed, set when retired */
+    jseg_header head; /* as it was when the segment became the active one */
+    /* after a failed sync the kernel may drop the pages: what is not on disk is kept here as well */
+    char* copy;
+    uint64_t copy_from, copy_to, copy_room;
+    int failed; /* errno of the sync that failed, or 0: no later sync of this file is to be believed */
     struct jseg* next;
 } jseg;
 
@@ -134,16 +140,21 @@ typedef struct {
                                end */
     jseg* spare;
     jseg* active;
-    uint64_t written; /* committed bytes of the active segment */
-    jseg* retired;    /* stack, pushed by the writer */
+    uint64_t written;                  /* committed bytes of the active segment */
+    int leave;                         /* the active segment could not be synced, and the next one is ready */
+    jseg* retired;                     /* stack, pushed by the writer */
+    jseg* kept;                        /* retired, and not on disk yet: tried again and again */
+    uint64_t rescued;                  /* segments written again in another file */
+    uint64_t rescue_lost;              /* bytes of these that were gone */
+    uint64_t risk_records, risk_bytes; /* what a power failure would cost now because of failed syncs */
 } jio;
 
 /* Starts the thread. NULL when there is no memory; `error` and `running` report a directory that cannot hold a segment
  * and a thread that cannot be started. Takes over `dirfd`. */
 jio* jio_open(int dirfd, uint64_t segment_bytes, uint32_t next_number, int sync_ms, jcrc_fn crc);
 
-/* Stops the thread, puts everything on disk and frees `io`. */
-void jio_close(jio* io);
+/* Stops the thread, puts everything on disk and frees `io`. Returns how many bytes the disk did not take. */
+uint64_t jio_close(jio* io);
 
 /* Returns the next segment with room for `need` bytes. Normally the spare, without a system call; made here when the
  * thread was outrun or the record is larger than a segment. NULL when the disk has no room for it. */

@@ -8,6 +8,7 @@ cdef extern from "journal/segment.h" nogil:
         JSEAL_SIZE
         JSEAL_DATE
         JSEAL_CLOSED
+        JSEAL_FAULT
     ctypedef struct jseg:
         char* base
         uint64_t size
@@ -18,6 +19,11 @@ cdef extern from "journal/segment.h" nogil:
         int running
         uint64_t segment_bytes
         uint64_t written
+        int leave
+        uint64_t rescued
+        uint64_t rescue_lost
+        uint64_t risk_records
+        uint64_t risk_bytes
         uint64_t made
         uint64_t made_inline
         uint64_t syncs
@@ -31,6 +37,6 @@ cdef extern from "journal/segment.h" nogil:
     void jstore32(void* p, uint32_t v)
     void jstore64(void* p, uint64_t v)
     jio* jio_open(int dirfd, uint64_t segment_bytes, uint32_t next_number, int sync_ms, jcrc_fn crc)
-    void jio_close(jio* io)
+    uint64_t jio_close(jio* io)
     jseg* jio_take(jio* io, uint64_t need)
     void jio_switch(jio* io, jseg* s, uint64_t used, int32_t date, uint32_t reason)

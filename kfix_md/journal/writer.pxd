@@ -25,6 +25,7 @@ cdef class JournalWriter:
     cdef int64_t lost_last_ns
     cdef readonly uint64_t lost_total
     cdef readonly uint64_t records
+    cdef readonly uint64_t unsynced     # bytes that were not on disk when the journal was closed
     cdef dict described     # by feed session: its `session` event,
     cdef dict sources       # and what gives its `carried` event: both are repeated in each segment
     cdef list repeated      # those of the segment being begun: (feed session, event)
@@ -41,6 +42,7 @@ cdef class JournalWriter:
     cdef int append(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data, uint32_t n,
                     uint16_t flags) noexcept nogil
     cdef bint _other_date(self, int64_t recv_ns) noexcept nogil
+    cdef bint _must_roll(self, int64_t recv_ns) noexcept nogil
     cdef void _accept(self, int32_t date) noexcept nogil
     cdef int _room(self, uint64_t need, int64_t recv_ns) noexcept nogil
     cdef int _roll(self, uint64_t need, int64_t recv_ns) noexcept nogil

@@ -8,7 +8,7 @@ from kfix_md import trading_day
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import files as journal_files
 from kfix_md.journal.event_json import encode
-from kfix_md.journal.reader import JournalReader
+from kfix_md.journal.reader import JournalReader, crc32c
 
 from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -22,8 +22,8 @@ from kfix_md.journal.records cimport (
     JREC_HEADER, JSEG_HEADER, JSEG_TAIL, REC_EVENT, REC_FRAME, REC_OUT, jseg_header, padded,
 )
 from kfix_md.journal.segment cimport (
-    JSEAL_CLOSED, JSEAL_DATE, JSEAL_SIZE, jio, jio_close, jio_open, jio_switch, jio_take, jprefetch, jseg, jstore32,
-    jstore64,
+    JSEAL_CLOSED, JSEAL_DATE, JSEAL_FAULT, JSEAL_SIZE, jio, jio_close, jio_open, jio_switch, jio_take, jprefetch, jseg,
+    jstore32, jstore64,
 )
 
 cdef enum:
@@ -110,7 +110,7 @@ cdef class JournalWriter:
         recv_ns += self.clock_step_ns
         if self.pending:
             self.commit(ABANDONED)
-        if n > MAX_BODY or self.offset + need > self.limit or self._other_date(recv_ns) or self.lost:
+        if n > MAX_BODY or self.offset + need > self.limit or self._must_roll(recv_ns) or self.lost:
             if n > MAX_BODY or self._room(need, recv_ns) < 0:
                 self._count_lost(recv_ns)
                 return -1
@@ -120,6 +120,10 @@ cdef class JournalWriter:
 
     cdef inline bint _other_date(self, int64_t recv_ns) noexcept nogil:
         return <uint64_t>recv_ns - self.first_ns >= self.span_ns
+
+    cdef inline bint _must_roll(self, int64_t recv_ns) noexcept nogil:
+        # of another date, or the open segment cannot be synced; not after the end, when there is no room either
+        return self._other_date(recv_ns) or (<jio*>self.io).leave
 
     cdef inline void _body(self, uint16_t kind, uint16_t session, int64_t recv_ns, const char* data,
                            uint32_t n) noexcept nogil:
@@ -163,7 +167,7 @@ cdef class JournalWriter:
         cdef uint64_t notice = JREC_HEADER + 128 if self.lost else 0
         cdef char text[128]
         cdef int n
-        if self.offset + need + notice > self.limit or self._other_date(recv_ns):
+        if self.offset + need + notice > self.limit or self._must_roll(recv_ns):
             if self._roll(need + notice, recv_ns) < 0 and self.offset + need + notice > self.limit:
                 return -1
         if self.lost:
@@ -192,6 +196,8 @@ cdef class JournalWriter:
             return -1
         date = date_of(recv_ns)
         if self.base != NULL:
+            if (<jio*>self.io).leave:
+                reason = JSEAL_FAULT
             if self._other_date(recv_ns):
                 reason = JSEAL_DATE
             else:   # a clock that was set back a little does not reopen the date before
@@ -320,7 +326,8 @@ cdef class JournalWriter:
     def stats(self) -> dict:
         """records, lost, position after the last record; segments made, and made late; syncs, failed ones, when the
         last began (everything written before is on disk), the position it reached, the longest one, and the longest a
-        record may have waited to be on disk (what a power loss costs); alarm text."""
+        record may have waited to be on disk (what a power loss costs); segments written again because they could not be
+        synced, bytes of these that were gone, and records and bytes that a power failure would cost now because of that; alarm text."""
         cdef jio* io = <jio*>self.io
         if io == NULL:
             raise CaptureError(f"journal {self.directory} is closed")
@@ -328,24 +335,31 @@ cdef class JournalWriter:
         if io.error:
             alarm = f"journal cannot grow: {os.strerror(io.error)}"
         elif io.sync_error:
-            alarm = f"journal cannot be synced: {os.strerror(io.sync_error)}"
+            alarm = f"journal cannot be synced: {os.strerror(io.sync_error)}; it is written again in another file"
         elif self.lost:
             alarm = "journal is losing records"
         return {"records": self.records, "lost": self.lost_total, "position": self.position,
                 "segments": io.made, "made_late": io.made_inline, "syncs": io.syncs, "sync_failed": io.sync_failed,
                 "synced_ns": io.synced_ns, "synced": io.synced, "sync_max_ns": io.sync_max_ns,
-                "exposed_max_ns": io.exposed_max_ns, "alarm": alarm}
+                "exposed_max_ns": io.exposed_max_ns, "rescued": io.rescued, "rescue_lost": io.rescue_lost,
+                "risk_records": io.risk_records, "risk_bytes": io.risk_bytes, "alarm": alarm}
 
     cdef _finish(self):
         self.commit(ABANDONED)
         if self.base != NULL:
             jio_switch(<jio*>self.io, NULL, self.offset, 0, JSEAL_CLOSED)
-        jio_close(<jio*>self.io)
+        self.unsynced = jio_close(<jio*>self.io)
         self.io, self.base = NULL, NULL
         self.limit = 0
 
+    def relieve(self, int64_t recv_ns):
+        """Go on in the next segment if the open one could not be synced; `put` does so too, when a record comes."""
+        if self.io != NULL and (<jio*>self.io).leave and not self.pending and self.base != NULL:
+            self._roll(0, recv_ns + self.clock_step_ns)
+
     def close(self):
-        """Seal and sync the last segment, give the directory up. Harmless twice."""
+        """Seal and sync the last segment, give the directory up. Harmless twice. `unsynced` has how many bytes the disk
+        did not take."""
         if self.io != NULL:
             self._finish()
             self.lock_file.close()
@@ -359,16 +373,22 @@ cdef class JournalWriter:
 
 
 def _recover(directory):
-    """Seal what a dead writer left open at its last sound record, remove its spare; (what was found, next number)."""
-    report, last = None, 0
+    """Seal what a dead writer left open at its last sound record; (what was found, next number).
+
+    Its spare is sealed too: after a power loss records of it may be gone that a reader has seen, so that its number
+    must not be given out again.
+    """
+    report, last, date = None, 0, 0
+    journal_files.settle_rescues(directory, crc32c)
     for number, head in journal_files.heads(directory).items():
-        if head.date == 0 and not head.fault:
-            head.path.unlink()
-            continue
         last = number
+        if head.path.name.startswith("spare"):
+            head = journal_files.begin_spare(head, date or int(date_of(time.time_ns())))
+        date = head.date
         if head.sealed_end == 0 and not head.compressed:
-            report = _find_end(directory, head.path, number)
-            journal_files.seal(head, report["end"])
+            found = _find_end(directory, head.path, number)
+            journal_files.seal(head, found["end"])
+            report = found if report is None or found["records"] or found["torn_bytes"] else report
     return report, last + 1 if last else 0
 
 
