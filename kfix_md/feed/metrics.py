@@ -236,7 +236,6 @@ class _Collector:
         yield GaugeMetricFamily("kfix_journal_unsynced_bytes", "written since the last sync", value=waiting)
         text = "times that the clock of this machine was set to another time"
         yield CounterMetricFamily("kfix_clock_steps", text, value=reading.clock_steps)
-        yield CounterMetricFamily("kfix_log_lines_lost", "log lines that could not be written", value=lines_lost())
         text = "times that the shared memory file was deleted or replaced, and published again"
         yield CounterMetricFamily("kfix_shm_republished", text, value=reading.republished)
         text = "1 while the shared memory file is gone and cannot be made again"
