@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
-.PHONY: all build lock demo test lint sanitize package coverage fuzz injected chaos soak torn clean
+.PHONY: all build lock demo test lint sanitize package coverage fuzz injected chaos soak power-loss torn clean
 
 all: build
 
@@ -119,6 +119,10 @@ soak: build
 injected: build
 	$(PY) -m tests.injected.run
 	$(PY) -m tests.injected.run --times 4
+
+# the power of feed and recorder is cut at every point of their log of writes: journal and captures must be sound there
+power-loss: build
+	$(PY) -m tests.recorder.power_loss
 
 clean:
 	rm -rf build .venv dist *.egg-info

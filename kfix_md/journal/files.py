@@ -354,12 +354,18 @@ def make_directory(path: Path) -> None:
     sync(path.parent)
 
 
-def begin_spare(head: Info, date: int) -> Info:
-    """Make a segment of a spare that a dead writer left: with a header, a session date, and its name."""
-    named = (datetime.date(1970, 1, 1) + datetime.timedelta(days=head.date or date)).isoformat()
+def never_begun(head: Info) -> bool:
+    """Whether a segment is a spare that a dead writer left, or the disk has not even its header."""
+    return head.path.name.startswith("spare") or (not head.compressed and head.path.stat().st_size < HEADER_BYTES)
+
+
+def begin(head: Info, date: int) -> Info:
+    """Give a segment that was never begun a header, a session date (its own or `date`), and its name."""
+    date = head.date or date
+    named = (datetime.date(1970, 1, 1) + datetime.timedelta(days=date)).isoformat()
     size = head.path.stat().st_size
     with open(head.path, "r+b") as file:
-        if not head.date:
+        if not head.date or size < HEADER_BYTES:
             file.write(layout.new_header(head.number, size, date))
             file.flush()
         os.fsync(file.fileno())

@@ -327,8 +327,8 @@ cdef class JournalWriter:
         """records, lost, position after the last record; segments made, and made late; syncs, failed ones, when the
         last began (everything written before is on disk), the position it reached, the longest one, and the longest a
         record may have waited to be on disk (what a power loss costs); segments written again because they could not be
-        synced, bytes of these that were gone, and records and bytes that a power failure would cost now because of that;
-        alarm text."""
+        synced, bytes of these that were gone, and records and bytes that a power failure would cost now because of
+        that; alarm text."""
         cdef jio* io = <jio*>self.io
         if io == NULL:
             raise CaptureError(f"journal {self.directory} is closed")
@@ -383,8 +383,8 @@ def _recover(directory):
     journal_files.settle_rescues(directory, crc32c)
     for number, head in journal_files.heads(directory).items():
         last = number
-        if head.path.name.startswith("spare"):
-            head = journal_files.begin_spare(head, date or int(date_of(time.time_ns())))
+        if journal_files.never_begun(head):
+            head = journal_files.begin(head, date or int(date_of(time.time_ns())))
         date = head.date
         if head.sealed_end == 0 and not head.compressed:
             found = _find_end(directory, head.path, number)
