@@ -428,7 +428,8 @@ class Captures:
         pyarrow.Table
             recv_ns, session, seq, bid, bid_qty, ask, ask_qty, trusted, cause. A missing side is null. Where trust ends
             there is a row without prices and seq, with the book's state and its cause in `cause`, so that no join or
-            forward fill carries a price into an outage.
+            forward fill carries a price into an outage; where it begins again without a message there is a row with the
+            prices of the last one.
         """
         moment = to_ns(start) if end is None else to_ns(end)
         self._listing.check(symbol, moment)

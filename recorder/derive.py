@@ -150,8 +150,34 @@ def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level:
         return _no_bbo(price)
     finest = rows["price_scale"].to_numpy().max(), rows["qty_scale"].to_numpy().max()
     best = pa.concat_tables([_form(part, finest, price) for part in parts])
+    again = _with_begins(best, dark, end).drop_columns("sound")
     ends = dark + losses.ends(set(pc.unique(rows["session"]).to_pylist()))
-    return _with_ends(best, sorted(ends, key=lambda row: row["from_ns"]))
+    return _with_ends(again, sorted(ends, key=lambda row: row["from_ns"]))
+
+
+def _with_begins(best: pa.Table, dark: list[dict[str, Any]], end: int | None) -> pa.Table:
+    """`best` with a row where trust begins again without a message: the prices are those of the last one before."""
+    time = np.maximum.accumulate(best["recv_ns"].to_numpy())
+    sound, trusted = best["sound"].to_numpy(), best["trusted"].to_numpy()
+    begins = []
+    for row in dark:
+        to_ns = row["to_ns"]
+        if to_ns is None or (end is not None and to_ns >= end):
+            continue
+        if any(other["from_ns"] <= to_ns and (other["to_ns"] is None or to_ns < other["to_ns"]) for other in dark):
+            continue
+        last = int(np.searchsorted(time, to_ns, "right")) - 1
+        if last >= 0 and sound[last] and (not trusted[last] or time[last] < row["from_ns"]):
+            begins.append((to_ns, last))
+    if not begins:
+        return best
+    more = best.take(pa.array([last for _, last in begins]))
+    more = more.set_column(0, "recv_ns", pa.array([to_ns for to_ns, _ in begins], pa.int64()))
+    at = more.schema.get_field_index("trusted")
+    more = more.set_column(at, "trusted", pa.array([True] * len(begins)))
+    where = np.searchsorted(time, [to_ns for to_ns, _ in begins], "right")
+    order = np.insert(np.arange(len(time)), where, len(time) + np.arange(len(begins)))
+    return pa.concat_tables([best, more]).take(pa.array(order))
 
 
 def _with_ends(best: pa.Table, dark: list[dict[str, Any]]) -> pa.Table:
@@ -212,18 +238,20 @@ def _bbo_of(
     last = ends - 1
     time, flags = rows["recv_ns"].to_numpy()[last], rows["flags"].to_numpy()[last]
     trusted = (flags & (Flags.MAYBE_BAD_BOOK | Flags.UNVERIFIED)) == 0
-    trusted &= ~_unproven(losses, first["session"], before_ns, time, (flags & Flags.SNAPSHOT) != 0)
+    sound = trusted & ~_unproven(losses, first["session"], before_ns, time, (flags & Flags.SNAPSHOT) != 0)
     began = np.searchsorted(np.array([row["from_ns"] for row in dark], np.int64), time, "right")
     over = np.array([-1, *(_FOREVER if row["to_ns"] is None else row["to_ns"] for row in dark)], np.int64)
-    trusted &= time >= over[began]
+    trusted = sound & (time >= over[began])
     changed = np.ones(len(ends), bool)
-    changed[1:] = (began[1:] != began[:-1]) | (best[:, 1:] != best[:, :-1]).any(axis=0) | (trusted[1:] != trusted[:-1])
+    changed[1:] = (began[1:] != began[:-1]) | (best[:, 1:] != best[:, :-1]).any(axis=0)
+    changed[1:] |= (trusted[1:] != trusted[:-1]) | (sound[1:] != sound[:-1])
     return {
         "recv_ns": time[changed],
         "session": np.full(int(changed.sum()), first["session"], np.int32),
         "seq": rows["seq"].to_numpy()[last][changed],
         "best": best[:, changed],
         "trusted": trusted[changed],
+        "sound": sound[changed],
         "scales": scales,
     }
 
@@ -243,4 +271,5 @@ def _form(part: dict[str, Any], finest: tuple[int, int], price: str) -> pa.Table
             exact = shape.scaled(pa.array(raw), _constant(finest[which], len(raw)), "decimal")
             columns[name] = pc.if_else(pa.array(absent), pa.scalar(None, exact.type), exact)
     trusted = pa.array(part["trusted"])
-    return pa.table(columns | {"trusted": trusted, "cause": pa.nulls(len(trusted), pa.string())})
+    more = {"trusted": trusted, "cause": pa.nulls(len(trusted), pa.string()), "sound": pa.array(part["sound"])}
+    return pa.table(columns | more)

@@ -55,6 +55,7 @@ class Plan:
     rollover: int = 4  # seconds
     seed: int = 1
     variations: str = "default"  # or none, all, or names with commas between them (tests/chaos/variations.py)
+    samples: float = 30.0  # times a second at which readers and captures are compared
     patience: float = 1.0  # seconds that a book may be live after its session has ended
 
 
@@ -336,7 +337,12 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
     recorded = captured(folder / "journal", folder / "captures")
     report["trusted_spans"] = sum(map(len, trusted.values()))
     first_ns = min((at for spans in trusted.values() for at, _ in spans), default=0)
-    report["wrong"] += watch.disagreements(trusted, recorded, (first_ns, report["stopped_ns"]), unseen)
+    within = first_ns, report["stopped_ns"]
+    report["wrong"] += watch.disagreements(trusted, recorded, within, unseen)
+    past = recorder.open(folder / "captures")
+    number = int(plan.samples * plan.seconds)
+    counts, complaints = watch.at_samples(trusted, past, within, unseen, random.Random(plan.seed), number)
+    report["trust_samples"], report["wrong"] = counts, report["wrong"] + complaints
     return report
 
 

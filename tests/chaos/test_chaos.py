@@ -13,6 +13,7 @@ def test_a_live_book_is_right_whatever_happens(tmp_path):
     assert sum(report["injected"].values()) > 20
     assert report["compared_at_the_end"] == 24
     assert report["trusted_spans"] > 24, "compared with the captures"
+    assert min(report["trust_samples"].values()) > 5 and len(report["trust_samples"]) == 2, "and at single moments"
     assert any(kind.startswith("rollover") for kind in report["injected"])
 
 

@@ -11,14 +11,22 @@ import select
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from kfix_md import State, attach
 from kfix_md.errors import FeedError
 from kfix_md.shm.attach import Feed
+
+if TYPE_CHECKING:
+    import random
+
+    from recorder.catalog import Captures
 
 INTERVAL = 0.01
 SECOND = 1_000_000_000
@@ -93,6 +101,47 @@ def spans(samples: list[Any]) -> dict[Book, list[Span]]:
     for book, start in since.items():
         found[book].append((start, FOREVER))
     return dict(found)
+
+
+def at_samples(
+    live: dict[Book, list[Span]],
+    cap: Captures,
+    within: Span,
+    unseen: list[Span],
+    rng: random.Random,
+    count: int,
+) -> tuple[Counter[str], list[str]]:
+    """(samples by what both say, complaints): is `book()` trusted when readers trusted the book, and only then?
+
+    So too the latest row of `bbo()` at that time. Half of the samples are of times at which readers did not trust the
+    book. Times near a change are no samples: shared memory is looked at every 10 ms.
+    """
+    found: Counter[str] = Counter()
+    complaints: list[str] = []
+    books = sorted(live)
+    best = {book: cap.bbo(book[0], level=f"L{book[1]}") for book in books}
+    outages = [
+        (book, (end, start))
+        for book in books
+        for (_, end), (start, _) in pairwise(live[book])
+        if start - end > 2 * TOLERANCE_NS
+    ]
+    for number in range(count):
+        book, span = rng.choice(outages) if number % 2 and outages else (rng.choice(books), within)
+        at = rng.randrange(*span)
+        turns = [moment for span in [*live[book], *unseen] for moment in span]
+        if any(abs(moment - at) < TOLERANCE_NS for moment in turns) or any(a < at < to for a, to in unseen):
+            continue
+        seen = any(a <= at < to for a, to in live[book])
+        past = cap.book(book[0], at, level=f"L{book[1]}")
+        row = int(np.searchsorted(np.maximum.accumulate(best[book]["recv_ns"].to_numpy()), at, "right")) - 1
+        quoted = row >= 0 and bool(best[book]["trusted"][row].as_py())
+        found[f"trusted by {'all' if seen else 'none'}"] += 1
+        if past.trusted != seen:
+            complaints.append(f"{book} at {at}: readers {seen}, book() {past.trusted} ({past.reason})")
+        elif quoted != seen:
+            complaints.append(f"{book} at {at}: readers {seen}, bbo() {quoted}")
+    return found, complaints
 
 
 def differences(some: list[Span], others: list[Span]) -> list[Span]:
