@@ -18,11 +18,20 @@ cdef enum:
     BOOK_OK = 0
     BOOK_FULL = -1      # more levels or orders than the book may hold
     BOOK_TOTAL = -2     # the quantities of a level's orders together do not fit int64
+    BOOK_WORK = -3      # its messages cost more work than they may, see WORK_ENTRY
+    BOOK_ROOM = -4      # the books of its stream together have no memory left
+
+    # Work is counted in steps of a few nanoseconds: one order of a queue or place of a table passed, or eight levels
+    # moved. Nearly every entry costs none. One may cost WORK_ENTRY on average, and WORK_BANK at once.
+    WORK_ENTRY = 512
+    WORK_BANK = 2097152
+    MOVED = 3           # shift: levels moved that are a step
 
     NO_LIMIT = 0x7FFFFFFF
+    NO_WORK_LIMIT = 0x7FFFFFFFFFFFFFFF
 
     MAX_LEVELS = 1048576
-    MAX_ORDERS = 33554432
+    MAX_ORDERS = 2097152
     CRC_DEPTH = 10      # 5041 covers ten levels a side, whatever the subscribed depth
 
 
@@ -44,6 +53,16 @@ cdef enum:
     LENGTH_L2 = 0xFF    # of LevelAux.length
 
 
+cdef struct Place:      # of an entry, to be sorted
+    int64_t key         # rises towards the best price
+    int32_t side
+    int32_t at          # index of the entry
+
+
+cdef class Room:        # memory that the books of a stream share
+    cdef readonly int64_t left      # bytes
+
+
 cdef class OrderBook:
     cdef BookSide sides[2]
     cdef LevelAux* aux[2]
@@ -60,12 +79,22 @@ cdef class OrderBook:
     cdef public int32_t limit       # most levels a side after a message (264), NO_LIMIT
     cdef bint crc_known             # `both_crc` is of the book as it is
     cdef uint32_t both_crc
+    cdef readonly int64_t work      # steps so far
+    cdef int64_t work_limit         # from which on entries are not applied
+    cdef Room room                  # None: no limit but the machine's
+    cdef int64_t taken              # bytes of it
     cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept
     cdef int open_levels(self, MDEntry* entries, Py_ssize_t n) noexcept
     cdef void clear_book(self) noexcept
     cdef void set_rule(self, int rule) noexcept
     cdef void trim(self) noexcept
-    cdef void remove_worst(self, int side) noexcept
+    cdef void remove_worst(self, int side, int32_t n) noexcept
+    cdef void drop_levels(self, int side, int32_t n) noexcept
+    cdef int take_room(self, int64_t bytes) noexcept
+    cdef int open_book(self, MDEntry* entries, Py_ssize_t n) noexcept
+    cdef int apply_places(self, MDEntry* entries, Py_ssize_t n, const Place* places, int32_t found) noexcept
+    cdef int apply_unsorted(self, MDEntry* entries, Py_ssize_t n) noexcept
+    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept
     cdef uint32_t crc_by(self, int rule) noexcept
     cdef OrderSlab* slab_or_null(self) noexcept
     cdef int reserve_levels(self, int side, int32_t capacity) noexcept
@@ -95,7 +124,11 @@ cdef inline int qty_shift(int rule) noexcept nogil:
 cdef inline int apply_message(OrderBook book, MDEntry* entries, Py_ssize_t n) noexcept:
     # the entries of one message; after it no side has more levels than were subscribed to, whether or not the venue
     # sends the deletes
-    cdef int result = book.apply_entries(entries, n)
+    cdef int result
+    # an allowance grows with each entry; the bank is what may be spent at once
+    if book.work_limit != NO_WORK_LIMIT:
+        book.work_limit = min(book.work_limit + WORK_ENTRY * (n + 1), book.work + WORK_BANK + WORK_ENTRY * n)
+    result = book.apply_entries(entries, n)
     if book.sides[0].n > book.limit or book.sides[1].n > book.limit:
         book.trim()
     return result

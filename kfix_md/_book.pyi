@@ -9,8 +9,13 @@ Levels: TypeAlias = NDArray[np.void]
 DEPTH_DTYPE: np.dtype[np.void]
 DEPTH_INT_DTYPE: np.dtype[np.void]
 RULES: dict[str, int]
+LIMITS: dict[int, str]
 
 def crc_uses_clmul() -> bool: ...
+
+class Room:
+    left: int
+    def __init__(self, left: int) -> None: ...
 
 class OrderBook:
     level: int
@@ -18,6 +23,7 @@ class OrderBook:
     qty_precision: int
     unknown: int
     repeated: int
+    work: int
     limit: int
     def __init__(
         self, price_precision: int = 0, qty_precision: int = 0, *, levels: int = 16, limit: int = 0

@@ -6,7 +6,8 @@ happen near the best, so a short scan finds the level and an insertion moves lit
 
 from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport free, malloc, qsort
+from libc.string cimport memcpy, memmove, memset
 
 from kfix_md._entry cimport (
     ACTION_CLEAR, ACTION_DELETE, ACTION_NEW, ACTION_UPDATE, SIDE_BID, SIDE_TRADE, BookSide, MDEntry, OrderSlab,
@@ -46,11 +47,55 @@ DEPTH_INT_DTYPE = np.dtype(_DEPTH_INT_FIELDS, align=True)
 
 assert sizeof(LevelAux) == sizeof(int64_t)
 
+cdef enum:
+    LEVEL_BYTES = 40            # of memory, with its place in all arrays of a side
+    SORTED = 16                 # entries of a snapshot in another order from which on sorting pays
+
 #: configuration's names of the checksum rules
 RULES = {
     "off": RULE_OFF, "level": RULE_LEVEL, "order": RULE_ORDER, "auto": RULE_AUTO,
     "level-sent": RULE_LEVEL_SENT, "order-sent": RULE_ORDER_SENT,
 }
+
+
+cdef int by_place(const void* a, const void* b) noexcept nogil:
+    cdef const Place* p = <const Place*>a
+    cdef const Place* q = <const Place*>b
+    if p.side != q.side:
+        return -1 if p.side < q.side else 1
+    if p.key != q.key:
+        return -1 if p.key < q.key else 1
+    return -1 if p.at < q.at else 1
+
+
+cdef int sort_places(const MDEntry* entries, Py_ssize_t n, Place* places) noexcept:
+    # the bids and offers of a message, each side's from the worst price on; those of one price stay in their order.
+    # How many there are, or -1 when one clears the book, so that the order of all of them counts.
+    cdef int32_t i, found = 0
+    for i in range(n):
+        if entries[i].action == ACTION_CLEAR:
+            return -1
+        if entries[i].side < SIDE_TRADE:
+            places[found].side = entries[i].side
+            places[found].key = entries[i].price if entries[i].side == SIDE_BID else ~entries[i].price
+            places[found].at = i
+            found += 1
+    qsort(places, found, sizeof(Place), by_place)
+    return found
+
+
+@final
+cdef class Room:
+    """Memory that the books of one stream may take together.
+
+    Parameters
+    ----------
+    left : int
+        Bytes.
+    """
+
+    def __cinit__(self, int64_t left):
+        self.left = left
 
 
 cdef inline void join_side(OrderBook book, int side) noexcept:
@@ -83,6 +128,15 @@ cdef inline void renew_level(OrderBook book, int side, int32_t i) noexcept:
     aux.length = (aux.length & ~book.length_mask) | n
 
 
+#: what an OrderBook may not become, by the result of apply_message
+LIMITS = {
+    BOOK_FULL: f"more than {MAX_LEVELS} levels a side or {MAX_ORDERS} orders",
+    BOOK_TOTAL: "the quantities of a level's orders together do not fit 64 bits",
+    BOOK_WORK: f"more than {WORK_ENTRY} steps of work an entry, and {WORK_BANK} at once",
+    BOOK_ROOM: "more memory than the books of one session may take",
+}
+
+
 cdef inline int sent_shift(uint32_t decimals, int precision) noexcept nogil:
     # how many decimals more than the precision (or fewer) the venue wrote
     return <int>(decimals & 0xFF) - precision
@@ -94,6 +148,7 @@ cdef void join_by(OrderBook book, int side, int rule, SideCrc* out) noexcept:
     cdef LevelAux level[CRC_DEPTH]
     for i in range(first, n):
         level[i - first].crc = book.level_crc(side, i, &level[i - first].length, rule)
+    book.work += CRC_DEPTH
     out.crc = kfix_crc_join(level, n - first, 0xFFFFFFFF, &out.length)
 
 
@@ -116,6 +171,7 @@ cdef class OrderBook:
         self.rule = RULE_LEVEL
         self.length_mask = LENGTH_L2
         self.limit = limit or NO_LIMIT
+        self.work_limit = NO_WORK_LIMIT
         self.memory = [None, None]
         cdef int side
         for side in range(2):
@@ -124,9 +180,24 @@ cdef class OrderBook:
             if self.reserve_levels(side, max(levels, 16)) != BOOK_OK:
                 raise MemoryError("no memory for the levels of a book")
 
+    def __dealloc__(self):
+        if self.room is not None:
+            self.room.left += self.taken
+
+    cdef int take_room(self, int64_t bytes) noexcept:
+        if self.room is None:
+            return BOOK_OK
+        if bytes > self.room.left:
+            return BOOK_ROOM
+        self.room.left -= bytes
+        self.taken += bytes
+        return BOOK_OK
+
     cdef int reserve_levels(self, int side, int32_t capacity) noexcept:
         if capacity > MAX_LEVELS:
             return BOOK_FULL
+        if self.take_room((capacity - self.sides[side].capacity) * LEVEL_BYTES) != BOOK_OK:
+            return BOOK_ROOM
         cdef BookSide* s = &self.sides[side]
         # one array for all of a side: made for every book and again when it grows, so that it should cost little
         cdef int64_t rows = capacity + KFIX_SLACK
@@ -166,9 +237,13 @@ cdef class OrderBook:
 
     cdef int insert_level(self, int side, int32_t i, int64_t price, int64_t qty, uint32_t decimals) noexcept:
         cdef BookSide* s = &self.sides[side]
-        if s.n == s.capacity and self.reserve_levels(side, s.capacity * 2) != BOOK_OK:
-            return BOOK_FULL
         cdef int32_t moved = s.n - i
+        cdef int result
+        if s.n == s.capacity:
+            result = self.reserve_levels(side, min(s.capacity * 2, max(s.n + 1, MAX_LEVELS)))
+            if result != BOOK_OK:
+                return result
+        self.work += moved >> MOVED
         kfix_open_gap(s.price + i, moved, sizeof(int64_t))
         kfix_open_gap(s.qty + i, moved, sizeof(int64_t))
         kfix_open_gap(self.aux[side] + i, moved, sizeof(LevelAux))
@@ -186,6 +261,7 @@ cdef class OrderBook:
     cdef void remove_level(self, int side, int32_t i) noexcept:
         cdef BookSide* s = &self.sides[side]
         cdef int32_t moved = s.n - i - 1
+        self.work += moved >> MOVED
         kfix_close_gap(s.price + i, moved, sizeof(int64_t))
         kfix_close_gap(s.qty + i, moved, sizeof(int64_t))
         kfix_close_gap(self.aux[side] + i, moved, sizeof(LevelAux))
@@ -200,13 +276,65 @@ cdef class OrderBook:
     cdef void trim(self) noexcept:
         cdef int side
         for side in range(2):
-            while self.sides[side].n > self.limit:
-                self.remove_worst(side)
+            if self.sides[side].n > self.limit:
+                self.remove_worst(side, self.sides[side].n - self.limit)
 
-    cdef void remove_worst(self, int side) noexcept:
-        self.remove_level(side, 0)
+    cdef void remove_worst(self, int side, int32_t n) noexcept:
+        self.drop_levels(side, n)
+
+    cdef void drop_levels(self, int side, int32_t n) noexcept:
+        # the n worst at once
+        cdef BookSide* s = &self.sides[side]
+        cdef int32_t left = s.n - n
+        memmove(s.price, s.price + n, left * sizeof(int64_t))
+        memmove(s.qty, s.qty + n, left * sizeof(int64_t))
+        memmove(self.aux[side], self.aux[side] + n, left * sizeof(LevelAux))
+        if s.head != NULL:
+            memmove(s.orders, s.orders + n, left * sizeof(uint32_t))
+            memmove(s.head, s.head + n, left * sizeof(int32_t))
+            memmove(self.tail[side], self.tail[side] + n, left * sizeof(int32_t))
+        mark_dirty(self, side, 0, s.n, left)
+        s.n = left
 
     cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept:
+        # A snapshot is laid down at once where it can be; otherwise its entries are sorted. A CLEAR first, which the
+        # recorder writes, makes it one too.
+        cdef MDEntry* e = entries
+        cdef MDEntry* end = entries + n
+        if n > 0 and e.action == ACTION_CLEAR:
+            self.clear_book()
+            e += 1
+        if n > 0 and self.sides[0].n == 0 and self.sides[1].n == 0:
+            return self.open_book(e, end - e)
+        return self.apply_each(e, end)
+
+    cdef int open_book(self, MDEntry* entries, Py_ssize_t n) noexcept:
+        return BOOK_OK
+
+    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept:
+        return BOOK_OK
+
+    cdef int apply_unsorted(self, MDEntry* entries, Py_ssize_t n) noexcept:
+        # The entries of a snapshot in another order than from the best on, one by one without moving many levels.
+        cdef Place* places = <Place*>malloc(n * sizeof(Place)) if n > SORTED else NULL
+        cdef int32_t found
+        cdef int result
+        if places == NULL:
+            return self.apply_each(entries, entries + n)
+        found = sort_places(entries, n, places)
+        result = self.apply_each(entries, entries + n) if found < 0 else self.apply_places(entries, n, places, found)
+        free(places)
+        return result
+
+    cdef int apply_places(self, MDEntry* entries, Py_ssize_t n, const Place* places, int32_t found) noexcept:
+        # from the worst price of each side on: what is put in is the best then. L2: what is done at one price does not
+        # depend on another.
+        cdef int32_t i
+        cdef int result
+        for i in range(found):
+            result = self.apply_each(&entries[places[i].at], &entries[places[i].at] + 1)
+            if result != BOOK_OK:
+                return result
         return BOOK_OK
 
     cdef int open_levels(self, MDEntry* entries, Py_ssize_t n) noexcept:
@@ -282,6 +410,7 @@ cdef class OrderBook:
         cdef int32_t i
         if rule == self.rule:
             return
+        self.work += self.sides[0].n + self.sides[1].n >> MOVED
         self.rule = rule
         self.crc_known = False
         for side in range(2):
@@ -342,8 +471,7 @@ cdef class OrderBook:
             raise ValueError("an entry's side must be 0 (bid), 1 (offer) or 2 (trade)")
         cdef int result = apply_message(self, <MDEntry*>address(entries), len(entries)) if len(entries) else BOOK_OK
         if result != BOOK_OK:
-            raise OverflowError("more levels or orders than a book may hold" if result == BOOK_FULL else
-                                "the quantities of a level's orders together do not fit 64 bits")
+            raise OverflowError(LIMITS[result])
 
     def clear(self):
         """Empty both sides."""
@@ -415,15 +543,16 @@ cdef class L2Book(OrderBook):
     def __cinit__(self, *args, **kwargs):
         self.level = 2
 
-    cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept:
-        cdef MDEntry* e = entries
-        cdef MDEntry* end = entries + n
+    cdef int open_book(self, MDEntry* entries, Py_ssize_t n) noexcept:
+        return BOOK_OK if self.open_levels(entries, n) else self.apply_unsorted(entries, n)
+
+    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept:
         cdef BookSide* s
         cdef int32_t i
-        cdef int side
-        if self.sides[0].n == 0 and self.sides[1].n == 0 and self.open_levels(entries, n):
-            return BOOK_OK
+        cdef int side, result
         while e < end:
+            if self.work > self.work_limit:
+                return BOOK_WORK
             side = e.side
             if e.action == ACTION_CLEAR:
                 self.clear_book()
@@ -442,7 +571,8 @@ cdef class L2Book(OrderBook):
                     self.unknown += 1
                 else:
                     self.unknown += e.action == ACTION_UPDATE
-                    if self.insert_level(side, i, e.price, e.qty, e.decimals) != BOOK_OK:
-                        return BOOK_FULL
+                    result = self.insert_level(side, i, e.price, e.qty, e.decimals)
+                    if result != BOOK_OK:
+                        return result
             e += 1
         return BOOK_OK

@@ -33,12 +33,14 @@ cdef class L3Book(OrderBook):
     cdef int64_t* table             # open addressing: hash of 31 bits << 32 | slab row, -1 empty
     cdef uint32_t mask              # table size - 1
     cdef int32_t dirty_capacity
+    cdef bint timeless              # an order had no 5273: queues need not be in its order
     cdef void unlink(self, uint32_t hole) noexcept
     cdef int reserve_orders(self, int64_t capacity) noexcept
     cdef void touch(self, int32_t row) noexcept
     cdef void prefetch_ahead(self, MDEntry* e, MDEntry* end) noexcept
     cdef int open_orders(self, MDEntry* e, MDEntry* end) noexcept
-    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept
+    cdef int apply_all(self, MDEntry* e, MDEntry* end) noexcept
+    cdef void free_order(self, int32_t row) noexcept
     cdef int add(self, MDEntry* e, uint32_t at, int32_t i) noexcept
     cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept
     cdef void remove(self, int32_t row, uint32_t at) noexcept

@@ -8,8 +8,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from kfix_md._book cimport (
-    BOOK_FULL, BOOK_OK, BOOK_TOTAL, MAX_ORDERS, RULE_ORDER, RULE_SENT, OrderBook, LevelAux,
-    address, locate, mark_level, price_shift, qty_shift,
+    BOOK_FULL, BOOK_OK, BOOK_ROOM, BOOK_TOTAL, BOOK_WORK, MAX_ORDERS, RULE_ORDER, RULE_SENT, LevelAux, OrderBook,
+    Place, address, locate, mark_dirty, mark_level, price_shift, qty_shift,
 )
 from kfix_md._entry cimport (
     ACTION_CLEAR, ACTION_DELETE, ACTION_NEW, ACTION_UPDATE, SIDE_TRADE, BookSide, MDEntry, Order, OrderSlab,
@@ -28,6 +28,9 @@ cdef extern from "c/crc.h" nogil:
                                      uint32_t after, uint32_t after_n)
     uint32_t kfix_crc_replace_after(uint32_t whole, uint32_t old, int32_t old_n, uint32_t fresh, int32_t fresh_n,
                                     uint32_t before, uint32_t after_n)
+
+cdef extern from "c/keyed_hash.h" nogil:
+    uint64_t kfix_keyed_hash(uint64_t a, uint64_t b)
 
 cdef extern from "c/levels.h" nogil:
     void kfix_prefetch(const void* p, size_t bytes)
@@ -70,7 +73,7 @@ cdef inline bint same_text(int a, int b) noexcept nogil:
 
 
 cdef inline uint32_t hash_id(uint64_t hi, uint64_t lo) noexcept nogil:
-    return <uint32_t>(((hi ^ (lo * <uint64_t>0x9E3779B97F4A7C15)) * <uint64_t>0xD6E8FEB86659FD93) >> 33)
+    return <uint32_t>(kfix_keyed_hash(hi, lo) >> 33)
 
 
 cdef inline int32_t find(L3Book book, uint64_t hi, uint64_t lo, uint8_t kind, uint32_t* place) noexcept:
@@ -86,6 +89,7 @@ cdef inline int32_t find(L3Book book, uint64_t hi, uint64_t lo, uint8_t kind, ui
                 break
         at = (at + 1) & book.mask
         entry = book.table[at]
+        book.work += 1
     place[0] = at
     return <int32_t>entry
 
@@ -136,6 +140,9 @@ cdef class L3Book(OrderBook):
         cdef int64_t size = self.mask + 1
         while size < 2 * capacity:
             size *= 2
+        # the table twice: it may be the double of what is needed
+        if self.take_room((capacity - self.slab.capacity) * <int64_t>(sizeof(Order) + 4 * sizeof(int64_t))) != BOOK_OK:
+            return BOOK_ROOM
         try:
             rows = np.zeros(capacity, _ORDER_DTYPE)
             table = np.full(size, -1, "i8")
@@ -191,15 +198,21 @@ cdef class L3Book(OrderBook):
         cdef Order* o
         cdef LevelAux* aux
         cdef int64_t total = e.qty
+        cdef int32_t first, steps = 0
+        cdef int result
         if i < s.n and s.price[i] == e.price and add_overflows(s.qty[i], e.qty, &total):
             return BOOK_TOTAL
         if self.free_row < 0 and self.slab.used == self.slab.capacity:
-            if self.reserve_orders(self.slab.capacity * 2) != BOOK_OK:
+            if self.slab.capacity == MAX_ORDERS:
                 return BOOK_FULL
+            result = self.reserve_orders(min(self.slab.capacity * 2, MAX_ORDERS))
+            if result != BOOK_OK:
+                return result
             find(self, e.id_hi, e.id_lo, e.id_kind, &at)
         if i == s.n or s.price[i] != e.price:
-            if self.insert_level(e.side, i, e.price, 0, 0) != BOOK_OK:
-                return BOOK_FULL
+            result = self.insert_level(e.side, i, e.price, 0, 0)
+            if result != BOOK_OK:
+                return result
             s.orders[i] = 0
             s.head[i] = -1
             self.tail[e.side][i] = -1
@@ -220,12 +233,23 @@ cdef class L3Book(OrderBook):
         o.queue_ns = e.queue_ns
         o.event_ns = e.event_ns
         keep_decimals(o, e.decimals)
-        # queued by 5273; an order without one, or with an equal one, goes after those that came before it
+        # queued by 5273; an order without one, or with an equal one, goes after those that came before it. Its place is
+        # looked for from both ends, where all have a time.
         aux = &self.aux[e.side][i]
         after = self.tail[e.side][i]
-        if e.queue_ns > 0:
-            while after >= 0 and rows[after].queue_ns > e.queue_ns:
+        if e.queue_ns > 0 and after >= 0 and rows[after].queue_ns > e.queue_ns:
+            first = s.head[i]
+            while True:
+                steps += 1
+                if rows[first].queue_ns > e.queue_ns and not self.timeless:
+                    after = rows[first].prev
+                    break
                 after = rows[after].prev
+                if after < 0 or rows[after].queue_ns <= e.queue_ns:
+                    break
+                first = rows[first].next
+            self.work += steps
+        self.timeless |= e.queue_ns <= 0
         before = rows[after].next if after >= 0 else s.head[i]
         o.prev = after
         o.next = before
@@ -256,7 +280,7 @@ cdef class L3Book(OrderBook):
         cdef Order* rows = self.slab.rows
         cdef int32_t ahead = o.prev, behind = o.next
         cdef uint32_t before = 0, before_n = 0, after = 0, after_n = 0, fresh = 0
-        cdef int32_t fresh_n = 0
+        cdef int32_t fresh_n = 0, steps = 0
         cdef uint64_t product = 0
         cdef Order* q
         if not by_order(self.rule) or (old_n == 0 and o.crc_len & LENGTH > 0):
@@ -273,6 +297,8 @@ cdef class L3Book(OrderBook):
             after = kfix_crc_multiply(after, kfix_crc_power(q.crc_len & LENGTH)) ^ q.crc
             after_n += q.crc_len & LENGTH
             behind = q.next
+            steps += 1
+        self.work += steps
         if behind < 0:
             aux.crc = kfix_crc_replace_before(aux.crc, old, old_n, fresh, fresh_n, after, after_n)
         else:
@@ -305,11 +331,7 @@ cdef class L3Book(OrderBook):
             if self.aux[o.side][i].length:
                 self.recompute(&self.aux[o.side][i], o, o.crc, o.crc_len & LENGTH)
             mark_level(self, o.side, i, i + 1, s.n - i - 1, s.n - i - 1)
-        o.qty = 0
-        o.next = self.free_row
-        self.free_row = row
-        self.slab.n_orders -= 1
-        self.touch(row)
+        self.free_order(row)
 
     cdef int change(self, int32_t row, MDEntry* e) noexcept:
         # same price and place in the queue: only the quantity is new
@@ -331,17 +353,52 @@ cdef class L3Book(OrderBook):
         mark_level(self, o.side, i, i + 1, s.n - i - 1, s.n - i - 1)
         return BOOK_OK
 
-    cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept:
-        cdef MDEntry* e = entries
-        cdef MDEntry* end = entries + n
-        if self.sides[0].n == 0 and self.sides[1].n == 0:
-            if n > self.slab.capacity and self.reserve_orders(n + n // 4) != BOOK_OK:
-                return BOOK_FULL
-            if self.open_levels(entries, n):
-                return self.open_orders(e, end)
-        elif n > 1 and self.slab.capacity >= MANY_ORDERS:
+    cdef int open_book(self, MDEntry* entries, Py_ssize_t n) noexcept:
+        cdef int result
+        if n > self.slab.capacity:
+            result = self.reserve_orders(min(n + n // 4, MAX_ORDERS) if n <= MAX_ORDERS else n)
+            if result != BOOK_OK:
+                return result
+        if self.open_levels(entries, n):
+            return self.open_orders(entries, entries + n)
+        return self.apply_unsorted(entries, n)
+
+    cdef int apply_places(self, MDEntry* entries, Py_ssize_t n, const Place* places, int32_t found) noexcept:
+        # the levels first, without orders; then the entries in their own order, as an id may come twice
+        cdef BookSide* s
+        cdef MDEntry* e
+        cdef int32_t i, k
+        cdef int side, result = BOOK_OK
+        for i in range(found):
+            e = &entries[places[i].at]
+            s = &self.sides[e.side]
+            if e.action < ACTION_DELETE and e.qty > 0 and (s.n == 0 or s.price[s.n - 1] != e.price):
+                result = self.insert_level(e.side, s.n, e.price, 0, 0)
+                if result != BOOK_OK:
+                    break
+                s.orders[s.n - 1] = 0
+                s.head[s.n - 1] = -1
+                self.tail[e.side][s.n - 1] = -1
+        if result == BOOK_OK:
+            result = self.apply_all(entries, entries + n)
+        for side in range(2):       # those that have lost their orders again, or never got any
+            s = &self.sides[side]
+            k = 0
+            for i in range(s.n):
+                if s.orders[i] > 0:
+                    if k < i:
+                        s.price[k], s.qty[k], s.orders[k], s.head[k] = s.price[i], s.qty[i], s.orders[i], s.head[i]
+                        self.aux[side][k], self.tail[side][k] = self.aux[side][i], self.tail[side][i]
+                    k += 1
+            if k < s.n:
+                mark_dirty(self, side, 0, s.n, 0)
+                s.n = k
+        return result
+
+    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept:
+        if end - e > 1 and self.slab.capacity >= MANY_ORDERS:
             self.prefetch_ahead(e, end)
-        return self.apply_each(e, end)
+        return self.apply_all(e, end)
 
     cdef int open_orders(self, MDEntry* e, MDEntry* end) noexcept:
         # of a snapshot whose levels have been laid down in the order of its entries
@@ -358,18 +415,22 @@ cdef class L3Book(OrderBook):
                 i -= 1
             level[e.side] = i
             if find(self, e.id_hi, e.id_lo, e.id_kind, &at) >= 0:
-                return self.apply_each(e, end)      # an id that was there before: levels may go
+                return self.apply_all(e, end)       # an id that was there before: levels may go
             result = self.add(e, at, i)
+            if result == BOOK_OK and self.work > self.work_limit:
+                result = BOOK_WORK
             if result != BOOK_OK:
                 return result
             e += 1
         return BOOK_OK
 
-    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept:
+    cdef int apply_all(self, MDEntry* e, MDEntry* end) noexcept:
         cdef int32_t row
         cdef uint32_t at
         cdef int result = BOOK_OK
         while e < end:
+            if self.work > self.work_limit:
+                return BOOK_WORK
             if e.action == ACTION_CLEAR:
                 self.clear_book()
             elif e.side != SIDE_TRADE:
@@ -421,19 +482,33 @@ cdef class L3Book(OrderBook):
                     kfix_prefetch(&self.slab.rows[self.tail[e.side][i]], 1)
             e += 1
 
-    cdef void remove_worst(self, int side) noexcept:
-        # the orders of the worst level go, and the level with the last of them
-        cdef int32_t n = self.sides[side].n, row
+    cdef void remove_worst(self, int side, int32_t n) noexcept:
+        # the orders of the n worst levels go, then the levels
+        cdef int32_t i, row, following
         cdef uint32_t at
         cdef Order* o
-        while self.sides[side].n == n:
-            o = &self.slab.rows[self.sides[side].head[0]]
-            row = find(self, o.id_hi, o.id_lo, o.id_kind, &at)
-            self.remove(row, at)
+        for i in range(n):
+            row = self.sides[side].head[i]
+            while row >= 0:
+                o = &self.slab.rows[row]
+                following = o.next
+                find(self, o.id_hi, o.id_lo, o.id_kind, &at)
+                self.unlink(at)
+                self.free_order(row)
+                row = following
+        self.drop_levels(side, n)
+
+    cdef void free_order(self, int32_t row) noexcept:
+        self.slab.rows[row].qty = 0
+        self.slab.rows[row].next = self.free_row
+        self.free_row = row
+        self.slab.n_orders -= 1
+        self.touch(row)
 
     cdef void set_rule(self, int rule) noexcept:
         cdef int32_t row
         if not same_text(rule, self.rule):
+            self.work += self.slab.used
             for row in range(self.slab.used):
                 forget_text(&self.slab.rows[row])
         OrderBook.set_rule(self, rule)
@@ -456,23 +531,36 @@ cdef class L3Book(OrderBook):
             of_price = max(of_price, price_decimals(&self.slab.rows[row]))
             of_qty = max(of_qty, qty_decimals(&self.slab.rows[row]))
             row = self.slab.rows[row].next
+            self.work += 1
         return kfix_crc_shifted(s.price[i], s.qty[i], of_price - self.price_precision, of_qty - self.qty_precision,
                                 length)
 
     cdef void clear_book(self) noexcept:
         OrderBook.clear_book(self)
-        memset(self.table, 0xFF, (self.mask + 1) * sizeof(int64_t))
         cdef int32_t row
+        cdef uint32_t at
+        cdef Order* o
+        cdef bint few = self.slab.used <= <int32_t>(self.mask >> 5)
+        if not few:
+            memset(self.table, 0xFF, (self.mask + 1) * sizeof(int64_t))
         for row in range(self.slab.used):
-            self.slab.rows[row].qty = 0
+            o = &self.slab.rows[row]
+            if few and o.qty > 0:
+                # a large table is not written whole; between an order and its home others may be gone already
+                at = hash_id(o.id_hi, o.id_lo) & self.mask
+                while self.table[at] < 0 or <int32_t>self.table[at] != row:
+                    at = (at + 1) & self.mask
+                self.table[at] = -1
+            o.qty = 0
         self.slab.used = 0
         self.slab.n_orders = 0
         self.slab.n_dirty = -1
         self.free_row = -1
+        self.timeless = False
 
     cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept:
         cdef LevelAux* aux = &self.aux[side][i]
-        cdef int32_t row = self.tail[side][i], n = 0
+        cdef int32_t row = self.tail[side][i], n = 0, steps = 0
         cdef uint32_t follows = 0, crc
         cdef uint64_t product = 0
         cdef bint cached = same_text(rule, self.rule)
@@ -497,6 +585,8 @@ cdef class L3Book(OrderBook):
             product ^= kfix_clmul(crc, kfix_crc_power(follows))
             follows += n
             row = o.prev
+            steps += 1
+        self.work += steps
         if by_order(rule):
             crc = kfix_reduce(product)
         if rule == self.rule:

@@ -12,8 +12,9 @@ from kfix_md._entry cimport (
     ACTION_DELETE, ACTION_NEW, ENTRY_LAST, ENTRY_SNAPSHOT, ID_NONE, ID_UUID, SIDE_TRADE, MDEntry,
 )
 from kfix_md._fields cimport (
-    MAX_HEADER_TEXT, MD_BAD_VALUE, MD_OK, MD_SPLIT, TEXT_40, TEXT_55, TEXT_262, TEXT_268, TEXT_270, TEXT_271,
-    TEXT_273, TEXT_2446, TEXT_5041, TEXT_5060, TEXT_5273, FieldReader, Header, MDMessage, kfix_dates, near_midnight,
+    MAX_HEADER_TEXT, MAX_ID_TEXT, MD_BAD_VALUE, MD_OK, MD_SPLIT, TEXT_40, TEXT_55, TEXT_262, TEXT_268, TEXT_270,
+    TEXT_271, TEXT_273, TEXT_2446, TEXT_5041, TEXT_5060, TEXT_5273, FieldReader, Header, MDMessage, kfix_dates,
+    near_midnight,
 )
 from kfix_md._frame cimport PADDING, padded_frame
 
@@ -206,7 +207,7 @@ cdef inline int entries_fast(Codec self, Header* h, const char* end, MDMessage* 
                 p += 4 + (p - id_p - 1)
             else:
                 q = kfix_next_soh(id_p)
-                if q == id_p or kfix_load4(q + 1) != TEXT_270:
+                if q == id_p or q - id_p > MAX_ID_TEXT or kfix_load4(q + 1) != TEXT_270:
                     return MD_BAD_VALUE
                 self.read_id(id_p, q - id_p, e)
                 p = q + 5

@@ -64,6 +64,7 @@ cdef enum:
     CAUSE_LEAVING = 18      # its session is not delivering
     CAUSE_SUBSCRIBED = 19   # subscribed where nothing was wrong: its first snapshot is awaited
     CAUSE_LAGGING = 20      # for readers of shared memory: its messages arrive too late
+    CAUSE_LIMIT = 21        # its messages would take more levels, orders, work or memory than a book may
 
 cdef struct MDEntry:        # 64 bytes
     int64_t price           # in units of 10**-price_precision (tag 2349)

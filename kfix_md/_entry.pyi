@@ -40,6 +40,7 @@ class Cause(Named):
     LEAVING = 18
     SUBSCRIBED = 19
     LAGGING = 20
+    LIMIT = 21
 
 class Side(IntEnum):
     BID = 0

@@ -52,6 +52,7 @@ class Cause(Named):
     LEAVING = CAUSE_LEAVING
     SUBSCRIBED = CAUSE_SUBSCRIBED
     LAGGING = CAUSE_LAGGING
+    LIMIT = CAUSE_LIMIT
 
 
 class Side(IntEnum):

@@ -30,6 +30,7 @@ cdef enum:
     MD_MIXED = 10           # two symbols (55) or requests (262) in one message, and no 55 in each entry
 
     MAX_HEADER_TEXT = 48
+    MAX_ID_TEXT = 255       # bytes of a 278
 
     # tag prefixes as little-endian uint32, such as "270="; of longer tags their digits, of shorter ones three bytes
     TEXT_40 = 0x3D3034

@@ -393,6 +393,9 @@ cdef class FieldReader:
             e.event_ns = h.sending_ns
         if not g.has & HAS_ID:
             m.without_id += e.side != SIDE_TRADE
+        elif g.id.n > MAX_ID_TEXT:
+            m.error_at = g.begin - h.body
+            return self._fail(m, MD_BAD_VALUE, 278)
         elif g.id.p != NULL:
             if l2_id(&g.id, &g.price):
                 e.id_kind = ID_NONE

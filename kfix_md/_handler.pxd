@@ -28,6 +28,7 @@ cdef class Handler(FrameSink):
     cdef int64_t garbage_room       # bytes that are no frame and may still be journaled, of this connection
     cdef uint64_t garbage_not_kept  # such bytes beyond that
     cdef uint64_t ignored
+    cdef uint64_t too_long          # messages that were not read for their length
     cdef uint32_t known_comp_ids    # Header.comp_ids that are those
     cdef bytes sender, target       # expected inbound 49 and 56; None: any
 

@@ -38,6 +38,7 @@ cdef enum:
     DELIVER = 1                 # what session.receive() may answer (see kfix_md.session.fix)
     DEFER = 2
     IGNORE = 4
+    CONTROL_BYTES = 2097152     # of a message that is read in Python; a longer one is garbled
     GARBAGE_BYTES = 1048576     # of one connection that are journaled,
     GARBAGE_PIECE = 65536       # in records of no more than this
 
@@ -86,7 +87,8 @@ cdef class Handler(FrameSink):
     journal, publisher: JournalWriter and SegmentWriter, or None.
     listener: object with on_book(symbol, state, cause, seq, recv_ns) for every change of a book's state. It may have
         on_checksum_rule(rule, symbol, precisions) for a symbol that has shown its rule (precisions: those of the text
-        where they are not the instrument's, else None) and on_fault(symbol, error) for an error of ours in a message.
+        where they are not the instrument's, else None), on_fault(symbol, error) for an error of ours in a message, and
+        on_limit(symbol, text) for a book that would take more levels, orders, work or memory than one may.
     collect: keep every entry as a Tick, to be taken with ticks().
     max_frame: bytes; a longer frame is a protocol error.
     standby_for: session number under which handlers share their slots; nothing is published before serve().
@@ -195,6 +197,9 @@ cdef class Handler(FrameSink):
         cdef int verdict
         self.books.publish_pending()
         cdef uint16_t flags = MSG_POSSDUP if h.poss_dup else 0
+        if n > CONTROL_BYTES and h.msg_type != c'W' and h.msg_type != c'X':
+            self.too_long += 1
+            return self.garbled(p, n, recv_ns)
         frame = p[:n]
         try:
             parsed = fields(frame)
@@ -405,7 +410,7 @@ cdef class Handler(FrameSink):
     def stats(self):
         """Counters since the handler was made, as a dict of ints."""
         return self.stream.stats | dict(self.data.counters) | getattr(self.data.session, "counts", {}) | {
-            "ignored": self.ignored, "garbage_not_kept": self.garbage_not_kept,
+            "ignored": self.ignored, "too_long": self.too_long, "garbage_not_kept": self.garbage_not_kept,
             "fast_messages": self.codec.fast_messages, "general_messages": self.codec.general_messages,
         }
 

@@ -14,6 +14,7 @@ cdef struct Counters:
     uint64_t crc_checked, crc_ok, crc_failed, unverified
     uint64_t malformed, faults, late, unknown_symbol, crossed, repeated_tags
     uint64_t bad_times              # 273 and 5060 that are no times: the entry has that of its message
+    uint64_t limits                 # books that reached a limit of levels, orders, work or memory
     uint64_t left_out               # groups that are no part of a book and were not kept
 
 
@@ -28,6 +29,7 @@ cdef class MarketData:
     cdef Counters counters
     cdef int32_t row                # whose message is being applied, -1: none
     cdef set failed                 # rows whose first error has been logged
+    cdef set limited                # rows whose first limit has been logged
     cdef set numbers_reported       # rows whose number that does not fit was reported
 
     cdef uint16_t on_message(self, Header* h, const char* end, int64_t recv_ns, uint16_t flags) except? 65535
@@ -47,6 +49,7 @@ cdef class MarketData:
                            uint16_t flags) except? 65535
     cdef uint16_t reject(self, Header* h, const char* end, MDMessage* m, int error, int32_t row, int64_t recv_ns,
                          uint16_t flags) except? 65535
+    cdef void overflow(self, Slot* s, OrderBook book, int result) noexcept
     cdef void show_trades(self, Slot* s, MDEntry* e, int32_t n, uint64_t seq, int64_t recv_ns) noexcept
     cdef uint16_t weigh_crossing(self, Slot* s, bint is_crossed, uint16_t flags, bint snapshot) noexcept
     cdef void begin_book(self, Slot* s, OrderBook book) noexcept

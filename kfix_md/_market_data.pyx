@@ -25,6 +25,7 @@ from kfix_md.session.sequence cimport Sequence
 
 import logging
 
+from kfix_md._book import LIMITS
 from kfix_md.errors import KfixError
 
 cdef extern from "c/scan.h" nogil:
@@ -124,7 +125,7 @@ cdef inline uint16_t apply(MarketData self, Slot* s, OrderBook book, Header* h, 
         if result == BOOK_OK:
             flags |= verify(self, s, book, m, h.msg_type == c'W')
         else:
-            fault(s, EVENT_MALFORMED, CAUSE_NUMBER if result == BOOK_TOTAL else CAUSE_OVERFLOW)
+            self.overflow(s, book, result)
         if self.books.n_slots > FEW_SYMBOLS:
             note_ends(s, book)
     elif m.has_crc:
@@ -233,6 +234,7 @@ cdef class MarketData:
         self.following = following
         self.row = -1
         self.failed = set()
+        self.limited = set()
         self.numbers_reported = set()
 
     cdef uint16_t on_message(self, Header* h, const char* end, int64_t recv_ns, uint16_t flags) except? 65535:
@@ -409,6 +411,24 @@ cdef class MarketData:
         if error != MD_PRECISION and error != MD_NUMBER:
             self.session.malformed(h.seq, chr(h.msg_type), error, recv_ns)
         return 0
+
+    cdef void overflow(self, Slot* s, OrderBook book, int result) noexcept:
+        # the book has reached a limit: it is emptied, and void until its next snapshot
+        cdef int32_t row = s - self.books.slots
+        fault(s, EVENT_MALFORMED, CAUSE_NUMBER if result == BOOK_TOTAL else CAUSE_LIMIT)
+        book.clear_book()
+        if book.work > book.work_limit:
+            book.work_limit = book.work     # no debt: its next snapshot may be small
+        if result == BOOK_TOTAL:
+            return
+        self.counters.limits += 1
+        report = getattr(self.books.listener, "on_limit", None)
+        if report is not None:
+            report(self.books.names[row], LIMITS[result])
+        elif row not in self.limited:
+            self.limited.add(row)
+            logging.getLogger("kfix_md.handler").warning("%s: its book would take %s; it is void until its next "
+                                                         "snapshot", self.books.names[row], LIMITS[result])
 
     cdef void show_trades(self, Slot* s, MDEntry* e, int32_t n, uint64_t seq, int64_t recv_ns) noexcept:
         cdef MDEntry* last = e + n

@@ -1,6 +1,6 @@
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from kfix_md._book cimport OrderBook
+from kfix_md._book cimport OrderBook, Room
 from kfix_md._entry cimport CAUSE_CROSSED, CAUSE_NONE, CAUSE_RULE, CAUSE_STATUS, TopOfBook
 from kfix_md.shm.writer cimport SegmentWriter
 
@@ -68,6 +68,8 @@ cdef class Symbols:
     cdef int32_t n_slots, slot_capacity
     cdef int32_t* table
     cdef uint32_t mask
+    cdef readonly uint64_t probes   # rows looked at to find symbols: about one for each message
+    cdef readonly Room room         # memory that the books may still take
     cdef list by_row, names         # books (None: no data yet) and symbols
     cdef int64_t definitions   # changes whenever a symbol or a precision does
     cdef bint gap_open              # messages of the session are missing: no book is LIVE

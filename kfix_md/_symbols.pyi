@@ -1,14 +1,16 @@
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from kfix_md._book import OrderBook
+from kfix_md._book import OrderBook, Room
 from kfix_md._entry import Cause, State
 from kfix_md._state import Event
 from kfix_md.shm.writer import SegmentWriter
 
 class Symbols:
-    # an object with on_book(symbol, state, cause, seq, recv_ns); on_checksum_rule and on_fault if it has them
+    # an object with on_book(symbol, state, cause, seq, recv_ns); on_checksum_rule, on_fault and on_limit if it has them
     listener: Any
+    probes: int
+    room: Room
     def __init__(
         self,
         *,

@@ -10,8 +10,8 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 from posix.stdlib cimport posix_memalign
 
 from kfix_md._book cimport (
-    CRC_DEPTH, NO_LIMIT, RULE_AUTO, RULE_CODE, RULE_LEVEL, RULE_OFF, RULE_ORDER, RULE_SENT, OrderBook, L2Book, crossed,
-    price_shift, qty_shift,
+    CRC_DEPTH, NO_LIMIT, RULE_AUTO, RULE_CODE, RULE_LEVEL, RULE_OFF, RULE_ORDER, RULE_SENT, WORK_BANK, OrderBook, L2Book,
+    Room, crossed, price_shift, qty_shift,
 )
 from kfix_md._book_l3 cimport L3Book
 from kfix_md._checksum cimport CHECK_FAILED, CHECK_OK, CHECK_RUN, CHECK_UNKNOWN, MISSES, RUN, find_rule, told_apart
@@ -29,6 +29,9 @@ from kfix_md.symbol_text import symbol_bytes
 cdef extern from "c/scan.h" nogil:
     int kfix_equal(const char* a, const char* b, int64_t n)
 
+cdef extern from "c/keyed_hash.h" nogil:
+    uint64_t kfix_keyed_hash(uint64_t a, uint64_t b)
+
 cdef extern from "c/levels.h" nogil:
     void kfix_prefetch(const void* p, size_t bytes)
 
@@ -37,6 +40,8 @@ cdef extern from "Python.h":
 
 cdef enum:
     MAX_SYMBOLS = 65536
+    SEARCHED = 64               # messages without a rule after which only each sixteenth is searched by all of them
+    ROOM_BYTES = 1073741824     # of the levels and orders of all books of a stream
     FULL_L2 = 1000
     BOOK_BYTES = 256            # of a OrderBook that messages touch
 
@@ -69,8 +74,13 @@ cdef inline Key key_of(const char* p, int32_t n) noexcept nogil:
     return key
 
 
-cdef inline uint32_t hash_symbol(const Key* key) noexcept nogil:
-    return <uint32_t>(((key.head ^ key.tail * <uint64_t>0x9E3779B97F4A7C15) * <uint64_t>0xD6E8FEB86659FD93) >> 32)
+cdef inline uint32_t hash_symbol(const Key* key, const char* p, int32_t n) noexcept nogil:
+    cdef uint64_t hashed = kfix_keyed_hash(key.head, key.tail), word
+    cdef int32_t at
+    for at in range(8, n - 8, 8):       # what a longer symbol has between the two
+        memcpy(&word, p + at, 8)
+        hashed = kfix_keyed_hash(hashed, word)
+    return <uint32_t>(hashed >> 32)
 
 
 cdef class Symbols:
@@ -101,6 +111,7 @@ cdef class Symbols:
         self.depths = {}
         self.first_rule = RULE_ORDER
         self.names = []
+        self.room = Room(ROOM_BYTES)
         self.mask = 255
         self.table = <int32_t*>malloc(256 * sizeof(int32_t))
         if self.table == NULL:
@@ -117,9 +128,10 @@ cdef class Symbols:
         cdef Key key = key_of(symbol, n)
         cdef Key held
         cdef int32_t tail = max(n - 8, 0)
-        cdef uint32_t at = hash_symbol(&key) & self.mask
+        cdef uint32_t at = hash_symbol(&key, symbol, n) & self.mask
         cdef int32_t row = self.table[at]
         while row >= 0:
+            self.probes += 1
             kfix_prefetch(&self.slots[row], sizeof(Slot))
             if self.slots[row].symbol_n == n:
                 memcpy(&held.head, self.slots[row].symbol, 8)
@@ -143,7 +155,7 @@ cdef class Symbols:
         if end == NULL or end == symbol:
             return
         key = key_of(symbol, end - symbol)
-        row = self.table[hash_symbol(&key) & self.mask]
+        row = self.table[hash_symbol(&key, symbol, end - symbol) & self.mask]
         if row >= 0:
             kfix_prefetch(&self.slots[row], sizeof(Slot))
             kfix_prefetch(PyList_GET_ITEM(self.by_row, row), BOOK_BYTES)
@@ -262,8 +274,9 @@ cdef class Symbols:
 
     cdef void enter(self, int32_t row) noexcept:
         cdef Key key = key_of(self.slots[row].symbol, self.slots[row].symbol_n)
-        cdef uint32_t at = hash_symbol(&key) & self.mask
+        cdef uint32_t at = hash_symbol(&key, self.slots[row].symbol, self.slots[row].symbol_n) & self.mask
         while self.table[at] >= 0:
+            self.probes += 1
             at = (at + 1) & self.mask
         self.table[at] = row
 
@@ -408,6 +421,12 @@ cdef class Symbols:
         cdef bint fresh = s.evidence & EVIDENCE_FRESH
         cdef int found = 0
         s.evidence &= ~EVIDENCE_FRESH
+        if not agrees and s.unproven:
+            # no rule held for long: a search tries dozens, so that it is made for some of the messages only
+            s.misses = s.misses + 1 if s.misses < 2 * SEARCHED else SEARCHED + 1
+            if s.misses > SEARCHED and s.misses & 15:
+                s.run = 0
+                return CHECK_UNKNOWN
         if not agrees:
             found = find_rule(book, crc, self.rule, self.first_rule)
             if not found:
@@ -480,6 +499,8 @@ cdef class Symbols:
             s.req_n = NO_REQ_ID
             self.happen(row, EVENT_REJECT, CAUSE_ROOM)
             raise
+        book.work_limit = WORK_BANK
+        book.room = self.room
         book.set_rule(self.starting_rule(level))
         book.limit = self.limit_of(row, level)
         s.evidence = EVIDENCE_OPEN if level == 3 and self.rule == RULE_AUTO else 0

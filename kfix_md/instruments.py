@@ -11,6 +11,9 @@ from typing import Any
 
 from kfix_md.symbol_text import symbol_text
 
+#: rows of a list, with all its fragments, and instruments kept: several times what any venue lists
+MAX_ROWS = 32_768
+
 #: largest number of decimals of an int64 price or quantity, and of zeros that a negative precision cuts off
 MAX_PRECISION = 18
 
@@ -163,9 +166,14 @@ def parse_list(fields: Iterable[tuple[int, bytes]]) -> ListPart:
     """Read one 35=y, given as (tag, value) pairs in wire order. Never raises: a row that is wrong states its error."""
     head: dict[int, bytes] = {}
     groups: list[dict[int, bytes]] = []
+    excess = 0
     for tag, value in fields:
         if tag == 55:
-            groups.append({55: value})
+            excess += len(groups) == MAX_ROWS
+            if not excess:
+                groups.append({55: value})
+        elif excess and tag in _GROUP_TAGS:
+            continue
         elif groups and tag in _GROUP_TAGS:
             groups[-1].setdefault(tag, value)
         elif tag not in head:
@@ -178,10 +186,16 @@ def parse_list(fields: Iterable[tuple[int, bytes]]) -> ListPart:
         total=integral(head.get(393, b"")),
         last_fragment=None if 893 not in head else head[893] != b"N",
         rows=[_row(group) for group in groups],
-        count_error=""
-        if declared is None or declared == len(groups)
-        else f"35=y states 146={declared} but has {len(groups)} groups",
+        count_error=_count_error(declared, len(groups), excess),
     )
+
+
+def _count_error(declared: int | None, found: int, excess: int) -> str:
+    if excess:
+        return f"35=y has {found + excess} instruments: {MAX_ROWS} are read of a list, the rest left out"
+    if declared is None or declared == found:
+        return ""
+    return f"35=y states 146={declared} but has {found} groups"
 
 
 def merge_rows(rows: Iterable[Row], known: Mapping[str, Instrument]) -> tuple[dict[str, Instrument], dict[str, str]]:
@@ -222,7 +236,7 @@ class _Answer:
 
     def add(self, part: ListPart) -> bool:
         """Take in a message; True when the answer is whole."""
-        self.rows += part.rows
+        self.rows += part.rows[: MAX_ROWS - len(self.rows)]
         if part.last_fragment is None and part.total is None and self.fragmented:
             return False  # an update between two fragments
         self.fragmented = True
@@ -258,7 +272,10 @@ class InstrumentList:
         """
         if not again:
             self._open.pop(question, None)
-        self._open.setdefault(question, {})[request_id] = _Answer()
+        answers = self._open.setdefault(question, {})
+        if sum(len(answer.rows) for answer in answers.values()) >= MAX_ROWS:
+            answers.clear()  # none of them has come to an end: no memory for more
+        answers[request_id] = _Answer()
         self._whole.pop(question, None)
 
     def dismiss(self, question: str) -> ListChange | None:
@@ -276,7 +293,7 @@ class InstrumentList:
         if question is None:
             return None
         if question in self._whole:  # an update, while another part of the list is missing
-            self._whole[question] += part.rows
+            self._whole[question] += part.rows[: MAX_ROWS - len(self._whole[question])]
             return None
         answers = self._open[question]
         answer = answers[part.request_id or next(reversed(answers))]
@@ -297,6 +314,8 @@ class InstrumentList:
 
     def _merge(self, rows: list[Row], complete: bool) -> ListChange:
         fresh, unusable = merge_rows(rows, self.known)
+        if len(self.known) + len(fresh) + len(self.unusable) > MAX_ROWS:
+            fresh, unusable = self._within_limit(fresh, unusable)
         if complete:
             self.unusable = {}
         new = {symbol: why for symbol, why in unusable.items() if self.unusable.get(symbol) != why}
@@ -309,6 +328,19 @@ class InstrumentList:
         for symbol, row in fresh.items():
             self._replace(symbol, row, change)
         return change
+
+    def _within_limit(
+        self, fresh: dict[str, Instrument], unusable: dict[str, str]
+    ) -> tuple[dict[str, Instrument], dict[str, str]]:
+        """What of new rows is kept: those of known instruments, and others while there are less than MAX_ROWS."""
+        new = [symbol for symbol in fresh if symbol not in self.known]
+        left_out = set(new[max(MAX_ROWS - len(self.known), 0) :])
+        kept = {symbol: row for symbol, row in fresh.items() if symbol not in left_out}
+        reasons = dict(list(unusable.items())[: max(MAX_ROWS - len(self.unusable), 0)])
+        if left_out:
+            first = min(left_out)
+            reasons[first] = f"{first} and {len(left_out) - 1} more: {MAX_ROWS} instruments are kept"
+        return kept, reasons
 
     def _replace(self, symbol: str, row: Instrument, change: ListChange) -> None:
         old = self.known.get(symbol)

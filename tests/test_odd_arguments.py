@@ -45,7 +45,7 @@ def test_odd_arguments_end_in_exceptions(tmp_path: Path) -> None:
     [OrderBook.clear, Codec.take_ids, Handler.reset_stream, Stream.get_buffer, Segment.check, JournalReader.read],
     ids=lambda method: method.__qualname__,
 )
-@pytest.mark.parametrize("other", [None, 5, b"", object()], ids=repr)
+@pytest.mark.parametrize("other", [None, 5, b"", object()], ids=lambda each: type(each).__name__)
 def test_a_method_of_another_object_is_a_type_error(method, other):
     with pytest.raises(TypeError):
         method(other)

@@ -482,6 +482,10 @@ class Service(Application):
             text,
         )
 
+    def on_limit(self, symbol: str, limit: str) -> None:
+        """The messages of this symbol would take more than a book may; it is void until its next snapshot."""
+        self.log.error("%s: its book would take %s; it is void until its next snapshot", symbol, limit)
+
     def state_of(self, symbol: str) -> State:
         """State of this session's copy of a book; INIT when there is none."""
         return self._state_of.get(symbol, State.INIT)

@@ -28,7 +28,7 @@ from kfix_md.session import fix
 #: causes for which a book is subscribed again
 FAULTS = frozenset({Cause.CRC, Cause.CROSSED, Cause.MALFORMED, Cause.PRECISION})
 #: causes that a new snapshot will hardly remove: it is requested rarely
-LASTING = frozenset({Cause.NUMBER, Cause.IDS})
+LASTING = frozenset({Cause.NUMBER, Cause.IDS, Cause.LIMIT})
 
 
 _FOLLOWED = tuple(is_trusted(state) or state in (State.HALTED, State.UNVERIFIED) for state in State)

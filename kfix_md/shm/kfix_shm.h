@@ -81,7 +81,8 @@ enum kfix_cause {
     KFIX_CAUSE_ROOM = 17,         /* no room for this symbol */
     KFIX_CAUSE_LEAVING = 18,      /* its session is not delivering */
     KFIX_CAUSE_SUBSCRIBED = 19,   /* subscribed, its first snapshot is awaited */
-    KFIX_CAUSE_LAGGING = 20       /* sound, but messages arrive later than max_lag_s: readers show it as STALE */
+    KFIX_CAUSE_LAGGING = 20,      /* sound, but messages arrive later than max_lag_s: readers show it as STALE */
+    KFIX_CAUSE_LIMIT = 21         /* more levels, orders, work or memory than a book may take */
 };
 
 /* Start of the file; one page with the counters after it. */
@@ -322,7 +323,7 @@ static inline const char* kfix_cause_name(unsigned cause) {
     static const char* const names[] = {"NONE",      "LOST",         "CHECKSUM", "CRC",     "CROSSED",  "MALFORMED",
                                         "PRECISION", "DISCONNECT",   "ROLLOVER", "RESTART", "OVERFLOW", "REJECTED",
                                         "STATUS",    "UNSUBSCRIBED", "NUMBER",   "RULE",    "IDS",      "ROOM",
-                                        "LEAVING",   "SUBSCRIBED",   "LAGGING"};
+                                        "LEAVING",   "SUBSCRIBED",   "LAGGING",  "LIMIT"};
     return cause < sizeof names / sizeof names[0] ? names[cause] : "UNKNOWN";
 }
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import random
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
-from kfix_md import Handler
+from benchmarks import hostile
+from kfix_md import Cause, Handler, State
+from kfix_md._book import L2Book
+from kfix_md._book_l3 import L3Book
+from kfix_md._entry import ENTRY_DTYPE
+from kfix_md.instruments import MAX_ROWS, InstrumentList, parse_list
 from tests.core.test_surprises import frame, listed
 from tests.fuzz.targets import framed
 
@@ -71,3 +80,214 @@ def test_the_receive_buffer_is_given_back_after_a_large_frame():
     handler.on_bytes(bytes(200_000) + frame("0", 1, "") + listed("BTC/USD"), 1)
     assert handler.unfinished == 0
     assert len(handler.get_buffer()) < 5_000_000
+
+
+# ---- books: the work that messages cost, in steps (OrderBook.work)
+
+
+def started() -> Handler:
+    """A handler that knows one symbol."""
+    handler = Handler()
+    handler.on_bytes(hostile.LISTED, 1)
+    return handler
+
+
+def fed(data: bytes) -> Handler:
+    """The same after a stream of a benchmark."""
+    handler = started()
+    handler.on_bytes(data, 1)
+    return handler
+
+
+def bound(handler: Handler) -> int:
+    """Steps that the entries may have cost: see WORK_ENTRY and WORK_BANK in _book.pxd; the last one may go beyond."""
+    stats = handler.stats
+    return (1 << 21) + 512 * (stats["entries"] + 2 * stats["messages"]) + 100_000
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(hostile.falling_times, hostile.times_to_the_middle, hostile.middle_of_a_queue, hostile.same_hash),
+        *(hostile.snapshot_backwards, hostile.orders_backwards, hostile.levels_at_the_end, hostile.orders_at_the_end),
+        *(hostile.empty_after_large, hostile.wrong_checksums),
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_a_book_costs_bounded_work(kind):
+    handler = fed(kind(2_000_000))
+    assert handler.stats["entries"] > 5_000
+    assert handler.book("A/B").work <= bound(handler)
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps"),
+    [
+        (hostile.falling_times, 2),
+        (hostile.same_hash, 2),
+        (hostile.snapshot_backwards, 1),
+        (hostile.orders_backwards, 2),
+    ],
+    ids=lambda each: getattr(each, "__name__", each),
+)
+def test_what_a_venue_may_send_by_chance_costs_a_step_or_two_an_entry(kind, steps):
+    handler = fed(kind(2_000_000))
+    assert handler.stats["limits"] == 0
+    assert handler["A/B"].state.name == "LIVE"
+    assert handler.book("A/B").work <= steps * handler.stats["entries"]
+
+
+def test_a_limit_is_named_and_voids_one_book(caplog):
+    handler = started()
+    head = b"35=W|34=2|49=K|52=20240301-12:00:00.000|56=ME|55=C/D|262=1|268=2|"
+    handler.on_bytes(framed(head + hostile.level(0, 5) + hostile.level(1, 6)), 1)
+    handler.sequence.expected = 2
+    handler.on_bytes(hostile.times_to_the_middle(2_000_000), 1)
+    assert handler.stats["limits"] == 1
+    assert handler.book_state("A/B")[:2] == (State.STALE, Cause.LIMIT)
+    assert handler.book("A/B").counts == (0, 0)
+    assert handler["C/D"].state.name == "LIVE"
+    assert "512 steps of work an entry" in caplog.text
+    handler.on_bytes(hostile.message(b"W", 90_000, [hostile.order(1, 10, 1)]), 1)
+    assert handler["A/B"].state.name == "LIVE", "its next snapshot makes it whole"
+
+
+def test_memory_of_all_books_is_one_room():
+    handler = started()
+    before = handler.books.room.left
+    handler.on_bytes(hostile.message(b"W", 2, [hostile.order(i, 10, i) for i in range(20_000)]), 1)
+    taken = before - handler.books.room.left
+    assert 20_000 * 96 <= taken <= 4_000_000
+    handler.define("A/B", 3, 3)  # other precisions: a new book
+    assert handler.books.room.left == before
+
+
+def test_more_orders_than_a_book_may_hold():
+    entries = np.zeros(2_097_153, ENTRY_DTYPE)
+    entries["price"], entries["qty"], entries["id_kind"], entries["id_lo"] = 10, 1, 1, np.arange(len(entries)) + 1
+    with pytest.raises(OverflowError, match="2097152 orders"):
+        L3Book().apply(entries)
+
+
+def test_a_listener_gets_the_limit():
+    handler, seen = started(), []
+    handler.books.listener = SimpleNamespace(on_book=lambda *_: None, on_limit=lambda *given: seen.append(given))
+    handler.on_bytes(hostile.times_to_the_middle(2_000_000), 1)
+    assert seen == [("A/B", "more than 512 steps of work an entry, and 2097152 at once")]
+
+
+def test_the_two_ends_of_a_queue_give_the_same_order():
+    rng = random.Random(3)
+    for timeless in (False, True):
+        times = [rng.randrange(1, 40) for _ in range(300)]
+        entries = np.zeros(len(times), ENTRY_DTYPE)
+        entries["price"], entries["qty"], entries["id_kind"] = 10, 1, 1
+        entries["id_lo"], entries["queue_ns"] = np.arange(len(times)) + 1, times
+        if timeless:
+            entries["queue_ns"][::7] = 0
+        book, expected = L3Book(), []
+        for number, time in zip(entries["id_lo"].tolist(), entries["queue_ns"].tolist(), strict=True):
+            at = len(expected)
+            while time > 0 and at > 0 and expected[at - 1][0] > time:
+                at -= 1
+            expected.insert(at, (time, number))
+        book.apply(entries)
+        assert book.queue(0, 10)["id_lo"].tolist() == [number for _, number in expected]
+
+
+@pytest.mark.parametrize("kind", [L2Book, L3Book])
+def test_a_snapshot_in_any_order_is_the_same_book(kind):
+    rng = np.random.default_rng(5)
+    for _ in range(60):
+        n = int(rng.integers(1, 200))
+        entries = np.zeros(n, ENTRY_DTYPE)
+        entries["price"], entries["side"] = rng.integers(1, 60, n), rng.integers(0, 3, n)
+        entries["qty"] = rng.integers(0, 4, n)
+        entries["id_kind"], entries["id_lo"] = 1, rng.integers(1, 150, n)
+        entries["action"] = rng.choice([0, 0, 0, 1, 2], n)
+        together, apart = kind(), kind()
+        together.apply(entries)
+        for at in range(n):
+            apart.apply(entries[at : at + 1])
+        assert [side.tolist() for side in together.depth(None, "int")] == [
+            side.tolist() for side in apart.depth(None, "int")
+        ]
+        assert (together.unknown, together.repeated) == (apart.unknown, apart.repeated)
+        assert together.crc() == apart.crc()
+        if kind is L3Book:
+            for price in range(1, 60):
+                assert together.queue(0, price).tolist() == apart.queue(0, price).tolist()
+
+
+@pytest.mark.parametrize("kind", [L2Book, L3Book])
+def test_trimming_many_levels_at_once(kind):
+    entries = np.zeros(500, ENTRY_DTYPE)
+    entries["price"], entries["qty"], entries["id_kind"], entries["id_lo"] = np.arange(500), 1, 1, np.arange(500) + 1
+    book = kind(limit=20)
+    book.apply(entries)
+    assert book.depth(None, "int")[0]["price"].tolist() == list(range(499, 479, -1))
+    assert book.crc() == kind_after(kind, entries[480:]).crc()
+    again = entries[:10].copy()
+    again["price"] += 1_000
+    book.apply(again)
+    assert book.counts[0] == 20
+    if kind is L3Book:
+        assert book.order_counts == (20, 0)
+
+
+def kind_after(kind, entries):
+    """A new book of these entries."""
+    book = kind()
+    book.apply(entries)
+    return book
+
+
+def test_ids_of_instruments_that_differ_in_their_middle_are_found_at_once():
+    names = [f"AAAAAAAA{i:08d}BBBBBBBB" for i in range(4_000)]
+    handler = Handler()
+    for name in names:
+        handler.define(name, 1, 2)
+    assert handler.books.probes <= 3 * len(names)
+
+
+def test_an_id_of_kilobytes_makes_its_message_unusable():
+    for fast in (True, False):
+        handler = Handler(allow_fast=fast, collect=True)
+        handler.on_bytes(hostile.LISTED, 1)
+        handler.on_bytes(hostile.message(b"W", 2, [hostile.order(1, 10, 1)]), 1)
+        group = b"279=0|269=0|278=%s|270=10|271=1|273=12:00:00.000|" % (b"1" * 256)
+        handler.on_bytes(hostile.message(b"X", 3, [group.replace(b"1" * 256, b"1" * 255)]), 1)
+        assert handler["A/B"].state.name == "LIVE"
+        handler.on_bytes(hostile.message(b"X", 4, [group]), 1)
+        assert handler.stats["malformed"] == 1
+        assert handler.book_state("A/B")[:2] == (State.STALE, Cause.MALFORMED)
+
+
+def test_a_control_message_of_megabytes_is_not_read():
+    handler = started()
+    handler.on_bytes(framed(b"35=y|34=2|49=K|52=20240301-12:00:00.000|56=ME|" + b"58=x|" * 500_000), 1)
+    assert handler.stats["too_long"] == 1
+
+
+def test_an_unfinished_list_keeps_a_bounded_number_of_rows():
+    known = InstrumentList()
+    known.expect("1")
+    rows = [(55, b"S%d") for _ in range(5_000)]
+    for part in range(8):
+        fields = [(320, b"1"), (560, b"0"), (893, b"N")]
+        for number, (tag, text) in enumerate(rows):
+            fields += [(tag, text % (part * 5_000 + number)), (2349, b"1"), (5010, b"2")]
+        assert known.apply(parse_list(fields)) is None
+    (answers,) = known._open.values()
+    assert sum(len(answer.rows) for answer in answers.values()) == MAX_ROWS
+    known.expect("2", again=True)
+    assert sum(len(answer.rows) for answer in answers.values()) == 0
+    last = parse_list([(320, b"2"), (560, b"0"), (893, b"Y"), (55, b"A"), (2349, b"1"), (5010, b"2")])
+    assert known.apply(last) is not None
+    assert list(known.known) == ["A"]
+
+
+def test_a_message_with_too_many_instruments_names_the_limit():
+    part = parse_list([(146, b"40000"), *((55, b"S%d" % i) for i in range(40_000))])
+    assert len(part.rows) == MAX_ROWS
+    assert part.count_error == f"35=y has 40000 instruments: {MAX_ROWS} are read of a list, the rest left out"
