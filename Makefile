@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
-.PHONY: all build lock demo test lint sanitize package coverage fuzz injected chaos soak power-loss torn clean
+.PHONY: all build lock demo test lint sanitize package coverage fuzz injected chaos faults soak power-loss torn clean
 
 all: build
 
@@ -109,6 +109,12 @@ CHAOS_SECONDS ?= 180
 CHAOS_SEED ?= 1
 chaos: build
 	$(PY) -m tests.chaos.run --seconds $(CHAOS_SECONDS) --symbols 100 --rate 300 --faults 5 --rollover 20 --seed $(CHAOS_SEED)
+
+# clock steps, kills, stops, failing system calls, deleted files, at random over feed and recorder, and 50 spinning readers
+FAULTS_SECONDS ?= 600
+FAULTS_SEED ?= 1
+faults: build
+	$(PY) -m tests.faults.run --seconds $(FAULTS_SECONDS) --seed $(FAULTS_SEED) --readers 50
 
 # 10^8 messages and a rollover every 20 s through one feed: memory, files, tasks and lag must stay flat
 SOAK_MESSAGES ?= 1e8
