@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,3 +47,22 @@ class NoSuchSymbol(KfixError, KeyError):
 
 class CaptureError(KfixError):
     """A journal or Parquet file is damaged or cannot be written; the message names the sound part."""
+
+
+#: no space, a failing disk, no descriptors or memory, a port that is taken
+PASSING = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+        *(errno.ENOBUFS, errno.EADDRINUSE, errno.EADDRNOTAVAIL),
+    }
+)
+#: a directory that is away: a mistake of the configuration, unless it was there before
+AWAY = frozenset({errno.ENOENT, errno.EROFS, errno.ENODEV, errno.ENXIO})
+
+
+def may_pass(error: BaseException, ran_before: bool = False) -> bool:
+    """Whether time may cure an error, by the OSError that it is or comes from. Status 2 is for the others."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError):
+        return cause.errno in PASSING or (ran_before and cause.errno in AWAY)
+    return isinstance(error, MemoryError)

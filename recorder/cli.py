@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kfix_md.errors import CaptureError, UsageError
+from kfix_md.errors import CaptureError, KfixError, UsageError, may_pass
 from kfix_md.journal import files as journal_files
 from kfix_md.log_output import set_up_logging
 
 if TYPE_CHECKING:
     from recorder.catalog import Captures
-    from recorder.process import Recorder
+    from recorder.process import Recorder, Settings
+
+
+DISK_PAUSE_S = 2.0  # between two attempts to start on a disk that is full, fails or is away
 
 
 class _Place(click.Path):
@@ -79,7 +82,7 @@ def record(config: Path, once: bool, service: str | None, as_json: bool) -> int:
 def _record(config: Path, service: str | None, once: bool, as_json: bool) -> int:
     """Run one recorder; 1 when it could not decode what the feed had applied."""
     from recorder.metrics import serve
-    from recorder.process import Recorder, Settings
+    from recorder.process import Settings
 
     settings = Settings.load(str(config), service)
     stopping: list[int] = []
@@ -88,7 +91,9 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> int
     start = time.monotonic()
     if not once and not _wait_for_journal(settings.journal, stopping):
         return 0
-    recorder = Recorder(settings, progress=_Progress())
+    recorder = _open(settings, once, stopping)
+    if recorder is None:
+        return 0
     server = None
     try:
         if settings.metrics_port and not once:
@@ -128,6 +133,32 @@ def _undecoded(recorder: "Recorder") -> Iterator[str]:
             f"them is missing or damaged. The journal begins with {first[1].name}: restore what is missing before them "
             "and record into an empty directory"
         )
+
+
+def _open(settings: "Settings", once: bool, stopping: list[int]) -> "Recorder | None":
+    """The recorder, when the disk of the captures lets it start; None when a signal ends the waiting for that."""
+    from recorder.process import Recorder
+
+    ran_before = (settings.captures / "state").is_dir()
+    while not stopping:
+        if once:
+            with _writing(settings.captures):
+                return Recorder(settings, progress=_Progress())
+        try:
+            return Recorder(settings, progress=_Progress())
+        except (KfixError, OSError) as error:
+            if not may_pass(error, ran_before):
+                raise
+            _wait_for_disk(settings.captures, error, stopping)
+    return None
+
+
+def _wait_for_disk(captures: Path, error: Exception, stopping: list[int]) -> None:
+    """Wait after an error that may pass, or for a signal: the journal has everything meanwhile."""
+    logging.getLogger("kfix.record").error("%s cannot be written yet: %s; trying again", captures, error)
+    end = time.monotonic() + DISK_PAUSE_S
+    while time.monotonic() < end and not stopping:
+        time.sleep(0.05)
 
 
 def _wait_for_journal(journal: Path, stopping: list[int]) -> bool:

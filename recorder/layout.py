@@ -119,7 +119,7 @@ class Tree:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise UsageError(f"captures {self.root} cannot be written: {error.strerror}") from None
+            raise UsageError(f"captures {self.root} cannot be written: {error.strerror}") from error
 
     def check(self) -> None:
         """UsageError unless this is a captures directory."""

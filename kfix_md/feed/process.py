@@ -10,7 +10,7 @@ from typing import Any
 
 from kfix_md.config import Config, ServiceSection, service_config
 from kfix_md.config import load as load_config
-from kfix_md.errors import UsageError
+from kfix_md.errors import UsageError, may_pass
 from kfix_md.feed import tuning
 from kfix_md.feed.checks import check_directories, check_writable
 from kfix_md.feed.clock import Clock
@@ -24,7 +24,7 @@ from kfix_md.feed.place import Place
 from kfix_md.feed.processes import clear_way, supervise
 from kfix_md.feed.recording import Recording, has_run
 from kfix_md.feed.service import Service
-from kfix_md.feed.starting import may_pass, patiently
+from kfix_md.feed.starting import patiently
 from kfix_md.session import SessionState
 from kfix_md.session.store import SequenceStore
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from kfix_md import __version__
 from kfix_md.config import Config, JournalSection
-from kfix_md.errors import CaptureError, KfixError, UsageError
+from kfix_md.errors import CaptureError, KfixError, UsageError, may_pass
 from kfix_md.feed.checks import check_writable
-from kfix_md.feed.starting import may_pass
 from kfix_md.journal.events import ClockStepped, Started, Stopped
 from kfix_md.shm.locks import InUse, hold
 

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import signal
 from collections.abc import Callable
 from typing import TypeVar
 
-from kfix_md.errors import KfixError
+from kfix_md.errors import KfixError, may_pass
 from kfix_md.feed.notify import Notifier
 
 log = logging.getLogger("kfix.feed")
 T = TypeVar("T")
-#: no space, a failing disk, no descriptors or memory, a port that is taken
-PASSING = frozenset(
-    {
-        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
-        *(errno.ENOBUFS, errno.EADDRINUSE, errno.EADDRNOTAVAIL),
-    }
-)
-#: a directory that is away: a mistake of the configuration, unless it was there before
-AWAY = frozenset({errno.ENOENT, errno.EROFS, errno.ENODEV, errno.ENXIO})
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
-
-
-def may_pass(error: BaseException, ran_before: bool = False) -> bool:
-    """Whether time may cure an error, by the OSError that it is or comes from. Status 2 is for the others."""
-    cause = error if isinstance(error, OSError) else error.__cause__
-    if isinstance(cause, OSError):
-        return cause.errno in PASSING or (ran_before and cause.errno in AWAY)
-    return isinstance(error, MemoryError)
 
 
 async def patiently(attempt: Callable[[], T], ran_before: Callable[[], bool], notifier: Notifier) -> T | None:

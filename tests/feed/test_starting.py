@@ -18,16 +18,16 @@ from pathlib import Path
 import pytest
 
 from kfix_md import State, attach
-from kfix_md.errors import FeedError, UsageError
+from kfix_md.errors import FeedError, UsageError, may_pass
 from kfix_md.feed import processes
 from kfix_md.feed.notify import Notifier
 from kfix_md.feed.process import FeedProcess
 from kfix_md.feed.processes import Supervisor
 from kfix_md.feed.recording import has_run
-from kfix_md.feed.starting import may_pass
 from kfix_md.journal.reader import FRAME, JournalReader
 from kfix_md.session.store import SequenceStore
 from tests.feed.rig import ROOT, Venue, all_good, drive, equal_to_truth, load, until
+from tests.recorder import build
 
 pytest.importorskip("cryptography")
 ONE = ("spot-l2",)
@@ -62,8 +62,8 @@ def fill(where: Path) -> Path:
 
 
 @contextmanager
-def started(path: Path, **more):
-    command = [sys.executable, "-m", "kfix_md", "feed", str(path)]
+def started(path: Path, what: str = "feed", **more):
+    command = [sys.executable, "-m", "kfix_md", what, str(path)]
     with open(path.with_suffix(".log"), "wb") as log:
         process = subprocess.Popen(command, stderr=log, cwd=ROOT, **more)
         try:
@@ -123,6 +123,19 @@ def test_a_feed_whose_shared_memory_is_full_waits_and_then_serves(venue, tmp_pat
         eventually(lambda: serves("shm", small))
         feed.send_signal(signal.SIGTERM)
         assert feed.wait(10) == 0
+
+
+def test_a_recorder_whose_disk_is_full_waits_and_then_records(tmp_path, small):
+    ballast = fill(small)
+    build.journal_of(tmp_path / "journal", ONE, messages=20)
+    text = '[[service]]\nname = "spot-l2"\nsender_comp_id = "X"\nsymbols = ["*"]\n'
+    load(tmp_path, text + f'[recorder]\ndirectory = "{small}/captures"\n')
+    with started(tmp_path / "feed.toml", "record") as recorder:
+        eventually(lambda: b"cannot be written yet" in (tmp_path / "feed.log").read_bytes())
+        ballast.unlink()
+        eventually(lambda: list(small.glob("captures/ticks/**/*.parquet")))
+        recorder.send_signal(signal.SIGTERM)
+        assert recorder.wait(20) == 0
 
 
 def test_a_directory_that_is_away_is_a_mistake_at_the_first_start_only(venue, tmp_path):
