@@ -24,6 +24,7 @@ from kfix_md.config_fields import (
     is_loopback,
     is_production,
 )
+from kfix_md.disk import Store
 from kfix_md.errors import UsageError
 from kfix_md.services import SERVICES, Market, ServiceSpec
 from kfix_md.shm.names import part_name
@@ -137,6 +138,8 @@ class JournalSection(_Section):
     segment_mb: int = Field(default=64, ge=1, le=65536)
     sync_ms: int = Field(default=100, ge=1, le=60_000)
     retention: Literal["keep", "zstd", "delete"] = "keep"
+    max_gb: float = Field(default=0.0, ge=0, le=1e9)
+    max_days: int = Field(default=0, ge=0, le=100_000)
 
 
 class RecorderSection(_Section):
@@ -172,6 +175,14 @@ class Config(_Section):
         if self.feed.symbols_max is not None:
             return self.feed.symbols_max
         return sum(ROOM[SERVICES[name].market] for name in {section.name for section in self.service})
+
+    @property
+    def stores(self) -> list[Store]:
+        """The directories that feed and recorder fill."""
+        journal, captures = self.journal, Store("captures", self.recorder.directory)
+        if not journal.enabled:
+            return [captures]
+        return [Store("journal", journal.directory, journal.max_gb * 1e9, journal.max_days), captures]
 
     @model_validator(mode="after")
     def _one_session_per_identity(self) -> Config:

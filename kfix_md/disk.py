@@ -13,6 +13,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 DAY_S = 86_400.0
+#: less than this share of a disk, or fewer days, and it is time to act; monitoring/alerts.yml has the same
+LOW_SHARE, LOW_DAYS = 0.05, 3.0
+MEASURED_S = 300.0  # for which a measurement is used again: captures of years are many files
 RECENT_DAYS = 7  # session dates that the forecast is made from
 ENOUGH_S = 600.0  # of recording that a forecast needs
 _DATE = re.compile(r"(?:session_date=|\A)(\d{4}-\d\d-\d\d)")
@@ -54,6 +57,16 @@ class Room:
     free: int
     size: int
     days_left: float | None
+
+    @property
+    def low(self) -> bool:
+        """Whether somebody has to make room."""
+        return self.free < self.size * LOW_SHARE or (self.days_left is not None and self.days_left < LOW_DAYS)
+
+    @property
+    def text(self) -> str:
+        """The room for people."""
+        return f"{self.free / (1 << 30):.1f} GiB free, {span_text(self.days_left)}"
 
 
 def holding(store: Store, now_s: float | None = None) -> Holding:

@@ -118,6 +118,8 @@ EVENTS = (
     _e("compaction_failed", "compaction failed with status %d, see the errors above; live files are unchanged",
        "status"),
     _e("segment_retired", "journal segment %s: its Parquet is proven, now %s", "segment state"),
+    _e("disk_low", "disk of the %s: %s", "holds cause"),
+    _e("disk_has_room", "disk of the %s has room again: %s", "holds room"),
     # the simulator
     _e("venue_event", "%s %s", "kind facts"),
     _e("venue_fault", "fault %s %s", "kind facts"),

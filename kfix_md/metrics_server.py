@@ -10,14 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kfix_md import __version__
-from kfix_md.disk import DAY_S, Store, rooms
+from kfix_md.disk import DAY_S, MEASURED_S, Store, rooms
 from kfix_md.errors import UsageError
 from kfix_md.log_output import lines_lost
 
 #: connections that are served at a time, and seconds that one may wait for its next bytes
 CONNECTIONS, IDLE_S = 8, 5.0
-#: seconds for which the measured size of a directory is used again
-MEASURED_S = 300.0
 
 Probe = Callable[[], list[str]]
 

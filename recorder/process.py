@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from kfix_md.disk import Store
+from kfix_md.disk import MEASURED_S, Store, rooms
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import files as journal_files
 from recorder import retention
@@ -37,6 +37,8 @@ class Settings:
     checkpoint_seconds: float = 300.0
     compression_level: int = 1  # of live files; compaction writes them again, smaller
     retention: str = "keep"
+    max_bytes: float = 0  # of the journal, 0: no limit
+    max_days: int = 0  # session dates of the journal, 0: no limit
     compact: bool = True
     poll_seconds: float = 0.2
     metrics_host: str = "127.0.0.1"
@@ -45,7 +47,7 @@ class Settings:
     @property
     def stores(self) -> list[Store]:
         """The directories whose disks fill up."""
-        return [Store("journal", self.journal), Store("captures", self.captures)]
+        return [Store("journal", self.journal, self.max_bytes, self.max_days), Store("captures", self.captures)]
 
     @classmethod
     def load(cls, path: str, service: str | None = None) -> "Settings":
@@ -61,6 +63,8 @@ class Settings:
             flush_seconds=config.recorder.interval_s,
             row_group=config.recorder.row_group_rows,
             retention=config.journal.retention,
+            max_bytes=config.journal.max_gb * 1e9,
+            max_days=config.journal.max_days,
             compact=config.recorder.compact,
             checkpoint_seconds=config.recorder.checkpoint_s,
             metrics_host=config.metrics.host,
@@ -99,6 +103,8 @@ class Recorder:
         self._uncompacted: set[date] = set()
         self._due: float | None = None
         self._torn = False
+        self._low: set[str] = set()  # stores whose disks are nearly full
+        self._disks_due = self._now()
         self._unknown: set[str] = set()
         self._kept: set[int] = set()  # segments that could not be proven
 
@@ -256,16 +262,30 @@ class Recorder:
         date = self._journal_date()
         if self.settings.compact and date is not None:
             self._compact(date)
-        if self.settings.retention != "keep":
-            self._retire()
+        self._retire()
+        self._watch_disks()
 
     def _retire(self) -> None:
         settings, kept = self.settings, len(self._kept)
-        done = retention.retire(
-            settings.journal, self.writer.tree, self.committed_safe(), settings.retention, self._kept
-        )
+        where, done = (settings.journal, self.writer.tree, self.committed_safe()), []
+        if settings.retention != "keep":
+            done += retention.retire(*where, settings.retention, self._kept)
+        if settings.max_bytes or settings.max_days:
+            done += retention.limit(*where, settings.max_bytes, settings.max_days, self._kept)
         self.counts["segments_retired"] += len(done)
         self.counts["segments_unproven"] += len(self._kept) - kept
+
+    def _watch_disks(self) -> None:
+        """Log that a disk will be full before it is."""
+        if self._now() < self._disks_due:
+            return
+        self._disks_due = self._now() + MEASURED_S
+        for name, room in rooms(self.settings.stores).items():
+            if room.low and name not in self._low:
+                log.error("disk of the %s: %s", name, room.text)
+            elif not room.low and name in self._low:
+                log.warning("disk of the %s has room again: %s", name, room.text)
+            (self._low.add if room.low else self._low.discard)(name)
 
     def _compact(self, before: date) -> None:
         """Start compaction in a process of its own: recording continues."""

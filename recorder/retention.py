@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,42 +40,103 @@ def retire(journal: Path, tree: Tree, safe: int, how: str, kept: set[int] | None
     """
     done = []
     kept = set() if kept is None else kept
-    present = {n: head for n, head in journal_files.heads(journal).items() if head.date}
-    for number, head in list(present.items())[:-1]:
-        if (number + 1) << 32 > safe:
-            break
-        path = head.path
-        if number in kept or not head.sealed_end or (how == "zstd" and head.compressed):
+    for head in _finished(journal, safe):
+        if head.compressed and how == "zstd":
             continue
-        start = tree.state / "segments" / f"{number:010d}.json"
-        if not start.exists():
-            continue  # recorded before retention was wanted: kept
-        try:
-            _retire(journal, tree, head, start, how)
-        except CaptureError as error:
-            kept.add(number)
-            log.error("%s; the segment is kept", error, extra={"event": "segment_kept"})
+        if not _prove(journal, tree, head, kept, deleted=how != "zstd"):
             continue
-        log.info(
-            "journal segment %s: its Parquet is proven, now %s", path.name, "compressed" if how == "zstd" else "deleted"
-        )
-        done.append(path)
+        if how == "zstd":
+            journal_files.compress(head.path)
+            _log(head, "compressed")
+        else:
+            _delete(tree, head, "deleted")
+        done.append(head.path)
+    present = [n for n, head in journal_files.heads(journal).items() if head.date]
     for start in (tree.state / "segments").glob("*.json"):  # of segments that are gone
         if int(start.stem) < min(present, default=0):
             start.unlink()
     return done
 
 
-def _retire(journal: Path, tree: Tree, head: journal_files.Info, start: Path, how: str) -> None:
-    """CaptureError unless the segment is proven; of one without records there is nothing to be proven."""
-    rows = prove(journal, tree, head.number, json.loads(start.read_bytes()))
-    if how == "zstd":
-        journal_files.compress(head.path)
-        return
-    if not rows and head.sealed_end > HEADER_BYTES:
-        raise CaptureError(f"journal segment {head.number}: it has no market data by which its Parquet could be proven")
+def limit(
+    journal: Path,
+    tree: Tree,
+    safe: int,
+    max_bytes: float,
+    max_days: int,
+    kept: set[int] | None = None,
+    today: int | None = None,
+) -> list[Path]:
+    """Delete the oldest segments while the journal has more than `max_bytes` or session dates older than `max_days`.
+
+    As `retire` does it: only what is recorded and proven, never the newest. Returns what was deleted.
+
+    Parameters
+    ----------
+    max_bytes, max_days
+        0: no such limit.
+    kept
+        As of `retire`.
+    today : int, optional
+        Days since 1970; that of the clock without it.
+    """
+    today = int(time.time() // 86_400) if today is None else today
+    total = sum(path.stat().st_blocks * 512 for path in journal_files.segments(journal).values())
+    done: list[Path] = []
+    kept = set() if kept is None else kept
+    for head in _finished(journal, safe):
+        too_much = max_bytes and total > max_bytes
+        if not (too_much or (max_days and today - head.date > max_days)):
+            break
+        size = head.path.stat().st_blocks * 512
+        if not _prove(journal, tree, head, kept, deleted=True):
+            continue
+        _delete(tree, head, "deleted: the journal is at its limit")
+        total -= size
+        done.append(head.path)
+    return done
+
+
+def _finished(journal: Path, safe: int) -> list[journal_files.Info]:
+    """Sealed segments that are wholly before position `safe`, without the newest."""
+    present = {n: head for n, head in journal_files.heads(journal).items() if head.date}
+    return [head for n, head in list(present.items())[:-1] if (n + 1) << 32 <= safe and head.sealed_end]
+
+
+def _start(tree: Tree, head: journal_files.Info) -> Path:
+    return tree.state / "segments" / f"{head.number:010d}.json"
+
+
+def _prove(journal: Path, tree: Tree, head: journal_files.Info, kept: set[int], *, deleted: bool) -> bool:
+    """Prove a segment; False when it was recorded before retention was wanted, without its decoder's state.
+
+    So it is, with an error in the log and its number in `kept`, when it cannot be proven, or is to be deleted and has
+    records but no market data.
+    """
+    start = _start(tree, head)
+    if head.number in kept or not start.exists():
+        return False
+    try:
+        rows = prove(journal, tree, head.number, json.loads(start.read_bytes()))
+        if deleted and not rows and head.sealed_end > HEADER_BYTES:
+            raise CaptureError(
+                f"journal segment {head.number}: it has no market data by which its Parquet could be proven"
+            )
+    except CaptureError as error:
+        kept.add(head.number)
+        log.error("%s; the segment is kept", error, extra={"event": "segment_kept"})
+        return False
+    return True
+
+
+def _delete(tree: Tree, head: journal_files.Info, how: str) -> None:
     head.path.unlink()
-    start.unlink()
+    _start(tree, head).unlink()
+    _log(head, how)
+
+
+def _log(head: journal_files.Info, how: str) -> None:
+    log.info("journal segment %s: its Parquet is proven, now %s", head.path.name, how)
 
 
 def prove(journal: Path, tree: Tree, number: int, state: dict[str, Any]) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kfix_md.config import Config, ServiceSection, load, service_names
+from kfix_md.disk import Room, rooms
 from kfix_md.errors import FeedError, KfixError, UsageError
 from kfix_md.feed import tuning
 from kfix_md.feed.checks import check_writable
@@ -110,8 +111,9 @@ def machine(config: Config) -> list[Finding]:
 
 
 def directories(config: Config) -> list[Finding]:
-    """Check that shared memory, journal and captures are writable and have room."""
+    """Check that shared memory, journal and captures are writable and have room, and for how many days."""
     found = [_shared_memory(config)]
+    forecast = rooms(config.stores)
     wanted = [("journal", config.journal.directory)] if config.journal.enabled else []
     for about, folder in [*wanted, ("captures", config.recorder.directory)]:
         there = folder.exists()
@@ -120,7 +122,7 @@ def directories(config: Config) -> list[Finding]:
         except UsageError as error:
             found.append(Finding(FAIL, about, str(error)))
             continue
-        found.append(_room(about, folder, ENOUGH_BYTES))
+        found.append(_room(about, folder, ENOUGH_BYTES, forecast.get(about)))
         if not there:
             folder.rmdir()
     return found
@@ -136,10 +138,13 @@ def _shared_memory(config: Config) -> Finding:
     return _room(about, folder, ENOUGH_MEMORY)
 
 
-def _room(about: str, folder: Path, enough: int) -> Finding:
+def _room(about: str, folder: Path, enough: int, forecast: Room | None = None) -> Finding:
     free = shutil.disk_usage(folder).free
-    text = f"{folder}: writable, {free / (1 << 30):.1f} GiB free"
-    return Finding(OK, about, text) if free >= enough else Finding(WARN, about, text + "; make room")
+    text = f"{folder}: writable, " + (f"{free / (1 << 30):.1f} GiB free" if forecast is None else forecast.text)
+    if free >= enough and not (forecast and forecast.low):
+        return Finding(OK, about, text)
+    remedy = "make room" if forecast is None else "make room, or set journal.retention, max_gb or max_days"
+    return Finding(WARN, about, f"{text}; {remedy}")
 
 
 def _running(config: Config) -> int:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kfix_md._entry import State
-from kfix_md.config import Config
 from kfix_md.disk import Store
 from kfix_md.errors import UsageError
 from kfix_md.metrics_server import MetricsServer
@@ -173,12 +172,6 @@ class Metrics:
     def close(self) -> None:
         """Stop the server."""
         self._server.close()
-
-
-def stores(config: Config) -> list[Store]:
-    """The directories that a feed and its recorder fill."""
-    found = [Store("captures", config.recorder.directory)]
-    return [Store("journal", config.journal.directory), *found] if config.journal.enabled else found
 
 
 class _Collector:

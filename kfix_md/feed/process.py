@@ -17,7 +17,7 @@ from kfix_md.feed.clock import Clock
 from kfix_md.feed.connector import Connector
 from kfix_md.feed.dial import choose_engine
 from kfix_md.feed.garbage import Garbage
-from kfix_md.feed.metrics import Metrics, gather, stores
+from kfix_md.feed.metrics import Metrics, gather
 from kfix_md.feed.notify import Notifier
 from kfix_md.feed.pair import Pair
 from kfix_md.feed.place import Place
@@ -135,7 +135,7 @@ class FeedProcess:
         """Begin to serve /metrics; False when that may be possible later."""
         section = self.config.metrics
         try:
-            self._metrics = Metrics(section.host, section.port, lambda: gather(self), stores(self.config))
+            self._metrics = Metrics(section.host, section.port, lambda: gather(self), self.config.stores)
         except UsageError as error:
             if not may_pass(error):
                 raise

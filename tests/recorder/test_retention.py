@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from kfix_md import disk
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.journal import files as journal_files
 from kfix_md.journal.reader import JournalReader
 from kfix_md.journal.writer import JournalWriter
-from recorder import compact, retention
+from recorder import compact, process, retention
 from recorder.process import Recorder
 from tests.recorder import build
 
@@ -57,6 +58,55 @@ def test_a_recorder_that_was_there_first_retires_the_first_segment_too(tmp_path)
     present = sorted(journal_files.segments(tmp_path / "journal"))
     retention.retire(tmp_path / "journal", one.writer.tree, one.committed_safe(), "delete")
     assert len(present) > 2 and sorted(journal_files.segments(tmp_path / "journal")) == present[-1:]
+    one.close()
+
+
+def sizes(journal: Path) -> dict[int, int]:
+    return {n: path.stat().st_blocks * 512 for n, path in journal_files.segments(journal).items()}
+
+
+def test_a_limit_in_bytes_deletes_the_oldest_proven_segments(tmp_path):
+    build.two_days(tmp_path)
+    one = Recorder(build.settings(tmp_path, flush_rows=500))
+    journal, tree = tmp_path / "journal", one.writer.tree
+    before = sizes(journal)
+    assert retention.limit(journal, tree, one.committed_safe(), 1, 0) == []  # nothing is recorded
+    one.once()
+    numbers = sorted(before)
+    limit = sum(before.values()) - before[numbers[0]] - 1  # the first alone is not enough
+    assert len(retention.limit(journal, tree, one.committed_safe(), limit, 0)) == 2
+    assert sorted(sizes(journal)) == numbers[2:]
+    assert retention.limit(journal, tree, one.committed_safe(), limit, 0) == []
+    retention.limit(journal, tree, one.committed_safe(), 1, 0)
+    assert sorted(sizes(journal)) == numbers[-1:]
+    one.close()
+
+
+def test_a_limit_in_days_deletes_dates_that_are_older(tmp_path):
+    build.two_days(tmp_path)
+    one = Recorder(build.settings(tmp_path, flush_rows=500))
+    journal, tree = tmp_path / "journal", one.writer.tree
+    one.once()
+    dates = [head.date for head in journal_files.heads(journal).values() if head.date]
+    assert retention.limit(journal, tree, one.committed_safe(), 0, 2, today=dates[0] + 2) == []
+    gone = retention.limit(journal, tree, one.committed_safe(), 0, 2, today=dates[0] + 3)
+    assert len(gone) == dates.count(dates[0]) > 0 and len(dates) > len(gone)
+    one.close()
+
+
+def test_the_recorder_keeps_to_limits_and_warns_of_a_full_disk(tmp_path, monkeypatch, caplog):
+    build.two_days(tmp_path)
+    one = Recorder(build.settings(tmp_path, flush_rows=500, max_bytes=1, compact=False))
+    one.once()
+    room = disk.Room(free=10, size=100, days_left=1.5)
+    monkeypatch.setattr(process, "rooms", lambda stores: {"journal": room})
+    one.housekeeping()
+    assert len(journal_files.segments(tmp_path / "journal")) == 1
+    assert one.counts["segments_retired"] > 1
+    assert "disk of the journal: 0.0 GiB free, full in 36 hours at the present rate" in caplog.text
+    caplog.clear()
+    one.housekeeping()
+    assert not caplog.text  # once, and not measured every minute
     one.close()
 
 
