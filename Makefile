@@ -94,6 +94,9 @@ FUZZED := build/fuzz
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= frames session journal segment
 fuzz: $(VENV)/.ready
+	@command -v clang > /dev/null || { echo "make fuzz needs clang, which is not installed"; exit 1; }
+	@$(PY) -c 'import atheris' 2> /dev/null || \
+	  { echo "make fuzz needs atheris: $(VENV)/bin/pip install '.[fuzz]'"; exit 1; }
 	$(call copy_tree,$(FUZZED))
 	cd $(FUZZED) && CC=clang LDSHARED='clang -shared' KFIX_FUZZ=1 "$(CURDIR)/$(PY)" setup.py -q build_ext --inplace
 	cd $(FUZZED) && for target in $(FUZZ_TARGETS); do \
