@@ -169,7 +169,7 @@ def test_a_killed_feed_is_a_gap_until_its_books_are_back(tmp_path):
         build.announce(journal, 0, "spot-l2", t0)
         journal.event(0, t0 + 1, {"type": "logged_on", "session_id": "one"})
         journal.event(0, t0 + 2, {"type": "book", "symbol": "BTC/USD", "state": "LIVE", "cause": "NONE"})
-        journal.frame(0, t0 + 5, generate("spot-l2", messages=1).frames[3])
+        journal.frame(0, t0 + 5, generate("spot-l2", messages=1).frames[3], 128)  # ignored
         journal.event(0, t0 + 100, {"type": "started"})
         journal.event(0, t0 + 110, {"type": "logged_on", "session_id": "two"})
         build.record(tmp_path)

@@ -10,14 +10,13 @@ from decimal import Decimal
 import pytest
 
 import recorder
-from kfix_md.journal import files as journal_files
 from kfix_md.journal.writer import JournalWriter
 from recorder import cli
 from recorder.rebuild import Rebuilder
 from recorder.schema import Flags
 from recorder.verify import verify
 from tests.recorder import build
-from tests.recorder.test_tools import CONFIG, run
+from tests.recorder.test_tools import run
 from tests.streams import generate, rules
 from tests.streams.wire import body_of, seal
 
@@ -154,21 +153,6 @@ def test_a_proof_over_nothing_does_not_hold(tmp_path):
     assert reported["why_not"][0].startswith("nothing was proven: none of 0 recorded messages")
     text = run(cli.verify, tmp_path / "captures", status=1)
     assert "FAULT: nothing was proven" in text and "THE PROOF DOES NOT HOLD" in text
-
-
-def test_recording_without_the_oldest_segment_says_what_is_missing(tmp_path, monkeypatch):
-    stream = generate("spot-l2", messages=900, seed=8)
-    with JournalWriter(tmp_path / "journal", segment_bytes=1 << 16) as journal:
-        build.write_session(journal, 0, "spot-l2", stream.frames, build.START_NS)
-    paths = list(journal_files.segments(tmp_path / "journal").values())
-    assert len(paths) > 2
-    paths[0].unlink()
-    (tmp_path / "feed.toml").write_text(CONFIG)
-    text = run(cli.record, tmp_path / "feed.toml", "--once", status=1)
-    assert "frames of market data are not recorded: the instrument list before them is missing" in text
-    assert f"The journal begins with {paths[1].name}" in text
-    text = run(cli.verify, tmp_path / "captures", status=1)
-    assert "nothing was proven" in text
 
 
 def implicit_stream(level: str, depth: int, messages: int) -> list[bytes]:
