@@ -355,8 +355,8 @@ def make_directory(path: Path) -> None:
 
 
 def never_begun(head: Info) -> bool:
-    """Whether a segment is a spare that a dead writer left, or the disk has not even its header."""
-    return head.path.name.startswith("spare") or (not head.compressed and head.path.stat().st_size < HEADER_BYTES)
+    """Whether a segment is a spare that a dead writer left; a dated one that is cut off is damage, to be reported."""
+    return head.path.name.startswith("spare")
 
 
 def begin(head: Info, date: int) -> Info:

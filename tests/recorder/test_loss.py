@@ -242,8 +242,7 @@ def test_a_segment_that_cannot_be_read_is_stepped_over_and_told(tmp_path, how, w
     first_gone = how == "missing" and which == 0  # then the journal begins after it
     last_gone = how == "missing" and which == -1  # then the next writer takes its number
     assert ("JOURNAL_DAMAGE" in reported) == (not first_gone and not last_gone)
-    # the first segment has the instrument list: nothing is decoded without it
-    assert verify(cap).holds == (which != 0 or how == "garbage")
+    assert verify(cap).holds  # segments begin with the instruments: what is left of the first one alone is lost
     seen = sum(s["messages"] + s["ignored"] for s in cap.sessions().to_pylist())
     if how == "garbage":  # of the header alone: the records know their positions
         assert seen == sum(each)
