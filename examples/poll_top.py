@@ -1,4 +1,7 @@
-"""Poll a top of book: `python examples/poll_top.py BTC/USD`. One reading takes less than a microsecond."""
+"""Poll a top of book: `python examples/poll_top.py BTC/USD`. One reading takes less than a microsecond.
+
+KFIX_FEED names the feed where there are several.
+"""
 
 import sys
 import time

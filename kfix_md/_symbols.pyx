@@ -10,7 +10,8 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 from posix.stdlib cimport posix_memalign
 
 from kfix_md._book cimport (
-    CRC_DEPTH, NO_LIMIT, RULE_AUTO, RULE_CODE, RULE_LEVEL, RULE_OFF, RULE_ORDER, RULE_SENT, WORK_BANK, OrderBook, L2Book,
+    CRC_DEPTH, NO_LIMIT, RULE_AUTO, RULE_CODE, RULE_LEVEL, RULE_OFF, RULE_ORDER, RULE_SENT, WORK_BANK,
+    L2Book, OrderBook,
     Room, crossed, price_shift, qty_shift,
 )
 from kfix_md._book_l3 cimport L3Book

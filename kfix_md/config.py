@@ -25,7 +25,7 @@ from kfix_md.config_fields import (
     is_production,
 )
 from kfix_md.disk import Store
-from kfix_md.errors import UsageError
+from kfix_md.errors import Mistakes, UsageError
 from kfix_md.services import SERVICES, Market, ServiceSpec
 from kfix_md.shm.names import part_name
 from kfix_md.trading_day import ROLLOVER_S
@@ -43,12 +43,12 @@ class FeedSection(_Section):
 
     name: SegmentName = "default"
     directory: Path = Path("/dev/shm")
-    mode: FileMode = Field(default=0o600, validate_default=False)
+    mode: FileMode = Field(default=0o600, validate_default=False, json_schema_extra={"default": "0600"})
     symbols_max: int | None = Field(default=None, ge=1, le=100_000)
     book_depth: int = Field(default=1000, ge=10, le=100_000)
     heartbeat_ms: int = Field(default=500, ge=20, le=10_000)
     max_lag_s: float = Field(default=5.0, ge=0.1, le=86_400)
-    rollover: TimeOfDay = Field(default=ROLLOVER_S, validate_default=False)
+    rollover: TimeOfDay = Field(default=ROLLOVER_S, validate_default=False, json_schema_extra={"default": "22:00"})
     state_directory: Path = Path("state")
     unknown_symbols: Literal["stop", "warn"] = "warn"
     unverified: Literal["refuse", "serve"] = "refuse"
@@ -204,7 +204,9 @@ def load(path: str | os.PathLike[str]) -> Config:
     Raises
     ------
     UsageError
-        With one line: the file, the key, what is wrong and what to do.
+        The file cannot be read; one line with the remedy.
+    Mistakes
+        A UsageError with a line for each: the file, the key, what is wrong and what to do.
     """
     path = Path(path)
     try:
@@ -220,7 +222,7 @@ def load(path: str | os.PathLike[str]) -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        raise UsageError(f"{path}: {explain(error, data)}") from None
+        raise Mistakes([f"{path}: {mistake}" for mistake in explain(error, data)]) from None
     _absolute_paths(config, path.resolve().parent)
     return config
 
@@ -255,13 +257,21 @@ def service_config(config: Config, name: str) -> Config:
     )
 
 
-def explain(error: ValidationError, data: dict[str, Any]) -> str:
-    """The first mistake of a pydantic error as one line, and how many more there are."""
+def explain(error: ValidationError, data: dict[str, Any]) -> list[str]:
+    """Every mistake of a pydantic error as one line."""
     faults = error.errors(include_url=False, include_context=False)
     # an unknown key is usually the reason for a missing one: report it first
     faults.sort(key=lambda fault: fault["type"] != "extra_forbidden")
-    rest = "" if len(faults) == 1 else f" (and {len(faults) - 1} more)"
-    return _explain_one(faults[0], data) + rest
+    return list(dict.fromkeys(_explain_one(fault, data) for fault in faults))
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the configuration file, made of the models, for editors and checks before a deployment."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Config.model_json_schema(),
+        "title": "kfix-md configuration",
+    }
 
 
 def _explain_one(fault: Any, data: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from kfix_md.services import SERVICES
 from kfix_md.shm.names import split_part
@@ -88,13 +88,32 @@ def _segment_name(value: str) -> str:
     return value
 
 
-ServiceName = Annotated[str, AfterValidator(_service_name)]
-SegmentName = Annotated[str, AfterValidator(_segment_name)]
-FileMode = Annotated[int, BeforeValidator(_mode)]
-SecretRef = Annotated[str, AfterValidator(_secret_reference)]
-CompID = Annotated[str, AfterValidator(_comp_id)]
-TimeOfDay = Annotated[int, BeforeValidator(_clock)]
-Depth = Annotated[int, AfterValidator(_depth)]
+# the JSON schemas are those of the file's values, before validation
+ServiceName = Annotated[str, AfterValidator(_service_name), WithJsonSchema({"enum": list(SERVICES)})]
+SegmentName = Annotated[
+    str,
+    AfterValidator(_segment_name),
+    WithJsonSchema({"type": "string", "pattern": "^(?!\\.)[A-Za-z0-9._-]{1,48}$"}),
+]
+FileMode = Annotated[
+    int,
+    BeforeValidator(_mode),
+    WithJsonSchema({"type": "string", "pattern": "^(0o)?[0-7]{3,4}$"}),
+]
+SecretRef = Annotated[
+    str,
+    AfterValidator(_secret_reference),
+    WithJsonSchema({"type": "string", "pattern": "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$"}),
+]
+CompID = Annotated[
+    str, AfterValidator(_comp_id), WithJsonSchema({"type": "string", "pattern": f"^{_COMP_ID.pattern}$"})
+]
+TimeOfDay = Annotated[
+    int,
+    BeforeValidator(_clock),
+    WithJsonSchema({"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?$"}),
+]
+Depth = Annotated[int, AfterValidator(_depth), WithJsonSchema({"enum": list(DEPTHS)})]
 LogonFields = Annotated[dict[str, str], AfterValidator(_logon_fields)]
 #: 167 of an instrument list request; ALL is one request for every instrument (559=4).
 SecurityType = Literal["ALL", "CASH", "FUT", "OPT", "TS"]

@@ -17,6 +17,20 @@ class UsageError(KfixError):
     """A wrong argument or a mistake in the configuration; the message names the remedy."""
 
 
+class Mistakes(UsageError):
+    """Every mistake in a configuration file.
+
+    Attributes
+    ----------
+    lines : list of str
+        One for each, with the file, the key and the remedy.
+    """
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
+
+
 class ProtocolError(KfixError):
     """The venue sent something that FIX 4.4 or Kraken's dialect does not allow."""
 

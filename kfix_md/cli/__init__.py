@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from kfix_md import __version__
-from kfix_md.errors import KfixError, UsageError
+from kfix_md.errors import KfixError, Mistakes, UsageError
 
 #: command -> (module, attribute, help of the overview)
 COMMANDS = {
@@ -32,6 +32,32 @@ COMMANDS = {
 }
 
 
+#: command -> what people run it for; shown at the end of its help
+EXAMPLES = {
+    "simulate": (
+        "simulate --symbols 20 --rate 2000",
+        "simulate --symbols 5 --port-base 0 --tls-dir tls --control control.sock",
+        "simulate --capture spot-l2.fix.gz --speed max",
+    ),
+    "feed": ("feed feed.toml", "feed --json feed.toml", "feed --check feed.toml"),
+    "record": ("record feed.toml", "record feed.toml --once --json"),
+    "top": ("top", "top BTC --sort rate/s", "top --feed uat --once --json"),
+    "ladder": ("ladder BTC/USD", "ladder PF_XBTUSD --level L3 -n 20", "ladder BTC/USD --feed uat --once"),
+    "inspect": ("inspect stream.fix.gz", "inspect fix.log --json"),
+    "verify": ("verify captures", "verify feed.toml --date 2026-11-20"),
+    "report": ("report captures", "report captures 2026-11-20 -o day.html"),
+    "journal": (
+        "journal ls feed.toml",
+        "journal cat feed.toml --start 2026-11-20T21:59 --end 2026-11-20T22:01",
+        "journal grep feed.toml 35=y",
+        "journal export feed.toml day.pcap",
+    ),
+    "compact": ("compact captures", "compact captures --date 2026-11-20"),
+    "probe": ("probe uat.toml", "probe uat.toml --through-rollover"),
+    "doctor": ("doctor feed.toml", "doctor feed.toml --json", "doctor --schema"),
+}
+
+
 def _group() -> Any:
     import click
 
@@ -47,6 +73,7 @@ def _group() -> Any:
             module, attribute, _ = COMMANDS[name]
             try:
                 command: click.Command = getattr(importlib.import_module(module), attribute)
+                command.epilog = "\b\nExamples:\n" + "\n".join(f"  kfix {example}" for example in EXAMPLES[name])
                 return command
             except ModuleNotFoundError as error:
                 raise UsageError(_missing_module(name, error)) from None
@@ -56,7 +83,9 @@ def _group() -> Any:
                 formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
     @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-    @click.version_option(version=__version__, prog_name="kfix")
+    @click.option(
+        "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Versions."
+    )
     def kfix() -> None:
         """Kraken's FIX 4.4 market data: verified books in shared memory, complete captures in Parquet.
 
@@ -64,6 +93,39 @@ def _group() -> Any:
         """
 
     return kfix
+
+
+def _print_version(context: Any, _option: Any, wanted: bool) -> None:
+    if wanted:
+        print(version_text())
+        context.exit()
+
+
+def version_text() -> str:
+    """The version, and what a report of a fault has to name: interpreter, machine, layouts, packages."""
+    import platform
+    import ssl
+    from importlib.metadata import PackageNotFoundError, version
+
+    from kfix_md.journal import layout as journal
+    from kfix_md.shm import layout as segment
+
+    packages = []
+    for name in ("numpy", "pyarrow", "uvloop", "aiofastnet", "pydantic", "prometheus-client", "zstandard"):
+        try:
+            packages.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            packages.append(f"{name} absent")
+    system = f"{platform.system()} {platform.release()} {platform.machine()}, {' '.join(platform.libc_ver())}"
+    return "\n".join(
+        (
+            f"kfix, version {__version__}",
+            f"Python {platform.python_version()} ({platform.python_compiler()}), {ssl.OPENSSL_VERSION}",
+            system,
+            f"layouts: shared memory {segment.number()}, journal {journal.VERSION}",
+            ", ".join(packages),
+        )
+    )
 
 
 def _missing_module(command: str, error: ModuleNotFoundError) -> str:
@@ -75,13 +137,15 @@ def _missing_module(command: str, error: ModuleNotFoundError) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of `kfix`. A usage or configuration error is one line on stderr and exit status 2."""
+    """Entry point of `kfix`. Each usage or configuration error is a line on stderr; exit status 2."""
     _open_standard_descriptors()
     try:
         import click
     except ImportError:  # installed without the extra "operator"
         print("kfix: the command line needs 'click': pip install 'kfix-md[operator]'", file=sys.stderr)
         raise SystemExit(2) from None
+    if not (sys.argv[1:] if argv is None else argv):
+        argv = ["--help"]
     try:
         status = _group().main(args=argv, prog_name="kfix", standalone_mode=False)
     except click.exceptions.Abort:
@@ -91,6 +155,8 @@ def main(argv: list[str] | None = None) -> None:
         _die(f"{error.format_message()}{where}")
     except click.ClickException as error:
         _die(error.format_message())
+    except Mistakes as error:
+        _die(*error.lines)
     except (UsageError, KfixError) as error:
         _die(str(error))
     except BrokenPipeError:  # `kfix ... | head`
@@ -111,7 +177,7 @@ def _open_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
 
 
-def _die(message: str) -> None:
-    if sys.stderr is not None:  # it was closed
+def _die(*messages: str) -> None:
+    for message in messages if sys.stderr is not None else ():  # it was closed
         print("kfix: " + " ".join(message.split()), file=sys.stderr)
     raise SystemExit(2)

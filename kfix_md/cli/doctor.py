@@ -12,7 +12,8 @@ _COLOUR = {"ok": "green", "warn": "yellow", "FAIL": "red"}
 
 
 @click.command()
-@click.argument("config", type=click.Path())
+@click.argument("config", type=click.Path(), required=False)
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of the configuration file and end.")
 @click.option("--json", "as_json", is_flag=True, help="Findings as one JSON object.")
 @click.option(
     "--timeout",
@@ -21,12 +22,19 @@ _COLOUR = {"ok": "green", "warn": "yellow", "FAIL": "red"}
     show_default=True,
     help="Seconds a service may take to log on.",
 )
-def command(config: str, as_json: bool, timeout: float) -> None:
+def command(config: str | None, schema: bool, as_json: bool, timeout: float) -> None:
     """Check CONFIG.toml and all it depends on: directories, DNS, TLS, certificate, CompIDs, clock, symbols.
 
     Logs on to each service and requests its instruments, unless a feed with these CompIDs is running.
     Exit status 0: the feed will work (warnings included); 2: something has to be corrected first.
     """
+    if schema:
+        from kfix_md.config import schema as config_schema
+
+        click.echo(json.dumps(config_schema(), indent=1))
+        return
+    if config is None:
+        raise click.UsageError("Missing argument 'CONFIG'.")
     raise SystemExit(report(config, as_json, timeout))
 
 

@@ -289,7 +289,7 @@ def as_json(reading: Reading) -> dict[str, Any]:
 
 @click.command()
 @click.argument("filter", default="")
-@click.option("--feed", "name", help="Name of the feed (the only one there is, else 'default').")
+@click.option("--feed", "name", help="Name of the feed ($KFIX_FEED, else the only one there is, else 'default').")
 @click.option("--directory", type=click.Path(path_type=Path), help="Where feeds put their shared memory.")
 @click.option(
     "--captures",

@@ -72,7 +72,7 @@ def attach(
     Parameters
     ----------
     name : str, optional
-        Name of the feed. Default: the only feed in `directory`, or "default" if there are several.
+        Name of the feed. Default: $KFIX_FEED, else the only feed in `directory`, or "default" if there are several.
     path : path, optional
         Path of the segment, in place of a name.
     directory : path, optional
@@ -105,6 +105,8 @@ def attach(
         return ReplayFeed(Path(replay), date, speed, allow_unverified)
     if path is None:
         where = default_directory() if directory is None else Path(directory)
+        if name is None:
+            name = os.environ.get("KFIX_FEED") or None
         if name is None:
             there = feeds(where)
             name = there[0] if len(there) == 1 else "default"

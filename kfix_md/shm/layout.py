@@ -36,6 +36,13 @@ def _structs() -> dict[str, list[tuple[str, str, int, str]]]:
     return found
 
 
+def number() -> int:
+    """Number of the layout (KFIX_LAYOUT): readers reject any other."""
+    found = re.search(r"#define KFIX_LAYOUT +(\d+)u\b", HEADER.read_text())
+    assert found is not None
+    return int(found[1])
+
+
 @cache
 def dtype(block: str) -> np.dtype[np.void]:
     """The numpy dtype of `struct kfix_BLOCK` (one of BLOCKS): C alignment, little-endian, text as bytes."""

@@ -6,12 +6,19 @@ import json
 import logging
 import subprocess
 import sys
+import tomllib
 
+import click
 import pytest
 
-from kfix_md import __version__
-from kfix_md.cli import COMMANDS, main
+from kfix_md import __version__, config
+from kfix_md.cli import COMMANDS, EXAMPLES, _group, main
+from kfix_md.errors import FeedError
+from kfix_md.journal import layout as journal_layout
 from kfix_md.log_output import set_up_logging
+from kfix_md.shm.attach import attach
+from kfix_md.shm.layout import number as dtype_number
+from kfix_md.shm.writer import SegmentWriter
 from tests.feed.rig import ROOT
 
 
@@ -27,6 +34,82 @@ def test_help_and_version(capsys):
     status, out, _ = ran(capsys, "--help")
     assert status == 0 and all(f"  {name} " in out for name in COMMANDS)
     assert __version__ in ran(capsys, "--version")[1]
+
+
+def test_without_a_command_it_shows_its_help(capsys):
+    status, out, err = ran(capsys)
+    assert status == 0 and out == ran(capsys, "--help")[1] and not err
+
+
+def test_version_names_what_a_report_of_a_fault_needs(capsys):
+    status, out, _ = ran(capsys, "--version")
+    assert status == 0 and out.startswith(f"kfix, version {__version__}\nPython 3.")
+    assert f"shared memory {dtype_number()}, journal {journal_layout.VERSION}" in out and "numpy " in out
+
+
+@pytest.mark.parametrize(("name", "example"), [(name, each) for name in COMMANDS for each in EXAMPLES[name]])
+def test_every_example_of_the_help_is_a_command_line_that_parses(capsys, name, example):
+    assert f"kfix {example}" in ran(capsys, name, "--help")[1]
+    words = example.split()
+    assert words[0] == name
+    group = _group()
+    command = group.get_command(click.Context(group), name)
+    words = words[1:]
+    while isinstance(command, click.Group):
+        command, words = command.commands[words[0]], words[1:]
+    assert command.make_context(name, words).params is not None
+
+
+def test_a_feed_is_named_by_the_environment_unless_by_the_call(monkeypatch, tmp_path):
+    with SegmentWriter("first", tmp_path, capacity=8), SegmentWriter("second", tmp_path, capacity=8):
+        with pytest.raises(FeedError, match="no feed named 'default'"):
+            attach(directory=tmp_path)
+        monkeypatch.setenv("KFIX_FEED", "second")
+        assert attach(directory=tmp_path).info["name"] == "second"
+        assert attach("first", directory=tmp_path).info["name"] == "first"
+        monkeypatch.setenv("KFIX_FEED", "third")
+        with pytest.raises(FeedError, match="no feed named 'third'; there are: first, second"):
+            attach(directory=tmp_path)
+
+
+def test_every_mistake_of_a_configuration_is_a_line(capsys, tmp_path):
+    path = tmp_path / "feed.toml"
+    path.write_text('[feed]\nbook_depth = 3\nnam = "x"\n[[service]]\nname = "spot"\nsymbols = []\n')
+    status, out, err = ran(capsys, "feed", str(path))
+    lines = err.splitlines()
+    assert status == 2 and not out and all(line.startswith(f"kfix: {path}: ") for line in lines)
+    keys = [line.removeprefix(f"kfix: {path}: ").partition(": ")[0] for line in lines]
+    assert keys[0] == "feed.nam" and set(keys[1:]) == {
+        "feed.book_depth",
+        "service[0] (spot).name",
+        "service[0] (spot).sender_comp_id",
+        "service[0] (spot).symbols",
+    }
+
+
+def test_the_schema_is_that_of_the_models(capsys):
+    status, out, _ = ran(capsys, "doctor", "--schema")
+    schema = json.loads(out)
+    assert status == 0 and set(schema["properties"]) == set(config.SECTIONS)
+    for name, model in config.SECTIONS.items():
+        shown = schema["$defs"][model.__name__]
+        assert set(shown["properties"]) == set(model.model_fields), name
+        assert shown["additionalProperties"] is False
+    feed = schema["$defs"]["FeedSection"]["properties"]
+    assert (feed["mode"]["type"], feed["mode"]["default"]) == ("string", "0600")
+    assert (feed["rollover"]["type"], feed["rollover"]["default"]) == ("string", "22:00")
+    service = schema["$defs"]["ServiceSection"]["properties"]
+    assert service["depth"]["enum"] == [0, 1, 10, 25, 100, 500, 1000] and "spot-l2" in service["name"]["enum"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.name)
+def test_examples_fit_the_schema(path):
+    jsonschema = pytest.importorskip("jsonschema")
+    found = tomllib.loads(path.read_text())
+    if "service" in found:
+        jsonschema.validate(found, config.schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**found, "feed": {"mode": 600}}, config.schema())
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
