@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
-.PHONY: all build lock demo test lint sanitize package coverage fuzz injected chaos faults soak power-loss torn clean
+.PHONY: all build lock demo test lint sanitize package coverage fuzz injected alerts chaos faults soak power-loss torn clean
 
 all: build
 
@@ -123,6 +123,10 @@ faults: build
 SOAK_MESSAGES ?= 1e8
 soak: build
 	$(PY) -m tests.chaos.soak --messages $(SOAK_MESSAGES)
+
+# a real Prometheus scrapes a feed and a recorder with faults: every alert of monitoring/alerts.yml fires and clears
+alerts: build
+	KFIX_ALERTS=1 $(PY) -m pytest tests/monitoring
 
 # every allocation and every file call of a scenario fails in turn, alone and with those after it (SQLite's way)
 injected: build

@@ -16,7 +16,8 @@ __all__ = ["Flags", "open"]
 def open(captures: "str | os.PathLike[str]") -> "Captures":
     """Open a captures directory for reading; also while it is being written.
 
-    Warns of files that were recorded and are no longer there, see `Captures.missing`.
+    Warns of files of the last session dates that were recorded and are no longer there; see `Captures.missing`. Every
+    question looks at the files of its own dates.
 
     Raises
     ------
@@ -26,6 +27,6 @@ def open(captures: "str | os.PathLike[str]") -> "Captures":
     from recorder.catalog import Captures
 
     found = Captures(captures)
-    for one in found.missing():
+    for one in found.missing(found.dates()[-1:]):
         warnings.warn(f"{found.tree.root}: {one}: books after them are not trusted", stacklevel=2)
     return found

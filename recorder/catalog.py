@@ -344,7 +344,7 @@ class Captures:
             gaps, sessions = (self._table(name, start, moment + 1) for name in ("gaps", "sessions"))
             states = self._coverage(symbol, moment, moment + 1)
             losses = self._losses(moment, moment + 1)
-            reason = self._beyond(moment) or trust.why_not(symbol, moment, found, losses, gaps, sessions, states)
+            reason = trust.why_not(symbol, moment, found, losses, gaps, sessions, states) or self._beyond(moment)
         return BookAt(
             symbol, found.level, moment, found.recv_ns, found.session, found.seq, not reason, reason, book, depth
         )
@@ -377,9 +377,17 @@ class Captures:
         until = self._files.recorded_until()
         return f"it is not recorded yet: the captures end at {until}" if moment > until else ""
 
-    def missing(self) -> list[MissingFiles]:
-        """Files that were recorded and are no longer there, as their names show; empty when captures are complete."""
-        return self._files.complete.missing()
+    def missing(self, days: list[date] | None = None) -> list[MissingFiles]:
+        """Files that were recorded and are no longer there, as their names show; empty when captures are complete.
+
+        Parameters
+        ----------
+        days
+            Session dates to look at, in order, and those next to them; all when None.
+        """
+        if days is not None and not days:
+            return []
+        return self._files.complete.missing(days=(days[0], days[-1]) if days else None)
 
     # ---- derived ----
 

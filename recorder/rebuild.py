@@ -296,7 +296,8 @@ def _follow(book: OrderBook, rows: pa.Table) -> bool:
     """Apply messages; whether the book had the last of the checksums (5041) that the feed had found right."""
     entries, ends = schema.entries(rows), message_ends(rows)
     flags = rows["flags"].to_numpy()[ends - 1]
-    proven = np.flatnonzero((flags & (_PROVEN | Flags.UNVERIFIED)) == _PROVEN)
+    stored = rows["crc"].is_valid().to_numpy()[ends - 1]  # not where the last row of its message is a trade
+    proven = np.flatnonzero(stored & ((flags & (_PROVEN | Flags.UNVERIFIED)) == _PROVEN))
     if not len(proven):
         _proof.apply(book, entries, ends)
         return True

@@ -32,7 +32,7 @@ def why_not(
     return (
         losses.between(found.base_ns, at, found.session)
         or (coverage.reason(state) if state is not None and not state["trusted"] else "")
-        or ("" if state is not None else losses.states_unknown(at) or _gap(symbol, at, found.session, rows))
+        or ("" if state is not None else _gap(symbol, at, found.session, rows) or losses.states_unknown(at))
         or _ended(at, found.session, logons)
         or by_flags(found.flags)
         or ("" if found.agrees else _NO_CHECKSUM)

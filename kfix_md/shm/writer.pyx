@@ -123,7 +123,7 @@ cdef class SegmentWriter:
         base_ns = time.time_ns() - time.monotonic_ns() if clock_base_ns is None else clock_base_ns
         self._hold_name(directory)
         try:
-            _sweep(os.path.dirname(self.path), name)
+            _sweep(os.path.dirname(self.path) or ".", name)
             self._create(mode, group, base_ns, heartbeat_ns, serve_unverified)
         except BaseException:
             self._release_name()
@@ -487,7 +487,8 @@ cdef class SegmentWriter:
         return kfix_monotonic() + self.header.clock_base_ns
 
     def now_ns(self):
-        """The time to publish with: CLOCK_MONOTONIC plus `clock_base_ns`."""
+        """The time to publish with: CLOCK_MONOTONIC plus `clock_base_ns`. FeedError when it is closed."""
+        self._must_be_open()
         return self.now()
 
     cdef void beat(self) noexcept nogil:
