@@ -125,7 +125,7 @@ class Recording:
         elif before and not alarm:
             log.warning(
                 "journal: recording again (%d segments written again, %d bytes of them lost)",
-                *(stats["rescued"], stats["rescue_lost"]),
+                *(stats.get("rescued", 0), stats.get("rescue_lost", 0)),  # none while it is opened again
             )
         self._alarm = alarm
 

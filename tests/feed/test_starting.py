@@ -129,7 +129,7 @@ def test_a_recorder_whose_disk_is_full_waits_and_then_records(tmp_path, small):
     ballast = fill(small)
     build.journal_of(tmp_path / "journal", ONE, messages=20)
     text = '[[service]]\nname = "spot-l2"\nsender_comp_id = "X"\nsymbols = ["*"]\n'
-    load(tmp_path, text + f'[recorder]\ndirectory = "{small}/captures"\n')
+    load(tmp_path, text + f'[recorder]\ndirectory = "{small}/captures"\ninterval_s = 0.5\n')
     with started(tmp_path / "feed.toml", "record") as recorder:
         eventually(lambda: b"cannot be written yet" in (tmp_path / "feed.log").read_bytes())
         ballast.unlink()
