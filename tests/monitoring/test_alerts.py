@@ -32,6 +32,7 @@ FIRING = {
     "KfixClockOff": {f"kfix_clock_lag_seconds{{{SERVICE}}}": "0 -3x10 0x30"},
     "KfixClockStepped": {"kfix_clock_steps_total": "0 1x35"},
     "KfixLagging": {f"kfix_lagging{{{SERVICE}}}": "0 1x5 0x30"},
+    "KfixSegmentLost": {"kfix_shm_alarm": "0x36", "kfix_shm_republished_total": "0 1x35"},
     "KfixSymbolsLeftOut": {f"kfix_left_out{{{SERVICE}}}": "0 1x5 0x30"},
     "KfixInternalError": {f"kfix_errors_total{{{SERVICE}}}": "0 1x35"},
     "KfixLogLinesLost": {"kfix_log_lines_lost_total": "0 9x35"},

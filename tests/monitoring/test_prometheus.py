@@ -251,7 +251,9 @@ def test_every_alert_fires_and_clears(site):
     site.fault("feed", "error")  # logged, when there is a log, and a new connection
     fire("KfixInternalError", "KfixLogLinesLost")
     site.fault("feed", "log open")
-    # processes
+    # shared memory and processes
+    (site.folder / "kfix-md.t-prometheus").unlink()
+    fire("KfixSegmentLost")
     for process in (feed, recorder):
         process.send_signal(signal.SIGSTOP)
     fire("KfixDown", "KfixRecorderDown")

@@ -60,7 +60,7 @@ def test_samples_are_the_books_of_their_moments(mixed, batch_rows, monkeypatch):
     monkeypatch.setattr(files.batches, "__kwdefaults__", {**files.batches.__kwdefaults__, "rows": batch_rows})
     times = cap.ticks(symbol, level=level, columns=["recv_ns"])["recv_ns"].to_numpy()
     for start, end in ((None, None), (int(times[len(times) // 3]), int(times[-1]) + 40 * MS)):
-        step = 7 * MS + 1
+        step = 29 * MS + 1
         samples = cap.depth(symbol, start, end, every=step, levels=LEVELS, level=level, price="int")
         grid = samples["time_ns"].to_numpy()
         assert (np.diff(grid) == step).all() and (start is None or grid[0] == start)
@@ -74,7 +74,7 @@ def test_after_every_message(mixed):
     rows = cap.ticks(symbol, level=level, columns=["session", "seq"])
     messages = list(dict.fromkeys(zip(rows["session"].to_pylist(), rows["seq"].to_pylist(), strict=True)))
     assert list(zip(samples["session"].to_pylist(), samples["seq"].to_pylist(), strict=True)) == messages
-    assert_as_books(cap, samples, symbol, level)
+    assert_as_books(cap, samples.take(list(range(0, samples.num_rows, 5))), symbol, level)
 
 
 def test_batches_and_many_small_ones_give_the_same(mixed, monkeypatch):
@@ -115,13 +115,13 @@ def test_untrusted_times_have_no_prices(tmp_path):
             },
         )
     cap = captured(tmp_path)
-    samples = cap.depth(SYMBOL, every="1ms", levels=LEVELS, price="int")
+    samples = cap.depth(SYMBOL, every="3ms", levels=LEVELS, price="int")
     assert_as_books(cap, samples, SYMBOL)
     dark = [row for row in samples.to_pylist() if row["cause"] and row["time_ns"] > times[5]]
     assert {row["cause"] for row in dark} == {"INIT", "SYNCING SUBSCRIBED"}
     assert all(not levels_of(row, "bid") and not levels_of(row, "ask") for row in dark)
     after = [row for row in samples.to_pylist() if row["time_ns"] >= times[300]]
-    assert len(after) > 50 and not any(row["trusted"] for row in after), "unsubscribed, and never again"
+    assert len(after) > 20 and not any(row["trusted"] for row in after), "unsubscribed, and never again"
 
 
 def test_a_session_that_ended_and_one_that_lost_messages(tmp_path):
@@ -148,7 +148,7 @@ def test_lost_records_leave_samples_unproven_until_a_snapshot(tmp_path):
             handler.on_bytes(frame, build.START_NS + (i + 1) * 2 * MS)
     cap = captured(tmp_path)
     assert "JOURNAL_LOST" in cap.gaps()["cause"].to_pylist()
-    samples = cap.depth(SYMBOL, every="1ms", levels=LEVELS, price="int")
+    samples = cap.depth(SYMBOL, every="3ms", levels=LEVELS, price="int")
     assert_as_books(cap, samples, SYMBOL)
     assert {row["cause"] for row in samples.to_pylist()} >= {None, sampled._LOST}
 
