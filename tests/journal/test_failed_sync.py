@@ -61,9 +61,10 @@ def shim(tmp_path_factory):
 def run(shim: Path, journal: Path, script: str, segment_bytes: int = 1 << 20) -> dict:
     counts = journal.with_name("counts")
     counts.write_bytes(bytes(8))
+    preloaded = [*os.environ.get("LD_PRELOAD", "").split(), str(shim)]  # after the sanitizers' own, if there are any
     done = subprocess.run(
         [sys.executable, "-c", _RIG + script, str(journal), str(segment_bytes)],
-        env={**os.environ, "LD_PRELOAD": str(shim), "FAILING_SYNC": str(counts)},
+        env={**os.environ, "LD_PRELOAD": " ".join(preloaded), "FAILING_SYNC": str(counts)},
         capture_output=True,
         text=True,
         check=False,
