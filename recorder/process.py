@@ -106,7 +106,7 @@ class Recorder:
         self._low: set[str] = set()  # stores whose disks are nearly full
         self._disks_due = self._now()
         self._unknown: set[str] = set()
-        self._kept: set[int] = set()  # segments that could not be proven
+        self._kept: Counter[int] = Counter()  # attempts to prove segments that could not be proven
 
     def _open_tail(self) -> None:
         self.tail = Tail(

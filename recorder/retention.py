@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from recorder.tail import Tail
 log = logging.getLogger("kfix.record")
 _CHUNK_ROWS = 131_072
 
+TRIES = 3  # of the proof of a segment
+
 
 def save_start(tree: Tree, number: int, state: dict[str, Any]) -> None:
     """Save the decoder's state at the start of segment `number`: proving the segment later begins with it."""
@@ -31,19 +34,21 @@ def save_start(tree: Tree, number: int, state: dict[str, Any]) -> None:
     layout.write_atomically(folder / f"{number:010d}.json", saved, tree.state)
 
 
-def retire(journal: Path, tree: Tree, safe: int, how: str, kept: set[int] | None = None) -> list[Path]:
+def retire(journal: Path, tree: Tree, safe: int, how: str, kept: Counter[int] | None = None) -> list[Path]:
     """Compress or delete the sealed segments wholly before position `safe` whose Parquet proves equal.
 
     The newest segment always stays: numbers continue from it. Returns what was retired. A segment that cannot be
-    proven is kept, with an error in the log; `kept` has the numbers of those that were found before, which are not
-    tried again, and is added to.
+    proven is kept, with an error in the log, and with "delete" all after it, so that the journal has no hole. `kept`
+    counts the attempts by number and is added to; after TRIES of them a segment is not tried again.
     """
     done = []
-    kept = set() if kept is None else kept
+    kept = Counter() if kept is None else kept
     for head in _finished(journal, safe):
         if head.compressed and how == "zstd":
             continue
         if not _prove(journal, tree, head, kept, deleted=how != "zstd"):
+            if how == "delete" and kept[head.number]:
+                break
             continue
         if how == "zstd":
             journal_files.compress(head.path)
@@ -64,7 +69,7 @@ def limit(
     safe: int,
     max_bytes: float,
     max_days: int,
-    kept: set[int] | None = None,
+    kept: Counter[int] | None = None,
     today: int | None = None,
 ) -> list[Path]:
     """Delete the oldest segments while the journal has more than `max_bytes` or session dates older than `max_days`.
@@ -83,14 +88,14 @@ def limit(
     today = int(time.time() // 86_400) if today is None else today
     total = sum(path.stat().st_blocks * 512 for path in journal_files.segments(journal).values())
     done: list[Path] = []
-    kept = set() if kept is None else kept
+    kept = Counter() if kept is None else kept
     for head in _finished(journal, safe):
         too_much = max_bytes and total > max_bytes
         if not (too_much or (max_days and today - head.date > max_days)):
             break
         size = head.path.stat().st_blocks * 512
         if not _prove(journal, tree, head, kept, deleted=True):
-            continue
+            break
         _delete(tree, head, "deleted: the journal is at its limit")
         total -= size
         done.append(head.path)
@@ -107,14 +112,14 @@ def _start(tree: Tree, head: journal_files.Info) -> Path:
     return tree.state / "segments" / f"{head.number:010d}.json"
 
 
-def _prove(journal: Path, tree: Tree, head: journal_files.Info, kept: set[int], *, deleted: bool) -> bool:
+def _prove(journal: Path, tree: Tree, head: journal_files.Info, kept: Counter[int], *, deleted: bool) -> bool:
     """Prove a segment; False when it was recorded before retention was wanted, without its decoder's state.
 
-    So it is, with an error in the log and its number in `kept`, when it cannot be proven, or is to be deleted and has
+    So it is, with an error in the log and counted in `kept`, when it cannot be proven, or is to be deleted and has
     records but no market data.
     """
     start = _start(tree, head)
-    if head.number in kept or not start.exists():
+    if kept[head.number] >= TRIES or not start.exists():
         return False
     try:
         rows = prove(journal, tree, head.number, json.loads(start.read_bytes()))
@@ -123,8 +128,9 @@ def _prove(journal: Path, tree: Tree, head: journal_files.Info, kept: set[int], 
                 f"journal segment {head.number}: it has no market data by which its Parquet could be proven"
             )
     except CaptureError as error:
-        kept.add(head.number)
-        log.error("%s; the segment is kept", error, extra={"event": "segment_kept"})
+        kept[head.number] += 1  # a compaction that was killed may have been in the way: it is tried again
+        if kept[head.number] == 1:
+            log.error("%s; the segment is kept", error, extra={"event": "segment_kept"})
         return False
     return True
 
