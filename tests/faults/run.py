@@ -33,6 +33,7 @@ from typing import Any
 from kfix_md import State, attach
 from kfix_md.errors import KfixError
 from kfix_md.journal.reader import EVENT, FRAME, JournalReader
+from tests import preload
 from tests.feed.rig import ROOT, Venue
 
 HERE = Path(__file__).parent
@@ -53,20 +54,12 @@ class Plan:
     readers: int = 2  # that poll without a pause
 
 
-def compile_library(source: Path, folder: Path) -> Path:
-    """A library to preload."""
-    library = folder / (source.stem + ".so")
-    command = [os.environ.get("CC", "cc").split()[0], "-O1", "-shared", "-fPIC", "-o", str(library), str(source)]
-    subprocess.run(command, check=True)
-    return library
-
-
 class Preloaded:
     """The two libraries and the files by which they are commanded."""
 
     def __init__(self, folder: Path) -> None:
         sources = (HERE.parent / "shm" / "wall_clock.c", HERE / "failing_calls.c")
-        libraries = [str(compile_library(source, folder)) for source in sources]
+        libraries = [str(preload.library(source, folder)) for source in sources]
         self._clock, self._calls = (self._file(folder / name, 16) for name in ("ahead", "calls"))
         self.ahead_s = 0
         self.environment = {

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 
 import pytest
 
 from kfix_md.journal.writer import JournalWriter
 from tests.faults.run import Plan, Run, audit
+from tests.preload import needs_compiler
 
 pytest.importorskip("cryptography")
 pytest.importorskip("click")
-needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
 
 @pytest.mark.slow

@@ -16,18 +16,11 @@ import tempfile
 from itertools import count
 from pathlib import Path
 
+from tests import preload
+
 HERE = Path(__file__).parent
-COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+SOURCE = HERE / "fail_call.c"
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EMFILE)
-
-
-def preload(folder: Path) -> Path:
-    """Compile fail_call.c; the library."""
-    assert COMPILER is not None
-    library = folder / "fail_call.so"
-    command = [COMPILER, "-O1", "-Wall", "-shared", "-fPIC", "-o", library, HERE / "fail_call.c", "-ldl"]
-    subprocess.run(command, check=True)
-    return library
 
 
 def child(library: Path, folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -71,7 +64,7 @@ def main() -> None:
         return
     failed = False
     with tempfile.TemporaryDirectory() as work:
-        library = preload(Path(work))
+        library = preload.library(SOURCE, Path(work))
         for name in options.scenarios:
             own = Path(work) / name
             own.mkdir()

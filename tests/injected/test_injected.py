@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests import preload
 from tests.injected import run
 
 # calls that fail, and how many of them in a row; each of these runs takes some hundredths of a second
@@ -19,9 +20,9 @@ PLACES = {
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    if run.COMPILER is None:
+    if preload.COMPILER is None:
         pytest.skip("no C compiler")
-    return run.preload(tmp_path_factory.mktemp("injected"))
+    return preload.library(run.SOURCE, tmp_path_factory.mktemp("injected"))
 
 
 @pytest.mark.parametrize("times", [1, 4])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +13,9 @@ import pytest
 from kfix_md.journal import files as journal_files
 from kfix_md.journal.reader import FRAME, JournalReader
 from kfix_md.journal.writer import JournalWriter
+from tests import preload
 
 HERE = Path(__file__).parent
-COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 NOON = 1_700_049_600_000_000_000  # 2023-11-15 12:00 UTC
 SMALL = 1 << 16
 
@@ -50,12 +49,9 @@ w = JournalWriter(sys.argv[1], segment_bytes=int(sys.argv[2]), sync_ms=5, first_
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory):
-    if COMPILER is None:
+    if preload.COMPILER is None:
         pytest.skip("no C compiler")
-    library = tmp_path_factory.mktemp("shim") / "failing_sync.so"
-    source = HERE / "failing_sync.c"
-    subprocess.run([COMPILER, "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    return library
+    return preload.library(HERE / "failing_sync.c", tmp_path_factory.mktemp("shim"))
 
 
 def run(shim: Path, journal: Path, script: str, segment_bytes: int = 1 << 20) -> dict:

@@ -27,6 +27,7 @@ from kfix_md.errors import CaptureError
 from kfix_md.journal.reader import FRAME, JournalReader
 from kfix_md.journal.writer import JournalWriter
 from recorder.process import Recorder
+from tests import preload
 from tests.recorder import build
 from tests.streams import generate
 
@@ -70,16 +71,6 @@ def victim(root: Path) -> None:
         one.close()
 
 
-def shim_in(folder: Path) -> Path:
-    """The shim, compiled."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    assert compiler, "no C compiler"
-    library = folder / "write_log.so"
-    command = [compiler, "-O1", "-shared", "-fPIC", "-o", library, HERE / "write_log.c", "-ldl", "-lpthread"]
-    subprocess.run(command, check=True)
-    return library
-
-
 class Entry(NamedTuple):
     """One entry of the log, see write_log.c."""
 
@@ -94,7 +85,7 @@ def logged(folder: Path) -> tuple[list[Entry], int]:
     """The log of a victim, and the inode of its root."""
     root, log = folder / "victim", folder / "log"
     root.mkdir()
-    env = {**os.environ, "LD_PRELOAD": str(shim_in(folder)), "WRITE_LOG": str(log)}
+    env = {**os.environ, "LD_PRELOAD": str(preload.library(HERE / "write_log.c", folder)), "WRITE_LOG": str(log)}
     command = [sys.executable, "-m", "tests.recorder.power_loss", "--victim", str(root)]
     subprocess.run(command, check=True, env=env, cwd=HERE.parents[1], timeout=120)
     data, at, entries = log.read_bytes(), 0, []

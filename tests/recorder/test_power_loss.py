@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
-import pytest
-
+from tests.preload import needs_compiler
 from tests.recorder.power_loss import FAST, check
 
 
-@pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler")
+@needs_compiler
 def test_journal_and_captures_are_sound_wherever_the_power_was_cut():
     with tempfile.TemporaryDirectory(prefix="kfix-power-", dir=FAST) as folder:
         assert check(Path(folder), every=60) > 4

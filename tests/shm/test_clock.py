@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -17,21 +16,19 @@ from kfix_md import FeedDead, attach
 from kfix_md.shm import segment as reading
 from kfix_md.shm.layout import dtype
 from kfix_md.shm.writer import SegmentWriter
+from tests import preload
 from tests.shm.conftest import Desk
 
 HERE = Path(__file__).parent
-COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 HEARTBEAT_MS = 100
 SECOND = 1_000_000_000
 
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory):
-    if COMPILER is None:
+    if preload.COMPILER is None:
         pytest.skip("no C compiler")
-    library = tmp_path_factory.mktemp("shim") / "wall_clock.so"
-    subprocess.run([COMPILER, "-O1", "-shared", "-fPIC", "-o", library, HERE / "wall_clock.c"], check=True)
-    return library
+    return preload.library(HERE / "wall_clock.c", tmp_path_factory.mktemp("shim"))
 
 
 class Machine:
