@@ -166,7 +166,7 @@ class Captures:
             if not n:
                 self._listing.require(symbol, to_ns(start), to_ns(end))
 
-        return files.unbroken(converted())
+        return converted()
 
     def scan(
         self,
@@ -513,7 +513,7 @@ class Captures:
             for one in wanted:
                 yield from sampled.batches(self, one)
 
-        return files.unbroken(found())
+        return found()
 
     def _sampling(
         self,

@@ -49,14 +49,6 @@ def attempt(read: Callable[[], T]) -> T:
     return read()
 
 
-def unbroken(found: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same batches; CaptureError when compaction replaces the files meanwhile, for they cannot be read again."""
-    try:
-        yield from found
-    except Vanished as gone:
-        raise CaptureError(f"{gone} was compacted while it was read: read again from the start") from None
-
-
 class Files:
     """The finished files of one captures directory."""
 

@@ -222,7 +222,7 @@ def header(reading: Reading, width: int) -> list[Any]:
     if lost := reading.counters.get("journal_lost", 0):
         lines.append(Text(f"JOURNAL: {lost} records were lost since the feed's start", "bold red"))
     if reading.counters.get("shm_alarm", 0):
-        lines.append(Text("SHARED MEMORY: its file is gone and cannot be made again: nobody can attach", "bold red"))
+        lines.append(Text("SHARED MEMORY: its file is gone and cannot be made again: no reader can attach", "bold red"))
     if left_out := reading.counters.get("left_out", 0):
         lines.append(Text(f"{left_out} symbols left out: the log of the feed names them", "bold red"))
     lines += [session_line(each, reading) for each in reading.sessions]

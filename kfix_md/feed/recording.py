@@ -58,7 +58,7 @@ class Recording:
             self._fault = str(error)
             return
         if self.open():
-            self.journal, self._opened = self._opened, None
+            self._take()
 
     def open(self) -> bool:
         """Try to open the journal for `begin`; False when the disk does not let us.
@@ -80,12 +80,15 @@ class Recording:
                 raise
             self._fault = str(error) or type(error).__name__
             return False
-        self._fault = ""
         return True
+
+    def _take(self) -> None:
+        """Record in the journal that `open` has opened."""
+        self.journal, self._opened, self._fault = self._opened, None, ""
 
     def begin(self, now_ns: int, feed: str, step_ns: int) -> None:
         """Record in the journal that `open` has opened while the feed was running."""
-        self.journal, self._opened = self._opened, None
+        self._take()
         self.journal.clock_step_ns = step_ns
         self.announce(now_ns, feed)
 
@@ -125,7 +128,7 @@ class Recording:
         elif before and not alarm:
             log.warning(
                 "journal: recording again (%d segments written again, %d bytes of them lost)",
-                *(stats.get("rescued", 0), stats.get("rescue_lost", 0)),  # none while it is opened again
+                *(stats["rescued"], stats["rescue_lost"]),
             )
         self._alarm = alarm
 

@@ -1,4 +1,4 @@
-"""Decides whose shared memory is believed: files and directories that nobody but the feed's user can have written."""
+"""Decides whose shared memory is trusted: files and directories that only the user of the feed can have written."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def directories_of_others(directory: Path) -> list[Path]:
 
 
 def open_trusted(path: str) -> int:
-    """Open a segment for reading, if nobody can have written it but root, this user, or the owner of its directory.
+    """Open a segment for reading, if only root, this user, or the owner of its directory can have written it.
 
     Raises
     ------
