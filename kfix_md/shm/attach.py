@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ def _names_in(folder: Path) -> set[str]:
 
 
 def attach(
-    name: str | None = None,
+    name: str | Sequence[str] | None = None,
     *,
     path: str | os.PathLike[str] | None = None,
     directory: str | os.PathLike[str] | None = None,
@@ -71,15 +71,17 @@ def attach(
 
     Parameters
     ----------
-    name : str, optional
-        Name of the feed. Default: $KFIX_FEED, else the only feed in `directory`, or "default" if there are several.
+    name : str or sequence of str, optional
+        Name of the feed. Several, or one text "a,b", are feeds of the same venue (two hosts, an old and a new version):
+        each book is read from the first of them that has a good copy, see kfix_md.shm.failover.FailoverFeed.
+        Default: $KFIX_FEED, else the only feed in `directory`, or "default" if there are several.
     path : path, optional
         Path of the segment, in place of a name.
     directory : path, optional
         Where feeds put their shared memory. Default: $KFIX_SHM_DIR, else /dev/shm. In one where everybody can make
         files, feeds of this user and of root are found; that of another user in the directory that he owns.
     reconnect : bool
-        Move the books to the new segment when the feed is started again.
+        Move the books to the new segment when the feed is started again. Always so with several names.
     allow_unverified : bool
         Let all books be read while they are UNVERIFIED: followed without a fault, but proven by no known checksum rule.
     replay : path, optional
@@ -110,6 +112,12 @@ def attach(
         if name is None:
             there = feeds(where)
             name = there[0] if len(there) == 1 else "default"
+        names = [each.strip() for each in name.split(",")] if isinstance(name, str) else list(name)
+        if len(names) > 1:
+            from kfix_md.shm.failover import FailoverFeed
+
+            return FailoverFeed(names, where, allow_unverified)
+        (name,) = names
         paths = [segment_path(folder, name) for folder in reader_directories(where)]
         path = next(filter(_is_there, paths), paths[0])
     return _feed_at(Path(path), reconnect, allow_unverified)
@@ -182,6 +190,8 @@ class Feed:
     Each book is created once: a lookup inside a loop costs a dictionary access.
     """
 
+    has_copies = False  # a book that cannot be read asks `move()` for another copy of it
+
     def __init__(
         self, path: Path, reconnect: bool = False, allow_unverified: bool = False, *, check: bool = True
     ) -> None:
@@ -217,6 +227,18 @@ class Feed:
                 each.bind(self._segment, self._rows[key])
                 moved |= each is book
         return moved
+
+    def move(self, book: Book, mute_ns: int | None) -> bool:
+        """Whether a book was moved to a better copy: never here, see kfix_md.shm.failover. Called by books."""
+        return False
+
+    def _place(self, key: tuple[str, int]) -> tuple[Segment, int]:
+        """Segment and row of a book."""
+        return self._segment, self._rows[key]
+
+    def _leaves(self) -> list[Feed]:
+        """The feeds with a segment of their own that this one consists of."""
+        return [self]
 
     def _find_living(self) -> bool:
         """Whether the feed lives, after a move to its new segment if there is one."""

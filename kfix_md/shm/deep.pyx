@@ -94,7 +94,7 @@ cdef class Book(TopReader):
         while True:
             version = kfix_load_acquire(&self.best_of.version)
             out = self.copy_ten(most, &head) if most <= KFIX_BEST else self.copy_deep(most, &head)
-            if self.accept(head.state, head.cause, allow_stale, allow_unverified):
+            if self.accept(head.state, head.cause, head.recv_ns, allow_stale, allow_unverified):
                 break
         self.seen = version
         if not exact:
@@ -120,7 +120,7 @@ cdef class Book(TopReader):
                     break
             tries = self.again(tries)
         head.n_bids, head.n_asks = min(ten.n_bids, most), min(ten.n_asks, most)
-        head.state, head.cause = ten.state, ten.cause
+        head.state, head.cause, head.recv_ns = ten.state, ten.cause, ten.recv_ns
         head.price_precision, head.qty_precision = ten.price_precision, ten.qty_precision
         out = np.empty(head.n_bids + head.n_asks, LEVEL_INT_DTYPE)
         to = <kfix_level*> data_of(out)
@@ -164,7 +164,7 @@ cdef class Book(TopReader):
         try:
             while True:
                 n = self.copy_queue(units, &rows, &head)
-                if self.accept(head.state, head.cause, allow_stale, allow_unverified):
+                if self.accept(head.state, head.cause, head.recv_ns, allow_stale, allow_unverified):
                     break
             return order_array(rows, n, head.qty_precision)
         finally:
@@ -187,7 +187,7 @@ cdef class Book(TopReader):
                 return None
             try:
                 n = self.copy_queue(found.price, &rows, &head)
-                if not self.accept(head.state, head.cause, allow_stale, allow_unverified):
+                if not self.accept(head.state, head.cause, head.recv_ns, allow_stale, allow_unverified):
                     continue
                 at = -1
                 for i in range(n):
@@ -306,15 +306,36 @@ class TradeReader:
     def __init__(self, book, first):
         self.book, self.next, self.lost = book, first, 0
         self._instance = book.instance
+        self._last_ns, self._at_last = 0, 0         # event time of the last trade returned, and how many had it
 
     def read(self):
-        """Array of TRADE_DTYPE with the trades since the last call, oldest first. Raises FeedDead."""
+        """Array of TRADE_DTYPE with the trades since the last call, oldest first. Raises FeedDead.
+
+        After a move to another segment (a new feed, another copy of the book), whose trades have other numbers, it goes
+        on with the trades after the last one, by the venue's time of them; `lost` does not count what only the old
+        one may have had.
+        """
         self.book.check()
-        if self.book.instance != self._instance:    # a new feed numbers its trades from 0
+        if moved := self.book.instance != self._instance:
             self._instance, self.next = self.book.instance, 0
         trades, self.next, lost = self.book._trades_from(self.next)
-        self.lost += lost
+        if moved:
+            trades = self._after_last(trades)
+        else:
+            self.lost += lost
+        self._note(trades["event_ns"])
         return trades
+
+    def _after_last(self, trades):
+        """Those that were not returned before; several may have one time."""
+        at = trades["event_ns"]
+        same = np.flatnonzero(at == self._last_ns)[self._at_last:]
+        return trades[np.union1d(np.flatnonzero(at > self._last_ns), same)]
+
+    def _note(self, at):
+        if len(at):
+            before = self._at_last if at[-1] == self._last_ns else 0
+            self._last_ns, self._at_last = at[-1], before + np.count_nonzero(at == at[-1])
 
 
 cdef bint find_level(kfix_level* levels, uint32_t n, int64_t price, bint ascending, kfix_level* found) noexcept nogil:

@@ -15,6 +15,8 @@ cdef class Quote:
 cdef class TopReader:
     cdef Segment segment
     cdef object feed
+    cdef bint has_copies            # the feed may have another copy of this book: see failover.py
+    cdef int64_t next_look_ns       # CLOCK_MONOTONIC; not before then is the other copy of a quiet book looked at
     cdef kfix_symbol* entry
     cdef kfix_top* best_of
     cdef uint64_t seen              # version of the top block when this object was last read
@@ -25,9 +27,11 @@ cdef class TopReader:
     cdef int quote(self, kfix_top* t, bint allow_stale, size_t n=*, bint allow_unverified=*) except -1
     cdef uint32_t again(self, uint32_t tries) except? 0xffffffff
     cdef int judge(self, int state, int cause, bint allow_unverified) except -1
-    cdef int accept(self, int state, int cause, bint allow_stale, bint allow_unverified) except -1
+    cdef int accept(self, int state, int cause, int64_t recv_ns, bint allow_stale, bint allow_unverified) except -1
     cdef int peek(self, kfix_top* t, size_t n) except -1
     cdef bint gone(self, kfix_top* t)
+    cdef bint overdue(self, int64_t recv_ns) noexcept nogil
+    cdef bint moved(self, bint usable) except -1
 
 
 cdef bint wants_int(price) except -1

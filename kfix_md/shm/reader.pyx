@@ -17,12 +17,16 @@ from kfix_md._entry cimport STATE_UNVERIFIED
 from kfix_md._state cimport trusted
 from kfix_md.shm.layout cimport (
     KFIX_HAS_ASK, KFIX_HAS_BID, KFIX_LINE, KFIX_WAIT_BOOK, KFIX_WAKE_BOOK, kfix_age, kfix_futex_wait, kfix_get,
-    kfix_header, kfix_load, kfix_load32, kfix_load_acquire, kfix_monotonic, kfix_pause, kfix_read_begin, kfix_read_end,
-    kfix_session, kfix_wall,
+    kfix_header, kfix_load, kfix_load32, kfix_load_acquire, kfix_monotonic, kfix_monotonic_coarse, kfix_pause,
+    kfix_read_begin, kfix_read_end, kfix_session, kfix_wall,
 )
 from kfix_md.shm.segment cimport (
     SLEEP_TRIES, SLEEP_US, SPIN_TRIES, UNANNOUNCED_NS, cause_of, put_floats, state_of, ten_to,
 )
+
+#: a trusted book that received nothing for so long may be of a session that delivers nothing: see TopReader.overdue
+cdef int64_t MUTE_NS = 2_000_000_000
+cdef int64_t LOOK_NS = 200_000_000      # between two looks at the other copies of such a book
 
 cdef uint8_t BOTH_SIDES = KFIX_HAS_BID | KFIX_HAS_ASK
 
@@ -47,6 +51,7 @@ cdef class TopReader:
 
     def __cinit__(self, Segment segment not None, uint32_t row, feed=None, bint allow_unverified=False):
         self.feed, self.allow_unverified = feed, allow_unverified
+        self.has_copies = getattr(feed, "has_copies", False)
         self.bind(segment, row)
 
     def bind(self, Segment segment not None, uint32_t row):
@@ -72,7 +77,7 @@ cdef class TopReader:
                 if kfix_read_end(&self.best_of.version, begun):
                     if kfix_load(&self.segment.header.lagging):
                         self.segment.show_lag(self.entry, &t.state, &t.cause)
-                    if (allow_stale or (trusted(t.state) and self.segment.fresh())
+                    if (allow_stale or (trusted(t.state) and self.segment.fresh() and not self.overdue(t.recv_ns))
                             or self.judge(t.state, t.cause, allow_unverified)):
                         self.seen = begun
                         return 0
@@ -96,11 +101,11 @@ cdef class TopReader:
             self.revive(error)
         return 0
 
-    cdef int accept(self, int state, int cause, bint allow_stale, bint allow_unverified) except -1:
+    cdef int accept(self, int state, int cause, int64_t recv_ns, bint allow_stale, bint allow_unverified) except -1:
         """1 to accept a copy with this state, 0 to read again; raises FeedDead or NotLive."""
         cdef uint8_t shown = <uint8_t> state, why = <uint8_t> cause
         self.segment.show_lag(self.entry, &shown, &why)
-        return (allow_stale or (trusted(shown) and self.segment.fresh())
+        return (allow_stale or (trusted(shown) and self.segment.fresh() and not self.overdue(recv_ns))
                 or self.judge(shown, why, allow_unverified))
 
     cdef int judge(self, int state, int cause, bint allow_unverified) except -1:
@@ -111,19 +116,40 @@ cdef class TopReader:
             except FeedDead as error:
                 self.revive(error)
                 return 0
-        if trusted(state):
-            return 1
-        if state == STATE_UNVERIFIED and (allow_unverified or self.allow_unverified or self.segment.serve_unverified):
+        cdef bint usable = trusted(state) or (state == STATE_UNVERIFIED and (
+            allow_unverified or self.allow_unverified or self.segment.serve_unverified))
+        if self.has_copies and self.moved(usable):
+            return 0
+        if usable:
             return 1
         raise NotLive(self.symbol, state_of(state), cause_of(cause))
 
+    cdef bint overdue(self, int64_t recv_ns) noexcept nogil:
+        """Another copy may have what this one has not received."""
+        return self.has_copies and kfix_age(self.segment.header, recv_ns, kfix_monotonic_coarse()) > MUTE_NS
+
+    cdef bint moved(self, bint usable) except -1:
+        """Whether the book was moved to a better copy; one that can be read looks for it now and then only."""
+        cdef int64_t now
+        if usable:
+            now = kfix_monotonic_coarse()
+            if now < self.next_look_ns:
+                return False
+            self.next_look_ns = now + LOOK_NS
+        return self.feed.move(self, MUTE_NS if usable else None)
+
     def check(self):
         """Raise FeedDead with the reason when the feed has ended; with reconnect=True move to its new segment."""
+        cdef kfix_top t
         if not self.segment.fresh():
             try:
                 self.segment.check()
             except FeedDead as error:
                 self.revive(error)
+        elif self.has_copies:
+            self.peek(&t, KFIX_LINE)
+            if not trusted(t.state) or self.overdue(t.recv_ns):
+                self.moved(trusted(t.state))
 
     def revive(self, error):
         """Move to the feed's new segment, with reconnect=True and if there is one; else raise `error`."""
@@ -253,7 +279,7 @@ cdef class TopReader:
     cdef bint gone(self, kfix_top* t):
         """Whether the feed has ended and there is no new one to move to; if not, `t` gets the first line."""
         try:
-            self.check()
+            self.check()                            # moves to another copy, if there is a better one
             self.peek(t, KFIX_LINE)
         except FeedDead:
             return True
