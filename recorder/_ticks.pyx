@@ -4,7 +4,7 @@ import numpy as np
 
 from kfix_md._entry import ENTRY_DTYPE
 from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
-from libc.string cimport memchr, memcmp
+from libc.string cimport memchr
 
 from kfix_md._book cimport BOOK_OK, NO_LIMIT, OrderBook, L2Book, apply_message
 from kfix_md._book_l3 cimport L3Book, decimals_of
@@ -17,11 +17,10 @@ from kfix_md._entry cimport (ACTION_NEW, BookSide, MDEntry,
                              MSG_BAD_BOOK, MSG_CRC_CHECKED, MSG_CRC_OK, MSG_DEFERRED, MSG_HAS_CRC, MSG_IGNORED,
                              MSG_POSSDUP, MSG_SNAPSHOT, MSG_UNVERIFIED, Order, OrderSlab)
 from kfix_md.journal.reader cimport JournalReader
-from kfix_md.journal.records cimport REC_FRAME, Record
+from kfix_md.journal.records cimport REC_FRAME, Record, is_frame, is_market_data, type_at
 
 cdef enum:
     MAX_DEFERRED_BYTES = 268435456      # of one session's open gap
-    END = 9                             # at least, of a frame from the value of 35 on: one byte, SOH, 10=...|
     NOTHING = 0
     CONTROL = 1
     FULL = 2
@@ -48,29 +47,12 @@ def message_type(const unsigned char[::1] frame) -> str:
     """35 of one frame, "" where there is none."""
     cdef const char* p = <const char*>&frame[0]
     cdef Py_ssize_t n = frame.shape[0]
-    cdef Py_ssize_t at = _type_at(p, n)
+    cdef Py_ssize_t at = type_at(p, n)
     cdef const char* end
     if at < 0:
         return ""
     end = <const char*>memchr(p + at, 1, n - at)
     return p[at:end - p].decode("latin-1") if end != NULL else ""
-
-
-cdef inline Py_ssize_t _type_at(const char* p, Py_ssize_t n) noexcept nogil:
-    """Offset of the value of 35 in `8=FIX.4.4|9=..|35=`, -1 where there is none, or no room for it and tag 10."""
-    cdef Py_ssize_t i = 12
-    while i < n and i < 24 and p[i] != 1:
-        i += 1
-    if i + 4 + END <= n and p[i + 1] == c'3' and p[i + 2] == c'5' and p[i + 3] == c'=':
-        return i + 4
-    return -1
-
-
-cdef inline bint _is_frame(const char* p, Py_ssize_t n) noexcept nogil:
-    # Whether a record's bytes have the outline of a frame, 35 as its third field and `|10=ccc|` at its end: no search
-    # for a SOH leaves them then. A record has a checksum of its own; what is in it was written by the feed, or not.
-    return (_type_at(p, n) > 0 and n >= 24 and p[n - 1] == 1
-            and memcmp(p + n - 8, <const char*>b"\x0110=", 4) == 0)
 
 
 cdef class SessionTicks:
@@ -145,7 +127,7 @@ cdef class SessionTicks:
         self.position = r.position
         if r.flags & MSG_IGNORED:
             self.ignored += 1
-        elif not _is_frame(r.data, r.length):
+        elif not is_frame(r.data, r.length):
             self.malformed += 1
             self.not_decoded(-1, r.recv_ns, 0)
         elif r.flags & MSG_DEFERRED:
@@ -170,8 +152,8 @@ cdef class SessionTicks:
         cdef Header h
         cdef bytes padded = frame + b"\0" * 64
         cdef const char* p = padded
-        cdef Py_ssize_t at = _type_at(p, len(frame))
-        if not _is_frame(p, len(frame)) or self.deferred_bytes + len(frame) > MAX_DEFERRED_BYTES:
+        cdef Py_ssize_t at = type_at(p, len(frame))
+        if not is_frame(p, len(frame)) or self.deferred_bytes + len(frame) > MAX_DEFERRED_BYTES:
             self.not_decoded(-1, recv_ns, 0)
             return
         self.codec.read_header(p + at - 3, p + len(frame) - 7, &h)
@@ -206,7 +188,7 @@ cdef class SessionTicks:
         cdef int32_t row
         cdef int error
         cdef const char* end = frame + n - 7
-        self.codec.read_header(frame + _type_at(frame, n) - 3, end, &h)
+        self.codec.read_header(frame + type_at(frame, n) - 3, end, &h)
         error = decode(self.codec, self.symbols, &h, end, &m, &row)
         if error == MD_SPLIT:
             return self.read_parts(&h, end, &m, recv_ns, flags)
@@ -421,15 +403,14 @@ def route(JournalReader reader, list sessions, Py_ssize_t max_rows, Py_ssize_t m
     cdef Record r
     cdef SessionTicks s
     cdef int got
-    cdef Py_ssize_t at, rows = 0, records = 0
+    cdef Py_ssize_t rows = 0, records = 0
     while rows < max_rows and records < max_records:
         got = reader.next(&r)
         if got <= 0:
             return ("damaged" if got < 0 else "nothing"), None
         records += 1
         if r.kind == REC_FRAME and r.session < len(sessions) and sessions[r.session] is not None:
-            at = _type_at(r.data, r.length)
-            if at > 0 and (r.data[at] == c'X' or r.data[at] == c'W') and r.data[at + 1] == 1:
+            if is_market_data(r.data, r.length):
                 s = sessions[r.session]
                 rows -= s.buffer.n
                 s.add(&r)

@@ -48,6 +48,7 @@ GROUPS = {
         "kfix_md._decode",
         "kfix_md._market_data",
         "kfix_md._handler",
+        "kfix_md._follow",
         "kfix_md.follower",
         "kfix_md.view",
     ),

@@ -15,6 +15,7 @@ from kfix_md.errors import KfixError, Mistakes, UsageError
 COMMANDS = {
     "simulate": ("kfix_md.simulator.cli", "command", "Simulate the venue: four FIX services over TLS."),
     "feed": ("kfix_md.cli.feed", "command", "Run the feed: sessions, books, shared memory, journal."),
+    "follow": ("kfix_md.cli.follow", "command", "Publish the books of a journal: of a feed here, or of a replica."),
     "record": ("recorder.cli", "record", "Turn the journal into Parquet."),
     "top": ("kfix_md.cli.top", "command", "One row per symbol of the running feed."),
     "ladder": ("kfix_md.cli.ladder", "command", "The book of one symbol, live."),
@@ -40,6 +41,7 @@ EXAMPLES = {
         "simulate --capture spot-l2.fix.gz --speed max",
     ),
     "feed": ("feed feed.toml", "feed --json feed.toml", "feed --check feed.toml"),
+    "follow": ("follow journal", "follow /var/lib/kfix/journal --feed copy"),
     "record": ("record feed.toml", "record feed.toml --once --json"),
     "top": ("top", "top BTC --sort rate/s", "top --feed uat --once --json"),
     "ladder": ("ladder BTC/USD", "ladder PF_XBTUSD --level L3 -n 20", "ladder BTC/USD --feed uat --once"),

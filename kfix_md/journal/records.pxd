@@ -1,5 +1,6 @@
 # The record layout of a journal segment, shared by its writer and its readers. Described in docs/journal.md.
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 cdef enum:
     REC_FRAME = 1           # a raw inbound FIX frame
@@ -63,3 +64,30 @@ cdef extern from "journal/segment.h" nogil:
 
 cdef inline uint64_t padded(uint64_t n) noexcept nogil:
     return (JREC_HEADER + n + 7) & ~<uint64_t>7
+
+
+cdef enum:
+    FRAME_END = 9           # bytes at least, of a frame from the value of 35 on: one byte, SOH, 10=...|
+
+
+cdef inline Py_ssize_t type_at(const char* p, Py_ssize_t n) noexcept nogil:
+    """Offset of the value of 35 in `8=FIX.4.4|9=..|35=`, -1 where there is none, or no room for it and tag 10."""
+    cdef Py_ssize_t i = 12
+    while i < n and i < 24 and p[i] != 1:
+        i += 1
+    if i + 4 + FRAME_END <= n and p[i + 1] == c'3' and p[i + 2] == c'5' and p[i + 3] == c'=':
+        return i + 4
+    return -1
+
+
+cdef inline bint is_frame(const char* p, Py_ssize_t n) noexcept nogil:
+    # Whether a record's bytes have the outline of a frame, 35 as its third field and `|10=ccc|` at its end: no search
+    # for a SOH leaves them then. A record has a checksum of its own; what is in it was written by the feed, or not.
+    return (type_at(p, n) > 0 and n >= 24 and p[n - 1] == 1
+            and memcmp(p + n - 8, <const char*>b"\x0110=", 4) == 0)
+
+
+cdef inline bint is_market_data(const char* p, Py_ssize_t n) noexcept nogil:
+    # 35=W or 35=X
+    cdef Py_ssize_t at = type_at(p, n)
+    return at > 0 and (p[at] == c'X' or p[at] == c'W') and p[at + 1] == 1

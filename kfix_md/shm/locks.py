@@ -86,6 +86,16 @@ def hold(kind: str, directory: str | os.PathLike[str], name: str = "") -> socket
     raise InUse(holder[0])
 
 
+def held(kind: str, directory: str | os.PathLike[str], name: str = "") -> bool:
+    """Whether a process holds `name` in `directory`; asking takes nothing that the holder, or the next one, needs."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            return probe.connect_ex(address(kind, directory, name)) in (0, errno.EAGAIN)
+        except OSError:
+            return False
+
+
 def _holder(at: str) -> tuple[int, int] | None:
     """(pid, uid) of the process that listens at an abstract address; None when none does."""
     for _ in range(_HOLDER_TRIES):
