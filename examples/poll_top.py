@@ -1,16 +1,13 @@
-"""Poll a top of book: `python examples/poll_top.py BTC/USD`. One reading takes less than a microsecond.
+"""Poll a top of book: `python examples/poll_top.py BTC/USD`. One reading takes less than a microsecond."""
 
-KFIX_FEED names the feed where there are several.
-"""
-
-import sys
+import argparse
 import time
 
 import kfix_md
 
 
-def main(symbol: str = "BTC/USD", seconds: float = 10.0) -> None:
-    book = kfix_md.attach(reconnect=True)[symbol]
+def main(symbol: str, seconds: float, feed: str | None) -> None:
+    book = kfix_md.attach(feed, reconnect=True)[symbol]
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if not book.changed():
@@ -25,4 +22,8 @@ def main(symbol: str = "BTC/USD", seconds: float = 10.0) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2], *map(float, sys.argv[2:3]))
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("symbol", nargs="?", default="BTC/USD")
+    options.add_argument("seconds", nargs="?", type=float, default=10.0)
+    options.add_argument("--feed", help="its name, where there are several; KFIX_FEED is the default")
+    main(**vars(options.parse_args()))

@@ -1,13 +1,13 @@
 """Report when a spread exceeds 5 basis points, without polling: `python examples/spread_alarm.py BTC/USD 5`."""
 
-import sys
+import argparse
 import time
 
 import kfix_md
 
 
-def main(symbol: str = "BTC/USD", limit_bp: float = 5.0, seconds: float = float("inf")) -> None:
-    book = kfix_md.attach(reconnect=True)[symbol]
+def main(symbol: str, limit_bp: float, seconds: float, feed: str | None) -> None:
+    book = kfix_md.attach(feed, reconnect=True)[symbol]
     end, wide = time.monotonic() + seconds, False
     while time.monotonic() < end:
         book.wait(timeout=1.0)  # sleeps until the book changes
@@ -23,4 +23,9 @@ def main(symbol: str = "BTC/USD", limit_bp: float = 5.0, seconds: float = float(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2], *map(float, sys.argv[2:4]))
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("symbol", nargs="?", default="BTC/USD")
+    options.add_argument("limit_bp", nargs="?", type=float, default=5.0)
+    options.add_argument("seconds", nargs="?", type=float, default=float("inf"))
+    options.add_argument("--feed", help="its name, where there are several; KFIX_FEED is the default")
+    main(**vars(options.parse_args()))

@@ -257,6 +257,25 @@ def service_config(config: Config, name: str) -> Config:
     )
 
 
+def changed_keys(old: Config, new: Config) -> list[str]:
+    """Keys whose values differ, without the symbols: those need no restart. Services are paired by name and CompID."""
+    services = {(section.name, section.sender_comp_id): section for section in old.service}
+    pairs: list[tuple[str, BaseModel, BaseModel]] = [
+        (name, getattr(old, name), getattr(new, name)) for name in SECTIONS if name != "service"
+    ]
+    pairs += [
+        (f"service[{i}] ({section.name})", services[identity], section)
+        for i, section in enumerate(new.service)
+        if (identity := (section.name, section.sender_comp_id)) in services
+    ]
+    return [
+        f"{name}.{key}"
+        for name, before, after in pairs
+        for key in type(after).model_fields
+        if key != "symbols" and getattr(before, key) != getattr(after, key)
+    ]
+
+
 def explain(error: ValidationError, data: dict[str, Any]) -> list[str]:
     """Every mistake of a pydantic error as one line."""
     faults = error.errors(include_url=False, include_context=False)

@@ -52,7 +52,7 @@ EVENTS = (
     _e("state_differs", "%s of session %d: %s in the journal, %s here", "symbol session state here"),
     _e("reloaded", "configuration read again"),
     _e("reload_failed", "configuration not reloaded, nothing changed: %s", "cause"),
-    _e("restart_needed", "settings other than symbols changed: they need a restart"),
+    _e("restart_needed", "changed, but not followed without a restart: %s", "keys"),
     _e("restart_needed", "new service %s in the configuration: needs a restart", "service"),
     _e("restart_needed", "service %s is no longer in the configuration: needs a restart", "service"),
     _e("no_priority", "feed.rt_priority = %d: not permitted, continuing without; grant CAP_SYS_NICE (or LimitRTPRIO)",

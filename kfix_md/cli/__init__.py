@@ -109,8 +109,11 @@ def version_text() -> str:
     import ssl
     from importlib.metadata import PackageNotFoundError, version
 
+    from kfix_md._book import crc_uses_clmul
+    from kfix_md._codec import SIMD
     from kfix_md.journal import layout as journal
     from kfix_md.shm import layout as segment
+    from recorder.schema import VERSION as PARQUET_VERSION
 
     packages = []
     for name in ("numpy", "pyarrow", "uvloop", "aiofastnet", "pydantic", "prometheus-client", "zstandard"):
@@ -124,7 +127,8 @@ def version_text() -> str:
             f"kfix, version {__version__}",
             f"Python {platform.python_version()} ({platform.python_compiler()}), {ssl.OPENSSL_VERSION}",
             system,
-            f"layouts: shared memory {segment.number()}, journal {journal.VERSION}",
+            f"layouts: shared memory {segment.number()}, journal {journal.VERSION}, Parquet schema {PARQUET_VERSION}",
+            f"instruction set: {SIMD}, checksums of books by {'pclmul' if crc_uses_clmul() else 'table'}",
             ", ".join(packages),
         )
     )
@@ -148,19 +152,20 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(2) from None
     if not (sys.argv[1:] if argv is None else argv):
         argv = ["--help"]
+    die = _die_as_json if "--json" in (sys.argv[1:] if argv is None else argv) else _die
     try:
         status = _group().main(args=argv, prog_name="kfix", standalone_mode=False)
     except click.exceptions.Abort:
         raise SystemExit(130) from None
     except click.UsageError as error:
         where = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
-        _die(f"{error.format_message()}{where}")
+        die(f"{error.format_message()}{where}")
     except click.ClickException as error:
-        _die(error.format_message())
+        die(error.format_message())
     except Mistakes as error:
-        _die(*error.lines)
+        die(*error.lines)
     except (UsageError, KfixError) as error:
-        _die(str(error))
+        die(str(error))
     except BrokenPipeError:  # `kfix ... | head`
         sys.stderr.close()
         raise SystemExit(0) from None
@@ -177,6 +182,19 @@ def _open_standard_descriptors() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
+def _die_as_json(*messages: str) -> None:
+    """As `_die`, with the fields of a log line, for a collector that reads every line of stderr as JSON."""
+    import logging
+
+    from kfix_md.log_output import Json
+
+    for message in messages:
+        record = logging.LogRecord("kfix", logging.CRITICAL, __file__, 0, "%s", (" ".join(message.split()),), None)
+        record.event = "fatal"
+        print(Json().format(record), file=sys.stderr)
+    raise SystemExit(2)
 
 
 def _die(*messages: str) -> None:

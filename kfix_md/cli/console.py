@@ -9,6 +9,7 @@ import os
 import select
 import sys
 import termios
+import textwrap
 import time
 import tty
 from collections import Counter
@@ -17,10 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import numpy as np
 
 from kfix_md._entry import Cause, State
-from kfix_md.shm.attach import Feed
+from kfix_md.errors import FeedError
+from kfix_md.shm.attach import Feed, attach, feeds
 
 if TYPE_CHECKING:
     from kfix_md.shm.deep import Rows
@@ -44,6 +47,28 @@ STYLES = {
 }
 
 
+def _feed_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in feeds(ctx.params.get("directory")) if name.startswith(incomplete)]
+
+
+def symbols_of_feed(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Symbols that complete a word on the command line; none without a feed."""
+    try:
+        feed = attach(ctx.params.get("name"), directory=ctx.params.get("directory"))
+    except FeedError:
+        return []
+    return [symbol for symbol in feed.symbols if symbol.startswith(incomplete)]
+
+
+FEED = click.option(
+    "--feed",
+    "name",
+    shell_complete=_feed_names,
+    help="Name of the feed ($KFIX_FEED, else the only one there is, else 'default').",
+)
+DIRECTORY = click.option("--directory", type=click.Path(path_type=Path), help="Where feeds put their shared memory.")
+
+
 @dataclass
 class Reading:
     """One reading of a feed: `rows` as `Feed.snapshot` returns them (last values), and rates."""
@@ -57,6 +82,7 @@ class Reading:
     rate: np.ndarray[tuple[int], np.dtype[np.float64]]  # messages a second of each row
     session_rate: dict[int, float] = field(default_factory=dict)
     recorder: dict[str, Any] | None = None
+    dead: bool = False  # no process of the feed lives: all of the above are last values
 
     @property
     def unverified(self) -> dict[str, int]:
@@ -83,10 +109,11 @@ class Watch:
     def look(self) -> Reading:
         """One reading; a feed that has ended shows its last values, all books DOWN."""
         now_ns, fault = time.time_ns(), self.feed.fault
-        rows = self.feed.snapshot(allow_stale=True)
-        if fault and not self.feed.alive:
+        rows, sessions = self.feed.snapshot(allow_stale=True), self.feed.sessions
+        dead = bool(fault) and not self.feed.alive
+        if dead:
             rows["state"], rows["cause"] = State.DOWN, Cause.RESTART
-        sessions = self.feed.sessions
+            sessions = [{**each, "state": "DOWN"} for each in sessions]
         self._rates(
             time.monotonic_ns(), rows["updates"].astype("i8"), {each["number"]: each["messages"] for each in sessions}
         )
@@ -94,6 +121,8 @@ class Watch:
             now_ns, fault, self.feed.info, sessions, self.feed.counters, rows, self._rate, dict(self._session_rate)
         )
         reading.recorder = self._recorder(reading)
+        if dead:  # rates are smoothed: they would take some seconds to reach 0
+            reading.dead, reading.rate, reading.session_rate = True, np.zeros(len(rows)), {}
         return reading
 
     def _rates(self, now_ns: int, updates: np.ndarray, messages: dict[int, int]) -> None:
@@ -227,6 +256,39 @@ def span(seconds: float | None) -> str:
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02}m"
     return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+
+
+def fitted(width: int, *parts: tuple[str, str]) -> Any:
+    """A line of the (text, style) parts, up to the first that does not fit in `width` columns."""
+    from rich.text import Text
+
+    line = Text(no_wrap=True, overflow="ellipsis")
+    for text, style in parts:
+        if len(line) + len(text.rstrip()) > width and len(line):
+            break
+        line.append(text, style)
+    line.rstrip()
+    return line
+
+
+def dead_banner(fault: str, width: int) -> list[Any]:
+    """Lines that no one overlooks, for a feed that has ended: everything under them is its last values."""
+    from rich.text import Text
+
+    lines = textwrap.wrap(f"{fault[0].upper()}{fault[1:]}; below are its last values", max(width, 20))
+    return [Text(line.ljust(width), "bold white on red", no_wrap=True, overflow="crop") for line in lines]
+
+
+def help_page(title: str, keys: tuple[tuple[str, str], ...]) -> Any:
+    """The page of the help key: a line for each key."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.title, table.title_justify = f"{title}: keys", "left"
+    for key, what in keys:
+        table.add_row(f"[bold]{key}[/bold]", what)
+    table.add_row("", "[dim]any key: back[/dim]")
+    return table
 
 
 def colourless() -> bool:

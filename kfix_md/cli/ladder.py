@@ -12,10 +12,24 @@ import click
 
 from kfix_md._entry import State
 from kfix_md._state import is_trusted
-from kfix_md.cli.console import STYLES, colourless, decimal, screen, short, span
+from kfix_md.cli.console import (
+    DIRECTORY,
+    FEED,
+    STYLES,
+    colourless,
+    dead_banner,
+    decimal,
+    fitted,
+    help_page,
+    screen,
+    short,
+    span,
+    symbols_of_feed,
+)
 from kfix_md.errors import FeedDead, FeedError
 from kfix_md.shm.attach import Book, Feed, attach
 
+KEYS = (("?", "this help"), ("+ -", "more or fewer levels"), ("esc", "back"), ("q", "quit"))
 SIDES = {1: "buy", 2: "sell"}  # 2446, the aggressor
 
 
@@ -57,22 +71,24 @@ def read(book: Book, n: int) -> dict[str, Any]:
     }
 
 
-def draw(reading: dict[str, Any], width: int, plain: bool = False) -> Any:
-    """The reading as a rich renderable of at most `width` columns, asks above bids."""
+def draw(reading: dict[str, Any], width: int, plain: bool = False, dead: bool = False) -> Any:
+    """The reading as a rich renderable of at most `width` columns, asks above bids; all dim when the feed is dead."""
     from rich.console import Group
     from rich.text import Text
 
     style = STYLES.get(reading["state"], "")
-    head = Text(no_wrap=True, overflow="ellipsis")
-    head.append(f"{reading['symbol']} {reading['level']}  ", "bold")
-    head.append(reading["state"], style)
-    if reading["cause"] != "NONE":
-        head.append(f" ({reading['cause']})", style)
-    facts = (
-        f"  age {span(reading['age_s'])}  seq {reading['seq']}  levels {reading['levels'][0]}/{reading['levels'][1]}  "
-        f"CRC ok {short(reading['crc_ok'])} failed {reading['crc_failed']}  gaps {reading['gaps']}"
+    cause = f" ({reading['cause']})" if reading["cause"] != "NONE" else ""
+    head = fitted(
+        width,
+        (f"{reading['symbol']} {reading['level']}  ", "bold"),
+        (reading["state"], style),
+        (cause, style),
+        (f"  age {span(reading['age_s'])}", ""),
+        (f"  seq {reading['seq']}", ""),
+        (f"  levels {reading['levels'][0]}/{reading['levels'][1]}", ""),
+        (f"  CRC ok {short(reading['crc_ok'])} failed {reading['crc_failed']}", ""),
+        (f"  gaps {reading['gaps']}", ""),
     )
-    head.append(facts)
     sides = [*reading["asks"], *reading["bids"]]
     price_width = max([len(level["price"]) for level in sides] + [5])
     qty_width = max([len(level["qty"]) for level in sides] + [3])
@@ -81,8 +97,9 @@ def draw(reading: dict[str, Any], width: int, plain: bool = False) -> Any:
     room = max(0, min(60, width - price_width - qty_width - 5 - (7 if with_orders else 0)))
 
     def line(level: dict[str, Any], colour: str) -> Text:
-        text = Text(no_wrap=True, overflow="crop")
-        text.append(f"{level['price']:>{price_width}} ", "bold " + colour)
+        text = Text(no_wrap=True, overflow="crop", style="dim" if dead else "")
+        colour = "" if dead else colour
+        text.append(f"{level['price']:>{price_width}} ", "" if dead else "bold " + colour)
         text.append(f"{level['qty']:>{qty_width}} ")
         if with_orders:
             text.append(f"{level.get('orders', ''):>5}  ", "dim")
@@ -133,29 +150,31 @@ def show(live: Any, keys: Any, feed: Feed, book: Book, n: int, interval: float) 
     from rich.console import Group
     from rich.text import Text
 
+    helping = False
     while True:
-        height = live.console.size.height
-        depth = max(1, min(n, (height - 11) // 2))
-        fault = faults(feed)
-        parts = [Text(fault, "bold red")] if fault else []
+        size, fault = live.console.size, faults(feed)
+        parts = dead_banner(fault, size.width) if fault else []
+        depth = max(1, min(n, (size.height - 11 - len(parts)) // 2))
         try:
-            parts.append(draw(read(book, depth), live.console.size.width))
+            parts.append(draw(read(book, depth), size.width, dead=bool(fault)))
         except FeedError as error:  # killed inside a write: there is no consistent copy
             parts.append(Text(str(error), "bold red"))
-        foot = Text("q quit   esc back   + - levels", "dim", no_wrap=True)
-        live.update(Group(*parts, Text(""), foot), refresh=True)
+        foot = Text("q quit   esc back   + - levels   ? help", "dim", no_wrap=True, overflow="ellipsis")
+        live.update(help_page("kfix ladder", KEYS) if helping else Group(*parts, Text(""), foot), refresh=True)
         for key in keys.wait(interval):
-            if key in ("q", "escape", "backspace"):
+            if helping or key == "?":
+                helping = not helping
+            elif key in ("q", "escape", "backspace"):
                 return "q" if key == "q" else "escape"
             n = max(1, min(500, n + {"+": 1, "=": 1, "-": -1}.get(key, 0)))
 
 
 @click.command()
-@click.argument("symbol")
+@click.argument("symbol", shell_complete=symbols_of_feed)
 @click.option("-n", "levels", default=10, show_default=True, type=click.IntRange(1, 1000), help="Levels a side.")
 @click.option("--level", type=click.Choice(["L2", "L3"]), help="Which book, when the feed has both.")
-@click.option("--feed", "name", help="Name of the feed ($KFIX_FEED, else the only one there is, else 'default').")
-@click.option("--directory", type=click.Path(path_type=Path), help="Where feeds put their shared memory.")
+@FEED
+@DIRECTORY
 @click.option("--once", is_flag=True, help="Print one reading and end.")
 @click.option("--json", "as_json", is_flag=True, help="One reading as a JSON object.")
 @click.option("--interval", default=0.2, show_default=True, type=click.FloatRange(0.05, 60), help="Seconds a frame.")

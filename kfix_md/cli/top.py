@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,23 @@ import numpy as np
 
 from kfix_md._entry import State
 from kfix_md.cli import ladder
-from kfix_md.cli.console import STYLES, Reading, Watch, as_dicts, colourless, name_of, row_dict, screen, short, span
+from kfix_md.cli.console import (
+    DIRECTORY,
+    FEED,
+    STYLES,
+    Reading,
+    Watch,
+    as_dicts,
+    colourless,
+    dead_banner,
+    fitted,
+    help_page,
+    name_of,
+    row_dict,
+    screen,
+    short,
+    span,
+)
 from kfix_md.errors import NoSuchSymbol
 from kfix_md.shm.attach import attach
 
@@ -39,7 +57,17 @@ COLUMNS = [
     ("levels", 10, True),
 ]
 SORTS = ["symbol", "rate/s", "age", "spread", "failed", "state", "gaps"]
-HELP = "q quit  s sort  r reverse  / filter  ↑↓ choose  enter ladder  esc all"
+KEYS = (
+    ("?", "this help"),
+    ("q", "quit"),
+    ("s", "next column to sort by: " + ", ".join(SORTS)),
+    ("r", "reverse the order"),
+    ("/", "filter by symbol or state; esc shows all again"),
+    ("↑ ↓ j k", "choose a book; page and home keys as well"),
+    ("enter", "ladder of the chosen book"),
+)
+HELP = "q quit  s sort  r reverse  / filter  ↑↓ choose  enter ladder  ? help"
+SHORT_HELP = "? help  q quit"
 
 
 @dataclass
@@ -51,6 +79,7 @@ class View:
     filter: str = ""
     typing: bool = False
     chosen: int = 0
+    help: bool = False
 
     def order(self, reading: Reading) -> list[int]:
         """Row numbers to show, in order."""
@@ -77,6 +106,9 @@ class View:
         """Handle one key that changes the view."""
         if self.typing:
             self._type(key)
+            return
+        if self.help or key == "?":
+            self.help = not self.help
             return
         step = {"up": -1, "k": -1, "down": 1, "j": 1, "page up": -page, "page down": page, "home": -n, "end": n}
         if key in step:
@@ -152,11 +184,12 @@ def cells(reading: Reading, i: int) -> dict[str, str]:
 
 
 def fit(texts: list[dict[str, str]], width: int) -> dict[str, int]:
-    """Columns that fit, with their widths."""
+    """Columns that fit, with their widths. What belongs together, such as both quantities, is there or is not."""
     widths = {name: max([len(name), *(len(text[name]) for text in texts)]) for name, *_ in COLUMNS}
     kept = [(name, priority) for name, priority, _ in COLUMNS]
     while sum(widths[name] + 2 for name, _ in kept) - 2 > width and len(kept) > 2:
-        kept.remove(max(kept, key=lambda column: column[1]))
+        least = max(priority for _, priority in kept)
+        kept = [column for column in kept if column[1] != least]
     return {name: widths[name] for name, _ in kept}
 
 
@@ -171,7 +204,7 @@ def draw(reading: Reading, view: View, width: int, height: int | None = None) ->
     first = max(0, min(view.chosen - room // 2, len(order) - room))
     visible = order[first : first + room]
     lines = table(reading, visible, width, None if height is None else view.chosen - first)
-    foot = [] if height is None else [footer(view, len(order), len(reading.rows))]
+    foot = [] if height is None else [footer(view, len(order), len(reading.rows), width)]
     return Group(*head, *lines, *foot), order
 
 
@@ -188,7 +221,7 @@ def table(reading: Reading, visible: list[int], width: int, chosen: int | None) 
 
     lines = [Text("  ".join(padded(name, name) for name in widths).rstrip(), "bold", no_wrap=True, overflow="crop")]
     for at, text in enumerate(texts):
-        line = Text(no_wrap=True, overflow="crop", style="reverse" if at == chosen else "")
+        line = Text(no_wrap=True, overflow="crop", style="reverse" if at == chosen else "dim" if reading.dead else "")
         for name in widths:
             style = STYLES.get(text["state"].partition(" ")[0], "") if name == "state" else ""
             if name == "failed" and text[name] != "0":
@@ -204,29 +237,36 @@ def header(reading: Reading, width: int) -> list[Any]:
     from rich.text import Text
 
     info = reading.info
-    first = Text(no_wrap=True, overflow="ellipsis")
-    first.append(f"kfix top  {info['name']}  ", "bold")
     counts = np.bincount(reading.rows["state"], minlength=len(State))
+    first = [(f"kfix top  {info['name']}  ", "bold")]
     for state in State:
         if counts[state]:
             why = f" ({', '.join(reading.unverified)})" if state is State.UNVERIFIED else ""
-            first.append(f"{counts[state]} {state.name}{why}  ", STYLES[state.name])
-    first.append(f"pid {info['pid']}  up {span((reading.now_ns - info['start_ns']) / 1e9)}", "dim")
-    second = Text(no_wrap=True, overflow="ellipsis")
-    second.append(f"rollover in {span(reading.rollover_s)}   recorder {recorder_text(reading)}")
-    lines = [first, second]
-    if reading.fault:
-        lines.append(Text(reading.fault, "bold red"))
-    if reading.counters.get("journal_alarm", 0):
-        lines.append(Text("JOURNAL: messages are not being recorded: the log of the feed says why", "bold red"))
-    if lost := reading.counters.get("journal_lost", 0):
-        lines.append(Text(f"JOURNAL: {lost} records were lost since the feed's start", "bold red"))
-    if reading.counters.get("shm_alarm", 0):
-        lines.append(Text("SHARED MEMORY: its file is gone and cannot be made again: no reader can attach", "bold red"))
-    if left_out := reading.counters.get("left_out", 0):
-        lines.append(Text(f"{left_out} symbols left out: the log of the feed names them", "bold red"))
-    lines += [session_line(each, reading) for each in reading.sessions]
+            first.append((f"{counts[state]} {state.name}{why}  ", STYLES[state.name]))
+    up = "" if reading.dead else f"up {span((reading.now_ns - info['start_ns']) / 1e9)}"
+    first += [(f"pid {info['pid']}  ", "dim"), (up, "dim")]
+    rollover = "-" if reading.dead else span(reading.rollover_s)
+    second = ((f"rollover in {rollover}   ", ""), (f"recorder {recorder_text(reading)}", ""))
+    lines = [fitted(width, *first), fitted(width, *second)]
+    if reading.dead:
+        lines = dead_banner(reading.fault, width) + lines
+    elif reading.fault:
+        lines += [Text(line, "bold red") for line in textwrap.wrap(reading.fault, width)]
+    lines += [Text(line, "bold red") for text in alarms(reading) for line in textwrap.wrap(text, width)]
+    lines += [session_line(each, reading, width) for each in reading.sessions]
     return [*lines, Text("")]
+
+
+def alarms(reading: Reading) -> Iterator[str]:
+    """What is wrong with the feed besides its books."""
+    if reading.counters.get("journal_alarm", 0):
+        yield "JOURNAL: messages are not being recorded: the log of the feed says why"
+    if lost := reading.counters.get("journal_lost", 0):
+        yield f"JOURNAL: {lost} records were lost since the feed's start"
+    if reading.counters.get("shm_alarm", 0):
+        yield "SHARED MEMORY: its file is gone and cannot be made again: no reader can attach"
+    if left_out := reading.counters.get("left_out", 0):
+        yield f"{left_out} symbols left out: the log of the feed names them"
 
 
 def recorder_text(reading: Reading) -> str:
@@ -240,29 +280,34 @@ def recorder_text(reading: Reading) -> str:
     return f"{size} behind, committed {span(backlog['commit_age_s'])} ago"
 
 
-def session_line(each: dict[str, Any], reading: Reading) -> Any:
-    from rich.text import Text
-
-    text = Text(no_wrap=True, overflow="ellipsis")
-    text.append(f"  {each['service']:<16} ")
-    text.append(f"{each['state']:<9}", STYLES.get(each["state"], "bold yellow"))
+def session_line(each: dict[str, Any], reading: Reading, width: int) -> Any:
     silent = (reading.now_ns - each["last_recv_ns"]) / 1e9 if each["last_recv_ns"] else None
-    rate = reading.session_rate.get(each["number"], 0.0)
-    lag = f"lag {span(max(0, each['lag_ns']) / 1e9)}"
-    text.append(f"{lag:<10}", "bold red" if each["lagging"] else "")
-    text.append(f"{short(rate):>6}/s  silent {span(silent):<6} gaps {each['gaps']:<3} reconnects ")
-    text.append(f"{each['reconnects']:<3} {short(each['messages'])} messages  {each['host']}:{each['port']}")
-    return text
+    rate = short(reading.session_rate.get(each["number"], 0.0))
+    lag = "-" if reading.dead else f"lag {span(max(0, each['lag_ns']) / 1e9)}"
+    return fitted(
+        width,
+        (f"  {each['service']:<16} ", ""),
+        (f"{each['state']:<9}", STYLES.get(each["state"], "bold yellow")),
+        (f"{lag:<10}", "bold red" if each["lagging"] and not reading.dead else ""),
+        (f"{rate:>6}/s  ", ""),
+        (f"silent {span(silent):<6} ", ""),
+        (f"gaps {each['gaps']:<3} ", ""),
+        (f"reconnects {each['reconnects']:<3} ", ""),
+        (f"{short(each['messages'])} messages  ", ""),
+        (f"{each['host']}:{each['port']}", ""),
+    )
 
 
-def footer(view: View, shown: int, total: int) -> Any:
+def footer(view: View, shown: int, total: int, width: int) -> Any:
     from rich.text import Text
 
     if view.typing:
-        return Text(f"filter: {view.filter}_   (enter keeps, esc drops)", "bold")
+        return Text(f"filter: {view.filter}_   (enter keeps, esc drops)", "bold", no_wrap=True, overflow="ellipsis")
     some = f"{shown} of {total} '{view.filter}'  " if view.filter else f"{total} books  "
     sort = f"sort {view.sort}{' reversed' if view.reverse else ''}  "
-    return Text(some + sort + HELP, "dim", no_wrap=True, overflow="ellipsis")
+    choices = (some + sort + HELP, some + sort + SHORT_HELP, some + SHORT_HELP, SHORT_HELP)
+    line = next((each for each in choices if len(each) <= width), choices[-1])
+    return Text(line, "dim", no_wrap=True, overflow="ellipsis")
 
 
 def as_json(reading: Reading) -> dict[str, Any]:
@@ -289,8 +334,8 @@ def as_json(reading: Reading) -> dict[str, Any]:
 
 @click.command()
 @click.argument("filter", default="")
-@click.option("--feed", "name", help="Name of the feed ($KFIX_FEED, else the only one there is, else 'default').")
-@click.option("--directory", type=click.Path(path_type=Path), help="Where feeds put their shared memory.")
+@FEED
+@DIRECTORY
 @click.option(
     "--captures",
     type=click.Path(path_type=Path),
@@ -356,11 +401,11 @@ def run(watch: Watch, view: View, interval: float) -> None:
             size = live.console.size
             reading = watch.look()
             shown, order = draw(reading, view, size.width, size.height)
-            live.update(shown, refresh=True)
+            live.update(help_page("kfix top", KEYS) if view.help else shown, refresh=True)
             for key in keys.wait(interval):
-                if key == "q" and not view.typing:
+                if key == "q" and not (view.typing or view.help):
                     return
-                if key == "enter" and not view.typing and order:
+                if key == "enter" and not (view.typing or view.help) and order:
                     if _ladder(live, keys, watch, reading, order[view.chosen], interval) == "q":
                         return
                 else:

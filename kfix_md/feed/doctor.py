@@ -29,6 +29,7 @@ ENOUGH_DAYS = 21  # of certificate left
 ENOUGH_BYTES = 2 << 30  # of journal disk left
 ENOUGH_MEMORY = 64 << 20  # of shared memory left
 CLOCK_WARNING_S = 0.5
+PLACEHOLDER = "YOUR-COMPID"  # what the files in examples/ have in the place of a CompID
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,11 @@ async def _services(config: Config, logon: bool, timeout_s: float) -> list[Findi
 async def _service(section: ServiceSection, create: Any, logon: bool, timeout_s: float) -> list[Finding]:
     """Check one service: identity, connection and, unless its CompID is in use, logon and instrument list."""
     about = section.name
+    if section.sender_comp_id.upper().startswith(PLACEHOLDER):
+        text = (
+            f"sender_comp_id {section.sender_comp_id} is a placeholder: put in the CompID that Kraken assigned to you"
+        )
+        return [Finding(FAIL, about, text)]
     found = comp_ids(section)
     warnings = _Warnings(section.name)
     try:

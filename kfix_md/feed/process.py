@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kfix_md.config import Config, ServiceSection, service_config
+from kfix_md.config import Config, ServiceSection, changed_keys, service_config
 from kfix_md.config import load as load_config
 from kfix_md.errors import UsageError, may_pass
 from kfix_md.feed import tuning
@@ -367,6 +367,8 @@ class FeedProcess:
             log.error("configuration not reloaded, nothing changed: %s", "; ".join(wrong))
             return
         log.info("configuration read again")
+        if changed := changed_keys(self.config, fresh):
+            log.warning("changed, but not followed without a restart: %s", ", ".join(changed))
         for section in fresh.service:
             service = before.pop((section.name, section.sender_comp_id), None)
             if service is None:
@@ -374,9 +376,6 @@ class FeedProcess:
                 continue
             for complaint in service.reload(section, self.clock.now_ns()):
                 service.log.warning("%s", complaint, extra={"event": "symbols_warning"})
-            same = section.model_copy(update={"symbols": service.section.symbols})
-            if same != service.section:
-                service.log.warning("settings other than symbols changed: they need a restart")
             service.section.symbols[:] = section.symbols
         for name, _ in before:
             log.warning("service %s is no longer in the configuration: needs a restart", name)

@@ -12,6 +12,7 @@ import click
 import pytest
 
 from kfix_md import __version__, config
+from kfix_md._codec import SIMD
 from kfix_md.cli import COMMANDS, EXAMPLES, _group, main
 from kfix_md.errors import FeedError
 from kfix_md.journal import layout as journal_layout
@@ -19,6 +20,7 @@ from kfix_md.log_output import set_up_logging
 from kfix_md.shm.attach import attach
 from kfix_md.shm.layout import number as dtype_number
 from kfix_md.shm.writer import SegmentWriter
+from recorder import schema
 from tests.feed.rig import ROOT
 
 
@@ -44,7 +46,33 @@ def test_without_a_command_it_shows_its_help(capsys):
 def test_version_names_what_a_report_of_a_fault_needs(capsys):
     status, out, _ = ran(capsys, "--version")
     assert status == 0 and out.startswith(f"kfix, version {__version__}\nPython 3.")
-    assert f"shared memory {dtype_number()}, journal {journal_layout.VERSION}" in out and "numpy " in out
+    layouts = f"shared memory {dtype_number()}, journal {journal_layout.VERSION}, Parquet schema {schema.VERSION}"
+    assert layouts in out and f"instruction set: {SIMD}, " in out and "numpy " in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("feed", "no-such.toml", "--json"),
+        ("record", "--json", "no-such.toml"),
+        ("top", "--json", "--feed", "no-such-feed"),
+        ("doctor", "no-such.toml", "--json", "--nope"),
+        ("verify", "no-such-captures", "--json"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_with_json_the_last_line_is_an_object_too(capsys, arguments):
+    status, out, err = ran(capsys, *arguments)
+    (line,) = [json.loads(line) for line in err.splitlines()]
+    assert status == 2 and not out and line["event"] == "fatal" and line["level"] == "critical" and "no" in line["text"]
+    assert set(line) == {"time", "level", "process", "event", "service", "symbol", "cause", "text", "values"}
+
+
+def test_every_mistake_is_an_object_with_json(capsys, tmp_path):
+    path = tmp_path / "feed.toml"
+    path.write_text('[feed]\nbook_depth = 3\nnam = "x"\n')
+    _, _, err = ran(capsys, "feed", str(path), "--json")
+    assert len([json.loads(line)["text"] for line in err.splitlines()]) == 3
 
 
 @pytest.mark.parametrize(("name", "example"), [(name, each) for name in COMMANDS for each in EXAMPLES[name]])

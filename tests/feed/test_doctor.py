@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from kfix_md.cli.doctor import command
 from kfix_md.feed import doctor
 from kfix_md.feed.dial import DialResult
-from tests.feed.rig import SERVICES, Venue
+from tests.feed.rig import ROOT, SERVICES, Venue
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,16 @@ def test_what_is_wrong_is_found(venue, tmp_path, change, parts):
     bad = [finding for finding in findings if finding.status == doctor.FAIL]
     assert bad and any(parts in finding.text for finding in bad)
     assert all("\n" not in finding.text for finding in findings)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.name)
+def test_comp_ids_of_the_examples_are_found(tmp_path, path, monkeypatch):
+    monkeypatch.setenv("KRAKEN_API_KEY", "key")
+    monkeypatch.setenv("KRAKEN_API_SECRET", "c2VjcmV0")
+    text = path.read_text().replace('host = "fix.', 'host = "no.such.')
+    left = [f for f in examine(tmp_path, text, timeout_s=0.5) if "is a placeholder" in f.text]
+    wanted = 0 if path.name == "simulator.toml" else text.count("[[service]]")
+    assert len(left) == wanted and {finding.status for finding in left} <= {doctor.FAIL}
 
 
 def test_a_refused_port_and_the_command_line(venue, tmp_path):

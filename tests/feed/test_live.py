@@ -154,6 +154,25 @@ def test_symbols_follow_the_configuration_while_running(venue, tmp_path, caplog)
     drive(tmp_path, venue.toml(tmp_path, "t-reload", ("spot-l2",), service=f"symbols = {names}"), script)
 
 
+def test_settings_that_need_a_restart_are_named(venue, tmp_path, caplog):
+    async def script(feed):
+        await all_good(feed)
+        changed = venue.toml(
+            tmp_path, "t-keys", ("spot-l2", "spot-l3"), feed="book_depth = 500", service='depth = 25\nsymbols = ["*"]'
+        )
+        (tmp_path / "feed.toml").write_text(changed.replace("[journal]", '[journal]\nretention = "zstd"'))
+        feed.reload()
+        keys = "feed.book_depth, journal.retention, service[0] (spot-l2).depth"
+        assert f"changed, but not followed without a restart: {keys}" in caplog.text
+        assert "new service spot-l3 in the configuration: needs a restart" in caplog.text
+        caplog.clear()
+        (tmp_path / "feed.toml").write_text(venue.toml(tmp_path, "t-keys", ("spot-l2",)))
+        feed.reload()
+        assert "restart" not in caplog.text
+
+    drive(tmp_path, venue.toml(tmp_path, "t-keys", ("spot-l2",)), script)
+
+
 def test_metrics_are_served(venue, tmp_path):
     async def script(feed):
         await all_good(feed)

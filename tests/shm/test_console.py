@@ -22,8 +22,9 @@ pytest.importorskip("click")
 from rich.console import Console
 
 from kfix_md import Cause, State
-from kfix_md.cli import console, main
+from kfix_md.cli import console, ladder, main, top
 from kfix_md.cli.top import View, Watch, draw
+from kfix_md.shm.attach import attach
 from tests.shm.conftest import Desk
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,6 +127,25 @@ def test_a_dead_feed_shows_every_book_down_and_exits_1(busy, capsys, tmp_path):
     assert status == 1 and "DOWN" in out and "ended" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("kfix la", ["ladder"]),
+        ("kfix top --feed ", ["desk"]),
+        ("kfix ladder --feed desk PF", ["PF_ETHUSD"]),
+        ("kfix ladder --feed no-such-feed PF", []),
+        ("kfix journal exp", ["export"]),
+    ],
+)
+def test_the_shell_completes_commands_feeds_and_symbols(busy, capsys, monkeypatch, tmp_path, words, found):
+    monkeypatch.setenv("KFIX_SHM_DIR", str(tmp_path))
+    monkeypatch.setenv("_KFIX_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    _, out, err = run(capsys)
+    assert [line.partition(",")[2] for line in out.split()] == found and not err
+
+
 def test_ladder_of_both_kinds(busy, capsys, tmp_path):
     busy.btc.trade(280030, 5000, aggressor=2, recv_ns=10**18)
     status, out, _ = run(capsys, "ladder", "BTC/USD", "-n", 2, "--json", "--directory", tmp_path)
@@ -166,6 +186,56 @@ def test_every_line_fits_and_the_essential_columns_stay(busy, width):
     assert title.split()[:2] == ["symbol", "state"] or "lv" in title
     assert ("levels" in title and "bid qty" in title) == (width == 200) or width == 120
     assert ("bid" in title.split() and "failed" in title) == (width >= 80)
+
+
+def shown(renderable, width) -> list[str]:
+    screen = Console(width=width, no_color=True, force_terminal=False)
+    with screen.capture() as shot:
+        screen.print(renderable)
+    return shot.get().splitlines()
+
+
+@pytest.mark.parametrize("width", range(30, 150, 5))
+def test_a_column_is_there_with_its_counterpart_or_not_at_all(busy, width):
+    reading = Watch(busy.attach()).look()
+    lines = shown(draw(reading, View(), width, 20)[0], width)
+    (title,) = [line for line in lines if line.startswith("symbol")]
+    assert ("bid qty" in title) == ("ask qty" in title)
+    assert ("bid" in title) == ("ask" in title)
+    assert not any(line.endswith("…") for line in lines), "nothing is cut off in its middle"
+
+
+@pytest.mark.parametrize("width", [30, 40, 80])
+def test_a_dead_feed_looks_dead(busy, tmp_path, width):
+    copy = tmp_path / "kfix-md.gone"
+    os.link(busy.writer.path, copy)
+    busy.writer.close()
+    feed = attach(path=copy, reconnect=True)
+    watch = Watch(feed)
+    watch.look()
+    reading = watch.look()
+    assert reading.dead and not reading.rate.any() and {each["state"] for each in reading.sessions} == {"DOWN"}
+    drawing = draw(reading, View(), width, 20)[0]
+    lines = shown(drawing, width)
+    assert lines[0].startswith("Feed 'desk'") and "last values" in " ".join(lines[:5]) and len(lines) <= 20
+    assert "ON" not in " ".join(lines).split() and "up " not in " ".join(lines)
+    banner, *_, last_row, _ = drawing.renderables
+    assert "on red" in str(banner.style) and str(last_row.style) == "dim"
+    rung = ladder.draw(ladder.read(feed["BTC/USD"], 2), width, dead=True).renderables[2]
+    assert str(rung.style) == "dim" and not [span for span in rung.spans if "red" in str(span.style)]
+
+
+def test_the_help_key_names_every_key(busy):
+    view = View()
+    view.press("?", 3, 10)
+    assert view.help
+    page = " ".join(shown(console.help_page("kfix top", top.KEYS), 100))
+    for key in ("?", "q", "s", "r", "/", "enter"):
+        assert f" {key} " in page
+    for sort in top.SORTS:
+        assert sort in page
+    view.press("s", 3, 10)
+    assert not view.help and view.sort == "symbol", "any key leads back and does nothing else"
 
 
 def test_sorting_filtering_and_choosing(busy):
@@ -290,6 +360,10 @@ def test_top_on_a_real_terminal_takes_keys_and_restores_it(busy, tmp_path, reque
     until(b"spread 10.0", b"esc back")
     os.write(master, b"\x1b")
     until(b"PF_ETHUSD", b"enter ladder")
+    os.write(master, b"?")
+    until(b"kfix top: keys")
+    os.write(master, b"x")
+    until(b"enter ladder")
     os.write(master, b"/eth")
     until(b"filter: eth_")
     os.write(master, b"\rq")

@@ -59,8 +59,15 @@ def test_poll_spread_alarm_and_imbalance(tmp_path, lively):
     assert "0.001 @ 28003.0 |" in run(tmp_path, "poll_top.py", "BTC/USD", "0.2")
     output = run(tmp_path, "spread_alarm.py", "BTC/USD", "50", "0.6")
     assert "WIDE" in output and "normal" in output
-    output = run(tmp_path, "imbalance.py", "1")
+    output = run(tmp_path, "imbalance.py", "1", "--feed", "desk")
     assert output.startswith("1 of 1 books: BTC/USD +0.02") and "over ten levels" in output
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_every_example_takes_the_name_of_a_feed(tmp_path, name):
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        run(tmp_path, name, "--feed", "no-such-feed")
+    assert "no feed named 'no-such-feed'" in error.value.stderr
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no C compiler")
