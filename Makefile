@@ -19,6 +19,7 @@ empty :=
 comma := ,
 LOCKED ?= 0
 $(VENV)/.ready: pyproject.toml
+	@echo "$(VENV): installing the development tools (some 200 MB, a minute or two)"
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(LOCKED),1)
 	$(PIP) --require-hashes -r $(TESTED)

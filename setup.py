@@ -13,11 +13,13 @@ KFIX_NO_EXTENSIONS=1  none: `make` installs the package first and builds its mod
 import os
 import platform
 import sys
+import threading
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
 
 
 def switched_on(name: str) -> bool:
@@ -100,12 +102,27 @@ def modules() -> list[Extension]:
 
 
 class BuildModules(build_ext):
-    """Links without the library folders of the interpreter that builds: modules load nothing from them."""
+    """Prints its progress; links without the library folders of the interpreter: modules load nothing from them."""
 
     def build_extensions(self) -> None:
         """Build every module."""
         self.compiler.linker_so = [part for part in self.compiler.linker_so if not part.startswith("-Wl,-rpath")]
+        self.waiting = [extension.name for extension in self.extensions if self.is_outdated(extension)]
+        self.to_build, self.lock = len(self.waiting), threading.Lock()
         super().build_extensions()
+
+    def is_outdated(self, extension: Extension) -> bool:
+        """Whether a module has to be compiled."""
+        needed = [*extension.sources, *extension.depends]
+        return bool(self.force) or newer_group(needed, self.get_ext_fullpath(extension.name), "newer")
+
+    def build_extension(self, ext: Extension) -> None:
+        """Build one module, and print how many of them are done: all of them take minutes."""
+        super().build_extension(ext)
+        with self.lock:  # several are built at a time
+            if ext.name in self.waiting:
+                self.waiting.remove(ext.name)
+                print(f"compiled {self.to_build - len(self.waiting)} of {self.to_build}: {ext.name}", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import click
 from kfix_md.errors import CaptureError, KfixError, UsageError, may_pass
 from kfix_md.journal import files as journal_files
 from kfix_md.log_output import set_up_logging
+from kfix_md.progress import Advance, busy, progress
 
 if TYPE_CHECKING:
     from recorder.catalog import Captures
@@ -91,7 +92,8 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> int
     start = time.monotonic()
     if not once and not _wait_for_journal(settings.journal, stopping):
         return 0
-    recorder = _open(settings, once, stopping)
+    follow = _Progress()
+    recorder = _open(settings, once, stopping, follow)
     if recorder is None:
         return 0
     server = None
@@ -99,7 +101,10 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> int
         if settings.metrics_port and not once:
             server = serve(recorder, settings.metrics_host, settings.metrics_port, settings.stores)
         if once:
-            with _writing(settings.captures):
+            backlog = recorder.tail.reader.tail["bytes_behind"]
+            bar = nullcontext() if as_json else progress("recording", backlog, lines=False)
+            with _writing(settings.captures), bar as advance:
+                follow.advance, follow.backlog = advance, backlog
                 recorder.once()
         else:
             logging.getLogger("kfix.record").info(
@@ -135,7 +140,7 @@ def _undecoded(recorder: "Recorder") -> Iterator[str]:
         )
 
 
-def _open(settings: "Settings", once: bool, stopping: list[int]) -> "Recorder | None":
+def _open(settings: "Settings", once: bool, stopping: list[int], follow: "_Progress") -> "Recorder | None":
     """The recorder, when the disk of the captures lets it start; None when a signal ends the waiting for that."""
     from recorder.process import Recorder
 
@@ -143,9 +148,9 @@ def _open(settings: "Settings", once: bool, stopping: list[int]) -> "Recorder | 
     while not stopping:
         if once:
             with _writing(settings.captures):
-                return Recorder(settings, progress=_Progress())
+                return Recorder(settings, progress=follow)
         try:
-            return Recorder(settings, progress=_Progress())
+            return Recorder(settings, progress=follow)
         except (KfixError, OSError) as error:
             if not may_pass(error, ran_before):
                 raise
@@ -187,14 +192,21 @@ def _writing(captures: Path) -> Iterator[None]:
 
 
 class _Progress:
-    """Prints a line each second while the recorder catches up with the journal."""
+    """Logs a line each second while the recorder catches up with the journal, and moves the bar of `record --once`."""
 
     def __init__(self) -> None:
         self.last, self.since, self.rows = 0.0, time.monotonic(), 0
+        self.advance: Advance | None = None
+        self.backlog = 0
 
     def __call__(self, progress: dict[str, Any]) -> None:
         now = time.monotonic()
         backlog = progress["bytes_behind"]
+        if self.advance is not None:
+            self.advance(self.backlog - backlog)
+            self.backlog = backlog
+            if sys.stderr.isatty():
+                return
         if backlog < 1 << 20 or now - self.last < 1:
             return
         rate = (progress["rows"] - self.rows) / max(now - self.since, 1e-9)
@@ -292,7 +304,9 @@ def report(captures: Path, day: str | None, output: Path | None) -> None:
         raise UsageError(f"{captures} has no session date {day or ''}; there are {_dates(cap)}")
     output = output or Path(f"report-{wanted}.html")
     try:
-        output.write_text(page(cap, wanted), encoding="utf-8")
+        with busy(f"report of {wanted}"):
+            text = page(cap, wanted)
+        output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror}") from None
     click.echo(str(output))
@@ -303,7 +317,7 @@ def report(captures: Path, day: str | None, output: Path | None) -> None:
 @click.option("--date", "day", default=None, help="Session date (YYYY-MM-DD); every finished one without it.")
 def compact(captures: Path, day: str | None) -> None:
     """Cluster finished session dates by symbol: read back, compared row by row, then swapped in."""
-    from recorder.compact import candidates, compact_day
+    from recorder.compact import candidates, compact_day, rows_to_read
     from recorder.layout import Tree
     from recorder.moments import to_date
 
@@ -313,8 +327,8 @@ def compact(captures: Path, day: str | None) -> None:
     if day and dates[0] not in tree.dates():
         raise UsageError(f"{captures} has no session date {day}")
     for one in dates:
-        with _writing(tree.root):
-            done = compact_day(tree, one)
+        with _writing(tree.root), progress(f"compacting {one}", rows_to_read(tree, one)) as advance:
+            done = compact_day(tree, one, progress=advance)
         click.echo(
             f"{one}: {done['rows']:,} rows, {done['files_before']} files -> {done['files_after']}, "
             f"{done['bytes_before']:,} bytes -> {done['bytes_after']:,}"

@@ -6,7 +6,7 @@ and then takes the old one's place in one step (renameat2 exchange).
 """
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from datetime import date
 from itertools import pairwise
@@ -48,10 +48,30 @@ def _loose(tree: Tree, table: str, day: date, outdated: bool) -> bool:
     return any(not layout.is_compacted(f.name) or (outdated and files.footer(f).outdated) for f in found)
 
 
-def compact_day(tree: Tree, day: date, *, row_group: int = schema.ROW_GROUP) -> dict[str, int]:
+def rows_to_read(tree: Tree, day: date) -> int:
+    """Rows that `compact_day` reads, and reads back: what it reports to `progress`, in all."""
+    tables = [table for table in layout.TABLES if _loose(tree, table, day, outdated=True)]
+    return 2 * sum(int(pq.read_metadata(path).num_rows) for table in tables for path in tree.files(table, day))
+
+
+def compact_day(
+    tree: Tree,
+    day: date,
+    *,
+    row_group: int = schema.ROW_GROUP,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> dict[str, int]:
     """Compact every table of a session date that has live files or files of an older schema. Totals as a dict.
 
-    CaptureError when the result differs from what it was made of: then nothing was changed.
+    Parameters
+    ----------
+    progress
+        Called with the number of rows of each batch, as it is written and as it is read back.
+
+    Raises
+    ------
+    CaptureError
+        The result differs from what it was made of: then nothing was changed.
     """
     with tree.changing():  # a starting recorder takes the compaction lock for a moment, inside this one
         own = tree.lock("compact", who="compaction")
@@ -62,7 +82,7 @@ def compact_day(tree: Tree, day: date, *, row_group: int = schema.ROW_GROUP) -> 
         totals = {"rows": 0, "files_before": 0, "files_after": 0, "bytes_before": 0, "bytes_after": 0}
         for table in layout.TABLES:
             if _loose(tree, table, day, outdated=True):
-                for key, value in _compact_table(tree, table, day, row_group).items():
+                for key, value in _compact_table(tree, table, day, row_group, progress).items():
                     totals[key] += value
         return totals
     finally:
@@ -76,14 +96,16 @@ def _check_complete(tree: Tree, day: date) -> None:
             raise CaptureError(f"{tree.root}: {one}; restore it before {day} is compacted")
 
 
-def _compact_table(tree: Tree, table: str, day: date, row_group: int) -> dict[str, int]:
+def _compact_table(
+    tree: Tree, table: str, day: date, row_group: int, progress: Callable[[int], None]
+) -> dict[str, int]:
     before = tree.files(table, day)
     work, spill = tree.work / f"compact-{table}-{day}", tree.work / f"buckets-{table}-{day}"
     for path in (work, spill):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
     try:
-        return _compact_into(tree, table, day, row_group, before, work, spill)
+        return _compact_into(tree, table, day, row_group, before, work, spill, progress)
     except BaseException:  # a full disk most of all: free it
         shutil.rmtree(work, ignore_errors=True)
         raise
@@ -92,15 +114,23 @@ def _compact_table(tree: Tree, table: str, day: date, row_group: int) -> dict[st
 
 
 def _compact_into(
-    tree: Tree, table: str, day: date, row_group: int, before: list[Path], work: Path, spill: Path
+    tree: Tree,
+    table: str,
+    day: date,
+    row_group: int,
+    before: list[Path],
+    work: Path,
+    spill: Path,
+    progress: Callable[[int], None],
 ) -> dict[str, int]:
     sizes = sum(f.stat().st_size for f in before)
     seen = Digests(table not in _SMALL)
     parts = _Parts(work, table, _merged(before), row_group)
     for rows in _clustered(table, before, spill, seen):
         parts.write(rows)
+        progress(rows.num_rows)
     after = parts.close()
-    _compare(table, seen, after)
+    _compare(table, seen, after, progress)
     _swap(tree, table, day, work, before)
     return {
         "rows": parts.rows,
@@ -298,12 +328,13 @@ def _own_symbols(rows: pa.Table) -> pa.Table:
     return rows.set_column(at, rows.schema.field(at), own)
 
 
-def _compare(table: str, seen: Digests, after: list[Path]) -> None:
+def _compare(table: str, seen: Digests, after: list[Path], progress: Callable[[int], None]) -> None:
     """Row by row: read back, the rows of each symbol, in their order, have the same digest as when they were read."""
     written = Digests(table not in _SMALL)
     for batch in files.batches(table, after):
         if batch.num_rows:
             written.add(batch)
+            progress(batch.num_rows)
     if seen.result() != written.result():
         raise CaptureError(f"{after[0].parent.name} did not read back as the same rows; nothing was changed")
 

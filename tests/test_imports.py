@@ -19,6 +19,7 @@ GROUPS = {
         "kfix_md",
         "kfix_md.errors",
         "kfix_md.symbol_text",
+        "kfix_md.progress",
         "kfix_md.log_output",
         "kfix_md.log_events",
         "kfix_md.disk",

@@ -20,9 +20,11 @@ from typing import Any
 
 from kfix_md.cli import demo_report
 from kfix_md.errors import FeedError, KfixError
+from kfix_md.progress import Advance, progress
 
 SERVICES = {"spot-l2": "DEMO", "derivatives-l2": "DEMO-DRV", "derivatives-l3": "DEMO3-DRV", "spot-l3": "DEMO3"}
 GAP_AT, CRC_AT, ROLLOVER_AT = 3.0, 6.0, 11.0  # seconds after all books are live
+START_S, END_S = 4.0, 6.0  # about what starting, and what checking the result takes, for the progress bar
 GAP_OF, CRC_OF = "spot-l2", "BTC/USD"
 
 
@@ -41,6 +43,7 @@ class Demo:
         self.venue: Any = None
         self.feed: Any = None
         self.tops: list[tuple[str, str, str, str]] = []
+        self.advance: Advance = lambda seconds: None
 
     # ---- processes --------------------------------------------------------------------------------
 
@@ -91,6 +94,11 @@ class Demo:
 
     def run(self) -> None:
         """Everything, in order; raises DemoFailed at the first check that fails."""
+        with progress("demo", START_S + self.seconds + END_S, lines=False, stdout=True) as self.advance:
+            run = self._run()
+        self.report(run)
+
+    def _run(self) -> demo_report.Run:
         config = self.start_venue()
         feed = self.start("feed", "feed", str(config))
         self.start("record", "record", str(config))
@@ -100,17 +108,20 @@ class Demo:
             f"{len(self.feed.books())} books live after {took:.1f} s "
             f"({self.symbols} symbols on each venue, L2 and L3, over TLS 1.3)"
         )
+        self.advance(START_S)
         self.watch()
         self.compare()
         totals = dict(self.feed.counters)
         self.stop("feed")
         self.stop("record")
+        self.advance(END_S / 3)
         self.command("record", str(config), "--once")
         history = demo_report.read_history(self.folder / "journal")
         captures = self.folder / "captures"
+        self.advance(END_S / 3)
         proof = json.loads(self.command("verify", str(captures), "--json"))
         self.stop("simulate")
-        self.report(demo_report.Run(history, totals, proof, len(SERVICES), self.symbols, self.tops, captures))
+        return demo_report.Run(history, totals, proof, len(SERVICES), self.symbols, self.tops, captures)
 
     def report(self, run: demo_report.Run) -> None:
         """Print the summary; DemoFailed with the first condition that is not met."""
@@ -220,7 +231,10 @@ class Demo:
         faults = self.faults(scale)
         due, act, description = next(faults)
         started, before, last = time.monotonic(), 0, time.monotonic()
+        shown = 0.0
         while (passed := time.monotonic() - started) < self.seconds or due < 1e8:
+            self.advance(passed - shown)
+            shown = passed
             if passed >= due:
                 act()
                 say(description)

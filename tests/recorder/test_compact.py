@@ -34,7 +34,9 @@ def test_compaction_keeps_every_row_and_is_clustered(tmp_path):
     before = {s: cap.ticks(s) for s in cap.symbols()}
     gaps, proof = cap.gaps(), verify(cap).summary()
     assert compact.candidates(cap.tree, None) == [first]
-    totals = compact.compact_day(cap.tree, first, row_group=256)
+    expected, reported = compact.rows_to_read(cap.tree, first), []
+    totals = compact.compact_day(cap.tree, first, row_group=256, progress=reported.append)
+    assert sum(reported) == expected == 2 * totals["rows"]
     assert totals["files_before"] > totals["files_after"]
     cap = recorder.open(tmp_path / "captures")
     assert compact.candidates(cap.tree, None) == []
@@ -93,10 +95,10 @@ def test_a_late_file_stays_through_the_swap(tmp_path, monkeypatch):
     late = layout.file_name(1 << 61, (1 << 61) + 1)
     real = compact._compare
 
-    def compare(table, before, after):
+    def compare(table, before, after, progress):
         if table == "ticks":
             (last.parent / late).write_bytes(last.read_bytes())
-        real(table, before, after)
+        real(table, before, after, progress)
 
     monkeypatch.setattr(compact, "_compare", compare)
     compact.compact_day(cap.tree, day)
