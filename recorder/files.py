@@ -15,7 +15,7 @@ from pyarrow.compute import Expression
 
 from kfix_md import trading_day
 from kfix_md.errors import CaptureError
-from recorder import layout, schema
+from recorder import layout, origins, schema
 from recorder.compute import pc
 from recorder.layout import FileName, Tree
 from recorder.missing import Complete, MissingFiles, Span
@@ -175,12 +175,15 @@ class Footer:
         Lowest and highest symbol and receive time of each row group, None where unknown.
     present
         Symbols of those row groups that had to be looked into.
+    constant
+        Columns of schema.SOURCE that have one value in the whole file, and that value.
     """
 
     meta: pq.FileMetaData
     symbols: list[tuple[str, str] | None]
     times: list[tuple[int, int] | None]
     present: dict[int, frozenset[str | None]] = field(default_factory=dict)
+    constant: dict[str, str] = field(default_factory=dict)
 
     @property
     def outdated(self) -> bool:
@@ -213,8 +216,18 @@ def _cached(key: tuple[str, int, int], file: pq.ParquetFile) -> Footer:
         with contextlib.suppress(KeyError, RuntimeError):  # another thread removed it
             _footers.pop(next(iter(_footers)))
     meta = file.metadata
-    _footers[key] = seen = Footer(meta, _limits(meta, "symbol"), _limits(meta, "recv_ns"))
+    seen = Footer(meta, _limits(meta, "symbol"), _limits(meta, "recv_ns"), constant=_constant(meta))
+    _footers[key] = seen
     return seen
+
+
+def _constant(meta: pq.FileMetaData) -> dict[str, str]:
+    """Columns of schema.SOURCE with one value in a file, by the statistics of its row groups."""
+    found: dict[str, str] = {}
+    for name in schema.SOURCE:
+        values = {value for pair in _limits(meta, name, nulls=False) for value in pair or (None,)}
+        found |= {name: value for value in values if value is not None and len(values) == 1}
+    return found
 
 
 def _opened(path: Path) -> tuple[Footer, pq.ParquetFile | None]:
@@ -231,12 +244,14 @@ def _opened(path: Path) -> tuple[Footer, pq.ParquetFile | None]:
     return _cached(key, file), file
 
 
-def _limits(meta: pq.FileMetaData, name: str) -> list[Any]:
+def _limits(meta: pq.FileMetaData, name: str, *, nulls: bool = True) -> list[Any]:
+    """(lowest, highest) value of a column in each row group, None where unknown or, without `nulls`, some are null."""
     names = [meta.schema.column(i).name for i in range(meta.num_columns)]
     if name not in names:
         return [None] * meta.num_row_groups
     stats = [meta.row_group(i).column(names.index(name)).statistics for i in range(meta.num_row_groups)]
-    return [(s.min, s.max) if s is not None and s.has_min_max else None for s in stats]
+    known = [s is not None and s.has_min_max and (nulls or s.null_count == 0) for s in stats]
+    return [(s.min, s.max) if sure else None for s, sure in zip(stats, known, strict=True)]
 
 
 def _span(path: Path) -> tuple[int, int] | None:
@@ -324,19 +339,31 @@ def _read(
             groups = [g for g in seen.groups(symbols, start, end) if not _known_without(seen, g, symbols)]
             if not groups:
                 continue
+            stored = [name for name in needed if name not in seen.constant] or needed
+            if seen.outdated:  # its rows are named by their sessions, see origins
+                stored = [*needed, *({"session"} - set(needed))]
             with opened or open_file(path, seen.meta) as file:
                 if seen.meta.num_rows <= _FEW_ROWS:
-                    found = _few(seen, file, groups, needed, symbols)
+                    found = _few(seen, file, groups, stored, symbols)
                 else:
                     groups = [g for g in groups if _in_group(seen, file, g, symbols)]
-                    found = file.iter_batches(rows, groups, needed, use_threads=False) if groups else iter(())
+                    found = file.iter_batches(rows, groups, stored, use_threads=False) if groups else iter(())
                 if seen.outdated:
-                    found = (schema.current(table, batch, needed) for batch in found)
+                    origin = origins.of(path)
+                    found = (schema.current(table, origin.added(batch, needed), needed) for batch in found)
+                elif len(stored) < len(needed):
+                    found = (_completed(table, batch, needed, seen.constant) for batch in found)
                 yield from found
         except FileNotFoundError:
             raise Vanished(path) from None
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error) from None
+
+
+def _completed(table: str, batch: pa.RecordBatch, needed: list[str], constant: dict[str, str]) -> pa.RecordBatch:
+    """A batch with the columns that were not read since their one value is known: twice as fast as reading them."""
+    arrays = [schema.one_text(constant[name], batch.num_rows) if name in constant else batch[name] for name in needed]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([schema.SCHEMAS[table].field(name) for name in needed]))
 
 
 def _few(

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Row = dict[str, Any]
-_NOT_A_COLUMN = ("number", "waiting", "feed_id")
+_NOT_A_COLUMN = ("waiting", "feed_id")
 
 
 @dataclass(slots=True)
 class Gap:
-    """One gap, as it is saved between two flushes and, but for three fields, as its row."""
+    """One gap, as it is saved between two flushes and, but for two fields, as its row."""
 
     number: int  # feed session, -1 when it concerns none
     session: int | None
@@ -27,6 +27,7 @@ class Gap:
     lost: int | None = None
     detail: str | None = None
     healed: str | None = None
+    feed: str | None = None  # name of the feed
     waiting: list[str] = field(default_factory=list)  # symbols whose books have yet to recover
     feed_id: int | None = None  # id in the feed's events
 
@@ -114,4 +115,5 @@ class GapTable:
     def _row(self, key: int, gap: Gap, closed_ns: int | None) -> None:
         row = {k: v for k, v in dataclasses.asdict(gap).items() if k not in _NOT_A_COLUMN}
         healed = gap.healed if closed_ns is not None else None
-        self._rows.append(row | {"gap": key, "closed_ns": closed_ns, "healed": healed})
+        number = None if gap.number < 0 else gap.number
+        self._rows.append(row | {"gap": key, "closed_ns": closed_ns, "healed": healed, "number": number})

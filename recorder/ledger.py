@@ -90,6 +90,7 @@ class Ledger:
         self.gaps = GapTable(saved.get("gaps"))
         self.next_session: int = saved.get("next_session", 1)
         self.last_ns: int = saved.get("last_ns", 0)
+        self.feed: str | None = saved.get("feed")  # name of the feed that writes the journal
         self._stated_ns: int | None = saved.get("stated_ns")
         self._rows: dict[str, list[Row]] = defaultdict(list)
 
@@ -101,6 +102,7 @@ class Ledger:
             "gaps": self.gaps.saved(),
             "next_session": self.next_session,
             "last_ns": self.last_ns,
+            "feed": self.feed,
             **stated,
         }
 
@@ -122,10 +124,14 @@ class Ledger:
             self.sessions[number] = FeedSession(f"session-{number}")
         return self.sessions[number]
 
+    def _source(self, number: int) -> Row:
+        """Columns that name where the rows of a feed session come from."""
+        return {"feed": self.feed, "service": self.session(number).service, "number": number}
+
     def ordinal(self, number: int, recv_ns: int) -> int:
         """Number of the current logon; one begins where the journal shows data without a logon."""
         current = self.session(number)
-        return self._begin(current, recv_ns, None) if current.session is None else current.session
+        return self._begin(number, recv_ns, None) if current.session is None else current.session
 
     # ---- events of the feed ----
 
@@ -147,13 +153,14 @@ class Ledger:
             case events.SessionDescribed():
                 self._describe(self.session(number if event.number is None else event.number), event)
             case events.LoggedOn():
-                self._logged_on(self.session(number), recv_ns, event.session_id)
+                self._logged_on(number, recv_ns, event.session_id)
             case events.Disconnected():  # the feed opens the gap of a lost session itself
-                self._end(self.session(number), recv_ns, event.reason or event.cause or "disconnected")
+                self._end(number, recv_ns, event.reason or event.cause or "disconnected")
             case events.NumberingReset():
-                self._renumbered(self.session(number), recv_ns, event.form)
+                self._renumbered(number, recv_ns, event.form)
             case events.Started():
                 self._feed_down(recv_ns, position, f"the feed process was killed{_torn(event.recovered or {})}")
+                self.feed = event.feed or self.feed
             case events.Stopped():
                 self._feed_down(recv_ns, position, "the feed was stopped")
             case events.GapOpened():
@@ -176,36 +183,40 @@ class Ledger:
             if (value := getattr(event, key)) is not None:
                 setattr(current, key, value)
 
-    def _logged_on(self, current: FeedSession, recv_ns: int, session_id: str | None) -> None:
+    def _logged_on(self, number: int, recv_ns: int, session_id: str | None) -> None:
+        current = self.session(number)
         if current.session is not None and not current.last_seq and not current.session_id:
             current.session_id = session_id  # begun a moment ago, by a reset or by its own frames
-            self._session_row(current, None, None)
+            self._session_row(number, None, None)
             return
-        self._end(current, recv_ns, "logged on again")
-        self._begin(current, recv_ns, session_id)
+        self._end(number, recv_ns, "logged on again")
+        self._begin(number, recv_ns, session_id)
 
-    def _renumbered(self, current: FeedSession, recv_ns: int, form: str | None) -> None:
+    def _renumbered(self, number: int, recv_ns: int, form: str | None) -> None:
         """MsgSeqNum restarts inside one connection: a session of its own."""
+        current = self.session(number)
         if current.session is not None and current.last_seq:
-            self._end(current, recv_ns, f"sequence reset ({form})")
-            self._begin(current, recv_ns, current.session_id)
+            self._end(number, recv_ns, f"sequence reset ({form})")
+            self._begin(number, recv_ns, current.session_id)
 
-    def _begin(self, current: FeedSession, recv_ns: int, session_id: str | None) -> int:
+    def _begin(self, number: int, recv_ns: int, session_id: str | None) -> int:
+        current = self.session(number)
         current.session, self.next_session = self.next_session, self.next_session + 1
         current.session_id, current.started_ns = session_id, recv_ns
         current.messages = current.rows = current.ignored = 0
         current.last_seq = None
-        self._session_row(current, None, None)
+        self._session_row(number, None, None)
         return current.session
 
-    def _end(self, current: FeedSession, ended_ns: int, reason: str) -> None:
+    def _end(self, number: int, ended_ns: int, reason: str) -> None:
+        current = self.session(number)
         if current.session is not None:
-            self._session_row(current, ended_ns, reason)
+            self._session_row(number, ended_ns, reason)
             current.last_session, current.session = current.session, None
 
-    def _session_row(self, current: FeedSession, ended_ns: int | None, reason: str | None) -> None:
-        row = {name: getattr(current, name) for name in _SESSION_COLUMNS}
-        self._rows["sessions"].append(row | {"ended_ns": ended_ns, "reason": reason})
+    def _session_row(self, number: int, ended_ns: int | None, reason: str | None) -> None:
+        row = {name: getattr(self.session(number), name) for name in _SESSION_COLUMNS}
+        self._rows["sessions"].append(row | self._source(number) | {"ended_ns": ended_ns, "reason": reason})
 
     def _feed_down(self, recv_ns: int, position: int, reason: str) -> None:
         """The feed process ended: so did every session, at its last message."""
@@ -220,7 +231,7 @@ class Ledger:
             for symbol in waiting:
                 if current.books[symbol] != "DOWN":
                     self._state(number, since, symbol, "DOWN", "RESTART")
-            self._end(current, since, reason)
+            self._end(number, since, reason)
             current.books, current.causes = {}, {}
 
     def _gap_opened(self, number: int, recv_ns: int, position: int, event: events.GapOpened) -> None:
@@ -235,7 +246,7 @@ class Ledger:
         """A gap of the current logon, or of the last one: the feed reports a lost session's gap just after its end."""
         current = self.session(number)
         session = current.session if current.session is not None else current.last_session
-        return Gap(number, session, current.service, cause, ns, planned=cause == "ROLLOVER")
+        return Gap(number, session, current.service, cause, ns, planned=cause == "ROLLOVER", feed=self.feed)
 
     def _book(self, number: int, recv_ns: int, event: events.BookChanged, raw: Row) -> None:
         if event.symbol is None:
@@ -264,13 +275,13 @@ class Ledger:
 
     def _journal_lost(self, number: int, recv_ns: int, position: int, event: events.JournalLost) -> None:
         opened = recv_ns if event.first is None else event.first
-        gap = Gap(number, None, self.session(number).service, "JOURNAL_LOST", opened, lost=event.count)
+        gap = Gap(number, None, self.session(number).service, "JOURNAL_LOST", opened, lost=event.count, feed=self.feed)
         gap.detail = f"{event.count} records were not stored: no room"
         self.gaps.close(self.gaps.open(position, gap), recv_ns if event.last is None else event.last)
 
     def damage(self, position: int, skipped: int, text: str) -> None:
         """Bytes of the journal that cannot be read."""
-        gap = Gap(-1, None, None, "JOURNAL_DAMAGE", self.last_ns, lost=skipped, detail=text)
+        gap = Gap(-1, None, None, "JOURNAL_DAMAGE", self.last_ns, lost=skipped, detail=text, feed=self.feed)
         self.gaps.close(self.gaps.open(position, gap), self.last_ns)
 
     def undecoded(self, number: int, count: int, position: int, first_ns: int, last_ns: int) -> None:
@@ -304,7 +315,8 @@ class Ledger:
             if before == row:
                 continue
             current.instruments[symbol] = row
-            self._rows["instruments"].append(row | {"recv_ns": recv_ns, "session": ordinal, "level": level})
+            context = {"recv_ns": recv_ns, "session": ordinal, "level": level, **self._source(number)}
+            self._rows["instruments"].append(row | context)
             if before is None or before["status"] != row["status"]:
                 self._status(recv_ns, number, symbol, "instrument", row["status"], None, row)
 
@@ -319,7 +331,7 @@ class Ledger:
                 for symbol, state in current.books.items():
                     self._status(start, number, symbol, "book", state, current.causes.get(symbol, "NONE"), None)
                 ordinal = current.session if current.session is not None else current.last_session
-                context = {"recv_ns": start, "session": ordinal, "level": current.listed_level}
+                context = {"recv_ns": start, "session": ordinal, "level": current.listed_level, **self._source(number)}
                 self._rows["instruments"] += [row | context for row in current.instruments.values()]
         self._stated_ns = max(start, before)
 
@@ -347,9 +359,9 @@ class Ledger:
         current = self.session(number)
         self._rows["status"].append(
             {
+                **self._source(number),
                 "recv_ns": recv_ns,
                 "session": current.session,
-                "service": current.service,
                 "symbol": symbol,
                 "kind": kind,
                 "state": state,

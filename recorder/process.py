@@ -43,6 +43,7 @@ class Settings:
     poll_seconds: float = 0.2
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
+    feed: str | None = None  # its name, where the journal does not begin with the start of a feed
 
     @property
     def stores(self) -> list[Store]:
@@ -69,6 +70,7 @@ class Settings:
             checkpoint_seconds=config.recorder.checkpoint_s,
             metrics_host=config.metrics.host,
             metrics_port=config.recorder.metrics_port,
+            feed=config.feed.name,
         )
 
 
@@ -115,6 +117,7 @@ class Recorder:
             checkpoint_rows=self.settings.checkpoint_rows,
             checkpoint_ns=int(self.settings.checkpoint_seconds * 1e9),
         )
+        self.tail.ledger.feed = self.tail.ledger.feed or self.settings.feed
         self.tail.reader.hold_at_end = True
         self._undecoded: Counter[int] = Counter()  # as last logged
         self.committed = self.tail.reader.position

@@ -180,8 +180,9 @@ def prove(journal: Path, tree: Tree, number: int, state: dict[str, Any]) -> int:
 
 
 def _compared(version: str | None) -> list[str]:
-    """Columns of ticks that are compared; "text" ids are so as text, and `decimals` came with schema 3."""
-    missing = {"id_kind"} if version is not None else {"id_kind", "decimals"}
+    """Columns of ticks that are compared; "text" ids are so as text, and schema 3 and 4 added columns."""
+    missing = {"id_kind"} | ({"decimals"} if version is None else set())
+    missing |= set(schema.SOURCE) if version in (None, "2", "3") else set()
     return [name for name in schema.SCHEMAS["ticks"].names if name not in missing]
 
 

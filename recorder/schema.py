@@ -15,7 +15,7 @@ from recorder.compute import pc
 #: texts of the order ids of rows of TICK_DTYPE
 Texts = Callable[[np.ndarray], list[str]]
 
-VERSION = "3"
+VERSION = "4"
 
 
 class Flags(IntFlag):
@@ -46,6 +46,17 @@ AGGRESSORS = ["buy", "sell", *"3456789"]
 def _dict() -> pa.DataType:
     return pa.dictionary(pa.int32(), pa.string())
 
+
+Column = tuple[str, pa.DataType, str, str]
+#: where rows come from: numbers of sessions are those of one captures directory
+_FEED: Column = ("feed", _dict(), "dict", "name of the feed (feed.name); null: not known")
+_SERVICE: Column = ("service", _dict(), "dict", "name of the feed's service")
+_NUMBER: Column = (
+    "number",
+    pa.int32(),
+    "dict",
+    "place of its [[service]] in the feed's configuration: tells the copies of a hot pair apart; null: not known",
+)
 
 #: name, type, encoding ("dict" or Parquet's name), description; the order is that of the columns
 _TICKS = [
@@ -99,12 +110,14 @@ _TICKS = [
         "dict",
         "decimals as sent: of 270 + 256 * of 271; null in rows recorded before schema 3",
     ),
+    _FEED,
+    _SERVICE,
 ]
 
 _GAPS = [
     ("gap", pa.int64(), "PLAIN", "number of the gap; a row when it opens, another when it closes"),
     ("session", pa.int32(), "dict", "see sessions.session"),
-    ("service", _dict(), "dict", "name of the feed's service"),
+    _SERVICE,
     ("symbol", _dict(), "dict", "the one symbol it concerns; null: all of the session"),
     (
         "cause",
@@ -128,12 +141,14 @@ _GAPS = [
         "what happened in between is not known; unsubscribed: it is no longer followed; null: open",
     ),
     ("detail", pa.string(), "PLAIN", "reason as text"),
+    _FEED,
+    _NUMBER,
 ]
 
 _SESSIONS = [
     ("session", pa.int32(), "PLAIN", "number of the logon in these captures; a row at its start and again at its end"),
     ("session_id", pa.string(), "PLAIN", "the feed's unique name of the logon"),
-    ("service", _dict(), "dict", "name of the feed's service"),
+    _SERVICE,
     ("level", _dict(), "dict", "L2 or L3"),
     ("depth", pa.int32(), "PLAIN", "264 MarketDepth of the subscriptions, 0 all; null: not known"),
     ("host", pa.string(), "PLAIN", ""),
@@ -147,6 +162,8 @@ _SESSIONS = [
     ("ignored", pa.int64(), "PLAIN", "frames that were not applied (duplicates, old subscriptions)"),
     ("last_seq", pa.int64(), "PLAIN", "highest MsgSeqNum applied"),
     ("reason", pa.string(), "PLAIN", "why it ended"),
+    _FEED,
+    _NUMBER,
 ]
 
 _INSTRUMENTS = [
@@ -162,12 +179,14 @@ _INSTRUMENTS = [
     ("max_qty", pa.string(), "dict", "5012 as sent"),
     ("min_cost", pa.string(), "dict", "5013 as sent"),
     ("status", _dict(), "dict", "5032 as text"),
+    _FEED,
+    _SERVICE,
 ]
 
 _STATUS = [
     ("recv_ns", pa.int64(), "PLAIN", "receive time in ns"),
     ("session", pa.int32(), "dict", "see sessions.session"),
-    ("service", _dict(), "dict", "name of the feed's service"),
+    _SERVICE,
     ("symbol", _dict(), "dict", "null: the session or the feed"),
     ("kind", _dict(), "dict", "book, instrument, trading_session, feed"),
     (
@@ -179,6 +198,8 @@ _STATUS = [
     ),
     ("cause", _dict(), "dict", "why, for books"),
     ("detail", pa.string(), "PLAIN", "the whole event as JSON"),
+    _FEED,
+    _NUMBER,
 ]
 
 _CHECKPOINTS = [
@@ -202,6 +223,8 @@ _CHECKPOINTS = [
     ),
     ("id_kind", _dict(), "dict", "L3: uuid, kraken, text, hash; none"),
     ("decimals", pa.int16(), "dict", "as in ticks, of the level (L2) or the order (L3)"),
+    _FEED,
+    _SERVICE,
 ]
 
 TABLES = {
@@ -224,6 +247,8 @@ _MAY_BE_NULL = {
     "ord_type",
     "crc",
     "decimals",
+    "feed",
+    "service",
 }
 _EMPTY_BOOK = {"price", "qty"}  # null in the one row of an empty book in checkpoints
 
@@ -262,8 +287,11 @@ def given(batch: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
     return batch.select(names)
 
 
+SOURCE = ("feed", "service")  # columns of one value in a whole file, as a rule
+
+
 def current(table: str, batch: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
-    """`names` of a batch read from a file of an older schema, as they are now: what it does not have is null."""
+    """`names` of a batch as they are now: what a file of an older schema does not have is null."""
     arrays = []
     for name in names:
         wanted = SCHEMAS[table].field(name).type
@@ -281,7 +309,7 @@ def plain(columns: pa.Schema) -> pa.Schema:
 
 
 #: columns whose lowest and highest value in a row group let readers skip it
-_PRUNES = ("recv_ns", "session", "seq", "symbol", "level", "side", "opened_ns", "started_ns")
+_PRUNES = ("recv_ns", "session", "seq", "symbol", "level", "side", "opened_ns", "started_ns", "feed", "service")
 
 
 #: columns that zstd makes little smaller than lz4 does, for more time: it needs some for each page and more for recv_ns
@@ -296,6 +324,8 @@ _LIGHT = {
     "order_text",
     "aggressor",
     "ord_type",
+    "feed",
+    "service",
 }
 _FEW_ROWS = 1024  # of a file: for these the set-up of zstd takes longer than all else
 LEVEL, ROW_GROUP = 6, 131_072  # of compacted files: written once, read for years
@@ -353,8 +383,26 @@ def symbol_column(instrument: np.ndarray, names: list[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(place[instrument]), pa.array([names[i] for i in used], pa.string()))
 
 
+_ZEROS = pa.array(np.zeros(1 << 17, np.int32))
+
+
+def one_text(text: str | None, n: int) -> pa.Array:
+    """A dictionary column of one text, or of nulls."""
+    if text is None:
+        return pa.DictionaryArray.from_arrays(pa.nulls(n, pa.int32()), pa.array([], pa.string()))
+    codes = _ZEROS.slice(0, n) if n <= len(_ZEROS) else pa.array(np.zeros(n, np.int32))
+    return pa.DictionaryArray.from_arrays(codes, pa.array([text]))
+
+
 def tick_columns(
-    ticks: np.ndarray, instruments: list[tuple[str, int, int]], session: int, level: int, texts: Texts
+    ticks: np.ndarray,
+    instruments: list[tuple[str, int, int]],
+    session: int,
+    level: int,
+    texts: Texts,
+    *,
+    feed: str | None = None,
+    service: str | None = None,
 ) -> pa.RecordBatch:
     """Rows of one session, TICK_DTYPE, as the ticks table.
 
@@ -387,6 +435,8 @@ def tick_columns(
         "ord_type": _codes(c["ord_type"], ORD_TYPES, c["ord_type_absent"]),
         "crc": _nullable(c["crc"], c["crc_absent"]),
         "decimals": pa.array(c["decimals"]),
+        "feed": one_text(feed, n),
+        "service": one_text(service, n),
     }
     return pa.RecordBatch.from_arrays([made[f.name] for f in SCHEMAS["ticks"]], schema=SCHEMAS["ticks"])
 
@@ -411,7 +461,16 @@ def _texts(ticks: np.ndarray, texts: Texts) -> pa.Array:
 
 
 def checkpoint_table(
-    rows: np.ndarray, recv_ns: int, session: int, seq: int, symbol: str, level: int, scales: tuple[int, int]
+    rows: np.ndarray,
+    recv_ns: int,
+    session: int,
+    seq: int,
+    symbol: str,
+    level: int,
+    scales: tuple[int, int],
+    *,
+    feed: str | None = None,
+    service: str | None = None,
 ) -> pa.Table:
     """One whole book (ENTRY_DTYPE, see _ticks.book_rows) as rows of checkpoints; an empty book is one row of nulls."""
     empty = not len(rows)
@@ -436,6 +495,8 @@ def checkpoint_table(
         "order_id": ids,
         "id_kind": kinds,
         "decimals": pa.array(rows["decimals"].astype(np.int16), mask=absent),
+        "feed": one_text(feed, n),
+        "service": one_text(service, n),
     }
     return pa.table([columns[f.name] for f in SCHEMAS["checkpoints"]], schema=SCHEMAS["checkpoints"])
 

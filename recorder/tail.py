@@ -299,9 +299,9 @@ class Tail:
         ticks = decoder.take()
         if len(ticks):
             session = self.ledger.ordinal(number, int(ticks["recv_ns"][0]))
-            self.batches.append(
-                schema.tick_columns(ticks, decoder.instruments, session, decoder.level or 2, decoder.texts)
-            )
+            described = decoder.instruments, session, decoder.level or 2, decoder.texts
+            feed, service = self.ledger.feed, self.ledger.session(number).service
+            self.batches.append(schema.tick_columns(ticks, *described, feed=feed, service=service))
             self.rows += len(ticks)
 
     # ---- output ----
@@ -353,7 +353,9 @@ class Tail:
                 symbol, price_scale, qty_scale = decoder.instrument(row)
                 self.books.append(
                     schema.checkpoint_table(
-                        book_rows(book), recv_ns, session, seq, symbol, book.level, (price_scale, qty_scale)
+                        *(book_rows(book), recv_ns, session, seq, symbol, book.level, (price_scale, qty_scale)),
+                        feed=self.ledger.feed,
+                        service=self.ledger.session(number).service,
                     )
                 )
         return missing

@@ -40,7 +40,7 @@ def test_any_change_of_any_column_is_seen(rows, name):
     column = rows[name]
     at = random.Random(name).randrange(rows.num_rows)
     values = column.to_pylist()
-    known = next((v for v in values if v is not None), "" if pa.types.is_string(column.type) else 0)
+    known = next((v for v in values if v is not None), 0 if pa.types.is_integer(column.type) else "")
     values[at] = other(known if values[at] is None else values[at])
     changed = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), pa.array(values, column.type))
     same = row_hashes(rows.to_batches()[0]) == row_hashes(changed.combine_chunks().to_batches()[0])

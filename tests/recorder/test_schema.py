@@ -29,6 +29,8 @@ from tests.recorder import build
 @pytest.fixture(scope="module")
 def captures(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("captures")
+    with JournalWriter(path / "journal", segment_bytes=1 << 17) as journal:
+        journal.event(0, build.START_NS, events.Started("1", 7, "kfix-test"))
     build.two_days(path)
     after = build.START_NS + 2 * 86_400_000_000_000
     with JournalWriter(path / "journal") as journal:
@@ -112,11 +114,29 @@ def test_integers_have_encodings_that_every_reader_knows(captures):
         assert not any(pa.types.is_unsigned_integer(f.type) for f in pq.read_schema(path))
 
 
+#: columns of schema 4
+ADDED = {
+    **dict.fromkeys(("ticks", "instruments", "checkpoints"), ("feed", "service")),
+    **dict.fromkeys(("gaps", "sessions", "status"), ("feed", "number")),
+}
+
+
+def table_of(path: Path) -> str:
+    return path.parent.parent.name
+
+
+def as_schema_3(path: Path) -> None:
+    """Rewrite a file as version 3 wrote it."""
+    table = pq.ParquetFile(path).read()
+    described = dict(pq.read_schema(path).metadata) | {b"kfix_md.schema": b"3"}
+    pq.write_table(table.drop_columns(list(ADDED[table_of(path)])).replace_schema_metadata(described), path)
+
+
 def as_schema_2(path: Path) -> None:
     """Rewrite a file as version 2 wrote it."""
     table = pq.ParquetFile(path).read()
     described = dict(pq.read_schema(path).metadata) | {b"kfix_md.schema": b"2"}
-    for name in ("decimals", "depth"):
+    for name in ("decimals", "depth", *ADDED[table_of(path)]):
         if name in table.column_names:
             table = table.drop_columns([name])
     if "crc" in table.column_names:
@@ -143,7 +163,8 @@ def test_captures_of_schema_2_are_read_and_rewritten(copy, captures):
             expected, rows = now.ticks(symbol, level=level), old.ticks(symbol, level=level)
             assert rows["decimals"].null_count == rows.num_rows
             assert plain(rows.drop_columns(["decimals"])).equals(plain(expected.drop_columns(["decimals"])))
-    assert old.sessions().drop_columns(["depth"]).equals(now.sessions().drop_columns(["depth"]))
+    later = ["depth", "number"]
+    assert plain(old.sessions().drop_columns(later)).equals(plain(now.sessions().drop_columns(later)))
     proof = verify(old)
     assert proof.holds and proof.summary()["rows"] == verify(now).summary()["rows"]
     tree = layout.Tree(copy)
@@ -152,6 +173,34 @@ def test_captures_of_schema_2_are_read_and_rewritten(copy, captures):
     for path in (path for table in layout.TABLES for path in (copy / table).rglob("*.parquet")):
         assert not files.footer(path).outdated
     check_every_column(copy)
+
+
+def test_rows_of_schema_3_are_named_by_the_sessions_and_starts_of_their_dates(copy, captures):
+    for path in copy.rglob("*.parquet"):
+        as_schema_3(path)
+    now, old = recorder.open(captures / "captures"), recorder.open(copy)
+    for table in schema.SCHEMAS:
+        expected, rows = plain(now._table(table, None, None)), plain(old._table(table, None, None))
+        for name in schema.SCHEMAS[table].names:
+            if name == "number":
+                assert rows[name].null_count == rows.num_rows
+            else:
+                assert rows[name].to_pylist() == expected[name].to_pylist(), (table, name)
+    assert old.ticks(columns=["service"])["service"].unique().to_pylist() == ["spot-l2", "spot-l3"]
+    tree = layout.Tree(copy)
+    for day in {day for table in layout.TABLES for day in tree.dates(table)}:
+        compact.compact_day(tree, day)
+    check_every_column(copy)
+    assert old.ticks(columns=["feed"])["feed"].unique().to_pylist() == ["kfix-test"]
+
+
+def test_every_row_has_its_feed_and_service_for_tools_that_read_files_alone(captures):
+    root = captures / "captures"
+    for table in ("ticks", "instruments", "checkpoints", "sessions"):
+        found = duckdb.sql(f"select distinct feed, service from '{root}/{table}/**/*.parquet' order by all").fetchall()
+        assert found == [("kfix-test", "spot-l2"), ("kfix-test", "spot-l3")], table
+    numbers = duckdb.sql(f"select distinct service, number from '{root}/sessions/**/*.parquet' order by all")
+    assert numbers.fetchall() == [("spot-l2", 0), ("spot-l3", 1)]
 
 
 def test_compacted_dates_of_an_older_schema_are_candidates_when_wanted(copy):
