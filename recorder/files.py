@@ -226,7 +226,9 @@ def _constant(meta: pq.FileMetaData) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in schema.SOURCE:
         values = {value for pair in _limits(meta, name, nulls=False) for value in pair or (None,)}
-        found |= {name: value for value in values if value is not None and len(values) == 1}
+        one = values.pop() if len(values) == 1 else None
+        if one is not None:
+            found[name] = one
     return found
 
 
