@@ -40,6 +40,8 @@ DIRECTIVES = {
     "wraparound": False,
     "initializedcheck": False,
     "cdivision": True,
+    # Cython's own pickling ends the process without `binding`: a class has a __reduce__ or is a TypeError to pickle
+    "auto_pickle": False,
     "embedsignature": True,
     "embedsignature.format": "clinic",  # what inspect.signature reads
     # the interpreter's own method descriptors check what `self` is; Cython's functions do not, and Book.top(None) would

@@ -373,6 +373,9 @@ cdef class Handler(FrameSink):
         """Symbols by row."""
         return self.books.symbols
 
+    def _ipython_key_completions_(self):
+        return list(self.symbols)
+
     # ---- what Python sees ----
 
     def __dir__(self):

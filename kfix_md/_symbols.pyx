@@ -23,6 +23,7 @@ from kfix_md.shm.writer cimport SegmentWriter
 
 from kfix_md._book import RULES
 from kfix_md._entry import Cause, State
+from kfix_md._state import Event
 from kfix_md.errors import NoSuchSymbol, ProtocolError
 from kfix_md.instruments import parse_list
 from kfix_md.symbol_text import symbol_bytes
@@ -332,9 +333,10 @@ cdef class Symbols:
     def unsubscribe(self, symbol, cause=Cause.UNSUBSCRIBED):
         """Apply nothing more to the symbol's book: whatever still comes is late."""
         cdef int32_t row = self.row_of(symbol)
+        cdef int why = Cause(cause)
         self.slots[row].req_n = NO_REQ_ID
         self.slots[row].synced = 0
-        self.happen(row, EVENT_UNSUBSCRIBE, cause)
+        self.happen(row, EVENT_UNSUBSCRIBE, why)
 
     def mark(self, symbol, state, cause=Cause.NONE):
         """Set the state of one book (of all with symbol None) from outside.
@@ -343,10 +345,10 @@ cdef class Symbols:
         voids it until the next snapshot.
         """
         cdef int32_t row
-        cdef int event = _MARKS[State(state)]
+        cdef int event = _MARKS[State(state)], why = Cause(cause)
         rows = range(self.n_slots) if symbol is None else [self.row_of(symbol)]
         for row in rows:
-            self.mark_row(row, event, cause)
+            self.mark_row(row, event, why)
 
     cdef int mark_row(self, int32_t row, int event, int cause) except -1:
         cdef Slot* s = &self.slots[row]
@@ -372,13 +374,14 @@ cdef class Symbols:
                 self.happen(row, EVENT_GAP_CLOSED, CAUSE_NONE)
         return 0
 
-    def void_books(self, int event, int cause):
-        """Trust no book that holds a snapshot until its next one."""
+    def void_books(self, event, cause):
+        """Trust no book that holds a snapshot until its next one. ValueError for what is no Event or no Cause."""
         cdef int32_t row
+        cdef int known = Event(event), why = Cause(cause)
         for row in range(self.n_slots):
             if self.slots[row].synced:
                 self.slots[row].synced = 0
-                self.happen(row, event, cause)
+                self.happen(row, known, why)
 
     cdef int own_state(self, Slot* s, OrderBook book) noexcept:
         # of a book that holds its snapshot and every message since

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 from pyarrow.compute import Expression
 
-from kfix_md import trading_day
+from kfix_md import display, trading_day
 from kfix_md._book import OrderBook
 from kfix_md.errors import UsageError
-from recorder import coverage, derive, files, loss, replay, sampled, shape, trust
+from recorder import coverage, derive, files, loss, replay, sampled, shape, times, trust
 from recorder.compute import pc
 from recorder.layout import TABLES, Tree
 from recorder.listing import RecordedListing, Symbols, names_of
@@ -21,6 +21,7 @@ from recorder.missing import MissingFiles
 from recorder.moments import Day, Moment, to_date, to_ns
 from recorder.rebuild import BookAt, Rebuilder
 from recorder.replay import RecordedMessage
+from recorder.times import Time
 
 if TYPE_CHECKING:
     from kfix_md._handler import Handler
@@ -59,6 +60,13 @@ class Captures:
         days = self.dates()
         span = f", {days[0]} to {days[-1]}" if days else ""
         return f"<captures {self.tree.root}: {len(days)} session dates{span}>"
+
+    def _repr_html_(self) -> str:
+        return display.table(repr(self)[1:-1], *shape.by_date(self))
+
+    def __reduce__(self) -> tuple[type["Captures"], tuple[str]]:
+        """Pickled captures are opened again where they are loaded."""
+        return Captures, (os.path.abspath(self.tree.root),)
 
     # ---- contents ----
 
@@ -107,6 +115,7 @@ class Captures:
         price: Price = "int",
         columns: list[str] | None = None,
         ids: Ids = "binary",
+        time: Time = "ns",
     ) -> pa.Table:
         """Rows received in [start, end), in arrival order of each symbol.
 
@@ -124,6 +133,9 @@ class Captures:
             Columns to return; None for all, see docs/parquet.md.
         ids
             Form of order_id: "binary" (16 bytes) or "text" as the venue writes it.
+        time
+            "ns": ints of ns since 1970. "datetime": timestamps in UTC, named recv_time for recv_ns and so on;
+            `to_pandas()` makes the time that orders the rows the index. All tables take it.
         """
         self._listing.check(symbol, to_ns(start) if end is None else to_ns(end))
 
@@ -132,8 +144,9 @@ class Captures:
             if not found:
                 self._listing.require(symbol, to_ns(start), to_ns(end))
             whole = pa.Table.from_batches(found).unify_dictionaries() if found else shape.empty(columns, ids)
-            return shape.prices(whole, price, columns)
+            return times.form(shape.prices(whole, price, columns), time)
 
+        times.check(time)
         return files.attempt(read)
 
     def tick_batches(
@@ -146,6 +159,7 @@ class Captures:
         price: Price = "int",
         columns: list[str] | None = None,
         ids: Ids = "binary",
+        time: Time = "ns",
     ) -> Iterator[pa.RecordBatch]:
         """As `ticks`, a record batch at a time: for days larger than memory. Decimals have each batch's own scale.
 
@@ -156,13 +170,13 @@ class Captures:
         """
         self._listing.check(symbol, to_ns(start) if end is None else to_ns(end))
         found = self._ticks(symbol, start, end, level, columns, ids, price)
-        shape.prices(shape.empty(columns, ids), price, columns)  # invalid arguments are reported before the first batch
+        times.form(shape.prices(shape.empty(columns, ids), price, columns), time)  # finds arguments that are not valid
 
         def converted() -> Iterator[pa.RecordBatch]:
             n = 0
             for batch in found:
                 n += batch.num_rows
-                yield shape.prices(batch, price, columns)
+                yield times.form(shape.prices(batch, price, columns), time)
             if not n:
                 self._listing.require(symbol, to_ns(start), to_ns(end))
 
@@ -178,6 +192,7 @@ class Captures:
         price: Literal["int", "float"] = "int",
         columns: list[str] | None = None,
         ids: Ids = "binary",
+        time: Time = "ns",
     ) -> pa.RecordBatchReader:
         """As `tick_batches`, for tools that take Arrow streams lazily.
 
@@ -185,9 +200,12 @@ class Captures:
         """
         if price not in ("int", "float"):
             raise UsageError(f'price is {price!r}: scan has "int" and "float"; ticks and tick_batches have decimals')
-        found = self.tick_batches(symbol, start, end, level=level, price=price, columns=columns, ids=ids)
-        kind = shape.prices(shape.empty(columns, ids), price, columns).schema.remove_metadata()
-        return pa.RecordBatchReader.from_batches(kind, (batch.replace_schema_metadata() for batch in found))
+        found = self.tick_batches(symbol, start, end, level=level, price=price, columns=columns, ids=ids, time=time)
+        empty = shape.prices(shape.empty(columns, ids), price, columns).replace_schema_metadata()
+        kind = times.form(empty, time).schema
+        return pa.RecordBatchReader.from_batches(
+            kind, (batch.replace_schema_metadata(kind.metadata) for batch in found)
+        )
 
     def _ticks(
         self,
@@ -229,7 +247,7 @@ class Captures:
 
     # ---- gaps, sessions, instruments, states ----
 
-    def gaps(self, day: Day | None = None, symbol: str | None = None) -> pa.Table:
+    def gaps(self, day: Day | None = None, symbol: str | None = None, *, time: Time = "ns") -> pa.Table:
         """Gaps opened on a session date (or all), one row each in their latest state; see docs/parquet.md.
 
         With a symbol, a gap of its whole session ends where the book of this symbol was trusted again.
@@ -242,7 +260,7 @@ class Captures:
             of_symbol = pc.is_in(rows["session"], pa.array(numbers, pa.int32()))
             rows = rows.filter(pc.or_kleene(of_symbol, pc.is_null(rows["session"])))
             rows = self._ended_for(symbol, rows, end)
-        return rows
+        return times.form(rows, time)
 
     def _ended_for(self, symbol: str, gaps: pa.Table, end: int | None) -> pa.Table:
         """`gaps`, those of whole sessions with the end they had for one symbol."""
@@ -262,7 +280,7 @@ class Captures:
         at = gaps.schema.get_field_index("closed_ns")
         return gaps.set_column(at, gaps.schema.field(at), pa.array(ends, pa.int64()))
 
-    def coverage(self, day: Day | None = None, symbol: str | None = None) -> pa.Table:
+    def coverage(self, day: Day | None = None, symbol: str | None = None, *, time: Time = "ns") -> pa.Table:
         """When each book was in which state, as readers of the feed saw it.
 
         Parameters
@@ -276,7 +294,7 @@ class Captures:
             symbol, level, service, session, from_ns, to_ns (null: it lasts), state, cause, trusted.
         """
         self._listing.check(symbol)
-        return self._coverage(symbol, *self._span(day))
+        return times.form(self._coverage(symbol, *self._span(day)), time)
 
     def _coverage(self, symbol: str | None, start: int | None, end: int | None) -> pa.Table:
         """`coverage` of [start, end): a session date begins with the states of all books (not in older captures)."""
@@ -297,20 +315,20 @@ class Captures:
         numbers: list[int] = pc.unique(found["session"]).to_pylist()
         return numbers
 
-    def sessions(self, day: Day | None = None) -> pa.Table:
+    def sessions(self, day: Day | None = None, *, time: Time = "ns") -> pa.Table:
         """Logons begun on a session date (or all), one row each in their latest state."""
         start, end = self._span(day)
-        return shape.latest(self._table("sessions", start, end), "session")
+        return times.form(shape.latest(self._table("sessions", start, end), "session"), time)
 
-    def instruments(self, day: Day | None = None) -> pa.Table:
+    def instruments(self, day: Day | None = None, *, time: Time = "ns") -> pa.Table:
         """Instruments as known when a session date began and changes during it (or all rows)."""
         start, end = self._span(day)
-        return self._table("instruments", start, None if end is None else end - 1)
+        return times.form(self._table("instruments", start, None if end is None else end - 1), time)
 
-    def status(self, day: Day | None = None, symbol: str | None = None) -> pa.Table:
+    def status(self, day: Day | None = None, symbol: str | None = None, *, time: Time = "ns") -> pa.Table:
         """States of books, instruments, trading sessions and the feed, on a session date or all."""
         start, end = self._span(day)
-        return self._table("status", start, end, symbols=None if symbol is None else [symbol])
+        return times.form(self._table("status", start, end, symbols=None if symbol is None else [symbol]), time)
 
     # ---- books ----
 
@@ -399,6 +417,7 @@ class Captures:
         end: Moment | None = None,
         *,
         price: Price = "float",
+        time: Time = "ns",
     ) -> pa.Table:
         """Trades in bars of equal length; bars without a trade are left out. L3 services carry no trades.
 
@@ -418,7 +437,7 @@ class Captures:
         rows = self._table("ticks", first, last, derive.TRADE_COLUMNS, is_trade, symbols=[symbol])
         if not rows.num_rows:
             self._listing.require(symbol, first, last)
-        return derive.bars(rows, derive.duration(every), price)
+        return times.form(derive.bars(rows, derive.duration(every), price), time)
 
     def bbo(
         self,
@@ -428,6 +447,7 @@ class Captures:
         *,
         level: str | None = None,
         price: Price = "float",
+        time: Time = "ns",
     ) -> pa.Table:
         """Best bid and offer after every message that changed one.
 
@@ -445,7 +465,7 @@ class Captures:
         best = files.attempt(lambda: derive.bbo(self, symbol, to_ns(start), to_ns(end), level, price))
         if not best.num_rows:
             self._listing.require(symbol, to_ns(start), to_ns(end))
-        return best
+        return times.form(best, time)
 
     def depth(
         self,
@@ -457,6 +477,7 @@ class Captures:
         levels: int = 10,
         level: str | None = None,
         price: Price = "float",
+        time: Time = "ns",
     ) -> pa.Table:
         """The best levels of books at every step of time, or after every message.
 
@@ -483,11 +504,14 @@ class Captures:
             ask_px_0, ask_qty_0, ..., trusted, cause. Levels that are not there are null, and all of them while readers
             of the feed did not trust the book; `cause` is why a sample is not trusted.
         """
+        times.check(time)
         tables = []
         for name in names_of(symbol):
             wanted = self._sampling(name, start, end, every, levels, level, price)
             tables += files.attempt(partial(sampled.tables, self, wanted))
-        return pa.concat_tables(tables, promote_options="permissive").unify_dictionaries() if tables else pa.table({})
+        if not tables:
+            return pa.table({})
+        return times.form(pa.concat_tables(tables, promote_options="permissive").unify_dictionaries(), time)
 
     def depth_batches(
         self,
@@ -499,6 +523,7 @@ class Captures:
         levels: int = 10,
         level: str | None = None,
         price: Price = "float",
+        time: Time = "ns",
     ) -> Iterator[pa.RecordBatch]:
         """As `depth`, a record batch at a time: for days larger than memory. Decimals have each batch's own scale.
 
@@ -507,11 +532,12 @@ class Captures:
         CaptureError
             When compaction replaces the files meanwhile: read again from the start.
         """
+        times.check(time)
         wanted = [self._sampling(name, start, end, every, levels, level, price) for name in names_of(symbol)]
 
         def found() -> Iterator[pa.RecordBatch]:
             for one in wanted:
-                yield from sampled.batches(self, one)
+                yield from (times.form(batch, time) for batch in sampled.batches(self, one))
 
         return found()
 

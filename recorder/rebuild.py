@@ -1,5 +1,6 @@
 """Rebuilds a book of the past: a checkpoint or snapshot, then every message after it."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.compute import Expression
 
-from kfix_md import trading_day
+from kfix_md import display, trading_day
 from kfix_md._book import L2Book, OrderBook
 from kfix_md._book_l3 import L3Book
 from kfix_md._codec import id_key, id_text
+from kfix_md.errors import UsageError
 from recorder import _proof, files, schema
 from recorder._ticks import book_rows
 from recorder.compute import pc
@@ -66,7 +68,7 @@ def message_ends(rows: pa.Table) -> np.ndarray:
     return np.append(np.flatnonzero(change) + 1, len(seq)).astype(np.int64)
 
 
-@dataclass
+@dataclass(repr=False)
 class BookAt:
     """A book as it was at a time, as `Captures.book` returns it.
 
@@ -84,7 +86,7 @@ class BookAt:
         Why it is not, empty when it is.
     book
         The book itself, None when no snapshot was received.
-    depth
+    levels
         Levels of `bids` and `asks`.
     """
 
@@ -97,29 +99,112 @@ class BookAt:
     trusted: bool
     reason: str
     book: OrderBook | None = field(repr=False)
-    depth: int = 10
+    levels: int = 10
 
     @property
     def bids(self) -> np.ndarray:
         """Best bids, best first: a structured array of price, qty and orders, as of live books."""
-        return self._side(0)
+        return self.depth()[0]
 
     @property
     def asks(self) -> np.ndarray:
         """Best offers, best first: a structured array of price, qty and orders, as of live books."""
-        return self._side(1)
+        return self.depth()[1]
 
-    def _side(self, side: int) -> np.ndarray:
-        book = self.book if self.book is not None else L2Book(0, 0)
-        levels: np.ndarray = book.depth(self.depth)[side]
-        return levels
+    def depth(self, n: int | None = None, price: str = "float") -> tuple[np.ndarray, np.ndarray]:
+        """(bids, asks): the best `n` levels of each side (`levels` without), as of live books.
 
-    def top(self) -> tuple[int | None, int | None, int | None, int | None]:
-        """(bid, bid quantity, ask, ask quantity) as exact ints in the book's scales; None for a missing side."""
+        `price` is "float", "int" (in the book's scales, see `precision`) or "decimal" (exact, arrays of objects).
+        """
+        n = self.levels if n is None else n
+        if price == "decimal":
+            bids, asks = (display.decimal_levels(side, self.precision) for side in self._known.depth(n, "int"))
+            return bids, asks
+        return self._known.depth(n, price)
+
+    def top(self, price: str = "int") -> tuple[Any, Any, Any, Any]:
+        """(bid, bid quantity, ask, ask quantity).
+
+        `price` is "int" (exact, in the book's scales, see `precision`), "decimal" (exact) or "float". A missing side is
+        None, and NaN with quantity 0 as floats.
+        """
+        exact = self._known.top()
+        if price == "int":
+            return exact
+        if price not in ("float", "decimal"):
+            raise UsageError(f'price is {price!r}: use "int", "float" or "decimal"')
+        digits = self.precision * 2
+        values: list[Any] = [display.to_decimal(value, n) for value, n in zip(exact, digits, strict=True)]
+        if price == "float":
+            absent = (math.nan, 0.0, math.nan, 0.0)
+            values = [none if value is None else float(value) for value, none in zip(values, absent, strict=True)]
+        bid, bid_qty, ask, ask_qty = values
+        return bid, bid_qty, ask, ask_qty
+
+    @property
+    def _known(self) -> OrderBook:
+        """The book, an empty one when there is none."""
+        return self.book if self.book is not None else L2Book(0, 0)
+
+    @property
+    def precision(self) -> tuple[int, int]:
+        """(price, quantity) decimals of the instrument then."""
+        return self._known.price_precision, self._known.qty_precision
+
+    @property
+    def bid(self) -> float:
+        """Best bid; NaN when there is none."""
+        return float(self.top("float")[0])
+
+    @property
+    def bid_qty(self) -> float:
+        """Quantity at the best bid."""
+        return float(self.top("float")[1])
+
+    @property
+    def ask(self) -> float:
+        """Best offer; NaN when there is none."""
+        return float(self.top("float")[2])
+
+    @property
+    def ask_qty(self) -> float:
+        """Quantity at the best offer."""
+        return float(self.top("float")[3])
+
+    @property
+    def mid(self) -> float:
+        """Mean of bid and ask; NaN when a side is missing."""
+        return (self.bid + self.ask) / 2
+
+    @property
+    def spread(self) -> float:
+        """Ask less bid; NaN when a side is missing."""
+        bid, _, ask, _ = self.top("decimal")
+        return math.nan if bid is None or ask is None else float(ask - bid)
+
+    @property
+    def imbalance(self) -> float:
+        """(bid_qty - ask_qty) / (bid_qty + ask_qty) at the best prices, -1 to 1; NaN of an empty book."""
+        return display.imbalance(self.bid_qty, self.ask_qty)
+
+    @property
+    def age_ns(self) -> int:
+        """ns from the last message in the book to the time of the query."""
+        return self.at_ns - self.recv_ns
+
+    def __repr__(self) -> str:
+        return f"<{self._line()}>"
+
+    def _line(self) -> str:
+        at = f"{self.symbol} {self.level} at {np.datetime64(self.at_ns, 'ns')}Z"
         if self.book is None:
-            return None, None, None, None
-        best: tuple[int | None, int | None, int | None, int | None] = self.book.top()
-        return best
+            return f"{at}: {self.reason}"
+        bid, _, ask, _ = self.book.top()
+        shown = f"{at} {display.prices_text(bid, ask, self.precision[0])}, {display.age_text(self.age_ns)}"
+        return shown if self.trusted else f"{shown}, not trusted: {self.reason}"
+
+    def _repr_html_(self) -> str:
+        return display.ladder(self._line(), *self._known.depth(display.SHOWN_LEVELS, "int"), self.precision)
 
     def orders(self) -> pa.Table:
         """Every resting order of an L3 book; no rows for L2.

@@ -1,7 +1,7 @@
 """Brings rows into the form a caller wants: prices as floats or decimals, ids as text, the latest row of each key."""
 
 import decimal
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +11,14 @@ from kfix_md.errors import UsageError
 from recorder import schema
 from recorder.compute import pc
 
+if TYPE_CHECKING:
+    from recorder.catalog import Captures
+
 Rows = TypeVar("Rows", pa.Table, pa.RecordBatch)
 
 _SCALED = {"price": "price_scale", "qty": "qty_scale"}
 PRICES = ("int", "float", "decimal")
+SHOWN_DATES = 7  # in a notebook
 _ID_COLUMNS = ["order_id", "id_kind", "order_text"]
 
 
@@ -120,6 +124,16 @@ def _uuids(raws: pa.Array) -> pa.Array:
         text[:, to : to + end - start] = pairs[:, start:end]
     offsets = 36 * np.arange(n + 1, dtype=np.int32)
     return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def by_date(captures: "Captures") -> tuple[list[str], list[list[str]]]:
+    """Names and texts of a table with a row for each of the last session dates."""
+    rows = []
+    for day in captures.dates()[-SHOWN_DATES:]:
+        names = captures.symbols(day)
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        rows.append([str(day), f"{captures.rows(day):,}", ", ".join(names[:4]) + more])
+    return ["session date", "rows", "symbols"], rows
 
 
 def latest(rows: pa.Table, key: str) -> pa.Table:

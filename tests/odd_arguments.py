@@ -38,6 +38,13 @@ from tests.fuzz.targets import framed
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY = 3 << 30  # bytes of address space: a huge size is a MemoryError, not a machine that swaps
 CALL_S = 0.3  # a call that waits is interrupted
+#: what operators, copy, pickle, TAB and notebooks call
+SPECIAL = {
+    *("__getitem__", "__setitem__", "__delitem__", "__contains__", "__len__", "__iter__", "__next__", "__bool__"),
+    *("__call__", "__eq__", "__lt__", "__hash__", "__repr__", "__str__", "__dir__", "__enter__", "__exit__"),
+    *("__reduce__", "__reduce_ex__", "__reduce_cython__", "__setstate__", "__setstate_cython__", "__copy__"),
+    *("__buffer__", "_repr_html_", "_ipython_key_completions_", "_shown"),
+}
 TURNS = 6  # calls of each callable with odd arguments in every place, of each object
 SNAPSHOT = framed(
     b"35=W|34=2|49=K|52=20240301-12:00:00.000|56=ME|55=BTC/USD|262=1|268=2|"
@@ -120,7 +127,7 @@ def callables(thing: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
     """The methods of an object or class; a property is a call without arguments."""
     kind = thing if isinstance(thing, type) else type(thing)
     for name in dir(kind):
-        if name.startswith("_") and name not in ("__getitem__", "__contains__", "__len__", "__iter__", "__next__"):
+        if name.startswith("_") and name not in SPECIAL:
             continue
         if isinstance(inspect.getattr_static(kind, name), property) or not callable(getattr(kind, name, None)):
             if not isinstance(thing, type):

@@ -29,6 +29,7 @@ GROUPS = {
         "kfix_md._state",
         "kfix_md._entry",
         "kfix_md._ids",
+        "kfix_md.display",
     ),
     "decode": (
         "kfix_md._frame",

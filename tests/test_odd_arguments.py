@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from kfix_md import Handler
+from kfix_md import Handler, State
 from kfix_md._book import OrderBook
 from kfix_md._codec import Codec
+from kfix_md._state import is_trusted, voids
 from kfix_md._stream import FrameSink, Stream
 from kfix_md.errors import ProtocolError
 from kfix_md.journal.reader import FRAME, JournalReader
@@ -114,3 +117,28 @@ def test_a_stream_that_brings_a_frame_takes_no_bytes():
     handler.on_bytes(SNAPSHOT, 1)
     assert seen == [1]
     assert handler.on_bytes(SNAPSHOT, 1) == 1
+
+
+@pytest.mark.parametrize("number", [-(1 << 31), -1, 99, 1 << 30])
+def test_what_is_no_event_state_or_cause_is_a_value_error(number):
+    handler = Handler()
+    handler.define("BTC/USD", 1, 2)
+    handler.on_bytes(SNAPSHOT, 1)
+    for call in (
+        lambda: handler.books.void_books(number, 0),
+        lambda: handler.books.void_books(0, number),
+        lambda: handler.mark("BTC/USD", number),
+        lambda: handler.mark("BTC/USD", State.STALE, number),
+        lambda: handler.unsubscribe("BTC/USD", number),
+    ):
+        with pytest.raises(ValueError, match="is not a valid"):
+            call()
+    assert handler["BTC/USD"].state is State.LIVE
+    assert not is_trusted(number) and not voids(number)
+
+
+def test_copying_what_cannot_be_copied_is_a_type_error(tmp_path):
+    for thing in (JournalReader(tmp_path), Handler(), Codec(), Stream()):
+        for attempt in (copy.copy, pickle.dumps):
+            with pytest.raises(TypeError, match="cannot pickle"):
+                attempt(thing)

@@ -102,12 +102,12 @@ static inline int kfix_next_state(int event, int state) {
     return kfix_next_states[event][state];
 }
 static inline int kfix_trusted(int state) {
-    return state < KFIX_STATES && (KFIX_TRUSTED >> state & 1);
+    return (unsigned)state < KFIX_STATES && (KFIX_TRUSTED >> state & 1);
 }
 static inline int kfix_keeps_book(int state) {
-    return state < KFIX_STATES && (KFIX_KEEPS_BOOK >> state & 1);
+    return (unsigned)state < KFIX_STATES && (KFIX_KEEPS_BOOK >> state & 1);
 }
 static inline int kfix_voids_book(int event) {
-    return KFIX_VOIDS_BOOK >> event & 1;
+    return (unsigned)event < KFIX_EVENTS && (KFIX_VOIDS_BOOK >> event & 1);
 }
 #endif

@@ -123,6 +123,12 @@ def attach(
     return _feed_at(Path(path), reconnect, allow_unverified)
 
 
+def book_of(source: Feed | str, symbol: str, level: str) -> Book:
+    """The book of a feed, or of the segment at a path: what a pickled book becomes where it is loaded."""
+    feed = attach(path=source) if isinstance(source, str) else source
+    return feed[symbol, level]
+
+
 def _is_there(path: Path) -> bool:
     return os.path.lexists(path) or bool(parts_of(path))
 
@@ -418,5 +424,20 @@ class Feed:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickled feed is attached to again where it is loaded, and so are its books."""
+        return _feed_at, (self.path.absolute(), self.reconnect, self.allow_unverified)
+
     def __repr__(self) -> str:
-        return f"Feed({str(self.path)!r}, {len(self._rows)} books{'' if self.alive else ', not alive'})"
+        return f"<{self._line()}>"
+
+    def _repr_html_(self) -> str:
+        from kfix_md.display import feed_html
+
+        return feed_html(self._line(), self.snapshot(allow_stale=True))
+
+    def _line(self) -> str:
+        from kfix_md.display import feed_text
+
+        fault = self.fault
+        return feed_text(self.name, self.snapshot(allow_stale=True), fault)

@@ -23,10 +23,15 @@ class QueuePosition(NamedTuple):
     level_qty: float
 
 class Book(TopReader):
+    @property
+    def bids(self) -> Rows: ...
+    @property
+    def asks(self) -> Rows: ...
+    def _repr_html_(self) -> str: ...
     def depth(
         self,
         n: int | None = 10,
-        price: Literal["float", "int"] = "float",
+        price: Literal["float", "int", "decimal"] = "float",
         allow_stale: bool = False,
         *,
         allow_unverified: bool = False,

@@ -15,7 +15,7 @@ from kfix_md.shm.layout cimport (
     kfix_load32, kfix_load_acquire, kfix_order, kfix_read_begin, kfix_read_end, kfix_symbol, kfix_trade, kfix_trades,
     kfix_wall,
 )
-from kfix_md.shm.reader cimport wants_int
+from kfix_md.shm.reader cimport FLOATS, INTS, price_form
 from kfix_md.shm.segment cimport ten_to, Segment
 
 #: levels of `depth()`: price and quantity as floats, orders 0 on L2 where the number is unknown
@@ -61,7 +61,38 @@ cdef class Book(TopReader):
         self.ring = <kfix_trades*> (base + e.trades_offset)
         self.trade_rows = <kfix_trade*> (base + e.trades_offset + sizeof(kfix_trades))
 
+    def __reduce__(self):
+        from kfix_md.shm.attach import book_of
+        return book_of, (self.segment.path if self.feed is None else self.feed, self.symbol, self.level)
+
+    # ---- in a terminal and a notebook ----
+
+    def __repr__(self):
+        return f"<{self._shown('live_text')}>"
+
+    def _repr_html_(self):
+        return self._shown("live_html")
+
+    def _shown(self, how):
+        """What kfix_md.display makes of this book; `changed()` does not take notice of it."""
+        from kfix_md import display
+        cdef uint64_t seen = self.seen
+        try:
+            return getattr(display, how)(self)
+        finally:
+            self.seen = seen
+
     # ---- levels ----
+
+    @property
+    def bids(self):
+        """The ten best bids, best first, as `depth` gives them; take both sides of one message with `depth`."""
+        return self.depth()[0]
+
+    @property
+    def asks(self):
+        """The ten best asks, best first, as `depth` gives them; take both sides of one message with `depth`."""
+        return self.depth()[1]
 
     def depth(self, n=10, price="float", bint allow_stale=False, *, bint allow_unverified=False):
         """(bids, asks): the best levels of each side as of one message, best first.
@@ -70,8 +101,8 @@ cdef class Book(TopReader):
         ----------
         n : int or None
             Levels a side; None: all.
-        price : {"float", "int"}
-            "int": integers in units of 10**-precision.
+        price : {"float", "int", "decimal"}
+            "int": integers in units of 10**-precision; "decimal": exact decimal.Decimal.
         allow_stale : bool
             Return the last levels of a book that is not trusted.
         allow_unverified : bool
@@ -80,14 +111,14 @@ cdef class Book(TopReader):
         Returns
         -------
         tuple of two structured arrays
-            LEVEL_DTYPE, or LEVEL_INT_DTYPE with price="int": price, qty, orders (0 on L2).
+            LEVEL_DTYPE, LEVEL_INT_DTYPE with price="int", objects with "decimal": price, qty, orders (0 on L2).
 
         Raises
         ------
         NotLive, FeedDead
             As `top`.
         """
-        cdef bint exact = wants_int(price)
+        cdef int form = price_form(price)
         cdef uint64_t version
         cdef kfix_depth head
         cdef uint32_t most = self.depth_capacity if n is None else max(0, min(int(n), self.depth_capacity))
@@ -97,9 +128,12 @@ cdef class Book(TopReader):
             if self.accept(head.state, head.cause, head.recv_ns, allow_stale, allow_unverified):
                 break
         self.seen = version
-        if not exact:
+        if form == FLOATS:
             to_floats(<kfix_level*> data_of(out), head.n_bids + head.n_asks, &head)
             out = out.view(LEVEL_DTYPE)
+        elif form != INTS:
+            from kfix_md.display import decimal_levels
+            out = decimal_levels(out, (head.price_precision, head.qty_precision))
         if most <= KFIX_BEST:
             return out[:head.n_bids], out[head.n_bids:]
         # best last in the block: two reversed views

@@ -181,9 +181,9 @@ class FailoverFeed(ManyFeeds):
         absent = [f"there is no feed named {name!r}" for name in self.names if name not in self.parts]
         return "; ".join(self._faults() + absent)
 
-    def __repr__(self) -> str:
-        fault = self.fault
-        return f"Feed({self.name!r}, {len(self)} books of {len(self.names)} feeds{f', {fault}' if fault else ''})"
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickled feed is attached to again where it is loaded."""
+        return FailoverFeed, (self.names, self.path.absolute(), self.allow_unverified)
 
 
 def _key(book: Book) -> Key:

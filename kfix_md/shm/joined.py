@@ -164,11 +164,6 @@ class JoinedFeed(ManyFeeds):
             "pids": {service: info["pid"] for service, info in infos.items()},
         }
 
-    def __repr__(self) -> str:
-        return f"Feed({str(self.path)!r}, {len(self)} books of {len(self.parts)} processes" + (
-            f", {self.fault})" if self.fault else ")"
-        )
-
 
 def rows_of(feed: Feed, allow_stale: bool, allow_unverified: bool) -> Rows:
     """The snapshot of one of several feeds; its books are DOWN when it has ended."""

@@ -34,4 +34,9 @@ cdef class TopReader:
     cdef bint moved(self, bint usable) except -1
 
 
-cdef bint wants_int(price) except -1
+cdef enum:
+    FLOATS = 0
+    INTS = 1
+    DECIMALS = 2
+
+cdef int price_form(price) except -1

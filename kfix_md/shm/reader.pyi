@@ -1,3 +1,4 @@
+from decimal import Decimal
 from typing import Any, Literal, Self, overload
 
 from kfix_md._entry import Cause, State
@@ -31,6 +32,10 @@ class TopReader:
     def top(
         self, allow_stale: bool = False, *, price: Literal["int"], allow_unverified: bool = False
     ) -> tuple[int | None, int, int | None, int]: ...
+    @overload
+    def top(
+        self, allow_stale: bool = False, *, price: Literal["decimal"], allow_unverified: bool = False
+    ) -> tuple[Decimal | None, Decimal, Decimal | None, Decimal]: ...
     def read(
         self, into: Quote | None = None, allow_stale: bool = False, *, allow_unverified: bool = False
     ) -> Quote: ...
@@ -49,6 +54,8 @@ class TopReader:
     def mid(self) -> float: ...
     @property
     def spread(self) -> float: ...
+    @property
+    def imbalance(self) -> float: ...
     @property
     def instance(self) -> int: ...
     @property

@@ -10,7 +10,7 @@ from kfix_md.shm.segment import NEVER_NS
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport NAN
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from posix.unistd cimport usleep
 
 from kfix_md._entry cimport STATE_UNVERIFIED
@@ -35,8 +35,19 @@ cdef uint8_t BOTH_SIDES = KFIX_HAS_BID | KFIX_HAS_ASK
 cdef class Quote:
     """One consistent reading of a top of book; `book.read(quote)` fills the same object again."""
 
+    def __reduce__(self):
+        return _quote_of, (self.bid, self.bid_qty, self.ask, self.ask_qty, self.recv_ns, self.seq, self.state)
+
     def __repr__(self):
         return f"Quote({self.bid_qty}@{self.bid} / {self.ask_qty}@{self.ask}, {getattr(self.state, 'name', None)})"
+
+
+def _quote_of(double bid, double bid_qty, double ask, double ask_qty, int64_t recv_ns, uint64_t seq, state):
+    """A Quote with these values, as it was pickled."""
+    cdef Quote made = Quote.__new__(Quote)
+    made.bid, made.bid_qty, made.ask, made.ask_qty = bid, bid_qty, ask, ask_qty
+    made.recv_ns, made.seq, made.state = recv_ns, seq, state
+    return made
 
 
 cdef class TopReader:
@@ -165,8 +176,9 @@ cdef class TopReader:
         ----------
         allow_stale : bool
             Return the last values of a book that is not trusted, or whose feed has ended.
-        price : {"float", "int"}
-            "int": integers in units of 10**-precision (see `precision`), None for a missing price.
+        price : {"float", "int", "decimal"}
+            "int": integers in units of 10**-precision (see `precision`); "decimal": exact decimal.Decimal. None for a
+            missing price in both.
         allow_unverified : bool
             Accept an UNVERIFIED book.
 
@@ -179,10 +191,12 @@ cdef class TopReader:
         """
         cdef kfix_top t
         cdef double bid, bid_qty, ask, ask_qty
+        cdef int form = FLOATS if price is None else price_form(price)
         self.quote(&t, allow_stale, KFIX_LINE, allow_unverified)
-        if price is not None and wants_int(price):
-            return (t.bid if t.has & KFIX_HAS_BID else None, t.bid_qty,
-                    t.ask if t.has & KFIX_HAS_ASK else None, t.ask_qty)
+        if form != FLOATS:
+            exact = (t.bid if t.has & KFIX_HAS_BID else None, t.bid_qty,
+                     t.ask if t.has & KFIX_HAS_ASK else None, t.ask_qty)
+            return exact if form == INTS else decimals(exact, t.price_precision, t.qty_precision)
         put_floats(&t, &bid, &bid_qty, &ask, &ask_qty)
         return bid, bid_qty, ask, ask_qty
 
@@ -269,6 +283,16 @@ cdef class TopReader:
         if t.has & BOTH_SIDES != BOTH_SIDES:
             return NAN
         return (<double> t.ask - <double> t.bid) / ten_to(t.price_precision)
+
+    @property
+    def imbalance(self):
+        """(bid_qty - ask_qty) / (bid_qty + ask_qty) at the best prices, -1 to 1; NaN of an empty book. Raises as `top`.
+        """
+        cdef kfix_top t
+        cdef double bid, bid_qty, ask, ask_qty
+        self.quote(&t, False)
+        put_floats(&t, &bid, &bid_qty, &ask, &ask_qty)
+        return (bid_qty - ask_qty) / (bid_qty + ask_qty) if bid_qty + ask_qty else NAN
 
     cdef int peek(self, kfix_top* t, size_t n) except -1:
         """A consistent copy without a check of its state; `changed()` does not take notice of it."""
@@ -369,9 +393,18 @@ cdef class TopReader:
         }
 
 
-cdef bint wants_int(price) except -1:
+cdef tuple decimals(tuple exact, int price_precision, int qty_precision):
+    """(bid, bid quantity, ask, ask quantity) as decimal.Decimal, None for a missing price."""
+    from kfix_md.display import to_decimal
+    digits = (price_precision, qty_precision, price_precision, qty_precision)
+    return tuple(to_decimal(value, n) for value, n in zip(exact, digits, strict=True))
+
+
+cdef int price_form(price) except -1:
     if price is None or price == "float":
-        return False
+        return FLOATS
     if price == "int":
-        return True
-    raise ValueError(f'price must be "float" or "int", not {price!r}')
+        return INTS
+    if price == "decimal":
+        return DECIMALS
+    raise ValueError(f'price must be "float", "int" or "decimal", not {price!r}')

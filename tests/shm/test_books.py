@@ -122,7 +122,7 @@ def test_depth_is_best_first_in_both_units(desk):
     assert list(zip(asks["price"].tolist(), asks["qty"].tolist(), strict=True)) == ASKS
     assert [len(side) for side in btc.depth(0)] == [0, 0]
     with pytest.raises(ValueError, match="float"):
-        btc.depth(price="decimal")
+        btc.depth(price="text")
 
 
 def test_precision_change_empties_the_book_under_a_new_generation(desk):
