@@ -14,6 +14,7 @@ from kfix_md._entry cimport MSG_BAD_BOOK, MSG_DEFERRED, MSG_IGNORED, MSG_POSSDUP
 from kfix_md._fields cimport MD_OK, Header, Span
 from kfix_md._frame cimport PADDING, padded_frame
 from kfix_md._market_data cimport MarketData
+from kfix_md._recorded cimport Recorded
 from kfix_md._stream cimport FrameSink, Stream
 from kfix_md._symbols cimport FEW_SYMBOLS, Symbols
 from kfix_md.journal.records cimport REC_FRAME, REC_GARBAGE
@@ -44,8 +45,8 @@ cdef enum:
 
 _LEVELS = {"auto": 0, "L2": 2, "L3": 3}
 _FACE = (
-    "on_bytes", "deliver", "unfinished", "reset_stream", "define", "subscribe", "unsubscribe", "mark", "symbols",
-    "precisions", "book", "book_state", "checksum", "checksum_of", "ticks", "stats", "protocol_errors",
+    "on_bytes", "deliver", "apply", "unfinished", "reset_stream", "define", "subscribe", "unsubscribe", "mark",
+    "symbols", "precisions", "book", "book_state", "checksum", "checksum_of", "ticks", "stats", "protocol_errors",
 )
 
 
@@ -260,6 +261,46 @@ cdef class Handler(FrameSink):
         flags = self.process_recorded(<const char*>padded, len(padded) - PADDING, recv_ns, flags)
         self.books.publish_pending()
         return flags
+
+    def apply(self, Recorded messages not None, rows, Py_ssize_t first=0, Py_ssize_t end=-1, int64_t now_ns=0):
+        """Apply messages that were decoded before, whatever their MsgSeqNum: books, 5041 and publication as live.
+
+        Messages of another level than the book of their symbol has are left out.
+
+        Parameters
+        ----------
+        messages : Recorded
+        rows : array of int32
+            Row of each instrument of `messages`, as `define` returned it; -1 where its messages are not for this
+            handler.
+        first, end : int
+            Messages [first, end); -1 for all from `first` on.
+        now_ns : int
+            Receive time of them all; 0 for the recorded ones.
+
+        Raises
+        ------
+        ValueError
+            Messages or rows that do not exist.
+        """
+        cdef const int32_t[::1] table = rows
+        cdef Py_ssize_t i
+        cdef int32_t row
+        end = messages.n if end < 0 else end
+        if not 0 <= first <= end <= messages.n:
+            raise ValueError(f"there are no messages {first} to {end}: there are {messages.n}")
+        if table.shape[0] < messages.instruments:
+            raise ValueError(f"rows of {messages.instruments} instruments are needed")
+        for i in range(first, end):
+            row = table[messages.instrument[i]]
+            if row >= self.books.n_slots:
+                raise ValueError(f"there is no row {row}: there are {self.books.n_slots}")
+            if row >= 0:
+                try:
+                    self.data.on_recorded(messages, i, row, now_ns or messages.times[i])
+                except Exception as error:
+                    self.data.fail(row, error, now_ns or messages.times[i])
+        self.books.publish_pending()
 
     cdef int process_recorded(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except? -1:
         # one whole, sound frame followed by PADDING readable bytes; any type but W and X is left alone.

@@ -5,6 +5,7 @@ from kfix_md._book cimport OrderBook
 from kfix_md._codec cimport Codec
 from kfix_md._entry cimport MDEntry
 from kfix_md._fields cimport Header, MDMessage
+from kfix_md._recorded cimport Recorded
 from kfix_md._symbols cimport Slot, Symbols
 from kfix_md._tick_buffer cimport TickBuffer
 from kfix_md.session.sequence cimport Sequence
@@ -33,6 +34,7 @@ cdef class MarketData:
     cdef set numbers_reported       # rows whose number that does not fit was reported
 
     cdef uint16_t on_message(self, Header* h, const char* end, int64_t recv_ns, uint16_t flags) except? 65535
+    cdef int on_recorded(self, Recorded r, Py_ssize_t i, int32_t row, int64_t recv_ns) except -1
     cdef int garbled(self, int64_t n, int64_t recv_ns) except -1
     cdef int fail(self, int32_t row, object error, int64_t recv_ns) except -1
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1

@@ -6,6 +6,7 @@ book until the next snapshot, and nothing else.
 
 from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint16_t
+from libc.string cimport memset
 
 from kfix_md._book cimport BOOK_OK, BOOK_TOTAL, RULE_OFF, OrderBook, apply_message, crossed
 from kfix_md._checksum cimport CHECK_FAILED, CHECK_OK, CHECK_RUN
@@ -16,6 +17,7 @@ from kfix_md._fields cimport (
     MD_COUNT, MD_MISSING_TAG, MD_MIXED, MD_NOT_NUMERIC, MD_NUMBER, MD_OK, MD_PRECISION, MD_SPLIT, Header, MDMessage,
     Span, next_field,
 )
+from kfix_md._recorded cimport Recorded
 from kfix_md._state cimport *
 from kfix_md._symbols cimport (
     ANY_REQ_ID, BURST, EVIDENCE_CROSSED, EVIDENCE_FRESH, FEW_SYMBOLS, NO_REQ_ID, Slot, Symbols, own_cause,
@@ -61,7 +63,7 @@ cdef inline uint16_t accept(MarketData self, Header* h, MDMessage* m, int32_t ro
     if not wanted(&self.books.slots[row], m):
         self.counters.late += 1
         return flags | MSG_IGNORED
-    return take(self, h, m, row, recv_ns, flags)
+    return take(self, h, m, self.codec.entries, row, recv_ns, flags)
 
 
 cdef inline int incomplete(Slot* s, Header* h, MDMessage* m) noexcept:
@@ -72,9 +74,9 @@ cdef inline int incomplete(Slot* s, Header* h, MDMessage* m) noexcept:
     return MD_COUNT if m.declared == 0 and h.msg_type == c'X' and not m.has_crc else MD_OK
 
 
-cdef inline uint16_t take(MarketData self, Header* h, MDMessage* m, int32_t row, int64_t recv_ns,
+cdef inline uint16_t take(MarketData self, Header* h, MDMessage* m, MDEntry* e, int32_t row, int64_t recv_ns,
                           uint16_t flags) except? 65535:
-    # a message of a subscription that is applied
+    # a message of a subscription that is applied, and its m.n entries
     cdef Slot* s = &self.books.slots[row]
     cdef uint8_t before
     cdef int error
@@ -88,11 +90,11 @@ cdef inline uint16_t take(MarketData self, Header* h, MDMessage* m, int32_t row,
             self.row = -1
             return self.unusable(row, h, NULL, m, error, recv_ns, flags)
     before = s.top.state
-    flags = apply(self, s, <OrderBook>self.books.by_row[row], h, m, recv_ns, flags)
+    flags = apply(self, s, <OrderBook>self.books.by_row[row], h, m, e, recv_ns, flags)
     if s.top.state != before:
         self.books.changed(row)
     if self.collected is not None:
-        self.collected.keep(self.codec.entries, row, h, m, recv_ns, flags, self.books.session_number)
+        self.collected.keep(e, row, h, m, recv_ns, flags, self.books.session_number)
     self.row = -1
     self.books.burst += 1
     if self.books.burst >= BURST:
@@ -100,9 +102,8 @@ cdef inline uint16_t take(MarketData self, Header* h, MDMessage* m, int32_t row,
     return flags
 
 
-cdef inline uint16_t apply(MarketData self, Slot* s, OrderBook book, Header* h, MDMessage* m, int64_t recv_ns,
-                           uint16_t flags) noexcept:
-    cdef MDEntry* e = self.codec.entries
+cdef inline uint16_t apply(MarketData self, Slot* s, OrderBook book, Header* h, MDMessage* m, MDEntry* e,
+                           int64_t recv_ns, uint16_t flags) noexcept:
     cdef int32_t trades = count_trades(e, m.n)
     cdef int result
     self.counters.entries += m.n
@@ -311,8 +312,31 @@ cdef class MarketData:
             return flags | MSG_IGNORED
         error = self.codec.scale(m, s.price_precision, s.qty_precision)
         if error == MD_OK:
-            return take(self, h, m, row, recv_ns, flags)
+            return take(self, h, m, self.codec.entries, row, recv_ns, flags)
         return self.unusable(row, h, end, m, error, recv_ns, flags)
+
+    cdef int on_recorded(self, Recorded r, Py_ssize_t i, int32_t row, int64_t recv_ns) except -1:
+        # message i of those that were decoded before: applied, verified and published as one that arrives now
+        cdef Header h
+        cdef MDMessage m
+        cdef MDEntry* e = r.entries + r.starts[i]
+        if self.books.slots[row].level and self.books.slots[row].level != r.levels[i]:
+            return 0                            # the symbol's other book
+        memset(&h, 0, sizeof(Header))
+        memset(&m, 0, sizeof(MDMessage))
+        h.seq = r.seqs[i]
+        h.msg_type = c'W' if r.flags[i] & MSG_SNAPSHOT else c'X'
+        m.n = m.declared = m.groups = <int32_t>(r.ends[i] - r.starts[i])
+        if m.n and e.action == ACTION_CLEAR:    # what the recorder writes before the entries of a snapshot
+            e += 1
+            m.n = m.declared = m.groups = m.n - 1
+        m.has_crc = (r.flags[i] & MSG_HAS_CRC) != 0
+        m.crc = r.crcs[i]
+        self.counters.market_data += 1
+        if self.books.by_row[row] is None:
+            self.books.make_book(row, r.levels[i])
+        take(self, &h, &m, e, row, recv_ns, 0)
+        return 0
 
     cdef int fail(self, int32_t row, object error, int64_t recv_ns) except -1:
         # the book is void until its next snapshot. An error about room (shared memory, memory, disk) will come again:

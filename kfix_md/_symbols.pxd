@@ -57,7 +57,7 @@ cdef class Symbols:
     cdef int rule                   # configured rule of 5041: RULE_ code
     cdef int first_rule             # under RULE_AUTO, what a new L3 book is tried with first
     cdef uint32_t proved[8]         # symbols that have shown each rule
-    cdef int level                  # 2, 3 or 0 for "auto"
+    cdef readonly int level         # 2, 3 or 0 for "auto"
     cdef dict depths                # by row: 264 of its subscription
     cdef bint subscribed_ids
     # rows whose books have changed since they were published, and messages since then (see BURST)

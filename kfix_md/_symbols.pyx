@@ -316,15 +316,20 @@ cdef class Symbols:
                 self.slots[i].req_n = NO_REQ_ID
         memcpy(s.req_id, <const char*>text, len(text))
         s.req_n = len(text)
-        s.verifiable = depth == 0 or depth >= CRC_DEPTH
         s.synced = 0
         s.halted = halted
-        self.depths[row] = depth
+        self.set_depth(symbol, depth)
         if self.by_row[row] is None and self.level:
             self.make_book(row, 0)
-        elif self.by_row[row] is not None:
-            (<OrderBook>self.by_row[row]).limit = self.limit_of(row, (<OrderBook>self.by_row[row]).level)
         self.happen(row, EVENT_SUBSCRIBE, s.top.cause or CAUSE_SUBSCRIBED)
+
+    def set_depth(self, symbol, int depth):
+        """The depth (264) of a symbol's subscription: its book keeps no more levels a side; see subscribe."""
+        cdef int32_t row = self.row_of(symbol)
+        self.depths[row] = depth
+        self.slots[row].verifiable = depth == 0 or depth >= CRC_DEPTH
+        if self.by_row[row] is not None:
+            (<OrderBook>self.by_row[row]).limit = self.limit_of(row, (<OrderBook>self.by_row[row]).level)
 
     def end_request(self, symbol):
         """Ignore messages that still arrive under the symbol's 262, as late; its book keeps its state."""

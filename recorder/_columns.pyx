@@ -1,12 +1,13 @@
-"""Converts tick records of a hundred bytes to columns, one array for each, in one pass."""
+"""Converts tick records of a hundred bytes to columns, and columns to entries as books apply them, in one pass each."""
 
 import numpy as np
 
-from kfix_md._entry import TICK_DTYPE
+from kfix_md._entry import ENTRY_DTYPE, TICK_DTYPE
 
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint64_t, uintptr_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint64_t, uintptr_t
+from libc.string cimport memset
 
-from kfix_md._entry cimport ACTION_CLEAR, ENTRY_LAST, ID_TEXT, MSG_HAS_CRC, SIDE_TRADE, Tick
+from kfix_md._entry cimport ACTION_CLEAR, ENTRY_LAST, ID_TEXT, MDEntry, MSG_HAS_CRC, SIDE_TRADE, Tick
 
 cdef enum:
     ROW_LAST = 256      # recorder.schema.Flags
@@ -81,4 +82,68 @@ def columns(ticks, scales) -> dict:
         decimals[i] = <int16_t>t.entry.decimals
         no_crc[i] = not (t.entry.flags & ENTRY_LAST and t.flags & MSG_HAS_CRC)
         t += 1
+    return out
+
+
+cdef const void* _values(dict given, name, dtype, Py_ssize_t n) except? NULL:
+    # of a column that may be absent
+    array = given.get(name)
+    if array is None:
+        return NULL
+    if array.dtype != np.dtype(dtype) or len(array) != n or not array.flags.c_contiguous:
+        raise ValueError(f"{name} must be a contiguous array of {n} {dtype}")
+    return <const void*><uintptr_t>array.ctypes.data
+
+
+def entries(dict given, Py_ssize_t n):
+    """Rows as ENTRY_DTYPE, what books apply; instrument is 0.
+
+    Parameters
+    ----------
+    given
+        Arrays of n values by name, each of which may be absent (all of it is 0 then): price, qty, event_ns, queue_ns
+        (int64); decimals (int16); side, action, id_kind, ord_type, aggressor (uint8); id (uint64, two big
+        endian numbers for each row) and id_stored (bool: whether a row has one).
+    """
+    out = np.empty(n, ENTRY_DTYPE)
+    cdef MDEntry* e = <MDEntry*><uintptr_t>out.ctypes.data
+    cdef const int64_t* price = <const int64_t*>_values(given, "price", "i8", n)
+    cdef const int64_t* qty = <const int64_t*>_values(given, "qty", "i8", n)
+    cdef const int64_t* event = <const int64_t*>_values(given, "event_ns", "i8", n)
+    cdef const int64_t* queue = <const int64_t*>_values(given, "queue_ns", "i8", n)
+    cdef const int16_t* decimals = <const int16_t*>_values(given, "decimals", "i2", n)
+    cdef const uint8_t* side = <const uint8_t*>_values(given, "side", "u1", n)
+    cdef const uint8_t* action = <const uint8_t*>_values(given, "action", "u1", n)
+    cdef const uint8_t* kind = <const uint8_t*>_values(given, "id_kind", "u1", n)
+    cdef const uint8_t* ord_type = <const uint8_t*>_values(given, "ord_type", "u1", n)
+    cdef const uint8_t* aggressor = <const uint8_t*>_values(given, "aggressor", "u1", n)
+    cdef const uint64_t* ids = <const uint64_t*>_values(given, "id", "u8", 2 * n)
+    cdef const uint8_t* stored = <const uint8_t*>_values(given, "id_stored", "?", n)
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(n):
+            memset(e, 0, sizeof(MDEntry))
+            if price != NULL:
+                e.price = price[i]
+            if qty != NULL:
+                e.qty = qty[i]
+            if event != NULL:
+                e.event_ns = event[i]
+            if queue != NULL:
+                e.queue_ns = queue[i]
+            if decimals != NULL:
+                e.decimals = <uint16_t>decimals[i]
+            if side != NULL:
+                e.side = side[i]
+            if action != NULL:
+                e.action = action[i]
+            if kind != NULL:
+                e.id_kind = kind[i]
+            if ord_type != NULL:
+                e.ord_type = ord_type[i]
+            if aggressor != NULL:
+                e.aggressor = aggressor[i]
+            if ids != NULL and (stored == NULL or stored[i]):
+                e.id_hi, e.id_lo = _big_endian(ids[2 * i]), _big_endian(ids[2 * i + 1])
+            e += 1
     return out

@@ -19,7 +19,7 @@ from recorder import layout, origins, schema
 from recorder.compute import pc
 from recorder.layout import FileName, Tree
 from recorder.missing import Complete, MissingFiles, Span
-from recorder.notes import Notes
+from recorder.notes import Note, Notes
 
 T = TypeVar("T")
 _FILTERED = {"symbol", "level", "session", "seq", "side"}  # columns that `where` may use
@@ -30,6 +30,8 @@ _ATTEMPTS = 5
 _SMALL = 1 << 18  # bytes of a file that is read in one piece
 _FEW_ROWS = 8192  # a file or batch this small is read without a look at its symbols first, and joined with others
 _BATCH_ROWS = 131_072
+_WHOLE = -1  # group of a piece that is a whole file
+_ROW_BYTES = 12  # of a row of ticks in a file, about
 
 
 class Vanished(CaptureError):
@@ -144,6 +146,10 @@ class Files:
         if note is None:
             return _span(path) or _ALWAYS
         return _NEVER if note.first_ns is None or note.last_ns is None else (note.first_ns, note.last_ns)
+
+    def note(self, path: Path) -> Note | None:
+        """What the recorder noted of a live file; None where it is not known."""
+        return self._notes.of(path)
 
     def span(self, path: Path) -> tuple[int, int]:
         """Lowest and highest recv_ns in a file."""
@@ -366,6 +372,57 @@ def _completed(table: str, batch: pa.RecordBatch, needed: list[str], constant: d
     """A batch with the columns that were not read since their one value is known: twice as fast as reading them."""
     arrays = [schema.one_text(constant[name], batch.num_rows) if name in constant else batch[name] for name in needed]
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([schema.SCHEMAS[table].field(name) for name in needed]))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A row group of a finished file.
+
+    Attributes
+    ----------
+    span
+        Lowest and highest receive time.
+    rows
+        How many rows it has, about.
+    """
+
+    path: Path
+    group: int
+    span: tuple[int, int]
+    rows: int
+
+
+def pieces(found: Files, paths: list[Path], symbols: Collection[str] | None = None) -> list[Piece]:
+    """The row groups of `paths` that may hold rows of these symbols; live files with a note are not opened for that."""
+    out = []
+    for path in paths:
+        note = None if layout.is_compacted(path.name) else found.note(path)
+        if note is not None:
+            if note.may_match(symbols, None, None) and note.first_ns is not None and note.last_ns is not None:
+                out.append(Piece(path, _WHOLE, (note.first_ns, note.last_ns), 1 + note.size // _ROW_BYTES))
+            continue
+        seen = footer(path)
+        for group in seen.groups(symbols, None, None):
+            out.append(Piece(path, group, seen.times[group] or _ALWAYS, seen.meta.row_group(group).num_rows))
+    return out
+
+
+def read_piece(table: str, piece: Piece, columns: list[str], symbols: Collection[str] | None = None) -> pa.Table:
+    """All rows of a row group."""
+    needed = schema.stored(table, [*columns, *(["symbol"] if symbols is not None and "symbol" not in columns else [])])
+    try:
+        seen, opened = _opened(piece.path)
+        with opened or open_file(piece.path, seen.meta) as file:
+            groups = range(seen.meta.num_row_groups) if piece.group == _WHOLE else [piece.group]
+            found = list(file.iter_batches(1 << 20, list(groups), needed, use_threads=False))
+    except FileNotFoundError:
+        raise Vanished(piece.path) from None
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(piece.path, error) from None
+    if seen.outdated:
+        found = [schema.current(table, batch, needed) for batch in found]
+    kept = [schema.given(_selected(batch, symbols, None, None), columns) for batch in found]
+    return pa.Table.from_batches(kept).unify_dictionaries()
 
 
 def _few(

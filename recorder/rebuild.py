@@ -308,7 +308,7 @@ class Rebuilder:
         if rows.num_rows:
             last = {k: rows[k][-1].as_py() for k in ("level", "recv_ns", "session", "seq", "flags")}
             found = Found(**last, seen=True)
-            rows = _kept(rows, rows["session"].to_numpy() == found.session)
+            rows = kept(rows, rows["session"].to_numpy() == found.session)
         elif point:
             found = Found(point.level, point.recv_ns, point.session, point.seq, seen=True)
         if point and (point.session, point.level) != (found.session, found.level):
@@ -326,7 +326,7 @@ class Rebuilder:
             mask &= schema._indices(rows["level"], schema.LEVELS) == schema.LEVELS.index(level)
         if session is not None:
             mask &= rows["session"].to_numpy() == session
-        return _kept(rows, mask)
+        return kept(rows, mask)
 
     def _checkpoint(
         self, symbol: str, level: str | None, start: int, at: int, session: int | None
@@ -358,7 +358,7 @@ class Rebuilder:
             return None, 0, True
         if point is not None:
             base_ns, book = point.recv_ns, self._load(symbol, point)
-            rows = _kept(rows, rows["seq"].to_numpy() > point.seq)
+            rows = kept(rows, rows["seq"].to_numpy() > point.seq)
         else:
             names = ("session", "level", "recv_ns", "price_scale", "qty_scale")
             session, level, base_ns, price_scale, qty_scale = (rows[name][0].as_py() for name in names)
@@ -395,7 +395,7 @@ def _follow(book: OrderBook, rows: pa.Table) -> bool:
     return bool(rules[0])
 
 
-def _kept(rows: pa.Table, mask: np.ndarray) -> pa.Table:
+def kept(rows: pa.Table, mask: np.ndarray) -> pa.Table:
     """Rows where `mask` is true; without a copy where they are adjacent, as nearly always."""
     n = int(mask.sum())
     first = int(mask.argmax()) if n else 0

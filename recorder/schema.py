@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kfix_md._entry import ENTRY_DTYPE, Action, IdKind, State
+from kfix_md._entry import ENTRY_DTYPE, IdKind, State
 from kfix_md._ids import id_key
 from recorder._columns import columns
+from recorder._columns import entries as _made
 from recorder.compute import pc
 
 #: texts of the order ids of rows of TICK_DTYPE
@@ -507,31 +508,39 @@ def _indices(column: pa.ChunkedArray | pa.Array, names: list[str]) -> np.ndarray
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     table = np.array([names.index(v) for v in column.dictionary.to_pylist()] or [0], np.uint8)
-    return table[column.indices.fill_null(0).to_numpy(zero_copy_only=False)] if len(column) else np.zeros(0, np.uint8)
+    indices = column.indices.fill_null(0) if column.null_count else column.indices
+    return table.take(indices.to_numpy(zero_copy_only=False)) if len(column) else np.zeros(0, np.uint8)
 
 
 def entries(table: pa.Table) -> np.ndarray:
     """Rows of ticks (or checkpoints) as ENTRY_DTYPE, what books apply. instrument is 0."""
-    out = np.zeros(table.num_rows, ENTRY_DTYPE)
-    for name in ("price", "qty"):
-        out[name] = table[name].to_numpy()
-    for name in ("event_ns", "queue_ns"):
-        if name in table.column_names:
-            out[name] = table[name].fill_null(0).to_numpy()
-    if "decimals" in table.column_names:
-        out["decimals"] = table["decimals"].fill_null(0).to_numpy()
-    out["side"] = _indices(table["side"], SIDES)
-    out["action"] = _indices(table["action"], ACTIONS) if "action" in table.column_names else Action.NEW
-    if "order_id" in table.column_names and table["order_id"].null_count < table.num_rows:
-        kinds = _indices(table["id_kind"], ID_KINDS)
-        column = table["order_id"].combine_chunks()
-        raw = np.frombuffer(column.buffers()[1], ">u8", 2 * len(column), 16 * column.offset).reshape(-1, 2)
-        stored = table["order_id"].is_valid().to_numpy()
-        out["id_hi"], out["id_lo"] = np.where(stored[:, None], raw, 0).T
-        out["id_kind"] = kinds
-    if "order_text" in table.column_names and table["order_text"].null_count < table.num_rows:
+    names, n = table.column_names, table.num_rows
+    given = {name: integers(table[name]) for name in ("price", "qty", "event_ns", "queue_ns") if name in names}
+    if "decimals" in names and table["decimals"].null_count < n:
+        given["decimals"] = integers(table["decimals"])
+    for name, texts in (("side", SIDES), ("action", ACTIONS)):
+        if name in names:
+            given[name] = _indices(table[name], texts)
+    for name, texts in (("ord_type", ORD_TYPES), ("aggressor", AGGRESSORS)):
+        if name in names and table[name].null_count < n:
+            given[name] = (_indices(table[name], texts) + np.uint8(1)) * table[name].is_valid().to_numpy()
+    if "order_id" in names and table["order_id"].null_count < n:
+        column = table["order_id"]
+        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        given["id_kind"] = _indices(table["id_kind"], ID_KINDS)
+        given["id"] = np.frombuffer(column.buffers()[1], np.uint64, 2 * n, 16 * column.offset)
+        if column.null_count:
+            given["id_stored"] = column.is_valid().to_numpy(zero_copy_only=False)
+    out: np.ndarray = _made(given, n)
+    if "order_text" in names and table["order_text"].null_count < n:
         _text_ids(out, table["order_text"].to_pylist())
     return out
+
+
+def integers(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Values of an integer column, 0 where it is null."""
+    values: np.ndarray = (column.fill_null(0) if column.null_count else column).to_numpy()
+    return values
 
 
 def _text_ids(out: np.ndarray, texts: list[str | None]) -> None:

@@ -48,6 +48,7 @@ GROUPS = {
     "handler": (
         "kfix_md._symbols",
         "kfix_md._decode",
+        "kfix_md._recorded",
         "kfix_md._market_data",
         "kfix_md._handler",
         "kfix_md._follow",

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import re
+import shutil
 
-import pyarrow as pa
+import numpy as np
 import pytest
 
 import recorder
 from kfix_md import Handler
-from recorder import compact, replay
+from kfix_md.journal import events
+from recorder import blocks, compact, derive, replay
 from tests.oracle.codec import message
 from tests.oracle.follow import Follower
 from tests.recorder import build
+from tests.streams.wire import body_of, seal
+
+INSTRUMENT = ("symbol", "price_precision", "qty_precision")
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +59,8 @@ def test_through_the_live_handler_every_crc_is_right_again(day):
     handler = Handler(level="L3")
     for _ in cap.replay(cap.dates()[0], symbols=list(stream.markets), handler=handler):
         pass
-    l2 = sources["derivatives-l2"][0]  # the same symbols, as L2, from another session: after those of L3
-    assert handler.stats["entries"] == stream.entries + l2.entries
+    # not those of the same symbols as L2, from another session, which are no part of these books
+    assert (handler.stats["entries"], handler.stats["crc_ok"]) == (stream.entries, stream.checksums)
     spot = Handler(level="L2")
     list(cap.replay(cap.dates()[0], symbols=list(sources["spot-l2"][0].markets), handler=spot))
     assert spot.stats["crc_ok"] == sources["spot-l2"][0].checksums
@@ -78,28 +84,132 @@ def test_speed_is_kept_by_waiting(day):
     assert all(w > 0 for w in waits)
 
 
-def test_compacted_days_and_small_windows_play_the_same(day, monkeypatch):
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(blocks, "_ROWS", 300)
+    monkeypatch.setattr(blocks, "_FIRST_ROWS", 20)
+    monkeypatch.setattr(blocks, "_KEPT_ROWS", 500)
+
+
+def keys(played) -> list[tuple]:
+    return [(m.recv_ns, m.session, m.seq, m.symbol, m.level, m.scales, m.flags, m.rows.num_rows) for m in played]
+
+
+@pytest.fixture
+def compacted(day, tmp_path):
     cap, _ = day
-    key = [(m.recv_ns, m.session, m.seq, m.symbol, m.rows.num_rows) for m in cap.replay(cap.dates()[0])]
-    monkeypatch.setattr(replay, "_WINDOW_ROWS", 300)
-    assert [(m.recv_ns, m.session, m.seq, m.symbol, m.rows.num_rows) for m in cap.replay(cap.dates()[0])] == key
-    compact.compact_day(cap.tree, cap.dates()[0])
-    again = recorder.open(cap.tree.root)
-    assert [(m.recv_ns, m.session, m.seq, m.symbol, m.rows.num_rows) for m in again.replay(cap.dates()[0])] == key
+    shutil.copytree(cap.tree.root, tmp_path / "captures")
+    again = recorder.open(tmp_path / "captures")
+    compact.compact_day(again.tree, again.dates()[0])
+    return recorder.open(again.tree.root)
+
+
+def test_compacted_days_and_small_blocks_play_the_same(day, compacted, small_blocks, monkeypatch):
+    cap, _ = day
+    small = keys(cap.replay(cap.dates()[0]))
+    assert keys(compacted.replay(cap.dates()[0])) == small
+    assert len(list(blocks.blocks(cap, cap.dates()[0], None))) > 5
+    monkeypatch.undo()
+    assert keys(cap.replay(cap.dates()[0])) == small
+    assert len(list(blocks.blocks(cap, cap.dates()[0], None))) == 1
+
+
+@pytest.mark.parametrize("every", [None, "1ms", "70ms", "1h"])
+def test_batches_are_the_messages_and_books_of_their_steps(day, compacted, small_blocks, every):
+    """Against the messages one by one, as FIX, through another handler."""
+    cap, _ = day
+    handler, plain = Handler(level="L2"), Handler(level="L2")
+    for symbol, price, qty in zip(*(cap.instruments()[c].to_pylist() for c in INSTRUMENT), strict=True):
+        plain.define(symbol, price, qty)
+    waiting = [message for message in cap.replay(cap.dates()[0]) if message.level == "L2"]
+    wanted = {"every": every} if every else {}
+    times, found = [], 0
+    for batch in compacted.replay_batches(cap.dates()[0], handler=handler, **wanted):
+        times.append(batch.time_ns)
+        found += len(batch)
+        while waiting and (waiting[0].recv_ns < batch.time_ns if every else waiting[0].recv_ns <= batch.time_ns):
+            plain.deliver(waiting[0].fix(), waiting[0].recv_ns)
+            waiting.pop(0)
+        for symbol in handler.symbols:
+            assert handler.book_state(symbol) == plain.book_state(symbol)
+            if handler.book(symbol) is not None:
+                for ours, theirs in zip(
+                    handler[symbol].depth(1000, allow_stale=True),
+                    plain[symbol].depth(1000, allow_stale=True),
+                    strict=True,
+                ):
+                    assert ours.tolist() == theirs.tolist()
+    assert not waiting and found == len(keys(cap.replay(cap.dates()[0])))
+    assert handler.stats["crc_ok"] == plain.stats["crc_ok"] > 0 == handler.stats["crc_failed"]
+    if every:
+        step = derive.duration(every)
+        assert times == list(range(times[0], times[-1] + step, step)) and times[0] % step == 0
+
+
+def test_a_book_with_a_depth_has_no_more_levels_than_its_subscription(tmp_path):
+    """As live: the venue need not send the deletes of what leaves a depth of 10."""
+    frames = build.generate("spot-l2", messages=80, symbols=1, empties=False).frames
+    with build.JournalWriter(tmp_path / "journal") as journal:
+        journal.event(0, build.START_NS, events.SessionDescribed(0, "spot-l2", "L2", None, None, None, None, 10))
+        journal.event(0, build.START_NS, {"type": "logged_on", "session_id": "one"})
+        live, now = Handler(level="L2", session_number=0, journal=journal), build.START_NS
+        for frame in frames:
+            now += build.STEP_NS
+            live.on_bytes(frame, now)
+    build.record(tmp_path)
+    cap = recorder.open(tmp_path / "captures")
+    assert cap.sessions()["depth"].to_pylist() == [10]
+    [symbol] = cap.symbols()
+    handler = Handler(level="L2")
+    list(cap.replay(cap.dates()[0], handler=handler))
+    assert len(live[symbol].depth(1000, allow_stale=True)[0]) > 10
+    assert len(handler[symbol].depth(1000, allow_stale=True)[0]) == 10
+
+
+def test_a_precision_that_changes_begins_another_book(tmp_path):
+    """And what comes before it in the same block is not read with the new one."""
+    with build.JournalWriter(tmp_path / "journal") as journal:
+        first = build.generate("spot-l2", messages=40, symbols=1, seed=1, empties=False)
+        end = build.write_session(journal, 0, "spot-l2", first.frames, build.START_NS)
+        [symbol] = first.markets
+        finer = [frame_with_precision(frame, symbol) for frame in first.frames]
+        build.write_session(journal, 0, "spot-l2", finer, end)
+    build.record(tmp_path)
+    cap = recorder.open(tmp_path / "captures")
+    handler, seen = Handler(level="L2"), []
+    for played in cap.replay(cap.dates()[0], handler=handler):
+        seen.append((played.scales, handler.precisions(symbol)))
+        assert seen[-1][0] == seen[-1][1]
+    assert len({scales for scales, _ in seen}) == 2
+    batched = Handler(level="L2")
+    list(cap.replay_batches(cap.dates()[0], handler=batched))
+    assert batched.stats["entries"] == handler.stats["entries"] and batched.precisions(symbol) == seen[-1][0]
+    assert batched[symbol].depth(9)[0].tolist() == handler[symbol].depth(9)[0].tolist()
+
+
+def frame_with_precision(frame: bytes, symbol: str) -> bytes:
+    """The same frame; a list with one more decimal of prices."""
+    if b"\x0135=y" not in frame:
+        return frame
+    found = re.search(rb"\x012349=(\d+)\x01", frame)
+    assert found is not None
+    return seal(body_of(frame.replace(found[0], b"\x012349=%d\x01" % (int(found[1]) + 1))))
 
 
 def test_frames_of_an_open_gap_wait_for_those_before_them():
-    names = ("session", "seq", "recv_ns", "flags")
-    rows = pa.table(
-        {
-            n: pa.array(v)
-            for n, v in zip(names, ([1, 1, 1, 2], [5, 8, 9, 1], [10, 20, 30, 15], [0, 64, 64, 0]), strict=True)
-        }
-    )
-    now, later = replay._in_order(rows, last=False)
-    assert list(zip(now["session"].to_pylist(), now["seq"].to_pylist(), strict=True)) == [(1, 5), (2, 1)]
-    rest = pa.concat_tables([later, pa.table({"session": [1, 1], "seq": [6, 7], "recv_ns": [40, 50], "flags": [2, 2]})])
-    assert replay._in_order(rest, last=True)[0]["seq"].to_pylist() == [6, 7, 8, 9]
+    session, seq, recv_ns, flags = (np.array(v) for v in ([1, 1, 1, 2], [5, 8, 9, 1], [10, 20, 30, 15], [0, 64, 64, 0]))
+    order, time, waits = blocks._order(session, seq, recv_ns, flags, False)
+    assert order[~waits].tolist() == [0, 3] and time[~waits].tolist() == [10, 15]
+    more = [
+        np.concatenate(pair)
+        for pair in zip(
+            (values[order[waits]] for values in (session, seq, recv_ns, flags)),
+            ([1, 1], [6, 7], [40, 50], [2, 2]),
+            strict=True,
+        )
+    ]
+    order, time, waits = blocks._order(more[0], more[1], more[2], more[3], True)
+    assert more[1][order].tolist() == [6, 7, 8, 9] and not waits.any() and time.tolist() == [40, 50, 50, 50]
 
 
 @pytest.mark.parametrize("raw", ["É/USD".encode(), b"\xc9\\/USD", b"a\xff"])

@@ -1,0 +1,310 @@
+"""Reads a session date in the order in which its messages were applied, a block of messages at a time."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from kfix_md import trading_day
+from kfix_md._recorded import Recorded
+from recorder import derive, files, rebuild, schema
+from recorder.schema import Flags
+
+if TYPE_CHECKING:
+    from kfix_md._handler import Handler
+    from recorder.catalog import Captures
+
+T = TypeVar("T")
+COLUMNS = [*derive.BOOK_COLUMNS, "symbol", "entry_no", "aggressor", "ord_type"]
+_ROWS = 1 << 20  # of a block, about: what is in memory at a time is some blocks
+_FIRST_ROWS = 1 << 14  # of the first, which somebody waits for; each block after it has four times as many
+_KEPT_ROWS = 3 << 20  # of row groups that reach into later blocks and are kept; what is beyond is read again
+
+
+class Instrument(NamedTuple):
+    """What messages of one kind have in common: a book of a symbol, its scales and the depth (264) of its session."""
+
+    symbol: str
+    level: str
+    price_scale: int
+    qty_scale: int
+    depth: int
+
+
+@dataclass
+class Block:
+    """Messages of a session date, in the order of application; arrays are by message.
+
+    Attributes
+    ----------
+    rows
+        Their ticks in the order of the files: those of message i are rows[starts[i]:ends[i]].
+    entries
+        The same as ENTRY_DTYPE.
+    time
+        When each was applied: its receive time, or that of a later one which it was applied after. It does not fall.
+    instruments, instrument
+        Each message's is instruments[instrument[i]].
+    """
+
+    rows: pa.Table
+    entries: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    time: np.ndarray
+    recv_ns: np.ndarray
+    session: np.ndarray
+    seq: np.ndarray
+    flags: np.ndarray
+    instrument: np.ndarray
+    instruments: list[Instrument]
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    @cached_property
+    def messages(self) -> Recorded:
+        """What Handler.apply takes."""
+        levels = np.array([rebuild.number_of(one.level) for one in self.instruments] or [0], np.uint8)
+        crc = schema.integers(self.rows["crc"])
+        return Recorded(
+            self.entries,
+            starts=self.starts,
+            ends=self.ends,
+            seqs=self.seq,
+            times=self.recv_ns,
+            instrument=self.instrument,
+            flags=self.flags,
+            crcs=crc[self.ends - 1],
+            levels=levels[self.instrument],
+        )
+
+    @cached_property
+    def parts(self) -> list[tuple[int, int]]:
+        """Ranges of messages in which each book has one instrument: one range, but where a precision changes."""
+        books = {one[:2]: number for number, one in enumerate(self.instruments)}
+        if len(books) == len(self.instruments):
+            return [(0, len(self))]
+        book = np.array([books[one[:2]] for one in self.instruments])[self.instrument]
+        order = np.argsort(book, kind="stable")
+        changed = (np.diff(self.instrument[order]) != 0) & (np.diff(book[order]) == 0)
+        edges = sorted({0, len(self), *order[1:][changed].tolist()})
+        return list(pairwise(edges))
+
+
+class Applier:
+    """Brings the messages of blocks to the books of a Handler."""
+
+    def __init__(self, handler: "Handler") -> None:
+        self.handler = handler
+        self._known: dict[str, Instrument] = {}
+
+    def rows(self, block: Block, first: int, end: int) -> np.ndarray:
+        """Rows for Handler.apply of [first, end), one of `block.parts`: its instruments are made known.
+
+        Returns
+        -------
+        ndarray of int32
+            By instrument; -1 where it is a book of another level.
+        """
+        rows = np.full(len(block.instruments), -1, np.int32)
+        for number in np.unique(block.instrument[first:end]).tolist():
+            rows[number] = self.define(block.instruments[number])
+        return rows
+
+    def define(self, one: Instrument) -> int:
+        """Row of an instrument that is made known; -1 when the handler keeps another book of its symbol."""
+        if self.handler.books.level not in (0, rebuild.number_of(one.level)):
+            return -1
+        known = self._known.get(one.symbol)
+        if known is not None and known.level != one.level:
+            return -1
+        row = self.handler.define(one.symbol, one.price_scale, one.qty_scale)
+        if known is None or known.depth != one.depth:
+            self.handler.books.set_depth(one.symbol, one.depth)
+        self._known[one.symbol] = one
+        return row
+
+
+def blocks(captures: "Captures", day: date, symbols: list[str] | None, start: int | None = None) -> Iterator[Block]:
+    """The messages of a session date received from `start` on, while the next ones are read by a thread."""
+    return _ahead(_blocks(captures, day, symbols, start))
+
+
+def _ahead(found: Iterator[T]) -> Iterator[T]:
+    """The same, where the next one is made while the last is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, found, None)
+        while (one := coming.result()) is not None:
+            coming = pool.submit(next, found, None)
+            yield one
+
+
+def _blocks(captures: "Captures", day: date, symbols: list[str] | None, start: int | None) -> Iterator[Block]:
+    begin, end = trading_day.session_bounds(day)
+    begin = begin if start is None else max(begin, start)
+    rows = captures._table("sessions", None, end, ["session", "depth"])
+    depths = dict(zip(rows["session"].to_pylist(), rows["depth"].to_pylist(), strict=True))
+    reader = _Reader(captures._files.of("ticks", begin, end, symbols), captures._files, symbols)
+    carried: pa.Table | None = None
+    for a, b in windows(reader.pieces, begin, end):
+        found = reader.rows(a, b)
+        if carried is not None:
+            found = pa.concat_tables([carried, found])
+        if found.num_rows:
+            block, carried = in_order(found, depths, b == end)
+            yield block
+
+
+def windows(found: list[files.Piece], begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Spans of receive time of [begin, end) with about as many rows as a block may have.
+
+    The rows of a row group are taken to be spread evenly over its time: nothing is read for this.
+    """
+    first = np.array([max(one.span[0], begin) for one in found] or [begin], float)
+    last = np.array([min(one.span[1], end) for one in found] or [end], float)
+    rows = np.array([one.rows for one in found] or [0], float)
+
+    def before(moment: float) -> float:
+        return float((rows * np.clip((moment - first + 1) / (last - first + 1), 0, 1)).sum())
+
+    at, size = begin, _FIRST_ROWS
+    while at < end:
+        wanted = before(at) + min(size, _ROWS)
+        low, high = at + 1, end
+        while low < high:
+            middle = (low + high) // 2
+            if before(middle) >= wanted:
+                high = middle
+            else:
+                low = middle + 1
+        yield at, low
+        at, size = low, 4 * size
+
+
+class _Reader:
+    """Reads row groups once: what reaches into later windows is kept, up to _KEPT_ROWS."""
+
+    def __init__(self, paths: list[Path], found: files.Files, symbols: list[str] | None) -> None:
+        self.pieces = files.pieces(found, paths, symbols)
+        self.symbols = symbols
+        self._kept: dict[files.Piece, pa.Table] = {}
+
+    def rows(self, start: int, end: int) -> pa.Table:
+        """Rows received in [start, end), in the order of the files."""
+        parts = []
+        for piece in self.pieces:
+            if piece.span[0] < end and piece.span[1] >= start:
+                whole = self._kept.pop(piece, None)
+                if whole is None:
+                    whole = files.read_piece("ticks", piece, COLUMNS, self.symbols)
+                time = whole["recv_ns"].to_numpy()
+                parts.append(rebuild.kept(whole, (time >= start) & (time < end)))
+                if piece.span[1] >= end and sum(map(len, self._kept.values())) < _KEPT_ROWS:
+                    self._kept[piece] = whole
+        return pa.concat_tables(parts) if parts else files.table("ticks", [], COLUMNS)
+
+
+def in_order(rows: pa.Table, depths: dict[int, int | None], last: bool) -> tuple[Block, pa.Table | None]:
+    """The messages of some rows in the order of application.
+
+    By MsgSeqNum inside a session, by receive time between sessions.
+
+    Parameters
+    ----------
+    rows
+        COLUMNS, the rows of each message together.
+    depths
+        264 by session.
+    last
+        No more messages come.
+
+    Returns
+    -------
+    block
+        Messages to apply now.
+    later : pyarrow.Table or None
+        Rows of messages that waited in a gap that is still open at the end: those before them may come.
+    """
+    names = rows["symbol"].unify_dictionaries().combine_chunks()
+    codes = names.indices.to_numpy(zero_copy_only=False)
+    session, seq = rows["session"].to_numpy(), rows["seq"].to_numpy()
+    change = (np.diff(session) != 0) | (np.diff(seq) != 0) | (np.diff(codes) != 0)
+    edges = np.concatenate([[0], np.flatnonzero(change) + 1, [rows.num_rows]])
+    starts, ends = edges[:-1], edges[1:]
+    session, seq, recv_ns = session[starts], seq[starts], rows["recv_ns"].to_numpy()[starts]
+    flags = rows["flags"].to_numpy()[ends - 1]
+    instrument, instruments = _instruments(rows, names.dictionary.to_pylist(), codes[starts], starts, session, depths)
+    order, time, waits = _order(session, seq, recv_ns, flags, last)
+    later = None
+    if waits.any():
+        spans = zip(starts[order[waits]].tolist(), ends[order[waits]].tolist(), strict=True)
+        later = rows.take(pa.array(np.concatenate([np.arange(a, b) for a, b in spans])))
+        order, time = order[~waits], time[~waits]
+    return Block(
+        rows=rows,
+        entries=schema.entries(rows),
+        starts=starts[order],
+        ends=ends[order],
+        time=time,
+        recv_ns=recv_ns[order],
+        session=session[order],
+        seq=seq[order],
+        flags=flags[order],
+        instrument=instrument[order],
+        instruments=instruments,
+    ), later
+
+
+def _order(
+    session: np.ndarray, seq: np.ndarray, recv_ns: np.ndarray, flags: np.ndarray, last: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Order of messages, their times of application in this order, and which wait for others before them."""
+    numbers = np.unique(session).tolist()
+    orders, times, waiting = [], [], []
+    for number in numbers:
+        own = np.flatnonzero(session == number) if len(numbers) > 1 else np.arange(len(session))
+        own = own[np.argsort(seq[own], kind="stable")]
+        waits = np.zeros(len(own), bool)
+        on_time = np.flatnonzero((flags[own] & Flags.DEFERRED) == 0)
+        if not last:
+            waits[on_time[-1] + 1 if len(on_time) else 0 :] = True
+        orders.append(own)
+        times.append(np.maximum.accumulate(recv_ns[own]))
+        waiting.append(waits)
+    order, time, waits = (np.concatenate(parts) for parts in (orders, times, waiting))
+    if len(numbers) > 1:
+        merged = np.argsort(time, kind="stable")
+        order, time, waits = order[merged], time[merged], waits[merged]
+    return order, time, waits
+
+
+def _instruments(
+    rows: pa.Table,
+    names: list[str],
+    codes: np.ndarray,
+    starts: np.ndarray,
+    session: np.ndarray,
+    depths: dict[int, int | None],
+) -> tuple[np.ndarray, list[Instrument]]:
+    """Number of the instrument of each message in the order of the files, and the instruments."""
+    columns = [rows[name].to_numpy()[starts] for name in ("price_scale", "qty_scale")]
+    columns += [schema._indices(rows["level"], schema.LEVELS)[starts], codes, session]
+    change = np.zeros(max(0, len(starts) - 1), bool)
+    for values in columns:
+        change |= values[1:] != values[:-1]
+    begins = np.concatenate([[0], np.flatnonzero(change) + 1]) if len(starts) else np.zeros(0, np.int64)
+    known: dict[Instrument, int] = {}
+    found = []
+    for price, qty, level, code, number in zip(*(values[begins].tolist() for values in columns), strict=True):
+        one = Instrument(names[code], schema.LEVELS[level], price, qty, depths.get(number) or 0)
+        found.append(known.setdefault(one, len(known)))
+    lengths = np.diff(np.concatenate([begins, [len(starts)]]))
+    return np.repeat(np.array(found, np.int32), lengths), list(known)
