@@ -35,28 +35,59 @@ ROOM: dict[Market, int] = {"spot": 2500, "derivatives": 1000}
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True, hide_input_in_errors=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_default=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
 
 class FeedSection(_Section):
     """[feed]: the process and its shared memory segment."""
 
     name: SegmentName = "default"
+    """Name of the shared memory segment, for `kfix_md.attach(name)` and `kfix top`."""
     directory: Path = Path("/dev/shm")
+    """Where the segment lives; where others can make files too, in a directory `kfix-md-UID` of its own in there, see
+    [several users](operations.md#several-users-on-one-machine)."""
     mode: FileMode = Field(default=0o600, validate_default=False, json_schema_extra={"default": "0600"})
+    """Its permissions, octal: `"0640"` lets your group read; other users never write."""
     symbols_max: int | None = Field(default=None, ge=1, le=100_000)
+    """Room for so many books; default 2,500 for each spot and 1,000 for each derivatives service, see [Room](#room)."""
     book_depth: int = Field(default=1000, ge=10, le=100_000)
+    """Levels of each side that readers can see on L2."""
     heartbeat_ms: int = Field(default=500, ge=20, le=10_000)
+    """A feed that is silent for this long counts as dead; it beats 2.5 times as often."""
     max_lag_s: float = Field(default=5.0, ge=0.1, le=86_400)
+    """While messages of a session arrive later than this after their SendingTime (52), readers take its books for
+    STALE, cause LAGGING."""
     rollover: TimeOfDay = Field(default=ROLLOVER_S, validate_default=False, json_schema_extra={"default": "22:00"})
+    """UTC time of day at which the sessions expect the venue's daily reset, so that a loss of connection around it is
+    planned. The trading date of journal and captures does not depend on it: it changes at 22:00 UTC."""
     state_directory: Path = Path("state")
+    """Where MsgSeqNums are kept for services with `reset_seq_num = false`."""
     unknown_symbols: Literal["stop", "warn"] = "warn"
+    """A name in `symbols` that the first instrument list does not contain: `"warn"` leaves it out, and ends the feed
+    with status 2 only when nothing else is left to serve; `"stop"` ends it in any case."""
     unverified: Literal["refuse", "serve"] = "refuse"
+    """Prices of a book in state UNVERIFIED (no known checksum rule holds): `"refuse"` raises NotLive in readers,
+    `"serve"` gives them out."""
     tls_engine: Literal["auto", "aiofastnet", "uvloop"] = "auto"
+    """`"aiofastnet"`, `"uvloop"`, or the first when it is installed."""
     processes: Literal["one", "per-service"] = "one"
+    """`"per-service"`: a process for each service, seen by readers as one feed, see
+    [operations](operations.md#a-process-for-each-service)."""
     cpu: Cpu | list[Cpu] | None = None
+    """Pin the process to this CPU, or to a list of them; with a process for each service, the list is dealt out in the
+    order of the services."""
     rt_priority: int | None = Field(default=None, ge=1, le=99)
+    """SCHED_FIFO priority 1 to 99; where that is not permitted (CAP_SYS_NICE, LimitRTPRIO) the feed logs it and
+    continues without."""
     busy_poll: bool = False
+    """Never sleep in the kernel: a quarter of the latency or less, for one whole CPU a process; wants `cpu`, and
+    better `rt_priority` too."""
 
     @model_validator(mode="after")
     def _fill(self) -> FeedSection:
@@ -71,31 +102,60 @@ class ServiceSection(_Section):
     """[[service]]: one FIX session. A second one with the same name and another CompID makes a hot pair."""
 
     name: ServiceName
+    """`"spot-l2"`, `"spot-l3"`, `"derivatives-l2"` or `"derivatives-l3"`; decides port, target and level."""
     sender_comp_id: CompID
+    """As Kraken assigned it; the derivatives one carries `DRV`."""
     symbols: list[str] = Field(min_length=1)
+    """Names and patterns, see below."""
     host: str = Field(default="fix.kraken.com", min_length=1)
+    """Resolved at every connect; all addresses are tried, those that gave no connection or no Logon last."""
     port: int | None = Field(default=None, ge=1, le=65535)
+    """4000 spot-l2, 4002 derivatives-l2, 4004 derivatives-l3, 4005 spot-l3."""
     target_comp_id: CompID | None = None
+    """`KRAKEN-MD` or `KRAKEN-DRV-MD`."""
     depth: Depth = 1000
+    """264: 0 (full; on L2 that means 1,000 levels), 1, 10, 25, 100, 500 or 1000; below 10 the checksum 5041 cannot be
+    checked."""
     trades: bool | None = None
+    """Trades as well; the venue rejects them on L3."""
     checksum: Literal["auto", "level", "order", "level-sent", "order-sent", "off"] = "auto"
+    """Rule of 5041: `"level"` or `"order"` (numbers printed at the instrument's precision), `"level-sent"` or
+    `"order-sent"` (as the venue sent them), `"auto"` (found from the stream) or `"off"`."""
     securities: list[SecurityType] = Field(default=["ALL"], min_length=1)
+    """Instrument lists to request: `"ALL"` (559=4), and 559=1 with 167 = `"CASH"`, `"FUT"`, `"OPT"` or `"TS"`
+    (tokenised stocks such as `AAPLx/USD`); one that the venue rejects is done without, except the first."""
     tls: bool = True
+    """`false` only for a loopback host (a TLS tunnel such as stunnel)."""
     tls_min: Literal["1.3", "1.2"] = "1.3"
+    """Lowest TLS version accepted; `"1.2"` for a gateway that does not speak 1.3."""
     tls_ca: Path | None = None
+    """PEM file of the certificate authority to trust instead."""
     tls_name: str | None = None
+    """Another name that the certificate must carry."""
     verify: bool = True
+    """`false` accepts any certificate; refused for production hosts."""
     api_key: SecretRef | None = None
+    """`"env:VARIABLE"` or `"file:/path"`, with `api_secret`; signs the Logon with 553, 554, 5025."""
     api_secret: SecretRef | None = None
+    """As `api_key`, base64 as Kraken gives it."""
     logon_fields: LogonFields = {}
+    """More fields for the Logon by tag, such as `{5051 = "1"}`; not those that the session writes."""
     reset_seq_num: bool = True
+    """141=Y at every logon; `false` continues the numbers kept in `state_directory`."""
     heartbeat_s: int = Field(default=60, ge=1, le=600)
+    """108."""
     logon_timeout_s: float = Field(default=10.0, ge=0.2, le=120)
+    """For the Logon reply; at most 3 s while another address of the host may answer."""
     gap_timeout_s: float = Field(default=5.0, ge=0.1, le=300)
+    """A gap without progress is requested again, then the session is replaced."""
     sending_time_limit_s: float = Field(default=120.0, ge=1, le=86_400)
+    """SendingTime further off than this (up to `86400`) ends the session."""
     batch: int = Field(default=1000, ge=1, le=10_000)
+    """Subscriptions requested at once."""
     requests_per_s: float = Field(default=1000.0, gt=0, le=100_000)
+    """Requests a second after that."""
     retry_max_s: float = Field(default=30.0, ge=0.1, le=600)
+    """Longest pause between attempts to connect."""
 
     @property
     def spec(self) -> ServiceSpec:
@@ -134,30 +194,46 @@ class JournalSection(_Section):
     """[journal]: the append-only capture log of every inbound frame."""
 
     directory: Path = Path("journal")
+    """One feed a directory; files can be read by their user and group, as the captures (umask 027)."""
     enabled: bool = True
+    """Append every inbound frame and session event."""
     segment_mb: int = Field(default=64, ge=1, le=65536)
+    """Size of a segment (two are in memory at a time); they also end at 22:00 UTC."""
     sync_ms: int = Field(default=100, ge=1, le=60_000)
+    """How often what was written is put on disk, by a thread of its own."""
     retention: Literal["keep", "zstd", "delete"] = "keep"
+    """Finished segments, once their Parquet was read back: `"keep"`, `"zstd"` or `"delete"`."""
     max_gb: float = Field(default=0.0, ge=0, le=1e9)
+    """Most that the journal may take on disk, in 10^9 bytes (of each service, with a process for each); the recorder
+    deletes the oldest segments beyond it, once their Parquet was read back. 0: no limit."""
     max_days: int = Field(default=0, ge=0, le=100_000)
+    """Oldest session date that is kept, in days, in the same way. 0: no limit."""
 
 
 class RecorderSection(_Section):
     """[recorder]: journal to Parquet (`kfix record`)."""
 
     directory: Path = Path("captures")
+    """The Parquet tree."""
     interval_s: float = Field(default=30.0, ge=0.2, le=3600)
+    """How often new rows become visible."""
     row_group_rows: int = Field(default=65536, ge=1024, le=16_777_216)
+    """Rows of a row group."""
     checkpoint_s: float = Field(default=300.0, ge=1, le=86400)
+    """Whole books of symbols with few rows are kept this often at most, for `book(symbol, at)`."""
     compact: bool = True
+    """Cluster finished session dates by symbol."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Prometheus of the recorder on this port of `[metrics] host`; 0: none."""
 
 
 class MetricsSection(_Section):
     """[metrics]: Prometheus over HTTP, on loopback by default. Port 0: off."""
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(default=0, ge=0, le=65535)
+    """Prometheus over HTTP on this port; 0: none."""
 
 
 class Config(_Section):
