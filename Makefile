@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
-.PHONY: all build lock demo test lint sanitize package coverage fuzz injected alerts chaos faults soak power-loss torn clean
+.PHONY: all build lock demo test lint sanitized-tree sanitize package coverage fuzz injected alerts chaos faults soak power-loss torn clean
 
 all: build
 
@@ -64,16 +64,33 @@ define copy_tree
 	tar -cf - --exclude='*.so' --exclude=__pycache__ $(COPIED) | tar -xf - -C $(1)
 endef
 
-# the core's tests with AddressSanitizer and UndefinedBehaviorSanitizer
+# one instrumented build for the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer, and for fuzzing
 SANITIZED := build/sanitize
-sanitize: $(VENV)/.ready
+$(SANITIZED)/.built: $(VENV)/.ready $(SOURCES) tests/fuzz/coverage.c
 	$(call copy_tree,$(SANITIZED))
 	cd $(SANITIZED) && KFIX_SANITIZE=1 "$(CURDIR)/$(PY)" setup.py -q build_ext --inplace
-	cd $(SANITIZED) && LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
-	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
-	  "$(CURDIR)/$(PY)" $(PYTEST) -p no:cacheprovider tests/core tests/fuzz \
+	touch $@
+
+# its modules have no run-time library of their own: it is gcc's in the tests, clang's with libFuzzer when fuzzing
+GCC_ASAN = $$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)
+FUZZER_ASAN = $$("$(CURDIR)/$(PY)" -c 'import atheris; print(atheris.path())')/asan_with_fuzzer.so
+sanitized = cd $(SANITIZED) && LD_PRELOAD="$(1)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+  PYTHONMALLOC=malloc "$(CURDIR)/$(PY)"
+
+sanitized-tree: $(SANITIZED)/.built
+	$(call copy_tree,$(SANITIZED))
+
+sanitize: sanitized-tree
+	$(call sanitized,$(GCC_ASAN)) $(PYTEST) -p no:cacheprovider tests/core tests/fuzz \
 	  tests/shm/test_books.py tests/shm/test_bursts.py tests/shm/test_orders_trades.py tests/shm/test_torn.py \
 	  tests/journal tests/recorder/test_rows.py tests/recorder/test_replay.py tests/recorder/test_queries.py
+
+# coverage-guided, each target of tests/fuzz/targets.py by libFuzzer (atheris); what was found is in build/fuzz
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= $(notdir $(wildcard tests/fuzz/corpus/*))
+fuzz: $(FUZZ_TARGETS:%=fuzz-%)
+fuzz-%: sanitized-tree
+	$(call sanitized,$(FUZZER_ASAN)) -m tests.fuzz.run $* "$(CURDIR)/build/fuzz/$*" -max_total_time=$(FUZZ_SECONDS)
 
 # sdist, wheel from that sdist, and the demo from the wheel in an empty environment, without a compiler
 package: $(VENV)/.ready
@@ -89,21 +106,6 @@ coverage: $(VENV)/.ready
 	cd $(COVERED) && rm -f .coverage* && "$(CURDIR)/$(PY)" -m coverage run -m pytest -q $(COVERAGE_TESTS)
 	cd $(COVERED) && "$(CURDIR)/$(PY)" -m coverage combine -q && "$(CURDIR)/$(PY)" -m coverage json -q -o coverage.json
 	$(PY) -m tests.packaging.coverage_floors $(COVERED)/coverage.json
-
-# coverage-guided fuzzing with atheris; needs clang and `pip install .[fuzz]`. Targets: tests/fuzz/targets.py
-FUZZED := build/fuzz
-FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= frames session journal segment
-fuzz: $(VENV)/.ready
-	@command -v clang > /dev/null || { echo "make fuzz needs clang, which is not installed"; exit 1; }
-	@$(PY) -c 'import atheris' 2> /dev/null || \
-	  { echo "make fuzz needs atheris: $(VENV)/bin/pip install '.[fuzz]'"; exit 1; }
-	$(call copy_tree,$(FUZZED))
-	cd $(FUZZED) && CC=clang LDSHARED='clang -shared' KFIX_FUZZ=1 "$(CURDIR)/$(PY)" setup.py -q build_ext --inplace
-	cd $(FUZZED) && for target in $(FUZZ_TARGETS); do \
-	  LD_PRELOAD="$$("$(CURDIR)/$(PY)" -c 'import atheris; print(atheris.path())')/asan_with_fuzzer.so" \
-	  ASAN_OPTIONS=detect_leaks=0 "$(CURDIR)/$(PY)" -m tests.fuzz.run $$target \
-	  -max_total_time=$(FUZZ_SECONDS) -timeout=20 -print_final_stats=1 || exit 1; done
 
 demo: build
 	$(PY) -m kfix_md.cli.demo

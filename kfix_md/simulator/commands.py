@@ -19,6 +19,7 @@ Request = dict[str, Any]
 Answer = dict[str, Any]
 Command = Callable[["Commands", Request], Answer | None]
 COMMANDS: dict[str, Command] = {}
+_LINE_MAX = 1 << 20
 
 
 def command(function: Command) -> Command:
@@ -46,7 +47,7 @@ class Commands:
             return {"ok": False, "error": f"no such command: {name} (one of {', '.join(sorted(COMMANDS))})"}
         try:
             return {"ok": True, **(COMMANDS[name](self, request) or {})}
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except Exception as error:  # numbers, texts and lists of any kind are given to commands as they came
             return {"ok": False, "error": f"{name}: {type(error).__name__} {error}"}
 
     # selection -------------------------------------------------------------------------------------------
@@ -221,27 +222,35 @@ def book_text(line: Line, book: VenueBook, version: int, request: Request) -> An
     return answer
 
 
+def answer_line(commands: Commands, line: bytes) -> bytes:
+    """The answer to one line of the control socket."""
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        answer = {"ok": False, "error": f"not JSON: {error}"}
+    else:
+        answer = commands.run(request)
+    return json.dumps(answer).encode() + b"\n"
+
+
 async def serve(commands: Commands, path: Path) -> asyncio.AbstractServer:
     """The control socket: one JSON object a line each way."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while line := await reader.readline():
-                try:
-                    request = json.loads(line)
-                    answer = commands.run(request)
-                except ValueError as error:
-                    answer = {"ok": False, "error": f"not JSON: {error}"}
-                writer.write(json.dumps(answer).encode() + b"\n")
+                writer.write(answer_line(commands, line))
                 await writer.drain()
         except (ConnectionError, asyncio.CancelledError):
             pass
+        except ValueError:  # longer than the limit: where the next line begins is not known
+            writer.write(json.dumps({"ok": False, "error": f"a line has at most {_LINE_MAX} bytes"}).encode() + b"\n")
         finally:
             writer.close()
 
     path.unlink(missing_ok=True)
     try:
-        server = await asyncio.start_unix_server(talk, str(path), limit=1 << 20)
+        server = await asyncio.start_unix_server(talk, str(path), limit=_LINE_MAX)
     except OSError as error:
         raise UsageError(f"{path}: the control socket cannot be made ({error.strerror or error})") from None
     path.chmod(0o600)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kfix_md.simulator.acceptor import Acceptor
     from kfix_md.simulator.service import VenueService
-from kfix_md.simulator.venue import Venue
+    from kfix_md.simulator.venue import Venue
 
 FORMS = ("logout", "fin", "rst", "seqreset", "inlogon", "restart0", "restart1", "silent")
 

@@ -1,4 +1,4 @@
-"""Runs one fuzz target under atheris: `python -m tests.fuzz.run TARGET [libFuzzer options] [folders]`."""
+"""Runs one fuzz target under atheris: `python -m tests.fuzz.run TARGET FOLDER [libFuzzer options]` (`make fuzz`)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["kfix_md"]):
+with atheris.instrument_imports(include=["kfix_md", "recorder"]):
     from tests.fuzz.targets import TARGETS
 
 
+OPTIONS = ["-timeout=60", "-rss_limit_mb=4096"]  # an instrumented interpreter on a busy machine
+
+
 def main() -> None:
-    """Fuzz until libFuzzer's limits are reached; new inputs go to the first folder named."""
-    name, *options = sys.argv[1:]
+    """Fuzz until a limit of libFuzzer is reached; new inputs, and those that fail, go to FOLDER."""
+    name, folder, *options = sys.argv[1:]
+    Path(folder).mkdir(parents=True, exist_ok=True)
     corpus = Path(__file__).with_name("corpus") / name
-    folders = [option for option in options if not option.startswith("-")]
-    found = Path(folders[0]) if folders else Path("build/fuzz-found", name)
-    found.mkdir(parents=True, exist_ok=True)
-    flags = [option for option in options if option.startswith("-")]
-    atheris.Setup([sys.argv[0], *flags, str(found), str(corpus)], TARGETS[name])
+    failed = f"-artifact_prefix={folder}/"
+    atheris.Setup([sys.argv[0], failed, *OPTIONS, *options, folder, str(corpus)], TARGETS[name])
     atheris.Fuzz()
 
 

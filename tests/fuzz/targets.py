@@ -6,21 +6,31 @@ with "|" for SOH), framed here with a right 8=, 9= and 10=. A line that begins w
 
 from __future__ import annotations
 
+import json
 import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from kfix_md import Handler, State
+from kfix_md.config import load, service_config, service_names
 from kfix_md.errors import CaptureError, FeedError, NotLive, UsageError
 from kfix_md.journal.reader import JournalReader
 from kfix_md.journal.writer import JournalWriter
 from kfix_md.shm.attach import attach
 from kfix_md.shm.writer import SegmentWriter
+from kfix_md.simulator.commands import Commands, answer_line
+from kfix_md.simulator.venue import Venue, VenueConfig
+from recorder import schema
+from recorder.tail import Tail
 from tests.session.peer import NOON, SECOND, Rig
 
 SYMBOLS = (("BTC/USD", 1, 8), ("PF_ETHUSD", 1, 3))
 MAX_LINES = 64
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where files cost no sync
 RECORDS_READ = 10_000
 
 
@@ -111,7 +121,7 @@ def _patched(template: bytes, data: bytes) -> bytes:
 
 
 def _journal_template() -> tuple[str, bytes]:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         with JournalWriter(folder, segment_bytes=1 << 16, first_number=1) as writer:
             for number in range(20):
                 writer.frame(0, NOON + number, framed(b"35=0|34=%d" % number))
@@ -121,7 +131,7 @@ def _journal_template() -> tuple[str, bytes]:
 
 
 def _segment_template() -> tuple[str, bytes]:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         writer = SegmentWriter("fuzz", folder, capacity=4, depth=10, orders=16, heartbeat_ns=10**15)
         writer.add_symbol("BTC/USD", 2, 1, 8)
         writer.add_symbol("PF_ETHUSD", 3, 1, 3)
@@ -141,7 +151,7 @@ def _template(kind: str, make: Callable[[], tuple[str, bytes]]) -> tuple[str, by
 def journal(data: bytes) -> None:
     """A damaged segment gives its sound records and CaptureErrors, and reading it ends."""
     name, sound = _template("journal", _journal_template)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         Path(folder, name).write_bytes(_patched(sound, data))
         reader = JournalReader(folder)
         for _ in range(RECORDS_READ):
@@ -157,7 +167,7 @@ def journal(data: bytes) -> None:
 def segment(data: bytes) -> None:
     """A damaged shared memory segment gives FeedError or values, never a crash."""
     name, sound = _template("segment", _segment_template)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         Path(folder, name).write_bytes(_patched(sound, data))
         try:
             feed = attach("fuzz", directory=folder)
@@ -168,9 +178,87 @@ def segment(data: bytes) -> None:
             return
 
 
+def _write_records(writer: JournalWriter, data: bytes) -> None:
+    """Lines as records: "{...}" is an event, "@" and two digits the session and the flags of those that follow, any
+    other line a frame."""
+    number = flags = 0
+    for at, line in enumerate(data.split(b"\n")[:MAX_LINES]):
+        now = NOON + at * SECOND
+        if line.startswith(b"@"):
+            number, flags = (value % 16 for value in (line[1:3] + b"00")[:2])
+            flags <<= 4
+        elif line.startswith(b"{"):
+            try:
+                writer.event(number, now, json.loads(line))
+            except (ValueError, RecursionError):
+                continue  # the fuzzer's text is no JSON
+        elif line:
+            writer.frame(number, now, line[1:] if line.startswith(b"!") else framed(line), flags)
+
+
+def _tables(folder: str, stop_after: int | None) -> dict[str, list[dict[str, Any]]]:
+    """Every row of a journal; with `stop_after`, by a second process after so many records."""
+    found: dict[str, list[dict[str, Any]]] = {}
+
+    def keep(tables: dict[str, pa.Table]) -> None:
+        for name, table in tables.items():
+            assert table.schema.equals(schema.SCHEMAS[name])
+            found.setdefault(name, []).extend(table.to_pylist())
+
+    tail = Tail(folder)
+    if stop_after is not None:
+        tail.read(1 << 20, max_records=stop_after)
+        keep(tail.take())
+        tail = Tail(folder, json.loads(json.dumps(tail.state())))
+    for _ in range(MAX_LINES):
+        if tail.read(1 << 20) in ("nothing", "torn"):
+            break
+    else:
+        raise AssertionError("the tail does not come to an end")
+    keep(tail.take())
+    tail.checkpoints()
+    return found
+
+
+def tail(data: bytes) -> None:
+    """Any records give rows of the schemas, and a recorder that was started again makes the same ticks."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        with JournalWriter(folder, segment_bytes=1 << 18, first_number=1) as writer:
+            _write_records(writer, data)
+        whole = _tables(folder, None)
+        halves = _tables(folder, 1 + len(data) % 7)
+        assert whole.get("ticks", []) == halves.get("ticks", []), "a restart changed the ticks"
+
+
+def config(data: bytes) -> None:
+    """Any text is a configuration or a UsageError of at least one line."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        path = Path(folder, "feed.toml")
+        path.write_bytes(data)
+        try:
+            loaded = load(path)
+        except UsageError as error:
+            assert str(error).strip()
+            return
+        for name in service_names(loaded):
+            assert service_config(loaded, name).service
+        assert loaded.capacity > 0 and loaded.stores
+
+
+def control(data: bytes) -> None:
+    """Each line on the control socket of a venue gets one line of JSON, whatever it says."""
+    commands = Commands(Venue(VenueConfig(symbols=1)))
+    for line in data.split(b"\n")[:8]:
+        answer = json.loads(answer_line(commands, line))
+        assert answer["ok"] or answer["error"]
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "frames": frames,
     "session": session,
     "journal": journal,
     "segment": segment,
+    "tail": tail,
+    "config": config,
+    "control": control,
 }

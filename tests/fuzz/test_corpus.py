@@ -10,7 +10,7 @@ import pytest
 from tests.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).with_name("corpus")
-MUTATIONS = {"frames": 400, "session": 150, "journal": 150, "segment": 150}
+MUTATIONS = {"frames": 400, "session": 150, "journal": 150, "segment": 150, "tail": 40, "config": 200, "control": 100}
 
 
 def inputs(target: str) -> list[bytes]:

@@ -487,8 +487,13 @@ def test_mistakes_are_answers(quiet):
         ([], "no such command"),
         ({"cmd": "rollover", "form": "gently"}, "no such form"),
         ({"cmd": "gap", "service": "fx"}, "no such service"),
+        ({"cmd": "events", "last": float("inf")}, "OverflowError"),
     ]:
         answer = control.request(request)
         assert not answer["ok"] and word in answer["error"], request
     control._socket.sendall(b"{not json\n")
     assert b"not JSON" in control._file.readline()
+    control._socket.sendall(b"[" * 20_000 + b"\n")
+    assert b"not JSON" in control._file.readline()
+    control._socket.sendall(b"[" * ((1 << 20) + 8) + b"\n")
+    assert b"at most 1048576 bytes" in control._file.readline()
