@@ -51,6 +51,7 @@ EVENTS = (
     _e("left_out", "%s is left out: %s", "symbols cause"),
     _e("state_differs", "%s of session %d: %s in the journal, %s here", "symbol session state here"),
     _e("reloaded", "configuration read again"),
+    _e("reload_waits", "symbols read again: they are compared with the instrument list when it comes"),
     _e("reload_failed", "configuration not reloaded, nothing changed: %s", "cause"),
     _e("restart_needed", "changed, but not followed without a restart: %s", "keys"),
     _e("restart_needed", "new service %s in the configuration: needs a restart", "service"),

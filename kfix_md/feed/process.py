@@ -376,7 +376,6 @@ class FeedProcess:
                 continue
             for complaint in service.reload(section, self.clock.now_ns()):
                 service.log.warning("%s", complaint, extra={"event": "symbols_warning"})
-            service.section.symbols[:] = section.symbols
         for name, _ in before:
             log.warning("service %s is no longer in the configuration: needs a restart", name)
 

@@ -95,6 +95,9 @@ class Subscriptions:
             rng=self._rng,
         )
         self._ready = False
+        self._later: tuple[str, ...] | None = (
+            None  # patterns of a reload that no instrument list could be compared with yet
+        )
         self.judged = False  # the configuration's names were compared with a whole list
 
     # ---- events of the session ---------------------------------------------------------------------
@@ -187,10 +190,15 @@ class Subscriptions:
         return [reason for name, reason in unknown.items() if name not in known]
 
     def reload(self, patterns: Sequence[str], now_ns: int) -> list[str]:
-        """Follow other patterns from now on; returns what is wrong with them."""
-        self.spec = replace(self.spec, patterns=tuple(patterns))
-        if not self.listing.complete:
+        """Follow other patterns from now on; returns what is wrong with them.
+
+        Without a whole instrument list that is decided when it comes: `mistakes` could not see one.
+        """
+        self._later = None if self.listing.complete else tuple(patterns)
+        if self._later is not None:
+            self._log.info("symbols read again: they are compared with the instrument list when it comes")
             return []
+        self.spec = replace(self.spec, patterns=tuple(patterns))
         selection = self._follow(now_ns)
         self.pump(now_ns)
         return [*selection.warnings, *selection.unknown.values()]
@@ -318,11 +326,22 @@ class Subscriptions:
             if sub is not None and sub.phase is not Phase.LEFT_OUT:
                 self._redefine(sub, row, now_ns)
         if change.complete:
+            self._adopt_later()
             self._judge(self._follow(now_ns))
         elif change.added or change.removed:
             for row in change.added:
                 self._log.info("new instrument %s", row.symbol)
             self._follow(now_ns, near=False)
+
+    def _adopt_later(self) -> None:
+        """Follow the patterns of a reload that came before this list, unless there is a mistake in them."""
+        later, self._later = self._later, None
+        if later is None:
+            return
+        if wrong := self.mistakes(later):
+            self._log.error("configuration not reloaded, nothing changed: %s", "; ".join(wrong))
+        else:
+            self.spec = replace(self.spec, patterns=later)
 
     def _judge(self, selection: Selection) -> None:
         """Report what is wrong with the patterns, after every whole list."""

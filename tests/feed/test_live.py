@@ -147,7 +147,7 @@ def test_symbols_follow_the_configuration_while_running(venue, tmp_path, caplog)
         for mistaken in ("nonsense", venue.toml(tmp_path, "t-reload", ("spot-l2",), service=f"symbols = {typo}")):
             (tmp_path / "feed.toml").write_text(mistaken)
             feed.reload()  # is logged, and changes nothing
-            assert sorted(service.subs.all) == good_ones and service.section.symbols == wanted
+            assert sorted(service.subs.all) == good_ones and service.subs.spec.patterns == tuple(wanted)
         assert caplog.text.count("not reloaded, nothing changed") == 2 and "no instrument 'BTC/USB'" in caplog.text
 
     names = json.dumps(["BTC/USD"])

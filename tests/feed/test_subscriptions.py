@@ -353,6 +353,35 @@ def test_reload_adds_and_removes_without_touching_the_rest():
     assert venue.subs.all["C/D"].phase is Phase.ACTIVE
 
 
+@pytest.mark.parametrize("connected", [False, True])
+def test_a_reload_before_the_list_is_judged_when_it_comes(caplog, connected):
+    venue = Venue(["A/B", "C/D"], spot=False)
+    if connected:  # a list was known once, and is requested again
+        venue.up("A/B", "C/D")
+        venue.subs.lost()
+    venue.subs.ready(0)
+    assert venue.subs.reload(["C/D", "Z/Z"], 0) == []
+    venue.list([("A/B", 1, 1), ("C/D", 1, 1)])
+    assert sorted(venue.subs.all) == ["A/B", "C/D"] and not venue.unknown, "a mistake changes nothing"
+    assert caplog.text.count("not reloaded, nothing changed: no instrument 'Z/Z'") == 1
+    venue.subs.lost()
+    venue.subs.ready(0)
+    assert venue.subs.reload(["C/D"], 0) == []
+    assert sorted(venue.subs.all) == ["A/B", "C/D"]
+    venue.list([("A/B", 1, 1), ("C/D", 1, 1)])
+    assert sorted(venue.subs.all) == ["C/D"]
+    assert caplog.text.count("nothing changed") == 1
+
+
+def test_a_reload_of_patterns_that_were_wrong_from_the_start_mends_them():
+    venue = Venue(["A/X"], spot=False)
+    venue.subs.ready(0)
+    venue.subs.reload(["A/B", "C/X"], 0)
+    venue.subs.reload(["A/B"], 0)  # the last one counts
+    venue.list([("A/B", 1, 1)])
+    assert sorted(venue.subs.all) == ["A/B"] and not venue.unknown
+
+
 def test_spot_maintenance_halts_every_book_and_ends_with_snapshots():
     venue = Venue()
     venue.up("A/B")
