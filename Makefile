@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
-.PHONY: all build lock demo test lint sanitized-tree sanitize package coverage fuzz injected alerts chaos faults soak power-loss torn clean
+.PHONY: all build lock demo test lint sanitized-tree sanitize package coverage fuzz injected alerts chaos faults soak trust power-loss torn clean
 
 all: build
 
@@ -135,6 +135,11 @@ alerts: build
 injected: build
 	$(PY) -m tests.injected.run
 	$(PY) -m tests.injected.run --times 4
+
+# what readers of a feed trusted at every moment of random days, and what its captures say of it: no sample may differ
+TRUST_SAMPLES ?= 1e6
+trust: build
+	$(PY) -m tests.recorder.trust_days --samples $(TRUST_SAMPLES)
 
 # the power of feed and recorder is cut at every point of their log of writes: journal and captures must be sound there
 power-loss: build

@@ -291,7 +291,8 @@ class Captures:
         Returns
         -------
         pyarrow.Table
-            symbol, level, service, session, from_ns, to_ns (null: it lasts), state, cause, trusted.
+            symbol, level, service, session, from_ns, to_ns (null: it lasts), state, cause, trusted, feed and number (of
+            the copy of a hot pair that was published then).
         """
         self._listing.check(symbol)
         return times.form(self._coverage(symbol, *self._span(day)), time)

@@ -1,16 +1,18 @@
 """Derives when each book was trusted, and why not, from the book states in the status table."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from kfix_md._state import TRUSTED
+from kfix_md.journal import events
 from recorder import missing, schema
 from recorder.compute import pc
 
-COLUMNS = ["recv_ns", "session", "service", "symbol", "kind", "state", "cause"]
+COLUMNS = ["recv_ns", "session", "service", "symbol", "kind", "state", "cause", "feed", "number"]
+SERVED = events.Served.type  # state of the rows that name the copy of a hot pair that readers see from then on
 SCHEMA = pa.schema(
     [
         ("symbol", pa.string()),
@@ -22,10 +24,13 @@ SCHEMA = pa.schema(
         ("state", pa.string()),
         ("cause", pa.string()),
         ("trusted", pa.bool_()),
+        ("feed", pa.string()),
+        ("number", pa.int32()),
     ]
 )
 _TRUSTED = pa.array([state.name for state in TRUSTED])
 Row = dict[str, Any]
+Copies = Literal["published", "both"]
 
 
 def intervals(
@@ -34,6 +39,7 @@ def intervals(
     start: int | None = None,
     end: int | None = None,
     absent: Sequence[missing.Span] = (),
+    copies: Copies = "published",
 ) -> pa.Table:
     """One row for each interval of time in which the book of a symbol had one state.
 
@@ -47,6 +53,8 @@ def intervals(
         ns since 1970 UTC: only intervals that reach into [start, end).
     absent
         Where rows of status are missing: from there to its next row the state of a book is not known.
+    copies
+        Of a hot pair, the book that readers saw, whichever copy it was (`number`), or "both" of them.
 
     Returns
     -------
@@ -54,14 +62,17 @@ def intervals(
         SCHEMA; `to_ns` is null where the state lasts, `state` where it is not known. Ordered by service, symbol and
         time.
     """
-    rows = status.filter(pc.and_(pc.equal(status["kind"], "book"), pc.is_valid(status["symbol"])))
+    of_books = pc.or_(pc.equal(status["kind"], "book"), pc.equal(status["state"], SERVED))
+    rows = status.filter(pc.and_(of_books, pc.is_valid(status["symbol"])))
     rows = rows.select(COLUMNS).cast(schema.plain(rows.select(COLUMNS).schema))
+    rows = _published(rows) if copies == "published" else rows.filter(pc.equal(rows["kind"], "book"))
+    book = ["service", "symbol"] if copies == "published" else ["service", "symbol", "number"]
     rows = rows.append_column("place", pa.array(np.arange(rows.num_rows, dtype=float)))
-    rows = _with_unknown(rows, absent)
-    rows = rows.sort_by([("service", "ascending"), ("symbol", "ascending"), ("place", "ascending")])
-    rows = rows.filter(pa.array(~_repeated(rows, ["service", "symbol", "state", "cause"])))
+    rows = _with_unknown(rows, absent, book)
+    rows = rows.sort_by([(name, "ascending") for name in [*book, "place"]])
+    rows = rows.filter(pa.array(~_repeated(rows, ["service", "symbol", "number", "state", "cause"])))
     from_ns = rows["recv_ns"].to_numpy()
-    follows = np.roll(_repeated(rows, ["service", "symbol"]), -1)  # the first row repeats none
+    follows = np.roll(_repeated(rows, book), -1)  # the first row repeats none
     # a clock that was set back ends an interval before it began: it has no length then
     to_ns = np.maximum(from_ns, np.roll(from_ns, -1))
     found = pa.table(
@@ -75,6 +86,8 @@ def intervals(
             "state": rows["state"],
             "cause": rows["cause"],
             "trusted": pc.is_in(rows["state"], _TRUSTED, skip_nulls=True),
+            "feed": rows["feed"],
+            "number": rows["number"],
         }
     ).cast(SCHEMA)
     inside = np.ones(found.num_rows, bool)
@@ -85,25 +98,44 @@ def intervals(
     return found.filter(pa.array(inside))
 
 
-def _with_unknown(rows: pa.Table, absent: Sequence[missing.Span]) -> pa.Table:
+def _published(rows: pa.Table) -> pa.Table:
+    """States of the books that readers saw: of a hot pair, those of the copy that was served at the time."""
+    if not pc.any(pc.equal(rows["state"], SERVED)).as_py():
+        return rows
+    served: dict[tuple[str, str], int] = {}
+    states: dict[tuple[str, str, int | None], Row] = {}  # the last row of each copy
+    shown: list[Row] = []
+    for row in rows.to_pylist():
+        book = row["service"], row["symbol"]
+        if row["state"] == SERVED:
+            served[book] = row["number"]
+            if (*book, row["number"]) in states:
+                shown.append(states[*book, row["number"]] | {"recv_ns": row["recv_ns"], "session": row["session"]})
+            continue
+        states[*book, row["number"]] = row
+        if served.get(book, row["number"]) == row["number"]:
+            shown.append(row)
+    return pa.Table.from_pylist(shown, rows.schema)
+
+
+def _with_unknown(rows: pa.Table, absent: Sequence[missing.Span], book: list[str]) -> pa.Table:
     """`rows` with one for each book where rows of status are missing: its state is not known from there on."""
     spans = [span for span in absent if span.table == "status"]
     if not spans or not rows.num_rows:
         return rows
     time, place = rows["recv_ns"].to_numpy(), rows["place"].to_numpy()
-    books = rows.select(["service", "symbol", "session"]).to_pylist()
+    found = rows.select(["service", "symbol", "session", "feed", "number"]).to_pylist()
     more = []
     for span in spans:
-        known: dict[tuple[str, str], Row] = {}
-        for i, book in enumerate(books):
-            key = book["service"], book["symbol"]
+        known: dict[tuple[Any, ...], Row] = {}
+        for i, one in enumerate(found):
+            key = tuple(one[name] for name in book)
             if time[i] <= span.from_ns:
-                known[key] = {"place": place[i] + 0.5, "session": book["session"]}
+                known[key] = one | {"place": place[i] + 0.5}
             else:
-                known.setdefault(key, {"place": place[i] - 0.5, "session": book["session"]})
-        for (service, symbol), row in known.items():
-            unknown = {"recv_ns": span.from_ns, "service": service, "symbol": symbol, "kind": "book"}
-            more.append(row | unknown | {"state": None, "cause": missing.CAUSE})
+                known.setdefault(key, one | {"place": place[i] - 0.5})
+        unknown = {"recv_ns": span.from_ns, "kind": "book", "state": None, "cause": missing.CAUSE}
+        more += [row | unknown for row in known.values()]
     return pa.concat_tables([rows, pa.Table.from_pylist(more, rows.schema)])
 
 
@@ -112,7 +144,7 @@ def _repeated(rows: pa.Table, names: list[str]) -> np.ndarray:
     equal = np.ones(rows.num_rows, bool)
     equal[:1] = False
     for name in names:
-        values = rows[name].fill_null("").to_numpy()
+        values = rows[name].fill_null(-1 if pa.types.is_integer(rows[name].type) else "").to_numpy()
         equal[1:] &= values[1:] == values[:-1]
     return equal
 

@@ -189,7 +189,9 @@ def _with_ends(best: pa.Table, dark: list[dict[str, Any]]) -> pa.Table:
     columns["session"] = pa.array([row["session"] for row in ends], pa.int32())
     columns["trusted"] = pa.array([False] * len(ends), pa.bool_())
     columns["cause"] = pa.array([_cause(row) for row in ends], pa.string())
-    where = np.searchsorted(time, [row["from_ns"] for row in ends], "right")
+    begins = np.array([row["from_ns"] for row in ends], np.int64)
+    passed = np.array([row.get("to_ns") == row["from_ns"] for row in ends], bool)  # over before what came at that time
+    where = np.where(passed, np.searchsorted(time, begins, "left"), np.searchsorted(time, begins, "right"))
     order = np.insert(np.arange(len(time)), where, len(time) + np.arange(len(ends)))
     return pa.concat_tables([best, pa.table(columns, schema=best.schema)]).take(pa.array(order))
 

@@ -16,6 +16,7 @@ from recorder.gaps import Gap, GapTable, Row
 
 TRADING_STATUS = {"0": "unknown", "1": "maintenance", "2": "online", "101": "cancel_only", "102": "post_only"}
 GOOD = ("LIVE", "EMPTY", "HALTED")
+_USABLE = ("LIVE", "EMPTY", "UNVERIFIED")  # states that lagging messages take away
 _NO_STATUS_ROW = (events.BookChanged, events.SessionDescribed, events.Carried, events.Released, events.Discarded)
 _SESSION_COLUMNS = (
     "session",
@@ -56,6 +57,7 @@ class FeedSession:
     last_seq: int | None = None
     last_ns: int | None = None
     listed_level: str | None = None
+    lagging: bool = False  # its messages are late: readers do not trust its books
     books: dict[str, str] = field(default_factory=dict)  # state by symbol
     causes: dict[str, str] = field(default_factory=dict)  # of those states that have one
     instruments: dict[str, Row] = field(default_factory=dict)  # rows are replaced, never changed
@@ -91,6 +93,7 @@ class Ledger:
         self.next_session: int = saved.get("next_session", 1)
         self.last_ns: int = saved.get("last_ns", 0)
         self.feed: str | None = saved.get("feed")  # name of the feed that writes the journal
+        self.served = {name: dict(copies) for name, copies in saved.get("served", {}).items()}  # of hot pairs: numbers
         self._stated_ns: int | None = saved.get("stated_ns")
         self._rows: dict[str, list[Row]] = defaultdict(list)
 
@@ -103,6 +106,7 @@ class Ledger:
             "next_session": self.next_session,
             "last_ns": self.last_ns,
             "feed": self.feed,
+            "served": {name: dict(copies) for name, copies in self.served.items()},
             **stated,
         }
 
@@ -138,12 +142,15 @@ class Ledger:
     def event(self, number: int, recv_ns: int, position: int, found: Decoded) -> None:
         """One event of the journal."""
         self._restate(recv_ns)
-        self.last_ns = recv_ns
         event = found.event
+        if isinstance(event, events.Started | events.Stopped):
+            self._feed_down(recv_ns, position, event)
+        self.last_ns = recv_ns
         self._apply(number, recv_ns, position, event)
         if not isinstance(event, _NO_STATUS_ROW):
             kind = event.name if isinstance(event, events.Unknown) else event.type
-            self._status(recv_ns, number, None, "feed", kind, getattr(event, "cause", None), found.raw)
+            symbol = event.symbol if isinstance(event, events.Served) else None
+            self._status(recv_ns, number, symbol, "feed", kind, getattr(event, "cause", None), found.raw)
         elif isinstance(event, events.BookChanged):
             self._book(number, recv_ns, event, found.raw)
 
@@ -159,10 +166,7 @@ class Ledger:
             case events.NumberingReset():
                 self._renumbered(number, recv_ns, event.form)
             case events.Started():
-                self._feed_down(recv_ns, position, f"the feed process was killed{_torn(event.recovered or {})}")
                 self.feed = event.feed or self.feed
-            case events.Stopped():
-                self._feed_down(recv_ns, position, "the feed was stopped")
             case events.GapOpened():
                 self._gap_opened(number, recv_ns, position, event)
             case events.GapClosed():
@@ -175,6 +179,10 @@ class Ledger:
             case events.Unsubscribed(symbol=str(symbol)):
                 self.gaps.recovered(number, symbol, recv_ns)
                 self._state(number, recv_ns, symbol, "INIT", "NONE")
+            case events.Lagging(over=over):
+                self._lagging(number, recv_ns, bool(over))
+            case events.Served(symbol=str(symbol)):
+                self.served.setdefault(self.session(number).service, {})[symbol] = number
             case events.JournalLost():
                 self._journal_lost(number, recv_ns, position, event)
 
@@ -218,10 +226,13 @@ class Ledger:
         row = {name: getattr(self.session(number), name) for name in _SESSION_COLUMNS}
         self._rows["sessions"].append(row | self._source(number) | {"ended_ns": ended_ns, "reason": reason})
 
-    def _feed_down(self, recv_ns: int, position: int, reason: str) -> None:
-        """The feed process ended: so did every session, at its last message."""
+    def _feed_down(self, recv_ns: int, position: int, event: events.Started | events.Stopped) -> None:
+        """The feed process ended: so did every session, with the last record that the process wrote."""
+        reason = "the feed was stopped"
+        if isinstance(event, events.Started):
+            reason = f"the feed process was killed{_torn(event.recovered or {})}"
+        since = max([self.last_ns, *(one.last_ns or 0 for one in self.sessions.values())]) or recv_ns
         for number, current in self.sessions.items():
-            since = max(current.last_ns or 0, current.started_ns or 0) or recv_ns
             waiting = [symbol for symbol, state in current.books.items() if state != "INIT"]
             self.gaps.orphaned(number, waiting)
             if current.session is not None:
@@ -232,7 +243,8 @@ class Ledger:
                 if current.books[symbol] != "DOWN":
                     self._state(number, since, symbol, "DOWN", "RESTART")
             self._end(number, since, reason)
-            current.books, current.causes = {}, {}
+            current.books, current.causes, current.lagging = {}, {}, False
+        self.served = {}
 
     def _gap_opened(self, number: int, recv_ns: int, position: int, event: events.GapOpened) -> None:
         gap = self._gap(number, (event.cause or "LOST").upper(), recv_ns)
@@ -259,8 +271,9 @@ class Ledger:
     def _state(self, number: int, recv_ns: int, symbol: str, state: str, cause: str, detail: Row | None = None) -> None:
         """The state of a book: a row of status where it is another than before, or has a cause."""
         current = self.session(number)
+        self._first_copy(number, recv_ns, symbol)
         if current.books.get(symbol, "INIT") != state or cause != "NONE":
-            self._status(recv_ns, number, symbol, "book", state, cause, detail)
+            self._status(recv_ns, number, symbol, "book", *self._shown(number, state, cause), detail)
         if state == "INIT":  # unsubscribed
             current.books.pop(symbol, None)
             current.causes.pop(symbol, None)
@@ -270,6 +283,37 @@ class Ledger:
             current.causes[symbol] = cause
         else:
             current.causes.pop(symbol, None)
+
+    # ---- what readers see of a state ----
+
+    def _copies(self, number: int) -> list[FeedSession]:
+        """The feed sessions of the same service: a hot pair has two."""
+        service = self.session(number).service
+        return [one for one in self.sessions.values() if one.service == service]
+
+    def _first_copy(self, number: int, recv_ns: int, symbol: str) -> None:
+        """Of a hot pair readers see the copy that knew a symbol first, until another one is served."""
+        if len(self._copies(number)) > 1:
+            served = self.served.setdefault(self.session(number).service, {})
+            if served.setdefault(symbol, number) == number and symbol not in self.session(number).books:
+                self._status(recv_ns, number, symbol, "feed", events.Served.type, None, None)
+
+    def _shown(self, number: int, state: str, cause: str) -> tuple[str, str]:
+        """State and cause of a book as shared memory shows them: not usable while the messages of all copies lag."""
+        lagging = all(one.lagging for one in self._copies(number))
+        return ("STALE", "LAGGING") if lagging and state in _USABLE else (state, cause)
+
+    def _lagging(self, number: int, recv_ns: int, over: bool) -> None:
+        copies = self._copies(number)
+        before = all(one.lagging for one in copies)
+        self.session(number).lagging = over
+        if before == all(one.lagging for one in copies):
+            return
+        for other, current in self.sessions.items():
+            for symbol, state in current.books.items() if current in copies else ():
+                if state in _USABLE:
+                    shown = self._shown(other, state, current.causes.get(symbol, "NONE"))
+                    self._status(recv_ns, other, symbol, "book", *shown, None)
 
     # ---- the journal itself ----
 
@@ -327,9 +371,13 @@ class Ledger:
         if start < before - DAY_NS:  # the clock had been far ahead: the dates that follow are to have theirs
             before = start - 1
         if start > before:
+            for copies in self.served.values():
+                for symbol, number in copies.items():
+                    self._status(start, number, symbol, "feed", events.Served.type, None, None)
             for number, current in self.sessions.items():
                 for symbol, state in current.books.items():
-                    self._status(start, number, symbol, "book", state, current.causes.get(symbol, "NONE"), None)
+                    shown = self._shown(number, state, current.causes.get(symbol, "NONE"))
+                    self._status(start, number, symbol, "book", *shown, None)
                 ordinal = current.session if current.session is not None else current.last_session
                 context = {"recv_ns": start, "session": ordinal, "level": current.listed_level, **self._source(number)}
                 self._rows["instruments"] += [row | context for row in current.instruments.values()]

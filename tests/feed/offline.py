@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 from kfix_md._entry import State
 from kfix_md.config import ServiceSection
@@ -29,14 +30,16 @@ class Journal:
 class Offline:
     """One service and its venue, which answers every request unless a type is in `mute`.
 
-    A 35=V is answered `latency` ns later (see `wait`), at once with 0.
+    A 35=V is answered `latency` ns later (see `wait`), at once with 0. `wiring` are more arguments of Service.
     """
 
-    def __init__(self, *symbols: str, start=NOON, **section) -> None:
+    def __init__(self, *symbols: str, start=NOON, number=0, wiring: dict[str, Any] | None = None, **section) -> None:
         self.now, self.symbols = start, list(symbols or ("A/USD", "B/USD"))
         settings = {"name": "spot-l2", "sender_comp_id": "CLIENT", "symbols": ["*"], "heartbeat_s": 60, **section}
-        self.service = Service(ServiceSection(**settings), 0, start_ns=start)
-        self.service.journal = self.journal = Journal()
+        self.service = Service(ServiceSection(**settings), number, start_ns=start, **(wiring or {}))
+        self.journal = Journal()
+        if self.service.journal is None:
+            self.service.journal = self.journal
         self.service.on_state = self._on_state
         self.status = {symbol: 1 for symbol in self.symbols}  # 5032
         self.trading = 2  # 340

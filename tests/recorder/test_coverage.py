@@ -105,6 +105,45 @@ def test_a_killed_feed_leaves_its_books_untrusted_until_they_are_live_again(tmp_
     ]
 
 
+def test_books_whose_messages_are_late_are_not_trusted(tmp_path):
+    """Readers are shown STALE because of LAGGING then, also on the date that begins meanwhile."""
+    end = trading_day.session_bounds(trading_day.session_date(build.START_NS))[1]
+    with JournalWriter(tmp_path / "journal") as journal:
+        times = written(journal, {5: [events.BookChanged(SYMBOL, "LIVE", "NONE", 5)]})
+        journal.event(0, times[-1] + SECOND, events.Lagging(True, 9000))
+        journal.event(0, end + SECOND, events.BookChanged("B/USD", "LIVE", "NONE", 5))
+        journal.event(0, end + 2 * SECOND, events.Lagging(False, 0))
+        journal.event(0, end + 3 * SECOND, events.BookChanged(SYMBOL, "GAP", "LOST", 5))
+    cap = captured(tmp_path)
+    states = [(r["state"], r["cause"], r["from_ns"], r["to_ns"]) for r in cap._coverage(SYMBOL, None, None).to_pylist()]
+    assert states[1:] == [
+        ("STALE", "LAGGING", times[-1] + SECOND, end + 2 * SECOND),
+        ("LIVE", "NONE", end + 2 * SECOND, end + 3 * SECOND),
+        ("GAP", "LOST", end + 3 * SECOND, None),
+    ]
+    assert cap.coverage(trading_day.session_date(end), SYMBOL)["state"][0].as_py() == "STALE"
+    other = cap._coverage("B/USD", None, None).to_pylist()
+    assert [(row["state"], row["from_ns"]) for row in other] == [("STALE", end + SECOND), ("LIVE", end + 2 * SECOND)]
+
+
+def test_the_last_row_of_a_time_says_whether_the_book_was_trusted_then(tmp_path):
+    """A book may leave LIVE and be LIVE again at one time, with its snapshot."""
+    with JournalWriter(tmp_path / "journal") as journal:
+        times = written(
+            journal,
+            {
+                5: [events.BookChanged(SYMBOL, "LIVE", "NONE", 5)],
+                50: [events.BookChanged(SYMBOL, "SYNCING", "LOST", 5), events.BookChanged(SYMBOL, "LIVE", "NONE", 6)],
+            },
+        )
+        at = times[-1]
+        journal.event(0, at, events.BookChanged(SYMBOL, "SYNCING", "LOST", 7))
+        journal.event(0, at, events.BookChanged(SYMBOL, "LIVE", "NONE", 8))
+    best = captured(tmp_path).bbo(SYMBOL).to_pylist()
+    last = [row for row in best if row["recv_ns"] == at]
+    assert [row["trusted"] for row in last] == [False, True] and last[0]["cause"] == "SYNCING LOST"
+
+
 @pytest.mark.parametrize("ended", ["killed", "stopped"])
 def test_a_restart_that_continues_the_numbering_is_one_gap(tmp_path, ended):
     with JournalWriter(tmp_path / "journal") as journal:
