@@ -141,7 +141,7 @@ class Captures:
 
         def read() -> pa.Table:
             found = list(self._ticks(symbol, start, end, level, columns, ids, price))
-            if not found:
+            if not found or len(names_of(symbol)) > 1:
                 self._listing.require(symbol, to_ns(start), to_ns(end))
             whole = pa.Table.from_batches(found).unify_dictionaries() if found else shape.empty(columns, ids)
             return times.form(shape.prices(whole, price, columns), time)
@@ -177,7 +177,7 @@ class Captures:
             for batch in found:
                 n += batch.num_rows
                 yield times.form(shape.prices(batch, price, columns), time)
-            if not n:
+            if not n or len(names_of(symbol)) > 1:
                 self._listing.require(symbol, to_ns(start), to_ns(end))
 
         return converted()
@@ -253,8 +253,10 @@ class Captures:
         With a symbol, a gap of its whole session ends where the book of this symbol was trusted again.
         """
         start, end = self._span(day)
+        self._listing.check(symbol)
         rows = shape.latest(self._table("gaps", start, end), "gap")
         if symbol is not None:
+            self._listing.require(symbol, start, end)
             rows = rows.filter(pc.or_kleene(pc.is_null(rows["symbol"]), pc.equal(rows["symbol"], symbol)))
             numbers = self._sessions_of(symbol, None if start is None else start - trading_day.DAY_NS, end)
             of_symbol = pc.is_in(rows["session"], pa.array(numbers, pa.int32()))
@@ -287,6 +289,8 @@ class Captures:
         ----------
         day
             A session date; a state that it began with has its `from_ns` there. All when None.
+        symbol
+            All when None. One that was not recorded then has one untrusted row with cause NOT_RECORDED.
 
         Returns
         -------
@@ -295,7 +299,11 @@ class Captures:
             the copy of a hot pair that was published then).
         """
         self._listing.check(symbol)
-        return times.form(self._coverage(symbol, *self._span(day)), time)
+        span = self._span(day)
+        found = self._coverage(symbol, *span)
+        if symbol is not None and not found.num_rows and not self._files.recorded(symbol, *span):
+            found = coverage.not_recorded(symbol, *span)
+        return times.form(found, time)
 
     def _coverage(self, symbol: str | None, start: int | None, end: int | None) -> pa.Table:
         """`coverage` of [start, end): a session date begins with the states of all books (not in older captures)."""

@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         ("number", pa.int32()),
     ]
 )
+NOT_RECORDED = "NOT_RECORDED"
 _TRUSTED = pa.array([state.name for state in TRUSTED])
 Row = dict[str, Any]
 Copies = Literal["published", "both"]
@@ -96,6 +97,12 @@ def intervals(
     if end is not None:
         inside &= from_ns < end
     return found.filter(pa.array(inside))
+
+
+def not_recorded(symbol: str, start: int | None, end: int | None) -> pa.Table:
+    """The row for a symbol of which nothing was recorded between two times."""
+    row = {"symbol": symbol, "from_ns": start or 0, "to_ns": end, "cause": NOT_RECORDED, "trusted": False}
+    return pa.Table.from_pylist([row], SCHEMA)
 
 
 def _published(rows: pa.Table) -> pa.Table:

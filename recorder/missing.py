@@ -7,11 +7,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recorder import layout
 from recorder.layout import TABLES, FileName, Tree
 
 CAUSE = "FILE_MISSING"
 Days = tuple[date, date]  # first and last
 _FOREVER = (1 << 63) - 1
+_RESTATED = ("status", "instruments")  # tables in which every date begins with all that was known
 
 
 class MissingFiles(NamedTuple):
@@ -74,7 +76,31 @@ class Complete:
 
     def _look(self, tables: Collection[str], days: Days | None) -> list[MissingFiles]:
         written = self._written()  # before the files are listed: those of later commits are no surprise
-        return [one for table in tables for one in self._of_table(table, days, written.get(table))]
+        found = [one for table in tables for one in self._of_table(table, days, written.get(table))]
+        return [*(one for table in tables for one in self._at_begin(table, days)), *found]
+
+    def _at_begin(self, table: str, days: Days | None) -> list[MissingFiles]:
+        """Files missing before the first of a table, unless they went with the oldest dates.
+
+        The first flush of captures gives every table a file, and the first of a date its states and instruments.
+        """
+        first = self._first(table)
+        if first is None or first.first == 0 or (days is not None and layout.date_of(first.path) > days[1]):
+            return []
+        if days is not None and layout.date_of(first.path) < days[0]:
+            return []
+        others = {name: one for name in TABLES if name != table and (one := self._first(name)) is not None}
+        if any(one.first == 0 and _start(one) < _start(first) for one in others.values()):
+            return [MissingFiles(table, 0, first.first - 1, None, first.path)]
+        ticks = others.get("ticks")
+        if table in _RESTATED and ticks is not None and _start(ticks) < _start(first):
+            return [MissingFiles(table, first.first - 1, first.first - 1, None, first.path)]
+        return []
+
+    def _first(self, table: str) -> "_Numbered | None":
+        """The file of the oldest date with the lowest number; None where that date has none with a number."""
+        oldest = next((day for day in self.tree.dates(table) if self.tree.names(table, day)), None)
+        return None if oldest is None else min(self._partition(table, oldest), default=None)
 
     def _of_table(self, table: str, days: Days | None, written: int | None) -> list[MissingFiles]:
         dates = self.tree.dates(table)
@@ -132,6 +158,12 @@ class _Numbered(NamedTuple):
     last: int
     path: Path
     whole: bool
+
+
+def _start(one: _Numbered) -> int:
+    """Journal position from which on a file has rows."""
+    name = FileName.parse(one.path.name)
+    return 0 if name is None else name.start
 
 
 def _numbered(folder: Path, names: list[str]) -> list[_Numbered]:

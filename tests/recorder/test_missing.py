@@ -127,6 +127,40 @@ def _neighbour(tree: layout.Tree, gone) -> tuple:
     return files[number - 1], number
 
 
+@pytest.mark.parametrize("table", ["status", "instruments", "sessions"])
+def test_the_first_file_of_a_table_is_missed(whole, tmp_path, table):
+    tree = copied(whole, tmp_path)
+    first = tree.files(table, tree.dates(table)[0])[0]
+    first.unlink()
+    [one] = Captures(tree.root).missing()
+    assert (one.table, one.first, one.last, one.before) == (table, 0, 0, None)
+    cap = Captures(tree.root)
+    assert not verify(cap).holds
+    if table != "instruments":  # of a date that has nothing else
+        for day in tree.dates("ticks")[1:]:
+            for name in layout.TABLES:
+                shutil.rmtree(tree.partition(name, day), ignore_errors=True)
+        (tree.state / "commit.json").unlink()
+        with pytest.warns(UserWarning, match=f"1 file of {table} .number 0. is missing before"):
+            recorder.open(tree.root)
+    if table == "status":
+        at = build.START_NS + 12 * build.STEP_NS
+        assert Captures(whole).book(SYMBOL, at).trusted
+        assert "files of status are missing" in cap.book(SYMBOL, at).reason
+        row = int(np.searchsorted(cap.bbo(SYMBOL)["recv_ns"].to_numpy(), at, "right")) - 1
+        assert not cap.bbo(SYMBOL)["trusted"][row].as_py()
+
+
+def test_oldest_dates_may_be_removed_and_what_the_next_begins_with_may_not(whole, tmp_path):
+    tree = copied(whole, tmp_path)
+    for table in layout.TABLES:
+        shutil.rmtree(tree.partition(table, tree.dates("ticks")[0] if table == "ticks" else tree.dates(table)[0]))
+    assert Captures(tree.root).missing() == []
+    first = tree.files("status", tree.dates()[0])[0]
+    first.unlink()
+    assert [one.table for one in Captures(tree.root).missing()] == ["status"]
+
+
 def test_what_the_last_flushes_wrote_is_missed_too(whole, tmp_path):
     tree = copied(whole, tmp_path)
     paths = tree.files("ticks", tree.dates()[-1])

@@ -134,6 +134,18 @@ def test_what_was_not_recorded_is_an_error_not_an_empty_table(tmp_path):
         for ask in (cap.ticks, cap.bars, cap.bbo, lambda name, cap=cap: list(cap.tick_batches(name))):
             with pytest.raises(NoSuchSymbol, match=f"no ticks of {symbol} in .*: it was listed, but not recorded"):
                 ask(symbol)
+        for ask in (cap.depth, lambda name, cap=cap: cap.gaps(symbol=name)):
+            with pytest.raises(NoSuchSymbol, match=f"no ticks of {symbol} in .*: it was listed, but not recorded"):
+                ask(symbol)
+        with pytest.raises(NoSuchSymbol, match=f"no ticks of {symbol} "):
+            cap.ticks(["BTC/USD", symbol])  # the rows of the other one are no answer for both
+        with pytest.raises(NoSuchSymbol, match=f"no ticks of {symbol} "):
+            list(cap.tick_batches(["BTC/USD", symbol]))
+        for asked in (None, cap.dates()[0]):
+            [row] = cap.coverage(asked, symbol).to_pylist()
+            assert (row["symbol"], row["trusted"], row["cause"]) == (symbol, False, "NOT_RECORDED")
+        found = cap.book(symbol, build.START_NS + 10**12)
+        assert not found.trusted and "was received before" in found.reason
         for late in ((build.START_NS + day, build.START_NS + 2 * day), (build.START_NS + day, None)):
             with pytest.raises(NoSuchSymbol, match="no ticks of BTC/USD on the session dates of this time; "):
                 cap.ticks("BTC/USD", *late)
