@@ -25,6 +25,7 @@ from recorder.times import Time
 
 if TYPE_CHECKING:
     from kfix_md._handler import Handler
+    from recorder.plot import Plots
 
 Price = Literal["int", "float", "decimal"]
 Ids = Literal["binary", "text"]
@@ -67,6 +68,13 @@ class Captures:
     def __reduce__(self) -> tuple[type["Captures"], tuple[str]]:
         """Pickled captures are opened again where they are loaded."""
         return Captures, (os.path.abspath(self.tree.root),)
+
+    @property
+    def plot(self) -> "Plots":
+        """Plots of what was recorded: `cap.plot.book(symbol, start, end)`, `.bbo`, `.spread`, `.coverage`."""
+        from recorder.plot import Plots
+
+        return Plots(self)
 
     # ---- contents ----
 
