@@ -17,7 +17,8 @@ from recorder.schema import Flags
 if TYPE_CHECKING:
     from recorder.catalog import Captures
 
-SLOTS = 240
+SLOTS = 1440  # a minute of a whole day
+_LEAST_NS = 100_000_000  # of a slot
 _SPAN_MESSAGES = 50_000  # of a symbol in memory at a time
 _LAG_BINS = 400  # from 1 us, ten for each factor of e
 
@@ -66,6 +67,11 @@ class Flow:
         bins = np.clip((np.log(np.maximum(lag, 1000) / 1000) * 10).astype(int), 0, _LAG_BINS - 1)
         self.lags += np.bincount(bins, minlength=_LAG_BINS)
 
+    @property
+    def used(self) -> int:
+        """Slots until the last row."""
+        return min(SLOTS, (self.last - self.first) // self.width + 1)
+
     def lag(self, share: float) -> float:
         """Lag in ms that `share` of the messages do not exceed; NaN without messages."""
         total = np.cumsum(self.lags)
@@ -103,7 +109,7 @@ def flow_of(captures: "Captures", day: date) -> Flow:
     paths = captures._files.of("ticks", start, end - 1)
     spans = [captures._files.span(p) for p in paths if files.open_file(p).metadata.num_rows]
     first, last = min((s[0] for s in spans), default=start), max((s[1] for s in spans), default=end)
-    flow = Flow(first, last, max(1, (last - first) // SLOTS + 1))
+    flow = Flow(first, last, max(_LEAST_NS, (last - first) // SLOTS + 1))
     for batch in files.batches("ticks", paths, ["recv_ns", "event_ns", "flags"]):
         if batch.num_rows:
             flow.add(batch)

@@ -1,15 +1,18 @@
-"""Writes one self-contained HTML page about a session date: proof, coverage, rates, lags, spreads, gaps."""
+"""Writes one self-contained HTML page about a session date: proof, problems, coverage, rates, lags, spreads."""
 
+from collections.abc import Sequence
 from datetime import date
+from importlib import resources
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kfix_md import __version__, trading_day
-from recorder import coverage, drawing
-from recorder.drawing import LEFT, WIDTH, escape, ms, time_of_day
-from recorder.flow import SLOTS, Flow, Means, flow_of, lag_of_bin
+from recorder import coverage, lanes
+from recorder.flow import Flow, Means, flow_of, lag_of_bin
 from recorder.proof import Proof
+from recorder.texts import ms, share, time_of_day
 from recorder.verify import verify
 
 if TYPE_CHECKING:
@@ -17,50 +20,76 @@ if TYPE_CHECKING:
 
 _SPREADS = 6  # symbols whose spread is drawn: those with the most messages
 _GAPS = 500  # rows of the table of gaps
-_COLORS = {
-    "ROLLOVER": "planned",
-    "DISCONNECT": "down",
-    "RESTART": "down",
-    "JOURNAL_LOST": "lost",
-    "JOURNAL_DAMAGE": "lost",
-    "UNDECODED": "lost",
-}
 _KEY = {
     "ok": "covered",
-    "gap": "gap",
+    "gap": "not trusted",
     "down": "connection or feed down",
     "planned": "rollover",
-    "lost": "journal",
+    "lost": "lost or not known",
+    "none": "not followed",
 }
+_SYMBOL_NAMES = ["symbol", "level", "messages", "rows", "CRC right", "CRC wrong", "wrong live", "unproven"]
 
 Row = dict[str, Any]
 
 
 def page(captures: "Captures", day: date) -> str:
-    """The whole page as HTML, without scripts or requests."""
+    """The whole page as HTML: scripts and data are in it, it makes no request."""
+    from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
+
+    templates = Environment(loader=PackageLoader("recorder"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    folder = resources.files("recorder") / "templates"
+
+    def source(name: str) -> Markup:
+        return Markup((folder / name).read_text(encoding="utf-8"))
+
+    found = templates.get_template("report.html").render(**_content(captures, day), source=source, share=share)
+    return f"{found}\n"
+
+
+def _content(captures: "Captures", day: date) -> Row:
+    """What the template shows."""
     proof = verify(captures, day)
     summary, gaps, flow = proof.summary(), proof.gaps.to_pylist(), flow_of(captures, day)
-    body = [_head(captures, day, summary, flow)]
-    if summary["messages"]:
-        body += [
-            "<h2>Coverage</h2>",
-            _key(),
-            _coverage(proof, gaps, flow),
-            "<h2>Messages a second</h2>",
-            _rates(flow),
-            "<h2>Exchange to receive time</h2>",
-            _latency(flow),
-            "<h2>Spread and depth</h2>",
-            _spreads(captures, proof, flow),
-            "<h2>Symbols</h2>",
-            _symbols(summary),
-        ]
-    body += ["<h2>Gaps</h2>", _gap_table(gaps), "<h2>Sessions</h2>", _sessions(captures, day)]
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>Capture {day}</title><style>{drawing.STYLE}</style><body>{''.join(body)}"
-        f"<p style='margin-top:40px'>kfix-md {__version__}. Times are UTC.</p>"
+    start, end = trading_day.session_bounds(day)
+    verdict, color = _verdict(summary)
+    planned = [gap for gap in gaps if gap["planned"]]
+    problems = [gap for gap in gaps if not gap["planned"]]
+    content = {
+        "day": day,
+        "root": str(captures.tree.root),
+        "session": f"{time_of_day(start, True)} to {time_of_day(end, True)}",
+        "recorded": f"{time_of_day(flow.first)} to {time_of_day(flow.last)}",
+        "verdict": verdict,
+        "color": color,
+        "cards": _cards(summary, flow),
+        "reasons": summary["why_not"] if summary["messages"] else summary["faults"],
+        "gaps": [_gap_row(gap) for gap in problems[:_GAPS]],
+        "more_gaps": f"{len(problems) - _GAPS:,}" if len(problems) > _GAPS else "",
+        "planned": _planned(planned),
+        "sessions": _sessions(captures, day),
+        "version": __version__,
+    }
+    if not summary["messages"]:
+        return content
+    charts = _Charts(captures, proof, flow)
+    states = captures.coverage(day).to_pylist()
+    services = (
+        lanes.of_services(states, flow.first, flow.last)
+        if states
+        else lanes.of_gaps(gaps, captures.sessions(day).to_pylist(), flow.first, flow.last)
     )
+    return content | {
+        "key": _KEY,
+        "services": services,
+        "symbols_covered_least": lanes.of_symbols(states, flow.first, flow.last),
+        "ticks": _ticks(flow),
+        "sections": [charts.rates(), charts.lags(), charts.spreads()],
+        "charts": charts.made,
+        "symbol_names": [*_SYMBOL_NAMES, "checksum rule", "seconds not covered"],
+        "symbols": [_symbol_row(row) for row in summary["symbols"]],
+    }
 
 
 def _verdict(summary: Row) -> tuple[str, str]:
@@ -72,10 +101,8 @@ def _verdict(summary: Row) -> tuple[str, str]:
     return "The proof does not hold", "down"
 
 
-def _head(captures: "Captures", day: date, summary: Row, flow: Flow) -> str:
-    start, end = trading_day.session_bounds(day)
-    verdict, color = _verdict(summary)
-    cards = {
+def _cards(summary: Row, flow: Flow) -> dict[str, str]:
+    return {
         "messages": f"{summary['messages']:,}",
         "rows": f"{summary['rows']:,}",
         "checksums right": f"{summary['ok']:,}",
@@ -85,95 +112,88 @@ def _head(captures: "Captures", day: date, summary: Row, flow: Flow) -> str:
         "median lag": ms(flow.lag(0.5)),
         "99 % lag": ms(flow.lag(0.99)),
     }
-    shown = "".join(f"<div class=card><b>{value}</b><span>{name}</span></div>" for name, value in cards.items())
-    reasons = summary["why_not"] if summary["messages"] else summary["faults"]
-    faults = "".join(f"<p class=bad>{escape(reason)}</p>" for reason in reasons)
-    return (
-        f"<h1>Capture of {day}</h1><p>{escape(captures.tree.root)} · trading session "
-        f"{time_of_day(start, True)} to {time_of_day(end, True)} · recorded "
-        f"{time_of_day(flow.first)} to {time_of_day(flow.last)}</p>"
-        f"<div class=verdict style='background:var(--{color})'>{verdict}</div>{faults}"
-        f"<div class=cards>{shown}</div>"
-    )
 
 
-def _key() -> str:
-    parts = (f"<i style='background:var(--{color})'></i>{name}" for color, name in _KEY.items())
-    return f"<p class=key>{''.join(parts)}</p>"
+def _ticks(flow: Flow, n: int = 7) -> list[str]:
+    """Times below the bars."""
+    span = flow.last - flow.first
+    return [time_of_day(flow.first + span * i // (n - 1), decimals=3 if span < 30e9 else 0) for i in range(n)]
 
 
-def _coverage(proof: Proof, gaps: list[Row], flow: Flow) -> str:
-    """A bar for each service with its gaps on it; gaps of one symbol as marks below."""
-    services = sorted({g["service"] for g in gaps if g["service"]} | proof.services)
-    rows = []
-    for i, service in enumerate(services):
-        y = 14 + 30 * i
-        rows.append(
-            f"<text x=8 y={y + 12}>{escape(service)}</text>"
-            f"<rect x={LEFT} y={y} width={WIDTH} height=16 rx=3 fill='var(--ok)'/>"
+class _Charts:
+    """The charts as templates/report.js draws them, and what is written about them."""
+
+    def __init__(self, captures: "Captures", proof: Proof, flow: Flow) -> None:
+        self._captures, self._proof, self._flow = captures, proof, flow
+        self.made: list[Row] = []
+
+    def _add(self, series: list[Row], **more: Any) -> Row:
+        chart = {"id": f"chart{len(self.made)}", "title": "", "series": series} | more
+        self.made.append(chart)
+        return chart
+
+    def _over_time(self, series: list[Row], **more: Any) -> Row:
+        flow = self._flow
+        return self._add(series, start=round(flow.first / 1e9, 3), step=flow.width / 1e9, **more)
+
+    def rates(self) -> Row:
+        """Messages a second over time."""
+        flow = self._flow
+        values = flow.messages[: flow.used] / (flow.width / 1e9)
+        chart = self._over_time([{"name": "messages / s", "color": "a", "bars": True, "values": _rounded(values)}])
+        text = f"{flow.rows.sum():,} rows with those that begin a snapshot, {flow.trades.sum():,} trades."
+        return {"title": "Messages a second", "charts": [chart], "text": text}
+
+    def lags(self) -> Row:
+        """How many messages arrived how late."""
+        flow, section = self._flow, {"title": "Exchange to receive time", "charts": []}
+        used = np.flatnonzero(flow.lags)
+        if not len(used):
+            text = f"Exchange times later than the receipt in every message ({flow.early:,}): a clock is wrong."
+            return section | {"text": text if flow.early else "No message carries an exchange time."}
+        low, high = int(used[0]), int(used[-1]) + 1
+        edges = [ms(lag_of_bin(place)) for place in range(low, high + 1)]
+        shown = flow.lags[low:high].tolist()
+        chart = self._add(
+            [{"name": "messages", "color": "a", "bars": True, "values": shown}],
+            labels=edges[:-1],
+            names=[f"{a} to {b}" for a, b in pairwise(edges)],
+            x="lag",
+            height=170,
         )
-        rows += [_gap_mark(gap, y, flow) for gap in gaps if gap["service"] in (service, None)]
-    height = 30 * len(services) + 34
-    return drawing.svg(height, *rows, drawing.time_axis(flow.first, flow.last, height))
+        quantiles = ", ".join(f"{100 * q:g} % under {ms(flow.lag(q))}" for q in (0.5, 0.9, 0.99, 0.999))
+        early = f" {flow.early:,} messages carry an exchange time later than their receipt." if flow.early else ""
+        return section | {"charts": [chart], "text": f"{quantiles} (clocks compared as they are).{early}"}
+
+    def spreads(self) -> Row:
+        """Spread in basis points and quantity at the best, by time, of the busiest symbols."""
+        counts: dict[tuple[str, str], int] = {}
+        for s in self._proof.streams:
+            counts[s.symbol, s.level] = counts.get((s.symbol, s.level), 0) + s.messages
+        made = []
+        for symbol, level in sorted(counts, key=lambda k: -counts[k])[:_SPREADS]:
+            spread, depth = _spread(self._captures, symbol, level, counts[symbol, level], self._flow)
+            spans = _untrusted(self._captures, self._proof, symbol, level, self._flow)
+            dark = _inside(spans, self._flow)
+            spread[dark] = depth[dark] = np.nan
+            if not np.isfinite(spread).any():
+                continue
+            title = (
+                f"{symbol} {level}: {np.nanmedian(spread):.3g} bp median spread, "
+                f"{np.nanmedian(depth):.4g} median quantity at the best"
+            )
+            series = [
+                {"name": "spread, bp", "color": "a", "values": _rounded(spread)},
+                {"name": "quantity at the best", "color": "b", "values": _rounded(depth)},
+            ]
+            shown = [[round(a / 1e9, 3), round(b / 1e9, 3), kind] for a, b, kind in spans]
+            made.append(self._over_time(series, title=title, dark=shown))
+        return {"title": "Spread and depth", "charts": made, "text": "" if made else "No books."}
 
 
-def _gap_mark(gap: Row, y: int, flow: Flow) -> str:
-    """A gap on the bar at `y`, empty when it is outside the recorded time."""
-    span = max(1, flow.last - flow.first)
-    a = max(0.0, (gap["opened_ns"] - flow.first) / span)
-    b = min(1.0, ((gap["closed_ns"] or flow.last) - flow.first) / span)
-    if a > 1 or b < 0:
-        return ""
-    title = escape(
-        f"{gap['cause']} {time_of_day(gap['opened_ns'])} {gap['symbol'] or 'all symbols'}, "
-        f"healed by {gap['healed'] or 'nothing yet'}"
-    )
-    top, height = (y, 16) if gap["symbol"] is None else (y + 17, 5)
-    return (
-        f"<rect x={LEFT + WIDTH * a:.1f} y={top} width={max(1.5, WIDTH * (b - a)):.1f} height={height} "
-        f"fill='var(--{_COLORS.get(gap['cause'], 'gap')})'><title>{title}</title></rect>"
-    )
-
-
-def _rates(flow: Flow) -> str:
-    per_second = flow.messages / (flow.width / 1e9)
-    top = float(per_second.max()) or 1.0
-    labels = f"<text x=8 y=18>{drawing.rate(top)} / s</text><text x=8 y=128>0</text>"
-    plot = drawing.svg(156, labels, drawing.bars(per_second, top), drawing.time_axis(flow.first, flow.last, 156))
-    return f"{plot}<p>{flow.rows.sum():,} rows with those that begin a snapshot, {flow.trades.sum():,} trades.</p>"
-
-
-def _latency(flow: Flow) -> str:
-    used = np.flatnonzero(flow.lags)
-    if not len(used):
-        if not flow.early:
-            return "<p>No message carries an exchange time.</p>"
-        return f"<p>Exchange times later than the receipt in every message ({flow.early:,}): a clock is wrong.</p>"
-    low, high = int(used[0]), int(used[-1]) + 1
-    shown = flow.lags[low:high]
-    labels = "".join(
-        f"<text x={LEFT + WIDTH * k / 5:.0f} y=150 text-anchor={'end' if k == 5 else 'middle'}>"
-        f"{ms(lag_of_bin(low + (high - low) * k / 5))}</text>"
-        for k in range(6)
-    )
-    quantiles = ", ".join(f"{100 * q:g} % under {ms(flow.lag(q))}" for q in (0.5, 0.9, 0.99, 0.999))
-    early = f" {flow.early:,} messages carry an exchange time later than their receipt." if flow.early else ""
-    plot = drawing.svg(156, drawing.bars(shown, float(shown.max())), labels)
-    return f"{plot}<p>{quantiles} (clocks compared as they are).{early}</p>"
-
-
-def _spreads(captures: "Captures", proof: Proof, flow: Flow) -> str:
-    """Spread in basis points and quantity at the best, by time, of the busiest symbols."""
-    counts: dict[tuple[str, str], int] = {}
-    for s in proof.streams:
-        counts[s.symbol, s.level] = counts.get((s.symbol, s.level), 0) + s.messages
-    rows = []
-    for symbol, level in sorted(counts, key=lambda k: -counts[k])[:_SPREADS]:
-        spread, depth = _spread(captures, symbol, level, counts[symbol, level], flow)
-        dark = _in_gaps(captures, proof, symbol, level, flow)
-        spread[dark] = depth[dark] = np.nan
-        rows.append(_spread_row(f"{symbol} {level}", spread, depth, flow))
-    return "".join(rows) or "<p>No books.</p>"
+def _rounded(values: np.ndarray) -> list[float | None]:
+    """Numbers as short as a chart needs them, null for NaN."""
+    return [None if np.isnan(value) else float(f"{value:.5g}") for value in values.tolist()]
 
 
 def _spread(captures: "Captures", symbol: str, level: str, messages: int, flow: Flow) -> tuple[np.ndarray, np.ndarray]:
@@ -187,93 +207,85 @@ def _spread(captures: "Captures", symbol: str, level: str, messages: int, flow: 
         with np.errstate(invalid="ignore", divide="ignore"):
             spread.add(slot, (ask - bid) / ((ask + bid) / 2) * 1e4)
         depth.add(slot, (bid_qty + ask_qty) / 2)
-    return spread.by_slot(), depth.by_slot()
+    return spread.by_slot()[: flow.used], depth.by_slot()[: flow.used]
 
 
-def _in_gaps(captures: "Captures", proof: Proof, symbol: str, level: str, flow: Flow) -> np.ndarray:
-    """Slots without a trusted book to draw: by its states, or by gaps where these captures have no states."""
+def _untrusted(captures: "Captures", proof: Proof, symbol: str, level: str, flow: Flow) -> list[tuple[int, int, str]]:
+    """(from, to, kind) without a trusted book: by its states, or by gaps where these captures have no states."""
     states = captures._coverage(symbol, flow.first, flow.last + 1)
-    spans = [(row["from_ns"], row["to_ns"]) for row in coverage.dark(states) if row["level"] == level]
+    spans = [
+        (row["from_ns"], row["to_ns"], lanes.kind_of(row["state"], row["cause"]))
+        for row in coverage.dark(states)
+        if row["level"] == level
+    ]
     if not states.num_rows:
         sessions = {s.session for s in proof.streams if (s.symbol, s.level) == (symbol, level)}
         spans = [
-            (gap["opened_ns"], gap["closed_ns"])
+            (gap["opened_ns"], gap["closed_ns"], lanes.kind_of("GAP", gap["cause"]))
             for gap in proof.gaps.to_pylist()
             if gap["symbol"] in (None, symbol) and gap["session"] in (None, *sessions)
         ]
-    middle = flow.middles()
-    dark = np.zeros(SLOTS, bool)
-    for start, end in spans:
-        dark |= (middle > start) & (middle < (flow.last + 1 if end is None else end))
+    whole = ((max(flow.first, a), flow.last + 1 if b is None else min(b, flow.last + 1), kind) for a, b, kind in spans)
+    return [(a, b, kind) for a, b, kind in whole if a < b]
+
+
+def _inside(spans: list[tuple[int, int, str]], flow: Flow) -> np.ndarray:
+    """Slots whose middle is in one of the spans."""
+    middle = flow.middles()[: flow.used]
+    dark = np.zeros(flow.used, bool)
+    for start, end, _ in spans:
+        dark |= (middle > start) & (middle < end)
     return dark
 
 
-def _spread_row(name: str, spread: np.ndarray, depth: np.ndarray, flow: Flow) -> str:
-    if not np.isfinite(spread).any():
-        return ""
-    tops = [max(float(np.nanmax(v)), 1e-9) for v in (spread, depth)]
-    summary = f"{np.nanmedian(spread):.3g} bp median spread, {np.nanmedian(depth):.4g} median quantity at the best"
-    return drawing.svg(
-        110,
-        f"<text x=8 y=20>{escape(name)}</text>",
-        f"<text x=8 y=40 style='fill:var(--a)'>spread ≤ {tops[0]:.3g} bp</text>",
-        f"<text x=8 y=56 style='fill:var(--gap)'>best qty ≤ {tops[1]:.3g}</text>",
-        drawing.line(spread, tops[0], 110, "var(--a)"),
-        drawing.line(depth, tops[1], 110, "var(--gap)"),
-        drawing.time_axis(flow.first, flow.last, 110),
-        f"<title>{escape(summary)}</title>",
-        style="margin-top:6px",
-    )
+def _gap_row(gap: Row) -> list[str]:
+    return [
+        gap["service"] or "all",
+        gap["symbol"] or "all",
+        gap["cause"],
+        time_of_day(gap["opened_ns"]),
+        _length(gap),
+        gap["healed"] or "–",
+        f"{gap['first_seq'] or ''}–{gap['last_seq'] or ''}",
+    ]
 
 
-def _gap_table(gaps: list[Row]) -> str:
+def _length(gap: Row) -> str:
+    if gap["closed_ns"] is None:
+        return "open"
+    return f"{(gap['closed_ns'] - gap['opened_ns']) / 1e9:,.3f} s"
+
+
+def _planned(gaps: Sequence[Row]) -> str:
+    """A sentence about the gaps that were planned."""
     if not gaps:
-        return "<p>None.</p>"
-    rows = [
-        [
-            escape(gap["service"] or "all"),
-            escape(gap["symbol"] or "all"),
-            gap["cause"],
-            time_of_day(gap["opened_ns"]),
-            "open" if gap["closed_ns"] is None else f"{(gap['closed_ns'] - gap['opened_ns']) / 1e9:,.3f} s",
-            escape(gap["healed"] or "–"),
-            f"{gap['first_seq'] or ''}–{gap['last_seq'] or ''}",
-        ]
-        for gap in gaps[:_GAPS]
+        return ""
+    ended = [gap for gap in gaps if gap["closed_ns"] is not None]
+    longest = max(ended, key=lambda gap: int(gap["closed_ns"]) - int(gap["opened_ns"]), default=None)
+    many = f"{len(gaps)} planned gaps" if len(gaps) > 1 else "1 planned gap"
+    return f"{many} ({gaps[0]['cause']}), " + ("still open." if longest is None else f"{_length(longest)} the longest.")
+
+
+def _symbol_row(row: Row) -> list[str]:
+    return [
+        row["symbol"],
+        row["level"],
+        *(f"{row[name]:,}" for name in ("messages", "rows", "ok", "failed", "failed_live", "unproven")),
+        row["rule"] or "–",
+        f"{row['seconds_not_covered']:,.3f}",
     ]
-    more = f"<p>{len(gaps) - _GAPS:,} more: recorder.open(...).gaps()</p>" if len(gaps) > _GAPS else ""
-    return drawing.table(["service", "symbol", "cause", "opened", "length", "healed by", "MsgSeqNum"], rows) + more
 
 
-def _symbols(summary: Row) -> str:
-    names = ["symbol", "level", "messages", "rows", "CRC right", "CRC wrong", "wrong live", "unproven"]
-    rows = [
+def _sessions(captures: "Captures", day: date) -> list[list[str]]:
+    return [
         [
-            escape(r["symbol"]),
-            r["level"],
-            *(f"{r[k]:,}" for k in ("messages", "rows", "ok")),
-            f"<span class=bad>{r['failed']:,}</span>" if r["failed"] else "0",
-            f"{r['failed_live']:,}",
-            f"{r['unproven']:,}",
-            escape(r["rule"] or "–"),
-            f"{r['seconds_not_covered']:,.3f}",
+            f"{row['session']} {row['service']}",
+            row["level"] or "",
+            time_of_day(row["started_ns"]),
+            "still on" if row["ended_ns"] is None else time_of_day(row["ended_ns"]),
+            f"{row['messages']:,}",
+            f"{row['ignored']:,}",
+            row["reason"] or "",
         ]
-        for r in summary["symbols"]
+        for row in captures.sessions(day).to_pylist()
     ]
-    return drawing.table([*names, "checksum rule", "seconds not covered"], rows)
-
-
-def _sessions(captures: "Captures", day: date) -> str:
-    rows = [
-        [
-            escape(f"{r['session']} {r['service']}"),
-            r["level"] or "",
-            time_of_day(r["started_ns"]),
-            "still on" if r["ended_ns"] is None else time_of_day(r["ended_ns"]),
-            f"{r['messages']:,}",
-            f"{r['ignored']:,}",
-            escape(r["reason"] or ""),
-        ]
-        for r in captures.sessions(day).to_pylist()
-    ]
-    return drawing.table(["session", "level", "from", "to", "messages", "ignored", "ended because"], rows)

@@ -1,7 +1,7 @@
 """Records the small capture that the notebooks read: `python examples/notebooks/make_capture.py`.
 
-Simulator, feed and recorder run as in `make demo`, with two symbols on each venue for 22 seconds: a gap that is healed by
-replay, a wrong checksum and a rollover are in it. The tables replace examples/notebooks/captures.
+Simulator, feed and recorder run as in `make demo`, with two symbols on each venue for 22 seconds: a gap that is healed
+by replay, a wrong checksum and a rollover are in it. The tables replace examples/notebooks/captures.
 """
 
 import shutil

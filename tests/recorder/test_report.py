@@ -1,8 +1,11 @@
-"""The page about a day agrees with the proof and needs no other file."""
+"""The page about a day agrees with the proof, needs no other file, and fits a screen and a phone."""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -10,15 +13,20 @@ import pytest
 import recorder
 from kfix_md.errors import UsageError
 from kfix_md.journal.writer import JournalWriter
-from recorder import cli, schema
-from recorder.drawing import ms
+from recorder import cli, lanes, schema
 from recorder.report import page
+from recorder.texts import ms, share
 from tests.recorder import build
 from tests.recorder.test_tools import run
 from tests.streams import generate
 
-_VOID = {"meta", "rect", "polyline", "br", "link"}
-_LOOSE = {"html", "body", "tr", "td", "th", "p"}  # their end tags may be left out
+_VOID = {"meta", "br", "link"}
+CAPTURE = build.Path(__file__).parents[2] / "examples" / "notebooks" / "captures"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=3000", "--dump-dom"),
+)
 
 
 class Tags(HTMLParser):
@@ -28,15 +36,29 @@ class Tags(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.requests: list[str] = []
+        self.texts: dict[str, list[str]] = {}
 
     def handle_starttag(self, tag, attrs):
         self.requests += [v for k, v in attrs if k in ("src", "href")]
-        if tag not in _VOID | _LOOSE:
+        if tag not in _VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
-        if tag not in _VOID | _LOOSE:
+        if tag not in _VOID:
             assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and data.strip():
+            self.texts.setdefault(self.open[-1], []).append(data.strip())
+
+
+def charts_of(text):
+    return json.loads(re.search(r"id=charts>(.*?)</script>", text, re.DOTALL)[1])
+
+
+def cap_messages(cap):
+    flags = cap.ticks(columns=["flags"])["flags"].to_numpy()
+    return int(((flags & schema.Flags.LAST) != 0).sum())
 
 
 def test_the_page(tmp_path):
@@ -46,8 +68,17 @@ def test_the_page(tmp_path):
     text = page(cap, cap.dates()[0])
     tags = Tags()
     tags.feed(text)
-    assert tags.open == [] and tags.requests == [] and "<script" not in text
-    assert "nan" not in re.sub(r"<title>.*?</title>", "", text).lower().replace("nano", "")
+    assert tags.open == [] and tags.requests == []
+    styles = "".join(tags.texts["style"])
+    assert "url(" not in styles and "@import" not in styles
+    shown = re.sub(r"<(script|style).*?</\1>", "", text, flags=re.DOTALL)
+    assert "nan" not in shown.lower() and "None" not in shown.replace("None.", "")
+    assert text.index("id=problems") < text.index("id=coverage") < text.index("id=symbols")
+    charts = charts_of(text)
+    assert {chart["series"][0]["name"] for chart in charts} == {"messages / s", "spread, bp"}
+    rates = charts[0]
+    assert sum(rates["series"][0]["values"]) * rates["step"] == pytest.approx(cap_messages(cap))
+    assert "The MIT License" not in text and "uPlot" in text and "MIT" in text
     checked = sum(s.checksums for s, _ in streams.values())
     assert f"<b>{checked:,}</b><span>checksums right" in text
     assert "Proven" in text and "BTC/USD" in text and "PF_BTCUSD" in text
@@ -67,16 +98,73 @@ def test_a_day_without_data_and_a_day_of_one_message(tmp_path):
     build.record(tmp_path)
     cap = recorder.open(tmp_path / "captures")
     text = page(cap, cap.dates()[0])
-    assert "nothing to prove" in text and "<svg" not in text and "still on" in text
+    assert "nothing to prove" in text and "<script" not in text and "still on" in text
     with JournalWriter(tmp_path / "journal") as journal:
         frames = generate("spot-l2", messages=1, symbols=1, empties=False).frames
         build.write_session(journal, 0, "spot-l2", frames, build.START_NS)
     build.record(tmp_path)
     text = page(recorder.open(cap.tree.root), cap.dates()[0])
-    assert "Proven" in text and "10:00:00.004" in text  # times of a span of milliseconds differ
+    assert "Proven" in text and charts_of(text)
     tags = Tags()
     tags.feed(text)
     assert tags.open == []
+
+
+def interval(symbol, state, start, end, cause="NONE", service="spot-l2"):
+    row = {"symbol": symbol, "level": "L2", "service": service, "session": 1, "from_ns": start, "to_ns": end}
+    return row | {"state": state, "cause": cause, "trusted": state in ("LIVE", "EMPTY")}
+
+
+def test_coverage_is_what_readers_saw_and_not_what_was_recorded():
+    """A service that began late, a symbol that was no longer subscribed, and a gap of one symbol."""
+    second = 10**9
+    rows = [
+        interval("A", "INIT", 0, 20 * second, service="late"),
+        interval("A", "LIVE", 20 * second, None, service="late"),
+        interval("A", "LIVE", 0, 50 * second),
+        interval("A", "INIT", 50 * second, None, "UNSUBSCRIBED"),
+        interval("B", "LIVE", 0, 10 * second),
+        interval("B", "GAP", 10 * second, 30 * second, "LOST"),
+        interval("B", "LIVE", 30 * second, 90 * second),
+        interval("B", "DOWN", 90 * second, None, "DISCONNECT"),
+    ]
+    late, spot = lanes.of_services(rows, 0, 100 * second)
+    assert [(round(a), round(w), kind) for a, w, kind, _ in late.parts] == [(20, 80, "ok")]
+    assert (late.covered, late.known) == (80, 80)
+    assert [(round(a), round(w), kind) for a, w, kind, _ in spot.parts] == [
+        *((0, 10, "ok"), (10, 20, "gap"), (30, 20, "ok"), (50, 40, "ok"), (90, 10, "down"))
+    ]
+    assert spot.parts[1][3] == "1 of 2 books not covered (gap)" and (spot.covered, spot.known) == (120, 150)
+    (only,) = lanes.of_symbols(rows, 0, 100 * second)
+    assert only.name == "B L2" and [(kind, title) for _, _, kind, title in only.parts] == [
+        *(("ok", "LIVE, 10.000 s"), ("gap", "GAP LOST, 20.000 s"), ("ok", "LIVE, 60.000 s")),
+        ("down", "DOWN DISCONNECT, 10.000 s"),
+    ]
+    short = lanes.of_services([interval("A", "LIVE", 0, second), interval("A", "GAP", second, second + 1)], 0, 10**12)
+    assert [kind for *_, kind, _ in short[0].parts] == ["gap"]  # a gap is never rounded away
+    assert lanes.kind_of(None, "FILE_MISSING") == "lost" and lanes.kind_of("ROLLOVER", "ROLLOVER") == "planned"
+    assert share(0.999999, 1) == "99.999 %" and share(1, 1) == "100 %" and share(0, 0) == "–"
+
+
+def test_captures_without_states_have_bars_from_logons_and_gaps():
+    sessions = [{"service": "a", "started_ns": 20, "ended_ns": 80}, {"service": "b", "started_ns": 0, "ended_ns": None}]
+    gap = {"service": "a", "symbol": None, "cause": "LOST", "opened_ns": 40, "closed_ns": 50}
+    first, second = lanes.of_gaps([gap], sessions, 0, 100)
+    assert [(a, w, kind) for a, w, kind, _ in first.parts] == [(20, 60, "ok"), (40, 10, "gap")]
+    assert first.covered == pytest.approx(50e-9) and [kind for *_, kind, _ in second.parts] == ["ok"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: chromium)")
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_browser_draws_the_charts_without_overflow(tmp_path, width):
+    cap = recorder.open(CAPTURE)
+    out = tmp_path / "day.html"
+    out.write_text(page(cap, cap.dates()[0]))
+    command = [CHROMIUM, *_FLAGS, f"--user-data-dir={tmp_path}/profile", f"--window-size={width},900", f"file://{out}"]
+    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    charts = len(charts_of(out.read_text()))
+    assert f'data-charts="{charts}" data-overflow="0"' in dom
+    assert dom.count("<canvas") == charts > 5
 
 
 def test_lags_in_the_unit_that_reads_best():
