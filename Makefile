@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
-.PHONY: all build lock demo test lint sanitized-tree sanitize package coverage fuzz injected alerts chaos faults soak trust power-loss torn clean
+.PHONY: all build lock demo test lint sanitized-tree sanitize package wheels docs coverage fuzz injected alerts chaos faults soak trust power-loss torn clean
 
 all: build
 
@@ -13,7 +13,7 @@ all: build
 # tested, each file compared with its hash
 PIP := $(PY) -m pip install -q --disable-pip-version-check
 BUILD_REQUIRES := 'setuptools>=77,<90' 'Cython>=3.1,<3.4'
-EXTRAS := operator simulator test
+EXTRAS := operator simulator test docs
 TESTED := requirements/tested.txt
 empty :=
 comma := ,
@@ -58,7 +58,7 @@ lint: $(VENV)/.ready
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright --level error
 
 # what an instrumented build of the package needs; each such build has a copy of the tree for itself
-COPIED := kfix_md recorder tests benchmarks docs examples monitoring deploy setup.py pyproject.toml README.md CONTRIBUTING.md
+COPIED := kfix_md recorder tests benchmarks docs examples monitoring deploy setup.py pyproject.toml mkdocs.yml README.md CONTRIBUTING.md CHANGELOG.md
 define copy_tree
 	mkdir -p $(1)
 	tar -cf - --exclude='*.so' --exclude=__pycache__ $(COPIED) | tar -xf - -C $(1)
@@ -92,9 +92,18 @@ fuzz: $(FUZZ_TARGETS:%=fuzz-%)
 fuzz-%: sanitized-tree
 	$(call sanitized,$(FUZZER_ASAN)) -m tests.fuzz.run $* "$(CURDIR)/build/fuzz/$*" -max_total_time=$(FUZZ_SECONDS)
 
+# the documentation as a site, build/site/index.html; a link that leads nowhere is an error
+docs: build
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(PY) -m mkdocs build
+
 # sdist, wheel from that sdist, and the demo from the wheel in an empty environment, without a compiler
 package: $(VENV)/.ready
 	$(PY) -m tests.packaging.check
+
+# manylinux wheels in dist/, one for each interpreter; docs/platforms.md has where to get those that a system lacks
+WHEEL_PYTHONS ?= $(PYTHON)
+wheels:
+	for python in $(WHEEL_PYTHONS); do $$python -m tests.packaging.wheels || exit 1; done
 
 # coverage of Python and Cython over all processes of the test suite; fails below the floors of pyproject.toml
 COVERED := build/coverage

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kfix_md.config import load
 
@@ -95,7 +96,6 @@ def test_prometheus_takes_the_compose_configuration(tmp_path):
 
 
 def test_yaml_files_are_well_formed():
-    yaml = pytest.importorskip("yaml")
     compose = yaml.safe_load((DEPLOY / "compose.yml").read_text())
     assert set(compose["services"]) == {"feed", "recorder", "prometheus", "grafana"}
     for path in (DEPLOY / "grafana").glob("*.yml"):

@@ -9,6 +9,7 @@ import sys
 import tomllib
 
 import click
+import jsonschema
 import pytest
 
 from kfix_md import __version__, config
@@ -132,7 +133,6 @@ def test_the_schema_is_that_of_the_models(capsys):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.name)
 def test_examples_fit_the_schema(path):
-    jsonschema = pytest.importorskip("jsonschema")
     found = tomllib.loads(path.read_text())
     if "service" in found:
         jsonschema.validate(found, config.schema())
