@@ -349,6 +349,8 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=600.0, help="book changes a second on each service (600)")
     options = parser.parse_args()
     started = time.monotonic()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal: to the feed SIGHUP is no reason to end
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     demo = Demo(work_folder(), options.seconds, options.symbols, options.rate)
     try:
         demo.run()

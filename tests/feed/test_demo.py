@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -33,3 +34,18 @@ def test_the_demo_holds_in_a_path_with_spaces(tmp_path):
     assert name not in kfix_md.feeds("/dev/shm")
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False).stdout
     assert str(folder) not in listed
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_demo_whose_terminal_is_closed_leaves_nothing_running(tmp_path, number):
+    command = [sys.executable, "-u", "-m", "kfix_md.cli.demo", "--symbols", "2", "--rate", "20"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    demo = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
+    for line in demo.stdout:
+        if "books live" in line:
+            break
+    demo.send_signal(number)
+    demo.stdout.read()
+    assert demo.wait(60) == 128 + number
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False).stdout
+    assert str(tmp_path) not in listed
