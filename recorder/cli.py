@@ -20,6 +20,7 @@ from kfix_md.log_output import set_up_logging
 from kfix_md.progress import Advance, busy, progress
 
 if TYPE_CHECKING:
+    from kfix_md.feed.notify import Notifier
     from recorder.catalog import Captures
     from recorder.process import Recorder, Settings
 
@@ -82,6 +83,7 @@ def record(config: Path, once: bool, service: str | None, as_json: bool) -> int:
 
 def _record(config: Path, service: str | None, once: bool, as_json: bool) -> int:
     """Run one recorder; 1 when it could not decode what the feed had applied."""
+    from kfix_md.feed.notify import Notifier
     from recorder.metrics import serve
     from recorder.process import Settings
 
@@ -89,11 +91,19 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> int
     stopping: list[int] = []
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, frame: stopping.append(number))
+
+    def stop() -> bool:  # asked in every round
+        notifier.alive()
+        return bool(stopping)
+
     start = time.monotonic()
-    if not once and not _wait_for_journal(settings.journal, stopping):
-        return 0
+    notifier = Notifier()
+    if not once:  # waiting for the feed, or for room on a disk, is what a recorder does: it has started all the same
+        notifier.send("READY=1", f"STATUS=waiting for a journal in {settings.journal}")
+        if not _wait_for_journal(settings.journal, stopping, notifier):
+            return 0
     follow = _Progress()
-    recorder = _open(settings, once, stopping, follow)
+    recorder = _open(settings, once, stopping, follow, notifier)
     if recorder is None:
         return 0
     server = None
@@ -110,7 +120,9 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> int
             logging.getLogger("kfix.record").info(
                 "recording %s into %s", recorder.settings.journal, recorder.settings.captures
             )
-            recorder.run(lambda: bool(stopping))
+            notifier.send(f"STATUS=recording {settings.journal} into {settings.captures}")
+            recorder.run(stop)
+            notifier.send("STOPPING=1")
     finally:
         if server is not None:
             server.close()
@@ -140,7 +152,9 @@ def _undecoded(recorder: "Recorder") -> Iterator[str]:
         )
 
 
-def _open(settings: "Settings", once: bool, stopping: list[int], follow: "_Progress") -> "Recorder | None":
+def _open(
+    settings: "Settings", once: bool, stopping: list[int], follow: "_Progress", notifier: "Notifier"
+) -> "Recorder | None":
     """The recorder, when the disk of the captures lets it start; None when a signal ends the waiting for that."""
     from recorder.process import Recorder
 
@@ -154,19 +168,21 @@ def _open(settings: "Settings", once: bool, stopping: list[int], follow: "_Progr
         except (KfixError, OSError) as error:
             if not may_pass(error, ran_before):
                 raise
-            _wait_for_disk(settings.captures, error, stopping)
+            notifier.send(f"STATUS=cannot write the captures yet: {error}")
+            _wait_for_disk(settings.captures, error, stopping, notifier)
     return None
 
 
-def _wait_for_disk(captures: Path, error: Exception, stopping: list[int]) -> None:
+def _wait_for_disk(captures: Path, error: Exception, stopping: list[int], notifier: "Notifier") -> None:
     """Wait after an error that may pass, or for a signal: the journal has everything meanwhile."""
     logging.getLogger("kfix.record").error("%s cannot be written yet: %s; trying again", captures, error)
     end = time.monotonic() + DISK_PAUSE_S
     while time.monotonic() < end and not stopping:
+        notifier.alive()
         time.sleep(0.05)
 
 
-def _wait_for_journal(journal: Path, stopping: list[int]) -> bool:
+def _wait_for_journal(journal: Path, stopping: list[int], notifier: "Notifier") -> bool:
     """Wait for the feed's first segment, since both may be started at once. False when a signal stops it first."""
     logged = False
     while not (journal.is_dir() and journal_files.segments(journal)):
@@ -175,6 +191,7 @@ def _wait_for_journal(journal: Path, stopping: list[int]) -> bool:
         if not logged:
             logging.getLogger("kfix.record").info("no journal at %s yet: waiting for `kfix feed`", journal)
             logged = True
+        notifier.alive()
         time.sleep(0.1)
     return True
 

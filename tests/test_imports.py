@@ -88,6 +88,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("kfix_md.cli.demo", "kfix_md.simulator.control.Control"): "the demo runs a venue of its own and steers it",
     ("kfix_md.cli", "kfix_md._book.crc_uses_clmul"): "`kfix --version` names the instruction set",
     ("kfix_md.cli", "recorder.schema.VERSION"): "`kfix --version` names every layout",
+    ("recorder.cli", "kfix_md.feed.notify.Notifier"): "the recorder reports to its service manager as the feed does",
     ("recorder.cli", "kfix_md.feed.processes.supervise"): "kfix record runs one process per service as the feed does",
 }
 
