@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datetime import date as Date
 
     from kfix_md.shm.deep import Rows
+    from kfix_md.shm.replay import Moment, ReplayFeed
 
 __all__ = [
     "LEVEL_DTYPE",
@@ -56,6 +57,24 @@ def _names_in(folder: Path) -> set[str]:
     return {split_part(name)[0] for name in names}
 
 
+@overload
+def attach(
+    name: str | None = None,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    reconnect: bool = False,
+    allow_unverified: bool = False,
+) -> Feed: ...
+@overload
+def attach(
+    *,
+    replay: str | os.PathLike[str],
+    date: Date | str | None = None,
+    at: Moment | None = None,
+    speed: float | None = 1.0,
+    allow_unverified: bool = False,
+) -> ReplayFeed: ...
 def attach(
     name: str | Sequence[str] | None = None,
     *,
@@ -65,6 +84,7 @@ def attach(
     allow_unverified: bool = False,
     replay: str | os.PathLike[str] | None = None,
     date: Date | str | None = None,
+    at: Moment | None = None,
     speed: float | None = 1.0,
 ) -> Feed:
     """Attach read-only to the books of a running feed.
@@ -87,7 +107,10 @@ def attach(
     replay : path, optional
         Directory of captures: play a recorded session date instead, see kfix_md.shm.replay.ReplayFeed.
     date : date or str, optional
-        Session date to replay. Default: the last one recorded.
+        Session date to replay. Default: that of `at`, else the last one recorded.
+    at : int, str or datetime, optional
+        Where the replay begins: ns since the epoch, ISO text (UTC where it has no zone) or a datetime. Default: with
+        the first message.
     speed : float or None
         Speed of the replay as a multiple of real time; None: as fast as possible.
 
@@ -99,12 +122,12 @@ def attach(
     FeedDead
         The feed's process has ended.
     UsageError
-        Nothing is recorded for `date`.
+        Nothing is recorded for `date`, or `at` is not on it.
     """
     if replay is not None:
         from kfix_md.shm.replay import ReplayFeed
 
-        return ReplayFeed(Path(replay), date, speed, allow_unverified)
+        return ReplayFeed(Path(replay), date, speed, allow_unverified, at)
     if path is None:
         where = default_directory() if directory is None else Path(directory)
         if name is None:
@@ -418,7 +441,7 @@ class Feed:
     def close(self) -> None:
         """End a replay. A live feed needs no close: it is unmapped with the last object that reads it."""
 
-    def __enter__(self) -> Feed:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -11,14 +11,16 @@ import sys
 import tempfile
 import time
 import weakref
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from kfix_md.errors import CaptureError, FeedError, UsageError
+from kfix_md.errors import CaptureError, FeedDead, FeedError, UsageError
 from kfix_md.shm.attach import Feed
 from kfix_md.shm.names import default_directory, segment_path
 from kfix_md.shm.segment import Segment
 
+Moment: TypeAlias = int | str | datetime
 NAME, PREFIX = "replay", "kfix-replay."
 SWEPT_AFTER_S = 60  # a folder without a segment may belong to a replay that is starting
 
@@ -31,13 +33,18 @@ class ReplayFeed(Feed):
     """
 
     def __init__(
-        self, captures: Path, day: date | str | None, speed: float | None, allow_unverified: bool = False
+        self,
+        captures: Path,
+        day: date | str | None,
+        speed: float | None,
+        allow_unverified: bool = False,
+        at: Moment | None = None,
     ) -> None:
-        if speed is not None and not speed > 0:
-            raise UsageError(f"speed {speed!r}: a factor above 0, or None for as fast as possible")
+        _factor(speed)
         _sweep(default_directory())
+        self._speed, self._paused = speed, False
         self._folder = tempfile.mkdtemp(prefix=PREFIX, dir=default_directory())
-        arguments = [str(captures), self._folder, str(day or ""), str(speed or 0)]
+        arguments = [str(captures), self._folder, str(day or ""), str(speed or 0), "" if at is None else _moment(at)]
         paths = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
         self._player = subprocess.Popen(
             [sys.executable, "-m", "recorder.player", *arguments],
@@ -46,24 +53,94 @@ class ReplayFeed(Feed):
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
         self._end = weakref.finalize(self, _end, self._player, self._folder)
-        assert self._player.stdout is not None and self._player.stdin is not None
-        reply = json.loads(self._player.stdout.readline() or '{"error": "the replaying process died"}')
+        reply = self._reply() or {"error": "the replaying process died"}
         if "error" in reply:
             self._end()
             raise (UsageError if reply.get("usage") else CaptureError)(reply["error"])
         self.date = date.fromisoformat(reply["date"])
         super().__init__(segment_path(self._folder, NAME), allow_unverified=allow_unverified)
-        self._player.stdin.write(b"go\n")
-        self._player.stdin.flush()
+
+    def _reply(self) -> dict[str, Any]:
+        """The next answer; empty when the process has ended."""
+        assert self._player.stdout is not None
+        reply: dict[str, Any] = json.loads(self._player.stdout.readline() or "{}")
+        return reply
+
+    def _command(self, *words: object) -> None:
+        """Let the replay do something, and wait until it has begun."""
+        assert self._player.stdin is not None
+        try:
+            self._player.stdin.write(" ".join(map(str, words)).encode() + b"\n")
+            self._player.stdin.flush()
+            reply = self._reply()
+        except (OSError, ValueError):
+            reply = {}
+        if not reply:
+            raise FeedDead("the replay has ended")
+        if "error" in reply:
+            raise (UsageError if reply.get("usage") else CaptureError)(reply["error"])
 
     @property
     def recorded_ns(self) -> int:
         """Recorded receive time of the last message played, ns since the epoch; 0 before the first."""
         return self.counters.get("recorded_ns", 0)
 
+    @property
+    def paused(self) -> bool:
+        """Whether it rests; books keep what they show, and become older."""
+        return self._paused
+
+    def pause(self) -> None:
+        """Rest. FeedDead when the replay has ended, here and below."""
+        self._command("pause")
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on where it was paused."""
+        self._command("resume")
+        self._paused = False
+
+    @property
+    def speed(self) -> float | None:
+        """Multiple of real time; None: as fast as possible. It may be set."""
+        return self._speed
+
+    @speed.setter
+    def speed(self, factor: float | None) -> None:
+        self._command("speed", _factor(factor) or 0)
+        self._speed = factor
+
+    def seek(self, at: Moment) -> None:
+        """Go to a moment of the day, forward or back: every book becomes what it was then, and is SYNCING until it has.
+
+        Parameters
+        ----------
+        at
+            ISO text (UTC without a zone), ns since the epoch as an int, or a datetime.
+
+        Raises
+        ------
+        UsageError
+            It is no moment of this session date.
+        """
+        self._command("seek", _moment(at))
+
     def close(self) -> None:
         """End the replay."""
         self._end()
+
+
+def _factor(speed: float | None) -> float | None:
+    if speed is not None and not speed > 0:
+        raise UsageError(f"speed {speed!r}: a factor above 0, or None for as fast as possible")
+    return speed
+
+
+def _moment(at: Moment) -> str:
+    """A moment as one word, which the playing process reads."""
+    if isinstance(at, float):
+        raise UsageError(f"{at!r} is a float, which cannot hold a time exactly: write ns as an int or ISO text")
+    return str(at).replace(" ", "T")
 
 
 def _sweep(directory: Path) -> None:
