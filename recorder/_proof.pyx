@@ -1,4 +1,4 @@
-"""Applies arrays of recorded messages to live books: compares each with its checksum, or notes prices and levels."""
+"""Applies arrays of recorded messages to live books: compares each with its checksum, or notes levels."""
 
 import numpy as np
 
@@ -83,34 +83,6 @@ def check(OrderBook book, entries, ends, crcs, has_crc):
         if found[i] and found[i] != book.rule:
             book.set_rule(found[i])
     return rules, crosses.view(bool)
-
-
-def tops(OrderBook book, entries, ends):
-    """Apply messages and note the best of both sides after each; arguments as of `check`.
-
-    Returns
-    -------
-    tuple of four ndarray of int64
-        Bid, bid quantity, offer and offer quantity by message; quantity 0 where a side is empty.
-    """
-    cdef const MDEntry* e = _entries(entries)
-    cdef const int64_t[::1] stops = np.ascontiguousarray(ends, np.int64)
-    cdef Py_ssize_t i, n = stops.shape[0]
-    cdef int64_t start = 0
-    cdef int side
-    cdef BookSide* s
-    out = np.zeros((4, n), np.int64)
-    cdef int64_t[:, ::1] best = out
-    _bounds(entries, stops)
-    for i in range(n):
-        apply_message(book, <MDEntry*>&e[start], stops[i] - start)
-        start = stops[i]
-        for side in range(2):
-            s = &book.sides[side]
-            if s.n:
-                best[2 * side, i] = s.price[s.n - 1]
-                best[2 * side + 1, i] = s.qty[s.n - 1]
-    return tuple(out)
 
 
 def depths(OrderBook book, entries, ends, until, int levels):

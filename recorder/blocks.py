@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
@@ -152,7 +151,7 @@ def _blocks(captures: "Captures", day: date, symbols: list[str] | None, start: i
     begin = begin if start is None else max(begin, start)
     rows = captures._table("sessions", None, end, ["session", "depth"])
     depths = dict(zip(rows["session"].to_pylist(), rows["depth"].to_pylist(), strict=True))
-    reader = _Reader(captures._files.of("ticks", begin, end, symbols), captures._files, symbols)
+    reader = _Reader(captures._files, begin, end, symbols)
     carried: pa.Table | None = None
     for a, b in windows(reader.pieces, begin, end):
         found = reader.rows(a, b)
@@ -192,19 +191,34 @@ def windows(found: list[files.Piece], begin: int, end: int) -> Iterator[tuple[in
 class _Reader:
     """Reads row groups once: what reaches into later windows is kept, up to _KEPT_ROWS."""
 
-    def __init__(self, paths: list[Path], found: files.Files, symbols: list[str] | None) -> None:
-        self.pieces = files.pieces(found, paths, symbols)
-        self.symbols = symbols
+    def __init__(self, found: files.Files, begin: int, end: int, symbols: list[str] | None) -> None:
+        self._files, self._span, self._symbols = found, (begin, end), symbols
+        self.pieces = files.attempt(self._list)
+
+    def _list(self) -> list[files.Piece]:
         self._kept: dict[files.Piece, pa.Table] = {}
+        paths = self._files.of("ticks", *self._span, self._symbols)
+        return files.pieces(self._files, paths, self._symbols)
 
     def rows(self, start: int, end: int) -> pa.Table:
-        """Rows received in [start, end), in the order of the files."""
+        """Rows received in [start, end), in the order of the files; also while compaction replaces them."""
+
+        def read() -> pa.Table:
+            try:
+                return self._rows(start, end)
+            except files.Vanished:
+                self.pieces = files.attempt(self._list)
+                raise
+
+        return files.attempt(read)
+
+    def _rows(self, start: int, end: int) -> pa.Table:
         parts = []
         for piece in self.pieces:
             if piece.span[0] < end and piece.span[1] >= start:
                 whole = self._kept.pop(piece, None)
                 if whole is None:
-                    whole = files.read_piece("ticks", piece, COLUMNS, self.symbols)
+                    whole = files.read_piece("ticks", piece, COLUMNS, self._symbols)
                 time = whole["recv_ns"].to_numpy()
                 parts.append(rebuild.kept(whole, (time >= start) & (time < end)))
                 if piece.span[1] >= end and sum(map(len, self._kept.values())) < _KEPT_ROWS:

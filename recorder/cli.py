@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
@@ -240,8 +240,10 @@ class _Progress:
 @click.command()
 @CAPTURES
 @click.option("--date", "day", default=None, help="Session date (YYYY-MM-DD); all without it.")
+@click.option("--all", "every", is_flag=True, help="A line for every symbol, not only where something is wrong.")
+@click.option("--processes", type=click.IntRange(1), default=None, help="How many work at it; one for each core.")
 @click.option("--json", "as_json", is_flag=True)
-def verify(captures: Path, day: str | None, as_json: bool) -> None:
+def verify(captures: Path, day: str | None, every: bool, processes: int | None, as_json: bool) -> None:
     """Rebuild every book from Parquet alone and check every checksum that was checked live.
 
     Exit status: 0 the proof holds, 1 it does not or nothing was checked, 2 wrong usage.
@@ -255,12 +257,13 @@ def verify(captures: Path, day: str | None, as_json: bool) -> None:
     wanted = to_date(day) if day else None
     if wanted is not None and wanted not in cap.dates():
         raise UsageError(f"{captures} has no session date {day}; there are {_dates(cap)}")
-    proof = prove(cap, wanted)
+    with _progress(cap.rows(wanted)) as progress:
+        proof = prove(cap, wanted, progress, processes or len(os.sched_getaffinity(0)))
     summary = proof.summary() | {"seconds": round(time.monotonic() - start, 3)}
     if as_json:
         click.echo(json.dumps(summary, indent=1))
     else:
-        _print_proof(summary)
+        _print_proof(summary, every)
     if not summary["holds"]:
         raise SystemExit(1)
 
@@ -269,21 +272,29 @@ def _dates(captures: "Captures") -> str:
     return ", ".join(map(str, captures.dates())) or "none"
 
 
-def _print_proof(summary: dict[str, Any]) -> None:
+@contextmanager
+def _progress(rows: int) -> Iterator[Callable[[int], None]]:
+    """Shows how many of the rows are done, and when all will be, where a person looks on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = BarColumn(), MofNCompleteColumn(), "rows,", TimeRemainingColumn(), "to go"
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task("", total=rows)
+        yield lambda n: shown.advance(task, n)
+
+
+def _print_proof(summary: dict[str, Any], every: bool) -> None:
+    """The verdict, what is wrong, and a line for each symbol that is concerned."""
+    verdict = "the proof holds" if summary["holds"] else "THE PROOF DOES NOT HOLD"
     click.echo(
-        f"{'symbol':24} {'level':5} {'rule':10} {'messages':>10} {'rows':>11} {'CRC ok':>10} {'failed':>7} "
-        f"{'unproven':>9} {'s not covered':>14}"
+        f"{verdict}: {summary['messages']:,} messages, {summary['rows']:,} rows, {summary['ok']:,} of "
+        f"{summary['checked']:,} CRCs match, {summary['failed_live']:,} failed live, {summary['gaps']} gaps, "
+        f"{summary['seconds']} s"
     )
-    for row in summary["symbols"]:
-        click.echo(
-            f"{row['symbol']:24} {row['level']:5} {row['rule'] or '-':10} {row['messages']:>10,} {row['rows']:>11,} "
-            f"{row['ok']:>10,} {row['failed']:>7,} {row['unproven']:>9,} {row['seconds_not_covered']:>14,.3f}"
-        )
-    for row in summary["symbols"]:
-        if row["precision_mismatch"]:
-            click.echo(
-                f"{row['symbol']} {row['level']}: its checksums have {row['precision_mismatch']} (instrument list)"
-            )
+    for reason in summary["why_not"]:
+        click.echo(f"FAULT: {reason}")
     if summary["unverified"]:
         click.echo(
             f"{summary['unverified']:,} messages are UNVERIFIED: recorded, but their checksums follow no rule that the "
@@ -294,14 +305,35 @@ def _print_proof(summary: dict[str, Any]) -> None:
             f"{summary['unproven']:,} messages are unproven: before the first snapshot, or between a checksum that "
             "failed live or a loss of rows (see gaps) and the next one"
         )
-    for reason in summary["why_not"]:
-        click.echo(f"FAULT: {reason}")
-    verdict = "the proof holds" if summary["holds"] else "THE PROOF DOES NOT HOLD"
-    click.echo(
-        f"{verdict}: {summary['messages']:,} messages, {summary['rows']:,} rows, {summary['ok']:,} of "
-        f"{summary['checked']:,} CRCs match, {summary['failed_live']:,} failed live, {summary['gaps']} gaps, "
-        f"{summary['seconds']} s"
+    for row in summary["symbols"]:
+        if row["precision_mismatch"]:
+            click.echo(
+                f"{row['symbol']} {row['level']}: its checksums have {row['precision_mismatch']} (instrument list)"
+            )
+    shown = [row for row in summary["symbols"] if every or _remarkable(row)]
+    if shown:
+        _print_symbols(shown)
+    if left_out := len(summary["symbols"]) - len(shown):
+        click.echo(f"{left_out:,} {'more ' if shown else ''}books without a fault; --all lists them")
+
+
+def _remarkable(row: dict[str, Any]) -> bool:
+    """Whether there is something to know about a book."""
+    return not row["ok"] or any(
+        row[n] for n in ("failed", "failed_live", "unverified", "unproven", "seconds_not_covered")
     )
+
+
+def _print_symbols(rows: list[dict[str, Any]]) -> None:
+    click.echo(
+        f"{'symbol':24} {'level':5} {'rule':10} {'messages':>10} {'rows':>11} {'CRC ok':>10} {'failed':>7} "
+        f"{'unproven':>9} {'s not covered':>14}"
+    )
+    for row in rows:
+        click.echo(
+            f"{row['symbol']:24} {row['level']:5} {row['rule'] or '-':10} {row['messages']:>10,} {row['rows']:>11,} "
+            f"{row['ok']:>10,} {row['failed']:>7,} {row['unproven']:>9,} {row['seconds_not_covered']:>14,.3f}"
+        )
 
 
 @click.command()

@@ -236,7 +236,7 @@ def _bbo_of(
     scales = first["price_scale"], first["qty_scale"]
     book = book or rebuild.new_book(rebuild.number_of(first["level"]), *scales, limit)
     ends = rebuild.message_ends(rows)
-    best = np.stack(_proof.tops(book, schema.entries(rows), ends))
+    best = _proof.depths(book, schema.entries(rows), ends, np.arange(1, len(ends) + 1), 1)[:, 0]
     last = ends - 1
     time, flags = rows["recv_ns"].to_numpy()[last], rows["flags"].to_numpy()[last]
     trusted = (flags & (Flags.MAYBE_BAD_BOOK | Flags.UNVERIFIED)) == 0

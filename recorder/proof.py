@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from kfix_md._book import OrderBook
 from recorder import _proof
+from recorder.rebuild import WholeMessages
 
 _USUAL = {"L2": "level", "L3": "order"}
 _COUNTS = ("rows", "messages", "checked", "ok", "failed", "failed_live", "unverified", "unproven", "in_doubt")
@@ -39,8 +40,10 @@ class StreamProof:
         Messages flagged MAYBE_BAD_BOOK by the feed.
     crossed
         Messages after which the best bid was not below the best offer.
-    pending
-        Rows of a message whose end is in the next batch.
+    whole
+        Its rows until a message is whole; None afterwards.
+    cut
+        Its last message is not whole.
     """
 
     session: int
@@ -64,7 +67,8 @@ class StreamProof:
     first_ns: int = 0
     last_ns: int = 0
     first_failure: dict[str, int] = field(default_factory=dict)
-    pending: pa.Table | None = None
+    whole: WholeMessages | None = None
+    cut: bool = False
 
     @property
     def rule(self) -> str:

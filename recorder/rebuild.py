@@ -68,6 +68,31 @@ def message_ends(rows: pa.Table) -> np.ndarray:
     return np.append(np.flatnonzero(change) + 1, len(seq)).astype(np.int64)
 
 
+class WholeMessages:
+    """Takes rows of one symbol as they come and gives them back such that no message is divided.
+
+    Attributes
+    ----------
+    pending
+        Rows of a message whose last one has not come.
+    """
+
+    def __init__(self) -> None:
+        self.pending: pa.Table | None = None
+
+    def add(self, rows: pa.Table) -> pa.Table | None:
+        """The rows of whole messages among those that were pending and `rows`; None when there are none."""
+        if not rows.num_rows:
+            return None
+        if self.pending is not None:
+            rows, self.pending = pa.concat_tables([self.pending, rows]).unify_dictionaries(), None
+        is_last = (rows["flags"].to_numpy() & Flags.LAST) != 0
+        cut = rows.num_rows if is_last[-1] else rows.num_rows - int(is_last[::-1].argmax()) if is_last.any() else 0
+        if cut < rows.num_rows:
+            self.pending = rows.slice(cut)
+        return rows.slice(0, cut) if cut else None
+
+
 @dataclass(repr=False)
 class BookAt:
     """A book as it was at a time, as `Captures.book` returns it.

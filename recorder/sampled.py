@@ -96,18 +96,11 @@ def _of_level(batch: pa.RecordBatch, level: str | None) -> pa.RecordBatch:
 
 def whole_messages(found: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Rows of one symbol such that no message is divided between two tables."""
-    pending: list[pa.RecordBatch] = []
+    messages = rebuild.WholeMessages()
     for batch in found:
-        if not batch.num_rows:
-            continue
-        ends = np.flatnonzero(batch["flags"].to_numpy() & Flags.LAST)
-        cut = int(ends[-1]) + 1 if len(ends) else 0
-        if cut:
-            whole = pa.Table.from_batches([*pending, batch.slice(0, cut)])
-            yield whole.unify_dictionaries() if pending else whole
-            pending = []
-        if cut < batch.num_rows:
-            pending.append(batch.slice(cut))
+        whole = messages.add(pa.Table.from_batches([batch]))
+        if whole is not None:
+            yield whole
 
 
 class _Messages:

@@ -1,17 +1,20 @@
 """Verifies captures: puts every recorded message through fresh books and compares each book with its checksum."""
 
 import itertools
+import multiprocessing
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from kfix_md import trading_day
-from recorder import _proof, coverage, derive, files, rebuild, schema
+from kfix_md.errors import CaptureError
+from recorder import _proof, coverage, derive, files, layout, rebuild, schema
 from recorder.catalog import Captures
-from recorder.compute import pc
 from recorder.layout import TABLES
 from recorder.loss import CAUSES, Losses
 from recorder.proof import Proof, StreamProof
@@ -19,11 +22,19 @@ from recorder.schema import Flags
 
 _LIVE_OK = Flags.CRC_CHECKED | Flags.CRC_OK
 _COLUMNS = [*derive.BOOK_COLUMNS, "symbol"]
+_ALONE_ROWS = 2_000_000  # fewer are done before other processes have begun
+_SHARES = 4  # of each process, so that they end together
+_PROGRESS_S = 0.2
 
-Prepare = Callable[[StreamProof, int], None]
+Prepare = Callable[[StreamProof, int, bool], None]
 
 
-def verify(captures: Captures, day: date | None = None, progress: Callable[[int], None] = lambda rows: None) -> Proof:
+def verify(
+    captures: Captures,
+    day: date | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
+    processes: int = 1,
+) -> Proof:
     """Rebuild every book from ticks alone and check each checksum that was checked live.
 
     Parameters
@@ -32,20 +43,15 @@ def verify(captures: Captures, day: date | None = None, progress: Callable[[int]
         One session date; all when None.
     progress
         Called with the number of rows of each batch.
+    processes
+        How many work at it, where there are rows enough; each has the books of some symbols.
     """
-    streams: dict[tuple[int, str, str], StreamProof] = {}
-    start, end = (None, None) if day is None else trading_day.session_bounds(day)
-    paths = captures._files.of("ticks", start, None if end is None else end - 1)
-    prepare = _preparing(captures, start)
-    losses = captures._losses(start, end)
-    for batch in files.batches("ticks", paths, _COLUMNS):
-        _take(streams, batch, prepare, losses)
-        progress(batch.num_rows)
-    found = list(streams.values())
+    if processes > 1 and captures.rows(day) > _ALONE_ROWS:
+        found = _by_processes(captures, day, progress, processes)
+    else:
+        found = streams(captures, day, None, progress)
     gaps = captures.gaps(day)
-    faults = [
-        f"{s.symbol}: the last message of session {s.session} is not whole" for s in found if s.pending is not None
-    ]
+    faults = [f"{s.symbol}: the last message of session {s.session} is not whole" for s in found if s.cut]
     faults += [str(one) for one in captures._files.complete.missing(TABLES, None if day is None else (day, day))]
     faults += _row_faults(captures, found) if day is None else []
     names = {r["session"]: r["service"] for r in captures.sessions().to_pylist()}
@@ -53,12 +59,99 @@ def verify(captures: Captures, day: date | None = None, progress: Callable[[int]
     return Proof(found, gaps, uncovered(captures, day, found, gaps), faults, services)
 
 
+def streams(
+    captures: Captures, day: date | None, symbols: list[str] | None, progress: Callable[[int], None]
+) -> list[StreamProof]:
+    """What the messages of some symbols (all when None) showed, by session, symbol and level."""
+    found: dict[tuple[int, str, str], StreamProof] = {}
+    start, end = (None, None) if day is None else trading_day.session_bounds(day)
+    paths = captures._files.of("ticks", start, None if end is None else end - 1, symbols)
+    prepare = _preparing(captures, start)
+    losses = captures._losses(start, end)
+    for batch in files.batches("ticks", paths, _COLUMNS, symbols=symbols):
+        if batch.num_rows:
+            _take(found, batch, prepare, losses)
+            progress(batch.num_rows)
+    for s in found.values():
+        s.cut = s.whole is not None and s.whole.pending is not None
+        s.book = s.whole = None
+    return list(found.values())
+
+
+# ---- processes ----
+
+
+def _by_processes(
+    captures: Captures, day: date | None, progress: Callable[[int], None], processes: int
+) -> list[StreamProof]:
+    """`streams` of all symbols, some of them in each process."""
+    context = multiprocessing.get_context("spawn")
+    counted = context.Value("q", 0)
+    parts = _shares(captures, day, processes)
+    seen = 0
+    with ProcessPoolExecutor(min(processes, len(parts)), context, _share_count, (counted,)) as pool:
+        waiting = {pool.submit(_part, str(captures.tree.root), day, symbols) for symbols in parts}
+        found: list[StreamProof] = []
+        while waiting:
+            done, waiting = wait(waiting, _PROGRESS_S, FIRST_COMPLETED)
+            progress(counted.value - seen)
+            seen = counted.value
+            for one in done:
+                found += one.result()
+    return found
+
+
+def _shares(captures: Captures, day: date | None, processes: int) -> list[list[str]]:
+    """The symbols in shares with about as many rows each; more of them than processes where files are by symbol."""
+    start, end = (None, None) if day is None else trading_day.session_bounds(day)
+    paths = captures._files.of("ticks", start, None if end is None else end - 1)
+    counts: dict[str, int] = defaultdict(int)
+    for batch in files.batches("ticks", paths, ["symbol"]):
+        column = batch["symbol"]
+        rows = np.bincount(column.indices.to_numpy(zero_copy_only=False), minlength=len(column.dictionary))
+        for name, n in zip(column.dictionary.to_pylist(), rows.tolist(), strict=True):
+            counts[name] += n
+    names = sorted(name for name, n in counts.items() if n)
+    by_symbol = all(layout.is_compacted(path.name) for path in paths)
+    shares = processes * _SHARES if by_symbol else processes  # else each reads all files
+    before = np.cumsum([counts[name] for name in names]) - counts[names[0]]
+    place = before * shares // (sum(counts.values()) or 1)
+    found: dict[int, list[str]] = defaultdict(list)
+    for name, share in zip(names, place.tolist(), strict=True):
+        found[share].append(name)
+    return sorted(found.values(), key=lambda share: -sum(counts[name] for name in share))
+
+
+_counted: list[Any] = []  # of a process that has a share: the rows that all of them have read
+
+
+def _share_count(counted: Any) -> None:
+    _counted.append(counted)
+
+
+def _part(root: str, day: date | None, symbols: list[str]) -> list[StreamProof]:
+    """The share of one process."""
+    pa.set_cpu_count(1)
+
+    def progress(rows: int) -> None:
+        with _counted[0].get_lock():
+            _counted[0].value += rows
+
+    try:
+        return streams(Captures(root), day, symbols, progress)
+    except CaptureError as error:  # of a kind that cannot be sent to another process, it may be
+        raise CaptureError(str(error)) from None
+
+
+# ---- one batch ----
+
+
 def _preparing(captures: Captures, start: int | None) -> Prepare:
     """Gives a new stream the depth of its session, and its book of the date before where a session was kept."""
 
-    def prepare(stream: StreamProof, at: int) -> None:
+    def prepare(stream: StreamProof, at: int, fresh: bool) -> None:
         stream.limit = files.attempt(lambda: captures._rebuild.limit(stream.session, stream.level, at))
-        if start is not None:
+        if start is not None and not fresh:
             level = rebuild.number_of(stream.level)
             stream.book = captures.latest_book(stream.symbol, level, stream.session, start - 1)
             stream.sound = stream.book is not None
@@ -67,7 +160,7 @@ def _preparing(captures: Captures, start: int | None) -> Prepare:
 
 
 def _take(
-    streams: dict[tuple[int, str, str], StreamProof], batch: pa.RecordBatch, prepare: Prepare, losses: Losses
+    found: dict[tuple[int, str, str], StreamProof], batch: pa.RecordBatch, prepare: Prepare, losses: Losses
 ) -> None:
     """Split a batch by symbol, session and level and check each part."""
     table = pa.Table.from_batches([batch])
@@ -75,34 +168,35 @@ def _take(
     codes = batch["symbol"].indices.to_numpy(zero_copy_only=False)
     session = batch["session"].to_numpy()
     level = schema._indices(batch["level"], schema.LEVELS)
-    order = np.lexsort((level, session, codes))  # stable: arrival order stays inside a group
-    keys = np.stack([codes[order], session[order], level[order]])
-    edges = np.flatnonzero((keys[:, 1:] != keys[:, :-1]).any(axis=0)) + 1
-    for part in np.split(order, edges):
-        if not len(part):
-            continue
-        one = part[0]
-        key = (int(session[one]), symbols[codes[one]], schema.LEVELS[level[one]])
-        stream = streams.get(key)
+    for part, first in _parts(table, codes, session, level):
+        key = (int(session[first]), symbols[codes[first]], schema.LEVELS[level[first]])
+        stream = found.get(key)
         if stream is None:
-            stream = streams[key] = StreamProof(*key)
-            prepare(stream, batch["recv_ns"][one].as_py())
-        _stream(stream, table.take(pa.array(part)), losses)
+            stream = found[key] = StreamProof(*key, whole=rebuild.WholeMessages())
+            prepare(stream, batch["recv_ns"][first].as_py(), batch["action"][first].as_py() == "clear")
+        assert stream.whole is not None
+        whole = stream.whole.add(part)
+        if whole is not None:
+            for segment in derive.segments(whole):
+                _check(stream, segment, losses)
 
 
-def _stream(s: StreamProof, rows: pa.Table, losses: Losses) -> None:
-    """Check the whole messages among `rows`; the rest waits for the next batch."""
-    if s.pending is not None:
-        rows, s.pending = pa.concat_tables([s.pending, rows]).unify_dictionaries(), None
-    ends = rebuild.message_ends(rows)
-    if not rows["flags"].to_numpy()[-1] & Flags.LAST:
-        cut = int(ends[-2]) if len(ends) > 1 else 0
-        s.pending = rows.slice(cut)
-        rows = rows.slice(0, cut)
-        if not cut:
-            return
-    for part in derive.segments(rows):
-        _check(s, part, losses)
+def _parts(table: pa.Table, *keys: np.ndarray) -> Iterator[tuple[pa.Table, int]]:
+    """(rows with the same keys, index of the first of them), in their order."""
+    change = np.zeros(table.num_rows - 1, bool)
+    for key in keys:
+        change |= key[1:] != key[:-1]
+    edges = [0, *(np.flatnonzero(change) + 1).tolist(), table.num_rows]
+    runs = list(zip(*(key[edges[:-1]].tolist() for key in keys), strict=True))
+    if len(set(runs)) == len(runs):  # as in compacted files: nothing is copied
+        yield from ((table.slice(a, b - a), a) for a, b in itertools.pairwise(edges))
+        return
+    order = np.lexsort(keys[::-1])  # stable: arrival order stays inside a part
+    change = np.zeros(len(order) - 1, bool)
+    for key in keys:
+        change |= key[order[1:]] != key[order[:-1]]
+    for part in np.split(order, np.flatnonzero(change) + 1):
+        yield table.take(pa.array(part)), int(part[0])
 
 
 class _Messages:
@@ -112,7 +206,7 @@ class _Messages:
         self.ends = rebuild.message_ends(rows)
         self.last = self.ends - 1
         first = np.r_[0, self.ends[:-1]]
-        self.clears = pc.equal(rows["action"].cast(pa.string()), "clear").to_numpy()
+        self.clears = schema._indices(rows["action"], schema.ACTIONS) == schema.ACTIONS.index("clear")
         self.snapshot = self.clears[first]
         self.flags = rows["flags"].to_numpy()[self.last]
         self.time = rows["recv_ns"].to_numpy()[self.last]

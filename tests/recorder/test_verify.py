@@ -7,11 +7,12 @@ import random
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 
+import pyarrow as pa
 import pytest
 
 import recorder
 from kfix_md.journal.writer import JournalWriter
-from recorder import cli
+from recorder import cli, compact, rebuild
 from recorder.rebuild import Rebuilder
 from recorder.schema import Flags
 from recorder.verify import verify
@@ -219,3 +220,39 @@ def test_what_is_beyond_the_depth_leaves_the_book(tmp_path, monkeypatch, level, 
         assert book.trusted and max(book.book.counts) <= depth
         best = [quote for quote in quotes if quote["recv_ns"] <= at][-1]
         assert (best["bid"], best["bid_qty"], best["ask"], best["ask_qty"]) == book.top()
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_several_processes_find_what_one_finds(tmp_path, monkeypatch, compacted):
+    build.journal_of(tmp_path / "journal", messages=60)
+    build.record(tmp_path, flush_rows=200)
+    cap = recorder.open(tmp_path / "captures")
+    [day] = cap.dates()
+    if compacted:
+        compact.compact_day(cap.tree, day)
+    alone = verify(cap, day)
+    monkeypatch.setattr(recorder.verify, "_ALONE_ROWS", 0)
+    seen: list[int] = []
+    together = verify(cap, day, seen.append, processes=2)
+    assert together.summary() == alone.summary() and alone.holds
+    assert sum(seen) == cap.rows(day)
+    by_key = [{(s.session, s.symbol, s.level): s for s in proof.streams} for proof in (alone, together)]
+    assert by_key[0] == by_key[1] and len(by_key[0]) > 4
+
+
+def test_the_verdict_comes_first_and_books_without_a_fault_only_on_request(tmp_path):
+    build.journal_of(tmp_path / "journal", ("spot-l2",), messages=60)
+    build.record(tmp_path)
+    short, whole = (run(cli.verify, tmp_path / "captures", *more).splitlines() for more in ((), ("--all",)))
+    assert short[0].startswith("the proof holds") and len(short) == 2
+    assert short[1].endswith("books without a fault; --all lists them")
+    symbols = recorder.open(tmp_path / "captures").symbols()
+    assert whole[0].startswith("the proof holds") and [line.split()[0] for line in whole[2:]] == symbols
+
+
+def test_a_message_that_is_not_whole_is_a_fault_of_its_symbol():
+    rows = pa.table({"flags": pa.array([0, Flags.LAST, Flags.LAST, 0], pa.int32()), "seq": [1, 1, 2, 3]})
+    messages = rebuild.WholeMessages()
+    assert messages.add(rows.slice(0, 1)) is None and messages.pending is not None
+    assert messages.add(rows.slice(1, 3))["seq"].to_pylist() == [1, 1, 2]
+    assert messages.pending["seq"].to_pylist() == [3] and messages.add(rows.slice(0, 0)) is None
