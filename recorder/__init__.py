@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["Flags", "open"]
 
 
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})  # what TAB offers
+
+
 def open(captures: "str | os.PathLike[str]") -> "Captures":
     """Open a captures directory for reading; also while it is being written.
 

@@ -19,14 +19,13 @@ from recorder.listing import RecordedListing, Symbols, names_of
 from recorder.loss import Losses
 from recorder.missing import MissingFiles
 from recorder.moments import Day, Moment, to_date, to_ns
+from recorder.plot import Plots
 from recorder.rebuild import BookAt, Rebuilder
 from recorder.replay import MessageBatch, RecordedMessage
 from recorder.times import Time
 
 if TYPE_CHECKING:
     from kfix_md._handler import Handler
-    from recorder.plot import Plots
-
 Price = Literal["int", "float", "decimal"]
 Ids = Literal["binary", "text"]
 
@@ -56,6 +55,8 @@ class Captures:
         self._rebuild = Rebuilder(self._files)
         self._listing = RecordedListing(self._files)
         self._levels: dict[str | None, str | None] = {}  # by service
+        #: `cap.plot.book(symbol, start, end)`, `.bbo`, ...; an attribute, for TAB does not look into a property
+        self.plot = Plots(self)
 
     def __repr__(self) -> str:
         days = self.dates()
@@ -68,13 +69,6 @@ class Captures:
     def __reduce__(self) -> tuple[type["Captures"], tuple[str]]:
         """Pickled captures are opened again where they are loaded."""
         return Captures, (os.path.abspath(self.tree.root),)
-
-    @property
-    def plot(self) -> "Plots":
-        """Plots of what was recorded: `cap.plot.book(symbol, start, end)`, `.bbo`, `.spread`, `.coverage`."""
-        from recorder.plot import Plots
-
-        return Plots(self)
 
     # ---- contents ----
 

@@ -221,7 +221,8 @@ class BookAt:
         return f"<{self._line()}>"
 
     def _line(self) -> str:
-        at = f"{self.symbol} {self.level} at {np.datetime64(self.at_ns, 'ns')}Z"
+        moment = str(np.datetime64(self.at_ns, "ns")).replace("T", " ").rstrip("0").removesuffix(".")
+        at = f"{self.symbol} {self.level} at {moment if '.' in moment else moment.ljust(19, '0')}Z"
         if self.book is None:
             return f"{at}: {self.reason}"
         bid, _, ask, _ = self.book.top()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kfix_md import __version__, trading_day
+from kfix_md.errors import UsageError
 from recorder import coverage, lanes
 from recorder.flow import Flow, Means, flow_of, lag_of_bin
 from recorder.proof import Proof
@@ -35,8 +36,11 @@ Row = dict[str, Any]
 
 def page(captures: "Captures", day: date) -> str:
     """The whole page as HTML: scripts and data are in it, it makes no request."""
-    from jinja2 import Environment, PackageLoader
-    from markupsafe import Markup
+    try:
+        from jinja2 import Environment, PackageLoader
+        from markupsafe import Markup
+    except ImportError:
+        raise UsageError("a report needs jinja2: pip install 'kfix-md[operator]'") from None
 
     templates = Environment(loader=PackageLoader("recorder"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     folder = resources.files("recorder") / "templates"

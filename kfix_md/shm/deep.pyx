@@ -125,6 +125,7 @@ cdef class Book(TopReader):
         while True:
             version = kfix_load_acquire(&self.best_of.version)
             out = self.copy_ten(most, &head) if most <= KFIX_BEST else self.copy_deep(most, &head)
+            self.notice(version)
             if self.accept(head.state, head.cause, head.recv_ns, allow_stale, allow_unverified):
                 break
         self.seen = version

@@ -25,6 +25,7 @@ cdef class TopReader:
     cdef readonly str symbol, level
 
     cdef int quote(self, kfix_top* t, bint allow_stale, size_t n=*, bint allow_unverified=*) except -1
+    cdef void notice(self, uint64_t version) noexcept
     cdef uint32_t again(self, uint32_t tries) except? 0xffffffff
     cdef int judge(self, int state, int cause, bint allow_unverified) except -1
     cdef int accept(self, int state, int cause, int64_t recv_ns, bint allow_stale, bint allow_unverified) except -1

@@ -88,12 +88,21 @@ cdef class TopReader:
                 if kfix_read_end(&self.best_of.version, begun):
                     if kfix_load(&self.segment.header.lagging):
                         self.segment.show_lag(self.entry, &t.state, &t.cause)
+                    self.notice(begun)
                     if (allow_stale or (trusted(t.state) and self.segment.fresh() and not self.overdue(t.recv_ns))
                             or self.judge(t.state, t.cause, allow_unverified)):
                         self.seen = begun
                         return 0
                     continue
             tries = self.again(tries)
+
+    cdef void notice(self, uint64_t version) noexcept:
+        """A reading that is about to be judged: after NotLive too, `wait` sleeps until something else is published.
+
+        Not while a process lags, which begins and ends without a publication of the book.
+        """
+        if not kfix_load(&self.segment.header.lagging):
+            self.seen = version
 
     cdef uint32_t again(self, uint32_t tries) except? 0xffffffff:
         """After a failed copy: pause, later sleep, finally raise. Returns the number of tries so far."""

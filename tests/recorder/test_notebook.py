@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+import kfix_md
 import recorder
 from kfix_md.errors import UsageError
 from recorder.rebuild import BookAt
@@ -101,7 +102,7 @@ def test_a_recorded_book_has_the_words_of_a_live_one(cap):
     assert at.imbalance == pytest.approx((bid_qty - ask_qty) / (bid_qty + ask_qty))
     assert len(at.bids) == 3 and len(at.depth(5)[0]) == 5 and at.depth(price="int")[0]["price"][0] == bid
     assert at.depth(price="decimal")[1]["price"][0] == at.top("decimal")[2]
-    assert repr(at).startswith("<BTC/USD L2 at 2024-02-29T10:00:00.080000000Z ") and " / " in repr(at)
+    assert repr(at).startswith("<BTC/USD L2 at 2024-02-29 10:00:00.08Z ") and " / " in repr(at)
     assert "bid qty" in at._repr_html_()
     with pytest.raises(UsageError, match="price is 'text'"):
         at.top("text")
@@ -113,9 +114,17 @@ def test_a_book_that_is_not_there_says_why(cap):
     assert at.top() == at.top("decimal") == (None, None, None, None)
     assert repr(at).endswith(": nothing was received before this time>")
     assert "nothing was received" in at._repr_html_()
+    assert repr(cap.book(SYMBOL, build.START_NS + 10**9)).startswith("<BTC/USD L2 at 2024-02-29 10:00:01Z ")
+    assert repr(cap.book(SYMBOL, "2024-02-29T10:00")).startswith("<BTC/USD L2 at 2024-02-29 10:00:00Z")
     late = cap.book(SYMBOL, build.START_NS + 3600 * 10**9)
     assert "not trusted: " in repr(late)
     assert isinstance(late, BookAt)
+
+
+def test_tab_offers_what_is_for_users(cap):
+    assert {"book", "bbo", "spread", "coverage"} <= set(dir(vars(cap)["plot"]))
+    for module in (recorder, kfix_md):
+        assert [name for name in dir(module) if not name.startswith("_")] == sorted(module.__all__)
 
 
 def test_captures_are_shown_and_opened_again_when_unpickled(cap):

@@ -48,6 +48,19 @@ def test_changed_means_since_this_object_was_read(desk):
     assert not one.changed()
 
 
+@pytest.mark.parametrize("read", ["top", "depth", "read", "mid"])
+def test_a_book_that_is_not_live_does_not_change_all_the_time(desk, read):
+    btc = desk.attach()["BTC/USD"]
+    desk.btc.publish(State.GAP, Cause.LOST)
+    assert btc.changed()
+    with pytest.raises(NotLive):
+        value = getattr(btc, read)
+        value()
+    assert not btc.changed() and not btc.wait(0.001)  # a loop of wait() and top() would not sleep otherwise
+    desk.btc.publish()
+    assert btc.changed() and btc.wait(0) and btc.top()[0] == 28003.0
+
+
 def test_a_missing_side_is_nan_and_zero(desk):
     desk.btc.fill([], ASKS)
     desk.btc.publish()
