@@ -101,6 +101,7 @@ HEAVY = (
     "prometheus_client",
     "aiofastnet",
     "cryptography",
+    "trustme",
     "simplefix",
     "zstandard",
     "asyncio",

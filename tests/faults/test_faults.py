@@ -11,7 +11,7 @@ from kfix_md.journal.writer import JournalWriter
 from tests.faults.run import Plan, Run, audit
 from tests.preload import needs_compiler
 
-pytest.importorskip("cryptography")
+pytest.importorskip("trustme")
 pytest.importorskip("click")
 
 

@@ -13,7 +13,7 @@ from benchmarks.venue import MARKER, MESSAGE_BYTES, SYMBOL, Market, Session, Ven
 from kfix_md import Handler
 from kfix_md._entry import State
 
-pytest.importorskip("cryptography")
+pytest.importorskip("trustme")
 
 
 @pytest.fixture(scope="module")

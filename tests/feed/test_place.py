@@ -13,7 +13,7 @@ from kfix_md.feed.process import FeedProcess
 from kfix_md.shm.attach import attach
 from tests.feed.rig import Venue, all_good, drive, equal_to_truth, load, until
 
-pytest.importorskip("cryptography")
+pytest.importorskip("trustme")
 ONE = ("spot-l2", "spot-l3")
 
 

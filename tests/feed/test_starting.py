@@ -29,7 +29,7 @@ from kfix_md.session.store import SequenceStore
 from tests.feed.rig import ROOT, Venue, all_good, drive, equal_to_truth, load, until
 from tests.recorder import build
 
-pytest.importorskip("cryptography")
+pytest.importorskip("trustme")
 ONE = ("spot-l2",)
 
 

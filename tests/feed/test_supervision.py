@@ -20,7 +20,7 @@ from kfix_md.feed.process import FeedProcess
 from kfix_md.session.store import SequenceStore
 from tests.feed.rig import ROOT, Venue, all_good, drive, load, until
 
-pytest.importorskip("cryptography")
+pytest.importorskip("trustme")
 ONE = ("spot-l2",)
 
 
