@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -270,6 +271,29 @@ def test_a_recorder_that_is_told_to_stop_flushes_first(tmp_path):
     rows = recorder.open(tmp_path / "captures").ticks()
     clears = sum(a == "clear" for a in rows["action"].to_pylist())
     assert rows.num_rows - clears == written["spot-l2"][0].entries
+
+
+def test_the_bars_of_record_and_compact_reach_their_ends(tmp_path, monkeypatch):
+    shown = []
+
+    @contextlib.contextmanager
+    def bar(what, total, **_):
+        done = []
+        yield done.append
+        shown.append((what, total, sum(done), len(done)))
+
+    monkeypatch.setattr(cli, "progress", bar)
+    build.two_days(tmp_path)
+    (tmp_path / "feed.toml").write_text(CONFIG)
+    run(cli.record, tmp_path / "feed.toml", "--once")
+    run(cli.compact, tmp_path / "captures")
+    (recording, backlog, recorded, steps), (compacting, *counts, _) = shown
+    assert recording == "recording" and backlog == recorded > 100_000 and steps > 1
+    first = recorder.open(tmp_path / "captures").dates()[0]
+    assert compacting == f"compacting {first}" and counts[0] == counts[1] > 100
+    shown.clear()
+    run(cli.record, tmp_path / "feed.toml", "--once", "--json")
+    assert not shown, "the only lines on stderr are JSON"
 
 
 def test_events_of_the_journal_are_json(journal):
