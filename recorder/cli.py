@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
@@ -257,8 +257,8 @@ def verify(captures: Path, day: str | None, every: bool, processes: int | None, 
     wanted = to_date(day) if day else None
     if wanted is not None and wanted not in cap.dates():
         raise UsageError(f"{captures} has no session date {day}; there are {_dates(cap)}")
-    with _progress(cap.rows(wanted)) as progress:
-        proof = prove(cap, wanted, progress, processes or len(os.sched_getaffinity(0)))
+    with progress("verifying", cap.rows(wanted), lines=False) as advance:
+        proof = prove(cap, wanted, advance, processes or len(os.sched_getaffinity(0)))
     summary = proof.summary() | {"seconds": round(time.monotonic() - start, 3)}
     if as_json:
         click.echo(json.dumps(summary, indent=1))
@@ -270,19 +270,6 @@ def verify(captures: Path, day: str | None, every: bool, processes: int | None, 
 
 def _dates(captures: "Captures") -> str:
     return ", ".join(map(str, captures.dates())) or "none"
-
-
-@contextmanager
-def _progress(rows: int) -> Iterator[Callable[[int], None]]:
-    """Shows how many of the rows are done, and when all will be, where a person looks on."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = BarColumn(), MofNCompleteColumn(), "rows,", TimeRemainingColumn(), "to go"
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task("", total=rows)
-        yield lambda n: shown.advance(task, n)
 
 
 def _print_proof(summary: dict[str, Any], every: bool) -> None:

@@ -88,12 +88,13 @@ cdef class TopReader:
                 if kfix_read_end(&self.best_of.version, begun):
                     if kfix_load(&self.segment.header.lagging):
                         self.segment.show_lag(self.entry, &t.state, &t.cause)
-                    self.notice(begun)
-                    if (allow_stale or (trusted(t.state) and self.segment.fresh() and not self.overdue(t.recv_ns))
-                            or self.judge(t.state, t.cause, allow_unverified)):
-                        self.seen = begun
-                        return 0
-                    continue
+                    if not (allow_stale or (trusted(t.state) and self.segment.fresh()
+                                            and not self.overdue(t.recv_ns))):
+                        self.notice(begun)
+                        if not self.judge(t.state, t.cause, allow_unverified):
+                            continue
+                    self.seen = begun
+                    return 0
             tries = self.again(tries)
 
     cdef void notice(self, uint64_t version) noexcept:
