@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
-.PHONY: all build lock demo test lint sanitized-tree sanitize package wheels docs coverage fuzz injected alerts chaos faults soak trust power-loss torn clean
+.PHONY: all build lock demo test lint sanitized-tree sanitize package wheels docs coverage fuzz injected alerts chaos faults soak trust upgrade power-loss torn clean
 
 all: build
 
@@ -149,6 +149,10 @@ injected: build
 TRUST_SAMPLES ?= 1e6
 trust: build
 	$(PY) -m tests.recorder.trust_days --samples $(TRUST_SAMPLES)
+
+# an upgrade: old and new feed side by side, the old one stopped; read as one, their captures lack no message
+upgrade: build
+	$(PY) -m tests.recorder.sites
 
 # the power of feed and recorder is cut at every point of their log of writes: journal and captures must be sound there
 power-loss: build

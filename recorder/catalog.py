@@ -14,6 +14,7 @@ from kfix_md._book import OrderBook
 from kfix_md.errors import UsageError
 from recorder import coverage, derive, files, loss, replay, sampled, shape, times, trust
 from recorder.compute import pc
+from recorder.coverage import Copies
 from recorder.layout import TABLES, Tree
 from recorder.listing import RecordedListing, Symbols, names_of
 from recorder.loss import Losses
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from kfix_md._handler import Handler
 Price = Literal["int", "float", "decimal"]
 Ids = Literal["binary", "text"]
+_FOREVER = (1 << 63) - 1
 
 
 class Captures:
@@ -55,6 +57,7 @@ class Captures:
         self._rebuild = Rebuilder(self._files)
         self._listing = RecordedListing(self._files)
         self._levels: dict[str | None, str | None] = {}  # by service
+        self._sessions_read: tuple[list[Any], pa.Table] | None = None  # names of files, and their rows
         #: `cap.plot.book(symbol, start, end)`, `.bbo`, ...; an attribute, for TAB does not look into a property
         self.plot = Plots(self)
 
@@ -307,7 +310,9 @@ class Captures:
             found = coverage.not_recorded(symbol, *span)
         return times.form(found, time)
 
-    def _coverage(self, symbol: str | None, start: int | None, end: int | None) -> pa.Table:
+    def _coverage(
+        self, symbol: str | None, start: int | None, end: int | None, *, copies: Copies = "published"
+    ) -> pa.Table:
         """`coverage` of [start, end): a session date begins with the states of all books (not in older captures)."""
         symbols = None if symbol is None else [symbol]
         status = self._table("status", _date_begin(start), end, coverage.COLUMNS, symbols=symbols)
@@ -319,7 +324,38 @@ class Captures:
             found = self._table("sessions", since, end, ["service", "level"]).to_pylist()
             self._levels |= {row["service"]: row["level"] for row in found if row["service"] in unknown}
         levels = {service: level for service, level in self._levels.items() if service and level}
-        return coverage.intervals(status, levels, start, end, self._files.missing(["status"], start, end))
+        absent = self._files.missing(["status"], start, end)
+        return coverage.intervals(status, levels, start, end, absent, copies)
+
+    def pairs(self, last_dates: int | None = None) -> set[str]:
+        """Services of hot pairs: those with sessions of two places in the configuration at one time.
+
+        Parameters
+        ----------
+        last_dates
+            How many of the last session dates are looked at; all when None.
+        """
+        days = self.tree.dates("sessions")
+        rows = self._session_rows(days if last_dates is None else days[-last_dates:]).to_pylist()
+        found: set[str] = set()
+        reach: dict[tuple[str, int], int] = {}
+        for row in sorted((r for r in rows if r["number"] is not None), key=lambda r: r["started_ns"]):
+            for (service, number), until in reach.items():
+                if service == row["service"] and number != row["number"] and until > row["started_ns"]:
+                    found.add(service)
+            key = row["service"], row["number"]
+            reach[key] = max(reach.get(key, 0), _FOREVER if row["ended_ns"] is None else row["ended_ns"])
+        return found
+
+    def _session_rows(self, days: list[date]) -> pa.Table:
+        """Sessions of some dates in their latest state; those of a date are read again when it has other files."""
+        names = [(day, tuple(self.tree.names("sessions", day))) for day in days]
+        if self._sessions_read is None or self._sessions_read[0] != names:
+            columns = ["session", "service", "number", "started_ns", "ended_ns"]
+            paths = [self.tree.partition("sessions", day) / name for day, found in names for name in found]
+            rows = files.attempt(lambda: files.table("sessions", paths, columns))
+            self._sessions_read = names, shape.latest(rows, "session")
+        return self._sessions_read[1]
 
     def _sessions_of(self, symbol: str, start: int | None, end: int | None) -> list[int]:
         found = self._table("ticks", start, end, ["session"], symbols=[symbol])

@@ -1,6 +1,7 @@
 """Finds the Parquet files that can hold what a query asks for and reads them; damaged and vanishing files included."""
 
 import contextlib
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ _FEW = 32  # up to so many files are all looked at when they are read, not befor
 _ALWAYS = -(1 << 63), (1 << 63) - 1
 _NEVER = _ALWAYS[1], _ALWAYS[0]  # of a file without rows
 _ATTEMPTS = 5
+_OF_SESSIONS = ("ticks", "checkpoints")  # tables that are read of some sessions alone
 _SMALL = 1 << 18  # bytes of a file that is read in one piece
 _FEW_ROWS = 8192  # a file or batch this small is read without a look at its symbols first, and joined with others
 _BATCH_ROWS = 131_072
@@ -51,12 +53,44 @@ def attempt(read: Callable[[], T]) -> T:
     return read()
 
 
-class Files:
-    """The finished files of one captures directory."""
+class SomeOf(type(Path())):  # type: ignore[misc]
+    """A finished file of which the rows of some sessions are read, as if it had no others."""
 
-    def __init__(self, tree: Tree) -> None:
+    sessions: frozenset[int] | None = None
+
+    def __new__(cls, path: Path, sessions: frozenset[int]) -> "SomeOf":
+        """The same path with these sessions."""
+        made: SomeOf = super().__new__(cls, path)
+        made.sessions = sessions
+        return made
+
+    def __init__(self, path: Path, sessions: frozenset[int]) -> None:
+        if sys.version_info >= (3, 12):
+            super().__init__(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For a process that reads a part of the files."""
+        return SomeOf, (Path(str(self)), self.sessions)
+
+    def kept(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows of the sessions."""
+        mask = pc.is_in(batch["session"], pa.array(sorted(self.sessions or ()), pa.int32()))
+        return batch.filter(mask)
+
+
+class Files:
+    """The finished files of one captures directory.
+
+    Parameters
+    ----------
+    sessions
+        Gives the sessions of which rows are read; None: all.
+    """
+
+    def __init__(self, tree: Tree, sessions: Callable[[], frozenset[int]] | None = None) -> None:
         self.tree = tree
         self.complete = Complete(tree)
+        self._sessions = sessions
         self._notes = Notes(tree)
         self._spans: dict[str, dict[str, tuple[int, int]]] = {}  # of live files, by folder and name
 
@@ -65,7 +99,12 @@ class Files:
     ) -> list[Path]:
         """Files that may hold rows (of these symbols) received in [start, end), by session date and arrival."""
         found = self._around(table, start, end)
-        return found if symbols is None else [path for path in found if self.may_hold(path, symbols, start, end)]
+        if symbols is not None:
+            found = [path for path in found if self.may_hold(path, symbols, start, end)]
+        if self._sessions is None or table not in _OF_SESSIONS:
+            return found
+        sessions = self._sessions()
+        return [SomeOf(path, sessions) for path in found]
 
     def may_hold(self, path: Path, symbols: Collection[str], start: int | None, end: int | None) -> bool:
         """False when the notes show that a file has no rows of these symbols received in [start, end)."""
@@ -342,6 +381,11 @@ def _read(
 ) -> Iterator[pa.RecordBatch]:
     """All rows of the row groups that may hold these symbols in [start, end)."""
     for path in paths:
+        if isinstance(path, SomeOf):
+            more = [*needed, *({"session"} - set(needed))]
+            for batch in _read(table, [Path(str(path))], more, symbols, start, end, rows):
+                yield path.kept(batch).select(needed)
+            continue
         try:
             seen, opened = _opened(path)
             groups = [g for g in seen.groups(symbols, start, end) if not _known_without(seen, g, symbols)]

@@ -70,7 +70,7 @@ class Pair:
         self.switches += 1
         serving.handler.books.serve(symbol, False)
         to.handler.books.serve(symbol, True)
-        to.event(Served(symbol, to.number))
+        to.event(Served(symbol, to.number), max(to.now_ns, serving.now_ns))
         to.log.info(
             "%s: served by %s now (%s is %s)",
             symbol,

@@ -27,6 +27,7 @@ from kfix_md.feed.pair import Pair
 from kfix_md.journal import events
 from kfix_md.journal.writer import JournalWriter
 from kfix_md.shm.writer import SegmentWriter
+from recorder.catalog import Captures
 from recorder.process import Recorder
 from tests.feed.offline import MS, SECOND, Offline
 from tests.feed.test_states import KINDS
@@ -217,7 +218,8 @@ class World:
         counts: Counter[str] = Counter()
         wrong: list[str] = []
         times = np.array(self.times)
-        known = times < min(self.now, cap._files.recorded_until() + 1)  # of later times the captures say nothing
+        until = Captures(self.folder / "captures")._files.recorded_until()
+        known = times < min(self.now, until + 1)  # of later times the captures say nothing
         for at, symbol in enumerate(SYMBOLS):
             seen = np.array([row[at] for row in self.seen])
             coverage = cap.coverage(symbol=symbol)
