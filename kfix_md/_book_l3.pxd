@@ -34,6 +34,7 @@ cdef class L3Book(OrderBook):
     cdef uint32_t mask              # table size - 1
     cdef int32_t dirty_capacity
     cdef bint timeless              # an order had no 5273: queues need not be in its order
+    cdef int32_t order_row(self, uint64_t hi, uint64_t lo, uint8_t kind) noexcept
     cdef void unlink(self, uint32_t hole) noexcept
     cdef int reserve_orders(self, int64_t capacity) noexcept
     cdef void touch(self, int32_t row) noexcept

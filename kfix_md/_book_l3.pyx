@@ -602,9 +602,13 @@ cdef class L3Book(OrderBook):
         """(bid orders, offer orders)."""
         return tuple(sum(self.sides[side].orders[i] for i in range(self.sides[side].n)) for side in range(2))
 
-    def _row(self, hi, lo, kind):
+    cdef int32_t order_row(self, uint64_t hi, uint64_t lo, uint8_t kind) noexcept:
+        # row of an order in the slab, -1 when the book does not hold it
         cdef uint32_t at
-        cdef int32_t row = find(self, hi, lo, kind, &at)
+        return find(self, hi, lo, kind, &at)
+
+    def _row(self, hi, lo, kind):
+        cdef int32_t row = self.order_row(hi, lo, kind)
         if row < 0:
             raise KeyError("no such order in the book")
         return row

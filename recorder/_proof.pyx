@@ -1,17 +1,18 @@
-"""Applies arrays of recorded messages to live books: compares each with its checksum, or notes levels."""
+"""Applies arrays of recorded messages to live books: compares each with its checksum, or notes levels or an order."""
 
 import numpy as np
 
 from kfix_md._entry import ENTRY_DTYPE
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 
 from kfix_md._book cimport (
     BOOK_OK, RULE_AUTO, RULE_CODE, RULE_LEVEL, RULE_LEVEL_SENT, RULE_ORDER, RULE_ORDER_SENT, OrderBook, apply_message,
     crossed, price_shift, qty_shift,
 )
+from kfix_md._book_l3 cimport L3Book
 from kfix_md._checksum cimport find_rule
-from kfix_md._entry cimport BookSide, MDEntry
+from kfix_md._entry cimport SIDE_TRADE, BookSide, MDEntry, Order
 
 cdef enum:
     SEARCHED = 64       # messages in a row without a rule after which only each of so many is tried by all of them
@@ -119,6 +120,61 @@ def depths(OrderBook book, entries, ends, until, int levels):
             if apply_message(book, <MDEntry*>&e[start], stops[i] - start) != BOOK_OK:
                 raise OverflowError("more levels, orders or quantity than a book may hold")
             start = stops[i]
+    return out
+
+
+def life(L3Book book not None, entries, ends, order):
+    """Apply messages and note one order after each.
+
+    Parameters
+    ----------
+    book, entries, ends
+        As of `check`.
+    order : tuple
+        (kind, id_hi, id_lo) of its id.
+
+    Returns
+    -------
+    ndarray of int64, shape (7, messages)
+        Side (-1: the book does not hold it; all but the last are 0 then), price, quantity, queue time (ns), orders
+        ahead, quantity ahead; action of the last entry of the message with this id, -1 without one.
+
+    Raises
+    ------
+    OverflowError
+        The book would take more than one may hold.
+    """
+    cdef const MDEntry* e = _entries(entries)
+    cdef const int64_t[::1] stops = np.ascontiguousarray(ends, np.int64)
+    cdef uint64_t hi = order[1], lo = order[2]
+    cdef uint8_t kind = order[0]
+    cdef Py_ssize_t i, j, n = stops.shape[0]
+    cdef int64_t start = 0
+    cdef int32_t row
+    cdef Order* o
+    out = np.zeros((7, n), np.int64)
+    cdef int64_t[:, ::1] noted = out
+    _bounds(entries, stops)
+    for i in range(n):
+        noted[6, i] = -1
+        for j in range(start, stops[i]):
+            if e[j].id_lo == lo and e[j].id_hi == hi and e[j].id_kind == kind and e[j].side != SIDE_TRADE:
+                noted[6, i] = e[j].action
+        if apply_message(book, <MDEntry*>&e[start], stops[i] - start) != BOOK_OK:
+            raise OverflowError("more levels, orders or quantity than a book may hold")
+        start = stops[i]
+        row = book.order_row(hi, lo, kind)
+        noted[0, i] = -1
+        if row < 0:
+            continue
+        o = &book.slab.rows[row]
+        noted[0, i], noted[1, i], noted[2, i], noted[3, i] = o.side, o.price, o.qty, o.queue_ns
+        row = o.prev
+        while row >= 0:
+            o = &book.slab.rows[row]
+            noted[4, i] += 1
+            noted[5, i] += o.qty
+            row = o.prev
     return out
 
 

@@ -12,7 +12,7 @@ from pyarrow.compute import Expression
 from kfix_md import display, trading_day
 from kfix_md._book import OrderBook
 from kfix_md.errors import UsageError
-from recorder import coverage, derive, files, loss, replay, sampled, shape, times, trust
+from recorder import coverage, derive, files, loss, orders, replay, sampled, shape, times, trust
 from recorder.compute import pc
 from recorder.coverage import Copies
 from recorder.layout import TABLES, Tree
@@ -587,6 +587,66 @@ class Captures:
                 yield from (times.form(batch, time) for batch in sampled.batches(self, one))
 
         return found()
+
+    # ---- orders ----
+
+    def order(
+        self,
+        order_id: str,
+        symbol: str,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        *,
+        price: Price = "float",
+    ) -> pa.Table:
+        """The life of one order of an L3 book: a row for each of its changes, and for each of the queue ahead of it.
+
+        Parameters
+        ----------
+        order_id
+            278 as the venue writes it.
+        start, end
+            Receive times to look for it in; None for all that was recorded.
+        price
+            Form of numbers: "float", "int" (exact, with price_scale and qty_scale) or "decimal" (exact).
+
+        Returns
+        -------
+        pyarrow.Table
+            time_ns, session, seq, event, side, price, qty, orders_ahead, qty_ahead (before it at its price), trusted,
+            cause. `event` is added, snapshot (first seen, or seen anew, in one), reduced (less at the same place: by a
+            fill or by its owner, which L3 does not tell apart), changed, queue (only what is ahead of it changed),
+            deleted (cancelled or filled), left (the subscribed depth), gone (not in a later snapshot), or untrusted: a
+            row without numbers where trust ends while it rests, with why in `cause`.
+
+        Raises
+        ------
+        UsageError
+            It is not in the recorded books of the symbol.
+        """
+        self._listing.check(symbol)
+        return files.attempt(lambda: orders.life(self, order_id, symbol, to_ns(start), to_ns(end), price))
+
+    def orders(
+        self, symbol: str, start: Moment | None = None, end: Moment | None = None, *, price: Price = "float"
+    ) -> pa.Table:
+        """The orders of an L3 book that were added, changed or deleted in a time, one row each, by first appearance.
+
+        Returns
+        -------
+        pyarrow.Table
+            order_id (text), side, session, first_ns and last_ns (receive times; last: of its end, or of the last row of
+            the symbol), resting_ns (from 5273, else first_ns), rows, price_first, price_last, qty_first, qty_last
+            (before its end), qty_reduced (sum of reductions at an unchanged price: fills, and what its owner took
+            away), ended: deleted, left, gone (not in a later snapshot) or resting.
+
+        Raises
+        ------
+        UsageError
+            The symbol has no orders in this time.
+        """
+        self._listing.check(symbol)
+        return files.attempt(lambda: orders.lives(self, symbol, to_ns(start), to_ns(end), price))
 
     def _sampling(
         self,
