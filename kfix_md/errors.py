@@ -63,6 +63,20 @@ class CaptureError(KfixError):
     """A journal or Parquet file is damaged or cannot be written; the message names the sound part."""
 
 
+class Unreadable(CaptureError, OSError):
+    """The machine does not give the bytes of a journal now; whether they are sound is not known, and may be later.
+
+    Attributes
+    ----------
+    errno : int
+        The machine's reason; EIO where it gave none.
+    """
+
+    def __init__(self, text: str, number: int | None = None) -> None:
+        super().__init__(text)
+        self.errno = number or errno.EIO
+
+
 #: no space, a failing disk, no descriptors or memory, a port that is taken
 PASSING = frozenset(
     {

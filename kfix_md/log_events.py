@@ -146,6 +146,7 @@ EVENTS = (
     _e("catching_up", "catching up: %s rows, %.0f a second, %.0f MB of journal in %s segments to go",
        "rows rate megabytes segments"),
     _e("captures_failing", "%s cannot be written yet: %s; trying again", "captures cause"),
+    _e("journal_unreadable", "the journal cannot be read: %s; trying again in %.0f s", "cause seconds"),
     _e("captures_failing", "captures cannot be written: %s; trying again in %.0f s", "cause seconds"),
     _e("compacting", "compacting %s", "date"),
     _e("compaction_failed", "compaction failed with status %d, see the errors above; live files are unchanged",

@@ -21,6 +21,7 @@ COUNTERS = {
     "rows": "rows of ticks committed",
     "flushes": "commits",
     "write_errors": "times that the captures could not be written",
+    "read_errors": "times that the disk did not give the journal",
     "damages": "damaged places of the journal, each a row of gaps",
     "compactions": "session dates whose compaction began",
     "compactions_failed": "compactions that failed and changed nothing",
@@ -62,7 +63,7 @@ class _Collector:
             "heartbeat_age_seconds": ("seconds since the recorder's last round", now_s - recorder.beat_s),
             "uncommitted_seconds": ("age of the oldest record read and not committed", now_s - recorder.current_s),
             "compacting": ("1 while a session date is being compacted", int(recorder.compacting)),
-            "failing": ("1 while the captures cannot be written", int(bool(recorder.fault))),
+            "failing": ("1 while the captures cannot be written or the journal not read", int(bool(recorder.fault))),
         }
         with contextlib.suppress(OSError, CaptureError):  # segments are retired while they are listed
             behind = recorder.tail.reader.tail

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kfix_md.disk import MEASURED_S, Store, rooms
-from kfix_md.errors import CaptureError, UsageError
+from kfix_md.errors import CaptureError, Unreadable, UsageError
 from kfix_md.journal import files as journal_files
 from recorder import retention
 from recorder.tail import Tail
@@ -99,7 +99,7 @@ class Recorder:
             raise
         self.flushes = self.rows = 0
         self.counts: Counter[str] = Counter()  # by the names of recorder.metrics.COUNTERS
-        self.fault = ""  # why the captures cannot be written, while they cannot
+        self.fault = ""  # why the captures cannot be written or the journal not read, while that is so
         self.beat_s = self.current_s = time.monotonic()  # of the last round; when all that was read was committed
         self._compaction: subprocess.Popen[bytes] | None = None
         self._uncompacted: set[date] = set()
@@ -128,7 +128,11 @@ class Recorder:
     def step(self) -> str:
         """Read what there is, flush what is due; returns the result of `Tail.read`."""
         self.beat_s = time.monotonic()
-        result = self.tail.read(self.settings.flush_rows)
+        try:
+            result = self.tail.read(self.settings.flush_rows)
+        except Unreadable:
+            self.flush()  # what came before it
+            raise
         self.tail.reader.hold_at_end = True
         number = self.tail.reader.position >> 32
         if self._new and number:  # the journal may have begun after the recorder
@@ -240,25 +244,36 @@ class Recorder:
         self.flush()
 
     def run(self, stop: Callable[[], bool], sleep: Callable[[float], None] = time.sleep) -> None:
-        """Record until `stop`. A full disk is waited for; nothing is lost, the journal has it."""
+        """Record until `stop`. A full or failing disk is waited for; nothing is lost, the journal has it."""
         housekeeping = self._now()
-        stopping = False
+        stopping = reopen = False
         while not stopping:
             stopping = stop()  # what has come until then is still read
             try:
+                if reopen:
+                    self._open_tail()  # back to the last commit
+                    reopen = False
                 result = self.step()
                 if result in ("nothing", "torn") and not stopping:
                     if self._now() >= housekeeping:
                         self.housekeeping()
                         housekeeping = self._now() + 60
                     sleep(self.settings.poll_seconds)
+            except Unreadable as error:
+                log.error("the journal cannot be read: %s; trying again in %.0f s", error, _RETRY_S)
+                self._failed("read_errors", f"the journal cannot be read: {error}")
+                sleep(_RETRY_S)
             except OSError as error:
                 log.error("captures cannot be written: %s; trying again in %.0f s", error, _RETRY_S)
-                self.fault = f"captures cannot be written: {error}"
-                self.counts["write_errors"] += 1
-                self._open_tail()  # back to the last commit
+                self._failed("write_errors", f"captures cannot be written: {error}")
+                reopen = True
                 sleep(_RETRY_S)
-        self.flush()
+        if not reopen:
+            self.flush()
+
+    def _failed(self, counter: str, why: str) -> None:
+        self.counts[counter] += 1
+        self.fault = why
 
     def housekeeping(self) -> None:
         """Compact session dates that are over, retire journal segments whose Parquet is proven."""

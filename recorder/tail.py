@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from kfix_md._codec import fields
-from kfix_md.errors import CaptureError, ProtocolError
+from kfix_md.errors import CaptureError, ProtocolError, Unreadable
 from kfix_md.instruments import Instrument, merge_rows, parse_list
 from kfix_md.journal import events
 from kfix_md.journal.event_json import Decoded, EventError, decode
@@ -126,6 +126,8 @@ class Tail:
     def _record_at(self, position: int) -> Record | None:
         try:
             record: Record | None = JournalReader(self.reader.directory, position).read()
+        except Unreadable:
+            raise
         except CaptureError:
             return None
         return record if record is not None and record[0] == position else None
@@ -150,6 +152,11 @@ class Tail:
             "full" when max_rows wait to be taken, "some" when there is more, "nothing" at the end for now, "segment"
             at the end of a sealed one when the reader stops there, "torn" where a dead writer's last record is not
             whole.
+
+        Raises
+        ------
+        Unreadable
+            The machine does not give the next bytes now: nothing is known of them. The next call goes on there.
         """
         records = 0
         while self.rows_waiting() < max_rows:
@@ -161,7 +168,9 @@ class Tail:
                 return "segment" if self.reader.hold_at_end and self.reader.at_end else what
             if what == "damaged":
                 text, position = str(self.reader.damage), self.reader.position
-                skipped = self.reader.resync()
+                if self.reader.unreadable:
+                    raise Unreadable(text)
+                skipped = self.reader.resync(read_all=True)
                 if not skipped:
                     return "torn"
                 self.damages.append(text)

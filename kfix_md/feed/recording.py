@@ -10,7 +10,7 @@ from typing import Any
 
 from kfix_md import __version__
 from kfix_md.config import Config, JournalSection
-from kfix_md.errors import CaptureError, KfixError, UsageError, may_pass
+from kfix_md.errors import CaptureError, KfixError, Unreadable, UsageError, may_pass
 from kfix_md.feed.checks import check_writable
 from kfix_md.journal.events import ClockStepped, Started, Stopped
 from kfix_md.shm.locks import InUse, hold
@@ -76,7 +76,7 @@ class Recording:
                 section.directory, segment_bytes=section.segment_mb << 20, sync_ms=section.sync_ms
             )
         except (KfixError, OSError, MemoryError, InUse) as error:
-            if isinstance(error, CaptureError) and not self._fault:
+            if isinstance(error, CaptureError) and not isinstance(error, Unreadable) and not self._fault:
                 raise
             self._fault = str(error) or type(error).__name__
             return False

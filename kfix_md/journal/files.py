@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from kfix_md import trading_day
-from kfix_md.errors import CaptureError, UsageError
+from kfix_md.errors import CaptureError, Unreadable, UsageError
 from kfix_md.journal import layout
 from kfix_md.journal.layout import HEADER_BYTES
 
@@ -215,7 +215,7 @@ class _Compressed:
         self._at = 0
 
     def read(self, offset: int, n: int) -> bytes:
-        """At most `n` bytes from `offset` on; CaptureError when they cannot be decompressed."""
+        """At most `n` bytes from `offset` on; CaptureError when they cannot be decompressed, or Unreadable."""
         import zstandard
 
         if offset < self._at:
@@ -229,6 +229,9 @@ class _Compressed:
             data = self._stream.read(n)
         except zstandard.ZstdError as error:
             raise CaptureError(f"it cannot be decompressed from offset {self._at} on ({error})") from None
+        except OSError as error:
+            self._at = _LARGEST  # the next one begins again
+            raise Unreadable(f"it cannot be read: {error.strerror}", error.errno) from None
         self._at += len(data)
         return data
 
@@ -245,11 +248,11 @@ class _Plain:
         weakref.finalize(self, self._file.close)
 
     def read(self, offset: int, n: int) -> bytes:
-        """At most `n` bytes from `offset` on; CaptureError when the disk does not give them."""
+        """At most `n` bytes from `offset` on; Unreadable when the disk does not give them."""
         try:
             return os.pread(self._file.fileno(), n, offset)
         except OSError as error:
-            raise CaptureError(f"it cannot be read at offset {offset}: {error.strerror}") from None
+            raise Unreadable(f"it cannot be read at offset {offset}: {error.strerror}", error.errno) from None
 
     def replaced(self) -> bool:
         """Whether another file has the name now."""
@@ -269,29 +272,39 @@ class SegmentFile:
         No byte of it lies beyond: the size of the file, of a compressed one the end of its records.
     fault : str
         What is wrong with the header, "" for nothing.
+    unread : bool
+        The header could not be read: `fault` is the reason.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self._source = _Compressed(path) if path.suffix == ".zst" else _Plain(path)
-        head = self._header()
+        self.unread = False
+        try:
+            head = self._header()
+        except Unreadable as error:
+            head, self.unread = _parse(path, b""), True
+            head.fault = str(error)
         self.number, self.date, self.sealed_end, self.fault = head.number, head.date, head.sealed_end, head.fault
         self.compressed = head.compressed
         self.limit = (self.sealed_end or _LARGEST) if self.compressed else path.stat().st_size
 
     def _header(self) -> Info:
-        head = b""
-        with contextlib.suppress(CaptureError):
+        try:
             head = self._source.read(0, _HEAD_BYTES)
+        except Unreadable:
+            raise
+        except CaptureError:
+            head = b""
         return _parse(self.path, head)
 
     def end_now(self) -> int:
-        """Where the records end, 0 while that is open."""
+        """Where the records end, 0 while that is open; Unreadable when the disk does not say."""
         self.sealed_end = self.sealed_end or self._header().sealed_end
         return self.sealed_end
 
     def read(self, offset: int, n: int) -> bytes:
-        """At most `n` bytes from `offset` on; fewer at the end. CaptureError when they cannot be read."""
+        """At most `n` bytes from `offset` on; fewer at the end. CaptureError when they cannot be had, or Unreadable."""
         return self._source.read(offset, n)
 
     def replaced(self) -> bool:

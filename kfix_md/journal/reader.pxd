@@ -6,6 +6,7 @@ from kfix_md.journal.records cimport Record
 cdef class JournalReader:
     cdef readonly object directory
     cdef readonly object damage     # text, when the last next() returned -1
+    cdef readonly bint unreadable   # that damage is none: the machine did not give the bytes, and may the next time
     cdef object segment             # journal_files.SegmentFile being read
     cdef public bint hold_at_end    # do not enter another segment: next() returns 0 at the end of this one
     cdef bint skip_hole             # resync() is to step over missing segments
@@ -29,6 +30,8 @@ cdef class JournalReader:
     cdef uint64_t _load(self, uint64_t offset, uint64_t n) noexcept
     cdef int _seek_record(self) noexcept
     cdef bint _changed(self) noexcept
+    cdef void _failed(self, error) noexcept
+    cdef bint _enter_again(self) noexcept
     cdef bint _left_open(self) noexcept
     cdef uint64_t _last_end(self) noexcept
     cdef int _damaged(self, str what) noexcept

@@ -3,7 +3,7 @@
 import os
 import time
 
-from kfix_md.errors import CaptureError, UsageError
+from kfix_md.errors import CaptureError, Unreadable, UsageError
 from kfix_md.journal import files as journal_files
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -49,7 +49,8 @@ cdef class JournalReader:
     A damaged header of a segment is damage too, and its records are read all the same: they know their position.
     A position whose segment is gone raises CaptureError; 0 is the first record there is.
 
-    Segments are read by copying, never mapped: a file that is cut off or a disk that fails is damage, not SIGBUS.
+    Segments are read by copying, never mapped: a file that is cut off is damage, not SIGBUS. What a disk does not give
+    is Unreadable, a CaptureError that may pass: reading again tries again, resync() steps over it.
     """
 
     def __init__(self, directory, position=0):
@@ -90,6 +91,7 @@ cdef class JournalReader:
 
     cdef int next(self, Record* out) noexcept:
         cdef const jrec_header* h
+        self.unreadable = False
         cdef int found = self._seek_record()
         if found != 1:
             return found
@@ -116,14 +118,14 @@ cdef class JournalReader:
         return self._load(offset, max(need, more)) >= need
 
     cdef uint64_t _load(self, uint64_t offset, uint64_t n) noexcept:
-        """Read the window again, from `offset` on; how many bytes there are. None: `fault` has the reason if any."""
+        """Read the window again, from `offset` on; how many bytes there are. 0: `fault` has the reason if any."""
         cdef const uint8_t[::1] view
         cdef char* grown
         self.begin, self.loaded = offset, 0
         try:
             data = self.segment.read(offset, n)
-        except CaptureError as error:
-            self.fault = str(error)
+        except (CaptureError, MemoryError) as error:
+            self._failed(error)
             return 0
         n = len(data)
         if n == 0:
@@ -131,7 +133,7 @@ cdef class JournalReader:
         if n + JSEG_TAIL > self.room:
             grown = <char*>realloc(self.window, n + JSEG_TAIL)
             if grown == NULL:
-                self.fault = f"no memory for {n} bytes"
+                self._failed(MemoryError(f"no memory for {n} bytes"))
                 return 0
             self.window, self.room = grown, n + JSEG_TAIL
         view = data
@@ -140,6 +142,11 @@ cdef class JournalReader:
         self.loaded = n
         return n
 
+    cdef void _failed(self, error) noexcept:
+        """Keep why bytes could not be had, and whether they may be later."""
+        self.fault = str(error) or "no memory"
+        self.unreadable |= isinstance(error, (OSError, MemoryError))
+
     # ---- records ----
 
     cdef int _seek_record(self) noexcept:
@@ -147,7 +154,10 @@ cdef class JournalReader:
         cdef uint32_t length
         cdef int moved
         while True:
+            if self.bad_header and self.segment.unread and self._enter_again() and not self.bad_header:
+                continue
             if self.bad_header:
+                self.unreadable = self.segment.unread
                 self.damage = f"journal {self.segment.path}: its header {self.segment.fault}; its records are read"
                 return -1
             if self.segment is None or (self.end and self.offset >= self.end):
@@ -160,7 +170,7 @@ cdef class JournalReader:
             if self._sound(self.offset):
                 return 1
             # the window may be older than the record, or the name belong to another file by now
-            self.fault = None
+            self.fault, self.unreadable = None, False
             self._load(self.offset, AHEAD)
             if self._sound(self.offset):
                 return 1
@@ -177,17 +187,26 @@ cdef class JournalReader:
         """Whether something is known now that was not known before: the end of the segment, or another file."""
         if self.end == 0:
             # sealed when full, or by a recovery before a torn record
-            self.end = self.segment.end_now()
+            try:
+                self.end = self.segment.end_now()
+            except CaptureError as error:
+                self._failed(error)
+                return False
             if self.end == 0 and self._left_open():
                 self.end = self._last_end()
+                if self.unreadable:         # there may be more
+                    self.end = 0
+                    return False
             if self.end:
                 return True
-        if self.segment.replaced():
-            try:
-                return self._enter(self.number, self.offset) == 1
-            except (CaptureError, OSError):
-                return False
-        return False
+        return self.segment.replaced() and self._enter_again()
+
+    cdef bint _enter_again(self) noexcept:
+        """Open the segment again; whether that was possible."""
+        try:
+            return self._enter(self.number, self.offset) == 1
+        except (CaptureError, OSError):
+            return False
 
     cdef bint _left_open(self) noexcept:
         """Whether records go on in a later segment although this one has no end: that is lost, or was never set."""
@@ -279,12 +298,13 @@ cdef class JournalReader:
                 number = journal_files.following(self.directory, number)
             return 0
         except (CaptureError, OSError) as error:
-            self.damage = str(error)
+            self.damage, self.unreadable = str(error), isinstance(error, OSError)
             return -1
 
-    def resync(self) -> int:
+    def resync(self, read_all=False) -> int:
         """After damage: move to the next sound record of this segment, or to its end when it is sealed.
 
+        Blocks that the disk does not give are stepped over too; with `read_all` they are Unreadable, and nothing moves.
         Returns the bytes stepped over (1 for segments that are missing or cannot be opened, whose size is unknown);
         0 when there is nothing to step to (yet).
         """
@@ -302,7 +322,10 @@ cdef class JournalReader:
         if self.end and self.offset >= self.end:
             self.skip_hole, self.damage = True, None
             return 1
+        self.unreadable = False
         found = self._next_sound(self.offset + 8) or self.end
+        if self.unreadable and read_all:
+            raise Unreadable(f"journal {self.segment.path}: {self.fault}")
         if found == 0:
             return 0
         self.offset, self.damage = found, None
@@ -324,7 +347,7 @@ cdef class JournalReader:
         if got == 0:
             return None
         if got < 0:
-            raise CaptureError(self.damage)
+            raise Unreadable(self.damage) if self.unreadable else CaptureError(self.damage)
         return (r.position, r.kind, r.session, r.recv_ns, r.flags, r.data[:r.length])
 
     @property

@@ -5,7 +5,7 @@ import os
 import time
 
 from kfix_md import trading_day
-from kfix_md.errors import CaptureError, UsageError
+from kfix_md.errors import CaptureError, Unreadable, UsageError
 from kfix_md.journal import files as journal_files
 from kfix_md.journal.event_json import encode
 from kfix_md.journal.reader import JournalReader, crc32c
@@ -67,8 +67,8 @@ cdef class JournalWriter:
     so that it can be decoded without those before it.
 
     `recovered` reports what a dead writer left: None, or {"segment", "end", "records", "torn_bytes" after the last
-    sound record, "damaged_bytes" before it}. Raises CaptureError when another process writes here,
-    UsageError when the directory cannot be used.
+    sound record, "damaged_bytes" before it}. Raises CaptureError when another process writes here, Unreadable when the
+    disk does not show what that one left, UsageError when the directory cannot be used.
     """
 
     def __init__(self, directory, *, segment_bytes=64 << 20, sync_ms=100, first_number=None):
@@ -400,11 +400,13 @@ def _find_end(directory, path, number):
     while True:
         try:
             found = reader.read() is not None
+        except Unreadable:  # where it ends is not known, and must not be set
+            raise
         except CaptureError:
             found = False
         records += found
         if not found:   # also where nothing is: a disk may have kept later pages and not this one
-            skipped = 0 if reader.at_end else reader.resync()
+            skipped = 0 if reader.at_end else reader.resync(read_all=True)
             if not skipped:
                 break
             damaged += skipped

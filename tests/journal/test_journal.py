@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kfix_md.errors import CaptureError, UsageError
+from kfix_md.errors import CaptureError, Unreadable, UsageError
 from kfix_md.journal import files as journal_files
 from kfix_md.journal import layout
 from kfix_md.journal.reader import EVENT, FRAME, OUT, JournalReader, crc32c, crc32c_ways
@@ -430,3 +430,68 @@ def test_a_segment_renamed_while_a_reader_enters_it_is_found_again(tmp_path, mon
     reader = JournalReader(tmp_path)
     calls.clear()
     assert [record[5] for record in reader][:1] == [b"one"] and len(calls) >= 2
+
+
+def failing_reads(monkeypatch, fails):
+    """os.pread fails with EIO where `fails(offset)` is true."""
+    pread = os.pread
+
+    def read(fd, n, offset):
+        if fails(offset):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(fd, n, offset)
+
+    monkeypatch.setattr(os, "pread", read)
+
+
+@pytest.mark.parametrize("at", [0, layout.HEADER_BYTES])  # the header; the records
+def test_a_read_that_fails_for_now_is_no_damage(tmp_path, monkeypatch, at):
+    with writer(tmp_path) as w:
+        for body in (b"one", b"two"):
+            w.frame(0, NOON, body)
+    with monkeypatch.context() as patch:
+        failing_reads(patch, lambda offset: offset == at)
+        reader = JournalReader(tmp_path)
+        for _ in range(3):
+            with pytest.raises(Unreadable, match="Input/output error") as caught:
+                reader.read()
+            assert caught.value.errno == errno.EIO and reader.unreadable
+    assert [record[5] for record in reader] == [b"one", b"two"] and not reader.unreadable
+
+
+def test_an_unreadable_place_can_be_stepped_over_where_that_is_wanted(tmp_path, monkeypatch):
+    with writer(tmp_path) as w:
+        for number in range(300):
+            w.frame(0, NOON, b"%d" % number + bytes(200))
+    failing_reads(monkeypatch, lambda offset: 8192 <= offset < 12288)
+    monkeypatch.setattr(journal_files._Plain, "read", lambda self, offset, n, read=journal_files._Plain.read: read(
+        self, offset, min(n, 4096)))  # fmt: skip
+    reader = JournalReader(tmp_path)
+    found, skipped = [], 0
+    while True:
+        try:
+            record = reader.read()
+        except Unreadable:
+            with pytest.raises(Unreadable):
+                reader.resync(read_all=True)
+            skipped += reader.resync()
+            continue
+        if record is None:
+            break
+        found.append(int(record[5].split(b"\0")[0]))
+    assert skipped >= 3800 and found[-1] == 299 and 260 < len(found) < 300
+
+
+def test_a_dead_writers_segment_is_not_sealed_where_it_cannot_be_read(tmp_path, monkeypatch):
+    with writer(tmp_path) as w:
+        for body in (b"one", b"two"):
+            w.frame(0, NOON, body)
+        data = next(tmp_path.glob("*.0000000001.kfj")).read_bytes()
+    next(tmp_path.glob("*.0000000001.kfj")).write_bytes(data)  # as if its writer had died
+    with monkeypatch.context() as patch:
+        failing_reads(patch, lambda offset: offset >= layout.HEADER_BYTES)
+        with pytest.raises(Unreadable):
+            writer(tmp_path)
+    with writer(tmp_path) as w:
+        assert w.recovered["records"] == 2
+    assert bodies(tmp_path)[:2] == [b"one", b"two"]

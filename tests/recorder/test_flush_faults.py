@@ -1,8 +1,9 @@
-"""A flush that fails changes nothing: what is recorded after it equals what a recorder without faults records."""
+"""A flush or a read that fails changes nothing: the captures equal those of a recorder without faults."""
 
 from __future__ import annotations
 
 import errno
+import os
 import random
 
 import pytest
@@ -54,10 +55,10 @@ def _last_seq(frames: list[bytes]) -> int:
 
 
 class Faults:
-    """Raises ENOSPC in a share of the calls of whatever it wraps."""
+    """Raises an OSError in a share of the calls of whatever it wraps."""
 
-    def __init__(self, seed: int, share: float):
-        self.rng, self.share, self.raised = random.Random(seed), share, 0
+    def __init__(self, seed: int, share: float, number: int = errno.ENOSPC):
+        self.rng, self.share, self.number, self.raised = random.Random(seed), share, number, 0
 
     def around(self, function):
         def call(*args, **kwargs):
@@ -74,7 +75,7 @@ class Faults:
     def maybe(self) -> None:
         if self.rng.random() < self.share:
             self.raised += 1
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(self.number, os.strerror(self.number))
 
 
 def record_all(tmp_path, **options) -> None:
@@ -95,16 +96,19 @@ def record_all(tmp_path, **options) -> None:
         made.close()
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_failed_flushes_leave_the_captures_of_a_recorder_without_faults(tmp_path, monkeypatch, seed):
+@pytest.mark.parametrize(("what", "seed"), [("flush", 0), ("flush", 1), ("flush", 2), ("read", 0), ("read", 1)])
+def test_failed_calls_leave_the_captures_of_a_recorder_without_faults(tmp_path, monkeypatch, what, seed):
     write_journal(tmp_path / "control" / "journal")
     write_journal(tmp_path / "tried" / "journal")
     build.record(tmp_path / "control", flush_rows=60, checkpoint_rows=40)
-    faults = Faults(seed, 0.08)
+    faults = Faults(seed, 0.08) if what == "flush" else Faults(seed, 0.6, errno.EIO)
     with monkeypatch.context() as patch:
-        patch.setattr(recorder_writer, "write_file", faults.around(recorder_writer.write_file))
-        patch.setattr(layout, "write_atomically", faults.around(layout.write_atomically))
-        patch.setattr(layout, "sync_file", faults.around(layout.sync_file))
+        if what == "flush":
+            patch.setattr(recorder_writer, "write_file", faults.around(recorder_writer.write_file))
+            patch.setattr(layout, "write_atomically", faults.around(layout.write_atomically))
+            patch.setattr(layout, "sync_file", faults.around(layout.sync_file))
+        else:
+            patch.setattr(os, "pread", faults.around(os.pread))
         while True:
             try:
                 record_all(tmp_path / "tried")
