@@ -215,6 +215,8 @@ class _Collector:
             ("lost", "records that could not be stored"),
             ("syncs", "times it was put on disk"),
             ("sync_failed", "times that failed"),
+            ("rescued", "segments written again in another file after a failed sync"),
+            ("rescue_lost", "bytes that were gone when their segment was written again"),
         ):
             value = reading.journal.get(name, 0)
             yield CounterMetricFamily(f"kfix_journal_{name}", f"journal: {text}", value=value)
@@ -227,6 +229,9 @@ class _Collector:
         position, synced = (reading.journal.get(name, 0) for name in ("position", "synced"))
         waiting = max(0, position - synced) if position >> 32 == synced >> 32 else position & 0xFFFFFFFF
         yield GaugeMetricFamily("kfix_journal_unsynced_bytes", "written since the last sync", value=waiting)
+        for name in ("records", "bytes"):
+            text = f"{name} that a power failure would cost now, because their sync failed"
+            yield GaugeMetricFamily(f"kfix_journal_risk_{name}", text, value=reading.journal.get(f"risk_{name}", 0))
         text = "times that the clock of this machine was set to another time"
         yield CounterMetricFamily("kfix_clock_steps", text, value=reading.clock_steps)
         text = "times that the shared memory file was deleted or replaced, and published again"

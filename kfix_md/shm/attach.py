@@ -383,6 +383,12 @@ class Feed:
             if not self._moved():
                 raise
 
+    def _current(self) -> Segment:
+        """The segment of the feed that lives now: with reconnect=True the new one, for who reads no books."""
+        if self.reconnect:
+            self._find_living()
+        return self._segment
+
     def _moved(self) -> bool:
         before = self._segment
         self.revive(None)
@@ -426,17 +432,17 @@ class Feed:
     @property
     def info(self) -> dict[str, Any]:
         """Fields of the segment's header: name, pid, start_ns, heartbeat_ns, layout, software..."""
-        return self._segment.info()
+        return self._current().info()
 
     @property
     def sessions(self) -> list[dict[str, Any]]:
         """The feed's FIX sessions: service, state, host, counts, times."""
-        return self._segment.sessions()
+        return self._current().sessions()
 
     @property
     def counters(self) -> dict[str, int]:
         """Named counts of the feed."""
-        return self._segment.counters()
+        return self._current().counters()
 
     def close(self) -> None:
         """End a replay. A live feed needs no close: it is unmapped with the last object that reads it."""

@@ -214,6 +214,31 @@ def test_what_cannot_work_ends_in_one_line(venue, tmp_path, change, parts):
     assert not (tmp_path / "kfix-md.t-bad").exists()
 
 
+@pytest.mark.parametrize("engine", ["aiofastnet", "uvloop"])
+def test_a_certificate_without_a_subject_alternative_name_is_rejected(tmp_path, monkeypatch, engine):
+    from cryptography import x509
+
+    from kfix_md.simulator import tls
+
+    def named(subject, *rest, build=tls._builder):
+        return build("localhost" if subject == "kfix simulator" else subject, *rest)
+
+    def add(self, extension, critical, add=x509.CertificateBuilder.add_extension):
+        return self if isinstance(extension, x509.SubjectAlternativeName) else add(self, extension, critical)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tls, "_builder", named)  # the host is its common name
+        patch.setattr(x509.CertificateBuilder, "add_extension", add)
+        tls.make(tmp_path / "venue" / "tls")
+    venue = Venue(tmp_path / "venue", "--symbols", "1")
+    try:
+        text = venue.toml(tmp_path, "t-san", ("spot-l2",), feed=f'tls_engine = "{engine}"')
+        with pytest.raises(UsageError, match="spot-l2: .*not for 'localhost'"):
+            drive(tmp_path, text, lambda feed: asyncio.sleep(10))
+    finally:
+        venue.close()
+
+
 def test_a_refused_port_is_tried_again_until_it_answers(venue, tmp_path):
     async def script(feed):
         await asyncio.sleep(0.2)

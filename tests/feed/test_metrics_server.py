@@ -97,6 +97,13 @@ def test_a_loop_that_stands_still_is_neither_healthy_nor_ready():
         assert ask(reading, path) == (503, "the loop has not run for 12 s\n")
 
 
+def test_what_a_failed_sync_puts_at_risk_is_exported():
+    journal = {"risk_records": 3, "risk_bytes": 700, "rescued": 2, "rescue_lost": 96}
+    _, page = ask(FeedCounters(journal=journal), "/metrics")
+    for line in ("risk_records 3.0", "risk_bytes 700.0", "rescued_total 2.0", "rescue_lost_total 96.0"):
+        assert f"\nkfix_journal_{line}\n" in page
+
+
 def test_process_build_and_disk_are_exported(tmp_path):
     text = ask(FeedCounters(), "/metrics", Store("journal", tmp_path), Store("captures", tmp_path / "none"))[1]
     assert "kfix_build_info{" in text and "process_resident_memory_bytes" in text

@@ -105,6 +105,20 @@ def test_readers_move_to_the_new_feed_when_asked_to(tmp_path):
         end(again)
 
 
+def test_who_reads_no_books_follows_a_restarted_feed_too(tmp_path):
+    first = start(tmp_path)
+    plain, moving = attach("v", directory=tmp_path), attach("v", directory=tmp_path, reconnect=True)
+    end(first)
+    second = start(tmp_path)
+    try:
+        assert plain.info["pid"] == first.pid
+        assert moving.info["pid"] == second.pid
+        assert moving.counters == attach("v", directory=tmp_path).counters
+        assert moving["BTC/USD"].top()[0] > 0
+    finally:
+        end(second)
+
+
 def test_a_reader_that_waits_moves_too(tmp_path):
     victim = start(tmp_path)
     moving = attach("v", directory=tmp_path, reconnect=True)
