@@ -233,7 +233,7 @@ def test_a_certificate_without_a_subject_alternative_name_is_rejected(tmp_path, 
     venue = Venue(tmp_path / "venue", "--symbols", "1")
     try:
         text = venue.toml(tmp_path, "t-san", ("spot-l2",), feed=f'tls_engine = "{engine}"')
-        with pytest.raises(UsageError, match="spot-l2: .*not for 'localhost'"):
+        with pytest.raises(UsageError, match=r"spot-l2: .*not for 'localhost'"):
             drive(tmp_path, text, lambda feed: asyncio.sleep(10))
     finally:
         venue.close()
