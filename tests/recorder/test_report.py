@@ -23,6 +23,18 @@ from tests.streams import generate
 _VOID = {"meta", "br", "link"}
 CAPTURE = build.Path(__file__).parents[2] / "examples" / "notebooks" / "captures"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+#: drags over a part of the first chart as a mouse does
+DRAG = """
+const over = drawn[0].over, at = over.getBoundingClientRect();
+const scales = () => drawn.map(u => [u.scales.x.min, u.scales.x.max]);
+const mouse = (name, share, where) => where.dispatchEvent(new MouseEvent(name, {bubbles: true, button: 0, movementX: 5,
+  buttons: name == "mouseup" ? 0 : 1, clientX: at.left + share * at.width, clientY: at.top + 20}));
+const before = scales();
+for (const [name, share] of [["mouseenter", .2], ["mousemove", .2], ["mousedown", .2], ["mousemove", .3],
+  ["mousemove", .5], ["mouseup", .5]]) mouse(name, share, over);
+mouse("mouseup", .5, document);
+setTimeout(() => { document.documentElement.dataset.zoom = JSON.stringify([before, scales()]); }, 300);
+"""
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=3000", "--dump-dom"),
@@ -159,12 +171,17 @@ def test_captures_without_states_have_bars_from_logons_and_gaps():
 def test_a_browser_draws_the_charts_without_overflow(tmp_path, width):
     cap = recorder.open(CAPTURE)
     out = tmp_path / "day.html"
-    out.write_text(page(cap, cap.dates()[0]))
+    text = page(cap, cap.dates()[0])
+    out.write_text(text.replace("</body>", f"<script>{DRAG}</script></body>"))
     command = [CHROMIUM, *_FLAGS, f"--user-data-dir={tmp_path}/profile", f"--window-size={width},900", f"file://{out}"]
     dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    charts = len(charts_of(out.read_text()))
-    assert f'data-charts="{charts}" data-overflow="0"' in dom
-    assert dom.count("<canvas") == charts > 5
+    charts = charts_of(text)
+    assert f'data-charts="{len(charts)}" data-overflow="0"' in dom
+    assert dom.count("<canvas") == len(charts) > 5
+    before, after = json.loads(re.search(r'data-zoom="(.*?)"', dom)[1])
+    for chart, (low, high), (left, right) in zip(charts, before, after, strict=True):
+        zoomed = low < left < right < high and right - left < (high - low) / 2
+        assert zoomed if "start" in chart else (left, right) == (low, high)  # those over time together
 
 
 def test_lags_in_the_unit_that_reads_best():
