@@ -110,11 +110,14 @@ def _look(known: int, dark: int, kinds: dict[str, int]) -> Any:
 def of_symbols(intervals: list[Row], first: int, last: int) -> list[Lane]:
     """Bars of the books that were covered least, each with its intervals; those covered throughout are left out."""
     books: dict[tuple[str, str], Lane] = {}
+    rows_of: dict[tuple[str, str], list[Row]] = {}
     for row in intervals:
         a, b = _clipped(row, first, last)
         if not _followed(row) or b <= a:
             continue
-        lane = books.setdefault((row["symbol"], row["service"]), Lane(f"{row['symbol']} {row['level'] or ''}".strip()))
+        key = row["symbol"], row["service"]
+        lane = books.setdefault(key, Lane(f"{row['symbol']} {row['level'] or ''}".strip()))
+        rows_of.setdefault(key, []).append(row)
         lane.known += (b - a) / 1e9
         lane.covered += (b - a) / 1e9 if row["trusted"] else 0.0
         kind = "ok" if row["trusted"] else kind_of(row["state"], row["cause"])
@@ -122,8 +125,23 @@ def of_symbols(intervals: list[Row], first: int, last: int) -> list[Lane]:
         title = f"{words or 'not known'}, {(b - a) / 1e9:,.3f} s"
         span = max(1, last - first)
         lane.parts.append((100 * (a - first) / span, 100 * (b - a) / span, kind, title))
-    found = [lane for lane in books.values() if lane.covered < lane.known]
-    return sorted(found, key=lambda lane: lane.covered - lane.known)[:_SYMBOLS]
+    found = [key for key, lane in books.items() if lane.covered < lane.known]
+    least = sorted(found, key=lambda key: books[key].covered - books[key].known)[:_SYMBOLS]
+    for key in least:
+        if len(books[key].parts) > _SLOTS:  # more than a screen shows
+            books[key].parts = _of_service("", rows_of[key], first, last).parts
+    return [books[key] for key in least]
+
+
+def joined(spans: list[tuple[int, int, str]], nearer_ns: int) -> list[tuple[int, int, str]]:
+    """(from, to, kind) in order of time, those of one kind that follow within `nearer_ns` as one."""
+    found: list[tuple[int, int, str]] = []
+    for start, end, kind in sorted(spans):
+        if found and found[-1][2] == kind and start - found[-1][1] < nearer_ns:
+            found[-1] = (found[-1][0], max(end, found[-1][1]), kind)
+        else:
+            found.append((start, end, kind))
+    return found
 
 
 def _followed(row: Row) -> bool:

@@ -190,7 +190,8 @@ class _Charts:
                 {"name": "spread, bp", "color": "a", "values": _rounded(spread)},
                 {"name": "quantity at the best", "color": "b", "values": _rounded(depth)},
             ]
-            shown = [[round(a / 1e9, 3), round(b / 1e9, 3), kind] for a, b, kind in spans]
+            bands = lanes.joined(spans, self._flow.width // 4)
+            shown = [[round(a / 1e9, 3), round(b / 1e9, 3), kind] for a, b, kind in bands]
             made.append(self._over_time(series, title=title, dark=shown))
         return {"title": "Spread and depth", "charts": made, "text": "" if made else "No books."}
 

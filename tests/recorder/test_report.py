@@ -154,6 +154,12 @@ def test_coverage_is_what_readers_saw_and_not_what_was_recorded():
     ]
     short = lanes.of_services([interval("A", "LIVE", 0, second), interval("A", "GAP", second, second + 1)], 0, 10**12)
     assert [kind for *_, kind, _ in short[0].parts] == ["gap"]  # a gap is never rounded away
+    flapping = [interval("A", ("LIVE", "GAP")[i % 2], i * 1000, (i + 1) * 1000, "LOST") for i in range(5000)]
+    (many,) = lanes.of_symbols(flapping, 0, 5_000_000)
+    assert len(many.parts) <= 600 and many.covered == pytest.approx(many.known / 2)
+    assert lanes.joined([(30, 40, "gap"), (0, 10, "gap"), (12, 20, "gap"), (20, 25, "down")], 5) == [
+        *((0, 20, "gap"), (20, 25, "down"), (30, 40, "gap"))
+    ]
     assert lanes.kind_of(None, "FILE_MISSING") == "lost" and lanes.kind_of("ROLLOVER", "ROLLOVER") == "planned"
     assert share(0.999999, 1) == "99.999 %" and share(1, 1) == "100 %" and share(0, 0) == "–"
 
