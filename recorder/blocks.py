@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from recorder.catalog import Captures
 
 T = TypeVar("T")
+#: all that a message is made of
 COLUMNS = [*derive.BOOK_COLUMNS, "symbol", "entry_no", "aggressor", "ord_type"]
-_ROWS = 1 << 20  # of a block, about: what is in memory at a time is some blocks
+#: what books are made of; of L2, where orders have neither ids nor places, less
+BOOKS = [*derive.BOOK_COLUMNS, "symbol", "aggressor", "ord_type"]
+_ORDERS = {"queue_ns", "order_id", "id_kind", "order_text"}
+_ROWS = 1 << 18  # of a block, about: what is in memory at a time is some blocks
 _FIRST_ROWS = 1 << 14  # of the first, which somebody waits for; each block after it has four times as many
 _KEPT_ROWS = 3 << 20  # of row groups that reach into later blocks and are kept; what is beyond is read again
 
@@ -72,7 +76,7 @@ class Block:
     def messages(self) -> Recorded:
         """What Handler.apply takes."""
         levels = np.array([rebuild.number_of(one.level) for one in self.instruments] or [0], np.uint8)
-        crc = schema.integers(self.rows["crc"])
+        crc = schema.stored_values(self.rows["crc"], np.int64)
         return Recorded(
             self.entries,
             starts=self.starts,
@@ -132,9 +136,18 @@ class Applier:
         return row
 
 
-def blocks(captures: "Captures", day: date, symbols: list[str] | None, start: int | None = None) -> Iterator[Block]:
-    """The messages of a session date received from `start` on, while the next ones are read by a thread."""
-    return _ahead(_blocks(captures, day, symbols, start))
+def blocks(
+    captures: "Captures",
+    day: date,
+    symbols: list[str] | None,
+    start: int | None = None,
+    columns: list[str] = BOOKS,
+) -> Iterator[Block]:
+    """The messages of a session date received from `start` on, while the next ones are read by a thread.
+
+    `columns` is BOOKS, or COLUMNS where more than books is made of the rows.
+    """
+    return _ahead(_blocks(captures, day, symbols, start, columns))
 
 
 def _ahead(found: Iterator[T]) -> Iterator[T]:
@@ -146,17 +159,19 @@ def _ahead(found: Iterator[T]) -> Iterator[T]:
             yield one
 
 
-def _blocks(captures: "Captures", day: date, symbols: list[str] | None, start: int | None) -> Iterator[Block]:
+def _blocks(
+    captures: "Captures", day: date, symbols: list[str] | None, start: int | None, columns: list[str]
+) -> Iterator[Block]:
     begin, end = trading_day.session_bounds(day)
     begin = begin if start is None else max(begin, start)
     rows = captures._table("sessions", None, end, ["session", "depth"])
     depths = dict(zip(rows["session"].to_pylist(), rows["depth"].to_pylist(), strict=True))
-    reader = _Reader(captures._files, begin, end, symbols)
+    reader = _Reader(captures._files, begin, end, symbols, columns)
     carried: pa.Table | None = None
     for a, b in windows(reader.pieces, begin, end):
         found = reader.rows(a, b)
         if carried is not None:
-            found = pa.concat_tables([carried, found])
+            found = pa.concat_tables([carried, found], promote_options="default")
         if found.num_rows:
             block, carried = in_order(found, depths, b == end)
             yield block
@@ -191,12 +206,12 @@ def windows(found: list[files.Piece], begin: int, end: int) -> Iterator[tuple[in
 class _Reader:
     """Reads row groups once: what reaches into later windows is kept, up to _KEPT_ROWS."""
 
-    def __init__(self, found: files.Files, begin: int, end: int, symbols: list[str] | None) -> None:
-        self._files, self._span, self._symbols = found, (begin, end), symbols
+    def __init__(self, found: files.Files, begin: int, end: int, symbols: list[str] | None, columns: list[str]) -> None:
+        self._files, self._span, self._symbols, self._columns = found, (begin, end), symbols, columns
         self.pieces = files.attempt(self._list)
 
     def _list(self) -> list[files.Piece]:
-        self._kept: dict[files.Piece, pa.Table] = {}
+        self._kept: dict[files.Piece, tuple[pa.Table, bool]] = {}  # with whether its times do not fall
         paths = self._files.of("ticks", *self._span, self._symbols)
         return files.pieces(self._files, paths, self._symbols)
 
@@ -216,14 +231,26 @@ class _Reader:
         parts = []
         for piece in self.pieces:
             if piece.span[0] < end and piece.span[1] >= start:
-                whole = self._kept.pop(piece, None)
-                if whole is None:
-                    whole = files.read_piece("ticks", piece, COLUMNS, self._symbols)
+                whole, rises = self._kept.pop(piece) if piece in self._kept else self._read(piece)
                 time = whole["recv_ns"].to_numpy()
-                parts.append(rebuild.kept(whole, (time >= start) & (time < end)))
-                if piece.span[1] >= end and sum(map(len, self._kept.values())) < _KEPT_ROWS:
-                    self._kept[piece] = whole
-        return pa.concat_tables(parts) if parts else files.table("ticks", [], COLUMNS)
+                if rises:
+                    a, b = np.searchsorted(time, [start, end]).tolist()
+                    parts.append(whole.slice(a, b - a))
+                else:
+                    parts.append(rebuild.kept(whole, (time >= start) & (time < end)))
+                if piece.span[1] >= end and sum(len(kept) for kept, _ in self._kept.values()) < _KEPT_ROWS:
+                    self._kept[piece] = whole, rises
+        if not parts:
+            return files.table("ticks", [], self._columns)
+        return pa.concat_tables(parts, promote_options="default")
+
+    def _read(self, piece: files.Piece) -> tuple[pa.Table, bool]:
+        columns = self._columns
+        if columns == BOOKS and files.level_of(piece) == "L2":
+            columns = [name for name in columns if name not in _ORDERS]
+        whole = files.read_piece("ticks", piece, columns, self._symbols)
+        time = whole["recv_ns"].to_numpy()
+        return whole, bool((time[1:] >= time[:-1]).all())
 
 
 def in_order(rows: pa.Table, depths: dict[int, int | None], last: bool) -> tuple[Block, pa.Table | None]:
@@ -250,7 +277,7 @@ def in_order(rows: pa.Table, depths: dict[int, int | None], last: bool) -> tuple
     names = rows["symbol"].unify_dictionaries().combine_chunks()
     codes = names.indices.to_numpy(zero_copy_only=False)
     session, seq = rows["session"].to_numpy(), rows["seq"].to_numpy()
-    change = (np.diff(session) != 0) | (np.diff(seq) != 0) | (np.diff(codes) != 0)
+    change = (session[1:] != session[:-1]) | (seq[1:] != seq[:-1]) | (codes[1:] != codes[:-1])
     edges = np.concatenate([[0], np.flatnonzero(change) + 1, [rows.num_rows]])
     starts, ends = edges[:-1], edges[1:]
     session, seq, recv_ns = session[starts], seq[starts], rows["recv_ns"].to_numpy()[starts]
@@ -281,7 +308,7 @@ def _order(
     session: np.ndarray, seq: np.ndarray, recv_ns: np.ndarray, flags: np.ndarray, last: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Order of messages, their times of application in this order, and which wait for others before them."""
-    numbers = np.unique(session).tolist()
+    numbers = np.unique(session).tolist() if (session != session[:1]).any() else session[:1].tolist()
     orders, times, waiting = [], [], []
     for number in numbers:
         own = np.flatnonzero(session == number) if len(numbers) > 1 else np.arange(len(session))

@@ -216,8 +216,8 @@ class Footer:
 
     Attributes
     ----------
-    symbols, times
-        Lowest and highest symbol and receive time of each row group, None where unknown.
+    symbols, levels, times
+        Lowest and highest symbol, level and receive time of each row group, None where unknown.
     present
         Symbols of those row groups that had to be looked into.
     constant
@@ -226,6 +226,7 @@ class Footer:
 
     meta: pq.FileMetaData
     symbols: list[tuple[str, str] | None]
+    levels: list[tuple[str, str] | None]
     times: list[tuple[int, int] | None]
     present: dict[int, frozenset[str | None]] = field(default_factory=dict)
     constant: dict[str, str] = field(default_factory=dict)
@@ -261,8 +262,8 @@ def _cached(key: tuple[str, int, int], file: pq.ParquetFile) -> Footer:
         with contextlib.suppress(KeyError, RuntimeError):  # another thread removed it
             _footers.pop(next(iter(_footers)))
     meta = file.metadata
-    seen = Footer(meta, _limits(meta, "symbol"), _limits(meta, "recv_ns"), constant=_constant(meta))
-    _footers[key] = seen
+    limits = [_limits(meta, column) for column in ("symbol", "level", "recv_ns")]
+    _footers[key] = seen = Footer(meta, *limits, constant=_constant(meta))
     return seen
 
 
@@ -449,6 +450,14 @@ def pieces(found: Files, paths: list[Path], symbols: Collection[str] | None = No
         for group in seen.groups(symbols, None, None):
             out.append(Piece(path, group, seen.times[group] or _ALWAYS, seen.meta.row_group(group).num_rows))
     return out
+
+
+def level_of(piece: Piece) -> str | None:
+    """The level of all of its rows, None where there are several or it is not known."""
+    seen = footer(piece.path)
+    groups = range(len(seen.levels)) if piece.group == _WHOLE else [piece.group]
+    found = {level for group in groups for level in seen.levels[group] or (None,)}
+    return found.pop() if len(found) == 1 else None
 
 
 def read_piece(table: str, piece: Piece, columns: list[str], symbols: Collection[str] | None = None) -> pa.Table:

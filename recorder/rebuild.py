@@ -347,7 +347,7 @@ class Rebuilder:
         rows = files.table(
             "ticks", self.files.of("ticks", since, at + 1, [symbol]), columns, symbols=[symbol], start=since, end=at + 1
         )
-        mask: np.ndarray = schema._indices(rows["side"], schema.SIDES) != schema.SIDES.index("trade")
+        mask = _of_books(rows)
         if level:
             mask &= schema._indices(rows["level"], schema.LEVELS) == schema.LEVELS.index(level)
         if session is not None:
@@ -407,8 +407,7 @@ def _follow(book: OrderBook, rows: pa.Table) -> bool:
     """Apply messages; whether the book had the last of the checksums (5041) that the feed had found right."""
     entries, ends = schema.entries(rows), message_ends(rows)
     flags = rows["flags"].to_numpy()[ends - 1]
-    stored = rows["crc"].is_valid().to_numpy()[ends - 1]  # not where the last row of its message is a trade
-    proven = np.flatnonzero(stored & ((flags & (_PROVEN | Flags.UNVERIFIED)) == _PROVEN))
+    proven = np.flatnonzero((flags & (_PROVEN | Flags.UNVERIFIED)) == _PROVEN)
     if not len(proven):
         _proof.apply(book, entries, ends)
         return True
@@ -419,6 +418,16 @@ def _follow(book: OrderBook, rows: pa.Table) -> bool:
     rules, _ = _proof.check(book, entries[first:end], np.array([end - first]), np.array([crc]), np.array([True]))
     _proof.apply(book, entries[end:], ends[at + 1 :] - end)
     return bool(rules[0])
+
+
+def _of_books(rows: pa.Table) -> np.ndarray:
+    """Rows of messages that are not of trades alone: the last row of one has its 5041, be it a trade."""
+    of_book: np.ndarray = schema._indices(rows["side"], schema.SIDES) != schema.SIDES.index("trade")
+    if of_book.all():
+        return of_book
+    ends = message_ends(rows)
+    starts = np.append(0, ends[:-1])
+    return np.repeat(np.logical_or.reduceat(of_book, starts), ends - starts)
 
 
 def kept(rows: pa.Table, mask: np.ndarray) -> pa.Table:

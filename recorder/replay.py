@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from kfix_md.symbol_text import symbol_bytes
 from recorder import schema, shape
-from recorder.blocks import Applier, Block, blocks
+from recorder.blocks import COLUMNS, Applier, Block, blocks
 from recorder.schema import Flags
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def replay(
     """Messages of a session date, each at its time and through `handler`; see Captures.replay."""
     begin: tuple[float, int] | None = None
     applier = Applier(handler) if handler is not None else None
-    for block in blocks(captures, day, symbols):
+    for block in blocks(captures, day, symbols, None, COLUMNS):
         lists = _Lists(block)
         for first, end in block.parts:
             rows = applier.rows(block, first, end) if applier is not None else None

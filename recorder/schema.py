@@ -543,6 +543,17 @@ def integers(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     return values
 
 
+def stored_values(column: pa.ChunkedArray, kind: type) -> np.ndarray:
+    """Values of a column of numbers as they are in memory: without a meaning where it is null."""
+    size = np.dtype(kind).itemsize
+    chunks = [chunk for chunk in column.chunks if len(chunk)]
+    parts: list[np.ndarray] = [
+        np.frombuffer(chunk.buffers()[1], kind, len(chunk), chunk.offset * size) for chunk in chunks
+    ]
+    whole: np.ndarray = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, kind), *parts])
+    return whole
+
+
 def _text_ids(out: np.ndarray, texts: list[str | None]) -> None:
     for i, text in enumerate(texts):
         if text is not None:

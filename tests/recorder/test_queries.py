@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import recorder
 from benchmarks.busy_day import BusyDay
 from kfix_md.errors import CaptureError, NoSuchSymbol, UsageError
-from recorder import compact, files, schema, tail
+from recorder import compact, files, rebuild, schema, tail
 from recorder._ticks import book_rows
 from recorder.rebuild import Rebuilder
 from tests.recorder import build
@@ -280,3 +281,28 @@ def test_the_busy_day_of_the_benchmarks_is_a_sound_stream(tmp_path, level):
             [(int(p.scaleb(2)), int(q.scaleb(2))) for p, q, _ in followed.books[symbol].depth(side, 1000)]
             for side in "01"
         ]
+
+
+def test_a_message_that_ends_in_a_trade_is_checked_like_any_other(tmp_path, monkeypatch):
+    """Its 5041 is on the trade's row."""
+    build.journal_of(tmp_path / "journal", ("derivatives-l2",), messages=300, symbols=1, empties=False)
+    build.record(tmp_path)
+    cap = recorder.open(tmp_path / "captures")
+    rows = cap.ticks().to_pylist()
+    checked: list[int] = []
+    real = rebuild._proof.check
+    monkeypatch.setattr(rebuild._proof, "check", lambda *args: (checked.append(int(args[3][0])), real(*args))[1])
+    ends = [
+        row
+        for before, row in itertools.pairwise(rows)
+        if row["side"] == "trade"
+        and row["crc"] is not None
+        and before["seq"] == row["seq"]
+        and before["side"] != "trade"
+    ]
+    assert len(ends) > 3
+    for row in ends:
+        found = cap.book(row["symbol"], row["recv_ns"])
+        assert (checked.pop(), found.seq) == (row["crc"], row["seq"]) and not checked
+        assert cap._rebuild.book(row["symbol"], "L2", row["recv_ns"])[1].agrees
+        checked.clear()
