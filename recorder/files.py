@@ -262,8 +262,8 @@ def _cached(key: tuple[str, int, int], file: pq.ParquetFile) -> Footer:
         with contextlib.suppress(KeyError, RuntimeError):  # another thread removed it
             _footers.pop(next(iter(_footers)))
     meta = file.metadata
-    limits = [_limits(meta, column) for column in ("symbol", "level", "recv_ns")]
-    _footers[key] = seen = Footer(meta, *limits, constant=_constant(meta))
+    symbols, levels, times = (_limits(meta, column) for column in ("symbol", "level", "recv_ns"))
+    _footers[key] = seen = Footer(meta, symbols, levels, times, constant=_constant(meta))
     return seen
 
 
