@@ -166,7 +166,7 @@ def _blocks(
     begin = begin if start is None else max(begin, start)
     rows = captures._table("sessions", None, end, ["session", "depth"])
     depths = dict(zip(rows["session"].to_pylist(), rows["depth"].to_pylist(), strict=True))
-    reader = _Reader(captures._files, begin, end, symbols, columns)
+    reader = captures._reader(begin, end, symbols, columns)
     carried: pa.Table | None = None
     for a, b in windows(reader.pieces, begin, end):
         found = reader.rows(a, b)
@@ -203,7 +203,7 @@ def windows(found: list[files.Piece], begin: int, end: int) -> Iterator[tuple[in
         at, size = low, 4 * size
 
 
-class _Reader:
+class RowReader:
     """Reads row groups once: what reaches into later windows is kept, up to _KEPT_ROWS."""
 
     def __init__(self, found: files.Files, begin: int, end: int, symbols: list[str] | None, columns: list[str]) -> None:

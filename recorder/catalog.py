@@ -12,7 +12,7 @@ from pyarrow.compute import Expression
 from kfix_md import display, trading_day
 from kfix_md._book import OrderBook
 from kfix_md.errors import UsageError
-from recorder import coverage, derive, files, loss, orders, replay, sampled, shape, times, trust
+from recorder import blocks, coverage, derive, files, loss, orders, replay, sampled, shape, times, trust
 from recorder.compute import pc
 from recorder.coverage import Copies
 from recorder.layout import TABLES, Tree
@@ -441,6 +441,10 @@ class Captures:
         """Why nothing is known of a time after the last record; empty before it."""
         until = self._files.recorded_until()
         return f"it is not recorded yet: the captures end at {until}" if moment > until else ""
+
+    def _reader(self, begin: int, end: int, symbols: list[str] | None, columns: list[str]) -> Any:
+        """What blocks of messages are made of, see recorder.blocks."""
+        return blocks.RowReader(self._files, begin, end, symbols, columns)
 
     def missing(self, days: list[date] | None = None) -> list[MissingFiles]:
         """Files that were recorded and are no longer there, as their names show; empty when captures are complete.

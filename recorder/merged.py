@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from pyarrow.compute import Expression
 
 from kfix_md import trading_day
 from kfix_md.errors import NoSuchSymbol, UsageError
@@ -27,6 +28,9 @@ from recorder.moments import Day, Moment, to_date, to_ns
 from recorder.plot import Plots
 from recorder.rebuild import BookAt, Rebuilder
 from recorder.times import Time
+
+if TYPE_CHECKING:
+    pass
 
 _STRIDE = 1 << 24  # sessions of the second captures are numbered from here on
 _FOREVER = (1 << 63) - 1
@@ -65,6 +69,19 @@ class Line(Captures):
         return found.filter(mine.fill_null(False))
 
 
+class _MergedRows:
+    """Rows of a session date as blocks of messages are made of them, see blocks.RowReader: each message once."""
+
+    def __init__(self, cap: "Merged", begin: int, end: int, symbols: list[str] | None, columns: list[str]) -> None:
+        self._cap, self._symbols, self._columns = cap, symbols, columns
+        readers = [part._reader(begin, end, symbols, columns) for part in cap.parts]
+        self.pieces = [piece for reader in readers for piece in reader.pieces]
+
+    def rows(self, start: int, end: int) -> pa.Table:
+        """Rows received in [start, end), one book after the other."""
+        return self._cap._table("ticks", start, end, self._columns, symbols=self._symbols)
+
+
 class _NoFiles:
     """Stands where one captures directory has its files."""
 
@@ -88,9 +105,10 @@ class Merged(Captures):
         self.parts = list(parts)
         self._lines: dict[tuple[int, tuple[str, int]], Line] = {}
         self.tree = self.parts[0].tree
-        self._files: Any = _NoFiles()
-        self._rebuild: Any = _NoFiles()
-        self._listing: Any = _NoFiles()
+        several = len(self.parts) > 1
+        self._files: Any = _NoFiles() if several else self.parts[0]._files
+        self._rebuild: Any = _NoFiles() if several else self.parts[0]._rebuild
+        self._listing: Any = _NoFiles() if several else self.parts[0]._listing
         self.plot = Plots(self)
 
     def __repr__(self) -> str:
@@ -282,11 +300,31 @@ class Merged(Captures):
         trades = rows.filter(pc.equal(rows["side"], "trade").fill_null(False))
         return times.form(derive.bars(trades.select(derive.TRADE_COLUMNS), derive.duration(every), price), time)
 
-    def replay(self, *args: Any, **options: Any) -> Any:
-        """Of one feed: of a hot pair the messages of both sessions, as they were received."""
-        if len(self.parts) == 1:
-            return self.parts[0].replay(*args, **options)
-        raise UsageError("several captures cannot be replayed as one: open one of the directories")
+    def _reader(self, begin: int, end: int, symbols: list[str] | None, columns: list[str]) -> "_MergedRows":
+        return _MergedRows(self, begin, end, symbols, columns)
+
+    def _table(
+        self,
+        name: str,
+        start: int | None,
+        end: int | None,
+        columns: list[str] | None = None,
+        where: Expression | None = None,
+        symbols: list[str] | None = None,
+    ) -> pa.Table:
+        if name != "ticks":
+            tables = [part._table(name, start, end, columns, where, symbols=symbols) for part in self.parts]
+            return pa.concat_tables([_numbered(rows, i) for i, rows in enumerate(tables)]).unify_dictionaries()
+        found = list(self._ticks(symbols, start, end, "both", columns, "binary", "int"))
+        whole = pa.Table.from_batches(found).unify_dictionaries() if found else shape.empty(columns, "binary")
+        return whole if where is None else whole.filter(where)
+
+    def _batches(
+        self, name: str, start: int | None, end: int | None, columns: list[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows of all copies."""
+        for part in self.parts:
+            yield from part._batches(name, start, end, columns)
 
     # ---- books ----
 

@@ -352,7 +352,7 @@ def main(arguments: list[str], commands: IO[bytes], answers: IO[str]) -> None:
 
     path, folder, day, speed, at = arguments
     try:
-        captures = recorder.open(path, copies="both")  # of a hot pair, what both sessions received
+        captures = recorder.open(path)
         wanted = _date(captures, path, day, at)
         at_ns = moment_of(at, wanted) if at else None
         capacity = len(books_of(captures, wanted)) + SPARE
