@@ -141,10 +141,12 @@ class Ledger:
 
     def event(self, number: int, recv_ns: int, position: int, found: Decoded) -> None:
         """One event of the journal."""
-        self._restate(recv_ns)
         event = found.event
         if isinstance(event, events.Started | events.Stopped):
             self._feed_down(recv_ns, position, event)
+            self._restate(recv_ns)  # a date that began after the end of the feed begins with books that are DOWN
+            self._forget_books()
+        self._restate(recv_ns)
         self.last_ns = recv_ns
         self._apply(number, recv_ns, position, event)
         if not isinstance(event, _NO_STATUS_ROW):
@@ -243,6 +245,10 @@ class Ledger:
                 if current.books[symbol] != "DOWN":
                     self._state(number, since, symbol, "DOWN", "RESTART")
             self._end(number, since, reason)
+
+    def _forget_books(self) -> None:
+        """The next feed process has no book, and serves none."""
+        for current in self.sessions.values():
             current.books, current.causes, current.lagging = {}, {}, False
         self.served = {}
 

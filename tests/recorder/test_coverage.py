@@ -144,6 +144,23 @@ def test_the_last_row_of_a_time_says_whether_the_book_was_trusted_then(tmp_path)
     assert [row["trusted"] for row in last] == [False, True] and last[0]["cause"] == "SYNCING LOST"
 
 
+def test_a_feed_that_was_dead_when_a_date_began_leaves_its_books_down_then(tmp_path):
+    end = trading_day.session_bounds(trading_day.session_date(build.START_NS))[1]
+    with JournalWriter(tmp_path / "journal") as journal:
+        times = written(journal, {5: [events.BookChanged(SYMBOL, "LIVE", "NONE", 5)]})
+    with JournalWriter(tmp_path / "journal") as journal:
+        journal.event(0, end + SECOND, events.Started())
+        journal.event(0, end + 2 * SECOND, events.BookChanged(SYMBOL, "LIVE", "NONE", 1))
+    cap = captured(tmp_path)
+    rows = cap.coverage(trading_day.session_date(end), SYMBOL).to_pylist()
+    assert [(r["state"], r["cause"], r["from_ns"], r["to_ns"]) for r in rows] == [
+        ("DOWN", "RESTART", end, end + 2 * SECOND),
+        ("LIVE", "NONE", end + 2 * SECOND, None),
+    ]
+    assert [r["to_ns"] for r in cap._coverage(SYMBOL, None, None).to_pylist()][-2] == end + 2 * SECOND
+    assert not cap.book(SYMBOL, end + SECOND // 2).trusted and times[-1] < end
+
+
 @pytest.mark.parametrize("ended", ["killed", "stopped"])
 def test_a_restart_that_continues_the_numbering_is_one_gap(tmp_path, ended):
     with JournalWriter(tmp_path / "journal") as journal:
