@@ -379,6 +379,8 @@ class Ledger:
         if start > before:
             for copies in self.served.values():
                 for symbol, number in copies.items():
+                    if symbol not in self.session(number).books:
+                        continue  # unsubscribed: it has no state to begin the date with
                     self._status(start, number, symbol, "feed", events.Served.type, None, None)
             for number, current in self.sessions.items():
                 for symbol, state in current.books.items():
