@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
-.PHONY: all build lock demo test lint sanitized-tree sanitize package wheels docs coverage fuzz injected alerts chaos faults soak trust upgrade power-loss torn clean
+.PHONY: all build shipped lock demo test lint sanitized-tree sanitize package wheels docs coverage fuzz injected alerts chaos faults soak trust upgrade power-loss torn clean
 
 all: build
 
@@ -41,6 +41,14 @@ build/.built: $(VENV)/.ready $(SOURCES)
 	touch $@
 
 build: build/.built
+
+# the compiled modules of the wheel that `make package` made, instead of compiling them again: tested as they are shipped
+shipped: $(VENV)/.ready
+	rm -rf build/wheel
+	$(PY) -m zipfile -e build/dist/*.whl build/wheel
+	cd build/wheel && find . -name '*.so' -exec cp --parents {} "$(CURDIR)" \;
+	KFIX_TESTS_ONLY=1 $(PY) setup.py -q build_ext --inplace
+	touch build/.built
 
 # many tests wait for processes and timers: one worker more than there are cores
 TEST_WORKERS ?= $(shell echo $$(( $$(nproc) + 1 )))
@@ -96,7 +104,7 @@ fuzz-%: sanitized-tree
 docs: build
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(PY) -m mkdocs build
 
-# sdist, wheel from that sdist, and the demo from the wheel in an empty environment, without a compiler
+# sdist and wheel from that sdist, both kept in build/dist, and the demo from the wheel in an empty environment, without a compiler
 package: $(VENV)/.ready
 	$(PY) -m tests.packaging.check
 

@@ -4,6 +4,7 @@ Environment variables, all for developers:
 
 KFIX_SANITIZE=1       both sanitizers and gcc's coverage counters (`make sanitize`, `make fuzz`)
 KFIX_COVERAGE=1       line tracing of Cython code (`make coverage`)
+KFIX_TESTS_ONLY=1     only the tests' helpers: the other modules are those of a wheel (`make shipped`)
 KFIX_NO_EXTENSIONS=1  none: `make` installs the package first and builds its modules in place, once
 
 `setup.py build_ext --inplace` also builds the compiled helpers of the tests, which are never packaged.
@@ -70,7 +71,7 @@ if switched_on("COVERAGE"):
 FOLDERS = ["kfix_md", "recorder"]
 ROOT = Path(__file__).parent
 if "--inplace" in sys.argv and (ROOT / "tests").is_dir():
-    FOLDERS.append("tests")
+    FOLDERS = ["tests"] if switched_on("TESTS_ONLY") else [*FOLDERS, "tests"]
 HEADERS = [str(header.relative_to(ROOT)) for header in sorted((ROOT / "kfix_md").rglob("*.h"))]
 
 
@@ -111,6 +112,11 @@ class BuildModules(build_ext):
     def build_extensions(self) -> None:
         """Build every module."""
         self.compiler.linker_so = [part for part in self.compiler.linker_so if not part.startswith("-Wl,-rpath")]
+        for (
+            extension
+        ) in self.extensions:  # not by setuptools in several threads at once, one of which may come too early
+            for source in extension.sources:
+                Path(self.build_temp, source).parent.mkdir(parents=True, exist_ok=True)
         shared = self.compiler.compile(LINKED_IN, output_dir=self.build_temp, extra_postargs=CFLAGS)
         for extension in self.extensions:
             extension.extra_objects += shared

@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+DIST = ROOT / "build" / "dist"
 PACKAGES = ("kfix_md", "recorder")
 DEMO = ["-m", "kfix_md.cli.demo", "--seconds", "7", "--symbols", "3", "--rate", "200"]
 IMPORT_ALL = """
@@ -96,7 +97,8 @@ def main() -> None:
         work = Path(name)
         check_incomplete_tree(work / "incomplete")
         print("a tree without sources does not build", flush=True)
-        sdist, wheel = build(work / "dist")
+        shutil.rmtree(DIST, ignore_errors=True)
+        sdist, wheel = build(DIST)
         print(f"{sdist.name} and {wheel.name}: {check_contents(sdist, wheel)} compiled modules", flush=True)
         python = install(work / "wheel", wheel)
         without_compiler = clean_environment(python.parent)
