@@ -25,7 +25,7 @@ from kfix_md.config_fields import (
     is_production,
 )
 from kfix_md.disk import Store
-from kfix_md.errors import Mistakes, UsageError
+from kfix_md.errors import Mistakes, UsageError, reason_of
 from kfix_md.services import SERVICES, Market, ServiceSpec
 from kfix_md.shm.names import part_name
 from kfix_md.trading_day import ROLLOVER_S
@@ -135,7 +135,8 @@ class ServiceSection(_Section):
     verify: bool = True
     """`false` accepts any certificate; refused for production hosts."""
     api_key: SecretRef | None = None
-    """`"env:VARIABLE"` or `"file:/path"`, with `api_secret`; signs the Logon with 553, 554, 5025."""
+    """`"env:VARIABLE"` or `"file:/path"` (a file that not every user may read), with `api_secret`; signs the Logon with
+    553, 554, 5025."""
     api_secret: SecretRef | None = None
     """As `api_key`, base64 as Kraken gives it."""
     logon_fields: LogonFields = {}
@@ -290,7 +291,7 @@ def load(path: str | os.PathLike[str]) -> Config:
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; examples are in examples/") from None
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UsageError(f"{path}: cannot be read: {reason_of(error)}") from None
     try:
         data = tomllib.loads(text.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

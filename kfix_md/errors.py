@@ -88,6 +88,19 @@ PASSING = frozenset(
 AWAY = frozenset({errno.ENOENT, errno.EROFS, errno.ENODEV, errno.ENXIO})
 
 
+_ADVICE = {
+    errno.EMFILE: "this process has no file descriptor left: raise `ulimit -n` (LimitNOFILE= of its unit)",
+    errno.ENFILE: "this machine has no file descriptor left: raise fs.file-max",
+    errno.ENOMEM: "no memory or address space: raise `ulimit -v` or the memory limit of the unit or container",
+}
+
+
+def reason_of(error: OSError, *, lower: bool = False) -> str:
+    """Why a call of the system failed, and what to do about limits of the process; `lower`: inside of a sentence."""
+    why, advice = error.strerror or str(error), _ADVICE.get(error.errno or 0)
+    return f"{why.lower() if lower else why}{f' ({advice})' if advice else ''}"
+
+
 def may_pass(error: BaseException, ran_before: bool = False) -> bool:
     """Whether time may cure an error, by the OSError that it is or comes from. Status 2 is for the others."""
     cause = error if isinstance(error, OSError) else error.__cause__

@@ -11,7 +11,7 @@ from typing import Any
 
 from kfix_md import __version__
 from kfix_md.disk import DAY_S, MEASURED_S, Store, rooms
-from kfix_md.errors import UsageError
+from kfix_md.errors import UsageError, reason_of
 from kfix_md.log_output import lines_lost
 
 #: connections that are served at a time, and seconds that one may wait for its next bytes
@@ -67,8 +67,8 @@ class MetricsServer:
         try:
             self._server = _server(host, port, _routes(make_wsgi_app(self.registry), probes))
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise UsageError(f"{key} = {port}: {reason}; choose another or 0 for none") from error
+            why = reason_of(error, lower=True)
+            raise UsageError(f"{key} = {port}: {why}; choose another or 0 for none") from error
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="kfix-metrics", daemon=True)
         self._thread.start()

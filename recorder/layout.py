@@ -20,7 +20,7 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from kfix_md.errors import CaptureError, UsageError
+from kfix_md.errors import CaptureError, UsageError, reason_of
 from kfix_md.journal.files import make_directory, sync, take_lock
 
 TABLES = ("ticks", "gaps", "sessions", "instruments", "status", "checkpoints")
@@ -119,7 +119,7 @@ class Tree:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise UsageError(f"captures {self.root} cannot be written: {error.strerror}") from error
+            raise UsageError(f"captures {self.root} cannot be written: {reason_of(error)}") from error
 
     def check(self) -> None:
         """UsageError unless this is a captures directory."""

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfix_md.errors import KfixError, UsageError
+from kfix_md.errors import KfixError, UsageError, reason_of
 
 if TYPE_CHECKING:
     from kfix_md.config import ServiceSection
@@ -113,9 +113,10 @@ def tls_context(end: Endpoint) -> ssl.SSLContext | None:
 
 
 def _reason(error: BaseException) -> str:
-    for name in ("reason", "strerror"):
-        if text := getattr(error, name, None):
-            return str(text)
+    if text := getattr(error, "reason", None):
+        return str(text)
+    if isinstance(error, OSError) and error.strerror:
+        return reason_of(error)
     return str(error) or type(error).__name__
 
 

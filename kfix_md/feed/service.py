@@ -358,8 +358,9 @@ class Service(Application):
         self.subs.ready(self.now_ns)
 
     def on_message(self, msg_type: str, fields: Any, recv_ns: int) -> None:
-        """35=y, Y, j, 3, h."""
-        self.subs.on_message(msg_type, fields, recv_ns)
+        """35=y, Y, j, 3, h; nothing is subscribed any more while we leave, and a list takes long."""
+        if not self.leaving:
+            self.subs.on_message(msg_type, fields, recv_ns)
 
     def on_gap(self, first: int, last: int, cause: str) -> None:
         """Messages are missing: no book of this session can be trusted until the gap is closed."""

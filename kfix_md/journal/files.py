@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from kfix_md import trading_day
-from kfix_md.errors import CaptureError, Unreadable, UsageError
+from kfix_md.errors import CaptureError, Unreadable, UsageError, reason_of
 from kfix_md.journal import layout
 from kfix_md.journal.layout import HEADER_BYTES
 
@@ -46,7 +46,7 @@ def lock(directory: str | os.PathLike[str]) -> TextIO:
         make_directory(path)
         return take_lock(path / "lock", f"journal {path} is in use by process {{pid}}: one writer a directory")
     except OSError as error:
-        raise UsageError(f"journal {path} cannot be written: {error.strerror}") from None
+        raise UsageError(f"journal {path} cannot be written: {reason_of(error)}") from None
 
 
 def take_lock(path: Path, in_use: str, *, wait: bool = False) -> TextIO:
@@ -231,7 +231,7 @@ class _Compressed:
             raise CaptureError(f"it cannot be decompressed from offset {self._at} on ({error})") from None
         except OSError as error:
             self._at = _LARGEST  # the next one begins again
-            raise Unreadable(f"it cannot be read: {error.strerror}", error.errno) from None
+            raise Unreadable(f"it cannot be read: {reason_of(error)}", error.errno) from None
         self._at += len(data)
         return data
 
@@ -252,7 +252,7 @@ class _Plain:
         try:
             return os.pread(self._file.fileno(), n, offset)
         except OSError as error:
-            raise Unreadable(f"it cannot be read at offset {offset}: {error.strerror}", error.errno) from None
+            raise Unreadable(f"it cannot be read at offset {offset}: {reason_of(error)}", error.errno) from None
 
     def replaced(self) -> bool:
         """Whether another file has the name now."""

@@ -7,7 +7,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from kfix_md.errors import UsageError
+from kfix_md.errors import UsageError, reason_of
 from kfix_md.session.types import SequenceNumbers
 
 _RECORD = struct.Struct("<4sIqqqq")  # magic, crc32 of the rest, version, expected, outgoing, saved_ns
@@ -28,7 +28,7 @@ class SequenceStore:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise UsageError(f"cannot keep sequence numbers in {self.path}: {error.strerror}") from error
+            raise UsageError(f"cannot keep sequence numbers in {self.path}: {reason_of(error)}") from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -41,7 +41,7 @@ class SequenceStore:
             self._version, self._saved = self._read()
         except OSError as error:
             os.close(self._fd)  # and with it the lock: the next attempt is to find the file free
-            raise UsageError(f"cannot read the sequence numbers in {self.path}: {error.strerror}") from error
+            raise UsageError(f"cannot read the sequence numbers in {self.path}: {reason_of(error)}") from error
 
     def load(self) -> SequenceNumbers | None:
         """The counters saved last; None when there are none or both records are damaged."""

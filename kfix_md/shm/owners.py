@@ -8,7 +8,7 @@ import re
 import stat
 from pathlib import Path
 
-from kfix_md.errors import FeedError, UsageError
+from kfix_md.errors import FeedError, UsageError, reason_of
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 #: a directory of this name belongs to the user with that number
@@ -56,7 +56,7 @@ def make_own_directory(directory: str | os.PathLike[str], mode: int = 0o600, gro
             raise _in_the_way(folder, owner) from None
         raise UsageError(f"shared memory directory {directory}: permission denied") from None
     except OSError as error:
-        raise UsageError(f"shared memory directory {directory}: {error.strerror}") from error
+        raise UsageError(f"shared memory directory {directory}: {reason_of(error)}") from error
     try:
         status = os.fstat(fd)
         if status.st_uid != os.geteuid():
@@ -90,7 +90,7 @@ def reader_directories(directory: str | os.PathLike[str]) -> list[Path]:
     try:
         return list(dict.fromkeys(own_directory(directory, uid) for uid in (os.geteuid(), 0)))
     except OSError as error:
-        raise FeedError(f"shared memory directory {os.fspath(directory)}: {error.strerror}") from error
+        raise FeedError(f"shared memory directory {os.fspath(directory)}: {reason_of(error)}") from error
 
 
 def directories_of_others(directory: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import stat
 import numpy as np
 
 from kfix_md._entry import Cause, State
-from kfix_md.errors import FeedDead, FeedError
+from kfix_md.errors import FeedDead, FeedError, reason_of
 from kfix_md.shm.locks import boot_id
 from kfix_md.shm.owners import open_trusted
 
@@ -75,7 +75,7 @@ cdef class Segment:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise FeedError(f"cannot read {path}: {error.strerror}") from error
+            raise FeedError(f"cannot read {path}: {reason_of(error)}") from error
         if len(data) < 16:
             raise FeedError(f"{path} is not a kfix-md feed: only {len(data)} bytes")
         memcpy(&h, <char*> data, min(len(data), <Py_ssize_t> sizeof(h)))
@@ -92,7 +92,7 @@ cdef class Segment:
             raise FeedError(f"{path} is damaged: {bad.decode()} in its header; restart the feed")
         base = mmap(NULL, size, PROT_READ, MAP_SHARED, self.fd, 0)
         if base == MAP_FAILED:
-            raise FeedError(f"cannot map {path} ({size:,} bytes of address space)")
+            raise FeedError(f"cannot map {path}: {size:,} bytes of address space; raise `ulimit -v`")
         self.base, self.header, self.size = <char*> base, <kfix_header*> base, size
         self.opened = h
         self.serve_unverified = (h.flags & KFIX_SERVE_UNVERIFIED) != 0

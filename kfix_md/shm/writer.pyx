@@ -10,7 +10,7 @@ import time
 
 from kfix_md import __version__
 from kfix_md._entry import Cause, State
-from kfix_md.errors import FeedError, UsageError
+from kfix_md.errors import FeedError, UsageError, reason_of
 from kfix_md.shm.locks import InUse, boot_id, hold, process_start
 from kfix_md.shm.names import PREFIX, segment_path
 from kfix_md.shm.owners import make_own_directory
@@ -135,7 +135,7 @@ cdef class SegmentWriter:
         except InUse as error:
             raise _running_already(self.name, error.pid) from None
         except OSError as error:
-            raise UsageError(f"shared memory directory {directory}: {error.strerror}") from error
+            raise UsageError(f"shared memory directory {directory}: {reason_of(error)}") from error
 
     def _release_name(self):
         if self.name_lock is not None:
@@ -165,7 +165,7 @@ cdef class SegmentWriter:
         try:
             fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise UsageError(f"cannot create {fresh}: {error.strerror}") from error
+            raise UsageError(f"cannot create {fresh}: {reason_of(error)}") from error
         try:
             if kfix_writer_lock(fd, KFIX_WRITER) != 0:
                 raise OSError(errno, os.strerror(errno))
@@ -177,7 +177,7 @@ cdef class SegmentWriter:
             os.rename(fresh, self.path)
             self.identity = _identity(os.fstat(fd))
         except OSError as error:
-            raise FeedError(f"cannot create the shared memory file {self.path}: {error.strerror}") from error
+            raise FeedError(f"cannot create the shared memory file {self.path}: {reason_of(error)}") from error
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(fresh)
@@ -646,7 +646,11 @@ def _reserve(int fd, path, at, n):
 
 def _sweep(directory, name):
     """Remove the temporary files that killed starts left; those of other names, which may be starting, later."""
-    for entry in os.listdir(directory):
+    try:
+        entries = os.listdir(directory)
+    except OSError:             # what keeps us from looking keeps us from making a file too, with its reason
+        return
+    for entry in entries:
         found = _TEMPORARY.fullmatch(entry)
         if found is None:
             continue
@@ -681,7 +685,7 @@ def _retire(path, name):
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UsageError(f"{path} is in the way: {error.strerror}; remove it or choose another name") from error
+        raise UsageError(f"{path} is in the way: {reason_of(error)}; remove it or choose another name") from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise UsageError(f"{path} is in the way and no regular file; remove it or choose another name")

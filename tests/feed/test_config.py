@@ -98,8 +98,12 @@ def test_missing_file(tmp_path):
 def test_secrets_come_from_outside(tmp_path, monkeypatch):
     monkeypatch.setenv("KFIX_T", "abc")
     (tmp_path / "s").write_text("xyz\n")
+    (tmp_path / "s").chmod(0o640)
     assert checks.read_secret("env:KFIX_T") == "abc"
     assert checks.read_secret(f"file:{tmp_path}/s") == "xyz"
+    (tmp_path / "s").chmod(0o644)
+    with pytest.raises(UsageError, match=r"every user \(mode 0644\): chmod o= "):
+        checks.read_secret(f"file:{tmp_path}/s")
     monkeypatch.delenv("KFIX_T")
     with pytest.raises(UsageError, match="KFIX_T is not set"):
         checks.read_secret("env:KFIX_T")

@@ -10,9 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from kfix_md.feed.processes import Supervisor
 from kfix_md.feed.recording import has_run
 from kfix_md.journal.reader import FRAME, JournalReader
 from kfix_md.session.store import SequenceStore
+from tests.feed.raw import RawVenue, row
 from tests.feed.rig import ROOT, Venue, all_good, drive, equal_to_truth, load, until
 from tests.recorder import build
 
@@ -303,3 +305,67 @@ def test_a_wedged_process_of_several_is_killed_and_started_again(tmp_path, monke
     assert supervisor.children["b"].pid == first and supervisor.children["a"].poll() is None
     monkeypatch.setattr(processes, "PATIENCE_S", 2.0)
     supervisor._end()
+
+
+@pytest.mark.parametrize(
+    ("limit", "size", "advice"),
+    [("RLIMIT_NOFILE", 3, "ulimit -n"), ("RLIMIT_AS", None, "ulimit -v")],
+)
+def test_limits_of_the_process_are_named_with_advice(tmp_path, limit, size, advice):
+    """A reader and a feed at the limit of descriptors and of address space: one sentence that names the remedy."""
+    code = f"""
+import resource, sys
+from kfix_md import attach
+from kfix_md.errors import FeedError, UsageError
+from kfix_md.shm.writer import SegmentWriter
+
+where = sys.argv[1]
+with SegmentWriter("a", where, capacity=500) as writer:
+    size = {size} or int(open("/proc/self/statm").read().split()[0]) * 4096 + (1 << 20)
+    resource.setrlimit(resource.{limit}, (size, resource.getrlimit(resource.{limit})[1]))
+    for attempt in (lambda: attach("a", directory=where), lambda: SegmentWriter("b", where, capacity=500)):
+        try:
+            attempt()
+        except (FeedError, UsageError) as error:
+            print(error)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], env=env, capture_output=True, text=True, check=False
+    )
+    lines = result.stdout.splitlines()
+    assert len(lines) == 2 and all(advice in line for line in lines), result.stdout + result.stderr
+
+
+def test_sigterm_is_answered_while_the_venue_floods(tmp_path):
+    """Instrument lists without end, each of two MiB of rows: each is worked on as a whole, and then SIGTERM is seen."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    rows = [row(f"S{number:05d}/USD") for number in range(32_000)]
+    flood = threading.Event()
+
+    def lists(conn, body) -> None:
+        def send() -> None:
+            with suppress(OSError):
+                while conn.alive:
+                    conn.list(rows, request=body[320])
+                    flood.set()
+
+        threading.Thread(target=send, daemon=True).start()
+
+    raw = RawVenue(tmp_path, rows)
+    raw.hooks["x"] = lists
+    (tmp_path / "feed.toml").write_text(
+        f'[feed]\nname = "flood"\ndirectory = "{tmp_path}"\n[[service]]\nname = "spot-l2"\nsender_comp_id = "ME"\n'
+        f'host = "127.0.0.1"\nport = {raw.port}\ntls_ca = "{raw.ca}"\nsymbols = ["S00001/USD"]\n'
+        "[journal]\nenabled = false\n"
+    )
+    feed = subprocess.Popen([sys.executable, "-m", "kfix_md", "feed", "feed.toml"], cwd=tmp_path, env=env)
+    try:
+        assert flood.wait(20)
+        time.sleep(1)
+        feed.send_signal(signal.SIGTERM)
+        assert feed.wait(10) == 0
+    finally:
+        feed.kill()
+        feed.wait()
+        raw.close()
