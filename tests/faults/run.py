@@ -204,7 +204,12 @@ class Run:
     # ---- faults: each takes and restores ----
 
     def step_clock(self) -> None:
-        self.machine.step(self.rng.choice(STEPS_S))
+        """A session that is on goes on; a clock that is an hour off lets none begin, so that a large step is mended."""
+        seconds = self.rng.choice(STEPS_S)
+        self.machine.step(seconds)
+        if abs(seconds) > 2:
+            time.sleep(1.5)
+            self.machine.step(-seconds)
 
     def stop_feed(self) -> None:
         seconds = self.rng.choice([0.3, 3 * HEARTBEAT_S + 2 * SLACK_S])
