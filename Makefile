@@ -93,12 +93,14 @@ sanitize: sanitized-tree
 	  tests/shm/test_books.py tests/shm/test_bursts.py tests/shm/test_orders_trades.py tests/shm/test_torn.py \
 	  tests/journal tests/recorder/test_rows.py tests/recorder/test_replay.py tests/recorder/test_queries.py
 
-# coverage-guided, each target of tests/fuzz/targets.py by libFuzzer (atheris); what was found is in build/fuzz
+# coverage-guided, each target of tests/fuzz/targets.py by libFuzzer (atheris); what was found is in build/fuzz.
+# Its library is linked to from a place of its own: LD_PRELOAD ends a path at a space
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(notdir $(wildcard tests/fuzz/corpus/*))
 fuzz: $(FUZZ_TARGETS:%=fuzz-%)
 fuzz-%: sanitized-tree
-	$(call sanitized,$(FUZZER_ASAN)) -m tests.fuzz.run $* "$(CURDIR)/build/fuzz/$*" -max_total_time=$(FUZZ_SECONDS)
+	library=$$(mktemp -d)/asan.so && ln -s "$(FUZZER_ASAN)" "$$library" && \
+	  $(call sanitized,$$library) -m tests.fuzz.run $* "$(CURDIR)/build/fuzz/$*" -max_total_time=$(FUZZ_SECONDS)
 
 # the documentation as a site, build/site/index.html; a link that leads nowhere is an error
 docs: build

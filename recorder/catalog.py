@@ -258,7 +258,7 @@ class Captures:
         With a symbol, a gap of its whole session ends where the book of this symbol was trusted again.
         """
         start, end = self._span(day)
-        self._listing.check(symbol)
+        self._listing.check(symbol, start)
         rows = shape.latest(self._table("gaps", start, end), "gap")
         if symbol is not None:
             self._listing.require(symbol, start, end)
@@ -303,8 +303,8 @@ class Captures:
             symbol, level, service, session, from_ns, to_ns (null: it lasts), state, cause, trusted, feed and number (of
             the copy of a hot pair that was published then).
         """
-        self._listing.check(symbol)
         span = self._span(day)
+        self._listing.check(symbol, span[0])
         found = self._coverage(symbol, *span)
         if symbol is not None and not found.num_rows and not self._files.recorded(symbol, *span):
             found = coverage.not_recorded(symbol, *span)
@@ -441,6 +441,10 @@ class Captures:
         """Why nothing is known of a time after the last record; empty before it."""
         until = self._files.recorded_until()
         return f"it is not recorded yet: the captures end at {until}" if moment > until else ""
+
+    def _check(self, symbols: Symbols) -> None:
+        """NoSuchSymbol unless all of these were listed or recorded."""
+        self._listing.check(symbols)
 
     def _reader(self, begin: int, end: int, symbols: list[str] | None, columns: list[str]) -> Any:
         """What blocks of messages are made of, see recorder.blocks."""
@@ -689,7 +693,7 @@ class Captures:
             Given, each message goes through it before it is returned: the same books as live, and 5041 is checked.
             Messages of another level than the handler's book of their symbol are left out of it.
         """
-        self._listing.check(symbols)
+        self._check(symbols)
         self._span(day)
         return replay.replay(self, to_date(day), speed, symbols, handler)
 
@@ -709,7 +713,7 @@ class Captures:
             Length of a step: "10ms", "1s", or ns. After each step, also one without messages, there is a batch with
             what was received in it, and the handler's books are those of its end. None: batches of many messages.
         """
-        self._listing.check(symbols)
+        self._check(symbols)
         self._span(day)
         step = None if every is None else derive.duration(every)
         return replay.batches(self, to_date(day), symbols, handler, step)

@@ -455,15 +455,18 @@ class Merged(Captures):
             self.parts[0]._span(day)
         return found
 
+    def _span(self, day: Day | None) -> tuple[int | None, int | None]:
+        return (None, None) if day is None else self._with(day)[0]._span(day)
+
     def rows(self, day: Day | None = None) -> int:
         """Number of rows of ticks, each message counted once: all are read."""
-        span = (None, None) if day is None else self._with(day)[0]._span(day)
+        span = self._span(day)
         return sum(batch.num_rows for batch in self._ticks(None, *span, "both", ["seq"], "binary", "int"))
 
     def coverage(self, day: Day | None = None, symbol: str | None = None, *, time: Time = "ns") -> pa.Table:
         """As of one captures directory; feed and number say whose copy is read."""
         self._check(symbol)
-        span = (None, None) if day is None else self._with(day)[0]._span(day)
+        span = self._span(day)
         tables = [part._coverage(symbol, *span) for part in self.parts if symbol is None or self._has(part, symbol)]
         books = sorted({(row["symbol"], row["level"] or "") for one in tables for row in one.to_pylist()})
         rows = [row for name, level in books for row in self._timeline(name, level, *span)]

@@ -216,18 +216,19 @@ def test_what_cannot_work_ends_in_one_line(venue, tmp_path, change, parts):
 
 @pytest.mark.parametrize("engine", ["aiofastnet", "uvloop"])
 def test_a_certificate_without_a_subject_alternative_name_is_rejected(tmp_path, monkeypatch, engine):
+    import trustme
     from cryptography import x509
 
     from kfix_md.simulator import tls
 
-    def named(subject, *rest, build=tls._builder):
-        return build("localhost" if subject == "kfix simulator" else subject, *rest)
+    def issue(self, *names, issue=trustme.CA.issue_cert, **how):
+        return issue(self, *names, **(how | {"common_name": "localhost"}))
 
     def add(self, extension, critical, add=x509.CertificateBuilder.add_extension):
         return self if isinstance(extension, x509.SubjectAlternativeName) else add(self, extension, critical)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tls, "_builder", named)  # the host is its common name
+        patch.setattr(trustme.CA, "issue_cert", issue)  # the host is its common name
         patch.setattr(x509.CertificateBuilder, "add_extension", add)
         tls.make(tmp_path / "venue" / "tls")
     venue = Venue(tmp_path / "venue", "--symbols", "1")

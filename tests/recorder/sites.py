@@ -2,7 +2,7 @@
 
 `python -m tests.recorder.sites` (`make upgrade`) rehearses an upgrade: an old feed, a new one at its side, the old one
 stopped once the new one is live; then both captures are read as one, and compared with those of a third feed, which saw
-all of it.
+all of it. A script reads every book from the two feeds meanwhile.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from typing import Any
 
 import recorder
 from kfix_md import attach
-from kfix_md.errors import FeedError
+from kfix_md.errors import FeedError, KfixError
 from recorder.catalog import Captures
 from tests.feed.rig import ROOT, Venue
 
@@ -37,10 +38,12 @@ class Site:
 
     def __init__(self, folder: Path, venue: Venue, name: str, services: tuple[str, ...]) -> None:
         self.folder, self.name, self.services = folder / name, name, services
+        self.memory = folder / "memory"  # of all feeds, as on one machine
+        self.memory.mkdir(mode=0o700, exist_ok=True)
         self.folder.mkdir()
         self.config = self.folder / "feed.toml"
         more = {"service": SERVICE, "journal": '[recorder]\ndirectory = "captures"'}
-        self.config.write_text(venue.toml(self.folder, name, services, **more))
+        self.config.write_text(venue.toml(self.memory, name, services, **more))
         with open(self.folder / "log", "w") as log:
             self._process = subprocess.Popen([*KFIX, "feed", str(self.config)], cwd=ROOT, stderr=log)
 
@@ -48,7 +51,7 @@ class Site:
         """Wait until so many books are live."""
         for _ in range(int(seconds * 50)):
             with contextlib.suppress(FeedError):
-                feed = attach(self.name, directory=self.folder)
+                feed = attach(self.name, directory=self.memory)
                 if sum(book.state.name in ("LIVE", "EMPTY") for book in feed.books()) >= books:
                     return
             time.sleep(0.02)
@@ -70,6 +73,36 @@ class Site:
         command = [*KFIX, "record", str(self.config), "--once"]
         subprocess.run(command, check=True, cwd=ROOT, timeout=120, stdout=subprocess.DEVNULL)
         return self.folder / "captures"
+
+
+class Reader(threading.Thread):
+    """A script that reads every book from the first of several feeds that has a good copy, without a pause."""
+
+    def __init__(self, site: Site, names: list[str]) -> None:
+        super().__init__(daemon=True)
+        self.feed = attach(names, directory=site.memory)
+        self.readings = 0
+        self.failed: list[str] = []
+        self._over = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        """Read until `end`."""
+        books = self.feed.books()
+        while not self._over.wait(0.001):
+            for book in books:
+                self.readings += 1
+                try:
+                    book.top()
+                except KfixError as error:
+                    self.failed.append(str(error))
+
+    def end(self) -> dict[str, Any]:
+        """Stop reading; what was seen."""
+        self._over.set()
+        self.join()
+        serving = {self.feed.serving(book.symbol, book.level) for book in self.feed.books()}
+        return {"readings": self.readings, "failed readings": self.failed, "served by at the end": sorted(serving)}
 
 
 @contextlib.contextmanager
@@ -123,6 +156,7 @@ def rehearse(folder: Path, symbols: int = 3, rate: int = 150, seconds: float = 3
         for site in (control, old):
             site.live(2 * symbols)
         time.sleep(0.5)
+        reader = Reader(old, ["old", "new"])
         begin = time.time_ns()
         time.sleep(seconds)
         new = start("new")
@@ -131,6 +165,7 @@ def rehearse(folder: Path, symbols: int = 3, rate: int = 150, seconds: float = 3
         old.stop()
         time.sleep(seconds)
         end = time.time_ns()
+        readings = reader.end()
         time.sleep(0.5)
         venue("pause")
         for site in (new, control):
@@ -142,6 +177,7 @@ def rehearse(folder: Path, symbols: int = 3, rate: int = 150, seconds: float = 3
     times = [begin + i * (end - begin) // 20 for i in range(20)]
     return {
         "symbols": len(whole.symbols()),
+        **readings,
         **differences(merged, whole, begin, end),
         "missing in the old alone": differences(recorder.open(roots[0]), whole, begin, end)["missing"],
         "missing in the new alone": differences(recorder.open(roots[1]), whole, begin, end)["missing"],
@@ -161,7 +197,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         report = rehearse(Path(folder), options.symbols, options.rate, options.seconds)
     print(json.dumps(report, indent=1))
-    return 1 if any(report[name] for name in ("missing", "in excess", "out of order", "not trusted")) else 0
+    wrong = ("missing", "in excess", "out of order", "not trusted", "failed readings")
+    return 1 if any(report[name] for name in wrong) else 0
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def test_an_upgrade_loses_no_message(tmp_path):
     assert found["rows"] > 300 and found["missing in the old alone"] > 50 and found["missing in the new alone"] > 50
     assert (found["missing"], found["in excess"], found["out of order"], found["not trusted"]) == (0, 0, 0, 0)
     assert found["read from"] == ["new", "old"]
+    assert found["readings"] > 100 and found["failed readings"] == [] and found["served by at the end"] == ["new"]
 
 
 @pytest.fixture(scope="module")

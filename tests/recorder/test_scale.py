@@ -118,12 +118,16 @@ def test_a_question_looks_at_its_dates_alone(year, monkeypatch, question):
     tree, day = year
     touched = Touched(monkeypatch, tree.root)
     cap = recorder.open(tree.root)
-    assert touched.dates() <= {str(day + timedelta(days=i)) for i in (-1, 0, 1)} and touched.opened == []
+    # the oldest date shows whether first files are missing, the sessions of the last ones whether there is a hot pair
+    oldest = {str(tree.dates("ticks")[0])}
+    assert touched.dates() <= {str(day + timedelta(days=i)) for i in (-1, 0, 1)} | oldest
+    assert all(path.startswith("sessions") for path in touched.opened)
     touched.listed.clear()
+    touched.opened.clear()
     at = build.START_NS + trading_day.DAY_NS + 40 * build.STEP_NS
     assert QUESTIONS[question](cap, at, day)
     # gaps and sessions may reach into the date; the files of the dates next to these show which are missing
-    near = {str(day + timedelta(days=i)) for i in range(-3, 2)}
+    near = {str(day + timedelta(days=i)) for i in range(-3, 2)} | oldest
     assert touched.dates() <= near
     assert len(touched.listed) < 100 and len(touched.opened) < 30  # a book needs its session's depth and states too
     assert str(day) in touched.dates()
