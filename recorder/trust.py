@@ -34,9 +34,15 @@ def why_not(
         or (coverage.reason(state) if state is not None and not state["trusted"] else "")
         or ("" if state is not None else _gap(symbol, at, found.session, rows) or losses.states_unknown(at))
         or _ended(at, found.session, logons)
-        or by_flags(found.flags)
+        or by_flags(found.flags & ~_outdated(state, found))
         or ("" if found.agrees else _NO_CHECKSUM)
     )
+
+
+def _outdated(state: coverage.Row | None, found: Found) -> int:
+    """Flags of the last message that no longer count: a book may be trusted again without one, when a halt ends."""
+    again = state is not None and state["trusted"] and state["from_ns"] >= found.recv_ns
+    return Flags.MAYBE_BAD_BOOK if again else 0
 
 
 def _gap(symbol: str, at: int, session: int, gaps: pa.Table) -> str:

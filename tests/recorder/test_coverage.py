@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pyarrow as pa
 import pytest
 
 import recorder
@@ -13,7 +14,12 @@ from kfix_md._handler import Handler
 from kfix_md._state import is_trusted
 from kfix_md.journal import events
 from kfix_md.journal.writer import JournalWriter
+from recorder import coverage, schema
+from recorder.loss import Losses
 from recorder.process import Recorder
+from recorder.rebuild import Found
+from recorder.schema import Flags
+from recorder.trust import why_not
 from recorder.verify import verify
 from tests.feed.offline import Offline
 from tests.feed.test_states import KINDS, malformed
@@ -256,3 +262,22 @@ def test_coverage_equals_what_readers_saw_at_every_moment(kind, tmp_path):
             [row] = [r for r in rows if r["from_ns"] <= moment and (r["to_ns"] is None or moment < r["to_ns"])]
             assert (row["state"], row["trusted"]) == (seen.name, is_trusted(seen)), (symbol, moment)
     assert is_trusted(State.LIVE) and not is_trusted(State.GAP)
+
+
+@pytest.mark.parametrize(("live_ns", "trusted"), [(12, True), (10, True), (5, False)])
+def test_a_book_is_trusted_again_without_a_message(live_ns, trusted):
+    """A halt ends: the last message came while the book was not trusted, and the state says that it is again."""
+    logon = {"session": 1, "service": "spot-l2"}
+    state = {"symbol": "A/USD", "level": "L2", "service": "spot-l2", "session": 1, "state": "LIVE", "trusted": True}
+    last = Found("L2", recv_ns=10, session=1, flags=Flags.MAYBE_BAD_BOOK, seen=True)
+    no_gaps = pa.Table.from_pylist([], schema.SCHEMAS["gaps"])
+    why = why_not(
+        "A/USD",
+        20,
+        last,
+        Losses(no_gaps),
+        no_gaps,
+        pa.Table.from_pylist([logon], schema.SCHEMAS["sessions"]),
+        pa.Table.from_pylist([state | {"from_ns": live_ns}], coverage.SCHEMA),
+    )
+    assert why == ("" if trusted else "the feed did not trust it at its last message")
