@@ -133,7 +133,7 @@ class ServiceSection(_Section):
     tls_name: str | None = None
     """Another name that the certificate must carry."""
     verify: bool = True
-    """`false` accepts any certificate; refused for production hosts."""
+    """`false` accepts any certificate; rejected for production hosts."""
     api_key: SecretRef | None = None
     """`"env:VARIABLE"` or `"file:/path"` (a file that not every user may read), with `api_secret`; signs the Logon with
     553, 554, 5025."""

@@ -1,6 +1,6 @@
 """Reads captures of several feeds, or the copies of a hot pair, as one stream: what one lost is taken from another.
 
-For each book a timeline of pieces says whose copy is read when: a copy is kept until it is not trusted and another one
+For each book a timeline of pieces has whose copy is read when: a copy is kept until it is not trusted and another one
 is; of a hot pair it is the published one. Where the copies change, the message that was the last of one is looked up in
 the other one (see recorder.seams), which goes on after it: no message is missing or there twice, whatever the delays of
 both were.
@@ -83,7 +83,7 @@ class _MergedRows:
 
 
 class _NoFiles:
-    """Stands where one captures directory has its files."""
+    """Takes the place of the files of one captures directory."""
 
     def __getattr__(self, name: str) -> Any:
         raise UsageError("this is not possible over several captures: open one of the directories")

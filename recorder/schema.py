@@ -56,7 +56,7 @@ _NUMBER: Column = (
     "number",
     pa.int32(),
     "dict",
-    "place of its [[service]] in the feed's configuration: tells the copies of a hot pair apart; null: not known",
+    "place of its [[service]] in the feed's configuration: distinguishes the copies of a hot pair; null: not known",
 )
 
 #: name, type, encoding ("dict" or Parquet's name), description; the order is that of the columns

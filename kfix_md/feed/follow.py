@@ -46,7 +46,7 @@ GAPS = frozenset({Cause.LOST, Cause.CHECKSUM, Cause.OVERFLOW})
 
 @dataclass(slots=True)
 class Described:
-    """What the journal tells about a session of the source."""
+    """What the journal has about a session of the source."""
 
     service: str = ""
     level: str = "auto"
@@ -85,7 +85,7 @@ class JournalFollower:
         self.absent = ""
         self.states_differ = self.damages = 0
         self._reader = JournalReader(journal)
-        self._behind = False
+        self._backlog = False
         self._last_ns, self._looked_ns = time.monotonic_ns(), 0
         self._start()
 
@@ -312,9 +312,9 @@ class JournalFollower:
                     self.writer.set_session(number, state="ON" if self.described[number].connected else "DOWN")
 
     def _caught_up(self) -> None:
-        """Everything is read: what was behind no longer is, and a long silence means something."""
-        if self._behind:
-            self._behind = False
+        """Everything is read: the backlog is over, and a long silence means something."""
+        if self._backlog:
+            self._backlog = False
             self._show_lag()
         now_ns = time.monotonic_ns()
         silence_ns = now_ns - self._last_ns
@@ -333,15 +333,15 @@ class JournalFollower:
 
     def _check_backlog(self) -> None:
         newest = max((session.recv_ns for session in self.sessions if session is not None), default=0)
-        behind = newest > 0 and self.writer.now_ns() - newest > self.max_lag_ns
-        if behind and not self._behind:
-            self._behind = True
+        late = newest > 0 and self.writer.now_ns() - newest > self.max_lag_ns
+        if late and not self._backlog:
+            self._backlog = True
             self._show_lag()
 
     def _show_lag(self) -> None:
         for number, known in enumerate(self.described):
             copies = [each.lagging for each in self.described if each.service == known.service]
-            self.writer.set_lagging(number, self._behind or all(copies))
+            self.writer.set_lagging(number, self._backlog or all(copies))
 
     # ---- what is counted ----------------------------------------------------------------------------
 

@@ -223,7 +223,7 @@ def wait_for(what, seconds: float = 20.0):
 
 def test_a_backlog_is_lagging_until_it_is_read(recorded, tmp_path):
     copy = Copy(tmp_path, "copy", recorded / "journal")
-    copy.follower.max_lag_ns = -1  # whatever is read is late
+    copy.follower.max_lag_ns = -1  # all that is read is late
     seen = set()
     while copy.follower.step():
         seen |= {(book.state, book.cause) for book in copy.feed.books()}

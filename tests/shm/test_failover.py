@@ -13,7 +13,7 @@ from kfix_md.shm.failover import FailoverFeed
 from tests.shm.conftest import BIDS, Desk
 from tests.shm.test_processes import end, start
 
-#: the best ask of a copy tells which feed it is of
+#: the best ask of a copy shows which feed it is of
 ASK = {"a": 28013.0, "b": 28014.0}
 OLD_NS = 10_000_000_000
 
