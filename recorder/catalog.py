@@ -142,12 +142,12 @@ class Captures:
             "ns": ints of ns since 1970. "datetime": timestamps in UTC, named recv_time for recv_ns and so on;
             `to_pandas()` makes the time that orders the rows the index. All tables take it.
         """
-        self._listing.check(symbol, to_ns(start) if end is None else to_ns(end))
+        self._check(symbol, to_ns(start) if end is None else to_ns(end))
 
         def read() -> pa.Table:
             found = list(self._ticks(symbol, start, end, level, columns, ids, price))
             if not found or len(names_of(symbol)) > 1:
-                self._listing.require(symbol, to_ns(start), to_ns(end))
+                self._require(symbol, to_ns(start), to_ns(end))
             whole = pa.Table.from_batches(found).unify_dictionaries() if found else shape.empty(columns, ids)
             return times.form(shape.prices(whole, price, columns), time)
 
@@ -173,7 +173,7 @@ class Captures:
         CaptureError
             When compaction replaces the files meanwhile: read again from the start.
         """
-        self._listing.check(symbol, to_ns(start) if end is None else to_ns(end))
+        self._check(symbol, to_ns(start) if end is None else to_ns(end))
         found = self._ticks(symbol, start, end, level, columns, ids, price)
         times.form(shape.prices(shape.empty(columns, ids), price, columns), time)  # finds arguments that are not valid
 
@@ -183,7 +183,7 @@ class Captures:
                 n += batch.num_rows
                 yield times.form(shape.prices(batch, price, columns), time)
             if not n or len(names_of(symbol)) > 1:
-                self._listing.require(symbol, to_ns(start), to_ns(end))
+                self._require(symbol, to_ns(start), to_ns(end))
 
         return converted()
 
@@ -442,9 +442,13 @@ class Captures:
         until = self._files.recorded_until()
         return f"it is not recorded yet: the captures end at {until}" if moment > until else ""
 
-    def _check(self, symbols: Symbols) -> None:
-        """NoSuchSymbol unless all of these were listed or recorded."""
-        self._listing.check(symbols)
+    def _check(self, symbol: Symbols, at: int | None = None) -> None:
+        """NoSuchSymbol unless every symbol was listed, see RecordedListing.check."""
+        self._listing.check(symbol, at)
+
+    def _require(self, symbol: Symbols, start: int | None, end: int | None) -> None:
+        """NoSuchSymbol unless every symbol was recorded then, see RecordedListing.require."""
+        self._listing.require(symbol, start, end)
 
     def _reader(self, begin: int, end: int, symbols: list[str] | None, columns: list[str]) -> Any:
         """What blocks of messages are made of, see recorder.blocks."""
@@ -622,7 +626,7 @@ class Captures:
         -------
         pyarrow.Table
             time_ns, session, seq, event, side, price, qty, orders_ahead, qty_ahead (before it at its price), trusted,
-            cause. `event` is added, snapshot (first seen, or seen anew, in one), reduced (less at the same place: by a
+            cause. `event` is added, snapshot (first seen, or seen again, in one), reduced (less at the same place: by a
             fill or by its owner, which L3 does not tell apart), changed, queue (only what is ahead of it changed),
             deleted (cancelled or filled), left (the subscribed depth), gone (not in a later snapshot), or untrusted: a
             row without numbers where trust ends while it rests, with why in `cause`.

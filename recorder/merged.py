@@ -161,7 +161,7 @@ class Merged(Captures):
             return False
         return True
 
-    def _check(self, symbol: Symbols) -> None:
+    def _check(self, symbol: Symbols, at: int | None = None) -> None:
         for name in names_of(symbol):
             if not any(self._has(part, name) for part in self.parts):
                 raise NoSuchSymbol(f"no {name} in any of {', '.join(str(part.tree.root) for part in self.parts)}")
@@ -225,65 +225,13 @@ class Merged(Captures):
         ids: Ids,
         price: Price,
     ) -> Iterator[pa.RecordBatch]:
+        """As of one captures directory; after a change of copies no row is received before those already given."""
         first, last = to_ns(start), to_ns(end)
         needed = shape.wanted(columns, price != "int", ids)
         names = self._symbols(first, last) if symbol is None else names_of(symbol)
         for name in names:
             for one in self._levels_of(name, level, first if last is None else last, symbol is not None):
                 yield from self._merged(name, one, first, last, needed, ids)
-
-    def ticks(
-        self,
-        symbol: Symbols = None,
-        start: Moment | None = None,
-        end: Moment | None = None,
-        *,
-        level: str | None = None,
-        price: Price = "int",
-        columns: list[str] | None = None,
-        ids: Ids = "binary",
-        time: Time = "ns",
-    ) -> pa.Table:
-        """As of one captures directory; after a change of copies no row is received before those already given."""
-        self._check(symbol)
-
-        def read() -> pa.Table:
-            found = list(self._ticks(symbol, start, end, level, columns, ids, price))
-            if not found or len(names_of(symbol)) > 1:
-                self._require(symbol, to_ns(start), to_ns(end))
-            whole = pa.Table.from_batches(found).unify_dictionaries() if found else shape.empty(columns, ids)
-            return times.form(shape.prices(whole, price, columns), time)
-
-        times.check(time)
-        return files.attempt(read)
-
-    def tick_batches(
-        self,
-        symbol: Symbols = None,
-        start: Moment | None = None,
-        end: Moment | None = None,
-        *,
-        level: str | None = None,
-        price: Price = "int",
-        columns: list[str] | None = None,
-        ids: Ids = "binary",
-        time: Time = "ns",
-    ) -> Iterator[pa.RecordBatch]:
-        """As `ticks`, a record batch at a time: for days larger than memory."""
-        self._check(symbol)
-        found = self._ticks(symbol, start, end, level, columns, ids, price)
-        shape.prices(shape.empty(columns, ids), price, columns)  # invalid arguments are reported before the first batch
-        times.check(time)
-
-        def converted() -> Iterator[pa.RecordBatch]:
-            n = 0
-            for batch in found:
-                n += batch.num_rows
-                yield times.form(shape.prices(batch, price, columns), time)
-            if not n or len(names_of(symbol)) > 1:
-                self._require(symbol, to_ns(start), to_ns(end))
-
-        return converted()
 
     def bars(
         self,

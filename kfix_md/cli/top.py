@@ -258,7 +258,7 @@ def header(reading: Reading, width: int) -> list[Any]:
 
 
 def alarms(reading: Reading) -> Iterator[str]:
-    """What is wrong with the feed besides its books."""
+    """What is wrong with the feed, apart from its books."""
     if reading.counters.get("journal_alarm", 0):
         yield "JOURNAL: messages are not being recorded: the log of the feed has the reason"
     if lost := reading.counters.get("journal_lost", 0):
