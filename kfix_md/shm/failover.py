@@ -60,15 +60,20 @@ class FailoverFeed(ManyFeeds):
 
     def _learn(self) -> None:
         """Update the lists of feeds and symbols."""
+        self._learn_parts()
+        self._rows = {}
+        for name in self.names:
+            if name in self.parts:
+                self._rows.update(dict.fromkeys(self.parts[name]._rows, 0))
+
+    def _learn_parts(self) -> None:
+        """Update the list of feeds and what each of them has; cheap while nothing is new."""
         now_ns = time.monotonic_ns()
         if len(self.parts) < len(self.names) and now_ns >= self._search_ns:
             self._search_ns = now_ns + int(SEARCH_S * 1e9)
             self._search()
-        self._rows = {}
-        for name in self.names:
-            if name in self.parts:
-                self.parts[name]._learn()
-                self._rows.update(dict.fromkeys(self.parts[name]._rows, 0))
+        for feed in self.parts.values():
+            feed._learn()
 
     def _search(self) -> None:
         for name in self.names:
@@ -103,7 +108,7 @@ class FailoverFeed(ManyFeeds):
         `mute_ns` is None for a book that cannot be read. One that can is moved to a copy that has received a message
         of it this much later.
         """
-        self._learn()
+        self._learn_parts()
         key = _key(book)
         for name, copy in self._copies(key):
             if name == self._serving[key] or not _usable(copy):
