@@ -190,7 +190,7 @@ def unfinished_list(size: int) -> tuple[InstrumentList, float]:
     known.expect("1")
     began = time.process_time()
     for part in parts:
-        known.apply(parse_list(part))
+        known.apply(parse_list(part, known.room))
     return known, time.process_time() - began
 
 

@@ -16,6 +16,10 @@ cdef extern from * nogil:
     """
     void* memmem(const void*, size_t, const void*, size_t)
 
+cdef extern from "Python.h":
+    bint PyGC_Disable()
+    bint PyGC_Enable()
+
 cdef extern from "c/scan.h" nogil:
     uint8_t kfix_sum(const char* p, int64_t n)
     const char* kfix_scan_init(const char* name)
@@ -143,13 +147,23 @@ def fields(frame):
     cdef bytes data = bytes(frame)
     cdef const char* p = data
     cdef const char* end = p + len(data)
+    if p < end and (end - 1)[0] == SOH:
+        end -= 1
+    # a list of thousands of instruments would be walked by the garbage collector again and again while it grows
+    cdef bint collecting = PyGC_Disable()
+    try:
+        return split(p, end)
+    finally:
+        if collecting:
+            PyGC_Enable()
+
+
+cdef list split(const char* p, const char* end):
     cdef const char* after
     cdef uint32_t tag
     cdef int digits
     cdef kfix_data announced = kfix_no_data()
-    out = []
-    if p < end and (end - 1)[0] == SOH:
-        end -= 1
+    cdef list out = []
     while True:
         after = <const char*>memchr(p, SOH, end - p)
         if after == NULL:

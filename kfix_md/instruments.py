@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import lru_cache
@@ -91,6 +93,7 @@ class ListPart:
     total: int | None  # 393: rows of all fragments together
     last_fragment: bool | None  # 893, None where it is not stated
     rows: list[Row]
+    groups: int  # rows of the message, those that are left out counted
     count_error: str = ""  # 146 differs from the groups
 
     @property
@@ -114,8 +117,19 @@ class ListPart:
 RESULTS = {0: "valid", 1: "invalid request", 2: "no instruments found", 4: "temporarily unavailable"}
 _PRECISIONS = {2349: "price_precision", 5010: "qty_precision"}
 _TEXTS = {5022: "tick_size", 562: "min_increment", 5011: "min_qty", 5012: "max_qty", 5013: "min_cost"}
-_GROUP_TAGS = frozenset({58, 5032, *_PRECISIONS, *_TEXTS})
 _INTEGRAL = re.compile(rb"([+-]?)0*(\d{1,9})(?:\.0*)?")
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    # thousands of rows would be walked by the garbage collector again and again while they grow, in vain: no cycles
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 # a list has the same few values in thousands of rows, so that the conversions below are cached
@@ -147,36 +161,37 @@ def _status(value: bytes) -> Status:
     return Status.UNKNOWN if code is None else Status(code)
 
 
-def _row(group: dict[int, bytes]) -> Row:
-    symbol = symbol_text(group[55])
-    if not symbol:
-        return Row(symbol, {}, "a row has no symbol (55 is empty)")
-    stated: dict[str, Any] = {name: _text(group[tag]) for tag, name in _TEXTS.items() if tag in group}
-    for tag, name in _PRECISIONS.items():
-        if tag in group:
-            stated[name] = precision_of(group[tag])
-            if stated[name] is None:
-                return Row(symbol, {}, f"{symbol}: no usable {name} ({tag}={_text(group[tag])})")
-    if 5032 in group:
-        stated["status"] = _status(group[5032])
-    return Row(symbol, stated)
+#: what a group of 35=y may state besides its symbol: tag -> (name of Instrument, how its value is read)
+_GROUP: dict[int, tuple[str, Callable[[bytes], Any]]] = {
+    **{tag: (name, precision_of) for tag, name in _PRECISIONS.items()},
+    **{tag: (name, _text) for tag, name in _TEXTS.items()},
+    5032: ("status", _status),
+}
+_UNUSED = 58  # a remark of the venue: no field of the message's head either
 
 
-def parse_list(fields: Iterable[tuple[int, bytes]]) -> ListPart:
-    """Read one 35=y, given as (tag, value) pairs in wire order. Never raises: a row that is wrong states its error."""
+@_collection_paused()
+def parse_list(fields: Iterable[tuple[int, bytes]], room: int = MAX_ROWS) -> ListPart:
+    """Read one 35=y, given as (tag, value) pairs in wire order; never raises.
+
+    A row that is wrong states its error. Rows after the first `room` are only counted.
+    """
     head: dict[int, bytes] = {}
-    groups: list[dict[int, bytes]] = []
+    rows: list[Row] = []
+    row: Row | None = None
     excess = 0
     for tag, value in fields:
         if tag == 55:
-            excess += len(groups) == MAX_ROWS
+            excess += len(rows) >= room
             if not excess:
-                groups.append({55: value})
-        elif excess and tag in _GROUP_TAGS:
-            continue
-        elif groups and tag in _GROUP_TAGS:
-            groups[-1].setdefault(tag, value)
-        elif tag not in head:
+                row = _row(value)
+                rows.append(row)
+        elif row is not None and (known := _GROUP.get(tag)):
+            if not excess and known[0] not in row.stated:
+                row.stated[known[0]] = known[1](value)
+                if row.stated[known[0]] is None:
+                    row.error = row.error or f"{row.symbol}: no usable {known[0]} ({tag}={_text(value)})"
+        elif tag not in head and (row is None or tag != _UNUSED):
             head[tag] = value
     declared = integral(head.get(146, b""))
     result = integral(head.get(560, b"0"))
@@ -185,9 +200,15 @@ def parse_list(fields: Iterable[tuple[int, bytes]]) -> ListPart:
         result=1 if result is None else result,
         total=integral(head.get(393, b"")),
         last_fragment=None if 893 not in head else head[893] != b"N",
-        rows=[_row(group) for group in groups],
-        count_error=_count_error(declared, len(groups), excess),
+        rows=rows,
+        groups=len(rows) + excess,
+        count_error=_count_error(declared, len(rows), excess),
     )
+
+
+def _row(symbol: bytes) -> Row:
+    text = symbol_text(symbol)
+    return Row(text, {}, "" if text else "a row has no symbol (55 is empty)")
 
 
 def _count_error(declared: int | None, found: int, excess: int) -> str:
@@ -240,7 +261,7 @@ class _Answer:
         if part.last_fragment is None and part.total is None and self.fragmented:
             return False  # an update between two fragments
         self.fragmented = True
-        self.counted += len(part.rows)
+        self.counted += part.groups
         if part.last_fragment is not None:
             return part.last_fragment or (part.total is not None and self.counted >= part.total > 0)
         return part.total is None or self.counted >= part.total
@@ -255,6 +276,14 @@ class InstrumentList:
         # of each question (one 35=x; lists may be requested by type) the requests that may be answered
         self._open: dict[str, dict[str, _Answer]] = {}
         self._whole: dict[str, list[Row]] = {}
+
+    @property
+    def room(self) -> int:
+        """How many rows of the next message can be of use: less than MAX_ROWS while a list goes on and on."""
+        if self.complete:
+            return MAX_ROWS
+        held = [len(answer.rows) for answers in self._open.values() for answer in answers.values()]
+        return MAX_ROWS - min(held, default=0)
 
     @property
     def complete(self) -> bool:
@@ -285,6 +314,7 @@ class InstrumentList:
         self._whole.pop(question, None)
         return self._merge_whole() if self.complete and not was_complete else None
 
+    @_collection_paused()
     def apply(self, part: ListPart) -> ListChange | None:
         """Take in a sound part (560=0). None while fragments are missing, and for an old request."""
         if self.complete:

@@ -137,7 +137,7 @@ class Listing:
 
     def on_message(self, fields: Fields, now_ns: int) -> ListChange | None:
         """Take in one 35=y; what it changed, None while fragments or lists are missing."""
-        part = parse_list(fields)
+        part = parse_list(fields, self.instruments.room)
         if part.count_error:
             self._unusable(part.count_error)
         if part.result != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from types import SimpleNamespace
 
@@ -13,6 +14,8 @@ from kfix_md import Cause, Handler, State
 from kfix_md._book import L2Book
 from kfix_md._book_l3 import L3Book
 from kfix_md._entry import ENTRY_DTYPE
+from kfix_md._frame import fields
+from kfix_md.errors import ProtocolError
 from kfix_md.instruments import MAX_ROWS, InstrumentList, parse_list
 from tests.core.test_surprises import frame, listed
 from tests.fuzz.targets import framed
@@ -285,6 +288,38 @@ def test_an_unfinished_list_keeps_a_bounded_number_of_rows():
     last = parse_list([(320, b"2"), (560, b"0"), (893, b"Y"), (55, b"A"), (2349, b"1"), (5010, b"2")])
     assert known.apply(last) is not None
     assert list(known.known) == ["A"]
+
+
+def test_rows_that_cannot_be_kept_are_counted_and_not_read():
+    known = InstrumentList()
+    known.expect("1")
+    assert known.room == MAX_ROWS
+    rows = [(55, b"S%d" % i) for i in range(MAX_ROWS - 1)]
+    part = parse_list([(320, b"1"), (560, b"0"), (393, b"%d" % (MAX_ROWS + 2)), (893, b"N"), *rows], known.room)
+    assert known.apply(part) is None
+    assert known.room == 1
+    end = [(320, b"1"), (560, b"0"), (393, b"%d" % (MAX_ROWS + 2)), (893, b"N")]
+    for symbol in (b"KEPT", b"LEFT", b"OUT"):
+        end += [(55, symbol), (2349, b"1"), (5010, b"2")]
+    part = parse_list(end, known.room)
+    assert [row.symbol for row in part.rows] == ["KEPT"]
+    assert part.groups == 3
+    assert known.apply(part) is not None  # 393 rows have arrived
+    assert list(known.known) == ["KEPT"]
+    assert known.room == MAX_ROWS
+
+
+def test_reading_a_list_leaves_the_garbage_collector_as_it_was():
+    rows = [(55, b"A"), (2349, b"x"), (5010, b"2")]
+    for switch in (gc.disable, gc.enable):
+        switch()
+        before = gc.isenabled()
+        assert parse_list(rows).errors == ["A: no usable price_precision (2349=x)"]
+        with pytest.raises(ProtocolError):
+            fields(b"not a field")
+        with pytest.raises(TypeError):
+            parse_list([None])
+        assert gc.isenabled() is before
 
 
 def test_a_message_with_too_many_instruments_names_the_limit():
