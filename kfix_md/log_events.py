@@ -64,6 +64,12 @@ EVENTS = (
     _e("internal_error", "internal error in garbage collection; it goes on"),
     _e("internal_error", "internal error while a connection was given up"),
     _e("internal_error", "internal error while something missing was tried again; it goes on"),
+    _e("loop_stalled", "the loop stood still for %.1f ms: %s (the longest of %d)", "ms causes stalls"),
+    _e("stalls_traced", "stalls of the loop are traced from %.2f ms on", "limit_ms"),
+    _e("stalls_not_traced", "stalls of the loop are not traced: that takes kfix feed --trace-stalls"),
+    _e("stall_report", "stalls of %.2f ms or more: %d in %.0f s, %.1f ms in all", "limit_ms stalls seconds ms"),
+    _e("stall_report", "stalls by %s: %d, %.1f ms in all, longest %.1f ms", "cause stalls ms longest_ms"),
+    _e("stall_report", "stall of %.1f ms, %.1f s ago: %s", "ms seconds causes"),
     _e("log_lines_lost", "%d log lines were lost: the reader of this log did not keep up", "lines"),
     # clock and lag
     _e("clock_stepped",

@@ -40,6 +40,7 @@ class FeedCounters:
     republished: int = 0  # how often the segment was lost and published again
     shm_alarm: bool = False
     beat_age_s: float = 0.0  # seconds since the loop's last heartbeat
+    stalls: dict[str, tuple[int, float]] = field(default_factory=dict)  # cause -> count, s; of a tracer
 
     def not_ready(self) -> list[str]:
         """One line for each session that does not deliver and is not in its planned rollover."""
@@ -110,6 +111,8 @@ def gather(feed: FeedProcess) -> FeedCounters:
             }
         )
     reading.journal = feed.recording.stats()
+    if feed.stalls is not None:
+        reading.stalls = feed.stalls.counts()
     return reading
 
 
@@ -210,6 +213,13 @@ class _Collector:
         yield GaugeMetricFamily(
             "kfix_heartbeat_age_seconds", "seconds since the loop's last heartbeat", value=reading.beat_age_s
         )
+        if reading.stalls:
+            count = CounterMetricFamily("kfix_traced_stalls", "stalls of the loop by longest cause", labels=["cause"])
+            took = CounterMetricFamily("kfix_traced_stall_seconds", "how long these were in all", labels=["cause"])
+            for cause, (number, seconds) in reading.stalls.items():
+                count.add_metric([cause], number)
+                took.add_metric([cause], seconds)
+            yield from (count, took)
         for name, text in (
             ("records", "records appended"),
             ("lost", "records that could not be stored"),

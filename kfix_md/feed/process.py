@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kfix_md.config import Config, ServiceSection, changed_keys, service_config
 from kfix_md.config import load as load_config
@@ -28,6 +28,9 @@ from kfix_md.feed.starting import patiently
 from kfix_md.session import SessionState
 from kfix_md.session.store import SequenceStore
 
+if TYPE_CHECKING:
+    from kfix_md.feed.stalls import StallTrace
+
 log = logging.getLogger("kfix.feed")
 GC_SECONDS = 5.0
 AGAIN_S = 1.0  # between two attempts to get what was missing at the start
@@ -35,6 +38,8 @@ AGAIN_S = 1.0  # between two attempts to get what was missing at the start
 
 class FeedProcess:
     """Everything that one process runs. The constructor checks all that can be checked without the network.
+
+    `stall_ns`: what holds the loop up for so long is traced (feed/stalls.py); 0: nothing is.
 
     Raises UsageError (one line with the remedy) before anything is written when the configuration cannot work.
     """
@@ -45,6 +50,7 @@ class FeedProcess:
         reread: Callable[[], Config] | None = None,
         clock: Clock | None = None,
         notifier: Notifier | None = None,
+        stall_ns: int = 0,
     ) -> None:
         self.config, self._reread, self.clock = config, reread, clock or Clock()
         self.notifier = notifier or Notifier({})
@@ -61,6 +67,8 @@ class FeedProcess:
         self._beat_ns = 0  # of the last heartbeat
         self._ran_before = False
         self._garbage: Garbage | None = None
+        self._stall_ns = stall_ns
+        self.stalls: StallTrace | None = None
         self._stopping = asyncio.Event()
         create = choose_engine(config.feed.tls_engine)
         check_directories(config)
@@ -155,9 +163,12 @@ class FeedProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
+        loop.add_signal_handler(signal.SIGUSR2, self._report_stalls)
         self._started()
         self.notifier.send("READY=1", f"STATUS={len(self.services)} sessions")
         await tuning.settle(self.config.feed, log)
+        if self._stall_ns:
+            self._trace_stalls()
         tasks = [asyncio.create_task(connector.run()) for connector in self.connectors]
         helpers = [asyncio.create_task(self._beat()), asyncio.create_task(self._collect_garbage())]
         helpers.append(asyncio.create_task(self._complete()))
@@ -218,6 +229,8 @@ class FeedProcess:
                 service.log.warning("TLS CERTIFICATE VERIFICATION IS OFF (verify = false)")
 
     def _close(self) -> None:
+        if self.stalls is not None:
+            self.stalls.close()
         if self._metrics is not None:
             self._metrics.close()
         self.recording.close(self.clock.now_ns())
@@ -228,6 +241,27 @@ class FeedProcess:
                 service.store.close()
         if self._garbage is not None:
             self._garbage.close()
+
+    def _trace_stalls(self) -> None:
+        from kfix_md.feed import stalls
+
+        self.stalls = trace = stalls.StallTrace(self._stall_ns, self._journal_position)
+        trace.watch(self, "_beat_once", stalls.HEARTBEAT)
+        trace.watch(self, "_measure", stalls.HEARTBEAT)
+        for service in self.services:
+            trace.watch(service, "received", stalls.MESSAGES)
+            trace.watch(service, "tick", stalls.TIMERS)
+        trace.start()
+        log.info("stalls of the loop are traced from %.2f ms on", self._stall_ns / 1e6)
+
+    def _journal_position(self) -> int:
+        return 0 if self.recording.journal is None else int(self.recording.journal.position)
+
+    def _report_stalls(self) -> None:
+        if self.stalls is None:
+            log.info("stalls of the loop are not traced: that takes kfix feed --trace-stalls")
+        else:
+            self.stalls.report()
 
     # ---- periodic work ----------------------------------------------------------------------------
 
@@ -396,10 +430,11 @@ async def _spin() -> None:
         await asyncio.sleep(0)
 
 
-def run(path: str, service: str | None = None, options: Sequence[str] = ()) -> int:
+def run(path: str, service: str | None = None, options: Sequence[str] = (), stall_ns: int = 0) -> int:
     """`kfix feed`: run the feed of a configuration file until a signal ends it; returns the exit status.
 
     `service` runs that one alone, as one process of processes = "per-service"; `options` are passed on to those.
+    `stall_ns`: see FeedProcess.
     """
     import uvloop
 
@@ -414,8 +449,11 @@ def run(path: str, service: str | None = None, options: Sequence[str] = ()) -> i
 
     notifier = Notifier()
 
+    def build() -> FeedProcess:
+        return FeedProcess(config, load, notifier=notifier, stall_ns=stall_ns)
+
     async def main() -> None:
-        feed = await patiently(lambda: FeedProcess(config, load, notifier=notifier), lambda: has_run(config), notifier)
+        feed = await patiently(build, lambda: has_run(config), notifier)
         if feed is not None:
             await feed.run()
 

@@ -68,10 +68,11 @@ class Supervisor:
         self._stopping = False
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT (status 0) or a configuration error (2). SIGHUP goes to every process."""
+        """Run until SIGTERM or SIGINT (status 0) or a configuration error (2). SIGHUP and SIGUSR2 go to all."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, self._forward)
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, self._forward)
         status = 0
         self._notifier.send("READY=1", f"STATUS=a process for each of {', '.join(self._names)}")
         try:
