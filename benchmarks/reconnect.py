@@ -1,9 +1,10 @@
 """Our own CPU time from a venue's first byte to all books live, and from a lost message to its replay applied.
 
-python -m benchmarks.reconnect [--symbols 1000] [--rounds 7] [--json]
+python -m benchmarks.reconnect [--symbols 1000] [--rounds 7] [--read-bytes 65536] [--json]
 
 The venue's frames are rendered outside the timed parts and given to a whole service (session, subscriptions, handler,
-journal, shared memory) without sockets, in reads of 64 KiB: what is measured is ours alone. The floor is a fresh
+journal, shared memory) without sockets, in reads of 64 KiB or --read-bytes (a venue that sends slowly brings each
+snapshot in a read of its own: 1500): what is measured is ours alone. The floor is a fresh
 Handler over the same frames in one piece. `benchmarks.recovery` has the same over TLS against the simulator.
 """
 
@@ -26,20 +27,19 @@ from kfix_md.session import fix
 from kfix_md.shm.writer import SegmentWriter
 
 SECOND = 1_000_000_000
-READ_BYTES = 65_536
-GOALS = {"reconnect": 80.0, "gap, replayed": 5.0}
+GOALS = {"reconnect": 0.08, "gap, replayed": 0.005}  # ms a symbol
 
 
 class Bench:
     """A service, and the frames that a venue would send it."""
 
-    def __init__(self, folder: Path, symbols: int) -> None:
+    def __init__(self, folder: Path, symbols: int, read_bytes: int = 65_536) -> None:
+        self.read_bytes = read_bytes
         self.symbols = [f"S{n:04d}/USD" for n in range(symbols)]
         self.now, self.seq, self.spent = time.time_ns(), 0, 0
         self.received: list[bytes] = []
-        section = ServiceSection(
-            name="spot-l2", sender_comp_id="BENCH", symbols=["*"], batch=10 * symbols, requests_per_s=10 * symbols
-        )
+        pace = min(10 * symbols, 10_000)  # the most that a configuration allows
+        section = ServiceSection(name="spot-l2", sender_comp_id="BENCH", symbols=["*"], batch=pace, requests_per_s=pace)
         journal = JournalWriter(folder / "journal")
         segment = SegmentWriter("bench", folder, capacity=symbols + 1)
         self.service = Service(section, 0, start_ns=self.now, journal=journal, publisher=segment)
@@ -54,11 +54,11 @@ class Bench:
         return fix.encode(kind, seq, str(section.target_comp_id), section.sender_comp_id, self.now, [*again, *body])
 
     def give(self, data: bytes) -> None:
-        """Reads of 64 KiB; the time they take counts."""
+        """Bytes of the venue in reads; the time they take counts."""
         self.received.append(data)
         handler = self.service.handler
-        for at in range(0, len(data), READ_BYTES):
-            piece = data[at : at + READ_BYTES]
+        for at in range(0, len(data), self.read_bytes):
+            piece = data[at : at + self.read_bytes]
             began = time.process_time_ns()
             handler.get_buffer(len(piece))[: len(piece)] = piece
             self.service.received(len(piece), self.now)
@@ -142,12 +142,12 @@ def _requests(sent: bytes, kind: bytes, tag: int) -> dict[str, str]:
     return found
 
 
-def measure(symbols: int, rounds: int) -> list[dict[str, object]]:
+def measure(symbols: int, rounds: int, read_bytes: int = 65_536) -> list[dict[str, object]]:
     """Rows of medians over `rounds`."""
     times: dict[str, list[float]] = {name: [] for name in GOALS}
     floors = []
     with tempfile.TemporaryDirectory(prefix="kfix-reconnect-") as folder:
-        bench = Bench(Path(folder), symbols)
+        bench = Bench(Path(folder), symbols, read_bytes)
         bench.connect()
         for _ in range(rounds):
             bench.service.disconnected(bench.now, "fin")
@@ -158,7 +158,8 @@ def measure(symbols: int, rounds: int) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for name, values in times.items():
         ms = statistics.median(values)
-        rows.append({"what": name, "ms": ms, "worst_ms": max(values), "goal_ms": GOALS[name], "met": ms <= GOALS[name]})
+        goal = GOALS[name] * symbols
+        rows.append({"what": name, "ms": ms, "worst_ms": max(values), "goal_ms": goal, "met": ms <= goal})
     rows[0]["floor_ms"] = statistics.median(floors)
     return rows
 
@@ -168,10 +169,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reconnect")
     parser.add_argument("--symbols", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--read-bytes", type=int, default=65_536)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    rows = measure(options.symbols, options.rounds)
+    rows = measure(options.symbols, options.rounds, options.read_bytes)
     if options.json:
         print(json.dumps({"symbols": options.symbols, "rows": rows}, indent=1))
         return

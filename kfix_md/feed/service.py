@@ -307,7 +307,7 @@ class Service(Application):
             self.subs.messages_lost(now_ns, cause)
         if self.subs.due and self.session.state == SessionState.ON:
             self.subs.pump(now_ns)
-        if self._doubt_ns and self.session.ready and not self.subs.pending(without_failed=True):
+        if self._doubt_ns and self.session.ready and self.subs.answered():
             self._verified(now_ns)
         if self._gap_ended:
             self._gap_ended = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from kfix_md._entry import Cause, State
@@ -37,6 +37,14 @@ _FOLLOWED = tuple(is_trusted(state) or state in (State.HALTED, State.UNVERIFIED)
 def is_followed(state: State) -> bool:
     """Whether a book in this state holds its snapshot and every message since, be it trusted or not."""
     return _FOLLOWED[state]
+
+
+_WAITS = (Phase.WAITING, Phase.REQUESTED)
+
+
+def _waits(sub: Subscription | None) -> bool:
+    """Whether a symbol waits for its snapshot, and its own requests never failed."""
+    return sub is not None and sub.phase in _WAITS and not sub.failures
 
 
 class Subscriptions:
@@ -98,6 +106,8 @@ class Subscriptions:
         self._later: tuple[str, ...] | None = (
             None  # patterns of a reload that no instrument list could be compared with yet
         )
+        self._waiting: Subscription | None = None  # what `answered` saw last
+        self._unseen: Iterator[Subscription] = iter(())  # and those after it
         self.judged = False  # the configuration's names were compared with a whole list
 
     # ---- events of the session ---------------------------------------------------------------------
@@ -221,10 +231,23 @@ class Subscriptions:
             if sub.defined:
                 self._books.mark(sub.symbol, state, cause)
 
-    def pending(self, without_failed: bool = False) -> list[str]:
-        """Symbols that are not live yet; `without_failed`: only those whose own requests never failed."""
-        waiting = (sub for sub in self.all.values() if sub.phase in (Phase.WAITING, Phase.REQUESTED))
-        return [sub.symbol for sub in waiting if not (without_failed and sub.failures)]
+    def pending(self) -> list[str]:
+        """Symbols that are not live yet."""
+        return [sub.symbol for sub in self.all.values() if sub.phase in _WAITS]
+
+    def answered(self) -> bool:
+        """Whether every symbol is live whose own requests never failed.
+
+        Called after each read: it goes on from the symbol that was waiting at the last call, so that thousands of
+        snapshots, each in a read of its own, do not look at all symbols each time.
+        """
+        if _waits(self._waiting):
+            return False
+        self._waiting = next(filter(_waits, self._unseen), None)
+        if self._waiting is None:  # from the start: one that was passed may wait again
+            self._unseen = iter(list(self.all.values()))
+            self._waiting = next(filter(_waits, self._unseen), None)
+        return self._waiting is None
 
     @property
     def due(self) -> bool:

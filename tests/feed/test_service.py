@@ -15,6 +15,7 @@ from kfix_md.feed.pacing import SECOND, Phase, Subscription
 from kfix_md.feed.process import FeedProcess
 from kfix_md.feed.service import Service
 from kfix_md.journal.events import ClockWarning, Logout
+from tests.feed.offline import Offline
 from tests.feed.rig import load
 
 
@@ -145,3 +146,38 @@ def test_prices_of_unverified_books_are_served_when_configured(tmp_path, unverif
 
 
 SERVICE = '[[service]]\nname = "spot-l2"\nsender_comp_id = "ME"\nsymbols = ["*"]\n'
+
+
+def test_thousands_of_snapshots_do_not_look_at_all_symbols_each():
+    """A reconnect brings one snapshot a read; what is done after a read is for that read."""
+
+    class Counted(dict):
+        walks = 0
+
+        def values(self):
+            Counted.walks += 1
+            return super().values()
+
+    venue = Offline(*(f"S{n}/USD" for n in range(300)), batch=1000, requests_per_s=1000)
+    venue.service.subs.all, venue.latency = Counted(), 1
+    venue.connect().wait(1.0)
+    assert venue.service.states[State.LIVE] == 300 and venue.service.verified_ns
+    venue.lose()
+    Counted.walks = 0
+    venue.connect().wait(1.0)
+    assert venue.service.states[State.LIVE] == 300 and venue.service.verified_ns
+    assert Counted.walks < 30  # one each read were 300
+
+
+def test_all_are_answered_when_the_last_is_in_any_order():
+    venue = Offline(*(f"S{n}/USD" for n in range(5)))
+    venue.latency = 10 * SECOND
+    venue.connect().wait(1.0)
+    for symbol in ("S4/USD", "S0/USD", "S2/USD", "S1/USD"):
+        venue.snapshot(symbol)
+        assert not venue.service.subs.answered() and not venue.service.verified_ns
+    venue.snapshot("S3/USD")
+    assert venue.service.subs.answered() and venue.service.verified_ns
+    sub = venue.service.subs.all["S0/USD"]
+    venue.service.subs._queue.plan(sub, venue.now)  # one that was passed waits again
+    assert not venue.service.subs.answered()
