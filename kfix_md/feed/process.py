@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kfix.feed")
 GC_SECONDS = 5.0
+SWITCH_S = 0.0002  # another thread that runs Python (metrics) gives way after so long; Python's own is 5 ms
 AGAIN_S = 1.0  # between two attempts to get what was missing at the start
 
 
@@ -448,6 +450,7 @@ def run(path: str, service: str | None = None, options: Sequence[str] = (), stal
         return supervise(path, config, "feed", options)
 
     notifier = Notifier()
+    sys.setswitchinterval(SWITCH_S)
 
     def build() -> FeedProcess:
         return FeedProcess(config, load, notifier=notifier, stall_ns=stall_ns)

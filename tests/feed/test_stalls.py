@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from kfix_md.feed import stalls
+from kfix_md.feed import process, stalls
 from kfix_md.feed.process import FeedProcess
 from kfix_md.feed.stalls import StallTrace, Window, attribute
 from tests.feed.rig import ROOT, Venue, load
@@ -269,6 +269,23 @@ def test_metrics_by_cause_while_on_and_nothing_installed_while_off(venue, tmp_pa
         assert f'kfix_traced_stalls_total{{cause="{cause}"}}' in body
         assert f'kfix_traced_stall_seconds_total{{cause="{cause}"}}' in body
     assert "received" not in vars(on.services[0])
+
+
+def test_threads_of_a_feed_give_the_interpreter_up_soon(venue, tmp_path, monkeypatch):
+    """A scrape of /metrics held the loop up for 5 ms each time, Python's own switch interval."""
+    seen, before = [], sys.getswitchinterval()
+
+    async def started(*_):
+        seen.append(sys.getswitchinterval())
+
+    monkeypatch.setattr(process, "patiently", started)
+    path = tmp_path / "feed.toml"
+    path.write_text(venue.toml(tmp_path, "switch", ("spot-l2",)))
+    try:
+        assert process.run(str(path)) == 0
+    finally:
+        sys.setswitchinterval(before)
+    assert seen == [pytest.approx(process.SWITCH_S)] and process.SWITCH_S <= 0.0005
 
 
 def free_port() -> int:
