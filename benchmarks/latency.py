@@ -1,234 +1,377 @@
-"""Measures the time from wire to shared memory: one thread sends a message and spins until it can read it.
+"""Measures the time from wire to shared memory: p50 to the longest, one receiver at a time, with everything on.
 
-One clock, one thread, on one core; the receivers on another. The venue sends a sealed message (372 bytes, TLS 1.3) at
-5,000 a second, stamps before the send, and then polls: the feed's book through the compiled reader of scripts until it
-shows the MsgSeqNum, or the number that the C receiver stores the moment it has decrypted the frame. So the feed's
-figure holds waking, TLS, sequence, journal, decoding, book, 5041 and publication; the C receiver's waking, TLS and one
-store. Receivers take turns of a tenth of a second and are stopped between them (one that polls would not let another
-run); a turn begins with messages that do not count. A message that is late delays those after it: the histograms
-are corrected for that. Where the system permits it, venue and receivers run under SCHED_FIFO during a turn, all alike,
-so that what else the machine does is not measured.
+    python -m benchmarks.latency [--dir DIR] [--seconds 20] [--out DIR] [--quick]
+
+One thread sends sealed messages (372 bytes, TLS 1.3) by a fixed timetable and watches what the receiver has made
+visible: the feed's book through the compiled reader of scripts, or the number that the C receiver stores the moment it
+has decrypted a frame. So the feed's figure holds waking, TLS, sequence, journal, decoding, book, 5041 and publication;
+the C receiver's waking, TLS and one store. One clock, one thread, on one core; the receiver on another.
+
+The sender does not wait for the receiver (a message that is late delays no other), so that nothing has to be corrected
+for messages that were not sent. What the sender itself was late by is a histogram of its own. While the sender had no
+CPU it could not see: messages that became visible then are left out, all receivers alike, and their number is printed.
+
+A receiver runs for all patterns without a break: `--seconds` each at 1,000, 5,000 and 20,000 messages a second, and in
+bursts of 500 every 100 ms. No process is stopped, and none has a real-time policy: the kernel takes the CPU from a
+thread that spins under SCHED_FIFO for 50 ms of each second. With every feed run its recorder, `kfix top` on a terminal
+and a reader of its /metrics, twice a second; they run on while the C receiver has its turn beside an idle feed. The
+journal is in `--dir`, which must be on a real disk for its stalls to be seen; shared memory is in /dev/shm.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import gc
 import itertools
 import mmap
 import os
-import signal
-import statistics
+import pty
+import socket
 import struct
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import kfix_md
 from benchmarks import receivers
+from benchmarks.build import ROOT
 from benchmarks.ingest import Receiver, cpu_ns
-from benchmarks.race import Row, absent, compare
+from benchmarks.race import Row, absent
 from benchmarks.venue import Market, Session, Venue
 
-GROUP = "wire to shared memory, 5,000 messages a second"
-CPU_GROUP = "TLS 1.3 ingest, one message per wake-up"
-RATE = 5_000
+GROUP = "wire to shared memory, everything on"
+CPU_GROUP = "TLS 1.3 ingest, 5,000 messages a second"
 RIVAL, RIVAL_SPIN = "C receiver", "C receiver, busy polling"
 FAST, PLAIN, SPIN = "kfix feed, aiofastnet", "kfix feed, plain uvloop", "kfix feed, busy polling"
-POLLS = (RIVAL_SPIN, SPIN)
-WARM = 50
-GIVE_UP_NS = 2_000_000_000
+#: name of a pattern: messages a second, messages sent at once
+PATTERNS = {"1,000/s": (1_000, 1), "5,000/s": (5_000, 1), "20,000/s": (20_000, 1), "bursts of 500": (5_000, 500)}
+POINTS = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9, "longest": 100.0}
+#: as many times the C receiver's
+GOALS = {
+    FAST: (RIVAL, {"p50": 1.1, "p99": 1.5, "p99.9": 2.0, "longest": 4.0}),
+    SPIN: (RIVAL_SPIN, {"p50": 1.15, "p99.9": 1.5}),
+}
+SECOND = 1_000_000_000
+WARM_S = 0.5
+BLIND_NS = 100_000  # without a look for so long, the sender had no CPU
+GIVE_UP_NS = 10 * SECOND
 
-Wait = Callable[[int], int]  # spins until a MsgSeqNum is visible; the time
+Seen = Callable[[], int]  # the newest MsgSeqNum that is visible
 
 
+@dataclass
+class Result:
+    """One receiver in one pattern: histograms in ns."""
+
+    latency: Any
+    lateness: Any  # of the sender
+    blind: int = 0  # messages left out
+    cpu_ns: float = 0.0  # of the receiver, a message
+
+    @property
+    def sent(self) -> int:
+        """Messages that count."""
+        return int(self.latency.get_total_count()) + self.blind
+
+
+@dataclass
 class Contender(Receiver):
     """A receiver and how to see what it has received."""
 
-    def attach(self, wait: Wait, histogram: Any) -> None:
-        self.wait, self.histogram, self.cpu = wait, histogram, 0
-        os.kill(self.process.pid, signal.SIGSTOP)
+    seen: Seen = field(default=lambda: 0)
+    last: int = 0  # MsgSeqNum of the last message sent, where there is no session
 
-    def turn(self, count: int) -> None:
-        """Send `count` messages, one every 1/RATE s; note how long each took to be visible."""
-        sealed = [self.link.seal(message) for message in itertools.islice(self._updates, WARM + count)]
-        first = self.last + 1 if self.session is None else self.session.seq - WARM - count + 1
-        self.last = first + WARM + count - 1
-        self.preferred = self.real_time(True)
-        os.kill(self.process.pid, signal.SIGCONT)
-        taken, used = self.paced(sealed, first)
-        os.kill(self.process.pid, signal.SIGSTOP)
-        self.real_time(False)
-        self.times.append(used / count)
-        for ns in taken:
-            self.histogram.record_corrected_value(ns, 1_000_000_000 // RATE)
+    def run(self, rate: int, at_once: int, seconds: float) -> Result:
+        """Send for `seconds` (after some that do not count), and note how long each message took to be visible."""
+        from hdrh.histogram import HdrHistogram
 
-    def real_time(self, on: bool) -> bool:
-        """This thread and the receiver's under SCHED_FIFO, or not; False where that is not permitted."""
-        policy, priority = (os.SCHED_FIFO, 10) if on else (os.SCHED_OTHER, 0)
-        try:
-            for pid in (self.process.pid, 0):
-                os.sched_setscheduler(pid, policy, os.sched_param(priority))
-        except PermissionError:
-            return False
-        return True
-
-    def paced(self, sealed: list[bytes], first: int) -> tuple[list[int], int]:
-        """(ns from send to visible of each message that counts, CPU time of the receiver meanwhile)."""
-        send, wait, clock = self.link.sock.send, self.wait, time.perf_counter_ns
-        taken, used, due = [], 0, clock()
+        groups, warm = max(1, int(rate * seconds) // at_once), max(1, int(rate * WARM_S) // at_once)
+        total = (groups + warm) * at_once
+        messages = iter(list(itertools.islice(self._updates, total)))
+        sealed = [self.link.seal(*itertools.islice(messages, at_once)) for _ in range(groups + warm)]
+        last = self.session.seq if self.session else self.last + total
+        self.last = last
+        result = Result(HdrHistogram(100, 100 * SECOND, 3), HdrHistogram(1, 100 * SECOND, 3))
         gc.collect()
         gc.disable()
-        for number, record in enumerate(sealed):
-            if number == WARM:
-                used = cpu_ns(self.process)
-            while (begun := clock()) < due:
-                pass
-            send(record)
-            taken.append(wait(first + number) - begun)
-            due = max(due, begun - 1_000_000) + 1_000_000_000 // RATE
-        gc.enable()
-        return taken[WARM:], cpu_ns(self.process) - used
+        try:
+            sent, taken, late, result.cpu_ns = self._paced(
+                sealed, last - total, at_once, SECOND * at_once // rate, warm
+            )
+        finally:
+            gc.enable()
+        del sent
+        for ns in taken[warm * at_once :]:
+            if ns < 0:
+                result.blind += 1
+            else:
+                result.latency.record_value(max(100, ns))
+        for ns in late[warm:]:
+            result.lateness.record_value(max(1, ns))
+        return result
 
-    last = 0
+    def _paced(
+        self, sealed: list[bytes], base: int, at_once: int, period: int, warm: int
+    ) -> tuple[list[int], list[int], list[int], float]:
+        """Send by the timetable.
+
+        Returns when each group was sent, the ns until each message was visible (-1: not known), how late each group
+        was sent, and the receiver's CPU time a message.
+        """
+        send, seen, clock = self.link.sock.sendall, self.seen, time.perf_counter_ns
+        count, shown = len(sealed), 0
+        sent, late, taken, cpu, began = [], [], [], 0, clock()
+        looked = began
+        while shown < count * at_once:
+            visible = min(seen() - base, len(sent) * at_once)
+            now = clock()  # after the look: a time that is too long here shows as a late look
+            blind, looked = now - looked > BLIND_NS, now
+            if visible > shown:
+                for number in range(shown, visible):
+                    taken.append(-1 if blind else now - sent[number // at_once])
+                shown = visible
+            elif sent and now - sent[-1] > GIVE_UP_NS:
+                raise TimeoutError(f"MsgSeqNum {base + shown + 1} is not visible after 10 s")
+            if len(sent) < count and now >= began + len(sent) * period:
+                if len(sent) == warm:
+                    cpu = cpu_ns(self.process)
+                late.append(now - began - len(sent) * period)
+                sent.append(clock())
+                send(sealed[len(sent) - 1])
+                looked = clock() if looked + BLIND_NS // 2 > sent[-1] else looked
+        return sent, taken, late, (cpu_ns(self.process) - cpu) / ((count - warm) * at_once)
 
 
-def wait_in(number: mmap.mmap) -> Wait:
-    """Sees what the C receiver stores."""
-    view = memoryview(number).cast("Q")
-
-    def wait(seq: int) -> int:
-        end = time.perf_counter_ns() + GIVE_UP_NS
-        while view[0] < seq:
-            if time.perf_counter_ns() > end:
-                raise TimeoutError(f"MsgSeqNum {seq} is not there after 2 s")
-        return time.perf_counter_ns()
-
-    return wait
+def number_of(shared: mmap.mmap) -> Seen:
+    """What the C receiver stores."""
+    view = memoryview(shared).cast("Q")
+    return lambda: view[0]
 
 
-def wait_for(book: Any) -> Wait:
-    """Sees a book as scripts do."""
+def seq_of(book: Any) -> Seen:
+    """The book as scripts see it."""
+    return lambda: book.seq
 
-    def wait(seq: int) -> int:
-        end = time.perf_counter_ns() + GIVE_UP_NS
-        while book.seq < seq:
-            if time.perf_counter_ns() > end:
-                raise TimeoutError(f"MsgSeqNum {seq} is not there after 2 s")
-        return time.perf_counter_ns()
 
-    return wait
+def on_disk(folder: Path) -> bool:
+    """Whether a folder is on a file system that is not memory alone."""
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    inside = [(mount, kind) for mount, kind in mounts if folder.resolve().is_relative_to(mount)]
+    return max(inside, key=lambda found: len(found[0]))[1] not in ("tmpfs", "ramfs")
 
 
 @contextlib.contextmanager
-def running(venue: Venue, folder: Path, core: int) -> Iterator[list[Contender]]:
-    """Every receiver that can be had here, connected, pinned to `core` and stopped."""
-    from hdrh.histogram import HdrHistogram
-
-    contenders: list[Contender] = []
-    comp_id = Market().comp_id
-
-    def add(name: str, process: Any) -> Contender:
-        link = venue.accept()
-        os.sched_setaffinity(process.pid, {core})
-        contenders.append(Contender(name, process, link, Session(link) if process.args[2] == "kfix_md" else None))
-        return contenders[-1]
-
-    def histogram() -> Any:
-        return HdrHistogram(100, 10_000_000_000, 3)
-
+def company(folder: Path, shm: Path, port: int, core: int) -> Iterator[None]:
+    """A recorder, a console and a reader of /metrics for a feed, on the sender's side of the machine."""
+    kfix, terminal = [sys.executable, "-m", "kfix_md"], pty.openpty()
+    scrape = f"""
+import time, urllib.request
+while True:
     try:
-        for name, more in ((RIVAL, ()), (RIVAL_SPIN, ("spin",))):
-            if receivers.native() is not None:
-                shared = folder / name
-                shared.write_bytes(struct.pack("Q", 0))
-                with shared.open("r+b") as file:
-                    number = mmap.mmap(file.fileno(), 8)
-                each = add(name, receivers.start(receivers.C, venue.port, venue.ca, str(shared), *more))
-                each.attach(wait_in(number), histogram())
+        urllib.request.urlopen("http://127.0.0.1:{port}/metrics", timeout=5).read()
+    except OSError:
+        pass
+    time.sleep(0.5)
+"""
+    quiet: dict[str, Any] = {"cwd": ROOT, "stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    running = [
+        subprocess.Popen([*kfix, "record", str(folder / "feed.toml")], **quiet),
+        subprocess.Popen(
+            [*kfix, "top", "--feed", "bench", "--directory", str(shm)],
+            **quiet | {"stdin": terminal[1], "stdout": terminal[1]},
+        ),
+        subprocess.Popen([sys.executable, "-c", scrape], **quiet),
+    ]
+    drain = subprocess.Popen(["cat"], stdin=terminal[0], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for each in (*running, drain):
+        os.setpriority(os.PRIO_PROCESS, each.pid, 5)  # they share the sender's core, and must not blind it for long
+        os.sched_setaffinity(each.pid, set(os.sched_getaffinity(0)) - {core} or {core})
+    try:
+        yield
+        if gone := [each.args for each in running if each.poll() is not None]:
+            raise RuntimeError(f"ended before the measurement did: {gone}")
+    finally:
+        for each in (*running, drain):
+            each.terminate()
+            each.wait(timeout=20)
+        for fd in terminal:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def c_receiver(venue: Venue, folder: Path, name: str, core: int, *more: str) -> Iterator[Contender]:
+    """native/receiver.c, connected and pinned."""
+    shared = folder / name
+    shared.write_bytes(struct.pack("Q", 0))
+    with shared.open("r+b") as file:
+        number = mmap.mmap(file.fileno(), 8)
+    process = receivers.start(receivers.C, venue.port, venue.ca, str(shared), *more)
+    contender = Contender(name, process, venue.accept(), seen=number_of(number))
+    os.sched_setaffinity(process.pid, {core})
+    try:
+        yield contender
+    finally:
+        contender.stop()
+
+
+@contextlib.contextmanager
+def feed(venue: Venue, where: Path, shm: Path, name: str, core: int, engine: str, spin: bool) -> Iterator[Contender]:
+    """`kfix feed` with its company, connected and pinned."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    more = f'[metrics]\nport = {port}\n[recorder]\ndirectory = "captures"\n'
+    shm.mkdir(exist_ok=True)
+    process = receivers.start_feed(
+        *(where, venue.port, venue.ca, Market().comp_id), engine=engine, busy_poll=spin, cpu=core, shm=shm, more=more
+    )
+    link = venue.accept()
+    contender = Contender(name, process, link, Session(link))
+    try:
+        contender.seen = seq_of(kfix_md.attach(path=shm / "kfix-md.bench")["BTC/USD"])
+        with company(where, shm, port, core):
+            time.sleep(3)  # until they have started
+            yield contender
+    finally:
+        contender.stop()
+
+
+def measure(folder: Path, seconds: float) -> dict[str, dict[str, Result]]:
+    """Results by receiver and pattern."""
+    cores = sorted(os.sched_getaffinity(0))
+    found: dict[str, dict[str, Result]] = {}
+
+    def take(contender: Contender) -> None:
+        os.sched_setaffinity(0, {cores[0]})
+        try:
+            found[contender.name] = {
+                name: contender.run(rate, at_once, seconds) for name, (rate, at_once) in PATTERNS.items()
+            }
+        finally:
+            os.sched_setaffinity(0, cores)
+
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, -20)
+    with (
+        tempfile.TemporaryDirectory(prefix="kfix-latency-", dir="/dev/shm") as memory,
+        tempfile.TemporaryDirectory(prefix="kfix-latency-", dir=folder) as disk,
+        contextlib.closing(Venue(Path(memory) / "tls")) as venue,
+    ):
         for name, engine, spin in ((FAST, "aiofastnet", False), (PLAIN, "uvloop", False), (SPIN, "auto", True)):
             if engine == "aiofastnet" and not receivers.has("aiofastnet"):
                 continue
-            where = folder / f"{engine}-{spin}"
-            each = add(
-                name,
-                receivers.start_feed(where, venue.port, venue.ca, comp_id, engine=engine, busy_poll=spin, cpu=core),
-            )
-            book = kfix_md.attach(path=where / "kfix-md.bench")["BTC/USD"]
-            each.attach(wait_for(book), histogram())
-        yield contenders
-    finally:
-        for each in contenders:
-            os.kill(each.process.pid, signal.SIGCONT)
-            each.stop()
+            shm = Path(memory) / f"{engine}-{spin}"
+            if spin and receivers.native() is not None:
+                with c_receiver(venue, Path(memory), RIVAL_SPIN, cores[1], "spin") as contender:
+                    take(contender)
+            with feed(venue, Path(disk) / shm.name, shm, name, cores[1], engine, spin) as contender:
+                if not spin and RIVAL not in found and receivers.native() is not None:
+                    with c_receiver(venue, Path(memory), RIVAL, cores[1]) as rival:
+                        take(rival)
+                take(contender)
+    return found
 
 
-def run(rounds: int, quick: bool) -> list[Row]:
-    """The table of this question."""
-    if why := receivers.missing("hdrh"):
-        return [absent(GROUP, FAST, why)]
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        return [absent(GROUP, FAST, "it takes two cores")]
-    with (
-        tempfile.TemporaryDirectory(prefix="kfix-latency-", dir="/dev/shm") as name,
-        contextlib.closing(Venue(Path(name) / "tls")) as venue,
-        running(venue, Path(name), cores[1]) as contenders,
-    ):
-        os.sched_setaffinity(0, {cores[0]})
-        try:
-            for _ in range(rounds):
-                for each in contenders:
-                    each.turn(500 if quick else 1000)
-        finally:
-            os.sched_setaffinity(0, cores)
-        return rows_of(contenders)
+def point(result: Result, name: str) -> float:
+    """A point of the distribution in us."""
+    latency = result.latency
+    return (latency.get_max_value() if name == "longest" else latency.get_value_at_percentile(POINTS[name])) / 1000
 
 
-def rows_of(contenders: list[Contender]) -> list[Row]:
-    """Medians with the rest of each histogram; CPU time per message."""
-    rows = [
-        Row(
-            GROUP,
-            each.name,
-            each.histogram.get_value_at_percentile(50) / 1000,
-            "us p50",
-            note=", ".join(f"{name} {value:,.0f}" for name, value in far(each.histogram).items()),
-            far=far(each.histogram),
-        )
-        for each in contenders
-    ]
-    names = {row.name for row in rows}
-    if RIVAL not in names:
+def rows_of(found: dict[str, dict[str, Result]]) -> list[Row]:
+    """A row for each receiver, pattern and point; ratios to the C receiver of the same kind."""
+    rows = []
+    for pattern in PATTERNS:
+        for name, results in found.items():
+            result = results[pattern]
+            far = {at: point(result, at) for at in POINTS}
+            late = result.lateness.get_value_at_percentile(99.9) / 1000
+            note = ", ".join(f"{at} {value:,.0f}" for at, value in far.items())
+            note += f"; sender late by {late:,.0f} in p99.9; {result.blind} of {result.sent} left out"
+            rows.append(Row(f"{GROUP}, {pattern}", name, far["p50"], "us p50", note=note, far=far))
+            rival, goals = GOALS.get(name, ("", {}))
+            if rival in found:
+                for at, goal in goals.items():
+                    theirs = point(found[rival][pattern], at)
+                    ratio = far[at] / theirs if theirs else 0.0
+                    rows.append(
+                        Row(
+                            *(f"{GROUP}, {pattern}", f"{name}: {at}", far[at], "us", ratio, rival, f"<= {goal:g} x"),
+                            met=ratio <= goal,
+                        )
+                    )
+    for name, results in found.items():
+        if name not in (SPIN, RIVAL_SPIN):
+            rows.append(Row(CPU_GROUP, name, results["5,000/s"].cpu_ns))
+    if RIVAL not in found:
         rows.append(absent(GROUP, RIVAL, "no C compiler, or no headers of OpenSSL"))
-    if FAST not in names:
+    if FAST not in found:
         rows.append(absent(GROUP, FAST, "aiofastnet is not installed"))
-    for ours, goal in ((FAST, 1.5), (SPIN, 0.8)):
-        if ours in names:
-            compare(rows, ours, RIVAL, goal, at_most=True)
-    costs = [Row(CPU_GROUP, each.name, statistics.median(each.times)) for each in contenders if each.name not in POLLS]
-    for cost in costs:
-        if cost.name != RIVAL:
-            compare_freely(cost, costs[0])
-    return rows + costs
+    return rows
 
 
-def compare_freely(row: Row, rival: Row) -> None:
-    """A ratio without a goal."""
-    if row.value and rival.value and rival.name == RIVAL:
-        row.ratio, row.of = row.value / rival.value, RIVAL
+def save(found: dict[str, dict[str, Result]], out: Path) -> None:
+    """Each histogram as HdrHistogram's text (us), and a picture of all where matplotlib is installed."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, results in found.items():
+        for pattern, result in results.items():
+            label = "".join(c if c.isalnum() else "-" for c in f"{name}-{pattern}")
+            with (out / f"{label}.hgrm").open("wb") as file:
+                result.latency.output_percentile_distribution(file, 1000)
+    if not receivers.has("matplotlib"):
+        print("matplotlib is not installed: no picture", file=sys.stderr)
+        return
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    nines = [1 - 10 ** (-n / 10) for n in range(51)]
+    for axes, pattern in zip(figure.subplots(2, 2, sharey=True).flat, PATTERNS, strict=True):
+        for name, results in found.items():
+            values = [results[pattern].latency.get_value_at_percentile(100 * nine) / 1000 for nine in nines]
+            axes.plot([1 / (1 - nine) for nine in nines], values, label=name)
+        axes.set(title=pattern, xscale="log", yscale="log", xlabel="one message in", ylabel="us from wire to reader")
+        axes.grid(True, alpha=0.3)
+    axes.legend()
+    figure.savefig(out / "latency.svg")
 
 
-def far(histogram: Any) -> dict[str, float]:
-    """p99, p99.9 and the longest, in microseconds."""
-    found = {name: histogram.get_value_at_percentile(at) / 1000 for name, at in (("p99", 99), ("p99.9", 99.9))}
-    return found | {"max": histogram.get_max_value() / 1000}
+def run(
+    rounds: int, quick: bool, folder: Path | None = None, seconds: float = 20.0, out: Path | None = None
+) -> list[Row]:
+    """The tables of this question; `rounds` is for the others of the suite."""
+    if why := receivers.missing("hdrh", "prometheus_client"):
+        return [absent(GROUP, FAST, why)]
+    if len(os.sched_getaffinity(0)) < 2:
+        return [absent(GROUP, FAST, "it takes two cores")]
+    folder = folder or Path(tempfile.gettempdir())
+    if not on_disk(folder):
+        print(f"{folder} is in memory: what a disk does to the journal is not measured; give --dir", file=sys.stderr)
+    found = measure(folder, 2.0 if quick else seconds)
+    if out is not None:
+        save(found, out)
+    return rows_of(found)
+
+
+def main() -> None:
+    """Run and print."""
+    from benchmarks.__main__ import row_lines
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.latency")
+    parser.add_argument("--dir", type=Path, help="where the journal is; on a disk")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each pattern")
+    parser.add_argument("--out", type=Path, help="a folder for the histograms and their picture")
+    parser.add_argument("--quick", action="store_true", help="2 s of each pattern")
+    options = parser.parse_args()
+    group = None
+    for row in run(1, options.quick, options.dir, options.seconds, options.out):
+        print("\n".join(row_lines(row, group, False)))
+        group = row.group
 
 
 if __name__ == "__main__":
-    from benchmarks.__main__ import line
-
-    for row in run(15, True):
-        print(line(row))
+    main()

@@ -55,15 +55,24 @@ def start(kind: str, port: int, ca: Path, *more: str) -> subprocess.Popen[bytes]
 
 
 def start_feed(
-    folder: Path, port: int, ca: Path, comp_id: str, *, engine: str, busy_poll: bool = False, cpu: int | None = None
+    folder: Path,
+    port: int,
+    ca: Path,
+    comp_id: str,
+    *,
+    engine: str,
+    busy_poll: bool = False,
+    cpu: int | None = None,
+    shm: Path | None = None,
+    more: str = "",
 ) -> subprocess.Popen[bytes]:
-    """`kfix feed` itself, its books in `folder`/kfix-md.bench."""
+    """`kfix feed` itself, its books in `shm` (`folder` when None), its journal in `folder`; `more`: TOML sections."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "feed.toml"
     config.write_text(f"""
 [feed]
 name = "bench"
-directory = "{folder}"
+directory = "{shm or folder}"
 symbols_max = 8
 tls_engine = "{engine}"
 busy_poll = {str(busy_poll).lower()}
@@ -79,6 +88,7 @@ heartbeat_s = 600
 sending_time_limit_s = 86400
 [journal]
 directory = "journal"
+{more}
 """)
     return subprocess.Popen(
         [sys.executable, "-m", "kfix_md", "feed", str(config)], cwd=ROOT, stderr=(folder / "feed.log").open("wb")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from pathlib import Path
 
 import pytest
 
@@ -61,18 +62,75 @@ def test_receivers_take_all_and_answer(venue, kind, more):
 def test_the_feed_is_timed_until_its_book_shows_the_message(venue, tmp_path):
     import kfix_md
 
+    pytest.importorskip("hdrh")
     process = receivers.start_feed(tmp_path, venue.port, venue.ca, Market().comp_id, engine="auto")
     link = venue.accept()
     feed = latency.Contender("feed", process, link, Session(link))
     try:
         book = kfix_md.attach(path=tmp_path / "kfix-md.bench")[SYMBOL]
-        wait = latency.wait_for(book)
-        for message in itertools.islice(feed._updates, 5):
-            link.send(message)
-            wait(feed.session.seq)
+        feed.seen = latency.seq_of(book)
+        for rate, at_once in ((1000, 1), (5000, 500)):
+            result = feed.run(rate, at_once, 0.2)
             assert (book.state, book.seq) == (State.LIVE, feed.session.seq)
+            assert result.sent == rate // 5 and result.lateness.get_total_count() == result.sent // at_once
+            assert result.latency.get_min_value() > 1000 or not result.latency.get_total_count()
+        found = {latency.FAST: dict.fromkeys(latency.PATTERNS, result)}
+        latency.save(found, tmp_path / "out")
+        rows = latency.rows_of(found)
         feed.round(500)
         assert ingest.cpu_ns(process) > 0
     finally:
         feed.stop()
+    assert len(list((tmp_path / "out").glob("*.hgrm"))) == len(latency.PATTERNS)
+    assert rows[0].name == latency.FAST and rows[0].far["longest"] >= rows[0].far["p50"]
     assert "journal" in (tmp_path / "feed.log").read_text()
+
+
+def test_a_late_receiver_is_seen_late_and_a_sender_without_a_cpu_leaves_out(monkeypatch):
+    """Ten messages, 1 ms apart: the third is visible with the sixth; the sender does not look at the ninth for long."""
+
+    class Clock:
+        """10 us pass between any two readings."""
+
+        now = 0
+
+        def perf_counter_ns(self) -> int:
+            self.now += 10_000
+            return self.now
+
+    clock = Clock()
+
+    class Nowhere:
+        sent = 0
+
+        def sendall(self, _data: bytes) -> None:
+            self.sent += 1
+
+    class Own:
+        """A contender without a process."""
+
+        def __init__(self) -> None:
+            self.sock, self.session = Nowhere(), None
+            self.link, self.process = self, None
+
+        def seen(self) -> int:
+            if self.sock.sent == 9 and not self.slept:
+                self.slept = True
+                clock.now += 20_000_000
+            return 2 if 3 <= self.sock.sent < 6 else self.sock.sent
+
+        slept = False
+
+    monkeypatch.setattr(latency, "cpu_ns", lambda _process: 0)
+    monkeypatch.setattr(latency, "time", clock)
+    sent, taken, late, _ = latency.Contender._paced(Own(), [b""] * 10, 0, 1, 1_000_000, 1)
+    assert len(sent) == len(taken) == len(late) == 10
+    assert 2_500_000 < taken[2] < 3_500_000 and 500_000 < taken[4] < 1_500_000
+    assert all(0 < taken[n] < 100_000 for n in (0, 1, 5, 6, 7, 9))
+    assert (
+        taken[8] == -1 and late[9] > 10_000_000 and max(late[:9]) < 100_000
+    )  # the tenth was due meanwhile: the sender's own lateness
+
+
+def test_where_the_journal_is():
+    assert not latency.on_disk(Path("/dev/shm"))
