@@ -102,14 +102,17 @@ def entries(dict given, Py_ssize_t n):
     ----------
     given
         Arrays of n values by name, each of which may be absent (all of it is 0 then): price, qty, event_ns, queue_ns
-        (int64); decimals (int16); side, action, id_kind, ord_type, aggressor (uint8); id (uint64, two big
-        endian numbers for each row) and id_stored (bool: whether a row has one).
+        (int64); event_ms and event_frac_ns (int64, int32), which event_ns is made of; decimals (int16); side, action,
+        id_kind, ord_type, aggressor (uint8); id (uint64, two big endian numbers for each row) and id_stored (bool:
+        whether a row has one).
     """
     out = np.empty(n, ENTRY_DTYPE)
     cdef MDEntry* e = <MDEntry*><uintptr_t>out.ctypes.data
     cdef const int64_t* price = <const int64_t*>_values(given, "price", "i8", n)
     cdef const int64_t* qty = <const int64_t*>_values(given, "qty", "i8", n)
     cdef const int64_t* event = <const int64_t*>_values(given, "event_ns", "i8", n)
+    cdef const int64_t* event_ms = <const int64_t*>_values(given, "event_ms", "i8", n)
+    cdef const int32_t* event_frac = <const int32_t*>_values(given, "event_frac_ns", "i4", n)
     cdef const int64_t* queue = <const int64_t*>_values(given, "queue_ns", "i8", n)
     cdef const int16_t* decimals = <const int16_t*>_values(given, "decimals", "i2", n)
     cdef const uint8_t* side = <const uint8_t*>_values(given, "side", "u1", n)
@@ -129,6 +132,8 @@ def entries(dict given, Py_ssize_t n):
                 e.qty = qty[i]
             if event != NULL:
                 e.event_ns = event[i]
+            if event_ms != NULL and event_frac != NULL:
+                e.event_ns = event_ms[i] * 1_000_000 + event_frac[i]
             if queue != NULL:
                 e.queue_ns = queue[i]
             if decimals != NULL:

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: all that a message is made of
 COLUMNS = [*derive.BOOK_COLUMNS, "symbol", "entry_no", "aggressor", "ord_type"]
-#: what books are made of; of L2, where orders have neither ids nor places, less
-BOOKS = [*derive.BOOK_COLUMNS, "symbol", "aggressor", "ord_type"]
-_ORDERS = {"queue_ns", "order_id", "id_kind", "order_text"}
+#: what books are made of, with exchange times as they are stored; of L2, where orders have neither ids nor places, less
+BOOKS = [*schema.stored("ticks", derive.BOOK_COLUMNS), "symbol", "aggressor", "ord_type"]
 _ROWS = 1 << 18  # of a block, about: what is in memory at a time is some blocks
 _FIRST_ROWS = 1 << 14  # of the first, which somebody waits for; each block after it has four times as many
 _KEPT_ROWS = 3 << 20  # of row groups that reach into later blocks and are kept; what is beyond is read again
@@ -246,8 +245,8 @@ class RowReader:
 
     def _read(self, piece: files.Piece) -> tuple[pa.Table, bool]:
         columns = self._columns
-        if columns == BOOKS and files.level_of(piece) == "L2":
-            columns = [name for name in columns if name not in _ORDERS]
+        if columns == BOOKS and files.levels(piece.path, piece.group) == {"L2"}:
+            columns = [name for name in columns if name not in schema.OF_ORDERS]
         whole = files.read_piece("ticks", piece, columns, self._symbols)
         time = whole["recv_ns"].to_numpy()
         return whole, bool((time[1:] >= time[:-1]).all())

@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -221,15 +222,15 @@ class Footer:
     present
         Symbols of those row groups that had to be looked into.
     constant
-        Columns of schema.SOURCE that have one value in the whole file, and that value.
+        Of each row group, columns of schema.CONSTANT with one value in all of its rows, and that value.
     """
 
     meta: pq.FileMetaData
     symbols: list[tuple[str, str] | None]
     levels: list[tuple[str, str] | None]
     times: list[tuple[int, int] | None]
+    constant: list[dict[str, Any]]
     present: dict[int, frozenset[str | None]] = field(default_factory=dict)
-    constant: dict[str, str] = field(default_factory=dict)
 
     @property
     def outdated(self) -> bool:
@@ -263,18 +264,17 @@ def _cached(key: tuple[str, int, int], file: pq.ParquetFile) -> Footer:
             _footers.pop(next(iter(_footers)))
     meta = file.metadata
     symbols, levels, times = (_limits(meta, column) for column in ("symbol", "level", "recv_ns"))
-    _footers[key] = seen = Footer(meta, symbols, levels, times, constant=_constant(meta))
+    _footers[key] = seen = Footer(meta, symbols, levels, times, _constant(meta))
     return seen
 
 
-def _constant(meta: pq.FileMetaData) -> dict[str, str]:
-    """Columns of schema.SOURCE with one value in a file, by the statistics of its row groups."""
-    found: dict[str, str] = {}
-    for name in schema.SOURCE:
-        values = {value for pair in _limits(meta, name, nulls=False) for value in pair or (None,)}
-        one = values.pop() if len(values) == 1 else None
-        if one is not None:
-            found[name] = one
+def _constant(meta: pq.FileMetaData) -> list[dict[str, Any]]:
+    """Columns of schema.CONSTANT with one value in a row group, for each row group, by their statistics."""
+    found: list[dict[str, Any]] = [{} for _ in range(meta.num_row_groups)]
+    for name in schema.CONSTANT:
+        for known, pair in zip(found, _limits(meta, name, nulls=False), strict=True):
+            if pair is not None and pair[0] == pair[1]:
+                known[name] = pair[0]
     return found
 
 
@@ -392,31 +392,59 @@ def _read(
             groups = [g for g in seen.groups(symbols, start, end) if not _known_without(seen, g, symbols)]
             if not groups:
                 continue
-            stored = [name for name in needed if name not in seen.constant] or needed
-            if seen.outdated:  # its rows are named by their sessions, see origins
-                stored = [*needed, *({"session"} - set(needed))]
             with opened or open_file(path, seen.meta) as file:
-                if seen.meta.num_rows <= _FEW_ROWS:
-                    found = _few(seen, file, groups, stored, symbols)
-                else:
-                    groups = [g for g in groups if _in_group(seen, file, g, symbols)]
-                    found = file.iter_batches(rows, groups, stored, use_threads=False) if groups else iter(())
-                if seen.outdated:
+                if seen.outdated:  # its rows are named by their sessions, see origins
+                    stored = [*needed, *({"session"} - set(needed))]
                     origin = origins.of(path)
-                    found = (schema.current(table, origin.added(batch, needed), needed) for batch in found)
-                elif len(stored) < len(needed):
-                    found = (_completed(table, batch, needed, seen.constant) for batch in found)
-                yield from found
+                    old = _groups(table, seen, file, groups, stored, symbols, rows)
+                    yield from (schema.current(table, origin.added(batch, needed), needed) for batch in old)
+                else:
+                    yield from _groups(table, seen, file, groups, needed, symbols, rows)
         except FileNotFoundError:
             raise Vanished(path) from None
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error) from None
 
 
-def _completed(table: str, batch: pa.RecordBatch, needed: list[str], constant: dict[str, str]) -> pa.RecordBatch:
-    """A batch with the columns that were not read since their one value is known: twice as fast as reading them."""
-    arrays = [schema.one_text(constant[name], batch.num_rows) if name in constant else batch[name] for name in needed]
-    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([schema.SCHEMAS[table].field(name) for name in needed]))
+def _groups(
+    table: str,
+    seen: Footer,
+    file: pq.ParquetFile,
+    groups: list[int],
+    needed: list[str],
+    symbols: Collection[str] | None,
+    rows: int,
+) -> Iterator[pa.RecordBatch]:
+    """The rows of those of `groups` that hold one of these symbols."""
+    if seen.meta.num_rows <= _FEW_ROWS:
+        yield from _few(table, seen, file, groups, needed, symbols)
+        return
+    yield from _decoded(table, seen, file, [g for g in groups if _in_group(seen, file, g, symbols)], needed, rows)
+
+
+def _decoded(
+    table: str, seen: Footer, file: pq.ParquetFile, groups: list[int], needed: list[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    """All rows of `groups`; columns of which the one value is known are not read."""
+
+    def known(group: int) -> dict[str, Any]:
+        return {} if seen.outdated else {n: value for n, value in seen.constant[group].items() if n in needed}
+
+    for constant, some in groupby(groups, known):
+        # without any column it would not be known how many rows there are
+        stored = [name for name in needed if name not in constant] or needed
+        for batch in file.iter_batches(rows, list(some), stored, use_threads=False):
+            yield batch if stored == needed else _completed(table, batch, needed, constant)
+
+
+def _completed(table: str, batch: pa.RecordBatch, needed: list[str], constant: dict[str, Any]) -> pa.RecordBatch:
+    """A batch with the columns that were not read."""
+    wanted = [schema.SCHEMAS[table].field(name) for name in needed]
+    arrays = [
+        schema.one_value(one.type, constant[one.name], batch.num_rows) if one.name in constant else batch[one.name]
+        for one in wanted
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(wanted))
 
 
 @dataclass(frozen=True)
@@ -452,12 +480,11 @@ def pieces(found: Files, paths: list[Path], symbols: Collection[str] | None = No
     return out
 
 
-def level_of(piece: Piece) -> str | None:
-    """The level of all of its rows, None where there are several or it is not known."""
-    seen = footer(piece.path)
-    groups = range(len(seen.levels)) if piece.group == _WHOLE else [piece.group]
-    found = {level for group in groups for level in seen.levels[group] or (None,)}
-    return found.pop() if len(found) == 1 else None
+def levels(path: Path, group: int = _WHOLE) -> set[str | None]:
+    """The levels of the rows of a row group, or of a whole file; with None where they are not known."""
+    seen = footer(path)
+    groups = range(len(seen.levels)) if group == _WHOLE else [group]
+    return {level for one in groups for level in seen.levels[one] or (None,)}
 
 
 def read_piece(table: str, piece: Piece, columns: list[str], symbols: Collection[str] | None = None) -> pa.Table:
@@ -467,7 +494,7 @@ def read_piece(table: str, piece: Piece, columns: list[str], symbols: Collection
         seen, opened = _opened(piece.path)
         with opened or open_file(piece.path, seen.meta) as file:
             groups = range(seen.meta.num_row_groups) if piece.group == _WHOLE else [piece.group]
-            found = list(file.iter_batches(1 << 20, list(groups), needed, use_threads=False))
+            found = list(_decoded(table, seen, file, list(groups), needed, 1 << 20))
     except FileNotFoundError:
         raise Vanished(piece.path) from None
     except (pa.ArrowException, OSError) as error:
@@ -479,11 +506,16 @@ def read_piece(table: str, piece: Piece, columns: list[str], symbols: Collection
 
 
 def _few(
-    seen: Footer, file: pq.ParquetFile, groups: list[int], needed: list[str], symbols: Collection[str] | None
+    table: str,
+    seen: Footer,
+    file: pq.ParquetFile,
+    groups: list[int],
+    needed: list[str],
+    symbols: Collection[str] | None,
 ) -> Iterator[pa.RecordBatch]:
     """As `_read`, of a file so small that reading it takes less time than looking for the symbols first."""
     for group in groups:
-        for batch in file.iter_batches(_FEW_ROWS, [group], needed, use_threads=False):
+        for batch in _decoded(table, seen, file, [group], needed, _FEW_ROWS):
             if symbols is not None and group not in seen.present:
                 seen.present[group] = frozenset(pc.unique(batch["symbol"]).to_pylist())
             if not _known_without(seen, group, symbols):
@@ -550,15 +582,12 @@ def _selected(
     """The rows of these symbols received in [start, end): a slice where they are adjacent, as in a compacted file."""
     mask: np.ndarray | None = None
     if symbols is not None:
-        column = batch["symbol"]
-        codes = [code for name in symbols if (code := pc.index(column.dictionary, name).as_py()) >= 0]
-        found = column.indices.fill_null(-1).to_numpy()
-        mask = found == codes[0] if len(codes) == 1 else np.isin(found, codes)
+        mask = _of_symbols(batch["symbol"], symbols)
     for limit, keep in ((start, np.greater_equal), (end, np.less)):
         if limit is not None:
             inside = keep(batch["recv_ns"].to_numpy(), limit)
             mask = inside if mask is None else mask & inside
-    if mask is None:
+    if mask is None or mask.all():
         return batch
     n = int(mask.sum())
     first = int(mask.argmax()) if n else 0
@@ -567,6 +596,17 @@ def _selected(
     together = batch.slice(first, n)
     # a slice keeps all of its batch in memory: a small one is copied
     return together if 2 * n >= batch.num_rows else together.take(pa.array(np.arange(n)))
+
+
+def _of_symbols(column: pa.DictionaryArray, symbols: Collection[str]) -> np.ndarray | None:
+    """Rows of these symbols; None when they are all of the batch."""
+    names = column.dictionary.to_pylist()
+    codes = [code for code, name in enumerate(names) if name in symbols]
+    if len(codes) == len(names) and not column.null_count:
+        return None
+    found = column.indices.fill_null(-1).to_numpy()
+    mask: np.ndarray = found == codes[0] if len(codes) == 1 else np.isin(found, codes)
+    return mask
 
 
 def table(

@@ -37,6 +37,7 @@ _CONTENT = [
 _CHUNK = 2048  # rows that are converted to Python at a time
 _CHUNKS = 64  # of a block that are kept: those of so many symbols
 _BATCH = 1 << 16  # messages of a batch, at most
+_AT_ONCE = 1 << 11  # messages that are applied before the thread that reads ahead may run Python
 _SIDES = {"bid": 0, "offer": 1, "trade": 2}
 _ACTIONS = {"new": "279=0", "update": "279=1", "delete": "279=2", "leave": "279=2"}
 
@@ -260,7 +261,8 @@ def batches(
                 if due is not None:
                     upto = at + int(np.searchsorted(block.time[at:upto], due))
                 if handler is not None and rows is not None:
-                    handler.apply(block.messages, rows, at, upto)
+                    for some in range(at, upto, _AT_ONCE):
+                        handler.apply(block.messages, rows, some, min(upto, some + _AT_ONCE))
                 parts.append([values[at:upto] for values in columns])
                 at = upto
                 if due is None:

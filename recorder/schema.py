@@ -261,6 +261,8 @@ def _field(table: str, name: str, kind: pa.DataType, text: str) -> pa.Field:
 
 SCHEMAS = {name: pa.schema([_field(name, n, t, text) for n, t, _, text in columns]) for name, columns in TABLES.items()}
 
+#: columns of ticks that the books of L2 are not made of
+OF_ORDERS = {"queue_ns", "order_id", "id_kind", "order_text"}
 _EVENT = ("event_ms", "event_frac_ns")
 _EVENT_NS = pa.field("event_ns", pa.int64(), False, {"description": "exchange time, ns: event_ms and event_frac_ns"})
 #: columns of ticks as readers are given them: the exchange time in one
@@ -288,7 +290,9 @@ def given(batch: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
     return batch.select(names)
 
 
-SOURCE = ("feed", "service")  # columns of one value in a whole file, as a rule
+SOURCE = ("feed", "service")
+#: columns that have one value in a whole row group, as a rule: it is in the statistics, and the rows are not read
+CONSTANT = ("session", "symbol", "level", *SOURCE)
 
 
 def current(table: str, batch: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
@@ -393,6 +397,11 @@ def one_text(text: str | None, n: int) -> pa.Array:
         return pa.DictionaryArray.from_arrays(pa.nulls(n, pa.int32()), pa.array([], pa.string()))
     codes = _ZEROS.slice(0, n) if n <= len(_ZEROS) else pa.array(np.zeros(n, np.int32))
     return pa.DictionaryArray.from_arrays(codes, pa.array([text]))
+
+
+def one_value(kind: pa.DataType, value: Any, n: int) -> pa.Array:
+    """A column of one value, in the form in which files are read."""
+    return one_text(value, n) if pa.types.is_dictionary(kind) else pa.array(np.full(n, value, kind.to_pandas_dtype()))
 
 
 def tick_columns(
@@ -516,6 +525,8 @@ def entries(table: pa.Table) -> np.ndarray:
     """Rows of ticks (or checkpoints) as ENTRY_DTYPE, what books apply. instrument is 0."""
     names, n = table.column_names, table.num_rows
     given = {name: integers(table[name]) for name in ("price", "qty", "event_ns", "queue_ns") if name in names}
+    if "event_ms" in names:
+        given |= {"event_ms": integers(table["event_ms"]), "event_frac_ns": integers(table["event_frac_ns"])}
     if "decimals" in names and table["decimals"].null_count < n:
         given["decimals"] = integers(table["decimals"])
     for name, texts in (("side", SIDES), ("action", ACTIONS)):

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from recorder.proof import Proof, StreamProof
 from recorder.schema import Flags
 
 _LIVE_OK = Flags.CRC_CHECKED | Flags.CRC_OK
-_COLUMNS = [*derive.BOOK_COLUMNS, "symbol"]
+_COLUMNS = [*(name for name in derive.BOOK_COLUMNS if name != "event_ns"), "symbol"]
+_LEVEL_COLUMNS = [name for name in _COLUMNS if name not in schema.OF_ORDERS]
 _ALONE_ROWS = 2_000_000  # fewer are done before other processes have begun
 _SHARES = 4  # of each process, so that they end together
 _PROGRESS_S = 0.2
@@ -68,14 +70,20 @@ def streams(
     paths = captures._files.of("ticks", start, None if end is None else end - 1, symbols)
     prepare = _preparing(captures, start)
     losses = captures._losses(start, end)
-    for batch in files.batches("ticks", paths, _COLUMNS, symbols=symbols):
-        if batch.num_rows:
-            _take(found, batch, prepare, losses)
-            progress(batch.num_rows)
+    for columns, some in itertools.groupby(paths, _columns_of):
+        for batch in files.batches("ticks", list(some), columns, symbols=symbols):
+            if batch.num_rows:
+                _take(found, batch, prepare, losses)
+                progress(batch.num_rows)
     for s in found.values():
         s.cut = s.whole is not None and s.whole.pending is not None
         s.book = s.whole = None
     return list(found.values())
+
+
+def _columns_of(path: Path) -> list[str]:
+    """The columns that the books of a file are made of."""
+    return _LEVEL_COLUMNS if layout.is_compacted(path.name) and files.levels(path) == {"L2"} else _COLUMNS
 
 
 # ---- processes ----
@@ -211,7 +219,7 @@ class _Messages:
         self.flags = rows["flags"].to_numpy()[self.last]
         self.time = rows["recv_ns"].to_numpy()[self.last]
         self.seq = rows["seq"].to_numpy()[self.last]
-        self.crc = rows["crc"].fill_null(0).to_numpy()[self.last]
+        self.crc = schema.stored_values(rows["crc"], np.int64)[self.last]
         self.has_crc = (self.flags & Flags.HAS_CRC) != 0
         self.unverified = (self.flags & Flags.UNVERIFIED) != 0
         self.failed_live = ((self.flags & _LIVE_OK) == Flags.CRC_CHECKED) & ~self.unverified

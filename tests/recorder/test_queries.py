@@ -8,12 +8,13 @@ import random
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 import recorder
 from benchmarks.busy_day import BusyDay
 from kfix_md.errors import CaptureError, NoSuchSymbol, UsageError
-from recorder import compact, files, rebuild, schema, tail
+from recorder import compact, files, layout, rebuild, schema, tail
 from recorder._ticks import book_rows
 from recorder.rebuild import Rebuilder
 from tests.recorder import build
@@ -41,6 +42,36 @@ def same(a: pa.Table, b: pa.Table) -> bool:
         ]
 
     return plain(a) == plain(b)
+
+
+def test_columns_of_one_value_are_those_of_the_file_without_being_read(queried, monkeypatch):
+    cap, _ = queried
+    paths = cap._files.of("ticks")
+    plain = [pq.read_table(str(path)) for path in paths]
+    read = pq.ParquetFile.iter_batches
+    asked: list[list[str]] = []
+
+    def noted(file, rows, groups, columns, **options):
+        asked.append(columns)
+        return read(file, rows, groups, columns, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", noted)
+    for path, expected in zip(paths, plain, strict=True):
+        for columns in (schema.SCHEMAS["ticks"].names, ["level", "service"], ["price", "symbol", "session"]):
+            found = files.table("ticks", [path], columns)
+            assert found.to_pylist() == expected.select(columns).to_pylist()
+            assert found.schema.equals(pa.schema([schema.field("ticks", name) for name in columns]))
+    assert ["price"] in asked or not any(layout.is_compacted(path.name) for path in paths)
+
+
+def test_entries_have_the_exchange_time_of_both_of_its_columns(queried):
+    cap, _ = queried
+    names = ["price", "qty", "side", "action"]
+    for path in cap._files.of("ticks"):
+        given = files.table("ticks", [path], [*names, "event_ns"])
+        stored = files.table("ticks", [path], [*names, "event_ms", "event_frac_ns"])
+        assert given["event_ns"].to_numpy().any()
+        assert (schema.entries(given) == schema.entries(stored)).all()
 
 
 def test_a_selection_is_what_a_filter_over_everything_gives(queried):
