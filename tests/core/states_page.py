@@ -36,18 +36,24 @@ def name(code: State | int) -> str:
     return "sound" if code == SOUND and not isinstance(code, State) else State(code).name
 
 
-def arrows() -> list[str]:
-    """The diagram's arrows: one for each (state, next state), labelled with the events that lead there."""
-    lines: dict[tuple[str, str], list[str]] = {}
+def changes() -> list[str]:
+    """Rows of the table of changes: states that the same events lead to the same next state share one."""
+    rows: dict[tuple[str, str], list[str]] = {}
     for event in Event:
         targets = [next_of(event, state) for state in State]
-        if len(set(targets)) == 1:
-            lines.setdefault(("any", name(targets[0])), []).append(event.name)
-            continue
-        for state, target in zip(State, targets, strict=True):
-            if name(target) != state.name:
-                lines.setdefault((state.name, name(target)), []).append(event.name)
-    return [f"    {a} --> {b}: {', '.join(events)}" for (a, b), events in lines.items()]
+        everywhere = len(set(targets)) == 1
+        from_states = (
+            ["any"]
+            if everywhere
+            else [state.name for state, target in zip(State, targets, strict=True) if name(target) != state.name]
+        )
+        for source in from_states:
+            target = targets[0] if everywhere else targets[list(State).index(State[source])]
+            rows.setdefault((source, name(target)), []).append(event.name)
+    shared: dict[tuple[str, str], list[str]] = {}
+    for (source, target), events in rows.items():
+        shared.setdefault((", ".join(events), target), []).append(source)
+    return [f"| {', '.join(sources)} | {events} | {target} |" for (events, target), sources in shared.items()]
 
 
 def page() -> str:
@@ -69,21 +75,12 @@ def page() -> str:
             "checksum rule",
             "holds), EMPTY (no orders on either side) or LIVE. Only LIVE and EMPTY are trusted. "
             + ", ".join(state.name for state in states if keeps(state)),
-            "keep the book; from any other state only a snapshot leads back. Arrows from **any** are taken from every "
-            "state;",
-            "a state without an arrow for an event keeps as it is.",
+            "keep the book; from any other state only a snapshot leads back. A book begins in INIT;",
+            "**any** is every state, and a state that an event does not change is not listed.",
             "",
-            "```mermaid",
-            "stateDiagram-v2",
-            "    state sound <<choice>>",
-            "    [*] --> INIT",
-            *arrows(),
-            "    sound --> GAP: messages missing",
-            "    sound --> HALTED: not traded",
-            "    sound --> UNVERIFIED: rule unknown",
-            "    sound --> EMPTY: no orders",
-            "    sound --> LIVE: otherwise",
-            "```",
+            "| from | on | to |",
+            "|---|---|---|",
+            *changes(),
             "",
             "## Events",
             "",
