@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
-.PHONY: all build shipped lock demo test lint sanitized-tree sanitize package wheels docs coverage fuzz injected alerts chaos faults soak trust upgrade power-loss torn clean
+.PHONY: all build shipped lock demo test lint sanitized-tree sanitize package wheels abi3 docs coverage fuzz injected alerts chaos faults soak trust upgrade power-loss torn clean
 
 all: build
 
@@ -110,10 +110,15 @@ docs: build
 package: $(VENV)/.ready
 	$(PY) -m tests.packaging.check
 
-# manylinux wheels in dist/, one for each interpreter; docs/platforms.md has where to get those that a system lacks
+# manylinux wheels in dist/, one for each interpreter, by version or path; docs/platforms.md has where to get those that
+# a system lacks
 WHEEL_PYTHONS ?= $(PYTHON)
 wheels:
-	for python in $(WHEEL_PYTHONS); do $$python -m tests.packaging.wheels || exit 1; done
+	$(PYTHON) -m tests.packaging.wheels $(WHEEL_PYTHONS)
+
+# one wheel by the limited API, for interpreters that have none of their own; each of WHEEL_PYTHONS installs and runs it
+abi3:
+	$(PYTHON) -m tests.packaging.wheels --abi3 $(WHEEL_PYTHONS)
 
 # coverage of Python and Cython over all processes of the test suite; fails below the floors of pyproject.toml
 COVERED := build/coverage

@@ -4,6 +4,7 @@ Environment variables, all for developers:
 
 KFIX_SANITIZE=1       both sanitizers and gcc's coverage counters (`make sanitize`, `make fuzz`)
 KFIX_COVERAGE=1       line tracing of Cython code (`make coverage`)
+KFIX_ABI3=1           one build for every CPython from 3.11 on, by the limited API (`make abi3`)
 KFIX_TESTS_ONLY=1     only the tests' helpers: the other modules are those of a wheel (`make shipped`)
 KFIX_NO_EXTENSIONS=1  none: `make` installs the package first and builds its modules in place, once
 
@@ -11,8 +12,8 @@ KFIX_NO_EXTENSIONS=1  none: `make` installs the package first and builds its mod
 """
 
 import os
-import platform
 import sys
+import sysconfig
 import threading
 from pathlib import Path
 
@@ -51,7 +52,7 @@ DIRECTIVES = {
 }
 BUILD_DIR: str | None = "build/cython"
 
-if platform.machine() in ("x86_64", "AMD64"):
+if sysconfig.get_platform() == "linux-x86_64":  # what is built for: _PYTHON_HOST_PLATFORM names another
     # what pyarrow requires of the machine too; anything newer is chosen at run time
     CFLAGS += ["-msse4.2", "-mpopcnt"]
 if not any(switched_on(name) for name in ("SANITIZE", "COVERAGE")):
@@ -67,6 +68,11 @@ if switched_on("COVERAGE"):
     MACROS += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")]
     DIRECTIVES |= {"linetrace": True}
     BUILD_DIR = None  # the coverage plugin looks for the generated C next to its source
+
+ABI3 = switched_on("ABI3")
+if ABI3:
+    MACROS += [("Py_LIMITED_API", "0x030B0000")]
+    BUILD_DIR = "build/cython-abi3"
 
 FOLDERS = ["kfix_md", "recorder"]
 ROOT = Path(__file__).parent
@@ -89,6 +95,7 @@ def extensions(folder: str) -> list[Extension]:
             extra_compile_args=CFLAGS,
             extra_link_args=LDFLAGS,
             depends=HEADERS + LINKED_IN,
+            py_limited_api=ABI3,
         )
         for source in sources
     ]
@@ -142,5 +149,6 @@ if __name__ == "__main__":
     setup(
         ext_modules=modules(),
         cmdclass={"build_ext": BuildModules},
-        options={"build_ext": {"parallel": os.cpu_count() or 1}},
+        options={"build_ext": {"parallel": os.cpu_count() or 1}}
+        | ({"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {}),
     )

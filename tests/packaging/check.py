@@ -75,11 +75,11 @@ def check_contents(sdist: Path, wheel: Path) -> int:
     return len(compiled)
 
 
-def install(folder: Path, package: Path, extras: str = "[operator,simulator]") -> Path:
-    """A new environment with the package in it; its python."""
-    run([sys.executable, "-m", "venv", str(folder)])
+def install(folder: Path, package: Path, interpreter: str = sys.executable) -> Path:
+    """A new environment of an interpreter with the package in it; its python."""
+    run([interpreter, "-m", "venv", str(folder)])
     python = folder / "bin" / "python"
-    run([str(python), "-m", "pip", "install", "-q", f"{package}{extras}"], env=clean_environment())
+    run([str(python), "-m", "pip", "install", "-q", f"{package}[operator,simulator]"], env=clean_environment())
     return python
 
 
