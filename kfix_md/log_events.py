@@ -24,6 +24,11 @@ def _e(name: str, template: str, values: str = "") -> LogEvent:
 
 #: every event of feed, recorder and simulator; tests/feed/test_log_events.py compares them with the log calls
 EVENTS = (
+    # captures that are pushed to a lake
+    _e("lake_push_started", "pushing %s to %s every %.0f s", "captures lake seconds"),
+    _e("lake_pushed", "pushed %s to %s: %s", "captures lake totals"),
+    _e("lake_push_failed", "not pushed, the next attempt is in %.0f s: %s", "seconds error"),
+    _e("lake_push_works_again", "pushing to %s works again", "lake"),
     # the processes
     _e("feed_started", "feed '%s': %d sessions, shared memory %s, journal %s", "feed sessions segment journal"),
     _e("feed_stopping", "stopping"),

@@ -28,6 +28,7 @@ COMMANDS = {
     "report": ("recorder.cli", "report", "Report on a recorded day as one HTML page."),
     "journal": ("recorder.cli", "journal", "Inspect the raw journal."),
     "compact": ("recorder.cli", "compact", "Cluster finished days by symbol."),
+    "lake": ("recorder.lake_cli", "lake", "Captures as Delta tables on an object store."),
     "probe": ("kfix_md.cli.probe", "command", "Find out what a real gateway does, politely."),
     "doctor": ("kfix_md.cli.doctor", "command", "Check a configuration against machine, network and venue."),
 }

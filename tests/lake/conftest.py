@@ -1,0 +1,91 @@
+"""A lake in a directory and one on an S3 server, and captures to push."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kfix_md.journal.writer import JournalWriter
+from tests.lake import server
+from tests.recorder import build
+from tests.streams import generate
+
+pytest.importorskip("deltalake")
+pytest.importorskip("obstore")
+
+DAY_NS = 86_400_000_000_000
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory) -> Iterator[server.Server]:
+    """A running S3 server."""
+    if server.command() is None:
+        pytest.skip("moto_server is not installed: pip install 'moto[server]', or set KFIX_MOTO_SERVER")
+    with server.running(tmp_path_factory.mktemp("moto")) as one:
+        yield one
+
+
+ON_S3 = {  # the others are on a directory alone, unless KFIX_LAKE_S3 is set: a test on the server takes seconds
+    "test_rows_equal_the_captures_and_a_second_push_changes_nothing",
+    "test_a_writer_that_was_replaced_while_it_pushed_is_rejected",
+    "test_the_lake_answers_as_the_captures_do",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Places of the lake of a test."""
+    if "url" in metafunc.fixturenames:
+        more = metafunc.function.__name__ in ON_S3 or os.environ.get("KFIX_LAKE_S3")
+        metafunc.parametrize("url", ["directory", "s3"] if more else ["directory"], indirect=True)
+
+
+@pytest.fixture
+def url(request, tmp_path, monkeypatch) -> str:
+    """Place of a lake that is not there yet."""
+    if request.param == "directory":
+        return str(tmp_path / "lake")
+    one = request.getfixturevalue("s3")
+    for name, value in one.variables.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{server.BUCKET}/{uuid.uuid4().hex}"
+
+
+def journal(path: Path, feed: str, messages: int = 120) -> None:
+    """Two session dates of one feed, L2 and L3, with a gap."""
+    with JournalWriter(path, segment_bytes=1 << 17) as one:
+        one.event(0, build.START_NS - 1, {"type": "started", "feed": feed})
+        for i in range(2):
+            for number, service in enumerate(("spot-l2", "spot-l3")):
+                frames = generate(service, messages=messages, seed=20 + i).frames
+                if i == 0 and number == 0:
+                    frames = frames[:60] + frames[62:]
+                build.write_session(one, number, service, frames, build.START_NS + i * DAY_NS + number * 10**9)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> dict[str, Path]:
+    """Captures of two feeds, recorded in several flushes."""
+    found = {}
+    for feed in ("alpha", "beta"):
+        path = tmp_path_factory.mktemp(feed)
+        journal(path / "journal", feed)
+        build.record(path, flush_rows=300)
+        found[feed] = path
+    return found
+
+
+@pytest.fixture
+def captures(made, tmp_path) -> Path:
+    """Captures of feed alpha that a test may change."""
+    return shutil.copytree(made["alpha"] / "captures", tmp_path / "captures")
+
+
+@pytest.fixture
+def others(made, tmp_path) -> Path:
+    """Captures of feed beta that a test may change."""
+    return shutil.copytree(made["beta"] / "captures", tmp_path / "others")
