@@ -40,7 +40,7 @@ from recorder.layout import Tree
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-_LOG = logging.getLogger("kfix.lake")
+log = logging.getLogger("kfix.lake")
 _ATTEMPTS = 10  # commits that meet one of another feed are made again; captures that change meanwhile listed again
 _FEED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*$")
 
@@ -474,16 +474,16 @@ def rounds(push: Push, every_s: float, wait: Callable[[float], bool]) -> Iterato
         try:
             done = push.run()
             if done.commits:
-                _LOG.info("pushed %s to %s: %s", push.tree.root, push.lake.url, done)
+                log.info("pushed %s to %s: %s", push.tree.root, push.lake.url, done)
             if failed:
-                _LOG.info("pushing to %s works again", push.lake.url)
+                log.info("pushing to %s works again", push.lake.url)
             failed = ""
             yield done
         except UsageError:
             raise
         except CaptureError as error:
             if str(error) != failed:
-                _LOG.error("not pushed, the next attempt is in %.0f s: %s", every_s, error)
+                log.error("not pushed, the next attempt is in %.0f s: %s", every_s, error)
             failed = str(error)
         if wait(max(0.0, every_s - (time.monotonic() - start))):
             return
