@@ -13,7 +13,7 @@ all: build
 # tested, each file compared with its hash
 PIP := $(PY) -m pip install -q --disable-pip-version-check
 BUILD_REQUIRES := 'setuptools>=77,<90' 'Cython>=3.1,<3.4'
-EXTRAS := operator simulator test docs
+EXTRAS := operator nats simulator test docs
 TESTED := requirements/tested.txt
 empty :=
 comma := ,

@@ -15,6 +15,7 @@ from typing import Any
 from kfix_md.disk import MEASURED_S, Store, rooms
 from kfix_md.errors import CaptureError, Unreadable, UsageError
 from kfix_md.journal import files as journal_files
+from kfix_md.journal.holds import held_from
 from recorder import retention
 from recorder.tail import Tail
 from recorder.writer import Writer
@@ -285,11 +286,16 @@ class Recorder:
 
     def _retire(self) -> None:
         settings, kept = self.settings, len(self._kept)
-        where, done = (settings.journal, self.writer.tree, self.committed_safe()), []
-        if settings.retention != "keep":
-            done += retention.retire(*where, settings.retention, self._kept)
+        safe, done = self.committed_safe(), []
+        held = held_from(settings.journal)
+        deletable = safe if held is None else min(safe, held)
+        where = settings.journal, self.writer.tree
+        if settings.retention != "keep":  # a compressed segment is still there for those who hold it
+            done += retention.retire(
+                *where, safe if settings.retention == "zstd" else deletable, settings.retention, self._kept
+            )
         if settings.max_bytes or settings.max_days:
-            done += retention.limit(*where, settings.max_bytes, settings.max_days, self._kept)
+            done += retention.limit(*where, deletable, settings.max_bytes, settings.max_days, self._kept)
         self.counts["segments_retired"] += len(done)
         self.counts["segments_unproven"] += len(self._kept) - kept
 

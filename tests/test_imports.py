@@ -57,6 +57,7 @@ GROUPS = {
     ),
     "config": ("kfix_md.config", "kfix_md.config_fields"),
     "feed": ("kfix_md.feed",),
+    "replication": ("kfix_md.replication",),
     "probe": ("kfix_md.probe",),
     "recorder": ("recorder",),
     "simulator": ("kfix_md.simulator",),
@@ -73,10 +74,11 @@ ALLOWED = {
     "handler": {"base", "decode", "book", "shm", "events", "journal", "session"},
     "config": {"base", "shm"},
     "feed": {"base", "decode", "shm", "events", "journal", "session", "handler", "config"},
+    "replication": {"base", "shm", "journal", "config", "feed"},
     "probe": {"base", "decode", "handler", "session", "config", "feed"},
     "recorder": {"base", "decode", "book", "shm", "events", "journal", "handler", "config"},
     "simulator": {"base"},
-    "cli": {"base", "decode", "shm", "journal", "handler", "config", "feed", "probe"},
+    "cli": {"base", "decode", "shm", "journal", "handler", "config", "feed", "replication", "probe"},
 }
 #: (module, what it imports) that crosses a layer on purpose, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
@@ -108,6 +110,7 @@ HEAVY = (
     "recorder",
     "pandas",
     "polars",
+    "nats",
 )
 
 

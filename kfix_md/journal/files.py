@@ -183,6 +183,11 @@ def info(path: Path) -> Info:
     return _parse(path, _head(path))
 
 
+def header(path: Path) -> bytes:
+    """The header of one segment file as it is stored, plain or compressed; zeros where it is cut off."""
+    return _head(path)[:HEADER_BYTES].ljust(HEADER_BYTES, b"\0")
+
+
 def heads(directory: str | os.PathLike[str]) -> dict[int, Info]:
     """Headers of all segments by number, in order. A file that is renamed, compressed or deleted between listing and
     reading is looked for again."""

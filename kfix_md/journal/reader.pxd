@@ -38,6 +38,7 @@ cdef class JournalReader:
     cdef uint32_t _length(self, uint64_t offset) noexcept
     cdef bint _sound(self, uint64_t offset) noexcept
     cdef uint64_t _next_sound(self, uint64_t offset) noexcept
+    cdef uint64_t _padded_here(self) noexcept
     cdef int _enter(self, number, uint64_t offset) except -1
     cdef int _advance(self) noexcept
     cdef _leave(self)

@@ -6,6 +6,7 @@ import time
 from kfix_md.errors import CaptureError, Unreadable, UsageError
 from kfix_md.journal import files as journal_files
 
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_Resize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
@@ -330,6 +331,36 @@ cdef class JournalReader:
             return 0
         self.offset, self.damage = found, None
         return found - start
+
+    def take(self, uint64_t most):
+        """The bytes of the whole records from `position` on as a bytearray: headers, bodies and padding, as they are in
+        the segment; empty when there is none yet. At most `most` bytes, or one record that is larger. All are of one
+        segment, and match their checksums. Raises as `read` does."""
+        cdef uint64_t total = 0
+        cdef uint64_t n
+        cdef bytearray out
+        self.unreadable = False
+        cdef int found = self._seek_record()
+        if found < 0:
+            raise Unreadable(self.damage) if self.unreadable else CaptureError(self.damage)
+        if found == 0:
+            return bytearray()
+        n = self._padded_here()
+        most = max(most, n)
+        out = PyByteArray_FromStringAndSize(NULL, most)
+        while total + n <= most:
+            memcpy(PyByteArray_AS_STRING(out) + total, self._at(self.offset), n)
+            total += n
+            self.offset += n
+            if not self._sound(self.offset):
+                break
+            n = self._padded_here()
+        PyByteArray_Resize(out, total)
+        return out
+
+    cdef inline uint64_t _padded_here(self) noexcept:
+        """Bytes of the record at the offset, which is in the window; beyond that are JSEG_TAIL zeros."""
+        return padded(self._length(self.offset) - JREC_HEADER)
 
     def __iter__(self):
         return self

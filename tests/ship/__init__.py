@@ -1,0 +1,1 @@
+"""Replication of journals through a real broker."""
