@@ -1,9 +1,10 @@
-"""benchmarks.reconnect measures what it claims: every book is back, and the replay has closed the gap."""
+"""benchmarks.reconnect and scale measure what they claim: every book is back, all symbols are touched."""
 
 from __future__ import annotations
 
 import pytest
 
+from benchmarks import scale
 from benchmarks.reconnect import Bench, measure
 from kfix_md._entry import State
 
@@ -21,3 +22,18 @@ def test_its_rows():
     rows = measure(20, 1)
     assert [row["what"] for row in rows] == ["reconnect", "gap, replayed"]
     assert all(row["ms"] > 0 and row["worst_ms"] >= row["ms"] for row in rows) and rows[0]["floor_ms"] > 0
+
+
+def test_a_stream_of_many_symbols_touches_them_all():
+    opening, updates = scale.stream("spot-l2", 50, 500)
+    handler = scale.opened(opening)
+    before = handler.stats["crc_ok"]
+    assert handler.on_bytes(updates) == 500
+    assert handler.stats["crc_ok"] - before == 500 and handler.stats["crc_failed"] == 0
+    assert len({part.split(b"\x01")[0] for part in updates.split(b"\x0155=")[1:]}) == 50
+
+
+def test_rows_of_a_service():
+    rows = {row.name: row for row in scale.service(20, 1)}
+    assert rows["ticks of a second without messages"].met is not None
+    assert all(row.value > 0 for row in rows.values()) and len(rows) == 5
