@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
-.PHONY: all build shipped lock demo test lint sanitized-tree sanitize package wheels abi3 docs coverage fuzz injected alerts chaos faults soak trust upgrade power-loss torn clean
+.PHONY: all build shipped lock demo test lint sanitized-tree sanitize package wheels abi3 emulated docs coverage fuzz injected alerts chaos faults soak trust upgrade power-loss torn clean
 
 all: build
 
@@ -119,6 +119,11 @@ wheels:
 # one wheel by the limited API, for interpreters that have none of their own; each of WHEEL_PYTHONS installs and runs it
 abi3:
 	$(PYTHON) -m tests.packaging.wheels --abi3 $(WHEEL_PYTHONS)
+
+# tests/core on processors that this machine is not, by qemu: SSE4.2, AVX2, and the wheel for ARM64, which is built here
+PROCESSORS ?= Nehalem Haswell aarch64
+emulated: build
+	$(PY) -m tests.packaging.emulated $(PROCESSORS)
 
 # coverage of Python and Cython over all processes of the test suite; fails below the floors of pyproject.toml
 COVERED := build/coverage

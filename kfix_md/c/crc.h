@@ -27,7 +27,7 @@ static uint32_t kfix_slice[8][256];
 static uint32_t kfix_power[KFIX_POWERS];
 static uint32_t kfix_power_high[KFIX_POWERS]; /* x^(8 * KFIX_POWERS * n) */
 static uint32_t kfix_power_inverse[64];       /* x^(-8n): takes back the move by n bytes */
-static int kfix_use_clmul;
+static int kfix_use_clmul;                    /* on ARM: PMULL, and the instructions for this CRC */
 
 /* 63-bit carry-less product of two 32-bit polynomials, by shifts: the oracle of the instruction */
 static inline uint64_t kfix_clmul_plain(uint32_t a, uint32_t b) {
@@ -55,6 +55,9 @@ static inline uint64_t kfix_clmul(uint32_t a, uint32_t b) {
                 : "xmm0", "xmm1");
         return product;
     }
+#elif defined(__aarch64__)
+    if (__builtin_expect(kfix_use_clmul, 1))
+        return kfix_pmull(a, b);
 #endif
     return kfix_clmul_plain(a, b);
 }
@@ -62,6 +65,10 @@ static inline uint64_t kfix_clmul(uint32_t a, uint32_t b) {
 static inline uint32_t kfix_reduce(uint64_t product) {
     uint64_t p = product << 1;
     uint32_t high = (uint32_t)p; /* degrees 63..32, in reflected order */
+#if defined(__aarch64__)
+    if (__builtin_expect(kfix_use_clmul, 1))
+        return (uint32_t)(p >> 32) ^ kfix_crc32w(0, high);
+#endif
     return (uint32_t)(p >> 32) ^ kfix_slice[3][high & 255] ^ kfix_slice[2][(high >> 8) & 255] ^
            kfix_slice[1][(high >> 16) & 255] ^ kfix_slice[0][high >> 24];
 }
@@ -82,6 +89,10 @@ static inline uint32_t kfix_crc_power(uint32_t n) {
 
 /* raw CRC after eight more bytes, given as a little endian word; init is the raw CRC of what stood before */
 static inline uint32_t kfix_crc_word(uint32_t init, uint64_t w) {
+#if defined(__aarch64__)
+    if (__builtin_expect(kfix_use_clmul, 1))
+        return kfix_crc32x(init, w);
+#endif
     w ^= init;
     return kfix_slice[7][w & 255] ^ kfix_slice[6][(w >> 8) & 255] ^ kfix_slice[5][(w >> 16) & 255] ^
            kfix_slice[4][(w >> 24) & 255] ^ kfix_slice[3][(w >> 32) & 255] ^ kfix_slice[2][(w >> 40) & 255] ^
@@ -320,6 +331,8 @@ __attribute__((constructor)) static void kfix_crc_tables(void) {
 #if KFIX_HAVE_CLMUL
     __builtin_cpu_init();
     kfix_use_clmul = __builtin_cpu_supports("pclmul") && !kfix_simd_is_scalar();
+#elif defined(__aarch64__)
+    kfix_use_clmul = kfix_has_pmull() && kfix_has_crc32() && !kfix_simd_is_scalar();
 #endif
     kfix_power[0] = 0x80000000u; /* the polynomial 1 */
     for (int i = 1; i < KFIX_POWERS; i++) {

@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 #include <string.h>
+#include "simd.h"
 
 typedef uint32_t (*crc32c_fn)(uint32_t, const void*, size_t);
 
@@ -136,7 +137,21 @@ __attribute__((constructor)) static void crc32c_powers(void) {
 }
 #endif
 
-/* By name: "portable", "sse4.2", "avx512"; NULL where this machine has no such thing. */
+#if defined(__aarch64__)
+static uint32_t crc32c_arm(uint32_t crc, const void* data, size_t n) {
+    const uint8_t* p = (const uint8_t*)data;
+    uint64_t word;
+    for (; n >= 8; p += 8, n -= 8) {
+        memcpy(&word, p, 8);
+        crc = kfix_crc32cx(crc, word);
+    }
+    while (n--)
+        crc = kfix_crc32cb(crc, *p++);
+    return crc;
+}
+#endif
+
+/* By name: "portable", "sse4.2", "avx512", "armv8"; NULL where this machine has no such thing. */
 static crc32c_fn crc32c_by_name(const char* name) {
     if (strcmp(name, "portable") == 0)
         return crc32c_portable;
@@ -147,6 +162,9 @@ static crc32c_fn crc32c_by_name(const char* name) {
     if (strcmp(name, "avx512") == 0 && words && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("vpclmulqdq"))
         return crc32c_avx512;
+#elif defined(__aarch64__)
+    if (strcmp(name, "armv8") == 0 && kfix_has_crc32())
+        return crc32c_arm;
 #endif
     return NULL;
 }
@@ -155,6 +173,8 @@ static crc32c_fn crc32c_choose(void) {
     crc32c_fn best = crc32c_by_name("avx512");
     if (!best)
         best = crc32c_by_name("sse4.2");
+    if (!best)
+        best = crc32c_by_name("armv8");
     return best ? best : crc32c_portable;
 }
 

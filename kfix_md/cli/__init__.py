@@ -129,7 +129,7 @@ def version_text() -> str:
             f"Python {platform.python_version()} ({platform.python_compiler()}), {ssl.OPENSSL_VERSION}",
             system,
             f"layouts: shared memory {segment.number()}, journal {journal.VERSION}, Parquet schema {PARQUET_VERSION}",
-            f"instruction set: {SIMD}, checksums of books by {'pclmul' if crc_uses_clmul() else 'table'}",
+            f"instruction set: {SIMD}, checksums of books by {'carry-less products' if crc_uses_clmul() else 'table'}",
             ", ".join(packages),
         )
     )

@@ -38,7 +38,7 @@ def crc32c(data, uint32_t value=0, way=None) -> int:
 
 def crc32c_ways():
     """Names of the ways in which this machine can compute CRC32C."""
-    return [name for name in ("portable", "sse4.2", "avx512") if crc32c_by_name(name.encode()) != NULL]
+    return [name for name in ("portable", "sse4.2", "avx512", "armv8") if crc32c_by_name(name.encode()) != NULL]
 
 
 cdef class JournalReader:
