@@ -50,8 +50,8 @@ class Captures:
         By every method, when a file is damaged; the message names it.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.tree = Tree(root)
+    def __init__(self, root: str | os.PathLike[str] | Tree) -> None:
+        self.tree = root if isinstance(root, Tree) else Tree(root)
         self.tree.check()
         self._files = files.Files(self.tree)
         self._rebuild = Rebuilder(self._files)
@@ -69,9 +69,9 @@ class Captures:
     def _repr_html_(self) -> str:
         return display.table(repr(self)[1:-1], *shape.by_date(self))
 
-    def __reduce__(self) -> tuple[type["Captures"], tuple[str]]:
+    def __reduce__(self) -> tuple[type["Captures"], tuple[str | Tree]]:
         """Pickled captures are opened again where they are loaded."""
-        return Captures, (os.path.abspath(self.tree.root),)
+        return Captures, (self.tree.again(),)
 
     # ---- contents ----
 
@@ -352,7 +352,7 @@ class Captures:
         names = [(day, tuple(self.tree.names("sessions", day))) for day in days]
         if self._sessions_read is None or self._sessions_read[0] != names:
             columns = ["session", "service", "number", "started_ns", "ended_ns"]
-            paths = [self.tree.partition("sessions", day) / name for day, found in names for name in found]
+            paths = [self.tree.file("sessions", day, name) for day, found in names for name in found]
             rows = files.attempt(lambda: files.table("sessions", paths, columns))
             self._sessions_read = names, shape.latest(rows, "session")
         return self._sessions_read[1]

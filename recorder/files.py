@@ -58,11 +58,13 @@ class SomeOf(type(Path())):  # type: ignore[misc]
     """A finished file of which the rows of some sessions are read, as if it had no others."""
 
     sessions: frozenset[int] | None = None
+    whole: Path  # the file itself, which may be in a lake
 
     def __new__(cls, path: Path, sessions: frozenset[int]) -> "SomeOf":
         """The same path with these sessions."""
         made: SomeOf = super().__new__(cls, path)
         made.sessions = sessions
+        made.whole = path
         return made
 
     def __init__(self, path: Path, sessions: frozenset[int]) -> None:
@@ -71,7 +73,7 @@ class SomeOf(type(Path())):  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For a process that reads a part of the files."""
-        return SomeOf, (Path(str(self)), self.sessions)
+        return SomeOf, (self.whole, self.sessions)
 
     def kept(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The rows of the sessions."""
@@ -92,7 +94,7 @@ class Files:
         self.tree = tree
         self.complete = Complete(tree)
         self._sessions = sessions
-        self._notes = Notes(tree)
+        self._notes: Notes = tree.notes or Notes(tree)
         self._spans: dict[str, dict[str, tuple[int, int]]] = {}  # of live files, by folder and name
 
     def of(
@@ -162,21 +164,20 @@ class Files:
         for day in self.tree.dates(table):
             if first <= day <= last:
                 names = self.tree.names(table, day)
-                folder = self.tree.partition(table, day)
                 self._notes.refresh(table, day)
                 whole = trading_day.session_bounds(day)
                 cut = "recv_ns" in schema.SCHEMAS[table].names and (start or 0, end or whole[1]) != whole
                 if len(names) > _FEW and cut:
-                    names = self._between(folder, names, start, end)
-                found += [folder / name for name in names]
+                    names = self._between(table, day, names, start, end)
+                found += [self.tree.file(table, day, name) for name in names]
         return found
 
-    def _between(self, folder: Path, names: list[str], start: int | None, end: int | None) -> list[str]:
+    def _between(self, table: str, day: date, names: list[str], start: int | None, end: int | None) -> list[str]:
         """Files with rows received in [start, end), each by its own span: a clock that was set back leaves no order."""
-        spans = self._spans.setdefault(str(folder), {})
+        spans = self._spans.setdefault(str(self.tree.partition(table, day)), {})
         for name in names:
             if name not in spans and not layout.is_compacted(name):
-                spans[name] = self._limits_of(folder / name)
+                spans[name] = self._limits_of(self.tree.file(table, day, name))
         low, high = _ALWAYS[0] if start is None else start, _ALWAYS[1] if end is None else end
         return [name for name in names if (span := spans.get(name, _ALWAYS))[1] >= low and span[0] < high]
 
@@ -280,6 +281,7 @@ def _constant(meta: pq.FileMetaData) -> list[dict[str, Any]]:
 
 def _opened(path: Path) -> tuple[Footer, pq.ParquetFile | None]:
     """The footer of a finished file, and the file where it had to be opened for that."""
+    path = getattr(path, "whole", path)
     try:
         stat = path.stat()
     except FileNotFoundError:
@@ -289,7 +291,11 @@ def _opened(path: Path) -> tuple[Footer, pq.ParquetFile | None]:
     if seen is not None:
         return seen, None
     file = open_file(path)
-    return _cached(key, file), file
+    seen = _cached(key, file)
+    if (feed := getattr(path, "feed", None)) is not None:
+        for known in seen.constant:
+            known["feed"] = feed  # that of the partition in a lake
+    return seen, file
 
 
 def _limits(meta: pq.FileMetaData, name: str, *, nulls: bool = True) -> list[Any]:
@@ -309,10 +315,13 @@ def _span(path: Path) -> tuple[int, int] | None:
 
 def open_file(path: Path, meta: pq.FileMetaData | None = None) -> pq.ParquetFile:
     """A finished file; CaptureError that names it when it is damaged."""
+    path = getattr(path, "whole", path)
+    remote = getattr(path, "source", None)  # of a file in a lake
     try:
         small = path.stat().st_size <= _SMALL
-        source = pa.BufferReader(path.read_bytes()) if small else path
-        return pq.ParquetFile(source, metadata=meta, page_checksum_verification=True)
+        source = pa.BufferReader(path.read_bytes()) if small else path if remote is None else remote()
+        few = remote is not None and not small  # requests: neighbouring columns in one
+        return pq.ParquetFile(source, metadata=meta, page_checksum_verification=True, pre_buffer=few)
     except FileNotFoundError:
         raise Vanished(path) from None
     except (pa.ArrowException, OSError) as error:
@@ -384,7 +393,7 @@ def _read(
     for path in paths:
         if isinstance(path, SomeOf):
             more = [*needed, *({"session"} - set(needed))]
-            for batch in _read(table, [Path(str(path))], more, symbols, start, end, rows):
+            for batch in _read(table, [path.whole], more, symbols, start, end, rows):
                 yield path.kept(batch).select(needed)
             continue
         try:
@@ -393,7 +402,10 @@ def _read(
             if not groups:
                 continue
             with opened or open_file(path, seen.meta) as file:
-                if seen.outdated:  # its rows are named by their sessions, see origins
+                if seen.outdated and set(schema.SOURCE) <= set(seen.meta.schema.names):
+                    for batch in _groups(table, seen, file, groups, needed, symbols, rows):
+                        yield schema.current(table, batch, needed)
+                elif seen.outdated:  # its rows are named by their sessions, see origins
                     stored = [*needed, *({"session"} - set(needed))]
                     origin = origins.of(path)
                     old = _groups(table, seen, file, groups, stored, symbols, rows)

@@ -189,12 +189,6 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
-def is_lake(place: str | os.PathLike[str]) -> bool:
-    """Whether a place is to be read as a lake: a URL, or a directory with Delta tables."""
-    text = os.fspath(place)
-    return is_url(text) or (Path(text) / "ticks" / "_delta_log").is_dir()
-
-
 def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
     return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from kfix_md.errors import CaptureError, UsageError, reason_of
 from kfix_md.journal.files import make_directory, sync, take_lock
@@ -105,6 +105,8 @@ def is_compacted(name: str) -> bool:
 class Tree:
     """Paths of one captures directory."""
 
+    notes: Any = None  # what is known of files, where recorder.notes does not have it: a lake has statistics
+
     def __init__(self, root: str | os.PathLike[str]):
         self.root = Path(root)
         self.work = self.root / "work"
@@ -142,6 +144,14 @@ class Tree:
         """Finished files of one partition by start position."""
         path = self.partition(table, day)
         return [path / name for name in self.names(table, day)]
+
+    def file(self, table: str, day: date, name: str) -> Path:
+        """A finished file."""
+        return self.partition(table, day) / name
+
+    def again(self) -> "str | Tree":
+        """What pickled captures are opened with where they are loaded."""
+        return os.path.abspath(self.root)
 
     def names(self, table: str, day: date) -> list[str]:
         """Names of the finished files of one partition by start position."""

@@ -6,7 +6,6 @@ the other one (see recorder.seams), which goes on after it: no message is missin
 both were.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -21,7 +20,7 @@ from kfix_md.errors import NoSuchSymbol, UsageError
 from recorder import coverage, derive, files, sampled, schema, seams, shape, times
 from recorder.catalog import Captures, Ids, Price
 from recorder.compute import pc
-from recorder.layout import TABLES
+from recorder.layout import TABLES, Tree
 from recorder.listing import RecordedListing, Symbols, names_of
 from recorder.missing import MissingFiles
 from recorder.moments import Day, Moment, to_date, to_ns
@@ -50,8 +49,8 @@ class Piece:
 class Line(Captures):
     """One copy of a hot pair: the sessions of one place in the feed's configuration."""
 
-    def __init__(self, root: "str | os.PathLike[str]", service: str, number: int) -> None:
-        super().__init__(root)
+    def __init__(self, tree: Tree, service: str, number: int) -> None:
+        super().__init__(tree)
         self._service, self._number = service, number
         self._files = files.Files(self.tree, self._own_sessions)
         self._rebuild = Rebuilder(self._files)
@@ -123,7 +122,7 @@ class Merged(Captures):
         if copy is None:
             return self.parts[source]
         if (source, copy) not in self._lines:
-            self._lines[source, copy] = Line(self.parts[source].tree.root, *copy)
+            self._lines[source, copy] = Line(self.parts[source].tree, *copy)
         return self._lines[source, copy]
 
     def _timeline(self, symbol: str, level: str, start: int | None, end: int | None) -> list[coverage.Row]:

@@ -16,7 +16,7 @@ from kfix_md import trading_day
 from kfix_md.errors import CaptureError
 from recorder import _proof, coverage, derive, files, layout, rebuild, schema
 from recorder.catalog import Captures
-from recorder.layout import TABLES
+from recorder.layout import TABLES, Tree
 from recorder.loss import CAUSES, Losses
 from recorder.proof import Proof, StreamProof
 from recorder.schema import Flags
@@ -98,7 +98,7 @@ def _by_processes(
     parts = _shares(captures, day, processes)
     seen = 0
     with ProcessPoolExecutor(min(processes, len(parts)), context, _share_count, (counted,)) as pool:
-        waiting = {pool.submit(_part, str(captures.tree.root), day, symbols) for symbols in parts}
+        waiting = {pool.submit(_part, captures.tree.again(), day, symbols) for symbols in parts}
         found: list[StreamProof] = []
         while waiting:
             done, waiting = wait(waiting, _PROGRESS_S, FIRST_COMPLETED)
@@ -137,7 +137,7 @@ def _share_count(counted: Any) -> None:
     _counted.append(counted)
 
 
-def _part(root: str, day: date | None, symbols: list[str]) -> list[StreamProof]:
+def _part(root: str | Tree, day: date | None, symbols: list[str]) -> list[StreamProof]:
     """The share of one process."""
     pa.set_cpu_count(1)
 

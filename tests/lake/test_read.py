@@ -1,0 +1,104 @@
+"""recorder.open of a lake answers as it does of the captures that were pushed."""
+
+from __future__ import annotations
+
+import pickle
+
+import pyarrow as pa
+import pytest
+
+import recorder
+from kfix_md.errors import UsageError
+from recorder import compact, lake_tree, layout, schema
+from recorder.verify import verify
+from tests.lake.test_push import push
+
+
+def plain(rows: pa.Table) -> pa.Table:
+    return rows.cast(schema.plain(rows.schema)).replace_schema_metadata()
+
+
+def answers(cap) -> dict:
+    """One of each kind of question."""
+    found = {}
+    for day in cap.dates():
+        found[day] = (cap.symbols(day), cap.rows(day))
+        for name in ("gaps", "coverage", "sessions", "instruments", "status"):
+            found[day, name] = plain(getattr(cap, name)(day))
+        for symbol in cap.symbols(day)[::3]:
+            found[day, symbol] = plain(cap.ticks(symbol, level="both"))
+            start = cap.ticks(symbol)["recv_ns"].to_pylist()[50]
+            found[day, symbol, "part"] = plain(cap.ticks(symbol, start, start + 10**7, price="decimal"))
+            book = cap.book(symbol, start)
+            found[day, symbol, "book"] = (book.trusted, book.reason, book.seq, book.bids.tolist(), book.asks.tolist())
+            found[day, symbol, "bbo"] = plain(cap.bbo(symbol))
+            found[day, symbol, "bars"] = plain(cap.bars(symbol))
+            found[day, symbol, "depth"] = plain(cap.depth(symbol, start, start + 10**9, every="10ms", levels=3))
+        found[day, "replay"] = sum(1 for _ in cap.replay(day))
+    return found
+
+
+def test_the_lake_answers_as_the_captures_do(captures, url):
+    push(captures, url)
+    cap = recorder.open(url)
+    assert answers(cap) == answers(recorder.open(captures))
+    assert verify(cap).summary() == verify(recorder.open(captures)).summary() and cap.missing() == []
+    assert pickle.loads(pickle.dumps(cap)).rows() == cap.rows()
+    compact.compact_day(layout.Tree(captures), cap.dates()[0])
+    push(captures, url)
+    assert answers(recorder.open(url)) == answers(cap)
+
+
+def test_only_files_that_may_hold_the_rows_are_opened(captures, url, monkeypatch):
+    compact.compact_day(layout.Tree(captures), layout.Tree(captures).dates()[0])
+    push(captures, url)
+    cap = recorder.open(url)
+    day = cap.dates()[1]
+    symbol = cap.symbols(day)[0]
+    opened = []
+    real = lake_tree.RemoteFile.read_bytes
+    monkeypatch.setattr(lake_tree.RemoteFile, "read_bytes", lambda self: opened.append(str(self)) or real(self))
+    rows = cap.ticks(symbol, level="both", columns=["recv_ns"])["recv_ns"].to_pylist()
+    opened.clear()
+    last = max(rows)
+    assert cap.ticks(symbol, last, last + 1, level="both").num_rows
+    ticks = {one for one in opened if "/ticks/" in one}
+    assert all(f"session_date={day}" in one for one in ticks)
+    assert 0 < len(ticks) < len(cap.tree.files("ticks", day))
+
+
+def test_an_older_version_has_what_it_had(captures, url):
+    tree = layout.Tree(captures)
+    later = {}
+    for table in layout.TABLES:
+        for path in tree.files(table, tree.dates()[1]):
+            later[path] = captures / "work" / f"later-{table}-{path.name}"
+            path.rename(later[path])
+    push(captures, url)
+    first = recorder.open(url)
+    for path, kept in later.items():
+        kept.rename(path)
+    push(captures, url)
+    assert recorder.open(url).rows() > first.rows() == recorder.open(url, version=first.tree.version).rows()
+
+
+def test_feeds_of_a_lake_are_read_as_several_captures(captures, others, url):
+    push(captures, url)
+    push(others, url)
+    both, local = recorder.open(url), recorder.open([captures, others])
+    assert plain(both.gaps()).equals(plain(local.gaps())) and both.rows() == local.rows()
+    assert recorder.open(url, feed="beta").rows() == recorder.open(others).rows()
+    with pytest.raises(UsageError, match="has no feed gamma; there is alpha, beta"):
+        recorder.open(url, feed="gamma")
+
+
+def test_a_feed_that_rows_do_not_name_is_that_of_the_partition(captures, url):
+    push(captures, url, feed="tokyo")
+    assert set(recorder.open(url).ticks()["feed"].to_pylist()) == {"tokyo"}
+
+
+def test_what_is_no_lake_is_a_usage_error(captures, tmp_path):
+    with pytest.raises(UsageError, match="are of lakes"):
+        recorder.open(captures, version=1)
+    with pytest.raises(UsageError, match="is no lake"):
+        recorder.open(f"file://{tmp_path}/none")
