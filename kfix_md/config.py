@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -237,6 +238,66 @@ class MetricsSection(_Section):
     """Prometheus over HTTP on this port; 0: none."""
 
 
+class _BrokerSection(_Section):
+    url: str | list[str] | None = Field(default=None)
+    """The broker, such as `"nats://host:4222"` or `"tls://host:4222"`; a list for those of a cluster."""
+    credentials: Path | None = None
+    """File of NATS credentials (JWT and key)."""
+    token: SecretRef | None = None
+    """`"env:VARIABLE"` or `"file:/path"`."""
+    user: str | None = None
+    """Name at the broker, with `password`."""
+    password: SecretRef | None = None
+    """As `token`."""
+    tls_ca: Path | None = None
+    """PEM file of the certificate authority to trust instead."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Prometheus on this port of `[metrics] host`; 0: none."""
+
+    @model_validator(mode="after")
+    def _check_broker(self) -> _BrokerSection:
+        for each in self.servers:
+            if not re.fullmatch(r"(nats|tls)://[^@/\s]+/?", each):
+                raise ValueError('url: must be like "nats://host:4222"; name and password are keys of their own')
+        if (self.user is None) != (self.password is None):
+            raise ValueError("user: needs password as well; give both or neither")
+        return self
+
+    @property
+    def servers(self) -> list[str]:
+        """The broker's addresses; none where nothing is replicated."""
+        return [self.url] if isinstance(self.url, str) else self.url or []
+
+
+class ShipSection(_BrokerSection):
+    """[ship]: sends the journal to a NATS JetStream broker (`kfix ship`)."""
+
+    mirrors: list[str] = ["mirror"]
+    """Journal segments are kept until each of these mirrors has them on disk."""
+    chunk_kb: int = Field(default=256, ge=8, le=65_536)
+    """Bytes of a message in KiB, less where the broker takes less."""
+    stream_gb: float = Field(default=8.0, gt=0, le=1e6)
+    """What the broker keeps at most, in 10^9 bytes, when it makes the stream; mirrors further behind are
+    sent it again."""
+    replicas: int = Field(default=1, ge=1, le=5)
+    """Copies that a cluster of brokers keeps."""
+
+
+class MirrorSection(_BrokerSection):
+    """[mirror]: stores the journal of a feed on another machine (`kfix mirror`)."""
+
+    feed: str = "default"
+    """The feed's name where it runs; with a process for each service `"NAME.SERVICE"`."""
+    name: str = "mirror"
+    """Name of this mirror, as in `[ship] mirrors`."""
+    directory: Path = Path("replica")
+    """The replica, a journal; one mirror a directory."""
+    sync_ms: int = Field(default=100, ge=1, le=60_000)
+    """How often what was written is put on disk and reported."""
+    publish: SegmentName | None = None
+    """Publish the books of the replica in shared memory under this name, as `kfix follow` does."""
+
+
 class Config(_Section):
     """The whole file. Paths are absolute after `load`; relative ones start at the file's folder."""
 
@@ -245,6 +306,8 @@ class Config(_Section):
     journal: JournalSection = JournalSection()
     recorder: RecorderSection = RecorderSection()
     metrics: MetricsSection = MetricsSection()
+    ship: ShipSection = ShipSection()
+    mirror: MirrorSection = MirrorSection()
 
     @property
     def capacity(self) -> int:
@@ -275,6 +338,25 @@ class Config(_Section):
         return self
 
 
+class MirrorConfig(_Section):
+    """The file of a machine that has a mirror and no feed: [mirror] and [metrics] of the whole file."""
+
+    mirror: MirrorSection
+    metrics: MetricsSection = MetricsSection()
+
+
+def load_mirror(path: str | os.PathLike[str]) -> MirrorConfig:
+    """Read and check what `kfix mirror` needs of a configuration file, as `load` does; others may be missing."""
+    data = _read(Path(path))
+    known = {name: data[name] for name in MirrorConfig.model_fields if name in data}
+    try:
+        config = MirrorConfig.model_validate(known)
+    except ValidationError as error:
+        raise Mistakes([f"{path}: {mistake}" for mistake in explain(error, data)]) from None
+    _absolute_broker(config.mirror, Path(path).resolve().parent)
+    return config
+
+
 def load(path: str | os.PathLike[str]) -> Config:
     """Read and check a configuration file.
 
@@ -286,6 +368,16 @@ def load(path: str | os.PathLike[str]) -> Config:
         A UsageError with a line for each: the file, the key, what is wrong and what to do.
     """
     path = Path(path)
+    data = _read(path)
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        raise Mistakes([f"{path}: {mistake}" for mistake in explain(error, data)]) from None
+    _absolute_paths(config, path.resolve().parent)
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -293,15 +385,9 @@ def load(path: str | os.PathLike[str]) -> Config:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {reason_of(error)}") from None
     try:
-        data = tomllib.loads(text.decode("utf-8"))
+        return tomllib.loads(text.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as error:
-        raise Mistakes([f"{path}: {mistake}" for mistake in explain(error, data)]) from None
-    _absolute_paths(config, path.resolve().parent)
-    return config
 
 
 def service_names(config: Config) -> list[str]:
@@ -418,6 +504,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "journal": JournalSection,
     "recorder": RecorderSection,
     "metrics": MetricsSection,
+    "ship": ShipSection,
+    "mirror": MirrorSection,
 }
 
 
@@ -425,6 +513,16 @@ def _absolute_paths(config: Config, base: Path) -> None:
     config.feed.state_directory = base / config.feed.state_directory.expanduser()
     for section in (config.feed, config.journal, config.recorder):
         section.directory = base / section.directory.expanduser()
+    _absolute_broker(config.ship, base)
+    _absolute_broker(config.mirror, base)
     for service in config.service:
         if service.tls_ca is not None:
             service.tls_ca = base / service.tls_ca.expanduser()
+
+
+def _absolute_broker(section: ShipSection | MirrorSection, base: Path) -> None:
+    if isinstance(section, MirrorSection):
+        section.directory = base / section.directory.expanduser()
+    for key in ("credentials", "tls_ca"):
+        if (given := getattr(section, key)) is not None:
+            setattr(section, key, base / given.expanduser())

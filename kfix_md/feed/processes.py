@@ -99,7 +99,7 @@ class Supervisor:
                 self.children[name] = subprocess.Popen(
                     [*self._command, "--service", name],
                     env=without_notification(os.environ),
-                    preexec_fn=_end_with_parent,  # noqa: PLW1509
+                    preexec_fn=end_with_parent,  # noqa: PLW1509
                 )
                 self._born[name] = now
                 self._starts[name] += 1
@@ -160,7 +160,7 @@ def _silence(path: Path | None, pid: int) -> float:
     return (time.monotonic_ns() - info["heartbeat_ns"]) / 1e9 if info["pid"] == pid else 0.0
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

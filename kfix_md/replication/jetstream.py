@@ -44,7 +44,7 @@ _PERSONAL = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Access:
     """How to reach the broker, and as whom.
 

@@ -98,7 +98,7 @@ def write_journal(journal: JournalWriter, seed: int, count: int, big: int = 0, s
 def segment_bytes(directory: Path) -> dict[str, bytes]:
     """Every segment that has begun, header and records."""
     found = {}
-    for head in files.heads(directory).values():
+    for head in files.heads(directory).values() if directory.is_dir() else ():
         if head.date:
             data = head.path.read_bytes()
             found[head.path.name] = data[: head.sealed_end] if head.sealed_end else data.rstrip(b"\0")

@@ -1,0 +1,166 @@
+"""`kfix ship` and `kfix mirror` as their users run them; what is killed is killed by SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("click")
+
+from kfix_md.journal.holds import Hold, held_from
+from kfix_md.journal.writer import JournalWriter
+from recorder.process import Recorder
+from tests.recorder import build
+from tests.ship.rig import ENVIRONMENT, Broker, dead, needs_broker, segment_bytes, write_journal
+
+CONFIG = """
+[feed]
+name = "here"
+[[service]]
+name = "spot-l2"
+sender_comp_id = "A"
+symbols = ["BTC/USD"]
+[journal]
+directory = "{journal}"
+[recorder]
+directory = "{captures}"
+[ship]
+url = "{url}"
+[mirror]
+url = "{url}"
+feed = "here"
+directory = "{replica}"
+sync_ms = 20
+"""
+
+
+def command(*words, status=0, env=None):
+    done = subprocess.run(
+        [sys.executable, "-m", "kfix_md", *map(str, words)],
+        env={**ENVIRONMENT, **(env or {})},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def started(*words):
+    return subprocess.Popen(
+        [sys.executable, "-m", "kfix_md", *map(str, words)], env=ENVIRONMENT, stderr=subprocess.DEVNULL
+    )
+
+
+def until(what, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not come in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def broker(tmp_path):
+    made = Broker(tmp_path)
+    yield made
+    made.close()
+
+
+def config(tmp_path, url, captures="captures", journal="journal"):
+    path = tmp_path / f"{captures}.toml"
+    path.write_text(CONFIG.format(url=url, journal=tmp_path / journal, captures=captures, replica=tmp_path / "replica"))
+    return path
+
+
+@needs_broker
+def test_a_replica_is_recorded_verified_and_exported_as_its_source(tmp_path, broker):
+    build.journal_of(tmp_path / "journal", messages=400, segment_bytes=1 << 17)
+    here = config(tmp_path, broker.url)
+    command("ship", here, "--once")
+    mirror = started("mirror", here)
+    until(
+        lambda: (
+            (tmp_path / "replica").is_dir()
+            and segment_bytes(tmp_path / "replica") == segment_bytes(tmp_path / "journal")
+        )
+    )
+    mirror.terminate()
+    assert mirror.wait(10) == 0
+    there = config(tmp_path, broker.url, "copied", "replica")
+    results = []
+    for one in (here, there):
+        command("record", one, "--once")
+        proof = json.loads(command("verify", one, "--json").stdout)
+        proof.pop("seconds")
+        results.append((proof, command("journal", "cat", one).stdout))
+        command("journal", "export", one, tmp_path / f"{one.stem}.fix")
+    assert results[0] == results[1]
+    assert results[0][0]["holds"] and results[0][0]["ok"] > 100
+    assert (tmp_path / "captures.fix").read_bytes() == (tmp_path / "copied.fix").read_bytes()
+
+
+@needs_broker
+def test_processes_killed_at_random_points_leave_the_replica_byte_identical(tmp_path, broker):
+    here = config(tmp_path, broker.url)
+    draw = random.Random(7)
+    (tmp_path / "journal").mkdir()
+    ends = {name: started(name, here) for name in ("ship", "mirror")}
+    try:
+        with JournalWriter(tmp_path / "journal", segment_bytes=1 << 20) as journal:
+            for turn in range(6):
+                write_journal(journal, turn, 800, big=turn % 2)
+                time.sleep(draw.uniform(0.6, 1.4))
+                victim = ("ship", "mirror", "broker")[turn % 3]
+                if victim == "broker":
+                    broker.kill()
+                    broker.start()
+                    continue
+                dead(ends[victim])
+                ends[victim] = started(victim, here)
+        until(lambda: segment_bytes(tmp_path / "replica") == segment_bytes(tmp_path / "journal"))
+        until(lambda: held_from(tmp_path / "journal") == journal_end(tmp_path / "journal"))
+    finally:
+        for process in ends.values():
+            dead(process)
+
+
+def journal_end(directory):
+    from kfix_md.journal import files
+
+    newest = list(files.heads(directory).values())[-1]
+    return newest.number << 32 | newest.sealed_end
+
+
+def test_segments_that_a_reader_holds_are_not_deleted(tmp_path):
+    build.journal_of(tmp_path / "journal", messages=400, segment_bytes=1 << 16)
+    numbers = sorted(segment_bytes(tmp_path / "journal"))
+    assert len(numbers) > 4
+    hold = Hold(tmp_path / "journal", "ship")
+    third = int(numbers[2].split(".")[1])
+    hold.move(third << 32 | 500)
+    recorder = Recorder(build.settings(tmp_path, retention="delete"))
+    recorder.once()
+    recorder.housekeeping()
+    assert sorted(segment_bytes(tmp_path / "journal")) == numbers[2:]
+    hold.release()
+    recorder.housekeeping()
+    recorder.close()
+    assert sorted(segment_bytes(tmp_path / "journal")) == numbers[-1:]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("mirror", "nats://host"), "name the feed as well"),
+        (("mirror", "nats://me:secret@host/default"), "must be like nats://host:4222/default"),
+        (("ship", "{config}"), "no journal at"),
+    ],
+)
+def test_a_wrong_configuration_ends_with_status_2_and_the_remedy(tmp_path, words, text):
+    path = config(tmp_path, "nats://127.0.0.1:1")
+    assert text in command(*(word.format(config=path) for word in words), status=2).stderr
