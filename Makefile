@@ -5,7 +5,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
-.PHONY: all build shipped lock demo test lint sanitized-tree sanitize package wheels abi3 emulated docs coverage fuzz injected alerts chaos faults soak trust upgrade power-loss torn clean
+.PHONY: all build shipped lock demo test lint sanitized-tree sanitize package wheels abi3 emulated docs coverage fuzz injected
+.PHONY: alerts chaos faults soak trust upgrade power-loss ship-crash torn clean
 
 all: build
 
@@ -177,6 +178,12 @@ upgrade: build
 # the power of feed and recorder is cut at every point of their log of writes: journal and captures must be sound there
 power-loss: build
 	$(PY) -m tests.recorder.power_loss
+
+# shipper, mirror and broker killed at random points, the broker's data wiped at times: the replica is byte-identical
+SHIP_KILLS ?= 300
+SHIP_SEED ?= 1
+ship-crash: build
+	$(PY) -m tests.ship.crashes $(SHIP_KILLS) $(SHIP_SEED)
 
 clean:
 	rm -rf build .venv dist *.egg-info

@@ -94,6 +94,8 @@ def attach(
     name : str or sequence of str, optional
         Name of the feed. Several, or one text "a,b", are feeds of the same venue (two hosts, an old and a new version):
         each book is read from the first of them that has a good copy, see kfix_md.shm.failover.FailoverFeed.
+        "nats://host:4222/feed" is a feed on another machine, through the mirror of it here, which is started where none
+        runs, see kfix_md.shm.mirrored.attach_mirrored.
         Default: $KFIX_FEED, else the only feed in `directory`, or "default" if there are several.
     path : path, optional
         Path of the segment, in place of a name.
@@ -128,6 +130,10 @@ def attach(
         from kfix_md.shm.replay import ReplayFeed
 
         return ReplayFeed(Path(replay), date, speed, allow_unverified, at)
+    if isinstance(name, str) and "://" in name:
+        from kfix_md.shm.mirrored import attach_mirrored
+
+        return attach_mirrored(name, None if directory is None else Path(directory), allow_unverified)
     if path is None:
         where = default_directory() if directory is None else Path(directory)
         if name is None:
