@@ -1,7 +1,7 @@
 """Rebuilds a book of the past: a checkpoint or snapshot, then every message after it."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +217,14 @@ class BookAt:
         """ns from the last message in the book to the time of the query."""
         return self.at_ns - self.recv_ns
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickled one has the whole book with it."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "book"}
+        if self.book is None:
+            return _loaded, (values, None, None)
+        made = self.book.level, self.book.price_precision, self.book.qty_precision, self.book.limit
+        return _loaded, (values, made, book_rows(self.book))
+
     def __repr__(self) -> str:
         return f"<{self._line()}>"
 
@@ -270,6 +278,14 @@ class BookAt:
             return np.zeros(0, "V64")
         rows: np.ndarray = book_rows(self.book)
         return rows
+
+
+def _loaded(values: dict[str, Any], made: tuple[int, int, int, int] | None, entries: np.ndarray | None) -> BookAt:
+    """A pickled BookAt: `made` are the arguments of `new_book`."""
+    book = None if made is None else new_book(*made)
+    if book is not None and entries is not None and len(entries):
+        book.apply(entries)
+    return BookAt(**values, book=book)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import random
 
 import numpy as np
@@ -72,6 +73,22 @@ def test_entries_have_the_exchange_time_of_both_of_its_columns(queried):
         stored = files.table("ticks", [path], [*names, "event_ms", "event_frac_ns"])
         assert given["event_ns"].to_numpy().any()
         assert (schema.entries(given) == schema.entries(stored)).all()
+
+
+def test_a_book_of_the_past_is_pickled_with_all_it_holds(queried):
+    cap, everything = queried
+    kinds = set(zip(everything["symbol"].to_pylist(), everything["level"].to_pylist(), strict=True))
+    moment = int(everything["recv_ns"].to_numpy().max())
+    books = [cap.book(symbol, moment, level=level) for symbol, level in sorted(kinds)]
+    nothing = cap.book(cap.symbols()[0], int(everything["recv_ns"].to_numpy().min()) - 1)
+    assert nothing.book is None and any(len(one.bids) for one in books)
+    for one in [*books, nothing]:
+        again = pickle.loads(pickle.dumps(one))
+        assert repr(again) == repr(one) and again.precision == one.precision
+        assert [side.tolist() for side in again.depth(1000, "int")] == [s.tolist() for s in one.depth(1000, "int")]
+        assert again.orders().equals(one.orders())
+        if one.book is not None:
+            assert (again.book.crc(), again.book.limit) == (one.book.crc(), one.book.limit)
 
 
 def test_a_selection_is_what_a_filter_over_everything_gives(queried):
