@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,8 +126,19 @@ def segments(rows: pa.Table) -> Iterator[pa.Table]:
             yield rows.slice(a, b - a)
 
 
-def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level: str | None, price: str) -> pa.Table:
-    """Best bid and offer at every message that changed one; see Captures.bbo."""
+def bbo(
+    cap: "Captures",
+    symbol: str,
+    start: int | None,
+    end: int | None,
+    level: str | None,
+    price: str,
+    first: Callable[[pa.Schema], pa.Table] | None = None,
+) -> pa.Table:
+    """Best bid and offer at every message that changed one; see Captures.bbo.
+
+    `first` gives the row that the answer begins with, or none: trust may end, and begin, before a message comes.
+    """
     limits: dict[str, Any] = {"symbols": [symbol], "start": start, "end": end}
     paths = cap._files.of("ticks", start, end, [symbol])
     rows = files.table("ticks", paths, BOOK_COLUMNS, cap._listing.where(level, [symbol]), **limits)
@@ -137,19 +148,23 @@ def bbo(cap: "Captures", symbol: str, start: int | None, end: int | None, level:
         before_ns, sound = found.base_ns, found.agrees
     losses = cap._losses(start, end)
     states = cap._coverage(symbol, start, end)
-    dark: list[dict[str, Any]] = []
-    if rows.num_rows:
-        dark = [row for row in states.to_pylist() if not row["trusted"] and row["level"] == rows["level"][0].as_py()]
-        dark.sort(key=lambda row: row["from_ns"])
+    level = rows["level"][0].as_py() if rows.num_rows else level
+    dark = [row for row in states.to_pylist() if not row["trusted"] and row["level"] == level]
+    dark.sort(key=lambda row: row["from_ns"])
     parts = []
     for part in segments(rows):
         limit = cap._rebuild.limit(*(part[name][0].as_py() for name in ("session", "level", "recv_ns")))
         parts.append(_bbo_of(part, book, losses, before_ns if sound else None, limit, dark))
         book, before_ns, sound = None, part["recv_ns"][-1].as_py(), True
-    if not parts:
-        return _no_bbo(price)
-    finest = rows["price_scale"].to_numpy().max(), rows["qty_scale"].to_numpy().max()
-    best = pa.concat_tables([_form(part, finest, price) for part in parts])
+    best = _no_bbo(price)
+    if parts:
+        finest = rows["price_scale"].to_numpy().max(), rows["qty_scale"].to_numpy().max()
+        best = pa.concat_tables([_form(part, finest, price) for part in parts])
+    if first is not None:
+        row = first(best.drop_columns("sound").schema)
+        best = pa.concat_tables([row.append_column("sound", row["trusted"]), best])
+        if row.num_rows and not row["trusted"][0].as_py():
+            dark = [one for one in dark if one["from_ns"] != row["recv_ns"][0].as_py()]  # it is that row
     again = _with_begins(best, dark, end).drop_columns("sound")
     ends = dark + losses.ends(set(pc.unique(rows["session"]).to_pylist()))
     return _with_ends(again, sorted(ends, key=lambda row: row["from_ns"]))
@@ -204,7 +219,7 @@ def _no_bbo(price: str) -> pa.Table:
     kind = {"float": pa.float64(), "int": pa.int64(), "decimal": pa.decimal128(38, 0)}[price]
     numbers = [(name, kind) for name in ("bid", "bid_qty", "ask", "ask_qty")]
     ends = [("recv_ns", pa.int64()), ("session", pa.int32()), ("seq", pa.int64())], [("trusted", pa.bool_())]
-    return pa.schema([*ends[0], *numbers, *ends[1], ("cause", pa.string())]).empty_table()
+    return pa.schema([*ends[0], *numbers, *ends[1], ("cause", pa.string()), ("sound", pa.bool_())]).empty_table()
 
 
 def _unproven(

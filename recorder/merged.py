@@ -310,9 +310,10 @@ class Merged(Captures):
         tables = []
         for i, (piece, low, high) in enumerate(self._spans(symbol, level, first, last)):
             copy = self._copies(piece.source, piece.copy)
-            best = files.attempt(partial(derive.bbo, copy, symbol, low, high, level, price))
+            opening = None
             if i and low is not None:
-                best = pa.concat_tables([_first_row(copy.book(symbol, low, 1, level=level), best.schema, low), best])
+                opening = partial(_first_row, copy.book(symbol, low, 1, level=level), at=low)
+            best = files.attempt(partial(derive.bbo, copy, symbol, low, high, level, price, opening))
             tables.append(_numbered(best, piece.source))
         return times.form(pa.concat_tables(tables, promote_options="permissive"), time)
 
@@ -472,7 +473,7 @@ def _numbered(rows: Any, source: int) -> Any:
     return rows.set_column(at, field, pc.add(rows["session"], pa.scalar(_STRIDE * source, field.type)))
 
 
-def _first_row(found: BookAt, kind: pa.Schema, at: int | None) -> pa.Table:
+def _first_row(found: BookAt, kind: pa.Schema, at: int) -> pa.Table:
     """The row of bbo for a book as it is when its copy begins to be read; none where there is no book."""
     if found.book is None:
         return kind.empty_table()

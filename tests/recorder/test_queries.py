@@ -15,7 +15,7 @@ import pytest
 import recorder
 from benchmarks.busy_day import BusyDay
 from kfix_md.errors import CaptureError, NoSuchSymbol, UsageError
-from recorder import compact, files, layout, rebuild, schema, tail
+from recorder import compact, coverage, derive, files, layout, rebuild, schema, tail
 from recorder._ticks import book_rows
 from recorder.rebuild import Rebuilder
 from tests.recorder import build
@@ -89,6 +89,25 @@ def test_a_book_of_the_past_is_pickled_with_all_it_holds(queried):
         assert again.orders().equals(one.orders())
         if one.book is not None:
             assert (again.book.crc(), again.book.limit) == (one.book.crc(), one.book.limit)
+
+
+def test_trust_that_changes_before_a_message_comes_changes_in_bbo_too(queried, monkeypatch):
+    cap, everything = queried
+    low = int(everything["recv_ns"].to_numpy().max()) + 1000
+    dark = {"level": "L2", "session": 1, "from_ns": low + 5, "to_ns": low + 9, "state": "SYNCING", "trusted": False}
+    monkeypatch.setattr(cap, "_coverage", lambda *_: pa.Table.from_pylist([dark], coverage.SCHEMA))
+
+    def opening(trusted: bool):
+        row = {"recv_ns": low, "session": 1, "seq": 7, "bid": 2.5, "trusted": trusted}
+        return lambda kind: pa.Table.from_pylist([row], kind)
+
+    found = derive.bbo(cap, "BTC/USD", low, low + 100, "L2", "float", opening(True)).to_pylist()
+    expected = [(low, True, 2.5), (low + 5, False, None), (low + 9, True, 2.5)]
+    assert [(row["recv_ns"], row["trusted"], row["bid"]) for row in found] == expected
+    monkeypatch.setattr(cap, "_coverage", lambda *_: pa.Table.from_pylist([dark | {"from_ns": low}], coverage.SCHEMA))
+    found = derive.bbo(cap, "BTC/USD", low, low + 100, "L2", "float", opening(False)).to_pylist()
+    assert [(row["recv_ns"], row["trusted"]) for row in found] == [(low, False)]
+    assert not derive.bbo(cap, "BTC/USD", low, low + 100, "L2", "float").num_rows
 
 
 def test_a_selection_is_what_a_filter_over_everything_gives(queried):
