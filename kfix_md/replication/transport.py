@@ -104,20 +104,25 @@ class Outlet(Protocol):
 
     async def last(self) -> Last | None:
         """The newest chunk; None when there is none. What is sent next has to follow it."""
+        ...
 
     async def send(self, chunk: Chunk) -> Awaitable[Any]:
         """Send; what is returned is done when it is stored, and raises Away, Rejected or OutOfTurn."""
+        ...
 
     async def beat(self, beat: Beat) -> None: ...
 
     async def reports(self, mirrors: list[str]) -> dict[str, Report]:
         """The newest report of each mirror that has reported."""
+        ...
 
     def requests(self) -> list[Request]:
         """What mirrors have asked for since the last call."""
+        ...
 
     def others(self) -> list[Beat]:
         """Beats of other shippers of this feed since the last call."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -130,15 +135,18 @@ class Inlet(Protocol):
 
     async def report(self, report: Report | None = None) -> Report | None:
         """Replace the mirror's report; without one, read it."""
+        ...
 
     async def follow(self, sequence: int) -> None:
         """Receive all chunks after `sequence`."""
 
     async def receive(self, timeout_s: float) -> tuple[int, str, bytes] | None:
         """The next message: sequence, text and bytes of the chunk (see chunks.decode); None when there is none yet."""
+        ...
 
     def beats(self) -> list[Beat]:
         """Beats of shippers since the last call."""
+        ...
 
     async def request(self, request: Request) -> None: ...
 
