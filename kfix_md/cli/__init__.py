@@ -59,6 +59,7 @@ EXAMPLES = {
         "journal grep feed.toml 35=y",
         "journal export feed.toml day.pcap",
     ),
+    "lake": ("lake push captures s3://market-data/kraken", "lake push captures /mnt/lake --every 60s"),
     "compact": ("compact captures", "compact captures --date 2026-11-20"),
     "probe": ("probe uat.toml", "probe uat.toml --through-rollover"),
     "doctor": ("doctor feed.toml", "doctor feed.toml --json", "doctor --schema"),

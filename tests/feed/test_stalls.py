@@ -50,6 +50,7 @@ def planted(work: Callable[[], object], cause: str | None, times: int = 1) -> St
     part = Work()
 
     async def main() -> StallTrace:
+        callbacks = list(gc.callbacks)
         trace = StallTrace(2 * MS, lambda: part.position)
         if cause is not None:
             trace.watch(part, "busy", cause)
@@ -61,7 +62,7 @@ def planted(work: Callable[[], object], cause: str | None, times: int = 1) -> St
             await asyncio.sleep(0.02)
         finally:
             trace.close()
-        assert "busy" not in vars(part) and not gc.callbacks
+        assert "busy" not in vars(part) and gc.callbacks == callbacks
         return trace
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

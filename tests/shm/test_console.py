@@ -130,7 +130,7 @@ def test_a_dead_feed_shows_every_book_down_and_exits_1(busy, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ("kfix la", ["ladder"]),
+        ("kfix lad", ["ladder"]),
         ("kfix top --feed ", ["desk"]),
         ("kfix ladder --feed desk PF", ["PF_ETHUSD"]),
         ("kfix ladder --feed no-such-feed PF", []),
