@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from kfix_md._book import OrderBook
 from kfix_md.errors import UsageError
-from recorder import _proof, files, rebuild, schema, shape
+from recorder import _proof, files, rebuild, schema, shape, trust
 from recorder.compute import pc
 from recorder.loss import Losses
 from recorder.schema import Flags
@@ -151,10 +151,11 @@ def bbo(
     level = rows["level"][0].as_py() if rows.num_rows else level
     dark = [row for row in states.to_pylist() if not row["trusted"] and row["level"] == level]
     dark.sort(key=lambda row: row["from_ns"])
+    begins = trust.begins(states.filter(pc.equal(states["level"], level)))
     parts = []
     for part in segments(rows):
         limit = cap._rebuild.limit(*(part[name][0].as_py() for name in ("session", "level", "recv_ns")))
-        parts.append(_bbo_of(part, book, losses, before_ns if sound else None, limit, dark))
+        parts.append(_bbo_of(part, book, losses, before_ns if sound else None, limit, dark, begins))
         book, before_ns, sound = None, part["recv_ns"][-1].as_py(), True
     best = _no_bbo(price)
     if parts:
@@ -242,10 +243,12 @@ def _bbo_of(
     before_ns: int | None,
     limit: int,
     dark: list[dict[str, Any]],
+    begins: np.ndarray,
 ) -> dict[str, Any]:
     """Best prices after each message of one segment that changed them.
 
-    `before_ns` is the time of the message before them, None where the book before them is wrong.
+    `before_ns` is the time of the message before them, None where the book before them is wrong; `begins` is as
+    trust.flags_at takes it. `sound` are the books that are right once the feed trusts its own again.
     """
     first = {name: rows[name][0].as_py() for name in ("session", "level", "price_scale", "qty_scale")}
     scales = first["price_scale"], first["qty_scale"]
@@ -254,11 +257,12 @@ def _bbo_of(
     best = _proof.depths(book, schema.entries(rows), ends, np.arange(1, len(ends) + 1), 1)[:, 0]
     last = ends - 1
     time, flags = rows["recv_ns"].to_numpy()[last], rows["flags"].to_numpy()[last]
-    trusted = (flags & (Flags.MAYBE_BAD_BOOK | Flags.UNVERIFIED)) == 0
-    sound = trusted & ~_unproven(losses, first["session"], before_ns, time, (flags & Flags.SNAPSHOT) != 0)
+    good = (trust.flags_at(time, flags, time, begins) & Flags.MAYBE_BAD_BOOK) == 0
+    sound = (flags & Flags.UNVERIFIED) == 0
+    sound &= ~_unproven(losses, first["session"], before_ns, time, (flags & Flags.SNAPSHOT) != 0)
     began = np.searchsorted(np.array([row["from_ns"] for row in dark], np.int64), time, "right")
     over = np.array([-1, *(_FOREVER if row["to_ns"] is None else row["to_ns"] for row in dark)], np.int64)
-    trusted = sound & (time >= over[began])
+    trusted = sound & good & (time >= over[began])
     changed = np.ones(len(ends), bool)
     changed[1:] = (began[1:] != began[:-1]) | (best[:, 1:] != best[:, :-1]).any(axis=0)
     changed[1:] |= (trusted[1:] != trusted[:-1]) | (sound[1:] != sound[:-1])

@@ -10,7 +10,7 @@ from kfix_md._book import OrderBook
 from kfix_md._codec import id_key
 from kfix_md._entry import Action
 from kfix_md.errors import UsageError
-from recorder import _proof, derive, files, rebuild, schema, shape
+from recorder import _proof, derive, files, rebuild, schema, shape, trust
 from recorder.compute import pc
 from recorder.schema import Flags
 
@@ -89,10 +89,11 @@ class _Life:
         self._books: dict[tuple[int, int, int], OrderBook] = {}
         self._before = np.array([[-1], [0], [0], [0], [0], [0], [-1]], np.int64)
         self._losses = cap._losses(start, None)
-        states = cap._coverage(symbol, start, None).to_pylist()
-        self.dark = sorted(
-            (row for row in states if row["level"] == "L3" and not row["trusted"]), key=lambda row: row["from_ns"]
-        )
+        states = cap._coverage(symbol, start, None)
+        states = states.filter(pc.equal(states["level"], "L3"))
+        self._begins = trust.begins(states)
+        dark = states.filter(pc.invert(states["trusted"])).to_pylist()
+        self.dark = sorted(dark, key=lambda row: row["from_ns"])
 
     def take(self, rows: pa.Table) -> dict[str, Any]:
         """What happened to it in the messages of one segment."""
@@ -109,7 +110,7 @@ class _Life:
         snapshot = (flags & Flags.SNAPSHOT) != 0
         events = _events(np.concatenate([self._before, noted], axis=1), snapshot)
         self._before = noted[:, -1:]
-        trusted = (flags & (Flags.MAYBE_BAD_BOOK | Flags.UNVERIFIED)) == 0
+        trusted = (trust.flags_at(time, flags, time, self._begins) & (Flags.MAYBE_BAD_BOOK | Flags.UNVERIFIED)) == 0
         trusted &= ~derive._unproven(self._losses, session, last_ns, time, snapshot)
         for row in self.dark:
             trusted &= ~((time >= row["from_ns"]) & (time < (1 << 62 if row["to_ns"] is None else row["to_ns"])))

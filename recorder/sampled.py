@@ -31,6 +31,7 @@ _FOREVER = (1 << 63) - 1
 _NO_BOOK = "no snapshot of it was recorded before"
 _LOST = "messages are missing, and no snapshot came since"
 _NOTHING = np.zeros(0, ENTRY_DTYPE)
+_NO_TIMES = np.zeros(0, np.int64)
 _KNOWN = np.dtype([("recv_ns", np.int64), ("seq", np.int64), ("flags", np.int64), ("lost", bool)])
 
 
@@ -244,7 +245,8 @@ class Sampler:
 
     def _batch(self, state: _State, times: np.ndarray, noted: np.ndarray, known: np.ndarray) -> pa.RecordBatch:
         causes = _Causes(len(times))
-        flags = known["flags"]
+        begins = self._untrusted.begins.get(state.service, _NO_TIMES)
+        flags = trust.flags_at(times, known["flags"], known["recv_ns"], begins)
         for bits, values, why in reversed(trust.UNPROVEN):
             causes.add((flags & bits) == values, why)
         causes.add(known["lost"] | self._lost_since(state, times, known["recv_ns"]), _LOST)
@@ -316,7 +318,13 @@ class _Causes:
 
 
 class _Untrusted:
-    """When readers of the feed did not trust the book of a symbol, by service, and when sessions ended."""
+    """When readers of the feed did not trust the book of a symbol, by service, and when sessions ended.
+
+    Attributes
+    ----------
+    begins
+        When they trusted it again, by service: see trust.flags_at.
+    """
 
     def __init__(self, cap: "Captures", wanted: Wanted, sessions: list[dict[str, Any]]) -> None:
         self._ended = {row["session"]: row for row in sessions if row["ended_ns"] is not None}
@@ -325,6 +333,7 @@ class _Untrusted:
         for row in states.filter(pc.invert(states["trusted"])).to_pylist():
             self._add(row["service"], row["from_ns"], row["to_ns"], derive._cause(row))
         known = set(states["service"].to_pylist())
+        self.begins = {name: trust.begins(states.filter(pc.equal(states["service"], name))) for name in known}
         for row in cap.gaps(symbol=wanted.symbol).to_pylist():
             if row["service"] not in known and row["cause"] not in CAUSES:
                 self._add(row["service"], row["opened_ns"], row["closed_ns"], f"inside a gap ({row['cause']})")

@@ -1,5 +1,6 @@
 """Decides whether a rebuilt book is proven at a time: by losses, the feed's states, gaps, sessions and flags."""
 
+import numpy as np
 import pyarrow as pa
 
 from recorder import coverage, shape
@@ -34,15 +35,41 @@ def why_not(
         or (coverage.reason(state) if state is not None and not state["trusted"] else "")
         or ("" if state is not None else _gap(symbol, at, found.session, rows) or losses.states_unknown(at))
         or _ended(at, found.session, logons)
-        or by_flags(found.flags & ~_outdated(state, found))
+        or by_flags(_flags_at(at, found, state))
         or ("" if found.agrees else _NO_CHECKSUM)
     )
 
 
-def _outdated(state: coverage.Row | None, found: Found) -> int:
-    """Flags of the last message that no longer count: a book may be trusted again without one, when a halt ends."""
-    again = state is not None and state["trusted"] and state["from_ns"] >= found.recv_ns
-    return Flags.MAYBE_BAD_BOOK if again else 0
+def _flags_at(at: int, found: Found, state: coverage.Row | None) -> int:
+    begins = [state["from_ns"]] if state is not None and state["trusted"] else []
+    last_flags, last_ns, moment = (np.array([value], np.int64) for value in (found.flags, found.recv_ns, at))
+    return int(flags_at(moment, last_flags, last_ns, np.array(begins, np.int64))[0])
+
+
+def begins(states: pa.Table) -> np.ndarray:
+    """When trust began, from rows of coverage of one book: ns in order, as `flags_at` takes it."""
+    found: np.ndarray = np.sort(states.filter(states["trusted"])["from_ns"].to_numpy())
+    return found
+
+
+def flags_at(at: np.ndarray, flags: np.ndarray, last_ns: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """Flags of the last message before each time, without what no longer counts then.
+
+    A book may be trusted again without a message, as when a halt ends: it was not trusted at its last one.
+
+    Parameters
+    ----------
+    at
+        Times, ns.
+    flags, last_ns
+        Flags and receive time of the last message of the book at each of them.
+    begins
+        When the feed's book began to be trusted, ns in order.
+    """
+    since = np.append(begins, -1)[np.searchsorted(begins, at, "right") - 1]
+    again = (since >= last_ns) & (since >= 0)
+    kept: np.ndarray = np.where(again, flags & ~int(Flags.MAYBE_BAD_BOOK), flags)
+    return kept
 
 
 def _gap(symbol: str, at: int, session: int, gaps: pa.Table) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 import recorder
 from kfix_md import trading_day
-from kfix_md._entry import State
+from kfix_md._entry import Cause, State
 from kfix_md._handler import Handler
 from kfix_md._state import is_trusted
 from kfix_md.journal import events
@@ -281,3 +281,42 @@ def test_a_book_is_trusted_again_without_a_message(live_ns, trusted):
         pa.Table.from_pylist([state | {"from_ns": live_ns}], coverage.SCHEMA),
     )
     assert why == ("" if trusted else "the feed did not trust it at its last message")
+
+
+@pytest.mark.parametrize("messages", [True, False], ids=["messages in the halt", "none"])
+def test_all_readers_trust_a_book_again_when_a_halt_ends(messages, tmp_path):
+    """book(), bbo() and depth() follow the states, not the flags of a message that came during the halt."""
+    with JournalWriter(tmp_path / "journal") as journal:
+        build.announce(journal, 0, "spot-l2", build.START_NS)
+        journal.event(0, build.START_NS, {"type": "logged_on", "session_id": "one"})
+        handler = Handler(level="L2", session_number=0, journal=journal)
+        frames = generate("spot-l2", messages=60, seed=7, symbols=1, admin=False).frames[:-1]
+        now = build.START_NS
+        for index, frame in enumerate(frames):
+            now += MS
+            if index == 5:
+                journal.event(0, now, events.BookChanged(SYMBOL, "LIVE", "NONE", 5))
+            if index == 40 + (0 if messages else 8):
+                halted = now
+                handler.mark(SYMBOL, State.HALTED, Cause.STATUS)
+                journal.event(0, now, events.BookChanged(SYMBOL, "HALTED", "STATUS", 6))
+            if index == 48:
+                again = now = now + 20 * MS
+                handler.mark(SYMBOL, State.LIVE, Cause.NONE)
+                journal.event(0, now, events.BookChanged(SYMBOL, "LIVE", "NONE", 7))
+                now += 20 * MS
+            handler.on_bytes(frame, now)
+    cap = captured(tmp_path)
+    flags = cap.ticks(SYMBOL, halted, again, columns=["flags"])["flags"].to_numpy()
+    assert bool(((flags & Flags.MAYBE_BAD_BOOK) != 0).any()) == messages
+    moments = list(range(halted - 3 * MS, now, MS))
+    best = cap.bbo(SYMBOL).to_pylist()
+    said = {
+        "book": [cap.book(SYMBOL, at).trusted for at in moments],
+        "bbo": [[row["trusted"] for row in best if row["recv_ns"] <= at][-1] for at in moments],
+        "depth": cap.depth(SYMBOL, moments[0], now, every="1ms")["trusted"].to_pylist(),
+    }
+    seen = [not halted <= at < again for at in moments]
+    assert said == dict.fromkeys(said, seen)
+    sampled = cap.depth(SYMBOL, again, again + MS, every="1ms", levels=1)["bid_px_0"].to_pylist()
+    assert sampled == [row["bid"] for row in best if row["recv_ns"] == again]

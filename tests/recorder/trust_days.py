@@ -36,6 +36,7 @@ from tests.session.peer import NOON, TEN_PM, frame
 
 SYMBOLS = [f"{name}/USD" for name in "ABCDEF"]
 STEP = 0.05  # seconds
+DEPTH_STEP = "20ms"
 SERVICE = "spot-l2"
 GOOD = [int(state) for state in TRUSTED]
 
@@ -232,6 +233,15 @@ class World:
                 for i in np.flatnonzero(known & (trusted != seen))[:3]:
                     wrong.append(f"{symbol} at {times[i]}: readers {seen[i]}, {who} {trusted[i]}")
                 counts["differ"] += int((known & (trusted != seen)).sum())
+            sampled = cap.depth(symbol, int(times[0]), int(times[-1]), every=DEPTH_STEP, levels=1)
+            grid, trusted = sampled["time_ns"].to_numpy(), sampled["trusted"].to_numpy()
+            expected = _then(coverage["from_ns"], coverage["trusted"], grid)  # which is compared with readers above
+            unlike = np.flatnonzero((trusted != expected) & (grid < min(self.now, until + 1)))
+            counts["depth()"] += len(grid)
+            counts["differ"] += len(unlike)
+            for i in unlike[:3].tolist():
+                found = sampled["cause"][i].as_py() or "trusted"
+                wrong.append(f"{symbol} at {grid[i]}: coverage() {expected[i]}, depth() {found}")
             for i in self.rng.sample(range(len(times)), books // len(SYMBOLS)):
                 if known[i]:
                     counts["book()"] += 1
@@ -285,7 +295,8 @@ def main() -> int:
         seed += 1
     print(
         f"{total['samples']} samples of {seed - options.seed} days in {time.monotonic() - began:.0f} s "
-        f"({total['trusted']} trusted, {total['book()']} of book()): {total['differ']} differ"
+        f"({total['trusted']} trusted, {total['book()']} of book(), {total['depth()']} of depth()): "
+        f"{total['differ']} differ"
     )
     print(", ".join(f"{name[5:]} {n}" for name, n in sorted(total.items()) if name.startswith("done ")))
     for one in wrong[:40]:
