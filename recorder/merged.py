@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -426,22 +427,42 @@ class Merged(Captures):
         return times.form(found.set_column(at, "session", pa.array(sessions, pa.int32())), time)
 
     def gaps(self, day: Day | None = None, symbol: str | None = None, *, time: Time = "ns") -> pa.Table:
-        """Gaps of all of them; of a symbol those that no other copy filled."""
-        tables = []
-        for source, part in enumerate(self.parts):
-            if part not in self._with(day) or (symbol is not None and not self._has(part, symbol)):
-                continue
-            rows = part.gaps(day) if symbol is None else part.gaps(day, symbol)
-            if symbol is not None:
-                spans = [
-                    (piece.from_ns, piece.to_ns)
-                    for level in schema.LEVELS
-                    for piece in self._pieces(symbol, level, None, None)
-                    if piece.source == source
-                ]
-                rows = rows.filter(pa.array([seams.touches(row, spans) for row in rows.to_pylist()], pa.bool_()))
-            tables.append(_numbered(rows, source))
+        """Gaps of all of them; of a symbol those that no other copy filled, and what all lost where copies change."""
+        found = {
+            source: part.gaps(day) if symbol is None else part.gaps(day, symbol)
+            for source, part in enumerate(self.parts)
+            if part in self._with(day) and (symbol is None or self._has(part, symbol))
+        }
+        if symbol is not None:
+            found = self._not_filled(symbol, found)
+        tables = [_numbered(rows, source) for source, rows in found.items()]
         return times.form(pa.concat_tables(tables).unify_dictionaries(), time)
+
+    def _not_filled(self, symbol: str, found: dict[int, pa.Table]) -> dict[int, pa.Table]:
+        """Gaps of one symbol by source, without those that another copy filled."""
+        rows = {source: table.to_pylist() for source, table in found.items()}
+        spans: dict[int, list[tuple[int, int]]] = {source: [] for source in found}
+        changes = []
+        for level in schema.LEVELS:
+            pieces = self._pieces(symbol, level, None, None)
+            begins = [piece.from_ns for piece in pieces]
+            for i, (piece, following) in enumerate(pairwise(pieces)):
+                copies = self._copies(piece.source, piece.copy), self._copies(following.source, following.copy)
+                last, begin = seams.find(*copies, symbol, level, piece.to_ns)
+                if begin.known_ns is not None:  # it is read from there on, and may itself have lost what came next
+                    begins[i + 1] = min(begin.known_ns, begins[i + 1])
+                elif last.session >= 0 and not seams.same_book(*copies, symbol, level, last, begin):
+                    state = coverage.at(copies[0]._coverage(symbol, piece.to_ns, piece.to_ns + 1), piece.to_ns)
+                    own = rows.get(piece.source, [])
+                    changes.append((piece.source, seams.lost_between(own, state, last, piece.to_ns, begin)))
+            for piece, begin_ns in zip(pieces, begins, strict=True):
+                spans.setdefault(piece.source, []).append((begin_ns, piece.to_ns))
+        kept = {source: [row for row in own if seams.touches(row, spans[source])] for source, own in rows.items()}
+        known = [row for own in kept.values() for row in own]
+        for source, row in changes:
+            if source in kept and not any(seams.touches(one, [(row["opened_ns"], row["closed_ns"])]) for one in known):
+                kept[source].append(row | {"symbol": symbol})
+        return {source: pa.Table.from_pylist(kept[source], table.schema) for source, table in found.items()}
 
     def sessions(self, day: Day | None = None, *, time: Time = "ns") -> pa.Table:
         """Logons of all of them."""

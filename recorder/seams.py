@@ -47,12 +47,18 @@ class Begin:
         Receive time of the first message, or earlier.
     not_before_ns
         The copy before it was read up to this receive time: earlier ones are raised to it.
+    known_ns
+        When this copy received the last message that is read of the copy before it; None where it never did.
+    begin_ns
+        From this receive time on its book is that of the rows that are read: of a snapshot, that of its message.
     """
 
     session: int = -1
     seq: int = -1
     since_ns: int = 0
     not_before_ns: int = -(1 << 63)
+    known_ns: int | None = None
+    begin_ns: int = 0
 
     def cut(self, batch: pa.RecordBatch, last: Message | None, start: int | None, end: int | None) -> pa.RecordBatch:
         """Rows after this and up to `last`, received in [start, end)."""
@@ -116,7 +122,7 @@ def _hashes(rows: pa.Table, first: np.ndarray, columns: list[str]) -> np.ndarray
     return found
 
 
-def find(before: "Captures", after: "Captures", symbol: str, level: str, at: int) -> tuple[Message | None, Begin]:
+def find(before: "Captures", after: "Captures", symbol: str, level: str, at: int) -> tuple[Message, Begin]:
     """The last message of `before`, which is not trusted or not read from `at` ns on, and where `after` goes on.
 
     The last message is looked up in `after` by its entries, exchange times and checksum (5041), with some messages
@@ -130,15 +136,17 @@ def find(before: "Captures", after: "Captures", symbol: str, level: str, at: int
     end_ns = int(found.time[k])
     seen = _messages(after, symbol, level, end_ns - REACH_NS, max(end_ns, at) + REACH_NS)
     message = Message(int(found.session[k]), int(found.seq[k]), int(found.time[: k + 1].max()))
-    j = _same(found, k, seen)
+    same = _same(found, k, seen)
+    j = _next_snapshot(found, k, seen, at) if same is None else same
     if j is None:
-        j = _next_snapshot(found, k, seen, at)
-    if j is None:
-        return message, Begin(*_ahead(seen, end_ns), since_ns=end_ns - REACH_NS, not_before_ns=end_ns)
+        since_ns = end_ns - REACH_NS
+        return message, Begin(*_ahead(seen, end_ns), since_ns, not_before_ns=end_ns, begin_ns=end_ns)
     until = int(seen.time[: j + 1].max(initial=end_ns)) if j >= 0 else end_ns
     session, seq = (int(seen.session[j]), int(seen.seq[j])) if j >= 0 else (-1, -1)
     begin_ns = int(seen.time[j + 1 :].min(initial=until))
-    return message, Begin(session, seq, min(begin_ns, end_ns), end_ns + 1)
+    known_ns = None if same is None else int(seen.time[same]) if same >= 0 else end_ns
+    first_ns = int(seen.time[j + 1]) if j + 1 < len(seen.time) else until
+    return message, Begin(session, seq, min(begin_ns, end_ns), end_ns + 1, known_ns, first_ns)
 
 
 def _last(copy: "Captures", symbol: str, level: str, at: int) -> tuple[_Messages, int] | None:
@@ -192,6 +200,35 @@ def _ahead(seen: _Messages, end_ns: int) -> tuple[int, int]:
     """The last message of a copy that was received up to a time."""
     index = np.flatnonzero(seen.time <= end_ns)
     return (int(seen.session[index[-1]]), int(seen.seq[index[-1]])) if len(index) else (-1, -1)
+
+
+def same_book(before: "Captures", after: "Captures", symbol: str, level: str, last: Message, begin: Begin) -> bool:
+    """Whether the book that `after` begins with is the one that `before` ended with: nothing came in between then."""
+    ours, _ = before._rebuild.book(symbol, level, last.until_ns)
+    theirs, _ = after._rebuild.book(symbol, level, begin.begin_ns)
+    if ours is None or theirs is None:
+        return False
+    depth = min((book.limit for book in (ours, theirs) if book.limit), default=None)
+    sides = zip(ours.depth(depth), theirs.depth(depth), strict=True)
+    return all(a.tolist() == b.tolist() for a, b in sides)
+
+
+def lost_between(gaps: list[Row], state: Row | None, last: Message, at: int, begin: Begin) -> Row:
+    """The row of gaps for messages that came after `last` and that no copy has.
+
+    Parameters
+    ----------
+    gaps
+        Of the copy before, in its form.
+    state
+        Its interval of coverage from `at` on, when another copy took over.
+    """
+    own = [row for row in gaps if last.until_ns <= row["opened_ns"] <= at]
+    why = {"cause": state["cause"] or state["state"], "service": state["service"]} if state is not None else {}
+    cause = own[-1] if own else {"session": last.session, "planned": False, "lost": None, **why}
+    closed_ns = max(begin.begin_ns, last.until_ns)
+    healed = {"healed": "snapshot", "detail": "no copy has what came in between"}
+    return {**cause, "opened_ns": last.until_ns, "closed_ns": closed_ns, **healed}
 
 
 # ---- states ----

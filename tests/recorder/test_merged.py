@@ -11,10 +11,15 @@ import pytest
 import recorder
 from kfix_md import Handler
 from kfix_md.errors import NoSuchSymbol, UsageError
+from kfix_md.journal import events
+from kfix_md.journal.writer import JournalWriter
 from recorder import seams
 from recorder.merged import Merged
+from recorder.process import Recorder
 from recorder.verify import verify
+from tests.feed.offline import SECOND, Offline
 from tests.recorder import build, sites
+from tests.session.peer import NOON
 
 SYMBOLS = 2
 
@@ -192,3 +197,66 @@ def test_a_timeline_keeps_a_copy_until_another_one_is_better():
         (1, 5, 70, True),
         (0, 70, None, True),
     ]
+
+
+class Site(Offline):
+    """One of several feeds of a venue: it records, and its snapshots have the venue's size of the best offer."""
+
+    def __init__(self, folder, start: int) -> None:
+        self.folder, self.qty = folder, "1"
+        self.recorded = JournalWriter(folder / "journal")
+        self.recorded.event(0, start, events.Started("0", 1, folder.name))
+        super().__init__("A/USD", start=start, wiring={"journal": self.recorded})
+
+    def snapshot(self, symbol, entries=None, **header):
+        return super().snapshot(symbol, entries or ((0, "10.0", "1"), (1, "11.0", self.qty)), **header)
+
+    def captures(self):
+        self.recorded.close()
+        made = Recorder(build.settings(self.folder))
+        try:
+            made.once()
+        finally:
+            made.close()
+        return self.folder / "captures"
+
+
+@pytest.mark.parametrize("second", ["lost the same", "began later", "began later, nothing came", "lost nothing"])
+def test_what_no_copy_has_is_a_gap(second, tmp_path):
+    """The first feed loses two messages and finds it at the next one, when the second one is live."""
+    first, other = (Site(tmp_path / name, NOON) for name in ("first", "other"))
+    both = [first.connect()] if "began" in second else [first.connect(), other.connect()]
+    for site in both:
+        site.wait(1).update("A/USD", "7")
+        site.qty = "7"
+    last_ns = first.now
+    if second == "lost the same":
+        other.wait(0.5).lose()
+    lost = ["8", "9"] if "nothing came" not in second else []
+    first.wait(1)
+    for qty in lost:
+        first.seq += 1
+        if second == "lost nothing":
+            other.update("A/USD", qty)
+    if "began" in second:
+        other.now = first.now
+    other.qty = lost[-1] if lost else "7"
+    if second != "lost nothing":
+        other.wait(2).connect()
+    connected_ns = other.now
+    first.wait(5)
+    first.seq += not lost
+    first.update("A/USD", "10")
+    other.wait((first.now - other.now) / 1e9).update("A/USD", "10").wait(1)
+    first.wait(1)
+    cap = recorder.open([first.captures(), other.captures()])
+    assert {row["feed"] for row in cap.ticks("A/USD").to_pylist()} == {"first", "other"}
+    assert cap.book("A/USD", other.now).asks["qty"][0] == 10
+    found = [
+        (row["feed"], row["cause"], row["opened_ns"], row["closed_ns"]) for row in cap.gaps(symbol="A/USD").to_pylist()
+    ]
+    assert found == {
+        "lost the same": [("other", "DISCONNECT", last_ns + SECOND // 2, connected_ns)],
+        "began later": [("first", "LOST", last_ns, connected_ns)],
+    }.get(second, [])
+    assert cap.gaps().num_rows >= len(found)
