@@ -282,25 +282,36 @@ def in_order(rows: pa.Table, depths: dict[int, int | None], last: bool) -> tuple
     session, seq, recv_ns = session[starts], seq[starts], rows["recv_ns"].to_numpy()[starts]
     flags = rows["flags"].to_numpy()[ends - 1]
     instrument, instruments = _instruments(rows, names.dictionary.to_pylist(), codes[starts], starts, session, depths)
-    order, time, waits = _order(session, seq, recv_ns, flags, last)
-    later = None
-    if waits.any():
-        spans = zip(starts[order[waits]].tolist(), ends[order[waits]].tolist(), strict=True)
-        later = rows.take(pa.array(np.concatenate([np.arange(a, b) for a, b in spans])))
-        order, time = order[~waits], time[~waits]
+    at: np.ndarray | slice = slice(None)  # of one book nearly always: nothing is copied
+    time, later = recv_ns, None
+    if not _is_ordered(session, seq, recv_ns, flags, last):
+        order, time, waits = _order(session, seq, recv_ns, flags, last)
+        if waits.any():
+            spans = zip(starts[order[waits]].tolist(), ends[order[waits]].tolist(), strict=True)
+            later = rows.take(pa.array(np.concatenate([np.arange(a, b) for a, b in spans])))
+            order, time = order[~waits], time[~waits]
+        at = order
     return Block(
         rows=rows,
         entries=schema.entries(rows),
-        starts=starts[order],
-        ends=ends[order],
+        starts=starts[at],
+        ends=ends[at],
         time=time,
-        recv_ns=recv_ns[order],
-        session=session[order],
-        seq=seq[order],
-        flags=flags[order],
-        instrument=instrument[order],
+        recv_ns=recv_ns[at],
+        session=session[at],
+        seq=seq[at],
+        flags=flags[at],
+        instrument=instrument[at],
         instruments=instruments,
     ), later
+
+
+def _is_ordered(session: np.ndarray, seq: np.ndarray, recv_ns: np.ndarray, flags: np.ndarray, last: bool) -> bool:
+    """Whether messages are in the order of application already, and none waits: `_order` would change nothing."""
+    changes = session[1:] != session[:-1]
+    rises = (recv_ns[1:] >= recv_ns[:-1]) & np.where(changes, session[1:] > session[:-1], seq[1:] >= seq[:-1])
+    waits = (flags[np.append(changes, True)] & Flags.DEFERRED).any() and not last
+    return bool(rises.all() and not waits)
 
 
 def _order(

@@ -235,3 +235,19 @@ def test_symbols_and_ids_of_any_bytes_are_kept(tmp_path, raw):
     assert (
         cap.instruments()["symbol"].to_pylist() == [symbol] and cap.ticks(symbol).num_rows and cap.bbo(symbol).num_rows
     )
+
+
+def test_messages_that_are_taken_as_ordered_are_what_ordering_gives():
+    rng, ordered = np.random.default_rng(7), 0
+    for _ in range(4000):
+        n = int(rng.integers(1, 6))
+        session, seq, recv_ns = (np.sort(rng.integers(0, 4, n)) for _ in range(3))
+        if rng.random() < 0.5:
+            session, seq = session[rng.permutation(n)], seq[rng.permutation(n)]
+        flags = np.where(rng.random(n) < 0.2, int(recorder.Flags.DEFERRED), 0)
+        last = bool(rng.random() < 0.3)
+        if blocks._is_ordered(session, seq, recv_ns, flags, last):
+            ordered += 1
+            order, time, waits = blocks._order(session, seq, recv_ns, flags, last)
+            assert order.tolist() == list(range(n)) and time.tolist() == recv_ns.tolist() and not waits.any()
+    assert 500 < ordered < 3000
