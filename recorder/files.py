@@ -155,6 +155,7 @@ class Files:
         """Of a session date the files that may hold its last row: all parts of a compaction, and the last live ones."""
         self._notes.refresh(table, day)
         found = self.tree.files(table, day)
+        found = [path for path in found if self.tree.settled(path)]
         return [path for path in found if layout.is_compacted(path.name)] + found[-2:]
 
     def _around(self, table: str, start: int | None, end: int | None) -> list[Path]:

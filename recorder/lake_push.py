@@ -186,9 +186,9 @@ class Push:
         """Commit the files that replace nothing; ticks without any too where the position changes."""
         at = found.transaction_version(position_app(self.feed, table))
         taken_over = self._take_over and found.transaction_version(writer_app(self.feed, table)) != self.writer
-        more = table == "ticks" and at != position and not wanted.replaced
+        more = table == "ticks" and (at is None or at < position) and not wanted.replaced
         if wanted.new or more or taken_over:
-            last = position if not wanted.replaced else at or 0  # a reader may rely on it when all is there
+            last = position if not wanted.replaced else 0  # a reader may rely on it when all is there
             self._commit(table, found, wanted.new, [], last, done)
 
     def _swap(self, table: str, found: "DeltaTable", wanted: Plan, position: int, done: Pushed) -> None:
@@ -202,6 +202,8 @@ class Push:
         from deltalake import CommitProperties, Transaction
         from deltalake.transaction import RemoveAction
 
+        # never lower than it was: captures from a backup end earlier than what is there
+        position = max(position, found.transaction_version(position_app(self.feed, table)) or 0)
         now = time.time_ns() // 1_000_000
         added = [self._add(table, path) for path in paths]
         rows = sum(json.loads(one.stats)["numRecords"] for one in added)
@@ -245,7 +247,7 @@ class Push:
                 missing = _missing_columns(found, table)
                 if not missing:
                     return found
-                found.alter.add_columns(missing)
+                extend(found, missing)
             except DeltaError as error:  # another feed did the same at this moment
                 if attempt + 1 == _ATTEMPTS:
                     raise CaptureError(
@@ -314,6 +316,11 @@ def create(lake: Lake, table: str) -> None:
         description=f"{table} of Kraken's market data, recorded by kfix-md",
         storage_options=lake.storage or None,
     )
+
+
+def extend(table: "DeltaTable", columns: list[Any]) -> None:
+    """Add columns to a table; they are null in the files that are there."""
+    table.alter.add_columns(columns)
 
 
 def upload(store: Any, key: str, path: Path) -> None:

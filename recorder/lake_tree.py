@@ -141,8 +141,9 @@ class LakeTree(Tree):
         feed: str,
         files: Mapping[str, Mapping[date, Mapping[str, RemoteFile]]],
         version: Version | None,
+        position: int,
     ) -> None:
-        self.lake, self.feed, self.version = lake, feed, version
+        self.lake, self.feed, self.version, self.position = lake, feed, version, position
         self.root: Any = Place(f"{lake.url} feed {feed}")
         self.work = self.state = _NOWHERE
         self.notes = _Statistics()
@@ -178,6 +179,10 @@ class LakeTree(Tree):
     def files(self, table: str, day: date) -> list[Path]:
         """All of them."""
         return [self.file(table, day, name) for name in self.names(table, day)]
+
+    def settled(self, path: Any) -> bool:
+        """Whether all tables have the records up to the end of a file: a push may have ended after some of them."""
+        return bool(path.held.range[1] <= self.position)
 
 
 def _again(url: str, storage: dict[str, str], feed: str, version: Version) -> LakeTree:
@@ -226,7 +231,7 @@ def trees(
     for one in feeds:
         position = ticks.transaction_version(position_app(one, "ticks")) or 0
         files = {name: dict(_by_date(lake, name, one, held.get(name, {}), position)) for name in TABLES}
-        made.append(LakeTree(lake, one, files, ticks.version()))
+        made.append(LakeTree(lake, one, files, ticks.version(), position))
     return made
 
 

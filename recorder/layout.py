@@ -145,6 +145,10 @@ class Tree:
         path = self.partition(table, day)
         return [path / name for name in self.names(table, day)]
 
+    def settled(self, path: Path) -> bool:
+        """Whether all tables have the records up to the end of a finished file; a flush comes as a whole."""
+        return True
+
     def file(self, table: str, day: date, name: str) -> Path:
         """A finished file."""
         return self.partition(table, day) / name

@@ -236,6 +236,18 @@ def test_captures_from_a_backup_do_not_double_what_is_there(captures, url):
         push(backup, url)
 
 
+def test_captures_from_a_backup_do_not_lower_the_position(captures, url):
+    """Readers ignore gaps and status from after it, and would have ticks without them."""
+    shutil.copytree(captures, backup := captures.parent / "backup")
+    end = push(captures, url).position
+    tree = layout.Tree(backup)
+    shutil.copy(captures / "state" / "lake.json", tree.state / "lake.json")
+    for table in TABLES:
+        shutil.rmtree(tree.partition(table, tree.dates()[-1]), ignore_errors=True)
+    push(backup, url)
+    assert DeltaTable(f"{url}/ticks").transaction_version(position_app("alpha", "ticks")) == end
+
+
 def test_dates_that_were_removed_locally_stay_in_the_lake(captures, url):
     push(captures, url)
     before = lake_rows(url, "ticks")

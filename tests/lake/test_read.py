@@ -9,9 +9,10 @@ import pytest
 
 import recorder
 from kfix_md.errors import UsageError
-from recorder import compact, lake_tree, layout, schema
+from recorder import compact, lake_push, lake_tree, layout, schema
 from recorder.verify import verify
 from tests.lake.test_push import push
+from tests.recorder.build import Killed
 
 
 def plain(rows: pa.Table) -> pa.Table:
@@ -80,6 +81,40 @@ def test_an_older_version_has_what_it_had(captures, url):
         kept.rename(path)
     push(captures, url)
     assert recorder.open(url).rows() > first.rows() == recorder.open(url, version=first.tree.version).rows()
+
+
+def test_no_book_is_trusted_after_the_last_tick_of_a_push_that_ended_before_ticks(captures, url, monkeypatch):
+    """The compacted files of status have rows of the whole date, of which ticks were not pushed to the end."""
+    tree = layout.Tree(captures)
+    first = tree.dates()[0]
+    later = {}
+    for table in layout.TABLES:
+        for path in [*tree.files(table, first)[1:], *tree.files(table, tree.dates()[1])]:
+            later[path] = captures / "work" / f"later-{table}-{path.name}"
+            path.rename(later[path])
+    push(captures, url)
+    until = recorder.open(url)._files.recorded_until()
+    for path, kept in later.items():
+        kept.rename(path)
+    compact.compact_day(tree, first)
+    real = lake_push.commit
+
+    def commit(table, actions, kind, properties):
+        if table.metadata().name == "ticks":
+            raise Killed
+        real(table, actions, kind, properties)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(lake_push, "commit", commit)
+        push(captures, url)
+    cap = recorder.open(url)
+    assert cap.status()["recv_ns"].to_pylist()[-1] > until
+    assert cap._files.recorded_until() == until
+    for symbol in cap.symbols(first):
+        assert "not recorded yet" in cap.book(symbol, until + 1).reason
+    push(captures, url)
+    cap = recorder.open(url)
+    assert cap._files.recorded_until() == recorder.open(captures)._files.recorded_until()
 
 
 def test_feeds_of_a_lake_are_read_as_several_captures(captures, others, url):
