@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
 .PHONY: all build shipped lock demo test lint sanitized-tree sanitize package wheels abi3 emulated docs coverage fuzz injected
-.PHONY: alerts chaos faults soak trust upgrade power-loss ship-crash torn clean
+.PHONY: alerts chaos faults soak trust upgrade power-loss ship-crash lake-crash torn clean
 
 all: build
 
@@ -193,6 +193,12 @@ SHIP_KILLS ?= 300
 SHIP_SEED ?= 1
 ship-crash: build
 	$(PY) -m tests.ship.crashes $(SHIP_KILLS) $(SHIP_SEED)
+
+# pushes to a lake, in a directory and on an S3 server, ended at every step and killed: each row is there once
+LAKE_KILLS ?= 25
+LAKE_SEED ?= 1
+lake-crash: build
+	$(PY) -m tests.lake.crashes $(LAKE_KILLS) $(LAKE_SEED)
 
 clean:
 	rm -rf build .venv dist *.egg-info

@@ -10,15 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from kfix_md.journal.writer import JournalWriter
-from tests.lake import server
-from tests.recorder import build
-from tests.streams import generate
+from tests.lake import rows, server
 
 pytest.importorskip("deltalake")
 pytest.importorskip("obstore")
-
-DAY_NS = 86_400_000_000_000
 
 
 @pytest.fixture(scope="session")
@@ -55,26 +50,13 @@ def url(request, tmp_path, monkeypatch) -> str:
     return f"s3://{server.BUCKET}/{uuid.uuid4().hex}"
 
 
-def journal(path: Path, feed: str, messages: int = 120) -> None:
-    """Two session dates of one feed, L2 and L3, with a gap."""
-    with JournalWriter(path, segment_bytes=1 << 17) as one:
-        one.event(0, build.START_NS - 1, {"type": "started", "feed": feed})
-        for i in range(2):
-            for number, service in enumerate(("spot-l2", "spot-l3")):
-                frames = generate(service, messages=messages, seed=20 + i).frames
-                if i == 0 and number == 0:
-                    frames = frames[:60] + frames[62:]
-                build.write_session(one, number, service, frames, build.START_NS + i * DAY_NS + number * 10**9)
-
-
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> dict[str, Path]:
     """Captures of two feeds, recorded in several flushes."""
     found = {}
     for feed in ("alpha", "beta"):
         path = tmp_path_factory.mktemp(feed)
-        journal(path / "journal", feed)
-        build.record(path, flush_rows=300)
+        rows.record(path, feed)
         found[feed] = path
     return found
 

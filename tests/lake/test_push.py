@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-from pathlib import Path
 
 import duckdb
 import polars
@@ -13,61 +12,10 @@ import pytest
 from deltalake import DeltaTable
 
 from kfix_md.errors import CaptureError, UsageError
-from recorder import compact, files, lake_push, layout, schema
+from recorder import compact, files, lake_push, layout
 from recorder.lake import TABLES, Lake, name_of, position_app
 from recorder.lake_push import Push
-
-
-def push(captures: Path, url: str, **options) -> lake_push.Pushed:
-    job = Push(captures, Lake(url), **options)
-    try:
-        return job.run()
-    finally:
-        job.close()
-
-
-def local_rows(captures: Path, table: str) -> pa.Table:
-    """Rows of the captures as plain columns, in an order of their own."""
-    tree = layout.Tree(captures)
-    whole = files.table(
-        table,
-        [path for day in tree.dates(table) for path in tree.files(table, day)],
-        list(schema.SCHEMAS[table].names) if table != "ticks" else None,
-    )
-    plain = whole.cast(schema.plain(whole.schema))
-    return ordered(plain)
-
-
-def ordered(rows: pa.Table) -> pa.Table:
-    rows = rows.select(sorted(rows.column_names))
-    kinds = [
-        pa.field(
-            f.name,
-            pa.binary()
-            if pa.types.is_fixed_size_binary(f.type) or pa.types.is_large_binary(f.type)
-            else pa.string()
-            if pa.types.is_large_string(f.type) or pa.types.is_string_view(f.type)
-            else f.type,
-        )
-        for f in rows.schema
-    ]
-    rows = rows.cast(pa.schema(kinds)).replace_schema_metadata()
-    return rows.sort_by([(name, "ascending") for name in rows.column_names])
-
-
-def lake_rows(url: str, table: str) -> pa.Table:
-    """Rows of the newest version."""
-    return ordered(DeltaTable(f"{url}/{table}").to_pyarrow_table())
-
-
-def same(captures: Path, url: str, feed: str = "alpha") -> None:
-    """Each table of the lake has the rows of the captures."""
-    for table in TABLES:
-        found = lake_rows(url, table)
-        found = found.filter(pa.compute.equal(found["feed"], feed)).drop_columns(["session_date", "feed"])
-        expected = local_rows(captures, table)
-        assert found.num_rows == expected.num_rows, table
-        assert ordered(found).equals(ordered(expected.drop_columns(["feed"]))), table
+from tests.lake.rows import lake_rows, local_rows, ordered, push, same
 
 
 def versions(url: str) -> dict[str, int]:
