@@ -27,7 +27,6 @@ def s3(tmp_path_factory) -> Iterator[server.Server]:
 
 ON_S3 = {  # the others are on a directory alone, unless KFIX_LAKE_S3 is set: a test on the server takes seconds
     "test_rows_equal_the_captures_and_a_second_push_changes_nothing",
-    "test_a_writer_that_was_replaced_while_it_pushed_is_rejected",
     "test_the_lake_answers_as_the_captures_do",
 }
 
