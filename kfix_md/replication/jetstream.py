@@ -39,6 +39,7 @@ SMALLEST = 1 << 12
 QUEUED_BYTES = 128 << 20  # received and not stored yet
 #: codes of the broker's errors
 WRONG_NAME, WRONG_SEQUENCE, NOT_ENABLED, NOT_ENABLED_HERE, NAME_IN_USE = 10070, 10071, 10076, 10039, 10058
+NO_ROOM = 10047
 _PERSONAL = re.compile(
     "authorization|authentication|permissions|credentials|nkey|jwt|tls required|account", re.IGNORECASE
 )
@@ -87,6 +88,8 @@ def _translated() -> Iterator[None]:
     except nats.js.errors.APIError as error:
         if error.err_code in (WRONG_SEQUENCE, WRONG_NAME):
             raise OutOfTurn(error.description or "") from None
+        if error.err_code == NO_ROOM:
+            raise Away("the broker has no room for the stream: lower [ship] stream_gb, or give it more") from None
         if error.code in (400, 403) and error.err_code not in (None, NAME_IN_USE):
             raise Rejected(f"the broker rejects it: {error.description} (error {error.err_code})") from None
         raise Away(f"the broker answers: {error.description or error} (error {error.err_code})") from None

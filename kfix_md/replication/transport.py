@@ -139,6 +139,7 @@ class Inlet(Protocol):
 
     async def follow(self, sequence: int) -> None:
         """Receive all chunks after `sequence`."""
+        ...
 
     async def receive(self, timeout_s: float) -> tuple[int, str, bytes] | None:
         """The next message: sequence, text and bytes of the chunk (see chunks.decode); None when there is none yet."""

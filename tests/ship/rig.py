@@ -28,7 +28,7 @@ from kfix_md.replication.replica import Replica
 from kfix_md.replication.ship import Shipper
 
 START_NS = 1_760_000_000_000_000_000
-FEED = "test.feed"
+STREAM_BYTES = 128 << 20  # the broker sets that room of its disk aside for each feed
 
 
 def server_path() -> str | None:
@@ -106,23 +106,26 @@ def segment_bytes(directory: Path) -> dict[str, bytes]:
 
 
 class Ends:
-    """Shipper and mirror of one feed as tasks of this process."""
+    """Shipper and mirror of one feed as tasks of this process; each source has its own name at the broker."""
 
     def __init__(self, broker: Broker, source: Path, replica: Path, chunk_bytes: int = 1 << 18) -> None:
         self.broker, self.source, self.directory, self.chunk_bytes = broker, source, replica, chunk_bytes
-        self.access = Access([broker.url])
+        self.access, self.feed = Access([broker.url], stream_bytes=STREAM_BYTES), f"test.{source.parent.name}"
         self.tasks: list[asyncio.Task[None]] = []
 
     def shipper(self, **options: object) -> Shipper:
         mirrors = options.pop("mirrors", ["mirror"])
 
         def connect(source):
-            return JetStreamOutlet.open(self.access, FEED, source, self.chunk_bytes)
+            return JetStreamOutlet.open(self.access, self.feed, source, self.chunk_bytes)
 
-        return Shipper(self.source, FEED, connect, mirrors, **options)
+        return Shipper(self.source, self.feed, connect, mirrors, **options)
 
     def mirror(self, name: str = "mirror") -> Mirror:
-        return Mirror(Replica(self.directory), name, lambda: JetStreamInlet.open(self.access, FEED, name), sync_s=0.02)
+        def connect():
+            return JetStreamInlet.open(self.access, self.feed, name)
+
+        return Mirror(Replica(self.directory), name, connect, sync_s=0.02)
 
     def start(self, end: Shipper | Mirror) -> asyncio.Task[None]:
         self.tasks.append(asyncio.create_task(end.run()))

@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("click")
 
+from kfix_md.cli import main
 from kfix_md.journal.holds import Hold, held_from
 from kfix_md.journal.writer import JournalWriter
 from recorder.process import Recorder
@@ -20,7 +21,7 @@ from tests.ship.rig import ENVIRONMENT, Broker, dead, needs_broker, segment_byte
 
 CONFIG = """
 [feed]
-name = "here"
+name = "{feed}"
 [[service]]
 name = "spot-l2"
 sender_comp_id = "A"
@@ -31,24 +32,40 @@ directory = "{journal}"
 directory = "{captures}"
 [ship]
 url = "{url}"
+stream_gb = 0.1
 [mirror]
 url = "{url}"
-feed = "here"
+feed = "{feed}"
 directory = "{replica}"
 sync_ms = 20
 """
 
 
-def command(*words, status=0, env=None):
+def command(*words, status=0):
     done = subprocess.run(
         [sys.executable, "-m", "kfix_md", *map(str, words)],
-        env={**ENVIRONMENT, **(env or {})},
+        env=ENVIRONMENT,
         capture_output=True,
         check=False,
         text=True,
     )
     assert done.returncode == status, done.stderr
     return done
+
+
+@pytest.fixture
+def here_command(capsys):
+    """Run a command in this process; what it wrote to stdout and to stderr."""
+
+    def run(*words, status=0):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, words)])
+        written = capsys.readouterr()
+        assert ended.value.code == status, written.err
+        return written
+
+    return run
 
 
 def started(*words):
@@ -64,21 +81,26 @@ def until(what, seconds=30.0):
         time.sleep(0.05)
 
 
-@pytest.fixture
-def broker(tmp_path):
-    made = Broker(tmp_path)
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory):
+    """One for all tests: each has a feed of its own."""
+    made = Broker(tmp_path_factory.mktemp("broker"))
     yield made
     made.close()
 
 
 def config(tmp_path, url, captures="captures", journal="journal"):
     path = tmp_path / f"{captures}.toml"
-    path.write_text(CONFIG.format(url=url, journal=tmp_path / journal, captures=captures, replica=tmp_path / "replica"))
+    path.write_text(
+        CONFIG.format(
+            url=url, feed=tmp_path.name, journal=tmp_path / journal, captures=captures, replica=tmp_path / "replica"
+        )
+    )
     return path
 
 
 @needs_broker
-def test_a_replica_is_recorded_verified_and_exported_as_its_source(tmp_path, broker):
+def test_a_replica_is_recorded_verified_and_exported_as_its_source(tmp_path, broker, here_command):
     build.journal_of(tmp_path / "journal", messages=400, segment_bytes=1 << 17)
     here = config(tmp_path, broker.url)
     command("ship", here, "--once")
@@ -94,11 +116,11 @@ def test_a_replica_is_recorded_verified_and_exported_as_its_source(tmp_path, bro
     there = config(tmp_path, broker.url, "copied", "replica")
     results = []
     for one in (here, there):
-        command("record", one, "--once")
-        proof = json.loads(command("verify", one, "--json").stdout)
+        here_command("record", one, "--once")
+        proof = json.loads(here_command("verify", one, "--json").out)
         proof.pop("seconds")
-        results.append((proof, command("journal", "cat", one).stdout))
-        command("journal", "export", one, tmp_path / f"{one.stem}.fix")
+        results.append((proof, here_command("journal", "cat", one).out))
+        here_command("journal", "export", one, tmp_path / f"{one.stem}.fix")
     assert results[0] == results[1]
     assert results[0][0]["holds"] and results[0][0]["ok"] > 100
     assert (tmp_path / "captures.fix").read_bytes() == (tmp_path / "copied.fix").read_bytes()
@@ -112,10 +134,10 @@ def test_processes_killed_at_random_points_leave_the_replica_byte_identical(tmp_
     ends = {name: started(name, here) for name in ("ship", "mirror")}
     try:
         with JournalWriter(tmp_path / "journal", segment_bytes=1 << 20) as journal:
-            for turn in range(6):
-                write_journal(journal, turn, 800, big=turn % 2)
+            for turn in range(3):
+                write_journal(journal, turn, 400, big=1)
                 time.sleep(draw.uniform(0.6, 1.4))
-                victim = ("ship", "mirror", "broker")[turn % 3]
+                victim = ("ship", "mirror", "broker")[turn]
                 if victim == "broker":
                     broker.kill()
                     broker.start()
@@ -161,6 +183,6 @@ def test_segments_that_a_reader_holds_are_not_deleted(tmp_path):
         (("ship", "{config}"), "no journal at"),
     ],
 )
-def test_a_wrong_configuration_ends_with_status_2_and_the_remedy(tmp_path, words, text):
+def test_a_wrong_configuration_ends_with_status_2_and_the_remedy(tmp_path, here_command, words, text):
     path = config(tmp_path, "nats://127.0.0.1:1")
-    assert text in command(*(word.format(config=path) for word in words), status=2).stderr
+    assert text in here_command(*(word.format(config=path) for word in words), status=2).err
