@@ -176,6 +176,10 @@ EVENTS = (
     _e("replica_hole",
        "replica: the source has nothing before segment %d any more; what came after %d is missing here",
        "segment position"),
+    _e("replica_incomplete",
+       "replica: segments %d to %d are missing: copy them from the source, or mirror into a new directory",
+       "first last"),
+    _e("replica_deleted", "replica: segment %d was deleted while it was written; it is received again", "segment"),
     _e("replica_longer", "replica: the source lost %d bytes at the end of segment %d, which are kept here",
        "bytes segment"),
     # the simulator

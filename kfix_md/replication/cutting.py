@@ -11,7 +11,7 @@ from kfix_md.errors import CaptureError, Unreadable
 from kfix_md.journal import files
 from kfix_md.journal.layout import HEADER_BYTES
 from kfix_md.journal.reader import JournalReader
-from kfix_md.replication.chunks import BEGIN, PART, RECORDS, SEAL, Chunk, open_header, sealed_end
+from kfix_md.replication.chunks import BEGIN, PART, RECORDS, SEAL, Chunk, open_header
 
 log = logging.getLogger("kfix.ship")
 
@@ -152,9 +152,8 @@ class Cutter:
         if path is None:
             return None
         self._sealed = True
-        head = files.header(path)
-        end = sealed_end(head) or self._reader.position & 0xFFFFFFFF
-        return Chunk(SEAL, self._number, end, self._number << 32 | end, head)
+        end = files.info(path).sealed_end or self._reader.position & 0xFFFFFFFF  # a damaged header has no end
+        return Chunk(SEAL, self._number, end, self._number << 32 | end, files.header(path))
 
     def _follow(self) -> bool:
         """Go to the next segment; False while none has begun."""

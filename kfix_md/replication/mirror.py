@@ -9,14 +9,15 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 
-from kfix_md.replication.chunks import Corrupted, decode
-from kfix_md.replication.replica import Missing, Replica
+from kfix_md.replication.chunks import SEAL, Corrupted, decode
+from kfix_md.replication.replica import Missing, NotSynced, Replica
 from kfix_md.replication.session import Every, Replication
 from kfix_md.replication.transport import Away, Beat, Inlet, Report, Request
 
 WAIT_S = 0.1
 PRESENT_S = 3.0  # without a beat of the shipper for so long, the source is taken for ended
 ASK_S = 1.0
+AGAIN_S = 1.0  # between two attempts at a disk that fails
 
 
 class Mirror(Replication):
@@ -39,6 +40,7 @@ class Mirror(Replication):
         self, replica: Replica, name: str, connect: Callable[[], Awaitable[Inlet]], sync_s: float = 0.1
     ) -> None:
         super().__init__()
+        self.counts = replica.counts
         self.replica, self.name, self.sync_s = replica, name, sync_s
         self._connect = connect
         self.source_position, self.source_s = 0, 0.0
@@ -49,6 +51,7 @@ class Mirror(Replication):
         self._asked = Every(ASK_S)
         self._reported: Report | None = None
         self._full = ""
+        self._syncing: asyncio.Task[None] | None = None
 
     async def session(self) -> None:
         inlet = await self._connect()
@@ -72,16 +75,14 @@ class Mirror(Replication):
 
     async def _mirror(self, inlet: Inlet) -> None:
         due = Every(self.sync_s)
-        syncing: asyncio.Task[None] | None = None
         try:
             while not self._stopping.is_set():
                 self.alive()
                 self._look(inlet.beats())
-                if syncing is not None and syncing.done():
-                    syncing.result()
-                    syncing = None
-                if syncing is None and due():
-                    syncing = asyncio.create_task(self._sync(inlet))
+                if self._syncing is not None and self._syncing.done():
+                    await self._synced()
+                if self._syncing is None and due():
+                    self._syncing = asyncio.create_task(self._sync(inlet))
                 if self._missing and self._asked():
                     self.counts["requests"] += 1
                     position = self.replica.position
@@ -90,10 +91,15 @@ class Mirror(Replication):
                 if message is not None:
                     await self._take(inlet, *message)
         finally:
-            if syncing is not None:
-                with contextlib.suppress(Away, OSError):
-                    await syncing
+            with contextlib.suppress(Away):
+                await self._synced()
         await self._sync(inlet)
+
+    async def _synced(self) -> None:
+        """Wait for the sync that is under way, and raise what came of it."""
+        syncing, self._syncing = self._syncing, None
+        if syncing is not None:
+            await syncing
 
     async def _take(self, inlet: Inlet, sequence: int, line: str, data: bytes) -> None:
         try:
@@ -107,6 +113,8 @@ class Mirror(Replication):
         if source.journal != self.journal:
             self.replica.check(source.journal)
             self.journal = source.journal
+        if chunk.kind == SEAL:  # which syncs as well: the system reports an error to one of two at a time
+            await self._synced()
         while True:
             try:
                 stored = self.replica.store(chunk)
@@ -114,12 +122,15 @@ class Mirror(Replication):
             except Missing as error:
                 self._miss(str(error))
                 return
+            except NotSynced as error:
+                await self._unsynced(error)
             except OSError as error:  # the broker keeps it meanwhile
                 self._disk(error)
-                await self.pause(1.0)
+                await self.pause(AGAIN_S)
                 if self._stopping.is_set():
                     return
-        self._full = ""
+        if self._full:
+            self.fault = self._full = ""
         self.counts["chunks"] += stored
         self.counts["bytes"] += len(data) if stored else 0
         if stored:
@@ -130,7 +141,15 @@ class Mirror(Replication):
         why = error.strerror or str(error)
         if why != self._full:
             self.log.error("replica %s cannot be written: %s; trying again until it can", self.replica.directory, why)
-        self._full = why
+        self.fault = self._full = why
+        self.replica.live(False)  # what readers have does not go on
+
+    async def _unsynced(self, error: OSError) -> None:
+        """The system may have dropped what could not be put on disk: it is received and written again."""
+        self._disk(error)
+        self.replica.unsynced()
+        await self.pause(AGAIN_S)
+        raise Away(f"the replica cannot be put on disk: {error.strerror or error}") from None
 
     def _miss(self, why: str) -> None:
         """Read again from what was reported last; when it is missing there too, ask the shipper until it comes."""
@@ -147,11 +166,13 @@ class Mirror(Replication):
         fd, position = replica.to_sync()
         try:
             await asyncio.to_thread(os.fdatasync, fd)
-        except OSError:
-            replica.unsynced()
-            raise
+        except OSError as error:
+            await self._unsynced(error)
         finally:
             os.close(fd)
+        if replica.was_deleted():
+            replica.begin_again()
+            raise Away("a segment of the replica was deleted")
         replica.note_synced(position)
         report = Report(self.journal, position, sequence, inlet.log)
         if self.journal and settled and report != self._reported:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import logging
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TextIO
 
@@ -26,6 +28,10 @@ class Missing(CaptureError):
     """A chunk does not follow what the replica has: something before it is missing."""
 
 
+class NotSynced(OSError):
+    """The disk did not take what was written: a second attempt may succeed without having written anything."""
+
+
 class Replica:
     """A journal that a mirror writes.
 
@@ -41,9 +47,9 @@ class Replica:
         Where the committed records end; 0 while there is none.
     synced : int
         Position up to which everything is on disk.
-    duplicates, holes, kept : int
-        Chunks that were there already; segments that the source no longer had; segments of which the replica has more
-        than the source, which lost it.
+    counts : Counter
+        "duplicates": chunks that were there already; "holes": places at which segments are missing; "kept": segments of
+        which the replica has more than the source, which lost it; "deleted": open segments that somebody deleted.
     bytes : int
         Bytes of records stored.
 
@@ -66,11 +72,8 @@ class Replica:
             raise UsageError(f"replica {directory} cannot be written: {reason_of(error)}") from None
         self._alive: TextIO | None = None
         self._fd = -1
-        self.number = self.position = self.received = self.synced = 0
-        self.duplicates = self.holes = self.kept = self.bytes = 0
-        self.sealed = True
-        self._word = b""  # length of the record at `position`, which is not visible yet
-        self._size = 0
+        self.counts: Counter[str] = Counter()
+        self.bytes = self._size = 0
         try:
             self._recover()
         except BaseException:
@@ -80,6 +83,9 @@ class Replica:
     # ---- start and end ---------------------------------------------------------------------------
 
     def _recover(self) -> None:
+        self.number = self.position = self.received = self.synced = 0
+        self.sealed = True
+        self._word = b""  # length of the record at `position`, which is not visible yet
         for part in self.directory.glob("*.part"):
             part.unlink()
         present = [head for head in files.heads(self.directory).values() if head.date]
@@ -87,6 +93,7 @@ class Replica:
             raise UsageError(f"{self.directory} has a journal that no mirror has written: name another directory")
         if not present:
             return
+        self._look_for_holes([head.number for head in present])
         newest = present[-1]
         self.number, self.sealed = newest.number, bool(newest.sealed_end)
         offset = newest.sealed_end or self._end_of(newest)
@@ -95,6 +102,29 @@ class Replica:
             self._open(newest.path)
             os.pwrite(self._fd, _ZEROS, offset)  # what a power failure left half written is no record
         self.sync()
+
+    def _look_for_holes(self, numbers: list[int]) -> None:
+        for before, number in itertools.pairwise(numbers):
+            if number != before + 1:
+                self.counts["holes"] += 1
+                log.error(
+                    "replica: segments %d to %d are missing: copy them from the source, or mirror into a new directory",
+                    before + 1,
+                    number - 1,
+                )
+
+    def was_deleted(self) -> bool:
+        """Whether the segment that is being written is in the directory no more."""
+        gone = self._fd >= 0 and not os.fstat(self._fd).st_nlink
+        return gone and files.find(self.directory, self.number) is None  # a sealed one may have been compressed
+
+    def begin_again(self) -> None:
+        """Go on after what is still there; the source has the open segment whole."""
+        self.counts["deleted"] += 1
+        log.error("replica: segment %d was deleted while it was written; it is received again", self.number)
+        os.close(self._fd)
+        self._fd = -1
+        self._recover()
 
     def _end_of(self, head: files.Info) -> int:
         """Where the sound records of an open segment end."""
@@ -149,6 +179,8 @@ class Replica:
         ------
         Missing
             Something before it is missing.
+        NotSynced
+            The disk; what follows `synced` has to be stored again, after `unsynced`.
         OSError
             The disk; it can be stored again.
         """
@@ -165,16 +197,16 @@ class Replica:
             stored = self._seal(chunk)
         else:
             stored = self._write(chunk)
-        self.duplicates += not stored
+        self.counts["duplicates"] += not stored
         return stored
 
     def _begin(self, chunk: Chunk) -> bool:
         if chunk.number <= self.number:
             return False
-        if chunk.after and (chunk.after != self.number or not self.sealed):
+        if chunk.after > self.number or (chunk.after == self.number and not self.sealed):
             raise Missing(f"segment {chunk.number} follows {chunk.after}: the replica ends at {self.received:#x}")
-        if self.number and not chunk.after:
-            self._leave_hole(chunk.number)
+        if self.number and not (self.sealed and chunk.number == self.number + 1):
+            self._leave_hole(chunk.number)  # the source has nothing in between
         if not HEADER_BYTES + TAIL_BYTES <= chunk.size <= _LARGEST:
             raise CaptureError(f"segment {chunk.number} is said to have {chunk.size} bytes")
         date = (datetime.date(1970, 1, 1) + datetime.timedelta(days=chunk.date)).isoformat()
@@ -194,7 +226,7 @@ class Replica:
 
     def _leave_hole(self, number: int) -> None:
         """The source no longer has what follows ours: readers find segments missing, and go on after them."""
-        self.holes += 1
+        self.counts["holes"] += 1
         log.error(
             "replica: the source has nothing before segment %d any more; what came after %d is missing here",
             number,
@@ -216,11 +248,12 @@ class Replica:
             self._word = bytes(data[:4])
         else:
             self._write_at(at, [data, _ZEROS])
-        self.received += len(data)
-        self.bytes += len(data)
+        received = self.received + len(data)
         if chunk.kind != PART:
             os.pwrite(self._fd, self._word, self.position & 0xFFFFFFFF)
-            self.position, self._word = self.received, b""
+            self.position, self._word = received, b""
+        self.received = received  # last: a chunk whose writing fails anywhere above is stored again, whole
+        self.bytes += len(data)
         return True
 
     def _write_at(self, at: int, pieces: list[bytes | memoryview]) -> None:
@@ -234,8 +267,10 @@ class Replica:
     def _seal(self, chunk: Chunk) -> bool:
         head = bytes(chunk.data)
         ours = self.position & 0xFFFFFFFF
+        if ours < chunk.start:
+            raise Missing(f"segment {chunk.number} ends at {chunk.start}: the replica has records up to {ours}")
         if ours > chunk.start:
-            self.kept += 1
+            self.counts["kept"] += 1
             log.warning(
                 "replica: the source lost %d bytes at the end of segment %d, which are kept here",
                 ours - chunk.start,
@@ -255,12 +290,18 @@ class Replica:
             pieces = list(layout.recovered_seal(self.number, end, layout.VERSION))
         else:
             pieces = []  # the source's own is lost
-        os.fdatasync(self._fd)
+        self._fdatasync()
         for offset, piece in pieces:
             os.pwrite(self._fd, piece, offset)
-        os.fdatasync(self._fd)
+        self._fdatasync()
         self.sealed, self.received = True, self.position
         self.synced = self.position
+
+    def _fdatasync(self) -> None:
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise NotSynced(error.errno, error.strerror) from None
 
     # ---- disk ------------------------------------------------------------------------------------
 

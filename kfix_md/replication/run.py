@@ -37,7 +37,10 @@ COUNTERS = {
     "sent_again": "times that a mirror was sent again what it missed",
     "missed": "chunks that followed nothing",
     "corrupted": "chunks that did not match their checksum",
-    "write_errors": "times that the replica could not be written",
+    "write_errors": "times that the replica could not be written or put on disk",
+    "holes": "places of the replica at which segments are missing",
+    "kept": "segments of which the replica has more than the source, which lost it",
+    "deleted": "open segments of the replica that were deleted, and received again",
 }
 
 

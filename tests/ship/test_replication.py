@@ -47,7 +47,7 @@ def test_the_replica_of_several_segments_with_large_records_is_byte_identical(en
         await ends.until(lambda: ends.equal() and mirror.replica.sealed)
         await ends.until(lambda: shipper.hold.position == mirror.replica.position)
         await ends.end(shipper, mirror)
-        assert mirror.replica.duplicates == mirror.counts["missed"] == shipper.counts["out_of_turn"] == 0
+        assert mirror.counts["duplicates"] == mirror.counts["missed"] == shipper.counts["out_of_turn"] == 0
         return shipper, mirror
 
     shipper, mirror = asyncio.run(run())
@@ -111,7 +111,7 @@ def test_a_broker_that_lost_everything_is_filled_again_from_the_source(ends, bro
             ends.start(mirror)
             await ends.until(lambda: mirror.replica.position == journal.position)
             assert ends.equal()
-            assert mirror.replica.holes == 0
+            assert mirror.counts["holes"] == 0
             await ends.until(lambda: held_from(ends.source) == journal.position)
         await ends.until(ends.equal)
         await ends.end(shipper, mirror)
