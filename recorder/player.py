@@ -384,6 +384,7 @@ def _date(captures: Captures, path: str, day: str, at: str) -> date:
     return wanted
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The process that kfix_md.shm.replay starts: arguments, commands and answers are its own."""
     with open(0, "rb", buffering=0, closefd=False) as unbuffered:  # nothing may be buffered where select looks
         main(sys.argv[1:], unbuffered, sys.stdout)

@@ -22,6 +22,19 @@ from kfix_md.shm.segment import Segment
 
 Moment: TypeAlias = int | str | datetime
 NAME, PREFIX = "replay", "kfix-replay."
+# pyarrow imports pandas as soon as it makes an array, if it can: a third of the time until the replay begins
+_PLAYER = """
+import sys
+
+class WithoutPandas:
+    def find_spec(self, name, path=None, target=None):
+        if name == "pandas":
+            raise ImportError("a replay does without pandas, which takes long to import")
+
+sys.meta_path.insert(0, WithoutPandas())
+from recorder import player
+player.run()
+"""
 SWEPT_AFTER_S = 60  # a folder without a segment may belong to a replay that is starting
 
 
@@ -47,7 +60,7 @@ class ReplayFeed(Feed):
         arguments = [str(captures), self._folder, str(day or ""), str(speed or 0), "" if at is None else _moment(at)]
         paths = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
         self._player = subprocess.Popen(
-            [sys.executable, "-m", "recorder.player", *arguments],
+            [sys.executable, "-c", _PLAYER, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},

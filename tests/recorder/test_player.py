@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -191,3 +192,11 @@ def test_marks_come_in_order_and_only_those_that_lasted(day):
     marks = player.marks_of(cap, cap.dates()[0])
     assert [mark.state.name for mark in marks] == [state for _, state, _ in STATES]
     assert marks == sorted(marks, key=lambda mark: mark.at_ns) and isinstance(marks[0], Mark)
+
+
+def test_the_replaying_process_does_without_pandas(day, directory):
+    cap, times = day
+    with kfix_md.attach(replay=cap.tree.root, at=times[30], speed=0.01) as feed:
+        until(lambda: feed[SYMBOL].state is State.LIVE)  # rows were read
+        libraries = Path(f"/proc/{feed._player.pid}/maps").read_text()
+    assert "pyarrow" in libraries and "pandas" not in libraries
