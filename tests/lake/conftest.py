@@ -26,7 +26,6 @@ def s3(tmp_path_factory) -> Iterator[server.Server]:
 
 
 ON_S3 = {  # the others are on a directory alone, unless KFIX_LAKE_S3 is set: a test on the server takes seconds
-    "test_rows_equal_the_captures_and_a_second_push_changes_nothing",
     "test_the_lake_answers_as_the_captures_do",
 }
 

@@ -72,8 +72,9 @@ def ended_at(number: int | None, after: bool, ending: Callable[[], None] = end) 
         yield seen
 
 
-def push_until(captures: Path, url: str, number: int | None, after: bool) -> None:
-    """A push that kills its process at a step."""
+def push_until(captures: Path, url: str, number: int | None, after: bool, variables: dict[str, str]) -> None:
+    """A push that kills its process at a step; the server of forks has the environment from before."""
+    os.environ.update(variables)
     with ended_at(number, after, die):
         rows.push(captures, url)
 
@@ -141,7 +142,7 @@ class Case:
     def kill_at(self, number: int, after: bool) -> None:
         """The same with SIGKILL in a process of its own."""
         lake = self.lake()
-        process = FORKS.Process(target=push_until, args=(self.captures, lake, number, after))
+        process = FORKS.Process(target=push_until, args=(self.captures, lake, number, after, dict(os.environ)))
         process.start()
         process.join(120)
         assert process.exitcode == -signal.SIGKILL
@@ -150,12 +151,13 @@ class Case:
     def kill_after(self, seconds: float) -> bool:
         """A push that is killed after a time, and the next one; False when it had ended before."""
         lake = self.lake()
-        process = FORKS.Process(target=push_until, args=(self.captures, lake, None, False))
+        process = FORKS.Process(target=push_until, args=(self.captures, lake, None, False, dict(os.environ)))
         process.start()
         process.join(seconds)
-        killed = process.exitcode is None
         process.kill()
         process.join(120)
+        killed = process.exitcode == -signal.SIGKILL
+        assert killed or process.exitcode == 0
         self.check(lake)
         return killed
 
@@ -258,8 +260,8 @@ def _case(captures: Path, store: Store, before: str, moments: int) -> Case:
 CASES = {"first": first_push, "swap": swap}
 
 
-def run(root: str, captures: Path, folder: Path, kills: int, draw: random.Random) -> Counter[str]:
-    """End pushes at all steps, and kill some; how many."""
+def run(root: str, captures: Path, folder: Path, kills: int, draw: random.Random) -> None:
+    """End pushes at all steps, kill some, and print how many."""
     done: Counter[str] = Counter()
     for name, make in CASES.items():
         case = make(captures, folder, Store(f"{root}/lakes-of-{name}"))
@@ -275,25 +277,23 @@ def run(root: str, captures: Path, folder: Path, kills: int, draw: random.Random
             case.kill_at(number, draw.random() < 0.5)
             done[f"{name}: killed at a step"] += 1
             done[f"{name}: killed at a time"] += case.kill_after(draw.uniform(0.0, 1.5 * took))
-    return done
+        print(root, {key: count for key, count in done.items() if key.startswith(name)}, flush=True)
 
 
 def main(kills: int = 50, seed: int = 1) -> None:
-    """Print what was ended and killed; AssertionError when a lake was wrong."""
+    """Pushes to both stores; AssertionError when a lake was wrong."""
     with tempfile.TemporaryDirectory() as made:
         folder, draw = Path(made), random.Random(seed)
         rows.record(folder, "alpha")
         for name in ("directory", "s3"):
             (folder / name).mkdir()
         captures = folder / "captures"
-        print(
-            "directory", dict(run(str(folder / "directory"), captures, folder / "directory", kills, draw)), flush=True
-        )
+        run(str(folder / "directory"), captures, folder / "directory", kills, draw)
         if server.command() is None:
             sys.exit("no S3 server: pip install 'moto[server]', or set KFIX_MOTO_SERVER")
         with server.running(folder) as one:
             os.environ.update(one.variables)
-            print("s3", dict(run(f"s3://{server.BUCKET}", captures, folder / "s3", kills, draw)), flush=True)
+            run(f"s3://{server.BUCKET}", captures, folder / "s3", kills, draw)
 
 
 if __name__ == "__main__":
