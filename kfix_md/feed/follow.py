@@ -130,6 +130,8 @@ class JournalFollower:
     def step(self) -> bool:
         """Read on, CHUNK records at most; whether there was anything to read."""
         try:
+            if self.absent and self._frame_comes():
+                self._present()  # before its messages are applied: their verdicts are those of trusted books
             what, record = follow(self._reader, self.sessions, CHUNK)
         except CaptureError as error:  # its segments were retired before they were read
             self._lose(str(error))
@@ -148,6 +150,17 @@ class JournalFollower:
             self._apply(record[2], event)
         self._check_backlog()
         return True
+
+    def _frame_comes(self) -> bool:
+        """Whether the next record is a message: the source goes on without having been started again."""
+        position = self._reader.position
+        try:
+            record = self._reader.read()
+        except CaptureError:
+            return False  # the next step meets it too
+        if record is not None:
+            self._reader.seek(position)
+        return record is not None and record[1] == FRAME
 
     def _read(self, record: Record) -> events.JournalEvent | None:
         """The event of a record; instruments are learnt from a frame, and None returned."""
