@@ -24,9 +24,7 @@ def command(config: str, once: bool, takeover: bool, forget: bool, service: str 
     from kfix_md.config import load, service_config, service_names
     from kfix_md.feed.processes import supervise
     from kfix_md.journal.files import close_to_others
-    from kfix_md.journal.holds import Hold
-    from kfix_md.replication.run import ship
-    from kfix_md.replication.ship import HOLD
+    from kfix_md.replication import run
 
     close_to_others()
     whole = load(config)
@@ -36,7 +34,7 @@ def command(config: str, once: bool, takeover: bool, forget: bool, service: str 
     parts = [service_config(whole, name) for name in service_names(whole)] if several else [whole]
     for part in [service_config(whole, service)] if service else parts:
         if forget:
-            Hold(part.journal.directory, HOLD).release()
+            run.forget(part)
         else:
-            ship(part, once, takeover)
+            run.ship(part, once, takeover)
     return 0

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from kfix_md.errors import CaptureError, UsageError
 from kfix_md.feed.checks import read_secret
 from kfix_md.feed.notify import Notifier
 from kfix_md.feed.processes import end_with_parent
+from kfix_md.journal.holds import Hold
 from kfix_md.metrics_server import MetricsServer
 from kfix_md.replication.chunks import Source
 from kfix_md.replication.mirror import Mirror
 from kfix_md.replication.replica import Replica
 from kfix_md.replication.session import Replication
-from kfix_md.replication.ship import Shipper
+from kfix_md.replication.ship import HOLD, Shipper
 from kfix_md.shm.locks import InUse, hold
 
 STALLED_S = 60.0
@@ -82,29 +83,42 @@ def _access(section: ShipSection | MirrorSection, what: str) -> Any:
     return access
 
 
-def ship(config: Config, once: bool = False, takeover: bool = False) -> int:
-    """`kfix ship`: ship until SIGTERM or Ctrl-C; returns the exit status."""
-    section, journal, feed = config.ship, config.journal.directory, config.feed.name
-    access = _access(section, "ship")
+@contextlib.contextmanager
+def _exclusive(journal: Path) -> Iterator[None]:
+    """Be the only shipper of a journal on this machine. UsageError when there is another one, or no journal."""
     if not journal.is_dir():
         raise UsageError(f"no journal at {journal}: start `kfix feed` first, or correct [journal]")
     try:
         lock = hold("ship", journal)
     except InUse as error:
         raise UsageError(f"journal {journal} is being shipped by process {error.pid}: end that one first") from None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def forget(config: Config) -> None:
+    """`kfix ship --forget`: keep the journal for mirrors no longer."""
+    with _exclusive(config.journal.directory):
+        Hold(config.journal.directory, HOLD).release()
+
+
+def ship(config: Config, once: bool = False, takeover: bool = False) -> int:
+    """`kfix ship`: ship until SIGTERM or Ctrl-C; returns the exit status."""
+    section, journal, feed = config.ship, config.journal.directory, config.feed.name
+    access = _access(section, "ship")
 
     async def connect(source: Source) -> Any:
         from kfix_md.replication.jetstream import JetStreamOutlet
 
         return await JetStreamOutlet.open(access, feed, source, section.chunk_kb << 10)
 
-    shipper = Shipper(journal, feed, connect, section.mirrors, takeover, once)
     port = 0 if once else section.metrics_port
-    try:
+    with _exclusive(journal):
+        shipper = Shipper(journal, feed, connect, section.mirrors, takeover, once)
         _run(shipper, "kfix_ship", config.metrics.host, port, Store("journal", journal))
-    finally:
-        if lock is not None:
-            lock.close()
     return 0
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -17,7 +20,7 @@ from kfix_md.journal.holds import Hold, held_from
 from kfix_md.journal.writer import JournalWriter
 from recorder.process import Recorder
 from tests.recorder import build
-from tests.ship.rig import ENVIRONMENT, Broker, dead, needs_broker, segment_bytes, write_journal
+from tests.ship.rig import ENVIRONMENT, Broker, dead, free_port, needs_broker, segment_bytes, write_journal
 
 CONFIG = """
 [feed]
@@ -33,6 +36,7 @@ directory = "{captures}"
 [ship]
 url = "{url}"
 stream_gb = 0.1
+{ship}
 [mirror]
 url = "{url}"
 feed = "{feed}"
@@ -89,11 +93,16 @@ def broker(tmp_path_factory):
     made.close()
 
 
-def config(tmp_path, url, captures="captures", journal="journal"):
+def config(tmp_path, url, captures="captures", journal="journal", ship=""):
     path = tmp_path / f"{captures}.toml"
     path.write_text(
         CONFIG.format(
-            url=url, feed=tmp_path.name, journal=tmp_path / journal, captures=captures, replica=tmp_path / "replica"
+            url=url,
+            feed=tmp_path.name,
+            journal=tmp_path / journal,
+            captures=captures,
+            ship=ship,
+            replica=tmp_path / "replica",
         )
     )
     return path
@@ -173,6 +182,48 @@ def test_segments_that_a_reader_holds_are_not_deleted(tmp_path):
     recorder.housekeeping()
     recorder.close()
     assert sorted(segment_bytes(tmp_path / "journal")) == numbers[-1:]
+
+
+@needs_broker
+def test_metrics_of_a_shipper_and_its_hold_which_lasts_until_it_is_forgotten(tmp_path, broker, here_command):
+    port = free_port()
+    here = config(tmp_path, broker.url, ship=f"metrics_port = {port}")
+    assert "no journal at" in here_command("ship", here, "--forget", status=2).err
+    build.journal_of(tmp_path / "journal", messages=200, segment_bytes=1 << 17)
+    sent = sum(map(len, segment_bytes(tmp_path / "journal").values()))
+
+    def scraped(path="/metrics"):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=3) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def metric(name):
+        found = re.search(rf"^{name} (\S+)$", scraped()[1], re.MULTILINE)
+        return float(found[1]) if found else -1.0
+
+    shipper = started("ship", here)
+    try:
+        until(lambda: metric("kfix_ship_bytes_total") >= sent)
+        assert metric("kfix_ship_failing") == metric("kfix_ship_lag_bytes") == metric("kfix_ship_failures_total") == 0
+        assert metric("kfix_ship_chunks_total") >= 3 * len(segment_bytes(tmp_path / "journal"))
+        assert scraped("/readyz")[0] == scraped("/healthz")[0] == 200
+        assert f"is being shipped by process {shipper.pid}" in here_command("ship", here, "--forget", status=2).err
+        broker.kill()
+        until(lambda: metric("kfix_ship_failing") == 1)
+        assert scraped("/readyz")[0] == 503 and scraped("/healthz")[0] == 200
+        broker.start()
+        until(lambda: metric("kfix_ship_failing") == 0)
+        assert metric("kfix_ship_reconnects_total") >= 1
+    finally:
+        shipper.terminate()
+        assert shipper.wait(10) == 0
+    assert held_from(tmp_path / "journal") == 0  # no mirror has reported: everything is kept
+    here_command("ship", here, "--forget", status=0)
+    assert held_from(tmp_path / "journal") is None
 
 
 @pytest.mark.parametrize(
