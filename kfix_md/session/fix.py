@@ -58,7 +58,12 @@ MD_REJECT_REASONS = {
 def time_text(ns: int) -> str:
     """UTCTimestamp `YYYYMMDD-HH:MM:SS.mmm` of int ns since the epoch (the rest is cut, never rounded up)."""
     seconds, rest = divmod(ns, 1_000_000_000)
-    return time.strftime("%Y%m%d-%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1_000_000:03d}"
+    return f"{_second_text(seconds)}.{rest // 1_000_000:03d}"
+
+
+@functools.lru_cache(maxsize=4)  # thousands of requests go out in one second
+def _second_text(seconds: int) -> str:
+    return time.strftime("%Y%m%d-%H:%M:%S", time.gmtime(seconds))
 
 
 @functools.lru_cache(maxsize=64)
@@ -94,6 +99,8 @@ def parse_time(text: bytes | None) -> int | None:
 
 def value_bytes(tag: int, value: Value) -> bytes:
     """The bytes of one value; UsageError when it cannot be part of a FIX message."""
+    if type(value) is int and tag != 55:
+        return b"%d" % value
     text = str(value)
     data = value if isinstance(value, bytes) else symbol_bytes(text) if tag == 55 else text.encode()
     if not data or b"\x01" in data:
@@ -101,12 +108,17 @@ def value_bytes(tag: int, value: Value) -> bytes:
     return data
 
 
+def render(body: Iterable[tuple[int, Value]]) -> bytes:
+    """The fields of a body as they are sent; UsageError when a value cannot be part of a FIX message."""
+    return b"".join([b"%d=%b\x01" % (tag, value_bytes(tag, value)) for tag, value in body])
+
+
 def encode(
-    msg_type: str, seq: int, sender: str, target: str, sending_ns: int, body: Iterable[tuple[int, Value]]
+    msg_type: str, seq: int, sender: str, target: str, sending_ns: int, body: Iterable[tuple[int, Value]] | bytes
 ) -> bytes:
-    """One whole frame, `8=` to the SOH after tag 10, with body length and checksum."""
+    """One whole frame, `8=` to the SOH after tag 10, with body length and checksum; bytes are a body of `render`."""
     head = f"35={msg_type}\x0134={seq}\x0149={sender}\x0152={time_text(sending_ns)}\x0156={target}\x01"
-    content = head.encode() + b"".join(b"%d=%b\x01" % (tag, value_bytes(tag, value)) for tag, value in body)
+    content = head.encode() + (body if isinstance(body, bytes) else render(body))
     frame = b"8=%b\x019=%d\x01%b" % (BEGIN_STRING, len(content), content)
     return b"%b10=%03d\x01" % (frame, sum(frame) % 256)
 

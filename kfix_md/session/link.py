@@ -51,8 +51,8 @@ class Link:
         """A time passed in as a time of day."""
         return ns + self.clock_step_ns
 
-    def transmit(self, msg_type: str, body: fix.Body, now_ns: int, seq: int | None = None) -> None:
-        """Put one frame in the outbox; a given `seq` uses no number of ours (gap fills)."""
+    def transmit(self, msg_type: str, body: fix.Body | bytes, now_ns: int, seq: int | None = None) -> None:
+        """Put one frame in the outbox; a given `seq` uses no number of ours (gap fills). Bytes: of `fix.render`."""
         if seq is None:
             seq = self.sequence.next_outgoing()
         self.last_sent_ns = max(self.last_sent_ns, now_ns)

@@ -347,11 +347,10 @@ class Session:
             raise LocalError(f"35={msg_type} cannot be sent: not logged on ({self.state.name})")
         if msg_type in ("A", "0", "1", "2", "3", "4", "5"):
             raise LocalError(f"35={msg_type} belongs to the session layer, which sends it when it is due")
-        for tag, value in body:
-            fix.value_bytes(tag, value)  # raises before a number is used
+        content = fix.render(body)  # raises before a number is used
         seq = self.sequence.outgoing
         self._requests.add(seq, msg_type, body)
-        self.link.transmit(msg_type, body, now_ns)
+        self.link.transmit(msg_type, content, now_ns)
         return seq
 
     def books_verified(self, now_ns: int) -> None:

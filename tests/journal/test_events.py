@@ -64,6 +64,21 @@ def test_the_form_on_disk_is_that_of_earlier_versions():
         assert encode(event) == stored and decode(stored).event == event
 
 
+@pytest.mark.parametrize("kind", events.TYPES.values())
+def test_an_event_is_stored_as_the_json_of_its_dict(kind):
+    full = example(kind)
+    none = kind(**{each.name: None for each in dataclasses.fields(kind)})
+    for event in (full, none):
+        assert encode(event) == json.dumps(as_dict(event), separators=(",", ":")).encode()
+
+
+def test_texts_and_numbers_of_an_event_are_escaped_as_json_does():
+    for symbol in ('"', "\\", "\n", "\u20ac", "\ud800", ""):
+        event = events.BookChanged(symbol, "LIVE", "NONE", -(1 << 63))
+        assert encode(event) == json.dumps(as_dict(event), separators=(",", ":")).encode()
+    assert b'"planned":true' in encode(events.Disconnected("fin", "disconnect", True, False))
+
+
 def test_unknown_types_and_keys_are_reported():
     found = decode(b'{"type":"from_the_future","x":1}')
     assert found.event == events.Unknown("from_the_future") and found.raw["x"] == 1

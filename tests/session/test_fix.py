@@ -26,6 +26,13 @@ def test_encode_gives_the_bytes_of_the_guide():
     assert fix.encode("x", 3, "CLIENT", "KRAKEN-MD", sent, body) == guide.replace("|", "\x01").encode()
 
 
+def test_a_rendered_body_gives_the_same_frame():
+    body = [(55, "A\\xffB"), (320, b"7"), (559, 0), (58, "\u20ac"), (263, -1)]
+    content = fix.render(iter(body))
+    assert content == b"55=A\xffB\x01320=7\x01559=0\x0158=\xe2\x82\xac\x01263=-1\x01"
+    assert fix.encode("x", 3, "A", "B", 0, content) == fix.encode("x", 3, "A", "B", 0, body)
+
+
 def test_subscription_matches_the_guide():
     # the guide's sample was edited by hand: its 9 and 10 do not fit its own text
     raw = fix.encode("V", 3, "MYCOMPID", "KRAKEN-MD", 1688737341_000_000_000, fix.market_data_request("1", ["BTC/USD"]))
