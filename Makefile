@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
 .PHONY: all build shipped lock demo test lint sanitized-tree sanitize package wheels abi3 emulated docs coverage fuzz injected
-.PHONY: alerts chaos faults soak trust upgrade power-loss ship-crash lake-crash torn clean
+.PHONY: alerts chaos faults soak trust upgrade power-loss ship-crash lake-crash demo-scale torn clean
 
 all: build
 
@@ -183,6 +183,10 @@ trust: build
 # an upgrade: old and new feed side by side, the old one stopped; read as one, their captures lack no message
 upgrade: build
 	$(PY) -m tests.recorder.sites
+
+# two feeds, a broker, mirrors and a lake on loopback; a feed, the broker and a mirror are killed; what came of it
+demo-scale: build $(S3)/.ready
+	KFIX_MOTO_SERVER="$(CURDIR)/$(S3)/bin/moto_server" $(PY) -m tests.scale.demo
 
 # the power of feed and recorder is cut at every point of their log of writes: journal and captures must be sound there
 power-loss: build

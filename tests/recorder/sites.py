@@ -36,14 +36,14 @@ retry_max_s = 0.5"""
 class Site:
     """One feed."""
 
-    def __init__(self, folder: Path, venue: Venue, name: str, services: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, venue: Venue, name: str, services: tuple[str, ...], more: str = "") -> None:
         self.folder, self.name, self.services = folder / name, name, services
         self.memory = folder / "memory"  # of all feeds, as on one machine
         self.memory.mkdir(mode=0o700, exist_ok=True)
         self.folder.mkdir()
         self.config = self.folder / "feed.toml"
-        more = {"service": SERVICE, "journal": '[recorder]\ndirectory = "captures"'}
-        self.config.write_text(venue.toml(self.memory, name, services, **more))
+        ends = f'[recorder]\ndirectory = "captures"\n{more}'
+        self.config.write_text(venue.toml(self.memory, name, services, service=SERVICE, journal=ends))
         with open(self.folder / "log", "w") as log:
             self._process = subprocess.Popen([*KFIX, "feed", str(self.config)], cwd=ROOT, stderr=log)
 
@@ -110,8 +110,8 @@ def sites(folder: Path, *options: str) -> Iterator[Any]:
     """A venue, and a function that starts a feed of it; all end with the block."""
     venue, started = Venue(folder / "venue", *options), []
 
-    def start(name: str, services: tuple[str, ...] = ("spot-l2", "spot-l3")) -> Site:
-        started.append(Site(folder, venue, name, services))
+    def start(name: str, services: tuple[str, ...] = ("spot-l2", "spot-l3"), more: str = "") -> Site:
+        started.append(Site(folder, venue, name, services, more))
         return started[-1]
 
     try:
