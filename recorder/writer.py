@@ -7,6 +7,7 @@ its predecessor was killed before renaming, so that a row that was once seen in 
 after the committed one can only come with a commit.json from a backup: they are removed and written again.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator
 from datetime import date
@@ -105,9 +106,10 @@ class Writer:
             entering = [[work.name, str(target.relative_to(self.tree.root))] for work, target in parts]
             self._save(state | {"files": numbers, "entering": entering})
         except (OSError, pa.ArrowException):
-            if self.state["position"] != state["position"]:
-                for work, _ in parts:
-                    work.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a commit that cannot be read now may name them
+                if self._load()["position"] != state["position"]:
+                    for work, _ in parts:
+                        work.unlink(missing_ok=True)
             raise
         with self.tree.changing():
             self._enter()
@@ -121,8 +123,11 @@ class Writer:
         layout.sync_file(self.tree.work)
         try:
             layout.write_atomically(self._commit, json.dumps(state).encode(), self.tree.state)
-        finally:
-            self.state = state if self._load()["position"] == state["position"] else self.state
+        except OSError:
+            if self._load()["position"] == state["position"]:
+                self.state = state
+            raise
+        self.state = state
 
     def _enter(self) -> None:
         """Rename the files of the last commit into the tree, those that are not there yet."""
@@ -132,7 +137,8 @@ class Writer:
                 make_directory(target.parent)
                 work.rename(target)
         for directory in {target.parent for _, target in moves}:
-            layout.sync_file(directory)
+            if directory.is_dir():  # else its date was removed
+                layout.sync_file(directory)
         self.state.pop("entering", None)
 
     def _parts(self, tables: dict[str, pa.Table]) -> Iterator[tuple[str, date, pa.Table]]:

@@ -128,3 +128,38 @@ def test_failed_calls_leave_the_captures_of_a_recorder_without_faults(tmp_path, 
     proof = verify(tried)
     assert proof.holds and proof.summary() == verify(control).summary()
     assert not list(tried.tree.work.iterdir())
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["ended at once", "flushed again"])
+def test_a_commit_that_cannot_be_read_back_keeps_the_files_that_it_names(tmp_path, monkeypatch, after):
+    for name in ("faulty", "control"):
+        write_journal(tmp_path / name / "journal")
+    record_all(tmp_path / "control")
+    made = Recorder(build.settings(tmp_path / "faulty", flush_rows=10**9, checkpoint_rows=40))
+    made.tail.read(made.settings.flush_rows)
+    write = layout.write_atomically
+
+    def no_directory_sync(path, *arguments):
+        write(path, *arguments)
+        if path.name == "commit.json":
+            raise OSError(errno.EIO, "the directory")
+
+    def unreadable():
+        raise OSError(errno.EIO, "the commit")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(layout, "write_atomically", no_directory_sync)
+        patched.setattr(made.writer, "_load", unreadable)
+        with pytest.raises(OSError, match="the commit"):
+            made.flush()
+    if after:  # as `run` goes on after an error
+        made._open_tail()
+        made.tail.read(made.settings.flush_rows)
+        made.flush()
+    made.close()
+    record_all(tmp_path / "faulty")
+    ours, right = (recorder.open(tmp_path / name / "captures") for name in ("faulty", "control"))
+    assert len(ours.ticks(level="both")) == len(right.ticks(level="both")) > 0
+    for table in TABLES:
+        assert getattr(ours, table)().to_pylist() == getattr(right, table)().to_pylist(), table
+    assert verify(ours).holds
