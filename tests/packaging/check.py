@@ -79,7 +79,7 @@ def install(folder: Path, package: Path, interpreter: str = sys.executable) -> P
     """A new environment of an interpreter with the package in it; its python."""
     run([interpreter, "-m", "venv", str(folder)])
     python = folder / "bin" / "python"
-    run([str(python), "-m", "pip", "install", "-q", f"{package}[operator,simulator]"], env=clean_environment())
+    run([str(python), "-m", "pip", "install", "-q", f"{package}[nats,operator,simulator]"], env=clean_environment())
     return python
 
 

@@ -64,7 +64,7 @@ def aarch64(name: str) -> None:
     tags = [f"--platform=manylinux_2_{glibc}_aarch64" for glibc in (17, 28)]
     pip = [str(tools), "-m", "pip", "install", "-q", "--only-binary=:all:", *tags, "--python-version=3.11"]
     site = root / "usr/lib/python3/dist-packages"
-    wanted = [f"{wheel}[operator,simulator]", "pytest", "hypothesis", "pandas"]
+    wanted = [f"{wheel}[nats,operator,simulator]", "pytest", "hypothesis", "pandas"]
     run([*pip, "--target", str(site), *wanted], env=clean_environment())
     environment = clean_environment()
     work = WORK / name
