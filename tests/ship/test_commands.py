@@ -20,7 +20,7 @@ from kfix_md.journal.holds import Hold, held_from
 from kfix_md.journal.writer import JournalWriter
 from recorder.process import Recorder
 from tests.recorder import build
-from tests.ship.rig import ENVIRONMENT, Broker, dead, free_port, needs_broker, segment_bytes, write_journal
+from tests.ship.rig import ENVIRONMENT, dead, free_port, needs_broker, segment_bytes, write_journal
 
 CONFIG = """
 [feed]
@@ -83,14 +83,6 @@ def until(what, seconds=30.0):
     while not what():
         assert time.monotonic() < deadline, "it did not come in time"
         time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    """One for all tests: each has a feed of its own."""
-    made = Broker(tmp_path_factory.mktemp("broker"))
-    yield made
-    made.close()
 
 
 def config(tmp_path, url, captures="captures", journal="journal", ship=""):

@@ -17,22 +17,9 @@ from kfix_md.replication import replica as replica_module
 from kfix_md.replication.chunks import BEGIN, RECORDS, SEAL, Chunk
 from kfix_md.replication.cutting import Cutter
 from kfix_md.replication.replica import Missing, Replica
-from tests.ship.rig import Broker, Ends, needs_broker, segment_bytes, write_journal
+from tests.ship.rig import needs_broker, segment_bytes, write_journal
 
 MOST = 1 << 16
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    made = Broker(tmp_path_factory.mktemp("broker"))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def ends(broker, tmp_path):
-    (tmp_path / "source").mkdir()
-    return Ends(broker, tmp_path / "source", tmp_path / "replica")
 
 
 def source_of(folder, count=1500, segment_bytes=1 << 18):

@@ -18,20 +18,6 @@ from tests.ship.rig import Broker, Ends, needs_broker, segment_bytes, write_jour
 pytestmark = needs_broker
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    """One for all tests: each has a feed of its own."""
-    made = Broker(tmp_path_factory.mktemp("broker"))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def ends(broker, tmp_path):
-    (tmp_path / "source").mkdir()
-    return Ends(broker, tmp_path / "source", tmp_path / "replica")
-
-
 def test_the_replica_of_several_segments_with_large_records_is_byte_identical(ends):
     async def run():
         with JournalWriter(ends.source, segment_bytes=4 << 20) as journal:
