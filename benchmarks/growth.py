@@ -16,11 +16,11 @@ from tests.streams import generate
 PER_LEVEL = 20  # orders, so that more orders are more levels too
 
 
-def incrementals(symbols: int, depth: int, messages: int) -> tuple[bytes, bytes]:
+def incrementals(symbols: int, depth: int, messages: int, service: str = "spot-l2") -> tuple[bytes, bytes]:
     """A stream cut after its snapshots: what opens the books, what is timed."""
     warm = 4 * symbols  # updates, so that every level's checksum has been computed once
     frames = generate(
-        "spot-l2",
+        service,
         symbols=symbols,
         depth=depth,
         messages=messages + warm,

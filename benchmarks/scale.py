@@ -26,10 +26,9 @@ from pathlib import Path
 
 import kfix_md
 from benchmarks.build import ROOT
-from benchmarks.growth import opened
+from benchmarks.growth import incrementals, opened
 from benchmarks.race import Race, Row
 from benchmarks.reconnect import Bench
-from tests.streams import generate
 
 MESSAGES = 10_000
 GOALS = {1000: 1.25, 4000: 1.4}
@@ -47,26 +46,11 @@ with tempfile.TemporaryDirectory() as folder:
 """
 
 
-def stream(service: str, symbols: int, messages: int) -> tuple[bytes, bytes]:
-    """A stream cut after its snapshots and four updates a symbol: what opens the books, what is timed."""
-    frames = generate(
-        service,
-        symbols=symbols,
-        depth=10,
-        messages=messages + 4 * symbols,
-        max_entries=3,
-        empties=False,
-        admin=False,
-        logout=False,
-    ).frames
-    return b"".join(frames[:-messages]), b"".join(frames[-messages:])
-
-
 def messages(service: str, counts: list[int], rounds: int, number: int = MESSAGES) -> list[Row]:
     """Cost of a message; ratios to the first number of symbols."""
     race = Race(f"messages, {service}", number, calls=2)
     for count in counts:
-        opening, updates = stream(service, count, number)
+        opening, updates = incrementals(count, 10, number, service)
         race.add(
             f"{count:,} symbols",
             lambda handler, updates=updates: handler.on_bytes(updates),
