@@ -14,7 +14,7 @@ CPU it could not see: messages that became visible then are left out, all receiv
 A receiver runs for all patterns without a break: `--seconds` each at 1,000, 5,000 and 20,000 messages a second, and in
 bursts of 500 every 100 ms. No process is stopped, and none has a real-time policy: the kernel takes the CPU from a
 thread that spins under SCHED_FIFO for 50 ms of each second. With every feed run its recorder, `kfix top` on a terminal
-and a reader of its /metrics, twice a second; they run on while the C receiver has its turn beside an idle feed. The
+and a reader of its /metrics, twice a second; they run on while the C receiver has its turn next to an idle feed. The
 journal is in `--dir`, which must be on a real disk for its stalls to be seen; shared memory is in /dev/shm.
 """
 

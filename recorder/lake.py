@@ -190,5 +190,5 @@ def is_url(text: str) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """The text of an error, in one line."""
     return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

@@ -100,7 +100,7 @@ class Cutter:
         return self._beginning(path, head)
 
     def begin_again(self, last: Chunk) -> Chunk | None:
-        """The beginning of the segment of `last` once more, which says nothing new: its sender is the shipper now."""
+        """The beginning of the segment of `last` once more, with nothing new in it: its sender is the shipper now."""
         path = files.find(self.journal, last.number)
         if path is None:
             return None

@@ -96,7 +96,7 @@ def roll(part: Work) -> None:
 
 
 def hold_lock() -> None:
-    """Another thread runs one long function of C, which gives the interpreter up to nobody."""
+    """Another thread runs one long function of C, which never gives the interpreter up."""
     started = threading.Event()
 
     def hold() -> None:
