@@ -1,10 +1,10 @@
-"""benchmarks.reconnect and scale measure what they claim: every book is back, all symbols are touched."""
+"""benchmarks.reconnect, scale and growth measure what they claim: every book is back, all symbols are touched."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks import scale
+from benchmarks import growth, scale
 from benchmarks.reconnect import Bench, measure
 from kfix_md._entry import State
 
@@ -25,8 +25,8 @@ def test_its_rows():
 
 
 def test_a_stream_of_many_symbols_touches_them_all():
-    opening, updates = scale.stream("spot-l2", 50, 500)
-    handler = scale.opened(opening)
+    opening, updates = growth.incrementals(50, 25, 500)
+    handler = growth.opened(opening)
     before = handler.stats["crc_ok"]
     assert handler.on_bytes(updates) == 500
     assert handler.stats["crc_ok"] - before == 500 and handler.stats["crc_failed"] == 0
