@@ -9,13 +9,15 @@ the C receiver's waking, TLS and one store. One clock, one thread, on one core; 
 
 The sender does not wait for the receiver (a message that is late delays no other), so that nothing has to be corrected
 for messages that were not sent. What the sender itself was late by is a histogram of its own. While the sender had no
-CPU it could not see: messages that became visible then are left out, all receivers alike, and their number is printed.
+CPU it could not see, and afterwards it sent all at once what had become due: from then until the receiver has caught
+up, messages are left out, for all receivers alike, and their number is printed. So is how long the receiver was ready
+to run and had no CPU: the kernel's and other processes' part of its tail.
 
 A receiver runs for all patterns without a break: `--seconds` each at 1,000, 5,000 and 20,000 messages a second, and in
 bursts of 500 every 100 ms. No process is stopped, and none has a real-time policy: the kernel takes the CPU from a
 thread that spins under SCHED_FIFO for 50 ms of each second. With every feed run its recorder, `kfix top` on a terminal
-and a reader of its /metrics, twice a second; they run on while the C receiver has its turn next to an idle feed. The
-journal is in `--dir`, which must be on a real disk for its stalls to be seen; shared memory is in /dev/shm.
+and a reader of its /metrics, twice a second; they run on while the C receivers have their turn next to an idle feed.
+The journal is in `--dir`, which must be on a real disk for its stalls to be seen; shared memory is in /dev/shm.
 """
 
 from __future__ import annotations
@@ -73,6 +75,7 @@ class Result:
     lateness: Any  # of the sender
     blind: int = 0  # messages left out
     cpu_ns: float = 0.0  # of the receiver, a message
+    waited_ns: int = 0  # of the receiver, for a CPU
 
     @property
     def sent(self) -> int:
@@ -98,6 +101,7 @@ class Contender(Receiver):
         last = self.session.seq if self.session else self.last + total
         self.last = last
         result = Result(HdrHistogram(100, 100 * SECOND, 3), HdrHistogram(1, 100 * SECOND, 3))
+        waited = waited_ns(self.process.pid)
         gc.collect()
         gc.disable()
         try:
@@ -107,6 +111,7 @@ class Contender(Receiver):
         finally:
             gc.enable()
         del sent
+        result.waited_ns = waited_ns(self.process.pid) - waited
         for ns in taken[warm * at_once :]:
             if ns < 0:
                 result.blind += 1
@@ -127,21 +132,23 @@ class Contender(Receiver):
         send, seen, clock = self.link.sock.sendall, self.seen, time.perf_counter_ns
         count, shown = len(sealed), 0
         sent, late, taken, cpu, began = [], [], [], 0, clock()
-        looked = began
+        looked, disturbed = began, False  # disturbed: the sender had no CPU, and the receiver has not caught up yet
         while shown < count * at_once:
             visible = min(seen() - base, len(sent) * at_once)
             now = clock()  # after the look: a time that is too long here shows as a late look
-            blind, looked = now - looked > BLIND_NS, now
+            disturbed, looked = disturbed or now - looked > BLIND_NS, now
             if visible > shown:
                 for number in range(shown, visible):
-                    taken.append(-1 if blind else now - sent[number // at_once])
+                    taken.append(-1 if disturbed else now - sent[number // at_once])
                 shown = visible
             elif sent and now - sent[-1] > GIVE_UP_NS:
                 raise TimeoutError(f"MsgSeqNum {base + shown + 1} is not visible after 10 s")
+            disturbed = disturbed and shown < len(sent) * at_once
             if len(sent) < count and now >= began + len(sent) * period:
                 if len(sent) == warm:
                     cpu = cpu_ns(self.process)
                 late.append(now - began - len(sent) * period)
+                disturbed = disturbed or late[-1] > BLIND_NS
                 sent.append(clock())
                 send(sealed[len(sent) - 1])
                 looked = clock() if looked + BLIND_NS // 2 > sent[-1] else looked
@@ -157,6 +164,14 @@ def number_of(shared: mmap.mmap) -> Seen:
 def seq_of(book: Any) -> Seen:
     """The book as scripts see it."""
     return lambda: book.seq
+
+
+def waited_ns(pid: int) -> int:
+    """Time that the main thread of a process was ready to run without a CPU; 0 where the kernel does not count it."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+    except OSError:
+        return 0
 
 
 def on_disk(folder: Path) -> bool:
@@ -266,13 +281,11 @@ def measure(folder: Path, seconds: float) -> dict[str, dict[str, Result]]:
             if engine == "aiofastnet" and not receivers.has("aiofastnet"):
                 continue
             shm = Path(memory) / f"{engine}-{spin}"
-            if spin and receivers.native() is not None:
-                with c_receiver(venue, Path(memory), RIVAL_SPIN, cores[1], "spin") as contender:
-                    take(contender)
             with feed(venue, Path(disk) / shm.name, shm, name, cores[1], engine, spin) as contender:
                 if not spin and RIVAL not in found and receivers.native() is not None:
-                    with c_receiver(venue, Path(memory), RIVAL, cores[1]) as rival:
-                        take(rival)
+                    for rival, *more in ((RIVAL,), (RIVAL_SPIN, "spin")):
+                        with c_receiver(venue, Path(memory), rival, cores[1], *more) as other:
+                            take(other)
                 take(contender)
     return found
 
@@ -287,18 +300,20 @@ def rows_of(found: dict[str, dict[str, Result]]) -> list[Row]:
     """A row for each receiver, pattern and point; ratios to the C receiver of the same kind."""
     rows = []
     for pattern in PATTERNS:
-        for name, results in found.items():
-            result = results[pattern]
+        measured = {name: one[pattern] for name, one in found.items() if one[pattern].latency.get_total_count()}
+        for name in found.keys() - measured.keys():
+            rows.append(absent(f"{GROUP}, {pattern}", name, "the sender had no CPU: no message counts"))
+        for name, result in measured.items():
             far = {at: point(result, at) for at in POINTS}
             late = result.lateness.get_value_at_percentile(99.9) / 1000
             note = ", ".join(f"{at} {value:,.0f}" for at, value in far.items())
             note += f"; sender late by {late:,.0f} in p99.9; {result.blind} of {result.sent} left out"
+            note += f"; without a CPU for {result.waited_ns / 1e6:,.0f} ms"
             rows.append(Row(f"{GROUP}, {pattern}", name, far["p50"], "us p50", note=note, far=far))
             rival, goals = GOALS.get(name, ("", {}))
-            if rival in found:
+            if rival in measured:
                 for at, goal in goals.items():
-                    theirs = point(found[rival][pattern], at)
-                    ratio = far[at] / theirs if theirs else 0.0
+                    ratio = far[at] / point(measured[rival], at)
                     rows.append(
                         Row(
                             *(f"{GROUP}, {pattern}", f"{name}: {at}", far[at], "us", ratio, rival, f"<= {goal:g} x"),
