@@ -7,6 +7,7 @@ A file has the name it has in the captures and a digest of its content: an objec
 that an upload may be repeated at any time.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 #: ticks last: a reader that loads them first never sees ticks without what is known of them
 TABLES = ("gaps", "sessions", "instruments", "status", "checkpoints", "ticks")
 PARTITIONS = ["feed", "session_date"]
+#: key of a commit of ticks: versions of the other tables, which have all that is known of its rows
+GOES_WITH = "kfix_md.tables"
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _KEY = re.compile(r"(?P<folder>.*/)?(?P<stem>[^/]+)\.(?P<digest>[0-9a-f]{16})\.parquet$")
 #: Delta and arrow types of the columns; all may be null, for a column that is added later is null in files before it
@@ -75,6 +78,19 @@ def name_of(key: str) -> str:
     if match is None:
         raise CaptureError(f"{key} was not put into this lake by `kfix lake push`")
     return f"{match['stem']}.parquet"
+
+
+class Commit(NamedTuple):
+    """A commit of a table: the actions of its object in the log, and the time of that object by the store's clock."""
+
+    actions: list[dict[str, Any]]
+    at: datetime
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What its writer noted about it."""
+        found: dict[str, Any] = next((one["commitInfo"] for one in self.actions if "commitInfo" in one), {})
+        return found
 
 
 def position_app(feed: str, table: str) -> str:
@@ -145,14 +161,36 @@ class Lake:
         try:
             if self.local and not (Path(self.table_url(table)) / "_delta_log").is_dir():
                 return None
-            found = self._delta.DeltaTable(self.table_url(table), storage_options=self.storage or None)
-            if version is not None:
+            number = version if isinstance(version, int) else None
+            found = self._delta.DeltaTable(self.table_url(table), number, storage_options=self.storage or None)
+            if version is not None and number is None:
                 found.load_as_version(version)
             return found
         except TableNotFoundError:
             return None
         except (DeltaError, OSError, ValueError) as error:
             raise CaptureError(f"{self.table_url(table)} cannot be read: {first_line(error)}") from error
+
+    def commit(self, table: str, version: int) -> Commit | None:
+        """One commit of a table, by one request; None when the log has it only as a part of a checkpoint.
+
+        Raises
+        ------
+        CaptureError
+            It cannot be read.
+        """
+        import obstore
+        from obstore.exceptions import BaseError
+
+        key = f"_delta_log/{version:020}.json"
+        try:
+            found = obstore.get(self.store(table), key)
+            actions = [json.loads(line) for line in bytes(found.bytes()).splitlines() if line.strip()]
+        except FileNotFoundError:
+            return None
+        except (BaseError, OSError, ValueError) as error:
+            raise CaptureError(f"{self.table_url(table)}/{key} cannot be read: {first_line(error)}") from error
+        return Commit(actions, found.meta["last_modified"])
 
     def held(self, table: "DeltaTable", feed: str | None = None) -> dict[str, list[Held]]:
         """Files of a table at its version by feed, from its log: nothing is listed and no file is opened."""

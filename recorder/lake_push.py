@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from kfix_md.errors import CaptureError, UsageError
 from recorder import files, layout, schema
 from recorder.lake import (
+    GOES_WITH,
     PARTITIONS,
     SCHEMAS,
     TABLES,
@@ -216,12 +217,17 @@ class Push:
             RemoveAction(one.key, True, now, one.size, {"feed": self.feed, "session_date": one.day.isoformat()})
             for one in replaced
         ]
+        noted: dict[str, Any] = {"kfix_md.schema": schema.VERSION, "kfix_md.feed": self.feed}
+        if table == "ticks":
+            noted[GOES_WITH] = self._others()
         commit(
             found,
             [*added, *removed],
             SCHEMAS[table],
             CommitProperties(
-                custom_metadata={"kfix_md.schema": schema.VERSION, "kfix_md.feed": self.feed},
+                custom_metadata=noted,
+                # deltalake's own retries would put it after ticks of other feeds, of whose tables it knows nothing
+                max_commit_retries=0 if table == "ticks" else None,
                 app_transactions=[
                     Transaction(position_app(self.feed, table), position),
                     Transaction(writer_app(self.feed, table), self.writer),
@@ -233,6 +239,10 @@ class Push:
         done.rows += rows
         done.bytes += sum(one.size for one in added)
         done.removed += len(replaced)
+
+    def _others(self) -> dict[str, int]:
+        """Versions of the other tables, looked up after ticks: with what goes with those of each feed."""
+        return {table: self._open(table).version() for table in TABLES if table != "ticks"}
 
     def _open(self, table: str) -> "DeltaTable":
         """The table as it is now: created where it is missing, with all columns of this version."""

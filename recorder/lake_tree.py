@@ -6,14 +6,15 @@ journal position up to which ticks are there. Nothing is listed; objects are rea
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kfix_md.errors import CaptureError, UsageError
-from recorder.lake import TABLES, Held, Lake, Version, first_line, position_app
+from recorder.lake import GOES_WITH, TABLES, Held, Lake, Version, first_line, position_app
 from recorder.layout import Tree
 
+_OTHERS = tuple(name for name in TABLES if name != "ticks")
 _NOWHERE = Path(os.devnull) / "captures"  # a lake has no state/ and no work/
 
 
@@ -204,7 +205,8 @@ def trees(
     feed
         Only this one.
     version
-        Of the table of ticks, or a time; the newest when None. The other tables are read as of that time.
+        Of the table of ticks, or a time, with which the store's times of the objects of its log are compared; the
+        newest when None. The other tables are read at the versions that the commit of ticks names.
 
     Raises
     ------
@@ -217,11 +219,8 @@ def trees(
     ticks = lake.open("ticks", version)
     if ticks is None:
         raise UsageError(f"{lake.url} is no lake: there is no {lake.table_url('ticks')}/_delta_log")
-    at: Version | None = version
-    if isinstance(version, int):
-        commit = next(one for one in ticks.history() if one["version"] == version)
-        at = datetime.fromtimestamp(commit["timestamp"] / 1000).astimezone()
-    tables = {name: lake.open(name, at) for name in TABLES if name != "ticks"}  # after ticks: not older than they are
+    at = {} if version is None else _going_with(lake, ticks.version())
+    tables = {name: lake.open(name, at.get(name)) for name in _OTHERS}  # after ticks: not older than they are
     held = {"ticks": lake.held(ticks)} | {name: lake.held(one) for name, one in tables.items() if one is not None}
     feeds = sorted(held["ticks"]) if feed is None else [feed]
     if not feeds or feeds[0] not in held["ticks"]:
@@ -233,6 +232,19 @@ def trees(
         files = {name: dict(_by_date(lake, name, one, held.get(name, {}), position)) for name in TABLES}
         made.append(LakeTree(lake, one, files, ticks.version(), position))
     return made
+
+
+def _going_with(lake: Lake, version: int) -> Mapping[str, Version]:
+    """Versions of the other tables that go with one of ticks; the newest of a table that is not named.
+
+    A commit that names none (it creates the table or adds columns, or a release before this one made it) was made after
+    those of the other tables: by the same clock they are not younger than it is.
+    """
+    commit = lake.commit("ticks", version)
+    if commit is None:
+        return {}
+    named: dict[str, Version] | None = commit.info.get(GOES_WITH)
+    return dict.fromkeys(_OTHERS, commit.at) if named is None else named
 
 
 def _by_date(

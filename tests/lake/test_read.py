@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -77,19 +79,93 @@ def test_only_files_that_may_hold_the_rows_are_opened(captures, url, monkeypatch
     assert 0 < len(ticks) < len(cap.tree.files("ticks", day))
 
 
-def test_an_older_version_has_what_it_had(captures, url):
-    tree = layout.Tree(captures)
-    later = {}
-    for table in layout.TABLES:
+def without_second_date(captures):
+    """Take the files of the second date away; what puts them back."""
+    tree, later = layout.Tree(captures), {}
+    for table in TABLES:
         for path in tree.files(table, tree.dates()[1]):
             later[path] = captures / "work" / f"later-{table}-{path.name}"
             path.rename(later[path])
+
+    def back():
+        for path, kept in later.items():
+            kept.rename(path)
+
+    return back
+
+
+def two_pushes(captures, url):
+    """Each date in a push of its own; what readers found after the first one."""
+    back = without_second_date(captures)
     push(captures, url)
-    first = recorder.open(url)
-    for path, kept in later.items():
-        kept.rename(path)
+    first = recorder.open(url).tree
+    back()
     push(captures, url)
-    assert recorder.open(url).rows() > first.rows() == recorder.open(url, version=first.tree.version).rows()
+    return first
+
+
+def names(tree):
+    return {table: {day: tree.names(table, day) for day in tree.dates(table)} for table in TABLES}
+
+
+def set_times(url, of):
+    """Times of the objects of the logs, as a store with another clock has them, by version."""
+    for table in TABLES:
+        for commit in Path(url, table, "_delta_log").glob("*.json"):
+            moment = time.time() + of(int(commit.stem))
+            os.utime(commit, (moment, moment))
+
+
+@pytest.mark.parametrize(
+    "of",
+    [lambda version: 3600 + version, lambda version: 3600, lambda version: -3600],
+    ids=["ahead", "one_second", "late"],
+)
+def test_a_version_of_ticks_has_the_other_tables_it_was_committed_with(captures, url, of):
+    """Neither the clock of the store nor that of the writer has a part in it."""
+    first = two_pushes(captures, url)
+    last = recorder.open(url).tree
+    set_times(url, of)
+    for tree in (first, last):
+        assert names(recorder.open(url, version=tree.version).tree) == names(tree)
+    assert recorder.open(url, version=first.version).rows() < recorder.open(url).rows()
+
+
+def test_a_version_that_names_no_other_tables_has_them_by_the_times_of_the_store(captures, url, monkeypatch):
+    """Lakes that a release before pushed to; the store's clock is an hour ahead of the writer's."""
+    monkeypatch.setattr(lake_push, "GOES_WITH", "kfix_md.unknown")
+    first = two_pushes(captures, url)
+    set_times(url, lambda version: 3600 + version)
+    assert names(recorder.open(url, version=first.version).tree) == names(first)
+
+
+def test_a_version_whose_commit_is_left_in_a_checkpoint_alone_has_the_newest_tables(captures, url):
+    push(captures, url)
+    table = DeltaTable(f"{url}/ticks")
+    table.create_checkpoint()
+    for commit in Path(url, "ticks", "_delta_log").glob("*.json"):
+        commit.unlink()
+    cap = recorder.open(url, version=table.version())
+    assert names(cap.tree) == names(recorder.open(url).tree) and cap.status().num_rows
+
+
+def test_a_version_has_the_tables_of_a_feed_that_pushed_in_between(captures, others, url, monkeypatch):
+    """The commit is made again after that of the other feed, of whose tables it knew nothing."""
+    real, once = lake_push.commit, []
+
+    def commit(table, actions, kind, properties):
+        if table.metadata().name == "ticks" and not once:
+            once.append(1)
+            push(others, url)
+        real(table, actions, kind, properties)
+
+    monkeypatch.setattr(lake_push, "commit", commit)
+    push(captures, url)
+    version = DeltaTable(f"{url}/ticks").version()
+    assert once and recorder.open(url, version=version).tree.feed == "alpha"
+    for feed in ("alpha", "beta"):
+        tree = recorder.open(url, feed=feed, version=version).tree
+        assert names(tree) == names(recorder.open(url, feed=feed).tree) and tree.dates("gaps")
 
 
 def test_no_book_is_trusted_after_the_last_tick_of_a_push_that_ended_before_ticks(captures, url, monkeypatch):
