@@ -1,13 +1,9 @@
 # One decode of a W or X, for the feed's books and for the recorder's rows.
-from cpython.object cimport PyObject
 from libc.stdint cimport int32_t
 
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport MD_OK, Header, MDMessage, next_field
-from kfix_md._symbols cimport FEW_SYMBOLS, Slot, Symbols
-
-cdef extern from "Python.h":
-    PyObject* PyList_GET_ITEM(list items, Py_ssize_t i)     # borrowed
+from kfix_md._symbols cimport FEW_SYMBOLS, Slot, Symbols, kfix_list_item
 
 cdef extern from "c/levels.h" nogil:
     void kfix_prefetch_book(const void* book, const void** ends, int n)
@@ -26,5 +22,5 @@ cdef inline int decode(Codec codec, Symbols symbols, Header* h, const char* end,
         return error if m.staged else codec.stage(h, end, m)
     s = &symbols.slots[row[0]]
     if symbols.n_slots > FEW_SYMBOLS:
-        kfix_prefetch_book(PyList_GET_ITEM(symbols.by_row, row[0]), s.ends, 6)
+        kfix_prefetch_book(kfix_list_item(symbols.by_row, row[0]), s.ends, 6)
     return codec.finish(h, end, m, s.price_precision, s.qty_precision)

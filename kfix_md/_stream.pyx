@@ -1,6 +1,6 @@
 """How reads become frames: one owned receive buffer, parsed in place, and what happens to bytes that are no frame."""
 
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
+from cpython.bytearray cimport PyByteArray_AsString, PyByteArray_FromStringAndSize
 from cython cimport final
 from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
@@ -165,8 +165,8 @@ cdef class Stream:
             return 0
         grown = PyByteArray_FromStringAndSize(NULL, need + PADDING)
         if held:
-            memcpy(PyByteArray_AS_STRING(grown), self.buffer + self.start, held)
-        self.memory, self.buffer = grown, PyByteArray_AS_STRING(grown)
+            memcpy(PyByteArray_AsString(grown), self.buffer + self.start, held)
+        self.memory, self.buffer = grown, PyByteArray_AsString(grown)
         memset(self.buffer + need, 0, PADDING)
         self.capacity = need
         self.start = 0

@@ -1,8 +1,12 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from kfix_md._book cimport OrderBook, Room
 from kfix_md._entry cimport CAUSE_CROSSED, CAUSE_NONE, CAUSE_RULE, CAUSE_STATUS, TopOfBook
 from kfix_md.shm.writer cimport SegmentWriter
+
+cdef extern from "c/borrowed.h":
+    PyObject* kfix_list_item(list items, Py_ssize_t i)
 
 cdef enum:
     SYMBOL_BYTES = 40

@@ -3,7 +3,6 @@
 Symbols are found through an open-addressing table of rows; a row is a Slot, and has a book once there is data.
 """
 
-from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
@@ -36,9 +35,6 @@ cdef extern from "c/keyed_hash.h" nogil:
 
 cdef extern from "c/levels.h" nogil:
     void kfix_prefetch(const void* p, size_t bytes)
-
-cdef extern from "Python.h":
-    PyObject* PyList_GET_ITEM(list items, Py_ssize_t i)     # borrowed
 
 cdef enum:
     MAX_SYMBOLS = 65536
@@ -160,7 +156,7 @@ cdef class Symbols:
         row = self.table[hash_symbol(&key, symbol, end - symbol) & self.mask]
         if row >= 0:
             kfix_prefetch(&self.slots[row], sizeof(Slot))
-            kfix_prefetch(PyList_GET_ITEM(self.by_row, row), BOOK_BYTES)
+            kfix_prefetch(kfix_list_item(self.by_row, row), BOOK_BYTES)
 
     cdef int32_t find_symbol(self, symbol) except -2:
         # row of a symbol given as text, -1 where it is not known

@@ -6,7 +6,7 @@ import time
 from kfix_md.errors import CaptureError, Unreadable, UsageError
 from kfix_md.journal import files as journal_files
 
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_Resize
+from cpython.bytearray cimport PyByteArray_AsString, PyByteArray_FromStringAndSize, PyByteArray_Resize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
@@ -349,7 +349,7 @@ cdef class JournalReader:
         most = max(most, n)
         out = PyByteArray_FromStringAndSize(NULL, most)
         while total + n <= most:
-            memcpy(PyByteArray_AS_STRING(out) + total, self._at(self.offset), n)
+            memcpy(PyByteArray_AsString(out) + total, self._at(self.offset), n)
             total += n
             self.offset += n
             if not self._sound(self.offset):
