@@ -1,7 +1,8 @@
 """What a lake costs: `python -m benchmarks.lake [--messages N]`; needs moto_server (KFIX_MOTO_SERVER or the PATH).
 
-Requests to an S3 server for a first push, a push of nothing, one of a new flush and a compaction swap; seconds for each
-commit; CPU seconds for each GB pushed to a directory; and a query through the lake against the same on the captures.
+Requests to an S3 server for a first push, and for one of nothing, of a new flush and of a compaction swap as `--every`
+makes them; seconds for each commit; CPU seconds for each GB pushed to a directory; and a query through the lake against
+the same on the captures.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import statistics
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import recorder
 from recorder import compact, lake_push, layout
-from recorder.lake import TABLES
+from recorder.lake import TABLES, Lake
 from tests.lake import rows, server
 from tests.recorder import build
 
@@ -48,9 +50,9 @@ def requests(captures: Path, folder: Path) -> None:
         os.environ.update(one.variables)
         url = f"s3://{server.BUCKET}/lake"
 
-        def step(name: str) -> None:
+        def step(name: str, push: Callable[[], lake_push.Pushed] = lambda: rows.push(captures, url)) -> None:
             before = len(one.requests())
-            done = rows.push(captures, url)
+            done = push()
             made = one.requests()[before:]
             kinds = dict(Counter(line.split()[0].rpartition("m")[2] for line in made))  # moto colours some of its lines
             print(f"{name}: {len(made)} requests {kinds}; {done}", flush=True)
@@ -58,11 +60,16 @@ def requests(captures: Path, folder: Path) -> None:
         later = hide_last(captures, folder)
         step("first push")
         step("nothing new")
+        job = lake_push.Push(captures, Lake(url))  # as with --every
+        step("the same with --every, first round", job.run)
+        step("later rounds", job.run)
         for path, kept in later.items():
             kept.rename(path)
-        step("one flush")
+        step("one flush", job.run)
+        step("nothing new after it", job.run)
         compact.compact_day(layout.Tree(captures), layout.Tree(captures).dates()[0])
-        step("compaction swap")
+        step("compaction swap", job.run)
+        job.close()
     lake_push.commit = real
     print(f"one commit on loopback: median {statistics.median(times) * 1e3:.1f} ms, highest {max(times) * 1e3:.1f} ms")
 

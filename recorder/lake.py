@@ -30,6 +30,8 @@ PARTITIONS = ["feed", "session_date"]
 #: key of a commit of ticks: versions of the other tables, which have all that is known of its rows
 GOES_WITH = "kfix_md.tables"
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+_LOG = "_delta_log"
+_COMMIT = re.compile(rf"{_LOG}/(\d{{20}})\.json$")
 _KEY = re.compile(r"(?P<folder>.*/)?(?P<stem>[^/]+)\.(?P<digest>[0-9a-f]{16})\.parquet$")
 #: Delta and arrow types of the columns; all may be null, for a column that is added later is null in files before it
 SCHEMAS = {
@@ -80,17 +82,26 @@ def name_of(key: str) -> str:
     return f"{match['stem']}.parquet"
 
 
+Mark = tuple[str | None, int]  # ETag and size of an object: another one under its name has others
+
+
 class Commit(NamedTuple):
-    """A commit of a table: the actions of its object in the log, and the time of that object by the store's clock."""
+    """A commit of a table: actions of its object in the log, the time of that object by the store's clock, its mark."""
 
     actions: list[dict[str, Any]]
     at: datetime
+    mark: Mark
 
     @property
     def info(self) -> dict[str, Any]:
         """What its writer noted about it."""
         found: dict[str, Any] = next((one["commitInfo"] for one in self.actions if "commitInfo" in one), {})
         return found
+
+    @property
+    def transactions(self) -> dict[str, int]:
+        """Versions of the applications that it was made with."""
+        return {one["txn"]["appId"]: one["txn"]["version"] for one in self.actions if "txn" in one}
 
 
 def position_app(feed: str, table: str) -> str:
@@ -159,7 +170,7 @@ class Lake:
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
         try:
-            if self.local and not (Path(self.table_url(table)) / "_delta_log").is_dir():
+            if self.local and not (Path(self.table_url(table)) / _LOG).is_dir():
                 return None
             number = version if isinstance(version, int) else None
             found = self._delta.DeltaTable(self.table_url(table), number, storage_options=self.storage or None)
@@ -182,7 +193,7 @@ class Lake:
         import obstore
         from obstore.exceptions import BaseError
 
-        key = f"_delta_log/{version:020}.json"
+        key = f"{_LOG}/{version:020}.json"
         try:
             found = obstore.get(self.store(table), key)
             actions = [json.loads(line) for line in bytes(found.bytes()).splitlines() if line.strip()]
@@ -190,7 +201,27 @@ class Lake:
             return None
         except (BaseError, OSError, ValueError) as error:
             raise CaptureError(f"{self.table_url(table)}/{key} cannot be read: {first_line(error)}") from error
-        return Commit(actions, found.meta["last_modified"])
+        return Commit(actions, found.meta["last_modified"], (found.meta["e_tag"], found.meta["size"]))
+
+    def commits(self, table: str, version: int) -> dict[int, Mark]:
+        """Marks of the commits of a table from a version on, by one listing of the end of its log.
+
+        Raises
+        ------
+        CaptureError
+            It cannot be listed.
+        """
+        import obstore
+        from obstore.exceptions import BaseError
+
+        try:
+            found = obstore.list(self.store(table), _LOG, offset=f"{_LOG}/{version:020}").collect()
+        except FileNotFoundError:
+            return {}
+        except (BaseError, OSError) as error:
+            raise CaptureError(f"{self.table_url(table)}/{_LOG} cannot be listed: {first_line(error)}") from error
+        named = ((_COMMIT.match(one["path"]), one) for one in found)
+        return {int(match[1]): (one["e_tag"], one["size"]) for match, one in named if match}
 
     def held(self, table: "DeltaTable", feed: str | None = None) -> dict[str, list[Held]]:
         """Files of a table at its version by feed, from its log: nothing is listed and no file is opened."""

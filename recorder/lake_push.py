@@ -1,10 +1,11 @@
 """Puts finished files of captures into a lake: uploads them unchanged and commits them to its Delta tables.
 
 The log of each table is all that is known of what was pushed: a push compares it with the captures, uploads what it
-lacks under names that have a digest of the content, and commits. Killed anywhere, it leaves files that no version
-names; the next push finds or replaces them. Two transactions go with each commit: the journal position, and the number
-of the captures that write this feed. Delta rejects a commit that overlaps with another one of the same application,
-and a push stops where the number is not its own: a feed has one writer.
+lacks under names that have a digest of the content, and commits. A Push that is run again reads the logs on from where
+they were. Killed anywhere, it leaves files that no version names; the next push finds or replaces them. Two
+transactions go with each commit: the journal position, and the number of the captures that write this feed. Delta
+rejects a commit that overlaps with another one of the same application, and a push stops where the number is not its
+own: a feed has one writer.
 """
 
 import hashlib
@@ -30,6 +31,7 @@ from recorder.lake import (
     TABLES,
     Held,
     Lake,
+    Mark,
     first_line,
     key_of,
     position_app,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kfix.lake")
 _ATTEMPTS = 10  # commits that meet one of another feed are made again; captures that change meanwhile listed again
+_CLEANUP = 100  # versions after which commits and checkpoints of the log are removed that have expired (30 days)
 _FEED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
@@ -71,6 +74,17 @@ class Plan:
     new: list[Path] = field(default_factory=list)
     compacted: list[Path] = field(default_factory=list)
     replaced: list[Held] = field(default_factory=list)
+
+
+@dataclass
+class Seen:
+    """A table at the newest version that was read, and what it has of the feed; kept from one run to the next."""
+
+    table: "DeltaTable"
+    mark: Mark | None  # of the object of this version in the log
+    held: list[Held]
+    position: int | None
+    writer: int | None
 
 
 class Listing(NamedTuple):
@@ -109,6 +123,7 @@ class Push:
         self.feed = feed or ""
         self._take_over = take_over
         self._added: dict[tuple[str, str], Any] = {}  # add actions of files that were uploaded, by table and path
+        self._seen: dict[str, Seen] = {}
         self._lock = self.tree.lock("lake", who="push")
         try:
             self.writer = _writer(self.tree)
@@ -140,8 +155,9 @@ class Push:
         listed = listing(self.tree)
         if not any(listed.files.values()):
             return Pushed()
-        if self.named is None:
-            self.feed = _feed_of(self.tree, listed)
+        if self.named is None and (feed := _feed_of(self.tree, listed)) != self.feed:
+            self.feed = feed
+            self._seen.clear()
         done = Pushed(position=listed.position)
         for table in TABLES:
             self._table(table, listed, done)
@@ -150,61 +166,48 @@ class Push:
         return done
 
     def _table(self, table: str, listed: Listing, done: Pushed) -> None:
-        for step in (self._new, self._swap):
-            for attempt in range(_ATTEMPTS):
-                found = self._open(table)
-                self._check_writer(table, found)
-                held = self.lake.held(found, self.feed).get(self.feed, [])
-                if self._committed(step, table, found, plan(listed.files[table], held), listed, done, attempt):
-                    break
-
-    def _committed(
-        self,
-        step: "Callable[..., None]",
-        table: str,
-        found: "DeltaTable",
-        wanted: Plan,
-        listed: Listing,
-        done: Pushed,
-        attempt: int,
-    ) -> bool:
-        """Whether a step of a table is done; False: another commit came first, so that it has to be looked at again."""
+        """Commit what a table lacks: the files that replace nothing, then compacted ones for live ones at once."""
         from deltalake.exceptions import CommitFailedError, DeltaError
 
-        try:
-            step(table, found, wanted, listed.position, done)
-            return True
-        except CommitFailedError as error:
-            if attempt + 1 == _ATTEMPTS:
-                raise CaptureError(
-                    f"{self.lake.table_url(table)}: {_ATTEMPTS} commits in a row met others: {first_line(error)}"
-                ) from error
+        conflicts = 0
+        while True:
+            seen = self._look(table)
+            self._check_writer(table, seen)
+            wanted = plan(listed.files[table], seen.held)
+            try:
+                if not self._new(table, seen, wanted, listed.position, done):
+                    if wanted.replaced:
+                        self._commit(table, seen, wanted.compacted, wanted.replaced, listed.position, done)
+                    return
+                if not wanted.replaced:
+                    return
+            except CommitFailedError as error:  # another commit came first
+                conflicts += 1
+                if conflicts == _ATTEMPTS:
+                    raise CaptureError(
+                        f"{self.lake.table_url(table)}: {_ATTEMPTS} commits met others: {first_line(error)}"
+                    ) from error
+            except DeltaError as error:
+                raise CaptureError(f"{self.lake.table_url(table)} cannot be written: {first_line(error)}") from error
+
+    def _new(self, table: str, seen: Seen, wanted: Plan, position: int, done: Pushed) -> bool:
+        """Commit the files that replace nothing, if any; ticks without any too where the position changes."""
+        taken_over = self._take_over and seen.writer != self.writer
+        more = table == "ticks" and (seen.position is None or seen.position < position) and not wanted.replaced
+        if not (wanted.new or more or taken_over):
             return False
-        except DeltaError as error:
-            raise CaptureError(f"{self.lake.table_url(table)} cannot be written: {first_line(error)}") from error
-
-    def _new(self, table: str, found: "DeltaTable", wanted: Plan, position: int, done: Pushed) -> None:
-        """Commit the files that replace nothing; ticks without any too where the position changes."""
-        at = found.transaction_version(position_app(self.feed, table))
-        taken_over = self._take_over and found.transaction_version(writer_app(self.feed, table)) != self.writer
-        more = table == "ticks" and (at is None or at < position) and not wanted.replaced
-        if wanted.new or more or taken_over:
-            last = position if not wanted.replaced else 0  # a reader may rely on it when all is there
-            self._commit(table, found, wanted.new, [], last, done)
-
-    def _swap(self, table: str, found: "DeltaTable", wanted: Plan, position: int, done: Pushed) -> None:
-        """Replace live files by the compacted ones in one commit."""
-        if wanted.replaced:
-            self._commit(table, found, wanted.compacted, wanted.replaced, position, done)
+        last = position if not wanted.replaced else 0  # a reader may rely on it when all is there
+        self._commit(table, seen, wanted.new, [], last, done)
+        return True
 
     def _commit(
-        self, table: str, found: "DeltaTable", paths: list[Path], replaced: list[Held], position: int, done: Pushed
+        self, table: str, seen: Seen, paths: list[Path], replaced: list[Held], position: int, done: Pushed
     ) -> None:
         from deltalake import CommitProperties, Transaction
         from deltalake.transaction import RemoveAction
 
         # never lower than it was: captures from a backup end earlier than what is there
-        position = max(position, found.transaction_version(position_app(self.feed, table)) or 0)
+        position = max(position, seen.position or 0)
         now = time.time_ns() // 1_000_000
         added = [self._add(table, path) for path in paths]
         rows = sum(json.loads(one.stats)["numRecords"] for one in added)
@@ -221,7 +224,7 @@ class Push:
         if table == "ticks":
             noted[GOES_WITH] = self._others()
         commit(
-            found,
+            seen.table,
             [*added, *removed],
             SCHEMAS[table],
             CommitProperties(
@@ -242,7 +245,49 @@ class Push:
 
     def _others(self) -> dict[str, int]:
         """Versions of the other tables, looked up after ticks: with what goes with those of each feed."""
-        return {table: self._open(table).version() for table in TABLES if table != "ticks"}
+        return {table: self._look(table).table.version() for table in TABLES if table != "ticks"}
+
+    def _look(self, table: str) -> Seen:
+        """The table as it is now: read on from what the last look has seen, if that is still in its log."""
+        last = self._seen.pop(table, None)
+        seen = last and self._newer(table, last)
+        if seen is None:
+            found = self._open(table)
+            version = found.version()
+            seen = Seen(
+                found,
+                self.lake.commits(table, version).get(version),
+                self.lake.held(found, self.feed).get(self.feed, []),
+                found.transaction_version(position_app(self.feed, table)),
+                found.transaction_version(writer_app(self.feed, table)),
+            )
+        self._seen[table] = seen
+        return seen
+
+    def _newer(self, table: str, last: Seen) -> Seen | None:
+        """The table of a former look as it is now; None: it has to be opened (it was removed, or made again)."""
+        from deltalake.exceptions import DeltaError
+
+        version = last.table.version()
+        marks = self.lake.commits(table, version)
+        if last.mark is None or marks.get(version) != last.mark:
+            return None
+        if len(marks) == 1:
+            return last
+        try:
+            last.table.update_incremental()
+        except (DeltaError, OSError) as error:
+            raise CaptureError(f"{self.lake.table_url(table)} cannot be read: {first_line(error)}") from error
+        seen = Seen(last.table, None, [], last.position, last.writer)
+        for number in range(version + 1, seen.table.version() + 1):  # deltalake would read all since a checkpoint
+            commit = self.lake.commit(table, number)
+            if commit is None:
+                return None
+            seen.mark = commit.mark
+            seen.position = commit.transactions.get(position_app(self.feed, table), seen.position)
+            seen.writer = commit.transactions.get(writer_app(self.feed, table), seen.writer)
+        seen.held = self.lake.held(seen.table, self.feed).get(self.feed, [])
+        return seen
 
     def _open(self, table: str) -> "DeltaTable":
         """The table as it is now: created where it is missing, with all columns of this version."""
@@ -267,14 +312,13 @@ class Push:
                 raise CaptureError(f"{self.lake.table_url(table)} cannot be written: {first_line(error)}") from error
         raise CaptureError(f"{self.lake.table_url(table)} was created and is not there")
 
-    def _check_writer(self, table: str, found: "DeltaTable") -> None:
+    def _check_writer(self, table: str, seen: Seen) -> None:
         """CaptureError when other captures write this feed."""
-        writer = found.transaction_version(writer_app(self.feed, table))
-        if writer is not None and writer != self.writer and not self._take_over:
+        if seen.writer is not None and seen.writer != self.writer and not self._take_over:
             raise CaptureError(
-                f"{self.lake.table_url(table)}: other captures (writer {writer:x}) write feed {self.feed}, these are "
-                f"writer {self.writer:x}: push with --feed NAME under another name, or with --take-over if the others "
-                "are gone"
+                f"{self.lake.table_url(table)}: other captures (writer {seen.writer:x}) write feed {self.feed}, these "
+                f"are writer {self.writer:x}: push with --feed NAME under another name, or with --take-over if the "
+                "others are gone"
             )
 
     def _add(self, table: str, path: Path) -> Any:
@@ -352,7 +396,13 @@ def upload(store: Any, key: str, path: Path) -> None:
 
 def commit(table: "DeltaTable", actions: list[Any], kind: Any, properties: Any) -> None:
     """Write one version of a table, the next after the one that was read or, of other feeds' commits, after theirs."""
-    table.create_write_transaction(actions, "append", kind, PARTITIONS, commit_properties=properties)
+    from deltalake import PostCommitHookProperties
+
+    # else deltalake lists the whole log after each commit, to find what has expired
+    after = PostCommitHookProperties(cleanup_expired_logs=(table.version() + 1) % _CLEANUP == 0)
+    table.create_write_transaction(
+        actions, "append", kind, PARTITIONS, commit_properties=properties, post_commithook_properties=after
+    )
 
 
 # ---- what there is ----

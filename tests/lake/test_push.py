@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import uuid
 
 import duckdb
 import polars
@@ -15,6 +16,7 @@ from kfix_md.errors import CaptureError, UsageError
 from recorder import compact, files, lake_push, layout
 from recorder.lake import TABLES, Lake, name_of, position_app
 from recorder.lake_push import Push
+from tests.lake import server
 from tests.lake.rows import lake_rows, local_rows, ordered, push, same
 
 
@@ -106,6 +108,60 @@ def test_a_second_writer_of_a_feed_is_rejected_until_it_takes_over(captures, oth
         push(captures, url)
     push(captures, url, take_over=True)
     same(captures, url)
+
+
+@pytest.fixture
+def job(captures, url):
+    """A push that is run again and again, after its first run."""
+    made = Push(captures, Lake(url))
+    made.run()
+    yield made
+    made.close()
+
+
+def test_a_push_of_nothing_new_asks_once_for_each_table(captures, s3, monkeypatch):
+    for name, value in s3.variables.items():
+        monkeypatch.setenv(name, value)
+    tree = layout.Tree(captures)
+    shutil.rmtree(tree.partition("ticks", tree.dates()[1]))
+    job = Push(captures, Lake(f"s3://{server.BUCKET}/{uuid.uuid4().hex}"))
+    for commits in (len(TABLES), 0, 0):
+        before = len(s3.requests())
+        assert job.run().commits == commits
+    job.close()
+    made = s3.requests()[before:]
+    assert len(made) == len(TABLES) and all("list-type=2" in one for one in made)
+
+
+def test_a_push_that_goes_on_reads_what_others_have_committed_meanwhile(captures, others, url, job):
+    push(others, url)
+    compact.compact_day(layout.Tree(captures), layout.Tree(captures).dates()[0])
+    assert job.run().removed > 0 and job.run().commits == 0
+    same(captures, url)
+    same(others, url, "beta")
+    shutil.copytree(captures, copy := captures.parent / "copy")
+    (copy / "state" / "lake.json").unlink()
+    push(copy, url, take_over=True)
+    with pytest.raises(CaptureError, match="other captures"):
+        job.run()
+
+
+@pytest.mark.parametrize("tables", [("gaps",), TABLES])
+def test_tables_that_were_removed_meanwhile_are_pushed_again(captures, url, job, tables):
+    for table in tables:
+        shutil.rmtree(f"{url}/{table}")
+    assert job.run().files
+    same(captures, url)
+
+
+def test_a_lake_that_others_made_again_meanwhile_is_theirs(captures, url, job):
+    shutil.rmtree(url)
+    shutil.copytree(captures, copy := captures.parent / "copy")
+    (copy / "state" / "lake.json").unlink()
+    push(copy, url)
+    with pytest.raises(CaptureError, match="other captures"):
+        job.run()
+    same(copy, url)
 
 
 def test_a_writer_that_was_replaced_while_it_pushed_is_rejected(captures, others, url, monkeypatch):
