@@ -6,13 +6,16 @@ a second for each (docs/performance.md); a feed that takes longer cannot answer 
 
 from __future__ import annotations
 
+import itertools
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from kfix_md import Handler
-from kfix_md.instruments import InstrumentList, parse_list
+from kfix_md.feed.service import Service
+from kfix_md.instruments import MAX_ROWS, InstrumentList, parse_list
+from tests.feed.offline import Offline
 from tests.fuzz.targets import framed
 
 READ_BYTES = 262_144
@@ -194,6 +197,44 @@ def unfinished_list(size: int) -> tuple[InstrumentList, float]:
     return known, time.process_time() - began
 
 
+def listing(feed: Offline, rows: int, name: str, precision: int = 1) -> bytes:
+    """A list of so many rows as the venue of `feed` sends it next; `precision`: 0, none is stated."""
+    stated = [(5010, 2), (2349, precision), (5032, 1)] if precision else []
+    request = next(body[320] for kind, body in reversed(feed.sent) if kind == "x")
+    groups = [field for i in range(rows) for field in [(55, f"{name}{i:05d}"), *stated]]
+    return feed.frame("y", (320, request), (322, "r"), (560, 0), (146, rows), *groups)
+
+
+def lists_to_a_feed(size: int, rows: int, patterns: list[str], precisions: Sequence[int]) -> tuple[Service, float]:
+    """Lists of so many rows in one moment to the service of a feed, with these precisions in turn (0: none)."""
+    feed = Offline("A/USD", symbols=patterns).connect()
+    feed.mute |= {"V", "x"}
+    taken = 0
+    work, used = feed.service.received, []
+
+    def timed(n: int, now_ns: int) -> None:
+        began = time.process_time()
+        work(n, now_ns)
+        used.append(time.process_time() - began)
+
+    feed.service.received = timed  # without what the venue does
+    for precision in itertools.cycle(precisions):
+        data = listing(feed, rows, "S" if precision else f"N{taken}.", precision)
+        feed.bytes(data)
+        taken += len(data)
+        if taken >= size:
+            return feed.service, sum(used) * size / taken
+
+
+#: what a feed is sent: rows of a list, patterns of its configuration, precisions
+FEEDS = {
+    "a feed: whole lists": (MAX_ROWS - 100, ["A/USD"], (1, 2, 3)),
+    "a feed: precisions of subscribed books": (1_000, ["*"], (1, 2, 3)),
+    "a feed: a name for each, all subscribed": (MAX_ROWS - 100, ["*"], (1,)),
+    "a feed: rows that cannot be used": (MAX_ROWS // 3, ["*"], (0,)),
+}
+
+
 def results(size: int) -> Iterator[tuple[str, float, str]]:
     """(kind, seconds, what was counted) of each kind."""
     for kind in KINDS:
@@ -205,6 +246,9 @@ def results(size: int) -> Iterator[tuple[str, float, str]]:
         yield kind.__name__.replace("_", " "), seconds * size / len(data), counted
     _, seconds = unfinished_list(size)
     yield "unfinished list", seconds, ""
+    for name, (rows, patterns, precisions) in FEEDS.items():
+        service, seconds = lists_to_a_feed(size, rows, patterns, precisions)
+        yield name, seconds, f"rows or lists left out {service.subs.listing.errors}"
 
 
 def main() -> None:
@@ -212,7 +256,7 @@ def main() -> None:
     slow = 0
     for name, seconds, counted in results(size):
         slow += seconds > GOAL_S * size / 8e6
-        print(f"{name:26s} {seconds:8.3f} s  {counted}", flush=True)
+        print(f"{name:40s} {seconds:8.3f} s  {counted}", flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{slow} kinds above {GOAL_S} s for 8 MB; peak memory {peak:.0f} MB")
 

@@ -2,6 +2,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from kfix_md._book cimport OrderBook, Room
+from kfix_md._list_rows cimport Row
 from kfix_md._entry cimport CAUSE_CROSSED, CAUSE_NONE, CAUSE_RULE, CAUSE_STATUS, TopOfBook
 from kfix_md.shm.writer cimport SegmentWriter
 
@@ -80,7 +81,11 @@ cdef class Symbols:
 
     cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept
     cdef int32_t find_symbol(self, symbol) except -2
+    cdef int32_t find_text(self, bytes text) noexcept
     cdef int32_t row_of(self, symbol) except -1
+    cdef int32_t define_row(
+        self, int32_t row, symbol, bytes text, int price_precision, int qty_precision) except -1
+    cdef bint _usable(self, Row listed) except -1
     cdef int32_t new_slot(self, symbol, bytes text, int price_precision, int qty_precision) except -1
     cdef void enter(self, int32_t row) noexcept
     cdef int mark_row(self, int32_t row, int event, int cause) except -1

@@ -17,6 +17,7 @@ from kfix_md._book_l3 cimport L3Book
 from kfix_md._checksum cimport CHECK_FAILED, CHECK_OK, CHECK_RUN, CHECK_UNKNOWN, MISSES, RUN, find_rule, told_apart
 from kfix_md._entry cimport *
 from kfix_md._frame cimport PADDING
+from kfix_md._list_rows cimport Row
 from kfix_md._state cimport *
 from kfix_md.shm.writer cimport SegmentWriter
 
@@ -79,6 +80,11 @@ cdef inline uint32_t hash_symbol(const Key* key, const char* p, int32_t n) noexc
         memcpy(&word, p + at, 8)
         hashed = kfix_keyed_hash(hashed, word)
     return <uint32_t>(hashed >> 32)
+
+
+cdef inline bint nameable(bytes symbol, int price_precision, int qty_precision) noexcept:
+    # whether a book can be kept
+    return 0 < len(symbol) < SYMBOL_BYTES and abs(price_precision) <= 18 and abs(qty_precision) <= 18
 
 
 cdef class Symbols:
@@ -160,9 +166,16 @@ cdef class Symbols:
 
     cdef int32_t find_symbol(self, symbol) except -2:
         # row of a symbol given as text, -1 where it is not known
-        cdef bytes text = symbol_bytes(symbol)
-        cdef bytes padded = text + b"\0" * PADDING
-        return self.find_slot(padded, len(text))
+        return self.find_text(symbol_bytes(symbol))
+
+    cdef int32_t find_text(self, bytes text) noexcept:
+        cdef char padded[SYMBOL_BYTES + PADDING]
+        cdef Py_ssize_t n = len(text)
+        if n >= SYMBOL_BYTES:       # no slot has one
+            return -1
+        memcpy(padded, <const char*>text, n)
+        memset(padded + n, 0, PADDING)
+        return self.find_slot(padded, n)
 
     cdef int32_t row_of(self, symbol) except -1:
         # raises NoSuchSymbol
@@ -179,16 +192,19 @@ cdef class Symbols:
         Raises ProtocolError when the symbol or a precision cannot be one.
         """
         cdef bytes text = symbol_bytes(symbol)
-        cdef int32_t row
-        cdef Slot* s
-        if not 0 < len(text) < SYMBOL_BYTES or abs(price_precision) > 18 or abs(qty_precision) > 18:
+        if not nameable(text, price_precision, qty_precision):
             raise ProtocolError(f"no book can be kept for {symbol!r}, precisions {price_precision}, {qty_precision}")
+        return self.define_row(self.find_text(text), symbol, text, price_precision, qty_precision)
+
+    cdef int32_t define_row(
+            self, int32_t row, symbol, bytes text, int price_precision, int qty_precision) except -1:
+        # `row`: of the symbol, -1 where it is new
+        cdef Slot* s
         price_precision, qty_precision = max(price_precision, 0), max(qty_precision, 0)
-        row = self.find_symbol(symbol)
         if row < 0:
             return self.new_slot(symbol, text, price_precision, qty_precision)
         s = &self.slots[row]
-        if (s.price_precision, s.qty_precision) != (price_precision, qty_precision):
+        if s.price_precision != price_precision or s.qty_precision != qty_precision:
             s.price_precision = price_precision
             s.qty_precision = qty_precision
             self.definitions += 1
@@ -205,24 +221,32 @@ cdef class Symbols:
 
         A row may leave out a precision that is known from before.
         """
+        cdef Row listed
+        cdef int bad
         part = parse_list(parsed)
         bad = bool(part.count_error)
-        for row in part.rows:
-            try:
-                self.define(row.symbol, *self._precisions_of(row))
-            except (NoSuchSymbol, ProtocolError):
-                bad += 1
+        for listed in part.rows:
+            bad += not self._usable(listed)
         return bad
 
-    def _precisions_of(self, row):
-        # what a row of 35=y states; what it leaves out is as known from before
-        if row.error:
-            raise ProtocolError(row.error)
-        price, qty = row.stated.get("price_precision"), row.stated.get("qty_precision")
-        if price is None or qty is None:
-            known = self.precisions(row.symbol)
-            price, qty = known[0] if price is None else price, known[1] if qty is None else qty
-        return price, qty
+    cdef bint _usable(self, Row listed) except -1:
+        # defines what a row of 35=y states; no exception for each of the rows at fault, which may be thousands
+        cdef bytes text
+        cdef int32_t row
+        if listed.error:
+            return False
+        text = symbol_bytes(listed.symbol)
+        row = self.find_text(text)
+        price, qty = listed.stated.get("price_precision"), listed.stated.get("qty_precision")
+        if price is None or qty is None:    # as known from before
+            if row < 0:
+                return False
+            price = self.slots[row].price_precision if price is None else price
+            qty = self.slots[row].qty_precision if qty is None else qty
+        if not nameable(text, price, qty) or (row < 0 and self.n_slots == MAX_SYMBOLS):
+            return False
+        self.define_row(row, listed.symbol, text, price, qty)
+        return True
 
     cdef int32_t new_slot(self, symbol, bytes text, int price_precision, int qty_precision) except -1:
         cdef int32_t row = self.n_slots, i

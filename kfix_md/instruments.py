@@ -11,10 +11,10 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Any
 
-from kfix_md.symbol_text import symbol_text
+from kfix_md._list_rows import Row, read_rows
 
 #: rows of a list, with all its fragments, and instruments kept: several times what any venue lists
-MAX_ROWS = 32_768
+MAX_ROWS = 10_000
 
 #: largest number of decimals of an int64 price or quantity, and of zeros that a negative precision cuts off
 MAX_PRECISION = 18
@@ -64,24 +64,19 @@ class Instrument:
     min_cost: str = ""  # 5013
 
 
-@dataclass(slots=True)
-class Row:
-    """One group of 35=y: what it states, under the names of Instrument. An update may state a part only."""
-
-    symbol: str
-    stated: dict[str, Any]
-    error: str = ""  # why the group cannot be used
-
-    def merged(self, known: Instrument | None) -> Instrument | str:
-        """Return the instrument that this row makes of what is known, or a sentence about why there is none."""
-        if self.error:
-            return self.error
-        if known is not None:
-            return replace(known, **self.stated)
-        for tag, name in _PRECISIONS.items():
-            if name not in self.stated:
-                return f"{self.symbol}: no usable {name} ({tag} missing)"
-        return Instrument(self.symbol, **self.stated)
+def merged(row: Row, known: Instrument | None) -> Instrument | str:
+    """Return the instrument that a row makes of what is known, or a sentence about why there is none."""
+    if row.error:
+        return row.error
+    if known is not None:
+        for name, value in row.stated.items():
+            if getattr(known, name) != value:
+                return replace(known, **row.stated)
+        return known  # as most rows of most lists: nothing is new
+    for tag, name in _PRECISIONS.items():
+        if name not in row.stated:
+            return f"{row.symbol}: no usable {name} ({tag} missing)"
+    return Instrument(row.symbol, **row.stated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +99,7 @@ class ListPart:
     @property
     def instruments(self) -> list[Instrument]:
         """Instruments of the rows that need nothing known from before."""
-        found = (row.merged(None) for row in self.rows)
+        found = (merged(row, None) for row in self.rows)
         return [instrument for instrument in found if isinstance(instrument, Instrument)]
 
     @property
@@ -167,7 +162,6 @@ _GROUP: dict[int, tuple[str, Callable[[bytes], Any]]] = {
     **{tag: (name, _text) for tag, name in _TEXTS.items()},
     5032: ("status", _status),
 }
-_UNUSED = 58  # a remark of the venue: no field of the message's head either
 
 
 @_collection_paused()
@@ -176,23 +170,7 @@ def parse_list(fields: Iterable[tuple[int, bytes]], room: int = MAX_ROWS) -> Lis
 
     A row that is wrong states its error. Rows after the first `room` are only counted.
     """
-    head: dict[int, bytes] = {}
-    rows: list[Row] = []
-    row: Row | None = None
-    excess = 0
-    for tag, value in fields:
-        if tag == 55:
-            excess += len(rows) >= room
-            if not excess:
-                row = _row(value)
-                rows.append(row)
-        elif row is not None and (known := _GROUP.get(tag)):
-            if not excess and known[0] not in row.stated:
-                row.stated[known[0]] = known[1](value)
-                if row.stated[known[0]] is None:
-                    row.error = row.error or f"{row.symbol}: no usable {known[0]} ({tag}={_text(value)})"
-        elif tag not in head and (row is None or tag != _UNUSED):
-            head[tag] = value
+    rows, head, excess = read_rows(fields, room, _GROUP)
     declared = integral(head.get(146, b""))
     result = integral(head.get(560, b"0"))
     return ListPart(
@@ -204,11 +182,6 @@ def parse_list(fields: Iterable[tuple[int, bytes]], room: int = MAX_ROWS) -> Lis
         groups=len(rows) + excess,
         count_error=_count_error(declared, len(rows), excess),
     )
-
-
-def _row(symbol: bytes) -> Row:
-    text = symbol_text(symbol)
-    return Row(text, {}, "" if text else "a row has no symbol (55 is empty)")
 
 
 def _count_error(declared: int | None, found: int, excess: int) -> str:
@@ -225,15 +198,15 @@ def merge_rows(rows: Iterable[Row], known: Mapping[str, Instrument]) -> tuple[di
     Returns (instruments by symbol, reasons by symbol of the rows that cannot be used). A symbol with several rows is
     merged row by row.
     """
-    merged: dict[str, Instrument] = {}
+    fresh: dict[str, Instrument] = {}
     unusable: dict[str, str] = {}
     for row in rows:
-        found = row.merged(merged.get(row.symbol) or known.get(row.symbol))
+        found = merged(row, fresh.get(row.symbol) or known.get(row.symbol))
         if isinstance(found, str):
             unusable[row.symbol] = found
         else:
-            merged[row.symbol] = found
-    return merged, unusable
+            fresh[row.symbol] = found
+    return fresh, unusable
 
 
 @dataclass(slots=True)

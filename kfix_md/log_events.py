@@ -103,6 +103,11 @@ EVENTS = (
     # instruments
     _e("instruments", "instrument list: %d instruments", "instruments"),
     _e("instruments_bad", "instrument list: %s", "cause"),
+    _e("instruments_bad", "instrument list: %d more rows cannot be used", "rows"),
+    _e("instruments_flood",
+       "instrument list: %d rows, of which %d may be read so soon after the rows before them: lists are ignored, and "
+       "requested again in %.1f s",
+       "rows readable seconds"),
     _e("instruments_missing", "no usable instrument list yet; requesting it again"),
     _e("instruments_missing", "instrument list%s %s; requesting it again in %.1f s", "security cause seconds"),
     _e("instruments_given_up", "instrument list%s %s; continuing without it", "security cause"),

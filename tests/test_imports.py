@@ -37,6 +37,7 @@ GROUPS = {
         "kfix_md._codec",
         "kfix_md._stream",
         "kfix_md._tick_buffer",
+        "kfix_md._list_rows",
         "kfix_md.instruments",
     ),
     "book": ("kfix_md._book", "kfix_md._book_l3", "kfix_md._checksum"),

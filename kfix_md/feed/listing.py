@@ -7,10 +7,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kfix_md.feed.pacing import SECOND, Pace
+from kfix_md.feed.pacing import SECOND, Bucket, Pace
 from kfix_md.feed.requests import Fields, Requests
 from kfix_md.feed.symbols import Selection, SymbolTable
-from kfix_md.instruments import RESULTS, Instrument, InstrumentList, ListChange, parse_list
+from kfix_md.instruments import MAX_ROWS, RESULTS, Instrument, InstrumentList, ListChange, parse_list
 from kfix_md.session import fix
 
 #: Sends a message (MsgType, body, time in ns) and returns its MsgSeqNum.
@@ -19,6 +19,12 @@ Log = logging.Logger | logging.LoggerAdapter[Any]
 
 #: The security type that means a list of everything (559=4).
 ALL = "ALL"
+
+#: rows that a venue may send for long; at once it may send a list of MAX_ROWS
+ROWS_PER_S = 1_000
+
+#: rows that cannot be used and are named in the log, of one message
+NAMED = 20
 
 
 class Listing:
@@ -36,7 +42,7 @@ class Listing:
         log: Log,
         securities: Sequence[str] = (ALL,),
     ) -> None:
-        self.errors = 0  # rows that could not be used
+        self.errors = 0  # rows and messages that could not be used
         self.due_ns = 0
         self.instruments = InstrumentList()
         self._requests, self._send, self._pace, self._rng, self._log = requests, send, pace, rng, log
@@ -44,6 +50,8 @@ class Listing:
         self._missing: set[str] = set()  # extra lists that the venue does not have, in this connection
         self._security_of: dict[str, str] = {}  # by 320
         self._failures = 0
+        self._rows = Bucket(MAX_ROWS, ROWS_PER_S, MAX_ROWS)
+        self._ignored_until_ns = 0  # 0, or until when no list is read
         self._table, self._unlisted = SymbolTable(), SymbolTable()
 
     # ---- what is known ----------------------------------------------------------------------------
@@ -96,7 +104,13 @@ class Listing:
         self._missing.clear()
 
     def request(self, now_ns: int, again: bool = False) -> None:
-        """Request every list and updates to it; `again`: late answers to earlier requests count as well."""
+        """Request every list and updates to it; `again`: late answers to earlier requests count as well.
+
+        After a flood of lists the request goes out at its end.
+        """
+        if self._ignored_until_ns:
+            self.due_ns = self._ignored_until_ns
+            return
         if not again:
             self._security_of.clear()
         for security in self._securities:
@@ -112,7 +126,12 @@ class Listing:
 
     def tick(self, now_ns: int) -> None:
         """Request again what is overdue."""
-        if self.due_ns and now_ns >= self.due_ns:
+        if not self.due_ns or now_ns < self.due_ns:
+            return
+        if self._ignored_until_ns:
+            self._ignored_until_ns = 0
+            self.request(now_ns)  # an answer that lacks what was ignored may not be taken for a whole one
+        else:
             self._failures += 1
             self._log.warning("no usable instrument list yet; requesting it again")
             self.request(now_ns, again=True)
@@ -137,7 +156,15 @@ class Listing:
 
     def on_message(self, fields: Fields, now_ns: int) -> ListChange | None:
         """Take in one 35=y; what it changed, None while fragments or lists are missing."""
-        part = parse_list(fields, self.instruments.room)
+        if self._ignored_until_ns:
+            self.errors += 1
+            return None
+        room, readable = self.instruments.room, self._rows.held(now_ns)
+        part = parse_list(fields, min(room, readable))
+        if readable < min(room, part.groups):
+            self._flooded(part.groups, readable, now_ns)
+            return None
+        self._rows.take(now_ns, len(part.rows))
         if part.count_error:
             self._unusable(part.count_error)
         if part.result != 0:
@@ -145,11 +172,28 @@ class Listing:
             return self.rejected(self._security_of.get(part.request_id, self._securities[0]), reason, now_ns)
         return self._finished(self.instruments.apply(part))
 
+    def _flooded(self, rows: int, readable: int, now_ns: int) -> None:
+        """More rows than anybody lists, which would occupy the loop: no list is read until a whole one may be."""
+        pause = self._rows.full_in(now_ns)
+        self._ignored_until_ns = self.due_ns = now_ns + max(pause, SECOND)
+        self.errors += 1
+        self._log.warning(
+            "instrument list: %d rows, of which %d may be read so soon after the rows before them: lists are ignored, "
+            "and requested again in %.1f s",
+            rows,
+            readable,
+            pause / SECOND,
+        )
+
     def _finished(self, change: ListChange | None) -> ListChange | None:
         if change is None:
             return None
-        for reason in change.unusable.values():
+        reasons = list(change.unusable.values())
+        for reason in reasons[:NAMED]:
             self._unusable(reason)
+        if (more := len(reasons) - NAMED) > 0:
+            self.errors += more
+            self._log.warning("instrument list: %d more rows cannot be used", more)
         if change.complete:
             self.due_ns = self._failures = 0
             self._log.info("instrument list: %d instruments", len(self.known))

@@ -87,22 +87,31 @@ class Subscription:
 
 @dataclass(slots=True)
 class Bucket:
-    """Token bucket of requests."""
+    """Token bucket: of requests, or of rows that are read."""
 
     burst: float
     per_second: float
     tokens: float = 0.0
     at_ns: int = 0
 
-    def take(self, now_ns: int) -> bool:
-        """Take one token if there is one."""
+    def held(self, now_ns: int) -> int:
+        """How many tokens there are."""
         passed = max(0, now_ns - self.at_ns) / SECOND
         self.tokens = min(self.burst, self.tokens + passed * self.per_second)
         self.at_ns = now_ns
-        if self.tokens < 1:
+        return int(self.tokens)
+
+    def take(self, now_ns: int, tokens: int = 1) -> bool:
+        """Take so many tokens if there are."""
+        if self.held(now_ns) < tokens:
             return False
-        self.tokens -= 1
+        self.tokens -= tokens
         return True
+
+    def full_in(self, now_ns: int) -> int:
+        """Nanoseconds until it is full."""
+        self.held(now_ns)
+        return int((self.burst - self.tokens) / self.per_second * SECOND)
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kfix_md import Handler
 from kfix_md.errors import KfixError
-from kfix_md.instruments import parse_list
+from kfix_md.instruments import merged, parse_list
 from kfix_md.probe.client import Frame
 from kfix_md.symbol_text import symbol_bytes
 
@@ -170,7 +170,7 @@ def nameable(symbol: str) -> bool:
 def unusable(parts: Iterable[Frame]) -> list[str]:
     """Why rows of an instrument list cannot be used, as the feed would log it."""
     rows = [row for part in parts for row in parse_list(part.fields).rows]
-    found = {row.symbol: row.merged(None) for row in rows}
+    found = {row.symbol: merged(row, None) for row in rows}
     long = [f"{name}: longer than {MAX_SYMBOL} bytes" for name in found if name and not nameable(name)]
     return [text for text in found.values() if isinstance(text, str)] + long
 

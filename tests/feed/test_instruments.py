@@ -6,7 +6,7 @@ import re
 import pytest
 
 from kfix_md import Handler
-from kfix_md.instruments import Instrument, InstrumentList, ListChange, Status, parse_list, precision_of
+from kfix_md.instruments import Instrument, InstrumentList, ListChange, Status, merged, parse_list, precision_of
 from kfix_md.session.fix import encode, instrument_list_request, market_data_request
 from kfix_md.symbol_text import symbol_bytes, symbol_text
 
@@ -98,7 +98,7 @@ def test_broken_rows_are_named_and_the_others_used():
 def test_forms_of_a_precision(text, precision):
     assert precision_of(text.encode()) == precision
     (row,) = parse_list([(55, b"A/B"), (2349, text.encode()), (5010, b"1")]).rows
-    found = row.merged(None)
+    found = merged(row, None)
     assert (found if precision is None else found.price_precision) == (
         f"A/B: no usable price_precision (2349={text})" if precision is None else precision
     )

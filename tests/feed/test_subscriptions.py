@@ -64,7 +64,7 @@ class Venue:
         request = more.get("request") or [dict(b)[320] for kind, b, _ in self.sent if kind == "x"][-1]
         fields = [(35, b"y"), (320, request.encode()), (560, str(more.get("result", 0)).encode())]
         if "last" in more:
-            fields += [(393, b"9"), (893, more["last"])]
+            fields += [(393, more.get("total", b"9")), (893, more["last"])]
         fields.append((146, str(len(rows)).encode()))
         for symbol, price, status in rows:
             fields += [(55, symbol.encode()), (5010, b"8"), (2349, str(price).encode()), (5032, str(status).encode())]
@@ -214,6 +214,59 @@ def test_a_list_that_comes_late_is_as_good():
     venue.subs.tick(40 * SECOND)
     assert [s for s, _, kind in venue.requests("V") if kind == "1"] == ["A/B", "C/D"]  # unanswered, not changed
     assert [kind for kind, _, _ in venue.sent].count("x") == 2
+
+
+def test_a_flood_of_lists_is_ignored_and_the_list_requested_again_after_it(caplog):
+    venue = Venue(spot=False)
+    symbols = [f"S{i:05d}" for i in range(6_000)]
+    venue.up("A/B", *symbols)
+    before = dict(venue.defined)
+    changed = [("A/B", 2, 1), *((symbol, 3, 1) for symbol in symbols)]
+    venue.list(changed, SECOND)  # 12,002 rows within a second, of which 10,000 may be read
+    assert venue.defined == before and venue.subs.listing.errors == 1
+    assert "6001 rows, of which 4999 may be read" in caplog.text
+    venue.list(changed[:2], SECOND)  # few as they are: ignored, too
+    assert venue.defined == before and venue.subs.listing.errors == 2
+    assert [kind for kind, _, _ in venue.sent].count("x") == 1
+    # neither lost messages nor a new connection bring a list before its rows may be read
+    venue.subs.messages_lost(2 * SECOND, Cause.LOST)
+    venue.subs.lost()
+    venue.subs.ready(4 * SECOND)
+    assert [kind for kind, _, _ in venue.sent].count("x") == 1
+    until = venue.subs.listing.due_ns
+    assert 5 * SECOND < until < 8 * SECOND and venue.subs.next_due_ns() <= until
+    venue.subs.tick(until)
+    assert [kind for kind, _, _ in venue.sent].count("x") == 2
+    venue.list(changed, until)
+    assert venue.defined["A/B"] == (2, 8) and set(venue.defined.values()) == {(2, 8), (3, 8)}
+    assert venue.subs.listing.complete and venue.subs.listing.errors == 2
+
+
+def test_an_answer_that_lacks_what_a_flood_was_ignored_for_is_not_whole():
+    venue = Venue(spot=False)
+    venue.up("A/B", "C/D")
+    venue.subs.messages_lost(SECOND, Cause.LOST)  # the list is requested again
+    request = [dict(body)[320] for kind, body, _ in venue.sent if kind == "x"][-1]
+    answer = {"request": request, "total": b"11002"}
+    venue.list([(f"S{i:05d}", 1, 1) for i in range(9_000)], SECOND, last=b"N", **answer)
+    venue.list([("A/B", 1, 1), *((f"T{i:05d}", 1, 1) for i in range(2_000))], SECOND, last=b"N", **answer)
+    venue.list([("Z/Z", 1, 1)], 2 * SECOND, last=b"Y", **answer)
+    assert set(venue.subs.listing.known) == {"A/B", "C/D"}
+    until = venue.subs.listing.due_ns
+    venue.subs.tick(until)
+    venue.list([("Z/Z", 1, 1)], until, last=b"Y", **answer)  # late, of the answer with a hole
+    assert set(venue.subs.listing.known) == {"A/B", "C/D"}
+    venue.list([("A/B", 1, 1), ("C/D", 1, 1), ("Z/Z", 1, 1)], until)
+    assert set(venue.subs.listing.known) == {"A/B", "C/D", "Z/Z"}
+
+
+def test_of_thousands_of_rows_that_cannot_be_used_some_are_named(caplog):
+    venue = Venue(spot=False)
+    venue.up("A/B")
+    venue.list([(f"S{i:05d}", "x", 1) for i in range(3_000)], SECOND)
+    assert venue.subs.listing.errors == 3_000
+    assert len(caplog.records) == 21 and "2980 more rows cannot be used" in caplog.text
+    assert set(venue.subs.listing.known) == {"A/B"}
 
 
 def test_requests_the_venue_never_saw_are_made_again_at_once_and_without_alarm(caplog):
