@@ -1,11 +1,12 @@
 """Reads a session date in the order in which its messages were applied, a block of messages at a time."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
@@ -27,7 +28,11 @@ COLUMNS = [*derive.BOOK_COLUMNS, "symbol", "entry_no", "aggressor", "ord_type"]
 BOOKS = [*schema.stored("ticks", derive.BOOK_COLUMNS), "symbol", "aggressor", "ord_type"]
 _ROWS = 1 << 18  # of a block, about: what is in memory at a time is some blocks
 _FIRST_ROWS = 1 << 14  # of the first, which somebody waits for; each block after it has four times as many
-_KEPT_ROWS = 3 << 20  # of row groups that reach into later blocks and are kept; what is beyond is read again
+_FIRST_PIECES = 8  # row groups that are opened for the first block, one for each symbol; as many times more later
+_KEPT_ROWS = 24 << 20  # of row groups that stay open, with some ten bytes a row; what is beyond is read again
+_DECODED = 10  # times as many bytes a row that was decoded has
+_BATCH_ROWS = 1 << 10, 1 << 17  # decoded of a row group at a time, at least and at most
+_WINDOWS = 8  # of blocks whose rows of a row group are decoded at a time, about: each time costs as much as 1000 rows
 
 
 class Instrument(NamedTuple):
@@ -167,31 +172,37 @@ def _blocks(
     depths = dict(zip(rows["session"].to_pylist(), rows["depth"].to_pylist(), strict=True))
     reader = captures._reader(begin, end, symbols, columns)
     carried: pa.Table | None = None
+    reached = 0  # ns: no block is applied before the one before it
     for a, b in windows(reader.pieces, begin, end):
         found = reader.rows(a, b)
         if carried is not None:
             found = pa.concat_tables([carried, found], promote_options="default")
         if found.num_rows:
             block, carried = in_order(found, depths, b == end)
+            if len(block):
+                block.time = np.maximum(block.time, reached)
+                reached = int(block.time[-1])
             yield block
 
 
 def windows(found: list[files.Piece], begin: int, end: int) -> Iterator[tuple[int, int]]:
     """Spans of receive time of [begin, end) with about as many rows as a block may have.
 
-    The rows of a row group are taken to be spread evenly over its time: nothing is read for this.
+    The rows of a row group are taken to be spread evenly over its time: nothing is read for this. The first blocks
+    reach into a few row groups, however many symbols a day has.
     """
     first = np.array([max(one.span[0], begin) for one in found] or [begin], float)
     last = np.array([min(one.span[1], end) for one in found] or [end], float)
     rows = np.array([one.rows for one in found] or [0], float)
+    begins = sorted(max(one.span[0], begin) for one in found)
 
     def before(moment: float) -> float:
         return float((rows * np.clip((moment - first + 1) / (last - first + 1), 0, 1)).sum())
 
-    at, size = begin, _FIRST_ROWS
+    at, size, few = begin, _FIRST_ROWS, _FIRST_PIECES
     while at < end:
         wanted = before(at) + min(size, _ROWS)
-        low, high = at + 1, end
+        low, high = at + 1, _opening(begins, at, few, end) if size < _ROWS else end
         while low < high:
             middle = (low + high) // 2
             if before(middle) >= wanted:
@@ -199,23 +210,36 @@ def windows(found: list[files.Piece], begin: int, end: int) -> Iterator[tuple[in
             else:
                 low = middle + 1
         yield at, low
-        at, size = low, 4 * size
+        at, size, few = low, 4 * size, 4 * few
+
+
+def _opening(begins: list[int], at: int, few: int, end: int) -> int:
+    """Until when at most `few` row groups begin from `at` on; `end` where more begin at once, as in a day's middle."""
+    place = bisect_left(begins, at) + few
+    return begins[place] if place < len(begins) and at < begins[place] < end else end
 
 
 class RowReader:
-    """Reads row groups once: what reaches into later windows is kept, up to _KEPT_ROWS."""
+    """Reads the row groups of some time from their beginning to their end, as windows of time are asked for in order.
+
+    Those that reach into later windows stay open, up to _KEPT_ROWS of them.
+    """
 
     def __init__(self, found: files.Files, begin: int, end: int, symbols: list[str] | None, columns: list[str]) -> None:
         self._files, self._span, self._symbols, self._columns = found, (begin, end), symbols, columns
         self.pieces = files.attempt(self._list)
 
     def _list(self) -> list[files.Piece]:
-        self._kept: dict[files.Piece, tuple[pa.Table, bool]] = {}  # with whether its times do not fall
+        self._sources: dict[files.Piece, _Source] = {}
+        self._open_rows = 0
         paths = self._files.of("ticks", *self._span, self._symbols)
         return files.pieces(self._files, paths, self._symbols)
 
     def rows(self, start: int, end: int) -> pa.Table:
-        """Rows received in [start, end), in the order of the files; also while compaction replaces them."""
+        """Rows received in [start, end), in the order of the files; also while compaction replaces them.
+
+        A row that a clock which was set back made earlier than one before it comes with that one.
+        """
 
         def read() -> pa.Table:
             try:
@@ -227,29 +251,117 @@ class RowReader:
         return files.attempt(read)
 
     def _rows(self, start: int, end: int) -> pa.Table:
-        parts = []
+        parts: list[pa.RecordBatch] = []
         for piece in self.pieces:
             if piece.span[0] < end and piece.span[1] >= start:
-                whole, rises = self._kept.pop(piece) if piece in self._kept else self._read(piece)
-                time = whole["recv_ns"].to_numpy()
-                if rises:
-                    a, b = np.searchsorted(time, [start, end]).tolist()
-                    parts.append(whole.slice(a, b - a))
-                else:
-                    parts.append(rebuild.kept(whole, (time >= start) & (time < end)))
-                if piece.span[1] >= end and sum(len(kept) for kept, _ in self._kept.values()) < _KEPT_ROWS:
-                    self._kept[piece] = whole, rises
+                source = self._sources.get(piece) or self._begun(piece, start)
+                self._open_rows -= source.open_rows
+                parts += source.before(end, _expected(piece, start, end))
+                if self._open_rows + source.open_rows > _KEPT_ROWS:
+                    source.close()
+                self._open_rows += source.open_rows
         if not parts:
             return files.table("ticks", [], self._columns)
-        return pa.concat_tables(parts, promote_options="default")
+        return _joined(parts)
 
-    def _read(self, piece: files.Piece) -> tuple[pa.Table, bool]:
+    def _begun(self, piece: files.Piece, start: int) -> "_Source":
         columns = self._columns
         if columns == BOOKS and files.levels(piece.path, piece.group) == {"L2"}:
             columns = [name for name in columns if name not in schema.OF_ORDERS]
-        whole = files.read_piece("ticks", piece, columns, self._symbols)
-        time = whole["recv_ns"].to_numpy()
-        return whole, bool((time[1:] >= time[:-1]).all())
+        source = self._sources[piece] = _Source(piece, columns, self._symbols)
+        if piece.span[0] < start:
+            source.before(start, _BATCH_ROWS[1])
+        self._open_rows += source.open_rows
+        return source
+
+
+def _expected(piece: files.Piece, start: int, end: int) -> int:
+    """How many rows of a row group to decode at a time: those of some windows like this one, about."""
+    first, last = piece.span
+    share = (min(end, last + 1) - max(start, first)) / (last + 1 - first)
+    return max(_BATCH_ROWS[0], min(int(_WINDOWS * piece.rows * share), _BATCH_ROWS[1]))
+
+
+def _joined(parts: list[pa.RecordBatch]) -> pa.Table:
+    """Rows of several row groups, of which those of L2 may be without the columns of orders."""
+    tables = [pa.Table.from_batches(list(some)) for _, some in groupby(parts, lambda part: part.schema)]
+    whole = tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="default")
+    return whole.unify_dictionaries()
+
+
+class _Source:
+    """A row group that is read once from its beginning to its end, a part at a time.
+
+    Attributes
+    ----------
+    open_rows
+        Rows of the row group while it is open: what it takes in memory grows with them.
+    """
+
+    def __init__(self, piece: files.Piece, columns: list[str], symbols: list[str] | None) -> None:
+        self._piece, self._columns, self._symbols = piece, columns, symbols
+        self._batches: Iterator[pa.RecordBatch] | None = None
+        self._held: pa.RecordBatch | None = None  # decoded, not given yet
+        self._given, self._reach = 0, -(1 << 63)  # rows, and their highest time
+        self._at_once = 0
+        self.open_rows = 0
+        self._over = False
+
+    def before(self, end: int, rows: int) -> list[pa.RecordBatch]:
+        """The next rows before the first one that was received at `end` or later, decoded about `rows` at a time."""
+        if self._over:
+            return []
+        if self._batches is None or rows >= 4 * self._at_once:
+            self._open(rows)
+        found = []
+        while (batch := self._next()) is not None:
+            time = np.maximum(np.maximum.accumulate(batch["recv_ns"].to_numpy()), self._reach)
+            n = int(np.searchsorted(time, end))
+            if n:
+                found.append(batch.slice(0, n))
+                self._given, self._reach = self._given + n, int(time[n - 1])
+            if n < batch.num_rows:
+                self._held = batch.slice(n)
+                return found
+        self.close()
+        self._over = True
+        return found
+
+    def _open(self, rows: int) -> None:
+        """Begin again where it was left."""
+        self.close()
+        self._at_once, self.open_rows = rows, self._piece.rows
+        if files.by_symbol(self._piece):
+            self._at_once, self.open_rows = 1 << 62, _DECODED * self._piece.rows
+            self._batches = iter([_by_time(list(self._read(_BATCH_ROWS[1])))])
+        else:
+            self._batches = self._read(rows)
+        skipped = 0
+        while skipped < self._given and (batch := self._next()) is not None:
+            if skipped + batch.num_rows > self._given:
+                self._held = batch.slice(self._given - skipped)
+            skipped += batch.num_rows
+
+    def _read(self, rows: int) -> Iterator[pa.RecordBatch]:
+        return files.piece_batches("ticks", self._piece, self._columns, self._symbols, rows)
+
+    def _next(self) -> pa.RecordBatch | None:
+        held, self._held = self._held, None
+        return held if held is not None or self._batches is None else next(self._batches, None)
+
+    def close(self) -> None:
+        """Keep nothing but the place."""
+        self._batches = self._held = None
+        self.open_rows = 0
+
+
+def _by_time(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """The rows of some symbols, one after the other, as they were received: none before one of its symbol before it."""
+    [whole] = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches() or batches[:1]
+    codes, time = whole["symbol"].indices.to_numpy(), whole["recv_ns"].to_numpy()
+    edges = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist(), len(codes)]
+    reached = np.concatenate([np.maximum.accumulate(time[a:b]) for a, b in pairwise(edges)])
+    return whole.take(pa.array(np.argsort(reached, kind="stable")))
 
 
 def in_order(rows: pa.Table, depths: dict[int, int | None], last: bool) -> tuple[Block, pa.Table | None]:

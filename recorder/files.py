@@ -500,22 +500,30 @@ def levels(path: Path, group: int = _WHOLE) -> set[str | None]:
     return {level for one in groups for level in seen.levels[one] or (None,)}
 
 
-def read_piece(table: str, piece: Piece, columns: list[str], symbols: Collection[str] | None = None) -> pa.Table:
-    """All rows of a row group."""
+def by_symbol(piece: Piece) -> bool:
+    """Whether the rows of a row group are of several symbols, one after the other; else they are in arrival order."""
+    if piece.group == _WHOLE or not layout.is_compacted(piece.path.name):
+        return False
+    limits = footer(piece.path).symbols[piece.group]
+    return limits is None or limits[0] != limits[1]
+
+
+def piece_batches(
+    table: str, piece: Piece, columns: list[str], symbols: Collection[str] | None, rows: int
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a row group in order, at most `rows` at a time: pages are decoded when their rows are wanted."""
     needed = schema.stored(table, [*columns, *(["symbol"] if symbols is not None and "symbol" not in columns else [])])
     try:
         seen, opened = _opened(piece.path)
         with opened or open_file(piece.path, seen.meta) as file:
             groups = range(seen.meta.num_row_groups) if piece.group == _WHOLE else [piece.group]
-            found = list(_decoded(table, seen, file, list(groups), needed, 1 << 20))
+            for batch in _decoded(table, seen, file, list(groups), needed, rows):
+                now = schema.current(table, batch, needed) if seen.outdated else batch
+                yield schema.given(_selected(now, symbols, None, None), columns)
     except FileNotFoundError:
         raise Vanished(piece.path) from None
     except (pa.ArrowException, OSError) as error:
         raise _damaged(piece.path, error) from None
-    if seen.outdated:
-        found = [schema.current(table, batch, needed) for batch in found]
-    kept = [schema.given(_selected(batch, symbols, None, None), columns) for batch in found]
-    return pa.Table.from_batches(kept).unify_dictionaries()
 
 
 def _few(

@@ -95,7 +95,7 @@ def test_nothing_is_read_before_the_books_are_there(day, tmp_path, monkeypatch):
     cap, _ = day
     read = []
     monkeypatch.setattr(files, "_read", lambda table, *a, real=files._read: (read.append(table), real(table, *a))[1])
-    monkeypatch.setattr(files, "read_piece", lambda *a: read.append("piece"))
+    monkeypatch.setattr(files, "piece_batches", lambda *a: read.append("piece"))
     with SegmentWriter("test", tmp_path) as writer:
         DayPlayer(cap, cap.dates()[0], writer)
         assert [(symbol, level) for symbol, level, *_ in player.books_of(cap, cap.dates()[0])] == [(SYMBOL, "L2")]

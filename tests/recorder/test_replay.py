@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import recorder
-from kfix_md import Handler
+from kfix_md import Handler, trading_day
 from kfix_md.journal import events
-from recorder import blocks, compact, derive, replay
+from recorder import blocks, compact, derive, files, replay
 from tests.oracle.codec import message
 from tests.oracle.follow import Follower
 from tests.recorder import build
@@ -89,6 +89,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(blocks, "_ROWS", 300)
     monkeypatch.setattr(blocks, "_FIRST_ROWS", 20)
     monkeypatch.setattr(blocks, "_KEPT_ROWS", 500)
+    monkeypatch.setattr(blocks, "_BATCH_ROWS", (8, 64))
 
 
 def keys(played) -> list[tuple]:
@@ -112,6 +113,72 @@ def test_compacted_days_and_small_blocks_play_the_same(day, compacted, small_blo
     monkeypatch.undo()
     assert keys(cap.replay(cap.dates()[0])) == small
     assert len(list(blocks.blocks(cap, cap.dates()[0], None))) == 1
+
+
+@pytest.mark.parametrize("row_group", [64, 700])
+def test_row_groups_of_one_symbol_and_of_several_play_the_same(day, tmp_path, small_blocks, row_group):
+    """Those that are open at a time are limited, so that some are begun again where they were left."""
+    cap, _ = day
+    shutil.copytree(cap.tree.root, tmp_path / "captures")
+    again = recorder.open(tmp_path / "captures")
+    compact.compact_day(again.tree, again.dates()[0], row_group=row_group)
+    again = recorder.open(again.tree.root)
+    pieces = again._reader(*trading_day.session_bounds(again.dates()[0]), None, blocks.BOOKS).pieces
+    assert {files.by_symbol(piece) for piece in pieces} == ({False} if row_group == 64 else {False, True})
+    played = keys(again.replay(again.dates()[0]))
+    assert played == keys(cap.replay(cap.dates()[0]))
+    middle = len(played) // 2
+    found = blocks.blocks(again, again.dates()[0], None, played[middle][0])
+    times = np.concatenate([block.recv_ns for block in found])
+    assert times.tolist() == [key[0] for key in played if key[0] >= played[middle][0]]
+
+
+def test_the_first_block_takes_a_small_part_of_a_day(day, tmp_path, monkeypatch):
+    """Few rows of few row groups, however many symbols there are."""
+    cap, _ = day
+    pieces = [files.Piece(tmp_path, i, (1000 * i, 10**9), 10**6) for i in range(100)]
+    reached = [sum(one.span[0] < end for one in pieces) for _, end in blocks.windows(pieces, 0, 10**10)]
+    assert reached[:3] == [8, 40, 100]
+
+    shutil.copytree(cap.tree.root, tmp_path / "captures")
+    again = recorder.open(tmp_path / "captures")
+    compact.compact_day(again.tree, again.dates()[0], row_group=256)
+    monkeypatch.setattr(blocks, "_FIRST_ROWS", 20)
+    monkeypatch.setattr(blocks, "_FIRST_PIECES", 1)
+    monkeypatch.setattr(blocks, "_BATCH_ROWS", (8, 64))
+    read, real = [], files.piece_batches
+
+    def counted(*arguments):
+        for batch in real(*arguments):
+            read.append(batch.num_rows)
+            yield batch
+
+    monkeypatch.setattr(files, "piece_batches", counted)
+    first = next(blocks._blocks(again, again.dates()[0], None, None, blocks.BOOKS))
+    assert len(first) > 0 and sum(read) < again.rows() / 5
+
+
+def test_a_clock_set_back_leaves_the_order_of_a_symbol(tmp_path, small_blocks):
+    """In whichever block a message comes, it comes after those before it in its session."""
+    frames = build.generate("spot-l2", messages=300, symbols=1, empties=False).frames
+    with build.JournalWriter(tmp_path / "journal") as journal:
+        journal.event(0, build.START_NS, events.SessionDescribed(0, "spot-l2", "L2", None, None, None, None, 0))
+        journal.event(0, build.START_NS, {"type": "logged_on", "session_id": "one"})
+        live, now = Handler(level="L2", session_number=0, journal=journal), build.START_NS
+        for number, frame in enumerate(frames):
+            now += build.STEP_NS - (100 * build.STEP_NS if number == 150 else 0)
+            live.on_bytes(frame, now)
+    build.record(tmp_path)
+    cap = recorder.open(tmp_path / "captures")
+    for _ in range(2):
+        handler = Handler(level="L2")
+        batches = list(cap.replay_batches(cap.dates()[0], handler=handler))
+        seqs = np.concatenate([batch.seq for batch in batches])
+        assert seqs.tolist() == sorted(seqs.tolist()) and len(batches) > 3
+        assert handler.stats["crc_failed"] == 0 and handler.stats["crc_ok"] == live.stats["crc_ok"]
+        assert all((np.diff([batch.time_ns for batch in batches])) >= 0)
+        compact.compact_day(cap.tree, cap.dates()[0])
+        cap = recorder.open(cap.tree.root)
 
 
 @pytest.mark.parametrize("every", [None, "1ms", "70ms", "1h"])
