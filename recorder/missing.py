@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,7 +77,19 @@ class Complete:
     def _look(self, tables: Collection[str], days: Days | None) -> list[MissingFiles]:
         written = self._written()  # before the files are listed: those of later commits are no surprise
         found = [one for table in tables for one in self._of_table(table, days, written.get(table))]
-        return [*(one for table in tables for one in self._at_begin(table, days)), *found]
+        found = [*(one for table in tables for one in self._at_begin(table, days)), *found]
+        return [rest for one in found for rest in self._nowhere(one)]
+
+    def _nowhere(self, one: MissingFiles) -> Iterator[MissingFiles]:
+        """What of `one` no other date has either: a clock that was wrong for a while put files into dates far away."""
+        first = one.first
+        whole = (file for day in self.tree.dates(one.table) for file in self._partition(one.table, day) if file.whole)
+        for file in sorted(file for file in whole if file.last >= one.first and file.first <= one.last):
+            if file.first > first:
+                yield one._replace(first=first, last=file.first - 1)
+            first = max(first, file.last + 1)
+        if first <= one.last:
+            yield one._replace(first=first)
 
     def _at_begin(self, table: str, days: Days | None) -> list[MissingFiles]:
         """Files missing before the first of a table, unless they went with the oldest dates.

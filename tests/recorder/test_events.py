@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from kfix_md.journal import events
 from kfix_md.journal.reader import FRAME, JournalReader
 from kfix_md.journal.writer import JournalWriter
 from kfix_md.trading_day import DAY_NS, session_date
+from recorder.catalog import Captures
+from recorder.layout import FileName
 from recorder.process import Recorder
 from tests.recorder import build
 from tests.streams import generate
@@ -119,7 +123,33 @@ def test_a_frame_whose_processing_failed_is_not_taken_as_applied(tmp_path):
     assert [s["ignored"] for s in recorder.open(tmp_path / "captures").sessions().to_pylist()] == [2]
 
 
-def test_after_a_clock_that_was_a_year_ahead_every_date_still_begins_with_what_is_known(tmp_path):
+@pytest.mark.parametrize("wrong", [365, -365])
+def test_no_file_is_missing_after_a_clock_that_was_a_year_wrong(tmp_path, wrong):
+    """The files of that time are in a date far away; those that are nowhere are still missed."""
+    frames = generate("spot-l2", messages=60, seed=4, symbols=1, empties=False).frames
+    with JournalWriter(tmp_path / "journal") as journal:
+        now = build.write_session(journal, 0, "spot-l2", frames, build.START_NS)
+        build.write_session(journal, 0, "spot-l2", frames, now + wrong * DAY_NS)
+        later = build.write_session(journal, 0, "spot-l2", frames, now)
+        end = build.write_session(journal, 0, "spot-l2", frames, later + DAY_NS, end=False)
+    build.record(tmp_path, flush_rows=40)
+    with warnings.catch_warnings(action="error"):
+        cap = recorder.open(tmp_path / "captures")
+    days = cap.dates()
+    assert len(days) == 3
+    assert [cap.missing([day]) for day in days] == [[], [], []] and cap.missing() == []
+    [symbol] = cap.symbols()
+    assert cap.book(symbol, end - build.STEP_NS).trusted
+
+    far = [Path(path) for path in (cap.tree.files("ticks", session_date(now + wrong * DAY_NS)))]
+    assert len(far) > 2
+    far[1].unlink()
+    number = FileName.parse(far[1].name).numbers[0]
+    found = [one for day in days for one in Captures(cap.tree.root).missing([day])]
+    assert {(one.table, one.first, one.last) for one in found} == {("ticks", number, number)}
+
+
+def test_after_a_clock_that_was_a_year_ahead_every_date_still_begins_with_what_is_known(tmp_path, recwarn):
     frames = generate("spot-l2", messages=40, seed=4).frames[:-1]
     with JournalWriter(tmp_path / "journal") as journal:
         now = build.write_session(journal, 0, "spot-l2", frames, build.START_NS, end=False)
@@ -130,5 +160,6 @@ def test_after_a_clock_that_was_a_year_ahead_every_date_still_begins_with_what_i
     today = session_date(now)
     known = set(cap.instruments(today)["symbol"].to_pylist())
     assert known
+    assert not [str(one.message) for one in recwarn if "missing" in str(one.message)]
     for days in (365, 1, 2):
         assert set(cap.instruments(today + timedelta(days=days))["symbol"].to_pylist()) == known
