@@ -1,6 +1,6 @@
 """How reads become frames: one owned receive buffer, parsed in place, and what happens to bytes that are no frame."""
 
-from cpython.bytearray cimport PyByteArray_AsString, PyByteArray_FromStringAndSize
+from cpython.bytearray cimport PyByteArray_AsString, PyByteArray_Resize
 from cython cimport final
 from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
@@ -163,7 +163,9 @@ cdef class Stream:
             self.start = 0
             self.end = held
             return 0
-        grown = PyByteArray_FromStringAndSize(NULL, need + PADDING)
+        # PyByteArray_FromStringAndSize without memory releases an object that it has not initialized
+        grown = bytearray()
+        PyByteArray_Resize(grown, need + PADDING)
         if held:
             memcpy(PyByteArray_AsString(grown), self.buffer + self.start, held)
         self.memory, self.buffer = grown, PyByteArray_AsString(grown)

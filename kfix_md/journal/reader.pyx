@@ -6,7 +6,7 @@ import time
 from kfix_md.errors import CaptureError, Unreadable, UsageError
 from kfix_md.journal import files as journal_files
 
-from cpython.bytearray cimport PyByteArray_AsString, PyByteArray_FromStringAndSize, PyByteArray_Resize
+from cpython.bytearray cimport PyByteArray_AsString, PyByteArray_Resize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
@@ -347,7 +347,8 @@ cdef class JournalReader:
             return bytearray()
         n = self._padded_here()
         most = max(most, n)
-        out = PyByteArray_FromStringAndSize(NULL, most)
+        out = bytearray()
+        PyByteArray_Resize(out, most)       # see Stream.room
         while total + n <= most:
             memcpy(PyByteArray_AsString(out) + total, self._at(self.offset), n)
             total += n

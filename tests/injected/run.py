@@ -30,6 +30,11 @@ def child(library: Path, folder: Path, arguments: list[str]) -> subprocess.Compl
     return subprocess.run(command, env=env, cwd=HERE.parents[1], capture_output=True, text=True, check=False)
 
 
+def passed(done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether a child found nothing: what the interpreter only prints ("Exception ignored in", SystemError) is a fault."""
+    return done.returncode == 0 and not done.stderr
+
+
 def inject(folder: Path, name: str, places: list[int], times: int) -> int:
     """Run one scenario with each of these calls failing (none: with every call in turn); the number of runs."""
     from tests.injected.scenarios import ALL, Injection
@@ -70,8 +75,8 @@ def main() -> None:
             own.mkdir()
             places = ["--at", *map(str, options.at)] if options.at else []
             done = child(library, own, [name, "--times", str(options.times), *places])
-            failed |= done.returncode != 0
-            print(done.stdout.splitlines()[-1] if done.stdout else name, "failed" if done.returncode else "passed")
+            failed |= not passed(done)
+            print(done.stdout.splitlines()[-1] if done.stdout else name, "passed" if passed(done) else "failed")
             print(done.stderr, end="", file=sys.stderr)
     sys.exit(failed)
 
