@@ -383,7 +383,7 @@ cdef class Symbols:
             s.halted = 0
         elif event == EVENT_RULE_UNKNOWN:
             s.unproven = 1
-        if s.synced or event not in (EVENT_RESUME, EVENT_DOUBTED, EVENT_GAP_OPENED, EVENT_RULE_UNKNOWN):
+        if s.synced or event not in (EVENT_RESUME, EVENT_GAP_OPENED, EVENT_RULE_UNKNOWN):
             if s.top.state != STATE_INIT or next_state(event, STATE_INIT) != STATE_INIT:
                 self.happen(row, event, cause)
         elif event == EVENT_RESUME and s.top.state == STATE_HALTED:

@@ -31,6 +31,8 @@ log = logging.getLogger("kfix.follow")
 
 Record = tuple[int, int, int, int, int, bytes]  # as JournalReader yields them
 
+States = dict[str, tuple[State, Cause]]  # of books by symbol
+
 SECOND = 1_000_000_000
 CHUNK = 20_000  # records between two heartbeats, while there is a backlog
 PAUSE_S = 0.0005  # between two looks for new records
@@ -86,6 +88,7 @@ class JournalFollower:
         self.states_differ = self.damages = 0
         self._reader = JournalReader(journal)
         self._backlog = False
+        self._before: list[States] = []  # states of books, by session, when the source became absent
         self._last_ns, self._looked_ns = time.monotonic_ns(), 0
         self._start()
 
@@ -309,6 +312,7 @@ class JournalFollower:
         """All books are STALE until the source's journal goes on."""
         if not self.absent:
             log.warning("journal %s: %s; books are STALE until it goes on", self.journal, why)
+            self._before = [_states(session) for session in self.sessions]
         self.absent = why
         for number, session in enumerate(self.sessions):
             if session is not None:
@@ -321,7 +325,7 @@ class JournalFollower:
             self.absent = ""
             for number, session in enumerate(self.sessions):
                 if session is not None:
-                    session.handler.mark(None, State.LIVE)
+                    _restore(session, self._before[number])
                     self.writer.set_session(number, state="ON" if self.described[number].connected else "DOWN")
 
     def _caught_up(self) -> None:
@@ -369,6 +373,21 @@ class JournalFollower:
             "journal_damages": self.damages,
             "journal_position": self._reader.position,
         }
+
+
+def _states(session: FollowedSession | None) -> States:
+    """States of the books of a session."""
+    handler = session.handler if session is not None else None
+    return {symbol: handler.book_state(symbol)[:2] for symbol in handler.symbols} if handler is not None else {}
+
+
+def _restore(session: FollowedSession, states: States) -> None:
+    """Give books that were STALE the states that they had."""
+    handler = session.handler
+    handler.mark(None, State.LIVE)  # those that are whole
+    for symbol, (state, cause) in states.items():
+        if handler.book_state(symbol)[:2] != (state, cause):
+            handler.mark(symbol, state, cause)  # it was halted, or waits for a snapshot
 
 
 def _knows(symbol: str | None, handler: Handler) -> TypeGuard[str]:

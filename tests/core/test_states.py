@@ -21,7 +21,7 @@ TABLE = {
     Event.CRC_FAILED: (C, C, C, C, C, C, C, C, C, C, C),
     Event.CROSSED: (C, C, C, C, C, C, C, C, C, C, C),
     Event.MALFORMED: (T, T, T, T, T, T, T, T, T, T, T),
-    Event.DOUBTED: (N, Y, T, T, T, C, T, T, R, D, T),
+    Event.DOUBTED: (N, T, T, T, T, T, T, T, T, T, T),
     Event.GAP_OPENED: (N, Y, G, G, G, C, G, G, R, D, G),
     Event.GAP_CLOSED: (N, Y, L, E, S, C, T, H, R, D, U),
     Event.LOST: (Y, Y, Y, Y, Y, Y, Y, Y, Y, Y, Y),

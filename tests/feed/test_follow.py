@@ -17,6 +17,7 @@ pytest.importorskip("cryptography")
 
 from kfix_md import Cause, State, attach
 from kfix_md._state import is_trusted
+from kfix_md.feed import follow
 from kfix_md.feed.follow import JournalFollower
 from kfix_md.journal import files
 from kfix_md.shm.writer import SegmentWriter
@@ -68,6 +69,10 @@ def assert_equal(source, copy) -> int:
     return compared
 
 
+def states(feed):
+    return {(book.state, book.cause) for book in feed.books()}
+
+
 def keyed(feed):
     for book in feed.books():
         yield (book.symbol, book.level), book
@@ -115,6 +120,38 @@ def test_books_states_and_verdicts_are_those_of_the_source(venue, tmp_path):
     assert equal == [12] * len(faults)
 
 
+def test_books_of_a_source_that_goes_on_have_the_states_they_had(venue, tmp_path, monkeypatch):
+    """One that was halted, too: nothing in the journal says it again."""
+
+    async def script(feed):
+        await all_good(feed)
+        source = attach("t-silent", directory=tmp_path)
+        copy = Copy(tmp_path, "copy", tmp_path / "journal")
+        venue("status", symbol="ETH/USD", status=2)
+        await until(lambda: source["ETH/USD"].state is State.HALTED)
+        venue("pause")
+        await asyncio.sleep(QUIET_S)
+        copy.catch_up()
+        with monkeypatch.context() as patch:
+            patch.setattr(follow, "ABSENT_NS", 0)
+            patch.setattr(follow, "held", lambda *_: False)
+            patch.setattr(files, "writer_alive", lambda _: False)
+            copy.catch_up()
+            assert states(copy.feed) == {(State.STALE, Cause.RESTART)}
+        venue("resume")
+        await until(lambda: not copy.catch_up().follower.absent)
+        assert copy.feed["ETH/USD"].state is State.HALTED
+        venue("pause")
+        await asyncio.sleep(QUIET_S)
+        assert assert_equal(source, copy.catch_up().feed) == 3
+        venue("resume")
+        venue("status", symbol="ETH/USD", status=1)
+        await all_good(feed)
+        copy.close()
+
+    drive(tmp_path, venue.toml(tmp_path, "t-silent", ("spot-l2",)), script)
+
+
 def test_the_copies_of_a_hot_pair_are_published_as_the_source_does(venue, tmp_path):
     async def script(feed):
         await all_good(feed)
@@ -151,10 +188,7 @@ def recorded(venue, tmp_path_factory):
 def test_the_journal_of_a_feed_that_has_ended_gives_no_book_that_can_be_read(recorded, tmp_path):
     copy = Copy(tmp_path, "copy", recorded / "journal").catch_up()
     assert copy.follower.absent == "the source has ended"
-    assert {(book.state, book.cause) for book in copy.feed.books()} <= {
-        (State.DOWN, Cause.LEAVING),
-        (State.STALE, Cause.RESTART),
-    }
+    assert states(copy.feed) == {(State.STALE, Cause.RESTART)}
     assert all(rows(book)[0] for book in copy.feed.books()), "their last levels are there"
     copy.close()
 
