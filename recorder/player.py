@@ -19,7 +19,7 @@ from kfix_md import trading_day
 from kfix_md._entry import Cause, State
 from kfix_md._recorded import Recorded
 from kfix_md.errors import KfixError, UsageError
-from kfix_md.shm.replay import NAME
+from kfix_md.shm.names import REPLAY
 
 if TYPE_CHECKING:
     from kfix_md._book import OrderBook
@@ -356,7 +356,7 @@ def main(arguments: list[str], commands: IO[bytes], answers: IO[str]) -> None:
         wanted = _date(captures, path, day, at)
         at_ns = moment_of(at, wanted) if at else None
         capacity = len(books_of(captures, wanted)) + SPARE
-        with SegmentWriter(NAME, folder, capacity=capacity, heartbeat_ns=1_000_000_000) as writer, beating(writer):
+        with SegmentWriter(REPLAY, folder, capacity=capacity, heartbeat_ns=1_000_000_000) as writer, beating(writer):
             player = DayPlayer(captures, wanted, writer, float(speed) or None, commands, answers)
             print(json.dumps({"date": wanted.isoformat()}), file=answers, flush=True)
             player.play(at_ns)

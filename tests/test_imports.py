@@ -299,3 +299,12 @@ def test_import_of_the_package_is_light():
     ).stdout.split()
     assert "kfix_md" in loaded
     assert not set(HEAVY) & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [("kfix_md._handler", "kfix_md.session.machine"), ("recorder.player", "kfix_md.shm.attach")],
+)
+def test_a_replay_begins_without_what_it_does_not_need(name, without):
+    code = f"import sys, {name}; print({without!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -9,6 +9,8 @@ from kfix_md.services import SERVICES
 
 #: A segment file is named PREFIX + the feed's name.
 PREFIX = "kfix-md."
+#: Name of the feed that a replay plays, in a directory of its own.
+REPLAY = "replay"
 
 
 def default_directory() -> Path:

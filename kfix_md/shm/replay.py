@@ -17,11 +17,11 @@ from typing import Any, TypeAlias
 
 from kfix_md.errors import CaptureError, FeedDead, FeedError, UsageError
 from kfix_md.shm.attach import Feed
-from kfix_md.shm.names import default_directory, segment_path
+from kfix_md.shm.names import REPLAY, default_directory, segment_path
 from kfix_md.shm.segment import Segment
 
 Moment: TypeAlias = int | str | datetime
-NAME, PREFIX = "replay", "kfix-replay."
+PREFIX = "kfix-replay."
 # pyarrow imports pandas as soon as it makes an array, if it can: a third of the time until the replay begins
 _PLAYER = """
 import sys
@@ -71,7 +71,7 @@ class ReplayFeed(Feed):
             self._end()
             raise (UsageError if reply.get("usage") else CaptureError)(reply["error"])
         self.date = date.fromisoformat(reply["date"])
-        super().__init__(segment_path(self._folder, NAME), allow_unverified=allow_unverified)
+        super().__init__(segment_path(self._folder, REPLAY), allow_unverified=allow_unverified)
 
     def _reply(self) -> dict[str, Any]:
         """The next answer; empty when the process has ended."""
@@ -164,7 +164,7 @@ def _sweep(directory: Path) -> None:
             if status.st_uid != os.geteuid():
                 continue
             try:
-                over = Segment(str(segment_path(folder, NAME))).abandoned()
+                over = Segment(str(segment_path(folder, REPLAY))).abandoned()
             except FileNotFoundError:
                 over = time.time() - status.st_mtime > SWEPT_AFTER_S
             if over:
