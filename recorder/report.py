@@ -10,6 +10,7 @@ import numpy as np
 
 from kfix_md import __version__, trading_day
 from kfix_md.errors import UsageError
+from kfix_md.symbol_text import one_line
 from recorder import coverage, lanes
 from recorder.flow import Flow, Means, flow_of, lag_of_bin
 from recorder.proof import Proof
@@ -42,7 +43,13 @@ def page(captures: "Captures", day: date) -> str:
     except ImportError:
         raise UsageError("a report needs jinja2: pip install 'kfix-md[operator]'") from None
 
-    templates = Environment(loader=PackageLoader("recorder"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    templates = Environment(
+        loader=PackageLoader("recorder"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: one_line(value) if type(value) is str else value,  # not Markup: scripts have lines
+    )
     folder = resources.files("recorder") / "templates"
 
     def source(name: str) -> Markup:

@@ -10,6 +10,7 @@ from typing import Any
 
 from kfix_md import __version__
 from kfix_md.errors import KfixError, Mistakes, UsageError
+from kfix_md.symbol_text import one_line
 
 #: command -> (module, attribute, help of the overview)
 COMMANDS = {
@@ -205,5 +206,5 @@ def _die_as_json(*messages: str) -> None:
 
 def _die(*messages: str) -> None:
     for message in messages if sys.stderr is not None else ():  # it was closed
-        print("kfix: " + " ".join(message.split()), file=sys.stderr)
+        print("kfix: " + one_line(" ".join(message.split())), file=sys.stderr)
     raise SystemExit(2)

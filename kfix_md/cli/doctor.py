@@ -8,6 +8,8 @@ from dataclasses import asdict
 
 import click
 
+from kfix_md.symbol_text import one_line
+
 _COLOUR = {"ok": "green", "warn": "yellow", "FAIL": "red"}
 
 
@@ -53,9 +55,8 @@ def report(config: str, as_json: bool, timeout: float = 8.0) -> int:
         click.echo(json.dumps({"ok": not bad, "findings": [asdict(finding) for finding in findings]}, indent=1))
         return 2 if bad else 0
     for finding in findings:
-        click.echo(
-            f"{click.style(f'{finding.status:<5}', fg=_COLOUR[finding.status])} {finding.about:<15} {finding.text}"
-        )
+        status = click.style(f"{finding.status:<5}", fg=_COLOUR[finding.status])
+        click.echo(f"{status} {finding.about:<15} {one_line(finding.text)}")
     warned = sum(finding.status == WARN for finding in findings)
     click.echo(f"{bad} failed, {warned} warnings, {len(findings) - bad - warned} ok")
     return 2 if bad else 0

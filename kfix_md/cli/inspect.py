@@ -15,6 +15,7 @@ import click
 
 from kfix_md.cli import logs
 from kfix_md.errors import UsageError
+from kfix_md.symbol_text import one_line
 
 if TYPE_CHECKING:
     from kfix_md._handler import Handler
@@ -205,7 +206,8 @@ def print_report(result: dict[str, Any]) -> None:
     crc = result["checksum"]
     for way in result["directions"]:
         use = "read" if way["read"] else "left out, not sent by the gateway"
-        click.echo(f"  {way['sender']} to {way['target']}: {way['messages']:,} messages, {use}")
+        names = one_line(f"{way['sender']} to {way['target']}")
+        click.echo(f"  {names}: {way['messages']:,} messages, {use}")
     if result["recomputed"]:
         click.echo(
             f"{result['recomputed']:,} body lengths or checksums were counted over the log's text: computed again"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from kfix_md.symbol_text import one_line
+
 
 @click.command()
 @click.argument("config", type=click.Path())
@@ -80,7 +82,7 @@ def _print(report: dict) -> None:  # type: ignore[type-arg]  # JSON
 def _wrapped(lead: str, text: str, colour: str = "", marked: int = 0) -> None:
     """Print `text` after `lead`, wrapped to the terminal; `marked` characters of `lead` (0: all) have the colour."""
     width = max(shutil.get_terminal_size().columns, 60)
-    lines = textwrap.wrap(text, width - len(lead)) or [""]
+    lines = textwrap.wrap(one_line(text), width - len(lead)) or [""]
     marked = marked or len(lead)
     head = click.style(lead[:marked], fg=colour) + lead[marked:] if colour else lead
     click.echo((head + lines[0]).rstrip())

@@ -31,7 +31,7 @@ def child(library: Path, folder: Path, arguments: list[str]) -> subprocess.Compl
 
 
 def passed(done: subprocess.CompletedProcess[str]) -> bool:
-    """Whether a child found nothing: what the interpreter only prints ("Exception ignored in", SystemError) is a fault."""
+    """Whether a child found nothing: what the interpreter only prints ("Exception ignored", SystemError) is a fault."""
     return done.returncode == 0 and not done.stderr
 
 
