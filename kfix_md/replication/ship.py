@@ -23,10 +23,15 @@ from kfix_md.replication.transport import Away, Beat, Outlet, OutOfTurn, Rejecte
 from kfix_md.shm.locks import held
 
 WINDOW = 32  # chunks that are sent and not acknowledged yet
-POLL_S = 0.001
+POLL_S, IDLE_S = 0.001, 0.02  # between two looks for new records: while they come, and after a silence of 200 ms
 BEAT_S, REPORTS_S = 0.5, 0.5
 LISTEN_S = 1.2  # for the beats of another shipper
 HOLD = "ship"
+
+
+def pause_after(silence_s: float) -> float:
+    """Seconds until the next look for records: a tenth of the time since the last ones, so as to add no more to it."""
+    return min(max(POLL_S, silence_s / 10), IDLE_S)
 
 
 class Superseded(CaptureError):
@@ -136,6 +141,7 @@ class Shipper(Replication):
     async def _ship(self, outlet: Outlet) -> None:
         sent: deque[tuple[Any, Chunk]] = deque()
         beat, reports = Every(BEAT_S), Every(REPORTS_S)
+        busy_s = time.monotonic()  # when the last chunk was sent
         while True:
             self.alive()
             while sent and (sent[0][0].done() or len(sent) >= WINDOW):
@@ -148,13 +154,14 @@ class Shipper(Replication):
             chunk = None if self._stopping.is_set() else self.cutter.next(outlet.chunk_bytes)
             if chunk is not None:
                 sent.append((await outlet.send(chunk), chunk))
+                busy_s = time.monotonic()
                 continue
             if not sent:
                 self.current_s = time.monotonic()
                 if self.once or self._stopping.is_set():
                     self.stop()
                     return
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(POLL_S if sent else pause_after(time.monotonic() - busy_s))
 
     async def _settle(self, stored: Awaitable[Any], chunk: Chunk) -> None:
         await stored

@@ -9,6 +9,7 @@ import pytest
 from kfix_md.journal.holds import held_from
 from kfix_md.journal.reader import JournalReader
 from kfix_md.journal.writer import JournalWriter
+from kfix_md.replication import ship
 from kfix_md.replication.jetstream import token_of
 from kfix_md.replication.ship import Superseded
 from kfix_md.replication.transport import Rejected
@@ -42,6 +43,26 @@ def test_the_replica_of_several_segments_with_large_records_is_byte_identical(en
     assert whole == {path.name: path.read_bytes() for path in ends.directory.glob("2*.kfj")}
     assert held_from(ends.source) == mirror.replica.position
     assert shipper.counts["bytes"] >= mirror.replica.bytes > 9_000_000
+
+
+def test_an_idle_shipper_looks_seldom_and_a_busy_one_each_millisecond(ends, monkeypatch):
+    pauses, real = [], ship.pause_after
+    monkeypatch.setattr(ship, "pause_after", lambda silence_s: pauses.append(real(silence_s)) or pauses[-1])
+
+    async def run():
+        with JournalWriter(ends.source) as journal:
+            shipper = ends.shipper()
+            ends.start(shipper)
+            for seed in (1, 2):
+                pauses.clear()
+                write_journal(journal, seed, 10)
+                await ends.until(lambda: shipper.acknowledged == journal.position)
+                await ends.until(lambda: bool(pauses) and pauses[-1] == ship.IDLE_S)
+                assert pauses == sorted(pauses) and len(pauses) < 200
+        await ends.end(shipper)
+
+    asyncio.run(run())
+    assert [real(seconds) for seconds in (0, 0.01, 0.1, 3600)] == [ship.POLL_S, ship.POLL_S, 0.01, ship.IDLE_S]
 
 
 def test_every_part_may_be_restarted_while_the_journal_grows(ends, broker):
