@@ -3,13 +3,17 @@ from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from kfix_md._book cimport OrderBook, LevelAux
-from kfix_md._entry cimport MDEntry, Order, OrderSlab
+from kfix_md._entry cimport BookSide, MDEntry, Order, OrderSlab
 
 
 cdef enum:
     # Order.crc_len: the length of its text in six bits; the other two and Order.spare keep the decimals that the venue
     # wrote, five bits for the price and five for the quantity
     LENGTH = 63
+
+
+cdef extern from "c/levels.h" nogil:
+    void kfix_prefetch(const void* p, size_t bytes)
 
 
 cdef inline int price_decimals(const Order* o) noexcept nogil:
@@ -49,3 +53,16 @@ cdef class L3Book(OrderBook):
     cdef int change(self, int32_t row, MDEntry* e) noexcept
     cdef uint32_t order_crc(self, Order* o, int rule, uint8_t* length) noexcept
     cdef uint32_t level_sent_crc(self, int side, int32_t i, uint8_t* length) noexcept
+
+
+cdef inline void prefetch_queues(L3Book book) noexcept:
+    # what a message touches of an L3 book in addition to kfix_prefetch_book: counts and ends of the best queues, and
+    # the row that a new order gets
+    cdef int side
+    cdef BookSide* s
+    for side in range(2):
+        s = &book.sides[side]
+        kfix_prefetch(s.orders + s.n - 1, 1)
+        kfix_prefetch(s.head + s.n - 1, 1)
+        kfix_prefetch(book.tail[side] + s.n - 1, 1)
+    kfix_prefetch(&book.slab.rows[max(book.free_row, 0)], 1)

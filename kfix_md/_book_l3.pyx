@@ -32,9 +32,6 @@ cdef extern from "c/crc.h" nogil:
 cdef extern from "c/keyed_hash.h" nogil:
     uint64_t kfix_keyed_hash(uint64_t a, uint64_t b)
 
-cdef extern from "c/levels.h" nogil:
-    void kfix_prefetch(const void* p, size_t bytes)
-
 cdef enum:
     MANY_ORDERS = 131072        # from here on rows are prefetched
     DIRTY_ROWS = 1024           # changed rows that are published one by one; beyond, all of them are
@@ -460,11 +457,12 @@ cdef class L3Book(OrderBook):
         find(self, e.id_hi, e.id_lo, e.id_kind, &at)
         return self.add(e, at, locate(&self.sides[e.side], e.side, e.price))
 
-    cdef void prefetch_ahead(self, MDEntry* e, MDEntry* end) noexcept:
-        # The orders of a large book have left the caches: what the entries of a message will touch is prefetched at
-        # once, first the table, then the rows.
-        cdef MDEntry* first = e
+    cdef void prefetch_ahead(self, MDEntry* first, MDEntry* end) noexcept:
+        # The orders of a large book, or of one among many, have left the caches: what the entries of a message will
+        # touch is prefetched for all of them at once, first the table, then the rows, then their neighbours.
+        cdef MDEntry* e = first
         cdef BookSide* s
+        cdef Order* o
         cdef int64_t entry
         cdef int32_t i
         while e < end:
@@ -480,6 +478,14 @@ cdef class L3Book(OrderBook):
                 i = locate(s, e.side, e.price)
                 if i < s.n:
                     kfix_prefetch(&self.slab.rows[self.tail[e.side][i]], 1)
+            e += 1
+        e = first
+        while e < end:
+            entry = self.table[hash_id(e.id_hi, e.id_lo) & self.mask]
+            if entry >= 0:
+                o = &self.slab.rows[<int32_t>entry]
+                kfix_prefetch(&self.slab.rows[o.prev], 1)
+                kfix_prefetch(&self.slab.rows[o.next], 1)
             e += 1
 
     cdef void remove_worst(self, int side, int32_t n) noexcept:

@@ -1,6 +1,7 @@
 # One decode of a W or X, for the feed's books and for the recorder's rows.
 from libc.stdint cimport int32_t
 
+from kfix_md._book_l3 cimport L3Book, prefetch_queues
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport MD_OK, Header, MDMessage, next_field
 from kfix_md._symbols cimport FEW_SYMBOLS, Slot, Symbols, kfix_list_item
@@ -23,4 +24,6 @@ cdef inline int decode(Codec codec, Symbols symbols, Header* h, const char* end,
     s = &symbols.slots[row[0]]
     if symbols.n_slots > FEW_SYMBOLS:
         kfix_prefetch_book(kfix_list_item(symbols.by_row, row[0]), s.ends, 6)
+        if s.level == 3 and s.synced:
+            prefetch_queues(<L3Book>symbols.by_row[row[0]])
     return codec.finish(h, end, m, s.price_precision, s.qty_precision)

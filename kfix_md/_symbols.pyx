@@ -35,6 +35,7 @@ cdef extern from "c/keyed_hash.h" nogil:
     uint64_t kfix_keyed_hash(uint64_t a, uint64_t b)
 
 cdef extern from "c/levels.h" nogil:
+    size_t KFIX_BOOK_BYTES
     void kfix_prefetch(const void* p, size_t bytes)
 
 cdef enum:
@@ -42,7 +43,6 @@ cdef enum:
     SEARCHED = 64               # messages without a rule after which only each sixteenth is searched by all of them
     ROOM_BYTES = 1073741824     # of the levels and orders of all books of a stream
     FULL_L2 = 1000
-    BOOK_BYTES = 256            # of a OrderBook that messages touch
 
 assert sizeof(Slot) == 3 * LINE
 
@@ -162,7 +162,7 @@ cdef class Symbols:
         row = self.table[hash_symbol(&key, symbol, end - symbol) & self.mask]
         if row >= 0:
             kfix_prefetch(&self.slots[row], sizeof(Slot))
-            kfix_prefetch(kfix_list_item(self.by_row, row), BOOK_BYTES)
+            kfix_prefetch(kfix_list_item(self.by_row, row), KFIX_BOOK_BYTES)
 
     cdef int32_t find_symbol(self, symbol) except -2:
         # row of a symbol given as text, -1 where it is not known

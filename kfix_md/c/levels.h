@@ -63,13 +63,15 @@ static inline void kfix_guard(int64_t* p, int offers) {
 /* With many symbols the book a message is about has left the caches: its lines are prefetched as soon as the symbol is
  * known, and arrive while the entries are decoded. `ends`: after the best of each array, as the last message left it.
  */
+#define KFIX_BOOK_BYTES 384 /* of a book's object that messages touch */
+
 static inline void kfix_prefetch(const void* p, size_t bytes) {
     for (size_t i = 0; i < bytes; i += 64)
         __builtin_prefetch((const char*)p + i, 1);
 }
 
 static inline void kfix_prefetch_book(const void* book, const void* const* ends, int n) {
-    kfix_prefetch(book, 256);
+    kfix_prefetch(book, KFIX_BOOK_BYTES);
     for (int i = 0; i < n; i++) { /* of a book that has seen nothing yet they are NULL, which is no fault here */
         __builtin_prefetch((const void*)((uintptr_t)ends[i] - 1), 1);
         __builtin_prefetch((const void*)((uintptr_t)ends[i] - 65), 1);

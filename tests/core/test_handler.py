@@ -94,6 +94,11 @@ def test_generated_streams_entry_by_entry(service, fast):
     assert used >= 0.9 * handler.stats["market_data"]
 
 
+@pytest.mark.parametrize("service", ["spot-l2", "spot-l3"])
+def test_many_symbols_whose_books_are_prefetched(service):
+    agree(generate(service, symbols=40, depth=4, messages=400, per_level=2).data)
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_header_fields_in_any_order(service):
     agree(generate(service, header=None, **SMALL).data)
