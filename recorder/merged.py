@@ -441,23 +441,25 @@ class Merged(Captures):
     def _not_filled(self, symbol: str, found: dict[int, pa.Table]) -> dict[int, pa.Table]:
         """Gaps of one symbol by source, without those that another copy filled."""
         rows = {source: table.to_pylist() for source, table in found.items()}
-        spans: dict[int, list[tuple[int, int]]] = {source: [] for source in found}
+        read: list[Piece] = []  # what is read of each copy, from where it is known
         changes = []
-        for level in schema.LEVELS:
+        levels = [level for level in schema.LEVELS if self._timeline(symbol, level, None, None)]
+        for level in levels or [self._level(symbol, None, None)]:
             pieces = self._pieces(symbol, level, None, None)
-            begins = [piece.from_ns for piece in pieces]
+            begins, ends = [piece.from_ns for piece in pieces], [piece.to_ns for piece in pieces]
             for i, (piece, following) in enumerate(pairwise(pieces)):
                 copies = self._copies(piece.source, piece.copy), self._copies(following.source, following.copy)
                 last, begin = seams.find(*copies, symbol, level, piece.to_ns)
                 if begin.known_ns is not None:  # it is read from there on, and may itself have lost what came next
                     begins[i + 1] = min(begin.known_ns, begins[i + 1])
+                    ends[i] = min(ends[i], last.until_ns + 1)
                 elif last.session >= 0 and not seams.same_book(*copies, symbol, level, last, begin):
                     state = coverage.at(copies[0]._coverage(symbol, piece.to_ns, piece.to_ns + 1), piece.to_ns)
                     own = rows.get(piece.source, [])
                     changes.append((piece.source, seams.lost_between(own, state, last, piece.to_ns, begin)))
-            for piece, begin_ns in zip(pieces, begins, strict=True):
-                spans.setdefault(piece.source, []).append((begin_ns, piece.to_ns))
-        kept = {source: [row for row in own if seams.touches(row, spans[source])] for source, own in rows.items()}
+            spans = zip(pieces, begins, ends, strict=True)
+            read += [replace(piece, from_ns=begin_ns, to_ns=end_ns) for piece, begin_ns, end_ns in spans]
+        kept = {source: [row for row in own if _in_what_is_read(row, source, read)] for source, own in rows.items()}
         known = [row for own in kept.values() for row in own]
         for source, row in changes:
             if source in kept and not any(seams.touches(one, [(row["opened_ns"], row["closed_ns"])]) for one in known):
@@ -483,6 +485,17 @@ class Merged(Captures):
     def missing(self, days: list[date] | None = None) -> list[MissingFiles]:
         """Files that are missing in any of them."""
         return [one for part in self.parts for one in part.missing(days)]
+
+
+def _in_what_is_read(gap: coverage.Row, source: int, read: list[Piece]) -> bool:
+    """Whether a gap lies in a time in which the copy that it is of is read; one of the whole feed is of each copy."""
+    of = gap["service"], gap["number"]
+    spans = [
+        (piece.from_ns, piece.to_ns)
+        for piece in read
+        if piece.source == source and (piece.copy in (None, of) or None in of)
+    ]
+    return seams.touches(gap, spans)
 
 
 def _numbered(rows: Any, source: int) -> Any:

@@ -120,6 +120,9 @@ def test_books_are_trusted_throughout_and_those_of_the_venue(outages, which):
             )
         else:
             assert {row["number"] for row in rows} == {0, 1}
+            during = [row for row in cap.gaps(symbol=symbol).to_pylist() if begin <= row["opened_ns"] < end]
+            both = recorder.open(outages["pair"], copies="both").gaps(symbol=symbol).to_pylist()
+            assert during == [] and sum(begin <= row["opened_ns"] < end for row in both) >= 5
         best = cap.bbo(symbol, begin, last)
         assert all(best["trusted"].to_pylist()) and None not in best["bid"].to_pylist()
         depth = cap.depth(symbol, begin, last, every="50ms", levels=1)
