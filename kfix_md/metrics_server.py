@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import platform
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from kfix_md import __version__
@@ -14,8 +16,8 @@ from kfix_md.disk import DAY_S, MEASURED_S, Store, rooms
 from kfix_md.errors import UsageError, reason_of
 from kfix_md.log_output import lines_lost
 
-#: connections that are served at a time, and seconds that one may wait for its next bytes
-CONNECTIONS, IDLE_S = 8, 5.0
+#: connections that are served at a time, and seconds that one may wait for its next bytes, and last
+CONNECTIONS, IDLE_S, LONGEST_S = 8, 5.0, 15.0
 
 Probe = Callable[[], list[str]]
 
@@ -23,8 +25,8 @@ Probe = Callable[[], list[str]]
 class MetricsServer:
     """Serves a registry and two probes over HTTP, in threads of its own.
 
-    It has CONNECTIONS descriptors at most, and closes a connection that is idle for IDLE_S: whoever can reach the
-    port cannot take those that the process needs.
+    It has CONNECTIONS descriptors at most, and closes a connection that is idle for IDLE_S or lasts for LONGEST_S:
+    whoever can reach the port can neither take those that the process needs nor keep others from its answers for long.
 
     Parameters
     ----------
@@ -104,6 +106,7 @@ def _server(host: str, port: int, app: Any) -> Any:
     from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
     places = threading.BoundedSemaphore(CONNECTIONS)
+    since_s: dict[Any, float] = {}  # connection -> when it came
 
     class Request(WSGIRequestHandler):
         timeout = IDLE_S
@@ -119,13 +122,22 @@ def _server(host: str, port: int, app: Any) -> Any:
             if not places.acquire(blocking=False):
                 self.shutdown_request(request)
                 return
+            since_s[request] = time.monotonic()
             super().process_request(request, client_address)
 
         def process_request_thread(self, request: Any, client_address: Any) -> None:
             try:
                 super().process_request_thread(request, client_address)
             finally:
+                del since_s[request]
                 places.release()
+
+        def service_actions(self) -> None:
+            """Twice a second: end connections whose clients are never idle, and never done either."""
+            for request, came_s in list(since_s.items()):
+                if time.monotonic() - came_s > LONGEST_S:
+                    with suppress(OSError):  # it has just ended
+                        request.shutdown(socket.SHUT_RDWR)
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             """A client that went away is no error of the process."""

@@ -7,6 +7,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 
 import pytest
 
@@ -53,6 +54,30 @@ def test_idle_connections_take_no_more_than_their_share_and_are_closed(server):
         pytest.fail("it never served again")
     for each in idle:
         each.close()
+
+
+def test_clients_that_send_a_byte_now_and_then_keep_no_place(monkeypatch):
+    monkeypatch.setattr(metrics_server, "LONGEST_S", 1.0)
+    server = Metrics("127.0.0.1", 0, FeedCounters)
+    slow = []
+    for _ in range(CONNECTIONS):
+        slow.append(socket.create_connection(("127.0.0.1", server.port)))
+        slow[-1].send(b"GET /metrics HTTP/1.1\r\nX: ")
+        time.sleep(0.02)  # the backlog is short
+    refused = 0
+    while refused < 100:
+        for each in slow:
+            with suppress(OSError):  # it was closed
+                each.send(b"1")
+        with suppress(urllib.error.URLError, ConnectionError):
+            scrape(server.port)
+            break
+        refused += 1
+        time.sleep(0.1)
+    assert 0 < refused < 100, "at first they have every place"
+    for each in slow:
+        each.close()
+    server.close()
 
 
 def test_it_serves_many_one_after_another(server):
