@@ -144,25 +144,27 @@ def encode(event: JournalEvent | dict[str, Any]) -> bytes:
     if isinstance(event, dict | Unknown):
         return _dumps(event if isinstance(event, dict) else as_dict(event)).encode()
     kind = type(event)
-    parts = [_head(kind)]
-    for each in _fields(kind):
-        value = getattr(event, each.name)
-        if not each.optional or value != each.default:
-            parts.append(f',"{each.name}":{_json(value)}')
+    parts = [_head(kind.type, kind.layout)]
+    for name, _, _, default, optional in _fields(kind):
+        value = getattr(event, name)
+        if not optional or value != default:
+            parts.append(f',"{name}":{_json(value)}')
     parts.append("}")
     return "".join(parts).encode()
 
 
-def _head(kind: type[JournalEvent]) -> str:
-    layout = f',"v":{kind.layout}' if kind.layout != 1 else ""
-    return f'{{"type":{_dumps(kind.type)}{layout}'
+@functools.cache
+def _head(name: str, layout: int) -> str:
+    return f'{{"type":{_dumps(name)}' + (f',"v":{layout}' if layout != 1 else "")
 
 
 def _json(value: Any) -> str:
     """A value as JSON: thousands of events at a reconnect hold texts and integers, for which no encoder is made."""
+    if type(value) is str:
+        return json.encoder.encode_basestring_ascii(value)
     if type(value) is int:
         return str(value)
-    return "null" if value is None else _dumps(_plain(value))  # its encode() has a short way for a text
+    return "null" if value is None else _dumps(_plain(value))
 
 
 class Decoded(typing.NamedTuple):

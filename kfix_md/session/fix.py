@@ -55,6 +55,7 @@ MD_REJECT_REASONS = {
 }
 
 
+@functools.lru_cache(maxsize=4)  # the requests of a batch have one time
 def time_text(ns: int) -> str:
     """UTCTimestamp `YYYYMMDD-HH:MM:SS.mmm` of int ns since the epoch (the rest is cut, never rounded up)."""
     seconds, rest = divmod(ns, 1_000_000_000)
@@ -110,7 +111,15 @@ def value_bytes(tag: int, value: Value) -> bytes:
 
 def render(body: Iterable[tuple[int, Value]]) -> bytes:
     """The fields of a body as they are sent; UsageError when a value cannot be part of a FIX message."""
-    return b"".join([b"%d=%b\x01" % (tag, value_bytes(tag, value)) for tag, value in body])
+    return b"".join(
+        [
+            # most values are numbers: no call for them
+            b"%d=%d\x01" % (tag, value)
+            if type(value) is int and tag != 55
+            else b"%d=%b\x01" % (tag, value_bytes(tag, value))
+            for tag, value in body
+        ]
+    )
 
 
 def encode(
@@ -237,7 +246,7 @@ def market_data_request(
     """
     if not symbols:
         raise UsageError("a MarketDataRequest needs at least one symbol")
-    entries = ["0", "1"] + (["2"] if trades and not level3 else [])
+    entries = (0, 1, 2) if trades and not level3 else (0, 1)
     body: Body = [(146, len(symbols)), *((55, symbol) for symbol in symbols), (262, request_id)]
     body += [(263, 2 if unsubscribe else 1), (264, depth), (265, 1)]
     if level3:

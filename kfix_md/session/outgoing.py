@@ -32,7 +32,12 @@ class SentRequests:
     def add(self, seq: int, msg_type: str, body: fix.Body) -> None:
         """A request goes out as `seq`."""
         id_tag = _ID_TAG.get(msg_type)
-        self._by_seq[seq] = Request(msg_type, next((str(value) for tag, value in body if tag == id_tag), ""))
+        request_id = ""
+        for tag, value in body:
+            if tag == id_tag:
+                request_id = str(value)
+                break
+        self._by_seq[seq] = Request(msg_type, request_id)
         if len(self._by_seq) > _MAX_REQUESTS:
             del self._by_seq[next(iter(self._by_seq))]
 

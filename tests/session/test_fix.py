@@ -46,7 +46,7 @@ def test_subscription_matches_the_guide():
 def test_subscription_of_orders_asks_for_no_trades():
     body = fix.market_data_request("9", ["PF_ETHUSD", "PF_XBTUSD"], depth=10, level3=True)
     assert body[:5] == [(146, 2), (55, "PF_ETHUSD"), (55, "PF_XBTUSD"), (262, "9"), (263, 1)]
-    assert body[5:] == [(264, 10), (265, 1), (266, "N"), (267, 2), (269, "0"), (269, "1")]
+    assert body[5:] == [(264, 10), (265, 1), (266, "N"), (267, 2), (269, 0), (269, 1)]
     assert (263, 2) in fix.market_data_request("9", ["A"], unsubscribe=True)
 
 
