@@ -57,14 +57,12 @@ class Run:
             self._lib.roivecbt_close(self._loop)
 
 
-def hftbacktest(seen: Any, with_crc: bool) -> tuple[Callable, Callable]:
-    """(prepare, run) as benchmarks.books wants them; `seen` is a Flow. ImportError where it cannot take part."""
+def events_of(seen: Any) -> tuple[np.ndarray, int]:
+    """Updates of the local book, one message each STEP_NS, and when the last is over; ImportError where it cannot."""
     try:
         from hftbacktest import BUY_EVENT, DEPTH_EVENT, LOCAL_EVENT, SELL_EVENT, event_dtype
     except ImportError:
         raise ImportError("hftbacktest is not installed") from None
-    if with_crc:
-        raise ImportError("it has no checksum")
     if seen.level != "L2":
         raise ImportError("its L3 book lives in an exchange with queues of one's own orders")
     entries = np.concatenate([seen.opening, seen.updates])
@@ -79,4 +77,12 @@ def hftbacktest(seen: Any, with_crc: bool) -> tuple[Callable, Callable]:
     events["px"] = entries["price"]
     events["qty"] = np.where(entries["action"] >= 2, 0, entries["qty"])
     end_ns = int(events["local_ts"][-1]) + STEP_NS
+    return events, end_ns
+
+
+def hftbacktest(seen: Any, with_crc: bool) -> tuple[Callable, Callable]:
+    """(prepare, run) as benchmarks.books wants them; `seen` is a Flow. ImportError where it cannot take part."""
+    if with_crc:
+        raise ImportError("it has no checksum")
+    events, end_ns = events_of(seen)
     return lambda: Run(events, end_ns), lambda run: run.finish()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from benchmarks import race
+from benchmarks import parquet_depth, race, replay
 from benchmarks.__main__ import columns, line, row_lines
 from benchmarks.decode import byte_split, entries_of, frames_of, simplefix_runner
 from benchmarks.race import Race, Row, compare
@@ -87,3 +89,25 @@ def test_a_workload_knows_its_stream():
     assert b"\x0135=W\x01" not in updates
     assert (work.level, work.messages) == ("L3", len(SMALL.frames))
     assert work.precisions.keys() == SMALL.markets.keys()
+
+
+def test_a_replay_has_a_row_for_each_rival_with_a_figure_or_why_there_is_none(monkeypatch, capsys):
+    monkeypatch.setattr(parquet_depth, "MESSAGES", 200)
+    monkeypatch.setattr(sys, "argv", ["replay", "--rows", "1", "--rounds", "1"])
+    monkeypatch.setitem(sys.modules, "databento_dbn", None)
+    replay.main()
+    rows = dict(line.rsplit("  ", 1) for line in capsys.readouterr().out.splitlines() if "5041" in line)
+    rows = {name.split(":")[0].split(",")[0].strip(): last for name, last in rows.items()}
+    assert list(rows) == ["kfix-md", "DBN", "hftbacktest", "nautilus_trader"]
+    assert rows["DBN"] == "absent: databento_dbn is not installed"
+    assert all(last.startswith("absent: ") or float(last) > 0 for last in rows.values())
+
+
+def test_rivals_of_a_replay_read_its_first_session(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_depth, "MESSAGES", 200)
+    cap, symbol = parquet_depth.busy_symbol(tmp_path, "L2", 2000)
+    session = replay.first_session(cap, "L2")
+    message = next(m for m in cap.replay(cap.dates()[0]) if m.symbol == symbol)
+    assert session.opening.tolist() == message.entries()[1:].tolist()
+    first = [m for m in cap.replay(cap.dates()[0]) if m.session == message.session]
+    assert 1 < len(session) <= len(first) and session.ends[-1] == len(session.updates)
