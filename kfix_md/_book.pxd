@@ -59,8 +59,14 @@ cdef struct Place:      # of an entry, to be sorted
     int32_t at          # index of the entry
 
 
-cdef class Room:        # memory that the books of a stream share
+cdef class Room:        # what the books of a stream share: memory, and who may use them
     cdef readonly int64_t left      # bytes
+    cdef unsigned long owner        # thread that uses the books without the GIL, 0: none
+    cdef int32_t waiting            # threads that wait until it has ended
+    cdef int enter(self) except -1
+    cdef unsigned long leave(self) noexcept
+    cdef int resume(self, unsigned long owner) except -1
+    cdef int wait(self) except -1
 
 
 cdef class OrderBook:
@@ -83,24 +89,24 @@ cdef class OrderBook:
     cdef int64_t work_limit         # from which on entries are not applied
     cdef Room room                  # None: no limit but the machine's
     cdef int64_t taken              # bytes of it
-    cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept
-    cdef int open_levels(self, MDEntry* entries, Py_ssize_t n) noexcept
-    cdef void clear_book(self) noexcept
-    cdef void set_rule(self, int rule) noexcept
-    cdef void trim(self) noexcept
-    cdef void remove_worst(self, int side, int32_t n) noexcept
-    cdef void drop_levels(self, int side, int32_t n) noexcept
-    cdef int take_room(self, int64_t bytes) noexcept
-    cdef int open_book(self, MDEntry* entries, Py_ssize_t n) noexcept
-    cdef int apply_places(self, MDEntry* entries, Py_ssize_t n, const Place* places, int32_t found) noexcept
-    cdef int apply_unsorted(self, MDEntry* entries, Py_ssize_t n) noexcept
-    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept
-    cdef uint32_t crc_by(self, int rule) noexcept
-    cdef OrderSlab* slab_or_null(self) noexcept
-    cdef int reserve_levels(self, int side, int32_t capacity) noexcept
-    cdef int insert_level(self, int side, int32_t i, int64_t price, int64_t qty, uint32_t decimals) noexcept
-    cdef void remove_level(self, int side, int32_t i) noexcept
-    cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept
+    cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept nogil
+    cdef int open_levels(self, MDEntry* entries, Py_ssize_t n) noexcept nogil
+    cdef void clear_book(self) noexcept nogil
+    cdef void set_rule(self, int rule) noexcept nogil
+    cdef void trim(self) noexcept nogil
+    cdef void remove_worst(self, int side, int32_t n) noexcept nogil
+    cdef void drop_levels(self, int side, int32_t n) noexcept nogil
+    cdef int take_room(self, int64_t bytes) noexcept nogil
+    cdef int open_book(self, MDEntry* entries, Py_ssize_t n) noexcept nogil
+    cdef int apply_places(self, MDEntry* entries, Py_ssize_t n, const Place* places, int32_t found) noexcept nogil
+    cdef int apply_unsorted(self, MDEntry* entries, Py_ssize_t n) noexcept nogil
+    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept nogil
+    cdef uint32_t crc_by(self, int rule) noexcept nogil
+    cdef OrderSlab* slab_or_null(self) noexcept nogil
+    cdef int reserve_levels(self, int side, int32_t capacity) noexcept with gil
+    cdef int insert_level(self, int side, int32_t i, int64_t price, int64_t qty, uint32_t decimals) noexcept nogil
+    cdef void remove_level(self, int side, int32_t i) noexcept nogil
+    cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept nogil
 
 
 @final
@@ -121,7 +127,7 @@ cdef inline int qty_shift(int rule) noexcept nogil:
     return <int8_t>(rule >> 16 & 0xFF)
 
 
-cdef inline int apply_message(OrderBook book, MDEntry* entries, Py_ssize_t n) noexcept:
+cdef inline int apply_message(OrderBook book, MDEntry* entries, Py_ssize_t n) noexcept nogil:
     # the entries of one message; after it no side has more levels than were subscribed to, whether or not the venue
     # sends the deletes
     cdef int result
@@ -134,10 +140,17 @@ cdef inline int apply_message(OrderBook book, MDEntry* entries, Py_ssize_t n) no
     return result
 
 
-cdef inline int crossed(OrderBook book) noexcept:
+cdef inline int crossed(OrderBook book) noexcept nogil:
     cdef BookSide* bids = &book.sides[0]
     cdef BookSide* offers = &book.sides[1]
     return bids.n > 0 and offers.n > 0 and bids.price[bids.n - 1] >= offers.price[offers.n - 1]
+
+
+cdef inline int settled(Room room) except -1:
+    # Before a book of a stream is used with the GIL: another thread may be using it without
+    if room is not None and room.owner:
+        room.wait()
+    return 0
 
 
 cdef inline void* address(object array) except NULL:
@@ -153,7 +166,7 @@ cdef inline int32_t locate(BookSide* side, int which, int64_t price) noexcept no
     return kfix_locate(side.price, side.n, price, which)
 
 
-cdef inline void mark_range(BookSide* s, int32_t low, int32_t high, int32_t better) noexcept:
+cdef inline void mark_range(BookSide* s, int32_t low, int32_t high, int32_t better) noexcept nogil:
     # a single level after the ten best would stretch the range over all that is between
     if better >= CRC_DEPTH and high - low == 1:
         s.dirty_far |= <uint64_t>1 << (low >> FAR_BITS & 63)
@@ -162,7 +175,7 @@ cdef inline void mark_range(BookSide* s, int32_t low, int32_t high, int32_t bett
         s.dirty_hi = max(s.dirty_hi, high)
 
 
-cdef inline void mark_dirty(OrderBook book, int side, int32_t low, int32_t high, int32_t better) noexcept:
+cdef inline void mark_dirty(OrderBook book, int side, int32_t low, int32_t high, int32_t better) noexcept nogil:
     # elements [low, high) of the side differ from what was published; `better` levels are better than the one touched
     mark_range(&book.sides[side], low, high, better)
     if better < CRC_DEPTH:
@@ -171,7 +184,7 @@ cdef inline void mark_dirty(OrderBook book, int side, int32_t low, int32_t high,
 
 
 cdef inline void mark_level(OrderBook book, int side, int32_t low, int32_t high, int32_t better,
-                            int32_t stale) noexcept:
+                            int32_t stale) noexcept nogil:
     # the same, where the level with `stale` better ones alone needs a new CRC
     mark_range(&book.sides[side], low, high, better)
     if better < CRC_DEPTH:

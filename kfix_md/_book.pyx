@@ -4,10 +4,12 @@ A side is a set of flat parallel arrays sorted so that the best level is the las
 happen near the best, so a short scan finds the level and an insertion moves little.
 """
 
+from cpython.pythread cimport PyThread_get_thread_ident
 from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy, memmove, memset
+from posix.unistd cimport usleep
 
 from kfix_md._entry cimport (
     ACTION_CLEAR, ACTION_DELETE, ACTION_NEW, ACTION_UPDATE, SIDE_BID, SIDE_TRADE, BookSide, MDEntry, OrderSlab,
@@ -49,6 +51,7 @@ assert sizeof(LevelAux) == sizeof(int64_t)
 
 cdef enum:
     LEVEL_BYTES = 40            # of memory, with its place in all arrays of a side
+    WAIT_US = 20                # between looks at whether a book is free
     SORTED = 16                 # entries of a snapshot in another order from which on sorting pays
 
 #: configuration's names of the checksum rules
@@ -68,7 +71,7 @@ cdef int by_place(const void* a, const void* b) noexcept nogil:
     return -1 if p.at < q.at else 1
 
 
-cdef int sort_places(const MDEntry* entries, Py_ssize_t n, Place* places) noexcept:
+cdef int sort_places(const MDEntry* entries, Py_ssize_t n, Place* places) noexcept nogil:
     # the bids and offers of a message, each side's from the worst price on; those of one price stay in their order.
     # How many there are, or -1 when one clears the book, so that the order of all of them counts.
     cdef int32_t i, found = 0
@@ -86,7 +89,10 @@ cdef int sort_places(const MDEntry* entries, Py_ssize_t n, Place* places) noexce
 
 @final
 cdef class Room:
-    """Memory that the books of one stream may take together.
+    """What the books of one stream share: the memory that they may take together, and who may use them.
+
+    One thread at a time may use the books without the GIL, between enter() and leave(); every other use begins with
+    settled(). Both need the GIL. A thread that applies messages all the time lets those go first that wait.
 
     Parameters
     ----------
@@ -97,8 +103,36 @@ cdef class Room:
     def __cinit__(self, int64_t left):
         self.left = left
 
+    cdef int enter(self) except -1:
+        while self.waiting:
+            with nogil:
+                usleep(WAIT_US)
+        return self.resume(PyThread_get_thread_ident())
 
-cdef inline void join_side(OrderBook book, int side) noexcept:
+    cdef unsigned long leave(self) noexcept:
+        # who resumes
+        cdef unsigned long owner = self.owner
+        self.owner = 0
+        return owner
+
+    cdef int resume(self, unsigned long owner) except -1:
+        # after Python of somebody else has run, who may have used the books
+        self.wait()
+        self.owner = owner
+        return 0
+
+    cdef int wait(self) except -1:
+        # not for its own thread: a finalizer may run where memory is taken
+        cdef unsigned long own = PyThread_get_thread_ident()
+        self.waiting += 1
+        while self.owner and self.owner != own:
+            with nogil:
+                usleep(WAIT_US)
+        self.waiting -= 1
+        return 0
+
+
+cdef inline void join_side(OrderBook book, int side) noexcept nogil:
     # the texts of the ten best levels as one, by the book's own rule
     cdef BookSide* s = &book.sides[side]
     cdef SideCrc* known = &book.side_crc[side]
@@ -116,7 +150,7 @@ cdef inline void join_side(OrderBook book, int side) noexcept:
     known.crc = kfix_crc_join(book.aux[side] + first, n - first, book.length_mask, &known.length)
 
 
-cdef inline void renew_level(OrderBook book, int side, int32_t i) noexcept:
+cdef inline void renew_level(OrderBook book, int side, int32_t i) noexcept nogil:
     # the CRC of one level by the book's own rule; by the level rule at once, without a virtual call
     cdef LevelAux* aux = &book.aux[side][i]
     cdef uint32_t length
@@ -142,7 +176,7 @@ cdef inline int sent_shift(uint32_t decimals, int precision) noexcept nogil:
     return <int>(decimals & 0xFF) - precision
 
 
-cdef void join_by(OrderBook book, int side, int rule, SideCrc* out) noexcept:
+cdef void join_by(OrderBook book, int side, int rule, SideCrc* out) noexcept nogil:
     # the same by another rule: nothing is kept
     cdef int32_t n = book.sides[side].n, first = max(n - CRC_DEPTH, 0), i
     cdef LevelAux level[CRC_DEPTH]
@@ -184,7 +218,7 @@ cdef class OrderBook:
         if self.room is not None:
             self.room.left += self.taken
 
-    cdef int take_room(self, int64_t bytes) noexcept:
+    cdef int take_room(self, int64_t bytes) noexcept nogil:
         if self.room is None:
             return BOOK_OK
         if bytes > self.room.left:
@@ -193,7 +227,7 @@ cdef class OrderBook:
         self.taken += bytes
         return BOOK_OK
 
-    cdef int reserve_levels(self, int side, int32_t capacity) noexcept:
+    cdef int reserve_levels(self, int side, int32_t capacity) noexcept with gil:
         if capacity > MAX_LEVELS:
             return BOOK_FULL
         if self.take_room((capacity - self.sides[side].capacity) * LEVEL_BYTES) != BOOK_OK:
@@ -235,7 +269,7 @@ cdef class OrderBook:
         self.memory[side] = memory
         return BOOK_OK
 
-    cdef int insert_level(self, int side, int32_t i, int64_t price, int64_t qty, uint32_t decimals) noexcept:
+    cdef int insert_level(self, int side, int32_t i, int64_t price, int64_t qty, uint32_t decimals) noexcept nogil:
         cdef BookSide* s = &self.sides[side]
         cdef int32_t moved = s.n - i
         cdef int result
@@ -258,7 +292,7 @@ cdef class OrderBook:
         mark_level(self, side, i, s.n, moved, moved)
         return BOOK_OK
 
-    cdef void remove_level(self, int side, int32_t i) noexcept:
+    cdef void remove_level(self, int side, int32_t i) noexcept nogil:
         cdef BookSide* s = &self.sides[side]
         cdef int32_t moved = s.n - i - 1
         self.work += moved >> MOVED
@@ -273,16 +307,16 @@ cdef class OrderBook:
         mark_level(self, side, i, s.n, moved, CRC_DEPTH - 1)
         s.n -= 1
 
-    cdef void trim(self) noexcept:
+    cdef void trim(self) noexcept nogil:
         cdef int side
         for side in range(2):
             if self.sides[side].n > self.limit:
                 self.remove_worst(side, self.sides[side].n - self.limit)
 
-    cdef void remove_worst(self, int side, int32_t n) noexcept:
+    cdef void remove_worst(self, int side, int32_t n) noexcept nogil:
         self.drop_levels(side, n)
 
-    cdef void drop_levels(self, int side, int32_t n) noexcept:
+    cdef void drop_levels(self, int side, int32_t n) noexcept nogil:
         # the n worst at once
         cdef BookSide* s = &self.sides[side]
         cdef int32_t left = s.n - n
@@ -296,7 +330,7 @@ cdef class OrderBook:
         mark_dirty(self, side, 0, s.n, left)
         s.n = left
 
-    cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept:
+    cdef int apply_entries(self, MDEntry* entries, Py_ssize_t n) noexcept nogil:
         # A snapshot is laid down at once where it can be; otherwise its entries are sorted. A CLEAR first, which the
         # recorder writes, makes it one too.
         cdef MDEntry* e = entries
@@ -308,13 +342,13 @@ cdef class OrderBook:
             return self.open_book(e, end - e)
         return self.apply_each(e, end)
 
-    cdef int open_book(self, MDEntry* entries, Py_ssize_t n) noexcept:
+    cdef int open_book(self, MDEntry* entries, Py_ssize_t n) noexcept nogil:
         return BOOK_OK
 
-    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept:
+    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept nogil:
         return BOOK_OK
 
-    cdef int apply_unsorted(self, MDEntry* entries, Py_ssize_t n) noexcept:
+    cdef int apply_unsorted(self, MDEntry* entries, Py_ssize_t n) noexcept nogil:
         # The entries of a snapshot in another order than from the best on, one by one without moving many levels.
         cdef Place* places = <Place*>malloc(n * sizeof(Place)) if n > SORTED else NULL
         cdef int32_t found
@@ -326,7 +360,7 @@ cdef class OrderBook:
         free(places)
         return result
 
-    cdef int apply_places(self, MDEntry* entries, Py_ssize_t n, const Place* places, int32_t found) noexcept:
+    cdef int apply_places(self, MDEntry* entries, Py_ssize_t n, const Place* places, int32_t found) noexcept nogil:
         # from the worst price of each side on: what is put in is the best then. L2: what is done at one price does not
         # depend on another.
         cdef int32_t i
@@ -337,7 +371,7 @@ cdef class OrderBook:
                 return result
         return BOOK_OK
 
-    cdef int open_levels(self, MDEntry* entries, Py_ssize_t n) noexcept:
+    cdef int open_levels(self, MDEntry* entries, Py_ssize_t n) noexcept nogil:
         # A snapshot has each side from the best on: its levels are laid down at once, where one by one every
         # level would move all those before it. Returns 1, or 0 when the entries stand in another order. On L3
         # the levels are left empty for the orders, which follow.
@@ -392,10 +426,10 @@ cdef class OrderBook:
             e += 1
         return 1
 
-    cdef OrderSlab* slab_or_null(self) noexcept:
+    cdef OrderSlab* slab_or_null(self) noexcept nogil:
         return NULL
 
-    cdef void clear_book(self) noexcept:
+    cdef void clear_book(self) noexcept nogil:
         cdef int side
         for side in range(2):
             self.sides[side].dirty_lo = 0
@@ -404,7 +438,7 @@ cdef class OrderBook:
             self.side_crc[side].length = ALL_TOUCHED
         self.crc_known = False
 
-    cdef void set_rule(self, int rule) noexcept:
+    cdef void set_rule(self, int rule) noexcept nogil:
         # cached CRCs are of the texts of one rule, see rule_text
         cdef int side
         cdef int32_t i
@@ -418,7 +452,7 @@ cdef class OrderBook:
             for i in range(self.sides[side].n):
                 self.aux[side][i].length &= ~self.length_mask
 
-    cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept:
+    cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept nogil:
         # raw CRC of one level by a level rule; cached while `rule` is the book's own
         cdef LevelAux* aux = &self.aux[side][i]
         cdef BookSide* s = &self.sides[side]
@@ -437,7 +471,7 @@ cdef class OrderBook:
         length[0] = n
         return crc
 
-    cdef uint32_t crc_by(self, int rule) noexcept:
+    cdef uint32_t crc_by(self, int rule) noexcept nogil:
         # 5041 covers the offers, then the bids
         cdef SideCrc other[2]
         cdef SideCrc* known = self.side_crc
@@ -466,6 +500,7 @@ cdef class OrderBook:
         A CLEAR entry empties the book. Raises ValueError when a side is none of 269's 0, 1, 2, OverflowError when
         the book may not grow further.
         """
+        settled(self.room)
         entries = np.ascontiguousarray(entries, dtype=ENTRY_DTYPE)
         if len(entries) and entries["side"].max() > SIDE_TRADE:
             raise ValueError("an entry's side must be 0 (bid), 1 (offer) or 2 (trade)")
@@ -475,6 +510,7 @@ cdef class OrderBook:
 
     def clear(self):
         """Empty both sides."""
+        settled(self.room)
         self.clear_book()
 
     def crc(self, rule="level", price_precision=None, qty_precision=None):
@@ -487,6 +523,7 @@ cdef class OrderBook:
         price_precision, qty_precision : int, optional
             Other precisions to print at.
         """
+        settled(self.room)
         return self.crc_by(rule_text(
             RULES[rule], 0 if price_precision is None else price_precision - self.price_precision,
             0 if qty_precision is None else qty_precision - self.qty_precision))
@@ -494,6 +531,7 @@ cdef class OrderBook:
     @property
     def counts(self):
         """(bid levels, offer levels)."""
+        settled(self.room)
         return self.sides[0].n, self.sides[1].n
 
     @property
@@ -505,6 +543,7 @@ cdef class OrderBook:
         """(bid, bid quantity, ask, ask quantity) as exact ints in the book's precision; None for a missing side."""
         out = []
         cdef BookSide* s
+        settled(self.room)
         for side in range(2):
             s = &self.sides[side]
             out += [s.price[s.n - 1], s.qty[s.n - 1]] if s.n else [None, None]
@@ -520,6 +559,7 @@ cdef class OrderBook:
     def _levels(self, int side, n, price):
         if price not in ("float", "int"):
             raise ValueError(f"price must be 'float' or 'int', not {price!r}")
+        settled(self.room)
         cdef int32_t total = self.sides[side].n
         cdef int32_t count = total if n is None else min(total, max(int(n), 0))
         cdef Py_ssize_t rows = self.sides[side].capacity + KFIX_SLACK
@@ -543,10 +583,10 @@ cdef class L2Book(OrderBook):
     def __cinit__(self, *args, **kwargs):
         self.level = 2
 
-    cdef int open_book(self, MDEntry* entries, Py_ssize_t n) noexcept:
+    cdef int open_book(self, MDEntry* entries, Py_ssize_t n) noexcept nogil:
         return BOOK_OK if self.open_levels(entries, n) else self.apply_unsorted(entries, n)
 
-    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept:
+    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept nogil:
         cdef BookSide* s
         cdef int32_t i
         cdef int side, result

@@ -38,24 +38,24 @@ cdef class L3Book(OrderBook):
     cdef uint32_t mask              # table size - 1
     cdef int32_t dirty_capacity
     cdef bint timeless              # an order had no 5273: queues need not be in its order
-    cdef int32_t order_row(self, uint64_t hi, uint64_t lo, uint8_t kind) noexcept
-    cdef void unlink(self, uint32_t hole) noexcept
-    cdef int reserve_orders(self, int64_t capacity) noexcept
-    cdef void touch(self, int32_t row) noexcept
-    cdef void prefetch_ahead(self, MDEntry* e, MDEntry* end) noexcept
-    cdef int open_orders(self, MDEntry* e, MDEntry* end) noexcept
-    cdef int apply_all(self, MDEntry* e, MDEntry* end) noexcept
-    cdef void free_order(self, int32_t row) noexcept
-    cdef int add(self, MDEntry* e, uint32_t at, int32_t i) noexcept
-    cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept
-    cdef void remove(self, int32_t row, uint32_t at) noexcept
-    cdef int replace(self, int32_t row, MDEntry* e, uint32_t at) noexcept
-    cdef int change(self, int32_t row, MDEntry* e) noexcept
-    cdef uint32_t order_crc(self, Order* o, int rule, uint8_t* length) noexcept
-    cdef uint32_t level_sent_crc(self, int side, int32_t i, uint8_t* length) noexcept
+    cdef int32_t order_row(self, uint64_t hi, uint64_t lo, uint8_t kind) noexcept nogil
+    cdef void unlink(self, uint32_t hole) noexcept nogil
+    cdef int reserve_orders(self, int64_t capacity) noexcept with gil
+    cdef void touch(self, int32_t row) noexcept nogil
+    cdef void prefetch_ahead(self, MDEntry* e, MDEntry* end) noexcept nogil
+    cdef int open_orders(self, MDEntry* e, MDEntry* end) noexcept nogil
+    cdef int apply_all(self, MDEntry* e, MDEntry* end) noexcept nogil
+    cdef void free_order(self, int32_t row) noexcept nogil
+    cdef int add(self, MDEntry* e, uint32_t at, int32_t i) noexcept nogil
+    cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept nogil
+    cdef void remove(self, int32_t row, uint32_t at) noexcept nogil
+    cdef int replace(self, int32_t row, MDEntry* e, uint32_t at) noexcept nogil
+    cdef int change(self, int32_t row, MDEntry* e) noexcept nogil
+    cdef uint32_t order_crc(self, Order* o, int rule, uint8_t* length) noexcept nogil
+    cdef uint32_t level_sent_crc(self, int side, int32_t i, uint8_t* length) noexcept nogil
 
 
-cdef inline void prefetch_queues(L3Book book) noexcept:
+cdef inline void prefetch_queues(L3Book book) noexcept nogil:
     # what a message touches of an L3 book in addition to kfix_prefetch_book: counts and ends of the best queues, and
     # the row that a new order gets
     cdef int side

@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from kfix_md._book cimport (
     BOOK_FULL, BOOK_OK, BOOK_ROOM, BOOK_TOTAL, BOOK_WORK, MAX_ORDERS, RULE_ORDER, RULE_SENT, LevelAux, OrderBook,
-    Place, address, locate, mark_dirty, mark_level, price_shift, qty_shift,
+    Place, address, locate, mark_dirty, mark_level, price_shift, qty_shift, settled,
 )
 from kfix_md._entry cimport (
     ACTION_CLEAR, ACTION_DELETE, ACTION_NEW, ACTION_UPDATE, SIDE_TRADE, BookSide, MDEntry, Order, OrderSlab,
@@ -73,7 +73,7 @@ cdef inline uint32_t hash_id(uint64_t hi, uint64_t lo) noexcept nogil:
     return <uint32_t>(kfix_keyed_hash(hi, lo) >> 33)
 
 
-cdef inline int32_t find(L3Book book, uint64_t hi, uint64_t lo, uint8_t kind, uint32_t* place) noexcept:
+cdef inline int32_t find(L3Book book, uint64_t hi, uint64_t lo, uint8_t kind, uint32_t* place) noexcept nogil:
     # Row of an order, -1: none. `place`: its position in the table, present or future. The hash is kept in the table,
     # so that no other order's row, which may have left the caches, is looked at.
     cdef uint32_t hashed = hash_id(hi, lo), at = hashed & book.mask
@@ -91,7 +91,7 @@ cdef inline int32_t find(L3Book book, uint64_t hi, uint64_t lo, uint8_t kind, ui
     return <int32_t>entry
 
 
-cdef inline uint32_t text_crc(L3Book book, Order* o, int32_t* length) noexcept:
+cdef inline uint32_t text_crc(L3Book book, Order* o, int32_t* length) noexcept nogil:
     # raw CRC of one order's text by the book's own rule, kept with the order
     cdef uint8_t n = 0
     if book.rule == RULE_ORDER:
@@ -103,11 +103,11 @@ cdef inline uint32_t text_crc(L3Book book, Order* o, int32_t* length) noexcept:
     return o.crc
 
 
-cdef inline int64_t table_entry(Order* o, int32_t row) noexcept:
+cdef inline int64_t table_entry(Order* o, int32_t row) noexcept nogil:
     return <int64_t>hash_id(o.id_hi, o.id_lo) << 32 | row
 
 
-cdef inline uint32_t home(int64_t entry, uint32_t mask) noexcept:
+cdef inline uint32_t home(int64_t entry, uint32_t mask) noexcept nogil:
     return <uint32_t>(entry >> 32) & mask
 
 
@@ -125,10 +125,10 @@ cdef class L3Book(OrderBook):
         if self.reserve_orders(256) != BOOK_OK:
             raise MemoryError("no memory for the orders of a book")
 
-    cdef OrderSlab* slab_or_null(self) noexcept:
+    cdef OrderSlab* slab_or_null(self) noexcept nogil:
         return &self.slab
 
-    cdef int reserve_orders(self, int64_t capacity) noexcept:
+    cdef int reserve_orders(self, int64_t capacity) noexcept with gil:
         # rows, the table of at least twice their number, and the list of changed rows grow together
         if capacity > MAX_ORDERS:
             return BOOK_FULL
@@ -164,7 +164,7 @@ cdef class L3Book(OrderBook):
                 self.table[at] = table_entry(&self.slab.rows[row], row)
         return BOOK_OK
 
-    cdef void unlink(self, uint32_t hole) noexcept:
+    cdef void unlink(self, uint32_t hole) noexcept nogil:
         # linear probing without tombstones: what follows moves back over the hole
         cdef uint32_t at = hole
         cdef int64_t entry
@@ -178,7 +178,7 @@ cdef class L3Book(OrderBook):
                 hole = at
         self.table[hole] = -1
 
-    cdef void touch(self, int32_t row) noexcept:
+    cdef void touch(self, int32_t row) noexcept nogil:
         if self.slab.n_dirty < 0:
             return
         if self.slab.n_dirty == self.dirty_capacity:
@@ -187,7 +187,7 @@ cdef class L3Book(OrderBook):
         self.slab.dirty[self.slab.n_dirty] = row
         self.slab.n_dirty += 1
 
-    cdef int add(self, MDEntry* e, uint32_t at, int32_t i) noexcept:
+    cdef int add(self, MDEntry* e, uint32_t at, int32_t i) noexcept nogil:
         # `at`: its place in the table; `i`: that of its price among the levels
         cdef BookSide* s = &self.sides[e.side]
         cdef int32_t row, after, before
@@ -270,7 +270,7 @@ cdef class L3Book(OrderBook):
         mark_level(self, e.side, i, i + 1, s.n - i - 1, s.n - i - 1)
         return BOOK_OK
 
-    cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept:
+    cdef void recompute(self, LevelAux* aux, Order* o, uint32_t old, int32_t old_n) noexcept nogil:
         # the CRC of a level, which was valid, where the text of one order changed: it was (old, old_n), nothing for a
         # new order, and is that of `o` now, nothing when its length still is old_n. Both neighbours are walked at
         # once, so that only the shorter way to an end of the queue is gone.
@@ -304,7 +304,7 @@ cdef class L3Book(OrderBook):
             aux.crc = kfix_crc_replace_after(aux.crc, old, old_n, fresh, fresh_n, before, after_n)
         aux.length += fresh_n - old_n
 
-    cdef void remove(self, int32_t row, uint32_t at) noexcept:
+    cdef void remove(self, int32_t row, uint32_t at) noexcept nogil:
         cdef Order* rows = self.slab.rows
         cdef Order* o = &rows[row]
         cdef BookSide* s = &self.sides[o.side]
@@ -330,7 +330,7 @@ cdef class L3Book(OrderBook):
             mark_level(self, o.side, i, i + 1, s.n - i - 1, s.n - i - 1)
         self.free_order(row)
 
-    cdef int change(self, int32_t row, MDEntry* e) noexcept:
+    cdef int change(self, int32_t row, MDEntry* e) noexcept nogil:
         # same price and place in the queue: only the quantity is new
         cdef Order* o = &self.slab.rows[row]
         cdef BookSide* s = &self.sides[o.side]
@@ -350,7 +350,7 @@ cdef class L3Book(OrderBook):
         mark_level(self, o.side, i, i + 1, s.n - i - 1, s.n - i - 1)
         return BOOK_OK
 
-    cdef int open_book(self, MDEntry* entries, Py_ssize_t n) noexcept:
+    cdef int open_book(self, MDEntry* entries, Py_ssize_t n) noexcept nogil:
         cdef int result
         if n > self.slab.capacity:
             result = self.reserve_orders(min(n + n // 4, MAX_ORDERS) if n <= MAX_ORDERS else n)
@@ -360,7 +360,7 @@ cdef class L3Book(OrderBook):
             return self.open_orders(entries, entries + n)
         return self.apply_unsorted(entries, n)
 
-    cdef int apply_places(self, MDEntry* entries, Py_ssize_t n, const Place* places, int32_t found) noexcept:
+    cdef int apply_places(self, MDEntry* entries, Py_ssize_t n, const Place* places, int32_t found) noexcept nogil:
         # the levels first, without orders; then the entries in their own order, as an id may come twice
         cdef BookSide* s
         cdef MDEntry* e
@@ -392,12 +392,12 @@ cdef class L3Book(OrderBook):
                 s.n = k
         return result
 
-    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept:
+    cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept nogil:
         if end - e > 1 and self.slab.capacity >= MANY_ORDERS:
             self.prefetch_ahead(e, end)
         return self.apply_all(e, end)
 
-    cdef int open_orders(self, MDEntry* e, MDEntry* end) noexcept:
+    cdef int open_orders(self, MDEntry* e, MDEntry* end) noexcept nogil:
         # of a snapshot whose levels have been laid down in the order of its entries
         cdef int32_t level[2]
         cdef BookSide* s
@@ -421,7 +421,7 @@ cdef class L3Book(OrderBook):
             e += 1
         return BOOK_OK
 
-    cdef int apply_all(self, MDEntry* e, MDEntry* end) noexcept:
+    cdef int apply_all(self, MDEntry* e, MDEntry* end) noexcept nogil:
         cdef int32_t row
         cdef uint32_t at
         cdef int result = BOOK_OK
@@ -447,7 +447,7 @@ cdef class L3Book(OrderBook):
             e += 1
         return BOOK_OK
 
-    cdef int replace(self, int32_t row, MDEntry* e, uint32_t at) noexcept:
+    cdef int replace(self, int32_t row, MDEntry* e, uint32_t at) noexcept nogil:
         # an order that is there already: a new quantity, or another place
         cdef Order* o = &self.slab.rows[row]
         self.repeated += e.action != ACTION_UPDATE
@@ -457,7 +457,7 @@ cdef class L3Book(OrderBook):
         find(self, e.id_hi, e.id_lo, e.id_kind, &at)
         return self.add(e, at, locate(&self.sides[e.side], e.side, e.price))
 
-    cdef void prefetch_ahead(self, MDEntry* first, MDEntry* end) noexcept:
+    cdef void prefetch_ahead(self, MDEntry* first, MDEntry* end) noexcept nogil:
         # The orders of a large book, or of one among many, have left the caches: what the entries of a message will
         # touch is prefetched for all of them at once, first the table, then the rows, then their neighbours.
         cdef MDEntry* e = first
@@ -488,7 +488,7 @@ cdef class L3Book(OrderBook):
                 kfix_prefetch(&self.slab.rows[o.next], 1)
             e += 1
 
-    cdef void remove_worst(self, int side, int32_t n) noexcept:
+    cdef void remove_worst(self, int side, int32_t n) noexcept nogil:
         # the orders of the n worst levels go, then the levels
         cdef int32_t i, row, following
         cdef uint32_t at
@@ -504,14 +504,14 @@ cdef class L3Book(OrderBook):
                 row = following
         self.drop_levels(side, n)
 
-    cdef void free_order(self, int32_t row) noexcept:
+    cdef void free_order(self, int32_t row) noexcept nogil:
         self.slab.rows[row].qty = 0
         self.slab.rows[row].next = self.free_row
         self.free_row = row
         self.slab.n_orders -= 1
         self.touch(row)
 
-    cdef void set_rule(self, int rule) noexcept:
+    cdef void set_rule(self, int rule) noexcept nogil:
         cdef int32_t row
         if not same_text(rule, self.rule):
             self.work += self.slab.used
@@ -519,7 +519,7 @@ cdef class L3Book(OrderBook):
                 forget_text(&self.slab.rows[row])
         OrderBook.set_rule(self, rule)
 
-    cdef uint32_t order_crc(self, Order* o, int rule, uint8_t* length) noexcept:
+    cdef uint32_t order_crc(self, Order* o, int rule, uint8_t* length) noexcept nogil:
         # raw CRC of one order's text by the rule; nothing is kept
         if rule & RULE_SENT:
             return kfix_crc_shifted(o.price, o.qty, price_decimals(o) - self.price_precision,
@@ -528,7 +528,7 @@ cdef class L3Book(OrderBook):
             return kfix_crc_shifted(o.price, o.qty, price_shift(rule), qty_shift(rule), length)
         return kfix_crc_level(o.price, o.qty, length)
 
-    cdef uint32_t level_sent_crc(self, int side, int32_t i, uint8_t* length) noexcept:
+    cdef uint32_t level_sent_crc(self, int side, int32_t i, uint8_t* length) noexcept nogil:
         # of price and total with the most decimals that an order of the level was written with
         cdef BookSide* s = &self.sides[side]
         cdef int32_t row = s.head[i]
@@ -541,7 +541,7 @@ cdef class L3Book(OrderBook):
         return kfix_crc_shifted(s.price[i], s.qty[i], of_price - self.price_precision, of_qty - self.qty_precision,
                                 length)
 
-    cdef void clear_book(self) noexcept:
+    cdef void clear_book(self) noexcept nogil:
         OrderBook.clear_book(self)
         cdef int32_t row
         cdef uint32_t at
@@ -564,7 +564,7 @@ cdef class L3Book(OrderBook):
         self.free_row = -1
         self.timeless = False
 
-    cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept:
+    cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept nogil:
         cdef LevelAux* aux = &self.aux[side][i]
         cdef int32_t row = self.tail[side][i], n = 0, steps = 0
         cdef uint32_t follows = 0, crc
@@ -606,14 +606,16 @@ cdef class L3Book(OrderBook):
     @property
     def order_counts(self):
         """(bid orders, offer orders)."""
+        settled(self.room)
         return tuple(sum(self.sides[side].orders[i] for i in range(self.sides[side].n)) for side in range(2))
 
-    cdef int32_t order_row(self, uint64_t hi, uint64_t lo, uint8_t kind) noexcept:
+    cdef int32_t order_row(self, uint64_t hi, uint64_t lo, uint8_t kind) noexcept nogil:
         # row of an order in the slab, -1 when the book does not hold it
         cdef uint32_t at
         return find(self, hi, lo, kind, &at)
 
     def _row(self, hi, lo, kind):
+        settled(self.room)
         cdef int32_t row = self.order_row(hi, lo, kind)
         if row < 0:
             raise KeyError("no such order in the book")
@@ -625,6 +627,7 @@ cdef class L3Book(OrderBook):
 
         `side` is 0 (bid) or 1 (offer), `price` the integer price; an absent level gives an empty array.
         """
+        settled(self.room)
         cdef BookSide* s = &self.sides[1 if side else 0]
         cdef int32_t i = locate(s, 1 if side else 0, price)
         rows = []

@@ -12,5 +12,5 @@ cdef enum:
     CHECK_RUN = 2       # a rule holds, for fewer than RUN messages
     CHECK_UNKNOWN = 3   # no rule holds, and nothing else is wrong
 
-cdef int find_rule(OrderBook book, uint32_t crc, int configured, int first) noexcept
-cdef bint told_apart(OrderBook book, uint32_t crc) noexcept
+cdef int find_rule(OrderBook book, uint32_t crc, int configured, int first) noexcept nogil
+cdef bint told_apart(OrderBook book, uint32_t crc) noexcept nogil

@@ -11,12 +11,12 @@ cdef enum:
     NEGATIVE = 6        # and below zero: a book of whole numbers may be printed in thousands (2349 or 5010 is -3)
 
 
-cdef inline bint known_on(OrderBook book, int code) noexcept:
+cdef inline bint known_on(OrderBook book, int code) noexcept nogil:
     # L2 has no orders
     return book.level == 3 or code & 3 == RULE_LEVEL
 
 
-cdef int find_rule(OrderBook book, uint32_t crc, int configured, int first) noexcept:
+cdef int find_rule(OrderBook book, uint32_t crc, int configured, int first) noexcept nogil:
     # the rule_text() by which the book agrees with `crc`, 0 for none; `first` is tried before the others
     cdef int codes[5]
     cdef int i, found
@@ -35,11 +35,11 @@ cdef int find_rule(OrderBook book, uint32_t crc, int configured, int first) noex
     return 0
 
 
-cdef inline int lowest(int precision) noexcept:
+cdef inline int lowest(int precision) noexcept nogil:
     return -NEGATIVE if precision == 0 else -NEIGHBOURS
 
 
-cdef int at_other_precisions(OrderBook book, uint32_t crc, int code) noexcept:
+cdef int at_other_precisions(OrderBook book, uint32_t crc, int code) noexcept nogil:
     cdef int price, qty, rule
     for price in range(lowest(book.price_precision), NEIGHBOURS + 1):
         for qty in range(lowest(book.qty_precision), NEIGHBOURS + 1):
@@ -49,6 +49,6 @@ cdef int at_other_precisions(OrderBook book, uint32_t crc, int code) noexcept:
     return 0
 
 
-cdef bint told_apart(OrderBook book, uint32_t crc) noexcept:
+cdef bint told_apart(OrderBook book, uint32_t crc) noexcept nogil:
     # whether the book, which agrees by its own rule, would not by the other of order and level
     return book.crc_by(book.rule ^ (RULE_ORDER ^ RULE_LEVEL)) != crc

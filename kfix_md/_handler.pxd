@@ -1,9 +1,10 @@
 from cython cimport final
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport Header
 from kfix_md._market_data cimport MarketData
+from kfix_md._recorded cimport Recorded
 from kfix_md._stream cimport FrameSink, Stream
 from kfix_md._symbols cimport Symbols
 from kfix_md.journal.writer cimport JournalWriter
@@ -32,6 +33,10 @@ cdef class Handler(FrameSink):
     cdef uint32_t known_comp_ids    # Header.comp_ids that are those
     cdef bytes sender, target       # expected inbound 49 and 56; None: any
 
+    cdef Py_ssize_t apply_some(self, Recorded messages, const int32_t* rows, Py_ssize_t first, Py_ssize_t end,
+                               int64_t now_ns) except -1
+    cdef Py_ssize_t without_gil(self, Recorded messages, const int32_t* rows, Py_ssize_t first, Py_ssize_t end,
+                                int64_t now_ns) except -1
     cdef int controlled(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1
     cdef int garbled(self, const char* p, int64_t n, int64_t recv_ns) except -1
     cdef int process_recorded(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except? -1

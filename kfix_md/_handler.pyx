@@ -8,7 +8,7 @@ from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint16_t
 from libc.string cimport memcmp
 
-from kfix_md._book cimport RULE_AUTO
+from kfix_md._book cimport RULE_AUTO, settled
 from kfix_md._codec cimport Codec
 from kfix_md._entry cimport MSG_BAD_BOOK, MSG_DEFERRED, MSG_IGNORED, MSG_POSSDUP
 from kfix_md._fields cimport MD_OK, Header, Span
@@ -40,6 +40,7 @@ cdef enum:
     DEFER = 2
     IGNORE = 4
     CONTROL_BYTES = 2097152     # of a message that is read in Python; a longer one is garbled
+    FEW_MESSAGES = 64           # that take less time than to get the GIL back may take
     GARBAGE_BYTES = 1048576     # of one connection that are journaled,
     GARBAGE_PIECE = 65536       # in records of no more than this
 
@@ -144,6 +145,7 @@ cdef class Handler(FrameSink):
 
         Returns the number of messages completed.
         """
+        settled(self.books.room)
         return self.stream.on_bytes(self, data, recv_ns)
 
     def get_buffer(self, int64_t sizehint=-1):
@@ -153,6 +155,7 @@ cdef class Handler(FrameSink):
 
     def buffer_updated(self, int64_t n, int64_t recv_ns):
         """Take in the `n` bytes just read into get_buffer(); returns the number of messages completed."""
+        settled(self.books.room)
         return self.stream.buffer_updated(self, n, recv_ns)
 
     def reset_stream(self):
@@ -258,6 +261,7 @@ cdef class Handler(FrameSink):
         Raises ProtocolError when it is not one sound frame.
         """
         cdef bytes padded = padded_frame(frame)
+        settled(self.books.room)
         flags = self.process_recorded(<const char*>padded, len(padded) - PADDING, recv_ns, flags)
         self.books.publish_pending()
         return flags
@@ -265,7 +269,8 @@ cdef class Handler(FrameSink):
     def apply(self, Recorded messages not None, rows, Py_ssize_t first=0, Py_ssize_t end=-1, int64_t now_ns=0):
         """Apply messages that were decoded before, whatever their MsgSeqNum: books, 5041 and publication as live.
 
-        Messages of another level than the book of their symbol has are left out.
+        Messages of another level than the book of their symbol has are left out. Other threads run meanwhile; those
+        that want to use these books wait until the call has ended, or calls the listener.
 
         Parameters
         ----------
@@ -284,23 +289,54 @@ cdef class Handler(FrameSink):
             Messages or rows that do not exist.
         """
         cdef const int32_t[::1] table = rows
-        cdef Py_ssize_t i
-        cdef int32_t row
+        cdef Py_ssize_t i, before
         end = messages.n if end < 0 else end
         if not 0 <= first <= end <= messages.n:
             raise ValueError(f"there are no messages {first} to {end}: there are {messages.n}")
         if table.shape[0] < messages.instruments:
             raise ValueError(f"rows of {messages.instruments} instruments are needed")
-        for i in range(first, end):
-            row = table[messages.instrument[i]]
-            if row >= self.books.n_slots:
-                raise ValueError(f"there is no row {row}: there are {self.books.n_slots}")
-            if row >= 0:
-                try:
-                    self.data.on_recorded(messages, i, row, now_ns or messages.times[i])
-                except Exception as error:
-                    self.data.fail(row, error, now_ns or messages.times[i])
-        self.books.publish_pending()
+        for i in range(messages.instruments):
+            if table[i] >= self.books.n_slots:
+                raise ValueError(f"there is no row {table[i]}: there are {self.books.n_slots}")
+        before = self.data.recorded             # of the call in which a listener makes this one
+        self.books.applying += 1
+        try:
+            while first < end:
+                first = self.apply_some(messages, &table[0], first, end, now_ns)
+            self.books.publish_pending()
+        finally:
+            self.data.recorded = before
+            self.books.applying -= 1
+            if self.books.applying == 0:
+                self.books.replaced.clear()
+
+    cdef Py_ssize_t apply_some(self, Recorded messages, const int32_t* rows, Py_ssize_t first, Py_ssize_t end,
+                               int64_t now_ns) except -1:
+        # Those that need no Python, and what the one after them needs. Returns how far it came
+        cdef Py_ssize_t at = first
+        cdef int32_t row
+        try:
+            at = self.without_gil(messages, rows, first, end, now_ns)
+            if at < end:
+                self.data.make_recorded(messages, at, rows[messages.instrument[at]])
+            return at
+        except Exception as error:
+            at = self.data.recorded
+            row = rows[messages.instrument[at]]
+            self.data.fail(row, error, now_ns or messages.times[at])
+            return at + 1
+
+    cdef Py_ssize_t without_gil(self, Recorded messages, const int32_t* rows, Py_ssize_t first, Py_ssize_t end,
+                                int64_t now_ns) except -1:
+        if end - first < FEW_MESSAGES:
+            settled(self.books.room)
+            return self.data.on_recorded(messages, rows, first, end, now_ns)
+        self.books.room.enter()
+        try:
+            with nogil:
+                return self.data.on_recorded(messages, rows, first, end, now_ns)
+        finally:
+            self.books.room.leave()
 
     cdef int process_recorded(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except? -1:
         # one whole, sound frame followed by PADDING readable bytes; any type but W and X is left alone.

@@ -29,12 +29,17 @@ cdef class MarketData:
     cdef bint following             # no session: what is missing cannot be requested
     cdef Counters counters
     cdef int32_t row                # whose message is being applied, -1: none
+    cdef Py_ssize_t recorded        # number of it, among those of on_recorded
     cdef set failed                 # rows whose first error has been logged
     cdef set limited                # rows whose first limit has been logged
     cdef set numbers_reported       # rows whose number that does not fit was reported
 
     cdef uint16_t on_message(self, Header* h, const char* end, int64_t recv_ns, uint16_t flags) except? 65535
-    cdef int on_recorded(self, Recorded r, Py_ssize_t i, int32_t row, int64_t recv_ns) except -1
+    cdef Py_ssize_t on_recorded(self, Recorded r, const int32_t* rows, Py_ssize_t first, Py_ssize_t end,
+                                int64_t now_ns) except -1 nogil
+    cdef int make_recorded(self, Recorded r, Py_ssize_t i, int32_t row) except -1
+    cdef uint16_t lacking(self, int32_t row, Header* h, MDMessage* m, int error, int64_t recv_ns,
+                          uint16_t flags) except? 65535 with gil
     cdef int garbled(self, int64_t n, int64_t recv_ns) except -1
     cdef int fail(self, int32_t row, object error, int64_t recv_ns) except -1
     cdef int complain(self, Header* h, int error, int64_t recv_ns) except -1
@@ -51,7 +56,7 @@ cdef class MarketData:
                            uint16_t flags) except? 65535
     cdef uint16_t reject(self, Header* h, const char* end, MDMessage* m, int error, int32_t row, int64_t recv_ns,
                          uint16_t flags) except? 65535
-    cdef void overflow(self, Slot* s, OrderBook book, int result) noexcept
-    cdef void show_trades(self, Slot* s, MDEntry* e, int32_t n, uint64_t seq, int64_t recv_ns) noexcept
-    cdef uint16_t weigh_crossing(self, Slot* s, bint is_crossed, uint16_t flags, bint snapshot) noexcept
-    cdef void begin_book(self, Slot* s, OrderBook book) noexcept
+    cdef void overflow(self, Slot* s, OrderBook book, int result) noexcept with gil
+    cdef void show_trades(self, Slot* s, MDEntry* e, int32_t n, uint64_t seq, int64_t recv_ns) noexcept nogil
+    cdef uint16_t weigh_crossing(self, Slot* s, bint is_crossed, uint16_t flags, bint snapshot) noexcept nogil
+    cdef void begin_book(self, Slot* s, OrderBook book) noexcept nogil

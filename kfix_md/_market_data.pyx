@@ -4,6 +4,7 @@
 book until the next snapshot, and nothing else.
 """
 
+from cpython.object cimport PyObject
 from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint16_t
 from libc.string cimport memset
@@ -21,7 +22,8 @@ from kfix_md._fields cimport (
 from kfix_md._recorded cimport Recorded
 from kfix_md._state cimport *
 from kfix_md._symbols cimport (
-    ANY_REQ_ID, BURST, EVIDENCE_CROSSED, EVIDENCE_FRESH, FEW_SYMBOLS, NO_REQ_ID, Slot, Symbols, own_cause,
+    ANY_REQ_ID, BURST, EVIDENCE_CROSSED, EVIDENCE_FRESH, FEW_SYMBOLS, NO_REQ_ID, kfix_list_item, Slot, Symbols,
+    own_cause,
 )
 from kfix_md._tick_buffer cimport TickBuffer
 from kfix_md.session.sequence cimport Sequence
@@ -30,6 +32,9 @@ import logging
 
 from kfix_md._book import LIMITS
 from kfix_md.errors import KfixError
+
+cdef extern from "Python.h":
+    PyObject* Py_None
 
 cdef extern from "c/scan.h" nogil:
     int kfix_equal(const char* a, const char* b, int64_t n)
@@ -67,7 +72,7 @@ cdef inline uint16_t accept(MarketData self, Header* h, MDMessage* m, int32_t ro
     return take(self, h, m, self.codec.entries, row, recv_ns, flags)
 
 
-cdef inline int incomplete(Slot* s, Header* h, MDMessage* m) noexcept:
+cdef inline int incomplete(Slot* s, Header* h, MDMessage* m) noexcept nogil:
     # What a message that could be decoded lacks. An order is known by its id alone. An update without entries has lost
     # them, unless its 5041 proves the book.
     if m.without_id and s.level == 3:
@@ -78,20 +83,31 @@ cdef inline int incomplete(Slot* s, Header* h, MDMessage* m) noexcept:
 cdef inline uint16_t take(MarketData self, Header* h, MDMessage* m, MDEntry* e, int32_t row, int64_t recv_ns,
                           uint16_t flags) except? 65535:
     # a message of a subscription that is applied, and its m.n entries
+    self.row = row
+    if lacks_book(self, row):
+        self.books.make_book(row, self.codec.level_seen(m.n))
+    return take_into(self, <OrderBook>self.books.by_row[row], h, m, e, row, recv_ns, flags)
+
+
+cdef inline bint lacks_book(MarketData self, int32_t row) noexcept nogil:
+    # or has one of a level that the entries so far do not show
+    return self.books.slots[row].level == 0 or kfix_list_item(self.books.by_row, row) == Py_None
+
+
+cdef inline uint16_t take_into(MarketData self, OrderBook book, Header* h, MDMessage* m, MDEntry* e, int32_t row,
+                               int64_t recv_ns, uint16_t flags) except? 65535 nogil:
+    # the same with the book of the row, which stays until it returns
     cdef Slot* s = &self.books.slots[row]
     cdef uint8_t before
     cdef int error
     self.row = row
-    if s.level == 0 or self.books.by_row[row] is None:
-        self.books.make_book(row, self.codec.level_seen(m.n))
-        s = &self.books.slots[row]
     if m.without_id or m.n == 0:
         error = incomplete(s, h, m)
         if error != MD_OK:
             self.row = -1
-            return self.unusable(row, h, NULL, m, error, recv_ns, flags)
+            return self.lacking(row, h, m, error, recv_ns, flags)
     before = s.top.state
-    flags = apply(self, s, <OrderBook>self.books.by_row[row], h, m, e, recv_ns, flags)
+    flags = apply(self, s, book, h, m, e, recv_ns, flags)
     if s.top.state != before:
         self.books.changed(row)
     if self.collected is not None:
@@ -104,7 +120,7 @@ cdef inline uint16_t take(MarketData self, Header* h, MDMessage* m, MDEntry* e, 
 
 
 cdef inline uint16_t apply(MarketData self, Slot* s, OrderBook book, Header* h, MDMessage* m, MDEntry* e,
-                           int64_t recv_ns, uint16_t flags) noexcept:
+                           int64_t recv_ns, uint16_t flags) noexcept nogil:
     cdef int32_t trades = count_trades(e, m.n)
     cdef int result
     self.counters.entries += m.n
@@ -147,7 +163,7 @@ cdef inline uint16_t apply(MarketData self, Slot* s, OrderBook book, Header* h, 
     return flags
 
 
-cdef inline uint16_t verify(MarketData self, Slot* s, OrderBook book, MDMessage* m, bint snapshot) noexcept:
+cdef inline uint16_t verify(MarketData self, Slot* s, OrderBook book, MDMessage* m, bint snapshot) noexcept nogil:
     # 5041 against our book; without that proof a crossed book is not to be trusted either
     cdef uint16_t flags = 0
     cdef bint agrees, is_crossed
@@ -178,14 +194,14 @@ cdef inline uint16_t verify(MarketData self, Slot* s, OrderBook book, MDMessage*
     return flags
 
 
-cdef inline void fault(Slot* s, int event, int cause) noexcept:
+cdef inline void fault(Slot* s, int event, int cause) noexcept nogil:
     # the book is void until its next snapshot
     s.synced = 0
     s.top.state = next_state(event, s.top.state)
     s.top.cause = cause
 
 
-cdef inline void settle(MarketData self, Slot* s, OrderBook book, int event) noexcept:
+cdef inline void settle(MarketData self, Slot* s, OrderBook book, int event) noexcept nogil:
     cdef int state = next_state(event, s.top.state)
     if state == STATE_SOUND:
         # nearly always: two-sided, traded, no gap
@@ -195,20 +211,41 @@ cdef inline void settle(MarketData self, Slot* s, OrderBook book, int event) noe
     s.top.state = state
 
 
-cdef inline int32_t count_trades(MDEntry* e, int32_t n) noexcept:
+cdef inline int32_t count_trades(MDEntry* e, int32_t n) noexcept nogil:
     cdef int32_t trades = 0, i
     for i in range(n):
         trades += e[i].side == SIDE_TRADE
     return trades
 
 
-cdef inline void note_ends(Slot* s, OrderBook book) noexcept:
+cdef inline void note_ends(Slot* s, OrderBook book) noexcept nogil:
     # for kfix_prefetch_book
     cdef int side
     for side in range(2):
         s.ends[side] = book.sides[side].price + book.sides[side].n
         s.ends[side + 2] = book.sides[side].qty + book.sides[side].n
         s.ends[side + 4] = book.aux[side] + book.sides[side].n
+
+
+cdef inline int apply_recorded(MarketData self, Recorded r, Py_ssize_t i, int32_t row,
+                               int64_t recv_ns) except -1 nogil:
+    # message i of those that were decoded before: applied, verified and published as one that arrives now
+    cdef Header h
+    cdef MDMessage m
+    cdef MDEntry* e = r.entries + r.starts[i]
+    memset(&h, 0, sizeof(Header))
+    memset(&m, 0, sizeof(MDMessage))
+    h.seq = r.seqs[i]
+    h.msg_type = c'W' if r.flags[i] & MSG_SNAPSHOT else c'X'
+    m.n = m.declared = m.groups = <int32_t>(r.ends[i] - r.starts[i])
+    if m.n and e.action == ACTION_CLEAR:    # what the recorder writes before the entries of a snapshot
+        e += 1
+        m.n = m.declared = m.groups = m.n - 1
+    m.has_crc = (r.flags[i] & MSG_HAS_CRC) != 0
+    m.crc = r.crcs[i]
+    self.counters.market_data += 1
+    take_into(self, <OrderBook>kfix_list_item(self.books.by_row, row), &h, &m, e, row, recv_ns, 0)
+    return 0
 
 
 @final
@@ -318,28 +355,44 @@ cdef class MarketData:
             return take(self, h, m, self.codec.entries, row, recv_ns, flags)
         return self.unusable(row, h, end, m, error, recv_ns, flags)
 
-    cdef int on_recorded(self, Recorded r, Py_ssize_t i, int32_t row, int64_t recv_ns) except -1:
-        # message i of those that were decoded before: applied, verified and published as one that arrives now
-        cdef Header h
-        cdef MDMessage m
-        cdef MDEntry* e = r.entries + r.starts[i]
-        if self.books.slots[row].level and self.books.slots[row].level != r.levels[i]:
-            return 0                            # the symbol's other book
-        memset(&h, 0, sizeof(Header))
-        memset(&m, 0, sizeof(MDMessage))
-        h.seq = r.seqs[i]
-        h.msg_type = c'W' if r.flags[i] & MSG_SNAPSHOT else c'X'
-        m.n = m.declared = m.groups = <int32_t>(r.ends[i] - r.starts[i])
-        if m.n and e.action == ACTION_CLEAR:    # what the recorder writes before the entries of a snapshot
-            e += 1
-            m.n = m.declared = m.groups = m.n - 1
-        m.has_crc = (r.flags[i] & MSG_HAS_CRC) != 0
-        m.crc = r.crcs[i]
-        self.counters.market_data += 1
-        if self.books.by_row[row] is None:
+    cdef Py_ssize_t on_recorded(self, Recorded r, const int32_t* rows, Py_ssize_t first, Py_ssize_t end,
+                                int64_t now_ns) except -1 nogil:
+        # Messages [first, end) of those that were decoded before, each as one that arrives now, up to one without a
+        # book. Returns which that is, or `end`; `self.recorded` is the one at work.
+        cdef Py_ssize_t i
+        cdef int32_t row
+        cdef uint8_t level
+        for i in range(first, end):
+            row = rows[r.instrument[i]]
+            if row < 0:
+                continue
+            level = self.books.slots[row].level
+            if level and level != r.levels[i]:
+                continue                        # the symbol's other book
+            if lacks_book(self, row):
+                return i
+            self.recorded = i
+            apply_recorded(self, r, i, row, now_ns or r.times[i])
+        return end
+
+    cdef int make_recorded(self, Recorded r, Py_ssize_t i, int32_t row) except -1:
+        # the book of message i
+        self.row, self.recorded = row, i
+        try:
             self.books.make_book(row, r.levels[i])
-        take(self, &h, &m, e, row, recv_ns, 0)
+        except Exception:
+            self.counters.market_data += 1      # it will not be applied
+            raise
+        self.row = -1
         return 0
+
+    cdef uint16_t lacking(self, int32_t row, Header* h, MDMessage* m, int error, int64_t recv_ns,
+                          uint16_t flags) except? 65535 with gil:
+        cdef unsigned long owner = self.books.room.leave()
+        try:
+            return self.unusable(row, h, NULL, m, error, recv_ns, flags)
+        finally:
+            self.books.room.resume(owner)
 
     cdef int fail(self, int32_t row, object error, int64_t recv_ns) except -1:
         # the book is void until its next snapshot. An error about room (shared memory, memory, disk) will come again:
@@ -439,7 +492,7 @@ cdef class MarketData:
             self.session.malformed(h.seq, chr(h.msg_type), error, recv_ns)
         return 0
 
-    cdef void overflow(self, Slot* s, OrderBook book, int result) noexcept:
+    cdef void overflow(self, Slot* s, OrderBook book, int result) noexcept with gil:
         # the book has reached a limit: it is emptied, and void until its next snapshot
         cdef int32_t row = s - self.books.slots
         fault(s, EVENT_MALFORMED, CAUSE_NUMBER if result == BOOK_TOTAL else CAUSE_LIMIT)
@@ -451,13 +504,14 @@ cdef class MarketData:
         self.counters.limits += 1
         report = getattr(self.books.listener, "on_limit", None)
         if report is not None:
-            report(self.books.names[row], LIMITS[result])
+            self.books.report(report, (self.books.names[row], LIMITS[result]))
         elif row not in self.limited:
             self.limited.add(row)
-            logging.getLogger("kfix_md.handler").warning("%s: its book would take %s; it is void until its next "
-                                                         "snapshot", self.books.names[row], LIMITS[result])
+            self.books.report(logging.getLogger("kfix_md.handler").warning,
+                              ("%s: its book would take %s; it is void until its next snapshot", self.books.names[row],
+                               LIMITS[result]))
 
-    cdef void show_trades(self, Slot* s, MDEntry* e, int32_t n, uint64_t seq, int64_t recv_ns) noexcept:
+    cdef void show_trades(self, Slot* s, MDEntry* e, int32_t n, uint64_t seq, int64_t recv_ns) noexcept nogil:
         cdef MDEntry* last = e + n
         while e < last:
             if e.side == SIDE_TRADE:
@@ -466,7 +520,7 @@ cdef class MarketData:
                     self.books.publisher.publish_trade(s.shm_slot, e, recv_ns, seq)
             e += 1
 
-    cdef uint16_t weigh_crossing(self, Slot* s, bint is_crossed, uint16_t flags, bint snapshot) noexcept:
+    cdef uint16_t weigh_crossing(self, Slot* s, bint is_crossed, uint16_t flags, bint snapshot) noexcept nogil:
         # A crossed book is to be trusted when 5041 proves it. That of a snapshot without 5041 may be the venue's: it is
         # UNVERIFIED until its next 5041 shows it, or until it is crossed no more. Returns the flag to be added.
         if is_crossed:
@@ -485,7 +539,7 @@ cdef class MarketData:
                 s.top.cause = CAUSE_NONE
         return 0
 
-    cdef void begin_book(self, Slot* s, OrderBook book) noexcept:
+    cdef void begin_book(self, Slot* s, OrderBook book) noexcept nogil:
         # what a snapshot does before its entries
         self.counters.snapshots += 1
         book.clear_book()

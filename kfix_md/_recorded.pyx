@@ -34,7 +34,7 @@ cdef class Recorded:
     Raises
     ------
     ValueError
-        Arrays of different lengths, or entries that are not there.
+        Arrays of different lengths, entries that are not there, or a level that is none.
     """
 
     def __init__(self, entries, *, starts, ends, seqs, times, instrument, flags, crcs, levels):
@@ -51,6 +51,8 @@ cdef class Recorded:
             raise ValueError("messages must lie inside of the entries")
         if self.n and numbers.min() < 0:
             raise ValueError("instruments are numbered from 0")
+        if not np.isin(arrays[7], (2, 3)).all():
+            raise ValueError("a level is 2 or 3")
         self.instruments = int(numbers.max()) + 1 if self.n else 0
         self.owners = (entries, arrays)
         self.entries = <MDEntry*>_of(entries)

@@ -1,12 +1,14 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+from cpython.object cimport PyObject
+
 from kfix_md._book cimport OrderBook, Room
 from kfix_md._list_rows cimport Row
 from kfix_md._entry cimport CAUSE_CROSSED, CAUSE_NONE, CAUSE_RULE, CAUSE_STATUS, TopOfBook
 from kfix_md.shm.writer cimport SegmentWriter
 
-cdef extern from "c/borrowed.h":
+cdef extern from "c/borrowed.h" nogil:
     PyObject* kfix_list_item(list items, Py_ssize_t i)
 
 cdef enum:
@@ -76,12 +78,14 @@ cdef class Symbols:
     cdef readonly uint64_t probes   # rows looked at to find symbols: about one for each message
     cdef readonly Room room         # memory that the books may still take
     cdef list by_row, names         # books (None: no data yet) and symbols
+    cdef int32_t applying           # calls of Handler.apply
+    cdef list replaced              # books that these may still use
     cdef int64_t definitions   # changes whenever a symbol or a precision does
     cdef bint gap_open              # messages of the session are missing: no book is LIVE
 
     cdef int32_t find_slot(self, const char* symbol, int32_t n) noexcept
     cdef int32_t find_symbol(self, symbol) except -2
-    cdef int32_t find_text(self, bytes text) noexcept
+    cdef int32_t find_text(self, bytes text) except -2
     cdef int32_t row_of(self, symbol) except -1
     cdef int32_t define_row(
         self, int32_t row, symbol, bytes text, int price_precision, int qty_precision) except -1
@@ -94,13 +98,14 @@ cdef class Symbols:
     cdef int32_t limit_of(self, int32_t row, int level) except -1
     cdef int _more_slots(self, int32_t capacity) except -1
     cdef void prefetch_next(self, const char* symbol, const char* first, const char* last) noexcept
-    cdef int publish_pending(self) except -1
+    cdef int publish_pending(self) except -1 nogil
     cdef int happen(self, int32_t row, int event, int cause) except -1
-    cdef int changed(self, int32_t row) except -1
-    cdef void turn(self, Slot* s, OrderBook book, int event) noexcept
-    cdef int weigh(self, Slot* s, OrderBook book, uint32_t crc, bint agrees) noexcept
-    cdef int doubt(self, Slot* s, OrderBook book, bint fresh) noexcept
-    cdef int show_rule(self, Slot* s, OrderBook book) except -1
+    cdef int changed(self, int32_t row) except -1 with gil
+    cdef int report(self, method, tuple what) except -1
+    cdef void turn(self, Slot* s, OrderBook book, int event) noexcept nogil
+    cdef int weigh(self, Slot* s, OrderBook book, uint32_t crc, bint agrees) noexcept nogil
+    cdef int doubt(self, Slot* s, OrderBook book, bint fresh) noexcept nogil
+    cdef int show_rule(self, Slot* s, OrderBook book) except -1 with gil
     cdef int starting_rule(self, int level) noexcept
-    cdef void publish_slot(self, Slot* s, OrderBook book) noexcept
-    cdef int own_state(self, Slot* s, OrderBook book) noexcept
+    cdef void publish_slot(self, Slot* s, OrderBook book) noexcept nogil
+    cdef int own_state(self, Slot* s, OrderBook book) noexcept nogil

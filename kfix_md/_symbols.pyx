@@ -11,7 +11,7 @@ from posix.stdlib cimport posix_memalign
 from kfix_md._book cimport (
     CRC_DEPTH, NO_LIMIT, RULE_AUTO, RULE_CODE, RULE_LEVEL, RULE_OFF, RULE_ORDER, RULE_SENT, WORK_BANK,
     L2Book, OrderBook,
-    Room, crossed, price_shift, qty_shift,
+    Room, crossed, price_shift, qty_shift, settled,
 )
 from kfix_md._book_l3 cimport L3Book
 from kfix_md._checksum cimport CHECK_FAILED, CHECK_OK, CHECK_RUN, CHECK_UNKNOWN, MISSES, RUN, find_rule, told_apart
@@ -113,6 +113,7 @@ cdef class Symbols:
         self.listener = listener
         self.by_row = []
         self.depths = {}
+        self.replaced = []
         self.first_rule = RULE_ORDER
         self.names = []
         self.room = Room(ROOM_BYTES)
@@ -168,7 +169,9 @@ cdef class Symbols:
         # row of a symbol given as text, -1 where it is not known
         return self.find_text(symbol_bytes(symbol))
 
-    cdef int32_t find_text(self, bytes text) noexcept:
+    cdef int32_t find_text(self, bytes text) except -2:
+        # nearly every use of a book begins with it
+        settled(self.room)
         cdef char padded[SYMBOL_BYTES + PADDING]
         cdef Py_ssize_t n = len(text)
         if n >= SYMBOL_BYTES:       # no slot has one
@@ -210,6 +213,8 @@ cdef class Symbols:
             self.definitions += 1
             s.synced = 0
             s.unproven = s.misses = s.run = 0
+            if self.applying:
+                self.replaced.append(self.by_row[row])
             self.by_row[row] = None
             if s.shm_slot >= 0:
                 self.make_book(row, s.level)
@@ -371,6 +376,7 @@ cdef class Symbols:
         """
         cdef int32_t row
         cdef int event = _MARKS[State(state)], why = Cause(cause)
+        settled(self.room)
         rows = range(self.n_slots) if symbol is None else [self.row_of(symbol)]
         for row in rows:
             self.mark_row(row, event, why)
@@ -393,6 +399,7 @@ cdef class Symbols:
     cdef int close_gap(self) except -1:
         # no message of the session is missing any more: books that were kept in GAP are whole again
         cdef int32_t row
+        settled(self.room)
         self.gap_open = False
         for row in range(self.n_slots):
             if self.slots[row].top.state == STATE_GAP and self.slots[row].synced:
@@ -403,12 +410,13 @@ cdef class Symbols:
         """Trust no book that holds a snapshot until its next one. ValueError for what is no Event or no Cause."""
         cdef int32_t row
         cdef int known = Event(event), why = Cause(cause)
+        settled(self.room)
         for row in range(self.n_slots):
             if self.slots[row].synced:
                 self.slots[row].synced = 0
                 self.happen(row, known, why)
 
-    cdef int own_state(self, Slot* s, OrderBook book) noexcept:
+    cdef int own_state(self, Slot* s, OrderBook book) noexcept nogil:
         # of a book that holds its snapshot and every message since
         if self.gap_open:
             return STATE_GAP
@@ -429,22 +437,31 @@ cdef class Symbols:
         s.top.cause = own_cause(s) if named and cause == CAUSE_NONE else cause
         return self.changed(row)
 
-    cdef void turn(self, Slot* s, OrderBook book, int event) noexcept:
+    cdef void turn(self, Slot* s, OrderBook book, int event) noexcept nogil:
         cdef int state = next_state(event, s.top.state)
         s.top.state = self.own_state(s, book) if state == STATE_SOUND else state
 
-    cdef int changed(self, int32_t row) except -1:
+    cdef int changed(self, int32_t row) except -1 with gil:
         cdef Slot* s = &self.slots[row]
         if self.by_row[row] is not None:
             self.publish_slot(s, <OrderBook>self.by_row[row])
         if self.listener is not None:
-            self.listener.on_book(self.names[row], _STATES[s.top.state], _CAUSES[s.top.cause], s.top.seq,
-                                  s.top.recv_ns)
+            self.report(self.listener.on_book, (self.names[row], _STATES[s.top.state], _CAUSES[s.top.cause], s.top.seq,
+                                                s.top.recv_ns))
+        return 0
+
+    cdef int report(self, method, tuple what) except -1:
+        # Python of somebody else while a message is applied: it may use the books, and so may other threads
+        cdef unsigned long owner = self.room.leave()
+        try:
+            method(*what)
+        finally:
+            self.room.resume(owner)
         return 0
 
     # ---- checksum rules ----
 
-    cdef int weigh(self, Slot* s, OrderBook book, uint32_t crc, bint agrees) noexcept:
+    cdef int weigh(self, Slot* s, OrderBook book, uint32_t crc, bint agrees) noexcept nogil:
         # A 5041 where one comparison is not enough: the first after a snapshot, one that does not agree, and those of
         # a book whose rule is open or unknown. `agrees`: by the book's own rule. Returns CHECK_
         cdef bint fresh = s.evidence & EVIDENCE_FRESH
@@ -476,7 +493,7 @@ cdef class Symbols:
         self.show_rule(s, book)
         return CHECK_OK
 
-    cdef int doubt(self, Slot* s, OrderBook book, bint fresh) noexcept:
+    cdef int doubt(self, Slot* s, OrderBook book, bint fresh) noexcept nogil:
         # no rule holds: the book is wrong, or, when its first 5041 after each of several snapshots fails though
         # nothing else is wrong, the venue follows a rule that is not known
         if s.unproven:
@@ -494,7 +511,7 @@ cdef class Symbols:
         self.turn(s, book, EVENT_RULE_UNKNOWN)
         return CHECK_UNKNOWN
 
-    cdef int show_rule(self, Slot* s, OrderBook book) except -1:
+    cdef int show_rule(self, Slot* s, OrderBook book) except -1 with gil:
         # a symbol has shown its rule: counted, reported, and what further books are tried with first
         cdef int code
         self.proved[book.rule & RULE_CODE] += 1
@@ -505,7 +522,7 @@ cdef class Symbols:
         if report is not None:
             symbol = self.names[s - self.slots]
             rule, precisions, _ = self.checksum_of(symbol)
-            report(rule, symbol, precisions)
+            self.report(report, (rule, symbol, precisions))
         return 0
 
     # ---- books and their publication ----
@@ -567,18 +584,18 @@ cdef class Symbols:
             book.slab_or_null().n_dirty = -1
         self.publish_slot(s, book)
 
-    cdef int publish_pending(self) except -1:
+    cdef int publish_pending(self) except -1 nogil:
         # what the messages of one read have touched goes out once, with all that they changed
         cdef int32_t i, row
         self.burst = 0
         for i in range(self.n_pending):
             row = self.pending[i]
             if self.slots[row].pending:
-                self.publish_slot(&self.slots[row], <OrderBook>self.by_row[row])
+                self.publish_slot(&self.slots[row], <OrderBook>kfix_list_item(self.by_row, row))
         self.n_pending = 0
         return 0
 
-    cdef void publish_slot(self, Slot* s, OrderBook book) noexcept:
+    cdef void publish_slot(self, Slot* s, OrderBook book) noexcept nogil:
         s.pending = 0
         s.top.crc_rule = book.rule & RULE_CODE if self.rule != RULE_OFF else RULE_OFF
         if s.shm_slot >= 0 and not s.silent:

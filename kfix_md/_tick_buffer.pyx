@@ -14,7 +14,7 @@ cdef class TickBuffer:
     """Ticks that were not taken yet, in the order of their messages."""
 
     cdef int keep(self, const MDEntry* entries, int32_t row, const Header* h, const MDMessage* m, int64_t recv_ns,
-                  uint16_t flags, uint16_t session) except -1:
+                  uint16_t flags, uint16_t session) except -1 nogil:
         # The m.n entries of one symbol. Those of a snapshot follow a CLEAR (entry_no 0, as the first entry has), which
         # an empty snapshot has too.
         cdef int32_t i, clear = 1 if flags & MSG_SNAPSHOT else 0
@@ -41,7 +41,7 @@ cdef class TickBuffer:
         self.n += m.n + clear
         return 0
 
-    cdef int grow(self, Py_ssize_t more) except -1:
+    cdef int grow(self, Py_ssize_t more) except -1 with gil:
         # room for `more` ticks
         grown = np.empty(max(2 * self.capacity, self.n + more, 4096), TICK_DTYPE)
         if self.n:

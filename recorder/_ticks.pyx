@@ -6,7 +6,7 @@ from kfix_md._entry import ENTRY_DTYPE
 from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
 from libc.string cimport memchr
 
-from kfix_md._book cimport BOOK_OK, NO_LIMIT, OrderBook, L2Book, apply_message
+from kfix_md._book cimport BOOK_OK, NO_LIMIT, OrderBook, L2Book, apply_message, settled
 from kfix_md._book_l3 cimport L3Book, decimals_of
 from kfix_md._codec cimport Codec
 from kfix_md._decode cimport decode
@@ -365,6 +365,7 @@ def book_rows(OrderBook book):
 
     Applied to an empty book they give the same book.
     """
+    settled(book.room)
     cdef OrderSlab* slab = book.slab_or_null()
     cdef Py_ssize_t n = book.sides[0].n + book.sides[1].n if slab == NULL else slab.n_orders
     out = np.zeros(n, ENTRY_DTYPE)

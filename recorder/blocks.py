@@ -1,8 +1,9 @@
 """Reads a session date in the order in which its messages were applied, a block of messages at a time."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -147,42 +148,55 @@ def blocks(
     start: int | None = None,
     columns: list[str] = BOOKS,
 ) -> Iterator[Block]:
-    """The messages of a session date received from `start` on, while the next ones are read by a thread.
+    """The messages of a session date received from `start` on, made by two threads: one decodes rows, one orders them.
 
-    `columns` is BOOKS, or COLUMNS where more than books is made of the rows.
+    Each is one block ahead at most, and both end with the iterator. `columns` is BOOKS, or COLUMNS where more than
+    books is made of the rows.
     """
-    return _ahead(_blocks(captures, day, symbols, start, columns))
+    return _ahead(_blocks(captures, day, symbols, start, columns, _ahead))
 
 
-def _ahead(found: Iterator[T]) -> Iterator[T]:
-    """The same, where the next one is made while the last is used."""
-    with ThreadPoolExecutor(1) as pool:
+def _blocks(
+    captures: "Captures",
+    day: date,
+    symbols: list[str] | None,
+    start: int | None,
+    columns: list[str],
+    handed: Callable[[Generator[tuple[pa.Table, bool]]], Generator[tuple[pa.Table, bool]]] = lambda tables: tables,
+) -> Generator[Block]:
+    """The same in the caller's thread, with the tables as `handed` passes them on."""
+    begin, end = trading_day.session_bounds(day)
+    begin = begin if start is None else max(begin, start)
+    rows = captures._table("sessions", None, end, ["session", "depth"])
+    depths = dict(zip(rows["session"].to_pylist(), rows["depth"].to_pylist(), strict=True))
+    reader = captures._reader(begin, end, symbols, columns)
+    tables = ((reader.rows(a, b), b == end) for a, b in windows(reader.pieces, begin, end))
+    return _ordered(handed(tables), depths)
+
+
+def _ahead(found: Generator[T]) -> Generator[T]:
+    """The same, where a thread makes the next one while the last is used."""
+    with closing(found), ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, found, None)
         while (one := coming.result()) is not None:
             coming = pool.submit(next, found, None)
             yield one
 
 
-def _blocks(
-    captures: "Captures", day: date, symbols: list[str] | None, start: int | None, columns: list[str]
-) -> Iterator[Block]:
-    begin, end = trading_day.session_bounds(day)
-    begin = begin if start is None else max(begin, start)
-    rows = captures._table("sessions", None, end, ["session", "depth"])
-    depths = dict(zip(rows["session"].to_pylist(), rows["depth"].to_pylist(), strict=True))
-    reader = captures._reader(begin, end, symbols, columns)
+def _ordered(tables: Generator[tuple[pa.Table, bool]], depths: dict[int, int | None]) -> Generator[Block]:
+    """Blocks of tables that follow one another, each with whether it is the last."""
     carried: pa.Table | None = None
     reached = 0  # ns: no block is applied before the one before it
-    for a, b in windows(reader.pieces, begin, end):
-        found = reader.rows(a, b)
-        if carried is not None:
-            found = pa.concat_tables([carried, found], promote_options="default")
-        if found.num_rows:
-            block, carried = in_order(found, depths, b == end)
-            if len(block):
-                block.time = np.maximum(block.time, reached)
-                reached = int(block.time[-1])
-            yield block
+    with closing(tables):
+        for found, last in tables:
+            parts = [found] if carried is None else [carried, found]
+            rows = pa.concat_tables(parts, promote_options="default")
+            if rows.num_rows:
+                block, carried = in_order(rows, depths, last)
+                if len(block):
+                    block.time = np.maximum(block.time, reached)
+                    reached = int(block.time[-1])
+                yield block
 
 
 def windows(found: list[files.Piece], begin: int, end: int) -> Iterator[tuple[int, int]]:

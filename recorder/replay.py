@@ -37,7 +37,7 @@ _CONTENT = [
 _CHUNK = 2048  # rows that are converted to Python at a time
 _CHUNKS = 64  # of a block that are kept: those of so many symbols
 _BATCH = 1 << 16  # messages of a batch, at most
-_AT_ONCE = 1 << 11  # messages that are applied before the thread that reads ahead may run Python
+_AT_ONCE = 1 << 14  # messages of one call, for some milliseconds of which a thread that looks at the books may wait
 _SIDES = {"bid": 0, "offer": 1, "trade": 2}
 _ACTIONS = {"new": "279=0", "update": "279=1", "delete": "279=2", "leave": "279=2"}
 

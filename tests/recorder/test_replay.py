@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import itertools
 import re
 import shutil
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 
 import recorder
 from kfix_md import Handler, trading_day
+from kfix_md._recorded import Recorded
 from kfix_md.journal import events
 from recorder import blocks, compact, derive, files, replay
 from tests.oracle.codec import message
@@ -318,3 +324,144 @@ def test_messages_that_are_taken_as_ordered_are_what_ordering_gives():
             order, time, waits = blocks._order(session, seq, recv_ns, flags, last)
             assert order.tolist() == list(range(n)) and time.tolist() == recv_ns.tolist() and not waits.any()
     assert 500 < ordered < 3000
+
+
+def through(day):
+    """A handler, and the one block of the day with the rows of its instruments."""
+    handler = Handler(level="L2")
+    [block] = blocks.blocks(day[0], day[0].dates()[0], None)
+    return handler, block, blocks.Applier(handler).rows(block, 0, len(block))
+
+
+def depths(handler: Handler) -> dict[str, tuple]:
+    books = [(symbol, handler.book(symbol)) for symbol in handler.symbols]
+    return {symbol: tuple(side.tobytes() for side in book.depth(None, "int")) for symbol, book in books if book}
+
+
+def test_other_threads_run_while_messages_are_applied(day):
+    """Such as that which reads ahead. This one is not made to give way, so that only `apply` lets the other count."""
+    handler, block, rows = through(day)
+    counted, over, moved = [0], threading.Event(), False
+
+    def count():
+        while not over.is_set():
+            counted[0] += 1
+            time.sleep(1e-5)
+
+    thread, interval = threading.Thread(target=count), sys.getswitchinterval()
+    thread.start()
+    sys.setswitchinterval(30)
+    try:
+        for _ in range(2000):
+            before = counted[0]
+            handler.apply(block.messages, rows)
+            moved = counted[0] > before
+            if moved:
+                break
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+        thread.join()
+    assert moved
+
+
+def test_a_thread_that_looks_at_books_sees_them_as_after_a_call_and_never_in_between(day):
+    """Messages are applied to them without the GIL."""
+    handler, block, rows = through(day)
+    names = "starts", "ends", "time", "recv_ns", "session", "seq", "flags", "instrument"
+    long = dataclasses.replace(block, **{name: np.tile(getattr(block, name), 60) for name in names})
+    handler.apply(block.messages, rows)
+    wanted, seen, over = depths(handler), [], threading.Event()
+
+    def look():
+        while not over.is_set():
+            seen.extend(depths(handler).items())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for _ in range(20):
+            handler.apply(long.messages, rows)
+    finally:
+        over.set()
+        thread.join()
+    assert seen and all(found == wanted[symbol] for symbol, found in seen)
+
+
+def test_a_listener_may_use_the_books_and_define_them_anew_while_messages_are_applied(day):
+    """Also the one that the message is being applied to, which is not freed under it."""
+    seen, defined = [], []
+
+    class Listener:
+        def on_book(self, symbol, state, cause, seq, recv_ns):
+            book = handler.book(symbol)
+            if book is not None:
+                seen.append((symbol, state, book.counts))
+
+        def on_checksum_rule(self, rule, symbol, precisions):
+            price, qty = handler.precisions(symbol)
+            handler.define(symbol, price + 1, qty)
+            defined.append(symbol)
+            gc.collect()
+
+    handler = Handler(level="L3", listener=Listener())
+    [block] = blocks.blocks(day[0], day[0].dates()[0], list(day[1]["derivatives-l3"][0].markets))
+    rows = blocks.Applier(handler).rows(block, 0, len(block))
+    handler.apply(block.messages, rows)
+    assert seen and defined and handler.stats["faults"] == 0
+
+
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+
+
+def test_what_fails_while_reading_ahead_reaches_the_caller_and_leaves_no_thread(day, small_blocks, monkeypatch):
+    cap, _ = day
+    read, calls = blocks.RowReader.rows, []
+
+    def failing(self, start, end):
+        calls.append(start)
+        if len(calls) > 4:
+            raise OSError("the disk is gone")
+        return read(self, start, end)
+
+    monkeypatch.setattr(blocks.RowReader, "rows", failing)
+    found = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for batch in cap.replay_batches(cap.dates()[0], handler=Handler(level="L2")):
+            found.append(len(batch))
+    assert sum(found) > 0 and not readers()
+
+
+def test_a_replay_that_is_left_early_ends_its_thread(day, small_blocks):
+    cap, _ = day
+    for played in (cap.replay(cap.dates()[0]), cap.replay_batches(cap.dates()[0])):
+        next(played)
+        played.close()
+        assert not readers()
+    played = cap.replay_batches(cap.dates()[0])
+    next(played)
+    with pytest.raises(RuntimeError, match="of the caller"):
+        for _ in played:
+            raise RuntimeError("of the caller")
+    played.close()
+    assert not readers()
+
+
+def test_levels_and_rows_that_do_not_exist_are_rejected_before_anything_is_applied(day):
+    handler, block, rows = through(day)
+    with pytest.raises(ValueError, match="there is no row 99"):
+        handler.apply(block.messages, np.full_like(rows, 99))
+    assert handler.stats["market_data"] == 0
+    with pytest.raises(ValueError, match="a level is 2 or 3"):
+        Recorded(
+            block.entries[:1],
+            starts=[0],
+            ends=[1],
+            seqs=[1],
+            times=[1],
+            instrument=[0],
+            flags=[1],
+            crcs=[0],
+            levels=[0],
+        )
