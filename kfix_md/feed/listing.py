@@ -27,6 +27,11 @@ ROWS_PER_S = 1_000
 NAMED = 20
 
 
+def _whole_list() -> Bucket:
+    # of each connection: those of a venue that ends them are paced, and thousands of rows are no flood at a reconnect
+    return Bucket(MAX_ROWS, ROWS_PER_S, MAX_ROWS)
+
+
 class Listing:
     """Requests an instrument list for each configured security type and keeps what they contain as one list.
 
@@ -50,7 +55,7 @@ class Listing:
         self._missing: set[str] = set()  # extra lists that the venue does not have, in this connection
         self._security_of: dict[str, str] = {}  # by 320
         self._failures = 0
-        self._rows = Bucket(MAX_ROWS, ROWS_PER_S, MAX_ROWS)
+        self._rows = _whole_list()
         self._ignored_until_ns = 0  # 0, or until when no list is read
         self._table, self._unlisted = SymbolTable(), SymbolTable()
 
@@ -99,8 +104,9 @@ class Listing:
     # ---- requests ---------------------------------------------------------------------------------
 
     def lost(self) -> None:
-        """The connection is gone: no answer is expected any more."""
-        self.due_ns = self._failures = 0
+        """The connection is gone: no answer is expected any more, and the next one may list everything again."""
+        self.due_ns = self._failures = self._ignored_until_ns = 0
+        self._rows = _whole_list()
         self._missing.clear()
 
     def request(self, now_ns: int, again: bool = False) -> None:

@@ -228,10 +228,7 @@ def test_a_flood_of_lists_is_ignored_and_the_list_requested_again_after_it(caplo
     venue.list(changed[:2], SECOND)  # few as they are: ignored, too
     assert venue.defined == before and venue.subs.listing.errors == 2
     assert [kind for kind, _, _ in venue.sent].count("x") == 1
-    # neither lost messages nor a new connection bring a list before its rows may be read
-    venue.subs.messages_lost(2 * SECOND, Cause.LOST)
-    venue.subs.lost()
-    venue.subs.ready(4 * SECOND)
+    venue.subs.messages_lost(2 * SECOND, Cause.LOST)  # do not bring a list before its rows may be read
     assert [kind for kind, _, _ in venue.sent].count("x") == 1
     until = venue.subs.listing.due_ns
     assert 5 * SECOND < until < 8 * SECOND and venue.subs.next_due_ns() <= until
@@ -240,6 +237,18 @@ def test_a_flood_of_lists_is_ignored_and_the_list_requested_again_after_it(caplo
     venue.list(changed, until)
     assert venue.defined["A/B"] == (2, 8) and set(venue.defined.values()) == {(2, 8), (3, 8)}
     assert venue.subs.listing.complete and venue.subs.listing.errors == 2
+
+
+def test_a_new_connection_may_list_everything_again():
+    venue = Venue(spot=False)
+    rows = [(f"S{i:05d}", 2, 1) for i in range(4_000)]
+    venue.up("A/B", *(symbol for symbol, _, _ in rows))
+    for times in range(1, 6):
+        venue.subs.lost()
+        venue.subs.ready(times * SECOND // 10)
+        assert [kind for kind, _, _ in venue.sent].count("x") == 1 + times
+        venue.list([("A/B", times, 1), *rows], times * SECOND // 10)
+        assert venue.defined["A/B"] == (times, 8) and venue.subs.listing.errors == 0
 
 
 def test_an_answer_that_lacks_what_a_flood_was_ignored_for_is_not_whole():
