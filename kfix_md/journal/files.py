@@ -10,13 +10,14 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from kfix_md import trading_day
 from kfix_md.errors import CaptureError, Unreadable, UsageError, reason_of
 from kfix_md.journal import layout
 from kfix_md.journal.layout import HEADER_BYTES
 
+T = TypeVar("T")
 _NAME = re.compile(r"(spare|\d{4}-\d\d-\d\d)\.(\d{10})\.kfj(\.zst)?$")
 _EPOCH_2020 = 1_577_836_800
 _LIST_AGAIN = 3
@@ -189,18 +190,25 @@ def header(path: Path) -> bytes:
 
 
 def heads(directory: str | os.PathLike[str]) -> dict[int, Info]:
-    """Headers of all segments by number, in order. A file that is renamed, compressed or deleted between listing and
-    reading is looked for again."""
-    found = {}
-    for number, listed in sorted(segments(directory).items()):
-        path: Path | None = listed
-        while path is not None:
-            try:
-                found[number] = info(path)
-                break
-            except FileNotFoundError:
-                path = find(directory, number)
-    return found
+    """Headers of all segments by number, in order."""
+    looked = ((number, look(directory, number, info, path)) for number, path in sorted(segments(directory).items()))
+    return {number: head for number, head in looked if head is not None}
+
+
+def look(
+    directory: str | os.PathLike[str], number: int, at: Callable[[Path], T], listed: Path | None = None
+) -> T | None:
+    """What `at` returns of the file of a segment; None when there is none.
+
+    A file that is renamed, compressed or deleted between listing and reading is looked for again.
+    """
+    path = listed or find(directory, number)
+    while path is not None:
+        try:
+            return at(path)
+        except FileNotFoundError:
+            path = find(directory, number)
+    return None
 
 
 class _Compressed:
@@ -318,24 +326,14 @@ class SegmentFile:
 
 
 def open_segment(directory: str | os.PathLike[str], number: int) -> SegmentFile | None:
-    """SegmentFile `number` (0: the first there is), None when there is none; one renamed meanwhile is found again."""
-    for _ in range(_LIST_AGAIN):
-        path = find(directory, number)
-        if path is None:
-            return None
-        with contextlib.suppress(FileNotFoundError):
-            return SegmentFile(path)
-    return None
+    """SegmentFile `number` (0: the first there is), None when there is none."""
+    return look(directory, number, SegmentFile)
 
 
 def begun_after(directory: str | os.PathLike[str], number: int) -> bool:
     """Whether a segment after `number` has begun."""
-    for later in sorted(n for n in segments(directory) if n > number):
-        path = find(directory, later)
-        with contextlib.suppress(FileNotFoundError):
-            if path is not None and info(path).date:
-                return True
-    return False
+    later = (look(directory, n, info) for n in sorted(segments(directory)) if n > number)
+    return any(head is not None and head.date for head in later)
 
 
 def bytes_after(directory: str | os.PathLike[str], number: int, offset: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 from pathlib import Path
@@ -89,24 +88,22 @@ class Cutter:
 
     def _begin(self) -> Chunk | None:
         self._number = self._number or self._present(0)
-        path = files.find(self.journal, self._number) if self._number else None
-        if path is None:
-            return None
-        head = files.info(path)
-        if not head.date:
-            return None
-        self._reader.seek(self._number << 32)
-        self._begun = True
-        return self._beginning(path, head)
+        found = files.look(self.journal, self._number, self._beginning) if self._number else None
+        if found is not None:
+            self._reader.seek(self._number << 32)
+            self._begun = True
+        return found
 
     def begin_again(self, last: Chunk) -> Chunk | None:
         """The beginning of the segment of `last` once more, with nothing new in it: its sender is the shipper now."""
-        path = files.find(self.journal, last.number)
-        if path is None:
-            return None
-        return dataclasses.replace(self._beginning(path, files.info(path)), committed=last.committed)
+        found = files.look(self.journal, last.number, self._beginning)
+        return found and dataclasses.replace(found, committed=last.committed)
 
-    def _beginning(self, path: Path, head: files.Info) -> Chunk:
+    def _beginning(self, path: Path) -> Chunk | None:
+        """Of a segment file; None of a spare."""
+        head = files.info(path)
+        if not head.date:
+            return None
         before = [number for number in files.segments(self.journal) if number < head.number]
         return Chunk(
             BEGIN,
@@ -148,19 +145,19 @@ class Cutter:
         return self._records(start, data, most)
 
     def _seal(self) -> Chunk | None:
-        path = files.find(self.journal, self._number)
-        if path is None:
-            return None
-        self._sealed = True
+        found = files.look(self.journal, self._number, self._sealing)
+        self._sealed = found is not None
+        return found
+
+    def _sealing(self, path: Path) -> Chunk:
         end = files.info(path).sealed_end or self._reader.position & 0xFFFFFFFF  # a damaged header has no end
         return Chunk(SEAL, self._number, end, self._number << 32 | end, files.header(path))
 
     def _follow(self) -> bool:
         """Go to the next segment; False while none has begun."""
         number = files.following(self.journal, self._number)
-        with contextlib.suppress(FileNotFoundError):
-            path = files.find(self.journal, number) if number else None
-            if path is not None and files.info(path).date:
-                self.seek(number << 32)
-                return True
-        return False
+        head = files.look(self.journal, number, files.info) if number else None
+        if head is None or not head.date:
+            return False
+        self.seek(number << 32)
+        return True

@@ -87,7 +87,7 @@ def test_the_feed_is_timed_until_its_book_shows_the_message(venue, tmp_path):
 
 
 def test_a_late_receiver_is_seen_late_and_a_sender_without_a_cpu_leaves_out(monkeypatch):
-    """Ten messages, 1 ms apart: the third is visible with the sixth; the sender does not look at the ninth for long."""
+    """Messages, 1 ms apart: the third is visible with the sixth; the sender does not look at the ninth for 20 ms."""
 
     class Clock:
         """10 us pass between any two readings."""
@@ -123,13 +123,12 @@ def test_a_late_receiver_is_seen_late_and_a_sender_without_a_cpu_leaves_out(monk
 
     monkeypatch.setattr(latency, "cpu_ns", lambda _process: 0)
     monkeypatch.setattr(latency, "time", clock)
-    sent, taken, late, _ = latency.Contender._paced(Own(), [b""] * 10, 0, 1, 1_000_000, 1)
-    assert len(sent) == len(taken) == len(late) == 10
+    sent, taken, late, _ = latency.Contender._paced(Own(), [b""] * 40, 0, 1, 1_000_000, 1)
+    assert len(sent) == len(taken) == len(late) == 40
     assert 2_500_000 < taken[2] < 3_500_000 and 500_000 < taken[4] < 1_500_000
-    assert all(0 < taken[n] < 100_000 for n in (0, 1, 5, 6, 7, 9))
-    assert (
-        taken[8] == -1 and late[9] > 10_000_000 and max(late[:9]) < 100_000
-    )  # the tenth was due meanwhile: the sender's own lateness
+    assert all(0 < taken[n] < 100_000 for n in (0, 1, 5, 6, 7, *range(31, 40)))
+    # those due meanwhile went out at once: the sender's own lateness, not the receiver's
+    assert set(taken[8:28]) == {-1} and late[9] > 10_000_000 and max(late[:9]) < 100_000
 
 
 def test_where_the_journal_is():

@@ -61,6 +61,21 @@ def records(directory) -> list:
         found.append(record)
 
 
+def test_a_segment_that_is_renamed_while_it_is_looked_at_is_found_again(tmp_path, monkeypatch):
+    journal = source_of(tmp_path / "source")
+    wanted, real, calls = chunks_of(journal), files.header, []
+
+    def header(path):
+        calls.append(path)
+        if len(calls) % 2:
+            year = "1999" if path.name[:4] != "1999" else "1998"
+            path.rename(path.with_name(year + path.name[4:]))
+        return real(path)
+
+    monkeypatch.setattr(files, "header", header)
+    assert chunks_of(journal) == wanted and len(calls) > 12
+
+
 def begun(directory) -> list:
     return [head for head in files.heads(directory).values() if head.date]
 
