@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -75,3 +76,26 @@ def test_a_polling_pinned_feed_still_resolves_records_and_reconnects(tmp_path):
         running.kill()
         running.wait()
         venue.close()
+
+
+def test_the_loop_has_a_short_slice_and_its_threads_do_not():
+    seen = []
+
+    def look() -> None:
+        seen.append(tuning.slice_ns())
+
+    def run() -> None:
+        look()
+        tuning.shorten_slice()
+        look()
+        helper = threading.Thread(target=look)
+        helper.start()
+        helper.join()
+        seen.append(os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if not seen[0]:
+        pytest.skip("this kernel has one slice for all threads (Linux before 6.12)")
+    assert seen[1] == tuning.SLICE_NS and seen[2] == seen[0] > seen[1] and seen[3] == os.SCHED_OTHER
