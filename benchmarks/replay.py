@@ -1,8 +1,8 @@
 """How fast a recorded day is replayed: ours, with every 5041 checked, and the readers of other recorders' formats.
 
 Run: python -m benchmarks.replay [--rows 10000000] [--level L2]. Rivals: databento-dbn with zstandard, hftbacktest,
-nautilus_trader; one that is not installed has a row that says so. None of them checks 5041, which their formats do not
-hold, and each does what its row says. They read the first session of the same rows, in files of their own.
+nautilus_trader; one that is not installed has a row with the reason. None of them checks 5041, which their formats do
+not hold, and each does what its row describes. They read the first session of the same rows, in files of their own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from cpython.object cimport PyObject
-
 from kfix_md._book cimport OrderBook, Room
 from kfix_md._list_rows cimport Row
 from kfix_md._entry cimport CAUSE_CROSSED, CAUSE_NONE, CAUSE_RULE, CAUSE_STATUS, TopOfBook

@@ -388,7 +388,7 @@ def test_a_thread_that_looks_at_books_sees_them_as_after_a_call_and_never_in_bet
     assert seen and all(found == wanted[symbol] for symbol, found in seen)
 
 
-def test_a_listener_may_use_the_books_and_define_them_anew_while_messages_are_applied(day):
+def test_a_listener_may_use_the_books_and_define_them_again_while_messages_are_applied(day):
     """Also the one that the message is being applied to, which is not freed under it."""
     seen, defined = [], []
 
