@@ -78,8 +78,9 @@ class World:
 
     def feed(self) -> None:
         """Journals the frames from where the dead one stopped."""
+        done = self.stored()  # before the writer seals what the dead one left, after which retention may delete it
+        self.reported[:] = struct.pack("<q", done)
         with JournalWriter(self.journal, segment_bytes=1 << 16, sync_ms=5) as journal:
-            done = self.stored()
             if not done:
                 journal.event(0, self.time_of(0), {"type": "session", "number": 0, "service": "spot-l2", "level": "L2"})
                 journal.event(0, self.time_of(0), {"type": "logged_on", "session_id": "one"})
