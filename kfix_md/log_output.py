@@ -31,7 +31,11 @@ class Human(logging.Formatter):
         service = getattr(record, "service", "")
         mark = _MARK.get(record.levelno, "")
         text = f"{clock}.{int(record.msecs):03d} {service:<15}{mark}{one_line(record.getMessage())}"
-        return text + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+        return "\n".join([text, *self._traceback(record)])
+
+    def _traceback(self, record: logging.LogRecord) -> list[str]:
+        """Lines of the traceback; the text of an exception may be the venue's."""
+        return [*map(one_line, self.formatException(record.exc_info).split("\n"))] if record.exc_info else []
 
 
 class Json(logging.Formatter):
@@ -67,7 +71,7 @@ class Repetitions:
 
     def admit(self, record: logging.LogRecord, now_s: float) -> bool:
         """Whether to write this record."""
-        kind: tuple[object, ...] = (record.name, record.levelno, getattr(record, "service", ""), record.msg)
+        kind: tuple[object, ...] = (record.name, record.levelno, getattr(record, "service", ""), str(record.msg))
         with self._lock:
             if kind not in self._seen and len(self._seen) >= _KINDS:
                 kind = ()  # all others together
@@ -84,11 +88,19 @@ class Repetitions:
         found = []
         for since, count, last in ended.values():
             if count > self._lines:
-                text = f"{count - self._lines} more like this in {now_s - since:.0f} s: {last.getMessage()}"
+                text = f"{count - self._lines} more like this in {now_s - since:.0f} s: {_message(last)}"
                 summary = logging.LogRecord(last.name, last.levelno, last.pathname, last.lineno, text, None, None)
                 summary.__dict__ |= {"service": getattr(last, "service", ""), "event": event_of(last)}
                 found.append(summary)
         return found
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Text of a record, of one whose values do not fit it without them."""
+    try:
+        return record.getMessage()
+    except Exception:
+        return repr(record.msg)
 
 
 class LogOutput(logging.Handler):
@@ -121,11 +133,14 @@ class LogOutput(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue one record."""
+        if self._repetitions.admit(record, time.monotonic()):
+            self._put(self._text(record))
+
+    def _text(self, record: logging.LogRecord) -> str:
         try:
-            if self._repetitions.admit(record, time.monotonic()):
-                self._put(self.format(record))
-        except Exception:  # as logging does: an error in a log line is no error of the feed
-            self._put(f"a log line could not be formatted: {record.msg!r}")
+            return self.format(record)
+        except Exception:  # as logging does: an error in a log line is no error of the feed, nor of the thread
+            return f"a log line could not be formatted: {record.msg!r}"
 
     def _put(self, line: str) -> None:
         if len(self._queue) >= self._room:
@@ -149,7 +164,7 @@ class LogOutput(logging.Handler):
             self._wake.wait(WINDOW_S / 10)
             self._wake.clear()
             for record in self._repetitions.over(time.monotonic(), self._closing):
-                self._put(self.format(record))
+                self._put(self._text(record))
             while self._queue:
                 self._write(self._queue.popleft())
             if self._unreported:

@@ -288,10 +288,10 @@ class Connector:
     async def _tick(self, protocol: _Protocol) -> None:
         on = False
         while True:
-            calm = self.service.calm(self.clock.now_ns() + int(CALM_TICK_S * SECOND))
-            await asyncio.sleep(CALM_TICK_S if calm else TICK_S)
-            now_ns = self.clock.now_ns()
             try:
+                calm = self.service.calm(self.clock.now_ns() + int(CALM_TICK_S * SECOND))
+                await asyncio.sleep(CALM_TICK_S if calm else TICK_S)
+                now_ns = self.clock.now_ns()
                 self.service.tick(now_ns)
                 protocol.flush()
                 protocol.notice_reset()

@@ -269,17 +269,18 @@ class FeedProcess:
 
     async def _beat(self) -> None:
         """Write heartbeat, session table and counters into the segment; act on unknown symbols and alarms."""
-        period = self.config.feed.heartbeat_ms / 2500
+        period, late_s = self.config.feed.heartbeat_ms / 2500, 0.0
         while True:
             try:
                 self._beat_once()
+                if self._metrics is not None:
+                    self._measure(self._metrics, late_s)
             except Exception:  # readers must not take a feed for dead whose sessions deliver
                 log.exception("internal error in the heartbeat; it goes on")
             self.notifier.alive()
             due_ns = self.clock.now_ns() + int(period * 1e9)
             await asyncio.sleep(period)
-            if self._metrics is not None:
-                self._measure(self._metrics, (self.clock.now_ns() - due_ns) / 1e9)
+            late_s = (self.clock.now_ns() - due_ns) / 1e9
 
     def _measure(self, metrics: Metrics, late_s: float) -> None:
         """Note how late this heartbeat is, and have the next read of each session measured."""

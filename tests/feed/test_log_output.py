@@ -113,6 +113,27 @@ def test_a_line_that_cannot_be_formatted_is_named(pipe):
     assert "could not be formatted: '%d books'" in drain(reading, 0.1)
 
 
+def test_a_flood_of_lines_that_cannot_be_formatted_does_not_end_the_log(pipe, monkeypatch):
+    monkeypatch.setattr(log_output, "WINDOW_S", 0.1)
+    reading, writing = pipe
+    output = LogOutput(writing, Human())
+    output._repetitions = Repetitions(lines=1, window_s=0.1)
+    for _ in range(5):
+        output.emit(record("%d books", "three"))
+    assert "4 more like this in 0 s: '%d books'" in drain(reading, 0.5)
+    output.emit(record("afterwards"))
+    output.close()
+    assert "afterwards" in drain(reading, 0.1)
+
+
+def test_the_text_of_an_exception_cannot_change_a_terminal():
+    try:
+        raise ValueError("\x1b[2Jvenue")
+    except ValueError:
+        text = Human().format(logging.LogRecord("kfix", logging.ERROR, "", 1, "internal", (), sys.exc_info()))
+    assert text.endswith("ValueError: \\x1b[2Jvenue") and "\x1b" not in text and text.count("\n") >= 3
+
+
 SCRIPT = """
 import logging, sys
 from kfix_md.log_output import set_up_logging

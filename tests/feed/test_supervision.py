@@ -50,34 +50,37 @@ def test_a_disk_error_of_the_sequence_store_ends_no_session(venue, tmp_path, mon
     assert caplog.text.count("sequence numbers cannot be stored") == 1
 
 
-@pytest.mark.parametrize("where", ["disconnected", "connected", "tick"])
+@pytest.mark.parametrize("where", ["disconnected", "connected", "tick", "calm"])
 def test_an_error_of_ours_costs_one_connection(venue, tmp_path, monkeypatch, caplog, where):
     async def script(feed):
         await all_good(feed)
         service = feed.services[0]
-        session, failures = service.session, [RuntimeError("of ours")]
-        usual = getattr(session, where)
+        owner, failures = service if where == "calm" else service.session, [RuntimeError("of ours")]
+        usual, open_then = getattr(owner, where), []
 
         def failing(*arguments):
             if failures:
+                open_then.append(feed.connectors[0]._protocol)
                 raise failures.pop()
             return usual(*arguments)
 
-        monkeypatch.setattr(session, where, failing)
+        monkeypatch.setattr(owner, where, failing)
         venue("drop", service="spot-l2", how="fin")
         await until(lambda: not failures)
         await until(lambda: service.states[State.LIVE] == 0)
         await all_good(feed)
         assert service.errors == 1
+        assert all(protocol is None or protocol.transport.is_closing() for protocol in open_then)
 
     drive(tmp_path, venue.toml(tmp_path, f"error-{where}", ONE), script)
     assert "internal error" in caplog.text and "RuntimeError: of ours" in caplog.text
 
 
-def test_an_error_in_the_heartbeat_leaves_a_living_feed(venue, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(("what", "broken"), [("_publish_sessions", lambda: 1 // 0), ("_metrics", object())])
+def test_an_error_in_the_heartbeat_leaves_a_living_feed(venue, tmp_path, monkeypatch, caplog, what, broken):
     async def script(feed):
         await all_good(feed)
-        monkeypatch.setattr(feed, "_publish_sessions", lambda: 1 // 0)
+        monkeypatch.setattr(feed, what, broken)
         reader = attach(path=feed.segment.path)
         await asyncio.sleep(3 * feed.config.feed.heartbeat_ms / 1000)
         assert reader["BTC/USD"].top() is not None
