@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
+from kfix_md.log_output import LogOutput
 from tests.oracle import Book, Follower, Message
 
 ROOT = Path(__file__).resolve().parent.parent
 CAPTURES = ("spot-l2", "derivatives-l2", "derivatives-l3")
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """A command that runs in this process sets the log up: not for the tests after it."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    for handler in [handler for handler in root.handlers if isinstance(handler, LogOutput)]:
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(level)
 
 
 def captures_folder() -> Path:

@@ -9,7 +9,7 @@ SECOND = 1_000_000_000
 def test_a_live_book_is_right_whatever_happens(tmp_path):
     report = run(Plan(seconds=7, symbols=6, faults=8, rollover=3, seed=11, patience=5), tmp_path)
     assert report["wrong"] == []
-    assert report["samples"]["equal"] > 100
+    assert report["samples"]["equal"] > 50
     assert sum(report["injected"].values()) > 20
     assert report["compared_at_the_end"] == 24
     assert report["trusted_spans"] > 24, "compared with the captures"

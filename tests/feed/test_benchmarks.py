@@ -74,6 +74,7 @@ def test_the_feed_is_timed_until_its_book_shows_the_message(venue, tmp_path):
             assert (book.state, book.seq) == (State.LIVE, feed.session.seq)
             assert result.sent == rate // 5 and result.lateness.get_total_count() == result.sent // at_once
             assert result.latency.get_min_value() > 1000 or not result.latency.get_total_count()
+        result.latency.record_value(5000)  # on a busy machine all others may have been left out
         found = {latency.FAST: dict.fromkeys(latency.PATTERNS, result)}
         latency.save(found, tmp_path / "out")
         rows = latency.rows_of(found)

@@ -129,7 +129,8 @@ def test_late_delivery_is_not_blamed_on_the_clock(event, text, caplog):
 @pytest.mark.parametrize("unverified", ["refuse", "serve"])
 def test_prices_of_unverified_books_are_served_when_configured(tmp_path, unverified):
     async def main():
-        text = f'[feed]\nname = "u"\ndirectory = "{tmp_path}"\nunverified = "{unverified}"\n' + SERVICE
+        text = f'[feed]\nname = "u"\ndirectory = "{tmp_path}"\nunverified = "{unverified}"\nheartbeat_ms = 10000\n'
+        text += SERVICE
         feed = FeedProcess(load(tmp_path, text))
         try:
             feed.segment.set_state(feed.segment.add_symbol("A/USD", 2), State.UNVERIFIED, Cause.RULE)
