@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import shutil
 import socket
@@ -18,6 +19,7 @@ from kfix_md.log_output import lines_lost
 
 #: connections that are served at a time, and seconds that one may wait for its next bytes, and last
 CONNECTIONS, IDLE_S, LONGEST_S = 8, 5.0, 15.0
+BACKLOG = 5  # connections that wait to be accepted
 
 Probe = Callable[[], list[str]]
 
@@ -30,47 +32,39 @@ class MetricsServer:
 
     Parameters
     ----------
+    listener : socket.socket
+        From `listen`; closed with the server.
     collectors
         Collectors of prometheus_client; build, process, disks and log are added to them.
     healthy, ready
         Functions that return the reasons for 503, none for 200. A process that is not healthy is not ready.
     stores
         The directories whose disks are exported.
-    key : str
-        The configuration key that `port` is from, for errors.
-
-    Raises
-    ------
-    UsageError
-        When the port is taken, or prometheus-client is not installed.
+    pid : int
+        The process whose memory, CPU time and descriptors are exported; 0: this one.
+    lost
+        Returns how many log lines that process could not write.
     """
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        listener: socket.socket,
         collectors: Sequence[Any],
         *,
         healthy: Probe,
         ready: Probe,
         stores: Sequence[Store] = (),
-        key: str = "metrics.port",
+        pid: int = 0,
+        lost: Callable[[], int] = lines_lost,
     ) -> None:
-        try:
-            from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
-        except ImportError:
-            message = f"{key}: needs prometheus-client: pip install 'kfix-md[operator]'"
-            raise UsageError(message) from None
+        from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+
         self.registry = CollectorRegistry(auto_describe=False)
-        for collector in (*collectors, _ProcessCollector(stores)):
+        for collector in (*collectors, _ProcessCollector(stores, lost)):
             self.registry.register(collector)
-        ProcessCollector(registry=self.registry)
+        ProcessCollector(pid=lambda: pid or "self", registry=self.registry)
         probes = {"/healthz": healthy, "/readyz": lambda: [*healthy(), *ready()]}
-        try:
-            self._server = _server(host, port, _routes(make_wsgi_app(self.registry), probes))
-        except OSError as error:
-            why = reason_of(error, lower=True)
-            raise UsageError(f"{key} = {port}: {why}; choose another or 0 for none") from error
+        self._server = _server(listener, _routes(make_wsgi_app(self.registry), probes))
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="kfix-metrics", daemon=True)
         self._thread.start()
@@ -80,6 +74,23 @@ class MetricsServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=2)
+
+
+def listen(host: str, port: int, key: str = "metrics.port") -> socket.socket:
+    """A socket for a MetricsServer; `key`: the configuration key that `port` is from, for errors.
+
+    Raises
+    ------
+    UsageError
+        When the port is taken, or prometheus-client is not installed.
+    """
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise UsageError(f"{key}: needs prometheus-client: pip install 'kfix-md[operator]'")
+    try:
+        return socket.create_server((host, port), backlog=BACKLOG)
+    except OSError as error:
+        why = reason_of(error, lower=True)
+        raise UsageError(f"{key} = {port}: {why}; choose another or 0 for none") from error
 
 
 def _routes(metrics: Any, probes: dict[str, Probe]) -> Any:
@@ -100,7 +111,7 @@ def _routes(metrics: Any, probes: dict[str, Probe]) -> Any:
     return serve
 
 
-def _server(host: str, port: int, app: Any) -> Any:
+def _server(listener: socket.socket, app: Any) -> Any:
     """A WSGI server whose number of connections, and their patience, is limited; not started yet."""
     from socketserver import ThreadingMixIn
     from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -142,7 +153,12 @@ def _server(host: str, port: int, app: Any) -> Any:
         def handle_error(self, request: Any, client_address: Any) -> None:
             """A client that went away is no error of the process."""
 
-    server = Server((host, port), Request)
+    address = listener.getsockname()
+    server = Server(address, Request, bind_and_activate=False)
+    server.socket.close()
+    server.socket = listener
+    server.server_name, server.server_port = address[:2]
+    server.setup_environ()
     server.set_app(app)
     return server
 
@@ -150,8 +166,8 @@ def _server(host: str, port: int, app: Any) -> Any:
 class _ProcessCollector:
     """What there is once for a process: its build, its log, its disks."""
 
-    def __init__(self, stores: Sequence[Store]) -> None:
-        self._stores = stores
+    def __init__(self, stores: Sequence[Store], lost: Callable[[], int]) -> None:
+        self._stores, self._lost = stores, lost
         self._days_left: dict[str, float] = {}
         self._measured_s = -MEASURED_S
         self._lock = threading.Lock()
@@ -162,7 +178,7 @@ class _ProcessCollector:
         build = GaugeMetricFamily("kfix_build_info", "version of the running process", labels=["version", "python"])
         build.add_metric([__version__, platform.python_version()], 1)
         yield build
-        yield CounterMetricFamily("kfix_log_lines_lost", "log lines that could not be written", value=lines_lost())
+        yield CounterMetricFamily("kfix_log_lines_lost", "log lines that could not be written", value=self._lost())
         free = GaugeMetricFamily("kfix_disk_free_bytes", "room for what is written", labels=["holds"])
         size = GaugeMetricFamily("kfix_disk_size_bytes", "size of the file system", labels=["holds"])
         left = GaugeMetricFamily("kfix_disk_left_seconds", "until it is full at the present growth", labels=["holds"])

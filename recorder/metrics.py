@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfix_md.disk import Store
 from kfix_md.errors import CaptureError
-from kfix_md.metrics_server import MetricsServer
+from kfix_md.metrics_server import MetricsServer, listen
 
 if TYPE_CHECKING:
     from recorder.process import Recorder
@@ -33,13 +33,11 @@ COUNTERS = {
 def serve(recorder: Recorder, host: str, port: int, stores: Sequence[Store]) -> MetricsServer:
     """Serve the metrics of a recorder. UsageError when the port is taken."""
     return MetricsServer(
-        host,
-        port,
+        listen(host, port, "recorder.metrics_port"),
         [_Collector(recorder)],
         healthy=lambda: _stalled(recorder),
         ready=lambda: [recorder.fault] if recorder.fault else [],
         stores=stores,
-        key="recorder.metrics_port",
     )
 
 

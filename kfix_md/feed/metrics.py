@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from kfix_md._entry import State
 from kfix_md.disk import Store
-from kfix_md.errors import UsageError
+from kfix_md.log_output import lines_lost
 from kfix_md.metrics_server import MetricsServer
 from kfix_md.session import SessionState
 
@@ -41,6 +45,8 @@ class FeedCounters:
     shm_alarm: bool = False
     beat_age_s: float = 0.0  # seconds since the loop's last heartbeat
     stalls: dict[str, tuple[int, float]] = field(default_factory=dict)  # cause -> count, s; of a tracer
+    histograms: list[Histogram] = field(default_factory=list)
+    lines_lost: int = 0  # log lines that could not be written
 
     def not_ready(self) -> list[str]:
         """One line for each session that does not deliver and is not in its planned rollover."""
@@ -110,7 +116,7 @@ def gather(feed: FeedProcess) -> FeedCounters:
                 "resubscribed": dict(service.subs.counters.faults),
             }
         )
-    reading.journal = feed.recording.stats()
+    reading.journal, reading.lines_lost = feed.recording.stats(), lines_lost()
     if feed.stalls is not None:
         reading.stalls = feed.stalls.counts()
     return reading
@@ -131,50 +137,78 @@ def _took(rollover: Any) -> float:
 
 #: a heartbeat is written every 4 s at the longest (feed.heartbeat_ms)
 STALLED_S = 10.0
-_STALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
-_READ_BUCKETS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.05, 0.25)
+STALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+READ_BUCKETS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.05, 0.25)
 
 
-class Metrics:
-    """The feed's metrics and probes over HTTP. UsageError when it cannot listen.
+@dataclass(slots=True)
+class Row:
+    """The values of a histogram under one set of labels: how many were in each bucket, their sum, since when."""
 
-    Attributes
-    ----------
-    stalls : prometheus_client.Histogram
-        How late the loop's heartbeats ran, in s.
-    reads : prometheus_client.Histogram
-        From the return of a read to its last book published, in s, by session; one read in each heartbeat.
-    """
+    bounds: tuple[float, ...]
+    counts: list[int] = field(init=False)
+    total: float = 0.0
+    created_s: float = field(default_factory=time.time)
 
-    def __init__(self, host: str, port: int, read: Callable[[], FeedCounters], stores: Sequence[Store] = ()) -> None:
-        try:
-            from prometheus_client import Histogram
-        except ImportError:
-            raise UsageError("metrics.port: needs prometheus-client: pip install 'kfix-md[operator]'") from None
-        self.stalls = Histogram(
-            "kfix_loop_stall_seconds", "how late the loop's heartbeats ran", buckets=_STALL_BUCKETS, registry=None
-        )
-        self.reads = Histogram(
-            "kfix_read_to_publish_seconds",
-            "from the return of a read to its last book published, sampled",
-            ["service", "sender"],
-            buckets=_READ_BUCKETS,
-            registry=None,
-        )
+    def __post_init__(self) -> None:
+        self.counts = [0] * (len(self.bounds) + 1)
 
-        def healthy() -> list[str]:
-            stalled = read().stalled()
-            return [stalled] if stalled else []
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
 
-        collectors = (_Collector(read), self.stalls, self.reads)
-        self._server = MetricsServer(
-            host, port, collectors, healthy=healthy, ready=lambda: read().not_ready(), stores=stores
-        )
-        self.port = self._server.port
 
-    def close(self) -> None:
-        """Stop the server."""
-        self._server.close()
+@dataclass(slots=True)
+class Histogram:
+    """A histogram that the loop keeps and another process exports: `bounds` are the upper ones, +Inf not among them."""
+
+    name: str
+    text: str
+    bounds: tuple[float, ...]
+    labels: tuple[str, ...] = ()
+    rows: dict[tuple[str, ...], Row] = field(default_factory=dict)
+
+    def row(self, *labels: str) -> Row:
+        """The row of these labels, which is exported from now on."""
+        return self.rows.get(labels) or self.rows.setdefault(labels, Row(self.bounds))
+
+    def family(self) -> Any:
+        """What prometheus_client writes of it."""
+        from prometheus_client.core import HistogramMetricFamily
+        from prometheus_client.utils import floatToGoString
+
+        family = HistogramMetricFamily(self.name, self.text, labels=self.labels)
+        ends = [floatToGoString(bound) for bound in (*self.bounds, float("inf"))]  # type: ignore[no-untyped-call]
+        for labels, row in self.rows.items():
+            family.add_metric(labels, list(zip(ends, accumulate(row.counts), strict=True)), row.total)
+            named = dict(zip(self.labels, labels, strict=True))
+            family.add_sample(f"{self.name}_created", named, row.created_s)
+        return family
+
+
+def serve(
+    listener: socket.socket,
+    read: Callable[[], FeedCounters],
+    stores: Sequence[Store] = (),
+    pid: int = 0,
+    lost: Callable[[], int] = lines_lost,
+) -> MetricsServer:
+    """Serve metrics and probes of the feed that `read` reads; `pid` and `lost`: see MetricsServer."""
+
+    def healthy() -> list[str]:
+        stalled = read().stalled()
+        return [stalled] if stalled else []
+
+    return MetricsServer(
+        listener,
+        [_Collector(read)],
+        healthy=healthy,
+        ready=lambda: read().not_ready(),
+        stores=stores,
+        pid=pid,
+        lost=lost,
+    )
 
 
 class _Collector:
@@ -250,6 +284,8 @@ class _Collector:
         yield GaugeMetricFamily("kfix_shm_alarm", text, value=int(reading.shm_alarm))
         alarm = int(bool(reading.journal.get("alarm")))
         yield GaugeMetricFamily("kfix_journal_alarm", "1 while the journal cannot be written", value=alarm)
+        for histogram in reading.histograms:
+            yield histogram.family()
 
 
 _GAUGES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,8 +18,9 @@ from kfix_md.feed.checks import check_directories, check_writable
 from kfix_md.feed.clock import Clock
 from kfix_md.feed.connector import Connector
 from kfix_md.feed.dial import choose_engine
+from kfix_md.feed.exporter import Exporter
 from kfix_md.feed.garbage import Garbage
-from kfix_md.feed.metrics import Metrics, gather
+from kfix_md.feed.metrics import gather
 from kfix_md.feed.notify import Notifier
 from kfix_md.feed.pair import Pair
 from kfix_md.feed.place import Place
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kfix.feed")
 GC_SECONDS = 5.0
-SWITCH_S = 0.0002  # another thread that runs Python (metrics) gives way after so long; Python's own is 5 ms
+SWITCH_S = 0.0002  # another thread that runs Python (the log) gives way after so long; Python's own is 5 ms
 AGAIN_S = 1.0  # between two attempts to get what was missing at the start
 
 
@@ -63,7 +65,7 @@ class FeedProcess:
         self.segment: Any = None
         self.place: Any = None
         self.recording = Recording(config.journal)
-        self._metrics: Metrics | None = None
+        self._metrics: Exporter | None = None
         self._start_ns = self.clock.now_ns()
         self._metrics_fault = ""
         self._beat_ns = 0  # of the last heartbeat
@@ -71,6 +73,7 @@ class FeedProcess:
         self._garbage: Garbage | None = None
         self._stall_ns = stall_ns
         self.stalls: StallTrace | None = None
+        self._cpus = os.sched_getaffinity(0)
         self._stopping = asyncio.Event()
         create = choose_engine(config.feed.tls_engine)
         check_directories(config)
@@ -145,7 +148,7 @@ class FeedProcess:
         """Begin to serve /metrics; False when that may be possible later."""
         section = self.config.metrics
         try:
-            self._metrics = Metrics(section.host, section.port, lambda: gather(self), self.config.stores)
+            self._metrics = Exporter(section.host, section.port, lambda: gather(self), self.config.stores, self._cpus)
         except UsageError as error:
             if not may_pass(error):
                 raise
@@ -174,6 +177,8 @@ class FeedProcess:
         tasks = [asyncio.create_task(connector.run()) for connector in self.connectors]
         helpers = [asyncio.create_task(self._beat()), asyncio.create_task(self._collect_garbage())]
         helpers.append(asyncio.create_task(self._complete()))
+        if self._metrics is not None:
+            self._metrics.answer_on(loop)
         if self.config.feed.busy_poll:
             helpers.append(asyncio.create_task(_spin()))
         try:
@@ -282,12 +287,13 @@ class FeedProcess:
             await asyncio.sleep(period)
             late_s = (self.clock.now_ns() - due_ns) / 1e9
 
-    def _measure(self, metrics: Metrics, late_s: float) -> None:
+    def _measure(self, metrics: Exporter, late_s: float) -> None:
         """Note how late this heartbeat is, and have the next read of each session measured."""
-        metrics.stalls.observe(max(0.0, late_s))
+        metrics.stalls.row().observe(max(0.0, late_s))
+        metrics.beat()
         for connector in self.connectors:
             section = connector.service.section
-            connector.measure = metrics.reads.labels(section.name, section.sender_comp_id).observe
+            connector.measure = metrics.reads.row(section.name, section.sender_comp_id).observe
 
     def _beat_once(self) -> None:
         before_ns, self._beat_ns = self._beat_ns, self.clock.now_ns()
@@ -313,10 +319,19 @@ class FeedProcess:
             try:
                 if self.recording.missing and await asyncio.to_thread(self.recording.open):
                     self._record()
-                if self.config.metrics.port and self._metrics is None:
-                    self._serve_metrics()
+                if self.config.metrics.port:
+                    self._complete_metrics()
             except Exception:
                 log.exception("internal error while something missing was tried again; it goes on")
+
+    def _complete_metrics(self) -> None:
+        if self._metrics is not None and self._metrics.gone:
+            log.error("metrics: the process that serves them has ended; it is started again")
+            self._metrics.close()
+            self._metrics = None
+        if self._metrics is None and self._serve_metrics():
+            assert self._metrics is not None
+            self._metrics.answer_on(asyncio.get_running_loop())
 
     def _record(self) -> None:
         """The journal could be opened: begin with new connections, so that it has all that decoding needs."""

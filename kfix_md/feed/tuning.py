@@ -90,7 +90,7 @@ async def settle(feed: FeedSection, log: logging.Logger) -> None:
     """Pin the calling thread and let it run before others; what is not permitted is logged and skipped.
 
     Threads inherit both from the thread that starts them, and a loop that polls under SCHED_FIFO would starve
-    name resolution on its CPU. So the resolver's threads are started first (journal and metrics have theirs).
+    name resolution on its CPU. So the resolver's threads are started first (the journal has its own).
     """
     with contextlib.suppress(OSError):
         await asyncio.get_running_loop().getaddrinfo("localhost", None)

@@ -19,7 +19,7 @@ from kfix_md.feed.checks import read_secret
 from kfix_md.feed.notify import Notifier
 from kfix_md.feed.processes import end_with_parent
 from kfix_md.journal.holds import Hold
-from kfix_md.metrics_server import MetricsServer
+from kfix_md.metrics_server import MetricsServer, listen
 from kfix_md.replication.chunks import Source
 from kfix_md.replication.mirror import Mirror
 from kfix_md.replication.replica import Replica
@@ -174,13 +174,11 @@ def _run(
     server = None
     if port:
         server = MetricsServer(
-            host,
-            port,
+            listen(host, port, f"{prefix.removeprefix('kfix_')}.metrics_port"),
             [_Collector(prefix, end)],
             healthy=lambda: ["it does not go round"] if time.monotonic() - end.beat_s > STALLED_S else [],
             ready=lambda: [end.fault] if end.fault else [],
             stores=[store],
-            key=f"{prefix.removeprefix('kfix_')}.metrics_port",
         )
     try:
         asyncio.run(_supervised(end, follower))

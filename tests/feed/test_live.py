@@ -178,7 +178,7 @@ def test_metrics_are_served(venue, tmp_path):
         await all_good(feed)
         port = feed._metrics.port
         page = await asyncio.to_thread(
-            lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+            lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20).read().decode()
         )
         assert 'kfix_up{sender="t-metrics-0",service="spot-l2"} 1.0' in page
         assert 'kfix_states{sender="t-metrics-0",service="spot-l2",state="live"} 4.0' in page

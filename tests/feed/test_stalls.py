@@ -276,7 +276,7 @@ def test_metrics_by_cause_while_on_and_nothing_installed_while_off(venue, tmp_pa
 
 
 def test_threads_of_a_feed_give_the_interpreter_up_soon(venue, tmp_path, monkeypatch):
-    """A scrape of /metrics held the loop up for 5 ms each time, Python's own switch interval."""
+    """Python's own switch interval is 5 ms, for which the log's thread, for one, could hold the loop up."""
     seen, before = [], sys.getswitchinterval()
 
     async def started(*_):

@@ -168,7 +168,7 @@ def test_a_metrics_port_in_use_ends_no_feed(venue, tmp_path, caplog):
             other.close()
             await until(lambda: feed._metrics is not None)
             url = f"http://127.0.0.1:{port}/metrics"
-            page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
+            page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=20).read().decode())
             assert "kfix_up" in page
 
         drive(tmp_path, venue.toml(tmp_path, "port", ONE, journal=f"[metrics]\nport = {port}"), script)

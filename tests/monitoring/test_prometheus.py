@@ -170,6 +170,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         found.close()
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started: of a feed, the one that serves its metrics."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
 def limit_files(process: subprocess.Popen[str], size: int) -> None:
     """The size that files of a process may have, as on a full disk."""
     _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
@@ -254,11 +260,12 @@ def test_every_alert_fires_and_clears(site):
     # shared memory and processes
     (site.folder / "kfix-md.t-prometheus").unlink()
     fire("KfixSegmentLost")
-    for process in (feed, recorder):
-        process.send_signal(signal.SIGSTOP)
+    stopped = [feed.pid, recorder.pid, *children(feed.pid)]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
     fire("KfixDown", "KfixRecorderDown")
-    for process in (feed, recorder):
-        process.send_signal(signal.SIGCONT)
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
     assert seen - {"no Prometheus"} == set(NAMES)
     site.wait(lambda firing: not firing, "every alert has to clear")
     assert feed.poll() is None and recorder.poll() is None

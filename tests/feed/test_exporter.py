@@ -1,0 +1,171 @@
+"""/metrics comes from a process of its own, whatever happens to the feed's loop or to either process."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+
+import pytest
+
+from kfix_md.errors import UsageError, may_pass
+from kfix_md.feed.exporter import Exporter
+from kfix_md.feed.metrics import FeedCounters, Histogram
+from tests.feed.rig import Venue, all_good, drive, until
+
+pytest.importorskip("prometheus_client")
+
+
+@pytest.fixture(scope="module")
+def venue(tmp_path_factory):
+    running = Venue(tmp_path_factory.mktemp("venue"), "--symbols", "2", "--rate", "100")
+    yield running
+    running.close()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def ask(port: int, path: str = "/metrics") -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def value(page: str, name: str) -> float:
+    found = re.search(rf"^{name}(?:{{.*}})? (\S+)$", page, re.MULTILINE)
+    assert found, name
+    return float(found[1])
+
+
+def toml(venue: Venue, folder, name: str, port: int) -> str:
+    return venue.toml(folder, name, ("spot-l2",), journal=f"[metrics]\nport = {port}")
+
+
+def test_what_is_exported_is_the_feeds_own_and_as_it_is_now(venue, tmp_path):
+    port = free_port()
+
+    async def script(feed):
+        await all_good(feed)
+        before = feed.services[0].handler.stats["messages"]
+        _, page = await asyncio.to_thread(ask, port)
+        after = feed.services[0].handler.stats["messages"]
+        assert before <= value(page, "kfix_messages_total") <= after
+        assert value(page, "kfix_heartbeat_age_seconds") < 2
+        assert value(page, "process_open_fds") == pytest.approx(len(os.listdir("/proc/self/fd")), abs=5)
+        cpu_s = sum(os.times()[:2])
+        assert value(page, "process_cpu_seconds_total") == pytest.approx(cpu_s, rel=0.2)
+        await until(lambda: feed._metrics.reads.rows)
+        await until(lambda: sum(next(iter(feed._metrics.reads.rows.values())).counts))
+        _, page = await asyncio.to_thread(ask, port)
+        assert value(page, "kfix_read_to_publish_seconds_count") >= 1
+        assert "kfix_loop_stall_seconds_created 1" in page and "kfix_read_to_publish_seconds_created{" in page
+
+    drive(tmp_path, toml(venue, tmp_path, "export", port), script)
+
+
+def test_a_loop_that_does_not_answer_has_its_age_served(venue, tmp_path):
+    port = free_port()
+    code = f"""
+import time, urllib.request
+time.sleep(1.2)
+print(urllib.request.urlopen("http://127.0.0.1:{port}/metrics", timeout=20).read().decode())
+"""
+
+    async def script(feed):
+        await all_good(feed)
+        messages = feed.services[0].handler.stats["messages"]
+        asking = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        page = asking.communicate(timeout=30)[0]  # the loop stands still meanwhile
+        assert value(page, "kfix_heartbeat_age_seconds") > 1.2
+        assert 0 <= value(page, "kfix_messages_total") <= messages
+        assert (await asyncio.to_thread(ask, port, "/healthz")) == (200, "ok\n")
+
+    drive(tmp_path, toml(venue, tmp_path, "stuck", port), script)
+
+
+def test_an_exporter_that_ends_is_started_again(venue, tmp_path, caplog):
+    port = free_port()
+
+    async def script(feed):
+        await all_good(feed)
+        first = feed._metrics._process
+        first.kill()
+        await until(lambda: feed._metrics is not None and feed._metrics._process is not first)
+        status, page = await asyncio.to_thread(ask, port)
+        assert status == 200 and "kfix_up" in page
+        assert "the process that serves them has ended" in caplog.text
+
+    drive(tmp_path, toml(venue, tmp_path, "again", port), script)
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        pytest.fail("it serves after the feed has ended")
+
+
+def test_it_ends_with_the_feed_whatever_ends_that_and_not_before(venue, tmp_path):
+    port = free_port()
+    path = tmp_path / "feed.toml"
+    path.write_text(toml(venue, tmp_path, "killed", port))
+    command = [sys.executable, "-m", "kfix_md", "feed", str(path)]
+    feed = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    assert ask(port)[0] == 200 if waiting(port) else pytest.fail("it does not serve")
+    os.killpg(feed.pid, signal.SIGHUP)  # as a terminal does, for both
+    assert ask(port)[0] == 200
+    feed.kill()
+    feed.wait()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and waiting(port, 0):
+        time.sleep(0.02)
+    assert not waiting(port, 0)
+
+
+def waiting(port: int, seconds: float = 20.0) -> bool:
+    """Something listens on the port, within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.05)
+
+
+def test_a_machine_that_lets_no_process_start_costs_the_metrics_for_a_while(monkeypatch):
+    def full(*_, **__):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", full)
+    with pytest.raises(UsageError, match="no process to serve it: resource temporarily unavailable") as caught:
+        Exporter("127.0.0.1", 0, FeedCounters, [], set())
+    assert may_pass(caught.value)
+
+
+def test_a_histogram_is_written_as_prometheus_client_writes_its_own():
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client import Histogram as Theirs
+
+    bounds, values = (5e-6, 0.001, 0.25, 1.0), (0.0, 5e-6, 0.0011, 0.25, 0.3, 7.0)
+    theirs = Theirs("h_seconds", "some text", ["service"], buckets=bounds, registry=None)
+    ours = Histogram("h_seconds", "some text", bounds, ("service",))
+    for each in values:
+        theirs.labels("a").observe(each)
+        ours.row("a").observe(each)
+    pages = []
+    for collect in (theirs.collect, lambda: [ours.family()]):
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(type("One", (), {"collect": staticmethod(collect)})())
+        pages.append([line for line in generate_latest(registry).splitlines() if b"_created{" not in line])
+    assert pages[0] == pages[1]
