@@ -32,9 +32,9 @@ cdef inline uint16_t decimals_of(const Order* o) noexcept nogil:
 @final
 cdef class L3Book(OrderBook):
     cdef OrderSlab slab
-    cdef tuple order_memory         # numpy owners of rows, table and changed rows
+    cdef object order_memory        # the rows as an array, whose memory has table and changed rows too
     cdef int32_t free_row           # head of the list of free slab rows, linked by `next`
-    cdef int64_t* table             # open addressing: hash of 31 bits << 32 | slab row, -1 empty
+    cdef uint32_t* table            # open addressing, linear probing: see ROW_BITS
     cdef uint32_t mask              # table size - 1
     cdef int32_t dirty_capacity
     cdef bint timeless              # an order had no 5273: queues need not be in its order

@@ -35,6 +35,15 @@ cdef extern from "c/keyed_hash.h" nogil:
 cdef enum:
     MANY_ORDERS = 131072        # from here on rows are prefetched
     DIRTY_ROWS = 1024           # changed rows that are published one by one; beyond, all of them are
+    FIRST_ORDERS = 64           # rows of a new book: a small one takes a few pages, of which each costs a TLB entry
+    LINE = 64                   # bytes of a cache line
+
+    # A table entry in 32 bits, so that those of many books stay in the caches: row in the lower 21, five bits of the
+    # hash, and in the upper six how many places it is from its home, plus one; 0: empty.
+    ROW_BITS = 21
+    ROW_MASK = MAX_ORDERS - 1
+    STEP_BITS = 26
+    FAR = 63                    # or more: its row has the id
 
 _ORDER_DTYPE = np.dtype([
     ("price", "i8"), ("qty", "i8"), ("id_hi", "u8"), ("id_lo", "u8"), ("queue_ns", "i8"), ("event_ns", "i8"),
@@ -73,22 +82,52 @@ cdef inline uint32_t hash_id(uint64_t hi, uint64_t lo) noexcept nogil:
     return <uint32_t>(kfix_keyed_hash(hi, lo) >> 33)
 
 
+cdef inline uint32_t hash_part(uint32_t hashed) noexcept nogil:
+    # bits of the hash that no place in a table depends on, where an entry has them
+    return hashed >> STEP_BITS << ROW_BITS
+
+
+cdef inline uint32_t steps_of(uint32_t places) noexcept nogil:
+    # what an entry has that is so many places from its home
+    return min(places + 1, <uint32_t>FAR) << STEP_BITS
+
+
 cdef inline int32_t find(L3Book book, uint64_t hi, uint64_t lo, uint8_t kind, uint32_t* place) noexcept nogil:
-    # Row of an order, -1: none. `place`: its position in the table, present or future. The hash is kept in the table,
-    # so that no other order's row, which may have left the caches, is looked at.
-    cdef uint32_t hashed = hash_id(hi, lo), at = hashed & book.mask
-    cdef int64_t entry = book.table[at]
+    # Row of an order, -1: none. `place`: its position in the table, present or future. Home and a part of the hash are
+    # in the table, so that hardly any other order's row, which may have left the caches, is looked at.
+    cdef uint32_t hashed = hash_id(hi, lo), at = hashed & book.mask, wanted = steps_of(0) | hash_part(hashed)
+    cdef uint32_t entry = book.table[at]
+    cdef int32_t row = -1
     cdef Order* o
-    while entry >= 0:
-        if entry >> 32 == hashed:
-            o = &book.slab.rows[<int32_t>entry]
+    while entry:
+        if (entry ^ wanted) >> ROW_BITS == 0:
+            o = &book.slab.rows[entry & ROW_MASK]
             if o.id_lo == lo and o.id_hi == hi and o.id_kind == kind:
+                row = entry & ROW_MASK
                 break
         at = (at + 1) & book.mask
         entry = book.table[at]
+        if wanted >> STEP_BITS < FAR:
+            wanted += 1 << STEP_BITS
         book.work += 1
     place[0] = at
-    return <int32_t>entry
+    return row
+
+
+cdef inline void enter(L3Book book, Order* o, int32_t row, uint32_t at) noexcept nogil:
+    # an order into the table, at the place that find() gave
+    cdef uint32_t hashed = hash_id(o.id_hi, o.id_lo)
+    book.table[at] = steps_of((at - hashed) & book.mask) | hash_part(hashed) | row
+
+
+cdef inline uint32_t places_from_home(L3Book book, uint32_t at) noexcept nogil:
+    # of the entry there
+    cdef uint32_t entry = book.table[at]
+    cdef Order* o
+    if entry >> STEP_BITS < FAR:
+        return (entry >> STEP_BITS) - 1
+    o = &book.slab.rows[entry & ROW_MASK]
+    return (at - hash_id(o.id_hi, o.id_lo)) & book.mask
 
 
 cdef inline uint32_t text_crc(L3Book book, Order* o, int32_t* length) noexcept nogil:
@@ -103,14 +142,6 @@ cdef inline uint32_t text_crc(L3Book book, Order* o, int32_t* length) noexcept n
     return o.crc
 
 
-cdef inline int64_t table_entry(Order* o, int32_t row) noexcept nogil:
-    return <int64_t>hash_id(o.id_hi, o.id_lo) << 32 | row
-
-
-cdef inline uint32_t home(int64_t entry, uint32_t mask) noexcept nogil:
-    return <uint32_t>(entry >> 32) & mask
-
-
 @final
 cdef class L3Book(OrderBook):
     """A book by order: levels as in L2Book (quantities are totals), and the queue of each level."""
@@ -122,61 +153,60 @@ cdef class L3Book(OrderBook):
         self.free_row = -1
         if self.reserve_levels(0, self.sides[0].capacity) or self.reserve_levels(1, self.sides[1].capacity):
             raise MemoryError("no memory for the levels of a book")
-        if self.reserve_orders(256) != BOOK_OK:
+        if self.reserve_orders(FIRST_ORDERS) != BOOK_OK:
             raise MemoryError("no memory for the orders of a book")
 
     cdef OrderSlab* slab_or_null(self) noexcept nogil:
         return &self.slab
 
     cdef int reserve_orders(self, int64_t capacity) noexcept with gil:
-        # rows, the table of at least twice their number, and the list of changed rows grow together
+        # rows, table and list of changed rows are one piece of memory, which grows as a whole
         if capacity > MAX_ORDERS:
             return BOOK_FULL
-        cdef int32_t row
+        cdef int32_t row, changed = min(capacity, <int64_t>DIRTY_ROWS)
         cdef uint32_t at
-        cdef int64_t size = self.mask + 1
-        while size < 2 * capacity:
+        cdef int64_t size = self.mask + 1, rows_end = capacity * <int64_t>sizeof(Order)
+        cdef int64_t table_end
+        while 4 * size < 5 * capacity:      # at most four in five are taken
             size *= 2
-        # the table twice: it may be the double of what is needed
-        if self.take_room((capacity - self.slab.capacity) * <int64_t>(sizeof(Order) + 4 * sizeof(int64_t))) != BOOK_OK:
+        table_end = rows_end + size * <int64_t>sizeof(uint32_t)
+        if self.take_room(table_end - self.slab.capacity * <int64_t>sizeof(Order)
+                          - (self.mask + 1) * <int64_t>sizeof(uint32_t)) != BOOK_OK:
             return BOOK_ROOM
         try:
-            rows = np.zeros(capacity, _ORDER_DTYPE)
-            table = np.full(size, -1, "i8")
-            dirty = np.zeros(DIRTY_ROWS, "i4")
+            memory = np.zeros(table_end + changed * sizeof(int32_t) + LINE, "u1")
+            memory = memory[-<Py_ssize_t>address(memory) & (LINE - 1):]
+            rows = memory[:rows_end].view(_ORDER_DTYPE)
         except MemoryError:
             return BOOK_FULL
         if self.slab.used:
-            rows[: self.slab.used] = self.order_memory[0][: self.slab.used]
-        self.order_memory = (rows, table, dirty)
+            rows[: self.slab.used] = self.order_memory[: self.slab.used]
+        self.order_memory = rows
         self.slab.rows = <Order*>address(rows)
         self.slab.capacity = capacity
-        self.slab.dirty = <int32_t*>address(dirty)
+        self.slab.dirty = <int32_t*>(<char*>self.slab.rows + table_end)
         self.slab.n_dirty = -1
-        self.dirty_capacity = DIRTY_ROWS
-        self.table = <int64_t*>address(table)
+        self.dirty_capacity = changed
+        self.table = <uint32_t*>(<char*>self.slab.rows + rows_end)
         self.mask = size - 1
         for row in range(self.slab.used):
             if self.slab.rows[row].qty > 0:
                 at = hash_id(self.slab.rows[row].id_hi, self.slab.rows[row].id_lo) & self.mask
-                while self.table[at] >= 0:
+                while self.table[at]:
                     at = (at + 1) & self.mask
-                self.table[at] = table_entry(&self.slab.rows[row], row)
+                enter(self, &self.slab.rows[row], row, at)
         return BOOK_OK
 
     cdef void unlink(self, uint32_t hole) noexcept nogil:
         # linear probing without tombstones: what follows moves back over the hole
-        cdef uint32_t at = hole
-        cdef int64_t entry
-        while True:
-            at = (at + 1) & self.mask
-            entry = self.table[at]
-            if entry < 0:
-                break
-            if ((at - home(entry, self.mask)) & self.mask) >= ((at - hole) & self.mask):
-                self.table[hole] = entry
+        cdef uint32_t at = (hole + 1) & self.mask, places, gap
+        while self.table[at]:
+            places, gap = places_from_home(self, at), (at - hole) & self.mask
+            if places >= gap:
+                self.table[hole] = self.table[at] & ((1 << STEP_BITS) - 1) | steps_of(places - gap)
                 hole = at
-        self.table[hole] = -1
+            at = (at + 1) & self.mask
+        self.table[hole] = 0
 
     cdef void touch(self, int32_t row) noexcept nogil:
         if self.slab.n_dirty < 0:
@@ -265,7 +295,7 @@ cdef class L3Book(OrderBook):
         s.qty[i] = total
         s.orders[i] += 1
         self.slab.n_orders += 1
-        self.table[at] = table_entry(o, row)
+        enter(self, o, row, at)
         self.touch(row)
         mark_level(self, e.side, i, i + 1, s.n - i - 1, s.n - i - 1)
         return BOOK_OK
@@ -463,7 +493,7 @@ cdef class L3Book(OrderBook):
         cdef MDEntry* e = first
         cdef BookSide* s
         cdef Order* o
-        cdef int64_t entry
+        cdef uint32_t entry
         cdef int32_t i
         while e < end:
             kfix_prefetch(&self.table[hash_id(e.id_hi, e.id_lo) & self.mask], 1)
@@ -471,8 +501,8 @@ cdef class L3Book(OrderBook):
         e = first
         while e < end:
             entry = self.table[hash_id(e.id_hi, e.id_lo) & self.mask]
-            if entry >= 0:
-                kfix_prefetch(&self.slab.rows[<int32_t>entry], 1)
+            if entry:
+                kfix_prefetch(&self.slab.rows[entry & ROW_MASK], 1)
             if e.action == ACTION_NEW and e.side < SIDE_TRADE:
                 s = &self.sides[e.side]
                 i = locate(s, e.side, e.price)
@@ -482,8 +512,8 @@ cdef class L3Book(OrderBook):
         e = first
         while e < end:
             entry = self.table[hash_id(e.id_hi, e.id_lo) & self.mask]
-            if entry >= 0:
-                o = &self.slab.rows[<int32_t>entry]
+            if entry:
+                o = &self.slab.rows[entry & ROW_MASK]
                 kfix_prefetch(&self.slab.rows[o.prev], 1)
                 kfix_prefetch(&self.slab.rows[o.next], 1)
             e += 1
@@ -548,15 +578,15 @@ cdef class L3Book(OrderBook):
         cdef Order* o
         cdef bint few = self.slab.used <= <int32_t>(self.mask >> 5)
         if not few:
-            memset(self.table, 0xFF, (self.mask + 1) * sizeof(int64_t))
+            memset(self.table, 0, (self.mask + 1) * sizeof(uint32_t))
         for row in range(self.slab.used):
             o = &self.slab.rows[row]
             if few and o.qty > 0:
                 # a large table is not written whole; between an order and its home others may be gone already
                 at = hash_id(o.id_hi, o.id_lo) & self.mask
-                while self.table[at] < 0 or <int32_t>self.table[at] != row:
+                while self.table[at] == 0 or self.table[at] & ROW_MASK != <uint32_t>row:
                     at = (at + 1) & self.mask
-                self.table[at] = -1
+                self.table[at] = 0
             o.qty = 0
         self.slab.used = 0
         self.slab.n_orders = 0
@@ -638,7 +668,7 @@ cdef class L3Book(OrderBook):
             rows.append(row)
             row = self.slab.rows[row].next
         fields = ["price", "qty", "id_hi", "id_lo", "id_kind", "queue_ns", "event_ns"]
-        return self.order_memory[0][rows][fields].copy()
+        return self.order_memory[rows][fields].copy()
 
     def position(self, id_hi, id_lo, id_kind):
         """Queue position of an order: (orders ahead, quantity ahead). KeyError when the book does not hold it."""

@@ -41,10 +41,12 @@ cdef extern from "c/levels.h" nogil:
 cdef enum:
     MAX_SYMBOLS = 65536
     SEARCHED = 64               # messages without a rule after which only each sixteenth is searched by all of them
-    ROOM_BYTES = 1073741824     # of the levels and orders of all books of a stream
     FULL_L2 = 1000
 
 assert sizeof(Slot) == 3 * LINE
+
+# of the levels and orders of all books of a stream: 4,700 books of 5,000 orders
+_ROOM_BYTES = 2 << 30
 
 # what mark() means by a state
 _STATES, _CAUSES = tuple(State), tuple(Cause)     # by their numbers, which begin at 0: a call of the enum is slow
@@ -116,7 +118,7 @@ cdef class Symbols:
         self.replaced = []
         self.first_rule = RULE_ORDER
         self.names = []
-        self.room = Room(ROOM_BYTES)
+        self.room = Room(_ROOM_BYTES)
         self.mask = 255
         self.table = <int32_t*>malloc(256 * sizeof(int32_t))
         if self.table == NULL:

@@ -287,6 +287,36 @@ def test_a_snapshot_in_any_order_opens_the_oracles_book(level, data):
             assert core.crc("order") == plain.checksum("order")
 
 
+def test_orders_are_found_while_the_table_of_ids_is_nearly_full():
+    """At four fifths of its places, most orders are not at their home, and some so far from it that the table does not
+    say how far: orders go and others come at every fill, and each is found where it is."""
+    rng = np.random.default_rng(7)
+    full = 6552  # orders that a snapshot of 5,242 has room for, in a table of 8,192
+    entries = np.zeros(3 * full, ENTRY_DTYPE)
+    entries["id_lo"], entries["id_hi"] = np.arange(len(entries)) + 1, 7
+    entries["id_kind"], entries["qty"], entries["queue_ns"] = 1, 1, 1
+    entries["price"] = np.arange(len(entries)) // 3 + 10
+    book, there = L3Book(1, 0), set(range(5242))
+    book.apply(entries[:5242])
+    for first in range(5242, len(entries), full - 5242):
+        fresh = np.arange(first, min(first + full - 5242, len(entries)))
+        book.apply(entries[fresh])
+        there |= set(fresh.tolist())
+        gone = rng.permutation(sorted(there))[: len(fresh)]
+        deletes = entries[gone]
+        deletes["action"] = 2
+        book.apply(deletes)
+        there -= set(gone.tolist())
+        assert book.order_counts == (len(there), 0) and book.unknown == 0
+        for order in rng.permutation(sorted(there))[:200].tolist():
+            assert book.position(7, order + 1, 1)[0] <= order % 3
+        for order in gone[:200].tolist():
+            with pytest.raises(KeyError):
+                book.position(7, order + 1, 1)
+    for order in there:
+        book.position(7, order + 1, 1)
+
+
 @pytest.mark.parametrize("kind", [L2Book, L3Book])
 def test_a_side_that_is_none_is_refused_whole(kind):
     entries = np.zeros(2, ENTRY_DTYPE)
