@@ -107,12 +107,13 @@ class _Protocol(asyncio.BufferedProtocol):
         self.ending = True
         try:
             self.service.leave(self.now_ns(), by_venue)
-        finally:  # an error of ours keeps no connection open
-            if abort:
-                self._abort()
-            else:
-                self.transport.close()
-                asyncio.get_running_loop().call_later(CLOSE_S, self._abort)
+        except Exception:
+            self.service.failed("the connection is closed all the same")
+        if abort:
+            self._abort()
+        else:
+            self.transport.close()
+            asyncio.get_running_loop().call_later(CLOSE_S, self._abort)
 
     def failed(self) -> None:
         """An error of ours: log it and replace the connection."""

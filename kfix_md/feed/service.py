@@ -231,10 +231,12 @@ class Service(Application):
         if self._left:
             return
         self._left, self.verified_ns, self._resync = True, 0, None
-        self.session.interrupt(self.now_ns)  # before the books report it
-        self._doubt()
-        self.subs.lost()
-        self._void(*(_PLANNED if planned else self._down))
+        try:
+            self.session.interrupt(self.now_ns)  # before the books report it
+            self._doubt()
+            self.subs.lost()
+        finally:  # an error of ours leaves no book live
+            self._void(*(_PLANNED if planned else self._down))
 
     def tick(self, now_ns: int) -> None:
         """Time passed."""

@@ -10,18 +10,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 
 from kfix_md import attach
 from kfix_md._entry import State
 from kfix_md.errors import UsageError
+from kfix_md.feed import process
 from kfix_md.feed.process import FeedProcess
 from kfix_md.session.store import SequenceStore
 from tests.feed.rig import ROOT, Venue, all_good, drive, load, until
 
 pytest.importorskip("trustme")
 ONE = ("spot-l2",)
+OF_SERVICE = ("calm", "received", "leave")  # the other places are of its session
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +53,12 @@ def test_a_disk_error_of_the_sequence_store_ends_no_session(venue, tmp_path, mon
     assert caplog.text.count("sequence numbers cannot be stored") == 1
 
 
-@pytest.mark.parametrize("where", ["disconnected", "connected", "tick", "calm"])
+@pytest.mark.parametrize("where", ["disconnected", "connected", "tick", "interrupt", "calm", "received", "leave"])
 def test_an_error_of_ours_costs_one_connection(venue, tmp_path, monkeypatch, caplog, where):
     async def script(feed):
         await all_good(feed)
         service = feed.services[0]
-        owner, failures = service if where == "calm" else service.session, [RuntimeError("of ours")]
+        owner, failures = service if where in OF_SERVICE else service.session, [RuntimeError("of ours")]
         usual, open_then = getattr(owner, where), []
 
         def failing(*arguments):
@@ -68,6 +71,7 @@ def test_an_error_of_ours_costs_one_connection(venue, tmp_path, monkeypatch, cap
         venue("drop", service="spot-l2", how="fin")
         await until(lambda: not failures)
         await until(lambda: service.states[State.LIVE] == 0)
+        await until(lambda: service.connects > 1)
         await all_good(feed)
         assert service.errors == 1
         assert all(protocol is None or protocol.transport.is_closing() for protocol in open_then)
@@ -88,6 +92,30 @@ def test_an_error_in_the_heartbeat_leaves_a_living_feed(venue, tmp_path, monkeyp
 
     drive(tmp_path, venue.toml(tmp_path, "beat", ONE), script)
     assert "internal error in the heartbeat" in caplog.text
+
+
+def test_an_error_in_the_background_is_logged_and_the_work_goes_on(venue, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(process, "GC_SECONDS", 0.05)
+    monkeypatch.setattr(process, "AGAIN_S", 0.05)
+    calls = Counter()
+
+    def broken(what):
+        def call(*_):
+            calls[what] += 1
+            raise RuntimeError("of ours")
+
+        return call
+
+    async def script(feed):
+        await all_good(feed)
+        monkeypatch.setattr(feed._garbage, "step", broken("garbage"))
+        monkeypatch.setattr(feed, "_serve_metrics", broken("metrics"))
+        monkeypatch.setattr(feed.config.metrics, "port", 1)
+        await until(lambda: calls["garbage"] > 1 and calls["metrics"] > 1)
+
+    drive(tmp_path, venue.toml(tmp_path, "background", ONE), script)
+    assert "internal error in garbage collection" in caplog.text
+    assert "internal error while something missing was tried again" in caplog.text
 
 
 def test_a_certificate_that_does_not_verify_ends_a_first_start_and_no_restart(venue, tmp_path, caplog):
