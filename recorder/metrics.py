@@ -23,6 +23,7 @@ COUNTERS = {
     "write_errors": "times that the captures could not be written",
     "read_errors": "times that the disk did not give the journal",
     "damages": "damaged places of the journal, each a row of gaps",
+    "undecoded": "messages that the feed applied and that cannot be decoded, rows of gaps",
     "compactions": "session dates whose compaction began",
     "compactions_failed": "compactions that failed and changed nothing",
     "segments_retired": "journal segments compressed or deleted after their Parquet was proven",

@@ -223,6 +223,7 @@ class Recorder:
                 number,
                 count,
             )
+            self.counts["undecoded"] += count
         self._undecoded = Counter(self.tail.undecoded)
 
     def _log_damage(self, result: str) -> None:

@@ -54,8 +54,6 @@ class Tail:
     unknown : Counter[str]
         Events of types, and keys of events ("type.key"), that this version does not know: kept in status, ignored
         otherwise.
-    bad_events : int
-        Events with a value that cannot be; each is a gap with cause JOURNAL_DAMAGE.
     undecoded : Counter[int]
         Messages by feed session that the feed applied and that cannot be decoded here, because the instrument list
         before them is missing or damaged; gaps with cause UNDECODED.
@@ -80,7 +78,6 @@ class Tail:
         self.rows = 0
         self.damages: list[str] = []
         self.unknown: Counter[str] = Counter()
-        self.bad_events = 0
         self.undecoded: Counter[int] = Counter()
         self.begins_inside = False
         self._nothing_read = not state.get("position")
@@ -198,7 +195,7 @@ class Tail:
         try:
             found = decode(body)
         except EventError as error:
-            self.bad_events += 1
+            self.damages.append(f"journal {self.reader.directory}: the event at {position:#x} cannot be read: {error}")
             self._forget()
             self.ledger.damage(position, len(body), str(error))
             return

@@ -43,7 +43,7 @@ FIRING = {
         "kfix_recorder_behind_bytes": "0 2e9x15 0x20",
         "kfix_recorder_uncommitted_seconds": "0x36",
     },
-    "KfixJournalDamaged": {"kfix_recorder_damages_total": "0 1x35"},
+    "KfixJournalDamaged": {"kfix_recorder_damages_total": "0x36", "kfix_recorder_undecoded_total": "0 1x35"},
     "KfixNotProven": {
         "kfix_recorder_segments_unproven_total": "0 1x35",
         "kfix_recorder_compactions_failed_total": "0x36",

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 import recorder
+from kfix_md.errors import CaptureError
 from kfix_md.journal import events
+from kfix_md.journal import files as journal_files
 from kfix_md.journal.reader import FRAME, JournalReader
 from kfix_md.journal.writer import JournalWriter
 from kfix_md.trading_day import DAY_NS, session_date
+from recorder import retention
 from recorder.catalog import Captures
 from recorder.layout import FileName
 from recorder.process import Recorder
@@ -77,7 +80,7 @@ def test_odd_records_with_a_right_checksum_do_not_end_the_recorder(tmp_path, ns)
     assert first != last and ticks.count(first) == ticks.count(last) > 0
 
 
-def test_events_that_cannot_be_are_gap_rows_and_recording_continues(tmp_path):
+def test_events_that_cannot_be_are_gap_rows_and_recording_continues(tmp_path, caplog):
     frames = generate("spot-l2", messages=60, seed=3).frames
     with JournalWriter(tmp_path / "journal") as journal:
         now = build.write_session(journal, 0, "spot-l2", frames, build.START_NS)
@@ -87,8 +90,11 @@ def test_events_that_cannot_be_are_gap_rows_and_recording_continues(tmp_path):
     made = Recorder(build.settings(tmp_path))
     try:
         made.once()
-        assert made.tail.bad_events == len(BAD)
+        assert made.counts["damages"] == len(BAD) == caplog.text.count("cannot be read: ")
         assert made.tail.unknown == {"invented": 1, "stopped.why": 1}
+        number = min(journal_files.segments(tmp_path / "journal"))
+        with pytest.raises(CaptureError, match="cannot be read: "):  # what it said is in the journal alone
+            retention.prove(tmp_path / "journal", made.writer.tree, number, {"position": number << 32})
     finally:
         made.close()
     cap = recorder.open(tmp_path / "captures")

@@ -68,7 +68,7 @@ def test_a_damaged_list_costs_its_segment_and_none_after_it(tmp_path, caplog):
     damage_lists(tmp_path)
     one = Recorder(build.settings(tmp_path, flush_rows=300, retention="delete"))
     one.once()
-    assert one.tail.undecoded == {0: lost}
+    assert one.tail.undecoded == {0: lost} and one.counts["undecoded"] == lost
     assert any("cannot be decoded" in record.message and record.levelname == "ERROR" for record in caplog.records)
     cap = recorder.open(tmp_path / "captures")
     gaps = [row for row in cap.gaps().to_pylist() if row["cause"] == "UNDECODED"]
