@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kfix_md import Handler
+from recorder.tail import Tail
+from tests.fuzz import targets
 from tests.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).with_name("corpus")
@@ -52,3 +57,61 @@ def test_mutations(target):
     corpus = inputs(target)
     for _ in range(MUTATIONS[target]):
         TARGETS[target](mutated(rng, rng.choice(corpus)))
+
+
+class _Hasty:
+    """A handler that does not put a frame together from two reads."""
+
+    def __init__(self) -> None:
+        self._handler = Handler()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler, name)
+
+    def __getitem__(self, symbol: str) -> Any:
+        return self._handler[symbol]
+
+    def on_bytes(self, data: bytes, now_ns: int) -> None:
+        self._handler.reset_stream()
+        self._handler.on_bytes(data, now_ns)
+
+
+class _Endless:
+    """A journal reader that steps nowhere."""
+
+    def __init__(self, folder: str) -> None:
+        pass
+
+    def read(self) -> tuple[()]:
+        return ()
+
+
+class _Forgetful(Tail):
+    """A recorder that begins again at each start."""
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+
+def _fail(*_: object, **__: object) -> Any:
+    raise ZeroDivisionError
+
+
+#: target -> what it uses, and a form of that which breaks the promise
+BROKEN: dict[str, tuple[str, Callable[..., Any]]] = {
+    "frames": ("Handler", _Hasty),
+    "session": ("Rig", _fail),
+    "journal": ("JournalReader", _Endless),
+    "segment": ("attach", _fail),
+    "tail": ("Tail", _Forgetful),
+    "config": ("load", _fail),
+    "control": ("answer_line", lambda commands, line: '{"ok": false, "error": ""}'),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_notices_a_broken_promise(target, monkeypatch):
+    monkeypatch.setattr(targets, *BROKEN[target])
+    with pytest.raises((AssertionError, ZeroDivisionError)):
+        for data in inputs(target):
+            TARGETS[target](data)

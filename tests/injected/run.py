@@ -46,6 +46,7 @@ def inject(folder: Path, name: str, places: list[int], times: int) -> int:
         print(f"{name}: call {first}", flush=True)
         injection = Injection(first, times, ERRORS[first % len(ERRORS)])
         ALL[name](own, injection)
+        assert not places or injection.calls >= first, f"{name}: there is no call {first}, only {injection.calls}"
         shutil.rmtree(own)
         runs += 1
         if not places and injection.calls < first:

@@ -12,7 +12,7 @@ PLACES = {
     "books_l2": range(1, 12, 2),
     "books_l3": range(1, 34, 4),
     "journal": range(1, 22, 2),
-    "segment": range(1, 17),
+    "segment": range(1, 14),
     "sequence": range(1, 44, 7),
     "recorder": (40, 170, 900),
 }
