@@ -121,20 +121,24 @@ static void jio_restore(const jseg* s) {
         jio_write_all(s->fd, s->copy, s->copy_to - s->copy_from, s->copy_from);
 }
 
-/* Puts [synced, to) on disk, header page included. Returns 0 or errno. Linux reports a failed writeback once, takes the
- * pages for clean and may drop them, so that the next sync succeeds: after an error this file is never synced again. */
+/* Linux reports a failed writeback once, takes the pages for clean and may drop them, so that the next sync succeeds:
+ * after an error this file is never synced again. Returns errno. */
+static int jio_sync_failed(jio* io, jseg* s) {
+    s->failed = errno;
+    io->sync_failed++;
+    jio_restore(s);
+    return s->failed;
+}
+
+/* Puts [synced, to) on disk, header page included. Returns 0 or errno. */
 static int jio_sync_to(jio* io, jseg* s, uint64_t to) {
     uint64_t from = s->synced & ~(uint64_t)4095;
     jio_keep_copy(s, to);
     if (s->failed)
         return s->failed;
     if ((to > s->synced && msync(s->base + from, to - from, MS_SYNC) != 0) ||
-        (from && msync(s->base, 4096, MS_SYNC) != 0)) {
-        s->failed = errno;
-        io->sync_failed++;
-        jio_restore(s);
-        return s->failed;
-    }
+        (from && msync(s->base, 4096, MS_SYNC) != 0))
+        return jio_sync_failed(io, s);
     s->synced = s->copy_from = s->copy_to = to;
     return 0;
 }
@@ -239,7 +243,7 @@ static int jio_release(jio* io, jseg* s) {
     if (jio_sync_to(io, s, s->used) != 0)
         e = jio_rescue(io, s);
     else if (!e && s->used > JSEG_HEADER && msync(s->base, 4096, MS_SYNC) != 0) /* its end */
-        e = s->failed = errno;
+        e = jio_sync_failed(io, s);
     if (!e)
         e = jio_date_name(io, s);
     if (e)

@@ -159,6 +159,25 @@ def test_a_journal_closed_on_a_failing_disk_says_what_is_not_there(tmp_path, shi
     assert numbers(tmp_path / "journal") == list(range(found["count"])), "readers have it as long as the cache does"
 
 
+_ITS_END = """
+write(5)
+until(lambda: w.stats()["synced"] == w.position)
+fail(1, 0)
+assert w.frame(0, NOON + 86_400_000_000_000, b"%06d" % count)  # the next session date: nothing but the end is not on disk
+until(lambda: not w.stats()["alarm"] and w.stats()["rescued"])
+stats = w.stats()
+w.close()
+print(json.dumps({"stats": stats}))
+"""
+
+
+def test_a_segment_whose_end_cannot_be_synced_is_written_again(tmp_path, shim):
+    stats = run(shim, tmp_path / "journal", _ITS_END)["stats"]
+    assert (stats["sync_failed"], stats["rescued"], stats["rescue_lost"]) == (1, 1, 0)
+    assert numbers(tmp_path / "journal") == list(range(6))
+    assert [head.reason for head in journal_files.heads(tmp_path / "journal").values()] == ["date", "closed"]
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_rescue_that_was_interrupted(tmp_path, whole):
     with JournalWriter(tmp_path, segment_bytes=SMALL, first_number=1) as writer:

@@ -7,7 +7,7 @@ import pytest
 from kfix_md.errors import CaptureError
 from kfix_md.journal import files as journal_files
 from kfix_md.journal import layout
-from kfix_md.journal.reader import FRAME, JournalReader
+from kfix_md.journal.reader import FRAME, JournalReader, crc32c
 from kfix_md.journal.writer import JournalWriter
 
 NOON = 1_700_049_600_000_000_000  # 2023-11-15 12:00 UTC
@@ -71,6 +71,23 @@ def test_every_flipped_bit_of_a_header(tmp_path, number):
         assert len(damage) == 1 and path.name in damage[0], f"bit {bit}: {damage}"
         flip(path, bit)
     assert read(tmp_path) == (bodies, [])
+
+
+def test_a_header_of_a_later_layout_is_named():
+    head = bytearray(layout.new_header(7, SMALL, 20_000))
+    struct.pack_into("<I", head, VERSION_AT, layout.VERSION + 1)
+    struct.pack_into("<I", head, CRCS_AT, crc32c(head[48:CRCS_AT], crc32c(head[:32])))
+    assert layout.parse_header(head, 7)[-1] == f"is of layout {layout.VERSION + 1}, newer than {layout.VERSION}"
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_segment_under_another_number_is_damage(tmp_path, old):
+    make(tmp_path)
+    if old:
+        as_layout_1(tmp_path)
+    path = journal_files.segments(tmp_path)[2]
+    renamed = path.rename(path.with_name(path.name.replace("0000000002", "0000000003")))
+    assert "its name" in journal_files.info(renamed).fault
 
 
 @pytest.mark.parametrize("field", [0, VERSION_AT, 16, 32, layout.SEALED_END_AT, CRCS_AT, CRCS_AT + 4, CRCS_AT + 8])
