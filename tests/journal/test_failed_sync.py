@@ -163,7 +163,7 @@ _ITS_END = """
 write(5)
 until(lambda: w.stats()["synced"] == w.position)
 fail(1, 0)
-assert w.frame(0, NOON + 86_400_000_000_000, b"%06d" % count)  # the next session date: nothing but the end is not on disk
+assert w.frame(0, NOON + 86_400_000_000_000, b"%06d" % count)  # of the next date: only the end is not on disk
 until(lambda: not w.stats()["alarm"] and w.stats()["rescued"])
 stats = w.stats()
 w.close()

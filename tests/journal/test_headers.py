@@ -80,6 +80,25 @@ def test_a_header_of_a_later_layout_is_named():
     assert layout.parse_header(head, 7)[-1] == f"is of layout {layout.VERSION + 1}, newer than {layout.VERSION}"
 
 
+@pytest.mark.parametrize(
+    ("at", "value", "fault"),
+    [
+        (0, b"X", "is not a journal segment"),
+        (16, b"\x08", "does not match its checksum or its name"),
+        (32, b"\xff\xff\xff\xff", "has a damaged session date"),
+        (layout.SEALED_END_AT, b"\x08", "has a damaged end"),
+        (layout.SEALED_END_AT, (1 << 40).to_bytes(8, "little"), "has a damaged end"),
+    ],
+)
+def test_a_header_without_checksums_is_checked_by_its_values(at, value, fault):
+    head = bytearray(layout.new_header(7, SMALL, 20_000))
+    struct.pack_into("<I", head, VERSION_AT, 1)
+    head[CRCS_AT : CRCS_AT + 12] = bytes(12)
+    assert layout.parse_header(head, 7)[-1] == ""
+    head[at : at + len(value)] = value
+    assert layout.parse_header(head, 7)[-1] == fault
+
+
 @pytest.mark.parametrize("old", [False, True])
 def test_a_segment_under_another_number_is_damage(tmp_path, old):
     make(tmp_path)
