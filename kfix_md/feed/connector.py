@@ -15,7 +15,7 @@ from kfix_md.feed.clock import Clock
 from kfix_md.feed.dial import DialError, Endpoint, Unanswered, dial, tls_context
 from kfix_md.feed.pacing import SECOND
 from kfix_md.feed.service import Service
-from kfix_md.session import SessionState
+from kfix_md.session.types import SessionState
 
 TICK_S = 0.02
 CALM_TICK_S = 0.1  # while nothing is due: ticks are the cost of an idle feed

@@ -20,7 +20,7 @@ from kfix_md.feed.checks import check_writable
 from kfix_md.feed.connector import Connector
 from kfix_md.feed.dial import DialResult, choose_engine
 from kfix_md.feed.service import Service
-from kfix_md.session import SessionState
+from kfix_md.session.types import SessionState
 from kfix_md.shm.owners import make_own_directory
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"

@@ -14,7 +14,7 @@ from kfix_md._entry import State
 from kfix_md.disk import Store
 from kfix_md.log_output import lines_lost
 from kfix_md.metrics_server import MetricsServer
-from kfix_md.session import SessionState
+from kfix_md.session.types import SessionState
 
 if TYPE_CHECKING:
     from kfix_md.feed.process import FeedProcess

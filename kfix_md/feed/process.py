@@ -28,8 +28,8 @@ from kfix_md.feed.processes import clear_way, supervise
 from kfix_md.feed.recording import Recording, has_run
 from kfix_md.feed.service import Service
 from kfix_md.feed.starting import patiently
-from kfix_md.session import SessionState
 from kfix_md.session.store import SequenceStore
+from kfix_md.session.types import SessionState
 
 if TYPE_CHECKING:
     from kfix_md.feed.stalls import StallTrace

@@ -25,10 +25,10 @@ from kfix_md.feed.subscriptions import FAULTS, LASTING, Subscriptions, is_follow
 from kfix_md.journal import events
 from kfix_md.journal.events import JournalEvent
 from kfix_md.log_events import EventLog
-from kfix_md.session import Application, Close, Session, SessionState
 from kfix_md.session.fix import first_request_id
+from kfix_md.session.machine import Session
 from kfix_md.session.store import SequenceStore
-from kfix_md.session.types import Request
+from kfix_md.session.types import Application, Close, Request, SessionState
 from kfix_md.trading_day import ROLLOVER_S
 
 _PLANNED = (State.ROLLOVER, Cause.ROLLOVER)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kfix_md.config import ServiceSection
 from kfix_md.feed.checks import read_secret
 from kfix_md.feed.pacing import SubscriptionSpec
-from kfix_md.session import SessionConfig
+from kfix_md.session.types import SessionConfig
 
 
 def session_config(section: ServiceSection, rollover_s: int) -> SessionConfig:

@@ -25,7 +25,7 @@ from kfix_md._entry import State
 from kfix_md.feed.pacing import SECOND, Phase
 from kfix_md.feed.process import FeedProcess
 from kfix_md.feed.service import Service
-from kfix_md.session import RolloverWindow
+from kfix_md.session.rollover import RolloverWindow
 from kfix_md.simulator.control import ControlError
 from recorder.process import Recorder, Settings
 from tests.chaos import watch

@@ -19,7 +19,7 @@ from typing import Any
 
 from kfix_md.feed.pacing import SECOND
 from kfix_md.feed.process import FeedProcess
-from kfix_md.session import RolloverWindow
+from kfix_md.session.rollover import RolloverWindow
 from tests.chaos.faults import FORMS
 from tests.chaos.run import SERVICE, settled
 from tests.feed.rig import SERVICES, Venue, drive, equal_to_truth, good, until

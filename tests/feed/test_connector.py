@@ -16,7 +16,7 @@ from kfix_md.errors import UsageError
 from kfix_md.feed.connector import Backoff
 from kfix_md.feed.dial import DialError, Endpoint, choose_engine, dial, explain, resolve, tls_context
 from kfix_md.feed.service import Service
-from kfix_md.session import SessionState
+from kfix_md.session.types import SessionState
 
 
 def test_backoff_grows_to_its_limit_and_starts_again():

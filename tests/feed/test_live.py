@@ -12,7 +12,7 @@ import pytest
 from kfix_md._entry import Cause, State
 from kfix_md.errors import UsageError
 from kfix_md.journal.reader import JournalReader
-from kfix_md.session import SessionState
+from kfix_md.session.types import SessionState
 from tests.feed.rig import Venue, all_good, drive, equal_to_truth, good, until
 
 

@@ -307,6 +307,20 @@ def test_a_wedged_process_of_several_is_killed_and_started_again(tmp_path, monke
     supervisor._end()
 
 
+def test_the_supervisor_is_alive_for_the_manager(tmp_path):
+    manager = Manager(tmp_path)
+    child = [sys.executable, "-c", "import time; time.sleep(60)"]
+    code = f"import sys; from kfix_md.feed.processes import Supervisor; sys.exit(Supervisor({child}, ['a']).run())"
+    keeper = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **manager.environment()})
+    try:
+        eventually(lambda: manager.count("WATCHDOG=1") >= 3)
+        keeper.send_signal(signal.SIGTERM)
+        assert keeper.wait(20) == 0 and manager.count("READY=1") == manager.count("STOPPING=1") == 1
+    finally:
+        keeper.kill()
+        keeper.wait()
+
+
 @pytest.mark.parametrize(
     ("limit", "size", "advice"),
     [("RLIMIT_NOFILE", 3, "ulimit -n"), ("RLIMIT_AS", None, "ulimit -v")],

@@ -3,7 +3,8 @@
 import datetime
 
 from kfix_md.journal.event_json import as_dict
-from kfix_md.session import Application, Session, SessionConfig
+from kfix_md.session.machine import Session
+from kfix_md.session.types import Application, SessionConfig
 
 SECOND = 1_000_000_000
 SENDER, TARGET = "CLIENT", "KRAKEN-MD"

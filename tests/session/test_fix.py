@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kfix_md.errors import UsageError
-from kfix_md.session import SessionConfig, fix
+from kfix_md.session import fix
+from kfix_md.session.types import SessionConfig
 from tests.session.peer import NOON, Rig, frame_again, parse, stamp
 
 KEY, SECRET = "key/abc", base64.b64encode(bytes(range(64))).decode()

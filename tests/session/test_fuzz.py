@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from kfix_md.session import SessionState
+from kfix_md.session.types import SessionState
 from tests.session.peer import NOON, SECOND, SENDER, TARGET, TEN_PM, Rig, frame, stamp
 
 KINDS = ["0", "1", "2", "3", "4", "5", "A", "W", "X", "y", "j", "h", "Y", "*", "", "ZZ", "AE", "V"]

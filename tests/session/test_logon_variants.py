@@ -3,9 +3,9 @@
 import pytest
 
 from kfix_md.errors import UsageError
-from kfix_md.session import SessionConfig
 from kfix_md.session.fix import first_request_id
 from kfix_md.session.refusals import explain, refusal_of
+from kfix_md.session.types import SessionConfig
 from tests.session.peer import NOON, SECOND, SENDER, TARGET, TEN_PM, Rig
 
 RESET = [(98, 0), (108, 60), (141, "Y")]

@@ -9,7 +9,8 @@ import pytest
 
 from kfix_md import Handler
 from kfix_md._entry import Cause, State
-from kfix_md.session import Session, SessionConfig
+from kfix_md.session.machine import Session
+from kfix_md.session.types import SessionConfig
 from tests.session.peer import NOON, SECOND, SENDER, TARGET, Recorder, Rig, frame, parse, stamp
 
 SYMBOL = "BTC/USD"

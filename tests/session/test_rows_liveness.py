@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from kfix_md.session import SessionState
+from kfix_md.session.types import SessionState
 from tests.session.peer import SECOND, Rig
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kfix_md.session import SessionState
 from kfix_md.session.store import SequenceStore
+from kfix_md.session.types import SessionState
 from tests.session.peer import NOON, SECOND, SENDER, TARGET, Rig, frame, stamp
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kfix_md.session import SessionState
+from kfix_md.session.types import SessionState
 from tests.session.peer import SECOND, Rig, stamp
 
 
