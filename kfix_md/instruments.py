@@ -13,8 +13,9 @@ from typing import Any
 
 from kfix_md._list_rows import Row, read_rows
 
-#: rows of a list, with all its fragments, and instruments kept: several times what any venue lists
+#: rows that are read of a list with all its fragments, and instruments that are kept: several times what any venue lists
 MAX_ROWS = 10_000
+MAX_INSTRUMENTS = 10_000
 
 #: largest number of decimals of an int64 price or quantity, and of zeros that a negative precision cuts off
 MAX_PRECISION = 18
@@ -317,7 +318,7 @@ class InstrumentList:
 
     def _merge(self, rows: list[Row], complete: bool) -> ListChange:
         fresh, unusable = merge_rows(rows, self.known)
-        if len(self.known) + len(fresh) + len(self.unusable) > MAX_ROWS:
+        if len(self.known) + len(fresh) + len(self.unusable) > MAX_INSTRUMENTS:
             fresh, unusable = self._within_limit(fresh, unusable)
         if complete:
             self.unusable = {}
@@ -335,14 +336,14 @@ class InstrumentList:
     def _within_limit(
         self, fresh: dict[str, Instrument], unusable: dict[str, str]
     ) -> tuple[dict[str, Instrument], dict[str, str]]:
-        """What of new rows is kept: those of known instruments, and others while there are less than MAX_ROWS."""
+        """What of new rows is kept: those of known instruments, and others while there are less than MAX_INSTRUMENTS."""
         new = [symbol for symbol in fresh if symbol not in self.known]
-        left_out = set(new[max(MAX_ROWS - len(self.known), 0) :])
+        left_out = set(new[max(MAX_INSTRUMENTS - len(self.known), 0) :])
         kept = {symbol: row for symbol, row in fresh.items() if symbol not in left_out}
-        reasons = dict(list(unusable.items())[: max(MAX_ROWS - len(self.unusable), 0)])
+        reasons = dict(list(unusable.items())[: max(MAX_INSTRUMENTS - len(self.unusable), 0)])
         if left_out:
             first = min(left_out)
-            reasons[first] = f"{first} and {len(left_out) - 1} more: {MAX_ROWS} instruments are kept"
+            reasons[first] = f"{first} and {len(left_out) - 1} more: {MAX_INSTRUMENTS} instruments are kept"
         return kept, reasons
 
     def _replace(self, symbol: str, row: Instrument, change: ListChange) -> None:
