@@ -95,6 +95,74 @@ cdef const void* _values(dict given, name, dtype, Py_ssize_t n) except? NULL:
     return <const void*><uintptr_t>array.ctypes.data
 
 
+cdef const uint8_t* _bits(valid, Py_ssize_t first, Py_ssize_t n) except? NULL:
+    # of a column in which every value is there: NULL
+    if valid is None:
+        return NULL
+    if valid.dtype != np.uint8 or first < 0 or 8 * len(valid) < first + n or not valid.flags.c_contiguous:
+        raise ValueError(f"a bitmap must have {first} and {n} bits in contiguous bytes")
+    return <const uint8_t*><uintptr_t>valid.ctypes.data
+
+
+cdef inline bint _there(const uint8_t* bits, Py_ssize_t i) noexcept nogil:
+    return bits == NULL or bits[i >> 3] >> (i & 7) & 1
+
+
+def codes(indices, table, valid=None, Py_ssize_t first=0):
+    """Codes (uint8) of a dictionary column: table[indices], 0 where there is none.
+
+    Parameters
+    ----------
+    indices : array of int32
+        Places in the column's dictionary.
+    table : array of uint8
+        Codes of the texts in the dictionary.
+    valid : array of uint8, optional
+        Bitmap, lowest bit first: bit first + i is 0 where value i is absent.
+
+    Raises
+    ------
+    IndexError
+        A place that the dictionary does not have.
+    """
+    cdef const int32_t[::1] places = indices
+    cdef const uint8_t[::1] names = table
+    cdef Py_ssize_t i, n = places.shape[0], known = names.shape[0], outside = -1
+    cdef const uint8_t* bits = _bits(valid, first, n)
+    out = np.empty(n, np.uint8)
+    cdef uint8_t[::1] found = out
+    with nogil:
+        for i in range(n):
+            if not _there(bits, first + i):
+                found[i] = 0
+            elif <uint64_t>places[i] < <uint64_t>known:
+                found[i] = names[places[i]]
+            else:
+                outside = i
+    if outside >= 0:
+        raise IndexError(f"value {outside} is {places[outside]} of a dictionary of {known}")
+    return out
+
+
+def ends(session, seq):
+    """Exclusive end (int64) of each message of one book: where session (int32) or MsgSeqNum (int64) changes."""
+    cdef const int32_t[::1] sessions = session
+    cdef const int64_t[::1] numbers = seq
+    cdef Py_ssize_t i, k = 0, n = numbers.shape[0]
+    if sessions.shape[0] != n:
+        raise ValueError("each row has a session and a MsgSeqNum")
+    out = np.empty(n, np.int64)
+    cdef int64_t[::1] found = out
+    with nogil:
+        for i in range(1, n):
+            found[k] = i
+            k += (numbers[i] != numbers[i - 1]) | (sessions[i] != sessions[i - 1])
+        if n:
+            found[k] = n
+            k += 1
+    return out[:k].copy() if 4 * k < n else out[:k]
+
+
 def entries(dict given, Py_ssize_t n):
     """Rows as ENTRY_DTYPE, what books apply; instrument is 0.
 
@@ -103,8 +171,9 @@ def entries(dict given, Py_ssize_t n):
     given
         Arrays of n values by name, each of which may be absent (all of it is 0 then): price, qty, event_ns, queue_ns
         (int64); event_ms and event_frac_ns (int64, int32), which event_ns is made of; decimals (int16); side, action,
-        id_kind, ord_type, aggressor (uint8); id (uint64, two big endian numbers for each row) and id_stored (bool:
-        whether a row has one).
+        id_kind, ord_type, aggressor (uint8); id (uint64, two big endian numbers for each row). For price, qty,
+        event_ns, queue_ns, decimals and id there may be a bitmap `NAME_valid`, with the place of its first bit
+        `NAME_first`: what is absent is 0.
     """
     out = np.empty(n, ENTRY_DTYPE)
     cdef MDEntry* e = <MDEntry*><uintptr_t>out.ctypes.data
@@ -121,22 +190,26 @@ def entries(dict given, Py_ssize_t n):
     cdef const uint8_t* ord_type = <const uint8_t*>_values(given, "ord_type", "u1", n)
     cdef const uint8_t* aggressor = <const uint8_t*>_values(given, "aggressor", "u1", n)
     cdef const uint64_t* ids = <const uint64_t*>_values(given, "id", "u8", 2 * n)
-    cdef const uint8_t* stored = <const uint8_t*>_values(given, "id_stored", "?", n)
+    cdef const uint8_t* bits[6]
+    cdef Py_ssize_t first[6]
+    for k, name in enumerate(("price", "qty", "event_ns", "queue_ns", "decimals", "id")):
+        first[k] = given.get(name + "_first", 0)
+        bits[k] = _bits(given.get(name + "_valid"), first[k], n)
     cdef Py_ssize_t i
     with nogil:
         for i in range(n):
             memset(e, 0, sizeof(MDEntry))
-            if price != NULL:
+            if price != NULL and _there(bits[0], first[0] + i):
                 e.price = price[i]
-            if qty != NULL:
+            if qty != NULL and _there(bits[1], first[1] + i):
                 e.qty = qty[i]
-            if event != NULL:
+            if event != NULL and _there(bits[2], first[2] + i):
                 e.event_ns = event[i]
             if event_ms != NULL and event_frac != NULL:
                 e.event_ns = event_ms[i] * 1_000_000 + event_frac[i]
-            if queue != NULL:
+            if queue != NULL and _there(bits[3], first[3] + i):
                 e.queue_ns = queue[i]
-            if decimals != NULL:
+            if decimals != NULL and _there(bits[4], first[4] + i):
                 e.decimals = <uint16_t>decimals[i]
             if side != NULL:
                 e.side = side[i]
@@ -148,7 +221,7 @@ def entries(dict given, Py_ssize_t n):
                 e.ord_type = ord_type[i]
             if aggressor != NULL:
                 e.aggressor = aggressor[i]
-            if ids != NULL and (stored == NULL or stored[i]):
+            if ids != NULL and _there(bits[5], first[5] + i):
                 e.id_hi, e.id_lo = _big_endian(ids[2 * i]), _big_endian(ids[2 * i + 1])
             e += 1
     return out

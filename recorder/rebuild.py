@@ -14,7 +14,7 @@ from kfix_md._book import L2Book, OrderBook
 from kfix_md._book_l3 import L3Book
 from kfix_md._codec import id_key, id_text
 from kfix_md.errors import UsageError
-from recorder import _proof, files, schema
+from recorder import _columns, _proof, files, schema
 from recorder._ticks import book_rows
 from recorder.compute import pc
 from recorder.schema import Flags
@@ -61,11 +61,7 @@ def number_of(level: str) -> int:
 
 def message_ends(rows: pa.Table) -> np.ndarray:
     """Exclusive end of each message in rows of one symbol: where session or MsgSeqNum changes."""
-    session, seq = rows["session"].to_numpy(), rows["seq"].to_numpy()
-    if not len(seq):
-        return np.zeros(0, np.int64)
-    change = (seq[1:] != seq[:-1]) | (session[1:] != session[:-1])
-    return np.append(np.flatnonzero(change) + 1, len(seq)).astype(np.int64)
+    return _columns.ends(rows["session"].to_numpy(), rows["seq"].to_numpy())
 
 
 class WholeMessages:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from recorder.catalog import Captures
 
 SIDES = ("bid", "ask")
-# what levels and quantities follow from; neither checksums nor exchange times are looked at
+# what levels and quantities follow from: not from checksums, times, or the places of orders at their price
 _LEVEL_COLUMNS = [
     *("recv_ns", "session", "seq", "level", "side", "action", "flags"),
     *("price", "qty", "price_scale", "qty_scale"),
 ]
-_ORDER_COLUMNS = [*_LEVEL_COLUMNS, "queue_ns", "order_id", "id_kind", "order_text"]
+_ORDER_COLUMNS = [*_LEVEL_COLUMNS, "order_id", "id_kind", "order_text"]
 MOST_LEVELS = 1000
 _SAMPLES = 16_384  # in memory at a time
 _FOREVER = (1 << 63) - 1
@@ -182,17 +182,23 @@ class Sampler:
 
     def _apply(self, state: _State, m: _Messages, entries: np.ndarray) -> Iterator[pa.RecordBatch]:
         assert state.book is not None
-        known = np.empty(len(m.ends) + 1, _KNOWN)
-        known[0] = state.last
-        for name, values in (("recv_ns", m.time), ("seq", m.seq), ("flags", m.flags), ("lost", self._lost(state, m))):
-            known[name][1:] = values
+        lost = self._lost(state, m)
         done = 0
         for times, until in self._samples(m):
             noted = self._depths(state.book, m, entries, done, int(until[-1]), until)
             done = int(until[-1])
-            yield self._batch(state, times, noted, known[until])
+            yield self._batch(state, times, noted, self._known(state, m, lost, until))
         self._depths(state.book, m, entries, done, len(m.ends), np.zeros(0, np.int64))
-        state.last = known[-1]
+        state.last = self._known(state, m, lost, np.array([len(m.ends)]))[0]
+
+    @staticmethod
+    def _known(state: _State, m: _Messages, lost: np.ndarray, until: np.ndarray) -> np.ndarray:
+        """The last message before each sample; `until` is how many of `m` come before it."""
+        known = np.empty(len(until), _KNOWN)
+        for name, values in (("recv_ns", m.time), ("seq", m.seq), ("flags", m.flags), ("lost", lost)):
+            known[name] = values[until - 1]
+        known[until == 0] = state.last
+        return known
 
     def _depths(
         self, book: OrderBook, m: _Messages, entries: np.ndarray, done: int, upto: int, until: np.ndarray
@@ -224,6 +230,8 @@ class Sampler:
 
     def _lost(self, state: _State, m: _Messages) -> np.ndarray:
         """Messages after which the book is unproven, for messages before them were lost."""
+        if not state.last["lost"] and not self._losses.spans(state.session):
+            return np.zeros(len(m.ends), bool)
         fresh = derive._unproven(self._losses, state.session, int(state.last["recv_ns"]), m.time, m.snapshot)
         lost: np.ndarray = fresh | (state.last["lost"] & ~np.logical_or.accumulate(m.snapshot))
         return lost
@@ -263,8 +271,8 @@ class Sampler:
             "recv_ns": pa.array(known["recv_ns"], mask=known["recv_ns"] == 0),
             "seq": pa.array(known["seq"], mask=known["recv_ns"] == 0),
         }
-        columns |= self._levels(state.scales, noted, empty)
-        return pa.RecordBatch.from_pydict(columns | causes.columns())
+        columns |= self._levels(state.scales, noted, empty) | causes.columns()
+        return pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
 
     def _lost_since(self, state: _State, times: np.ndarray, recv_ns: np.ndarray) -> np.ndarray:
         """Samples with a loss between their last message and themselves."""
@@ -276,25 +284,34 @@ class Sampler:
     def _levels(self, scales: tuple[int, int], noted: np.ndarray, empty: np.ndarray) -> dict[str, pa.Array]:
         columns: dict[str, pa.Array] = {}
         for side, name in enumerate(SIDES):
+            absent = empty | (noted[2 * side + 1] == 0)
+            formed = [_form(noted[2 * side + which], scales[which], absent, self._wanted.price) for which in range(2)]
             for i in range(self._wanted.levels):
-                absent = empty | (noted[2 * side + 1, i] == 0)
-                for which, kind in enumerate(("px", "qty")):
-                    columns[f"{name}_{kind}_{i}"] = _form(
-                        noted[2 * side + which, i], scales[which], absent, self._wanted.price
-                    )
+                for kind, found in zip(("px", "qty"), formed, strict=True):
+                    columns[f"{name}_{kind}_{i}"] = found[i]
         if self._wanted.price == "int":
             for which, kind in enumerate(("price_scale", "qty_scale")):
                 columns[kind] = pa.array(np.full(len(empty), scales[which], np.int8))
         return columns
 
 
-def _form(values: np.ndarray, scale: int, absent: np.ndarray, price: str) -> pa.Array:
-    if price == "float":
-        return pa.array(values / 10.0**scale, mask=absent)
-    if price == "int":
-        return pa.array(values, mask=absent)
-    exact = shape.scaled(pa.array(values), pa.array(np.full(len(values), scale, np.int8)), "decimal")
-    return pc.if_else(pa.array(absent), pa.scalar(None, exact.type), exact)
+def _form(values: np.ndarray, scale: int, absent: np.ndarray, price: str) -> list[pa.Array]:
+    """A column for each level of (levels, samples) values."""
+    if price == "decimal":
+        scales = pa.array(np.full(values.shape[1], scale, np.int8))
+        exact = [shape.scaled(pa.array(level), scales, "decimal") for level in values]
+        return [
+            pc.if_else(pa.array(none), pa.scalar(None, level.type), level)
+            for none, level in zip(absent, exact, strict=True)
+        ]
+    values = values / 10.0**scale if price == "float" else np.ascontiguousarray(values)
+    bits = np.packbits(~absent, axis=1, bitorder="little")
+    some: list[bool] = np.logical_or.reduce(absent, axis=1).tolist()
+    kind, n = pa.from_numpy_dtype(values.dtype), values.shape[1]
+    return [
+        pa.Array.from_buffers(kind, n, [pa.py_buffer(valid) if none else None, pa.py_buffer(level)])
+        for valid, none, level in zip(bits, some, values, strict=True)
+    ]
 
 
 class _Causes:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from kfix_md._entry import ENTRY_DTYPE, IdKind, State
 from kfix_md._ids import id_key
-from recorder._columns import columns
+from recorder._columns import codes, columns
 from recorder._columns import entries as _made
 from recorder.compute import pc
 
@@ -513,56 +513,70 @@ def checkpoint_table(
 
 def _indices(column: pa.ChunkedArray | pa.Array, names: list[str]) -> np.ndarray:
     """Codes of a small dictionary column in the order of `names`; nulls become 0."""
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    column = _in_one(column)
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     table = np.array([names.index(v) for v in column.dictionary.to_pylist()] or [0], np.uint8)
-    indices = column.indices.fill_null(0) if column.null_count else column.indices
-    return table.take(indices.to_numpy(zero_copy_only=False)) if len(column) else np.zeros(0, np.uint8)
+    indices = column.indices if column.indices.type == pa.int32() else column.indices.cast(pa.int32())
+    return codes(stored_values(indices, np.int32), table, *_valid(indices))
+
+
+def _in_one(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """A column in one piece, which is copied only where it is in several."""
+    if isinstance(column, pa.Array):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def stored_values(column: pa.ChunkedArray | pa.Array, kind: type, width: int = 1) -> np.ndarray:
+    """Values of a column of numbers as they are in memory, `width` numbers each: without a meaning where it is null."""
+    array = _in_one(column)
+    data = array.buffers()[1]
+    if not len(array) or data is None:
+        return np.zeros(width * len(array), kind)
+    values: np.ndarray = np.frombuffer(data, kind, width * len(array), array.offset * width * np.dtype(kind).itemsize)
+    return values
+
+
+def _valid(array: pa.Array) -> tuple[np.ndarray | None, int]:
+    """The bitmap of an array, None where nothing is null, and the place of its first value in it."""
+    return (np.frombuffer(array.buffers()[0], np.uint8), array.offset) if array.null_count else (None, 0)
+
+
+#: columns that entries are made of, as they are in memory: name, that of the entry, numbers in a value
+_NUMBERS = [
+    ("price", "price", np.int64, 1),
+    ("qty", "qty", np.int64, 1),
+    ("event_ns", "event_ns", np.int64, 1),
+    ("event_ms", "event_ms", np.int64, 1),
+    ("event_frac_ns", "event_frac_ns", np.int32, 1),
+    ("queue_ns", "queue_ns", np.int64, 1),
+    ("decimals", "decimals", np.int16, 1),
+    ("order_id", "id", np.uint64, 2),
+]
 
 
 def entries(table: pa.Table) -> np.ndarray:
     """Rows of ticks (or checkpoints) as ENTRY_DTYPE, what books apply. instrument is 0."""
     names, n = table.column_names, table.num_rows
-    given = {name: integers(table[name]) for name in ("price", "qty", "event_ns", "queue_ns") if name in names}
-    if "event_ms" in names:
-        given |= {"event_ms": integers(table["event_ms"]), "event_frac_ns": integers(table["event_frac_ns"])}
-    if "decimals" in names and table["decimals"].null_count < n:
-        given["decimals"] = integers(table["decimals"])
+    given: dict[str, Any] = {}
+    for name, field_name, kind, width in _NUMBERS:
+        if name in names and table[name].null_count < n:
+            column = _in_one(table[name])
+            given[field_name] = stored_values(column, kind, width)
+            given[field_name + "_valid"], given[field_name + "_first"] = _valid(column)
     for name, texts in (("side", SIDES), ("action", ACTIONS)):
         if name in names:
             given[name] = _indices(table[name], texts)
     for name, texts in (("ord_type", ORD_TYPES), ("aggressor", AGGRESSORS)):
         if name in names and table[name].null_count < n:
             given[name] = (_indices(table[name], texts) + np.uint8(1)) * table[name].is_valid().to_numpy()
-    if "order_id" in names and table["order_id"].null_count < n:
-        column = table["order_id"]
-        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if "id" in given:
         given["id_kind"] = _indices(table["id_kind"], ID_KINDS)
-        given["id"] = np.frombuffer(column.buffers()[1], np.uint64, 2 * n, 16 * column.offset)
-        if column.null_count:
-            given["id_stored"] = column.is_valid().to_numpy(zero_copy_only=False)
     out: np.ndarray = _made(given, n)
     if "order_text" in names and table["order_text"].null_count < n:
         _text_ids(out, table["order_text"].to_pylist())
     return out
-
-
-def integers(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """Values of an integer column, 0 where it is null."""
-    values: np.ndarray = (column.fill_null(0) if column.null_count else column).to_numpy()
-    return values
-
-
-def stored_values(column: pa.ChunkedArray, kind: type) -> np.ndarray:
-    """Values of a column of numbers as they are in memory: without a meaning where it is null."""
-    size = np.dtype(kind).itemsize
-    chunks = [chunk for chunk in column.chunks if len(chunk)]
-    parts: list[np.ndarray] = [
-        np.frombuffer(chunk.buffers()[1], kind, len(chunk), chunk.offset * size) for chunk in chunks
-    ]
-    whole: np.ndarray = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, kind), *parts])
-    return whole
 
 
 def _text_ids(out: np.ndarray, texts: list[str | None]) -> None:

@@ -20,7 +20,7 @@ from kfix_md._book_l3 import L3Book
 from kfix_md._entry import ENTRY_DTYPE, TICK_DTYPE, IdKind
 from kfix_md.journal import events
 from kfix_md.journal.writer import JournalWriter
-from recorder import compact, files, layout, schema
+from recorder import _columns, compact, files, layout, schema
 from recorder._ticks import book_rows
 from recorder.verify import verify
 from tests.recorder import build
@@ -230,6 +230,29 @@ def test_decimals_as_sent_are_a_column(tmp_path):
     rows = schema.tick_columns(ticks, [("BTC/USD", 1, 8)], 1, 2, lambda found: [])
     assert rows["decimals"].to_pylist() == [1 + 256 * 8, 5 + 256 * 2]
     assert schema.entries(pa.Table.from_batches([rows]))["decimals"].tolist() == ticks["decimals"].tolist()
+
+
+def test_entries_of_any_part_of_a_table_are_those_of_its_rows():
+    ticks = np.zeros(40, TICK_DTYPE)
+    ticks["side"], ticks["action"] = np.arange(40) % 3, np.arange(40) % 5
+    ticks["price"], ticks["qty"] = np.arange(40), np.arange(40) * 7
+    ticks["queue_ns"] = np.where(np.arange(40) % 3, np.arange(40), 0)
+    ticks["id_kind"] = np.where(np.arange(40) % 4 == 1, IdKind.NONE, IdKind.UUID)
+    ticks["id_hi"], ticks["id_lo"] = (np.where(ticks["id_kind"], np.arange(40) + more, 0) for more in (1, 100))
+    rows = pa.Table.from_batches([schema.tick_columns(ticks, [("BTC/USD", 1, 8)], 1, 3, lambda found: [])])
+    whole = schema.entries(rows)
+    for name in ("price", "qty", "queue_ns", "id_kind", "id_hi", "id_lo"):
+        assert whole[name].tolist() == ticks[name].tolist(), name
+    assert whole["side"].tolist() == [0 if one["action"] == 4 else one["side"] for one in ticks]
+    for first, n in ((0, 0), (3, 11), (8, 32), (39, 1)):
+        assert (schema.entries(rows.slice(first, n)) == whole[first : first + n]).all()
+    parts = pa.concat_tables([rows.slice(30), rows.slice(5, 9)])
+    assert (schema.entries(parts) == np.concatenate([whole[30:], whole[5:14]])).all()
+
+
+def test_a_dictionary_without_the_value_of_a_row_is_an_error():
+    with pytest.raises(IndexError, match="value 1 is 3 of a dictionary of 2"):
+        _columns.codes(np.array([0, 3], np.int32), np.zeros(2, np.uint8))
 
 
 def test_a_checkpoint_gives_the_same_book_whatever_form_its_order_ids_have(tmp_path):
