@@ -225,14 +225,19 @@ class World:
             seen = np.array([row[at] for row in self.seen])
             coverage = cap.coverage(symbol=symbol)
             said = {"coverage()": _then(coverage["from_ns"], coverage["trusted"], times)}
-            best = cap.bbo(symbol)
-            said["bbo()"] = _then(best["recv_ns"], best["trusted"], times)
+            recorded = symbol in cap.symbols()
+            if recorded:
+                best = cap.bbo(symbol)
+                said["bbo()"] = _then(best["recv_ns"], best["trusted"], times)
             counts["samples"] += int(known.sum())
             counts["trusted"] += int((known & seen).sum())
             for who, trusted in said.items():
                 for i in np.flatnonzero(known & (trusted != seen))[:3]:
                     wrong.append(f"{symbol} at {times[i]}: readers {seen[i]}, {who} {trusted[i]}")
                 counts["differ"] += int((known & (trusted != seen)).sum())
+            if not recorded:  # it is an error then to ask for its books
+                counts["differ"] += int(seen.sum())
+                continue
             sampled = cap.depth(symbol, int(times[0]), int(times[-1]), every=DEPTH_STEP, levels=1)
             grid, trusted = sampled["time_ns"].to_numpy(), sampled["trusted"].to_numpy()
             expected = _then(coverage["from_ns"], coverage["trusted"], grid)  # which is compared with readers above
