@@ -138,6 +138,20 @@ cdef int64_t find_begin(const char* p, int64_t n) noexcept nogil:
     return tail
 
 
+cdef class CollectionPaused:
+    """No automatic garbage collection inside a `with`: it would walk thousands of rows again and again while they grow,
+    in vain, for they have no cycles."""
+
+    cdef bint collecting
+
+    def __enter__(self):
+        self.collecting = PyGC_Disable()
+
+    def __exit__(self, *exc):
+        if self.collecting:
+            PyGC_Enable()
+
+
 def fields(frame):
     """Return all fields of one frame as a list of (tag: int, value: bytes), in the order of the frame.
 
@@ -149,13 +163,8 @@ def fields(frame):
     cdef const char* end = p + len(data)
     if p < end and (end - 1)[0] == SOH:
         end -= 1
-    # a list of thousands of instruments would be walked by the garbage collector again and again while it grows
-    cdef bint collecting = PyGC_Disable()
-    try:
+    with CollectionPaused():
         return split(p, end)
-    finally:
-        if collecting:
-            PyGC_Enable()
 
 
 cdef list split(const char* p, const char* end):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any
 
+from kfix_md._frame import CollectionPaused
 from kfix_md._list_rows import Row, read_rows
 
-#: rows that are read of a list with all its fragments, and instruments that are kept: several times what any venue lists
+#: rows that are read of a list with all its fragments, and instruments kept: several times what any venue lists
 MAX_ROWS = 10_000
 MAX_INSTRUMENTS = 10_000
 
@@ -116,18 +115,6 @@ _TEXTS = {5022: "tick_size", 562: "min_increment", 5011: "min_qty", 5012: "max_q
 _INTEGRAL = re.compile(rb"([+-]?)0*(\d{1,9})(?:\.0*)?")
 
 
-@contextmanager
-def _collection_paused() -> Iterator[None]:
-    # thousands of rows would be walked by the garbage collector again and again while they grow, in vain: no cycles
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
 # a list has the same few values in thousands of rows, so that the conversions below are cached
 _cached = lru_cache(maxsize=1024)
 
@@ -165,13 +152,13 @@ _GROUP: dict[int, tuple[str, Callable[[bytes], Any]]] = {
 }
 
 
-@_collection_paused()
 def parse_list(fields: Iterable[tuple[int, bytes]], room: int = MAX_ROWS) -> ListPart:
     """Read one 35=y, given as (tag, value) pairs in wire order; never raises.
 
     A row that is wrong states its error. Rows after the first `room` are only counted.
     """
-    rows, head, excess = read_rows(fields, room, _GROUP)
+    with CollectionPaused():
+        rows, head, excess = read_rows(fields, room, _GROUP)
     declared = integral(head.get(146, b""))
     result = integral(head.get(560, b"0"))
     return ListPart(
@@ -288,9 +275,12 @@ class InstrumentList:
         self._whole.pop(question, None)
         return self._merge_whole() if self.complete and not was_complete else None
 
-    @_collection_paused()
     def apply(self, part: ListPart) -> ListChange | None:
         """Take in a sound part (560=0). None while fragments are missing, and for an old request."""
+        with CollectionPaused():
+            return self._apply(part)
+
+    def _apply(self, part: ListPart) -> ListChange | None:
         if self.complete:
             return self._merge(part.rows, complete=False)
         question = self._question(part.request_id)
@@ -336,7 +326,7 @@ class InstrumentList:
     def _within_limit(
         self, fresh: dict[str, Instrument], unusable: dict[str, str]
     ) -> tuple[dict[str, Instrument], dict[str, str]]:
-        """What of new rows is kept: those of known instruments, and others while there are less than MAX_INSTRUMENTS."""
+        """What of new rows is kept: those of known instruments, and others up to MAX_INSTRUMENTS."""
         new = [symbol for symbol in fresh if symbol not in self.known]
         left_out = set(new[max(MAX_INSTRUMENTS - len(self.known), 0) :])
         kept = {symbol: row for symbol, row in fresh.items() if symbol not in left_out}
