@@ -134,7 +134,6 @@ class Info:
     sealed_end: int
     created_ns: int
     pid: int
-    layout: int
     fault: str
 
     @property
@@ -150,8 +149,8 @@ def _parse(path: Path, head: bytes) -> Info:
     number, named = int(match[2]), match[1]
     written = any(head[HEADER_BYTES:])
     if named == "spare" and not written and not any(head[:8]):
-        return Info(path, number, 0, 0, "open", 0, 0, 0, layout.VERSION, "")  # its maker has not come further
-    version, size, date, reason, end, created, pid, fault = layout.parse_header(
+        return Info(path, number, 0, 0, "open", 0, 0, 0, "")  # its maker has not come further
+    size, date, reason, end, created, pid, fault = layout.parse_header(
         head[:HEADER_BYTES].ljust(HEADER_BYTES, b"\0"), number
     )
     if len(head) < HEADER_BYTES:
@@ -160,7 +159,7 @@ def _parse(path: Path, head: bytes) -> Info:
         date = (datetime.date.fromisoformat(named) - datetime.date(1970, 1, 1)).days
     elif not date and written:
         date, fault = _date_of_records(head), fault or "has lost its session date"
-    return Info(path, number, size, date, layout.REASONS.get(reason, str(reason)), end, created, pid, version, fault)
+    return Info(path, number, size, date, layout.REASONS.get(reason, str(reason)), end, created, pid, fault)
 
 
 def _date_of_records(head: bytes) -> int:
@@ -346,7 +345,7 @@ def seal(head: Info, end: int) -> None:
     """Mark a segment a dead writer left open as ending at `end`."""
     with open(head.path, "r+b") as file:
         os.fsync(file.fileno())
-        for offset, piece in layout.recovered_seal(head.number, end, head.layout):
+        for offset, piece in layout.recovered_seal(head.number, end):
             file.seek(offset)
             file.write(piece)
             file.flush()

@@ -38,7 +38,7 @@ def parse_header(const uint8_t[::1] head not None, uint64_t number):
     Returns
     -------
     tuple
-        (layout, size in bytes, session date in days since 1970, why it was sealed, end of the records, ns when it was
+        (size in bytes, session date in days since 1970, why it was sealed, end of the records, ns when it was
         made, process, faults). A date or an end that does not match its checksum is 0. `faults` is a sentence without
         a subject, "" where nothing is wrong.
     """
@@ -62,7 +62,7 @@ def parse_header(const uint8_t[::1] head not None, uint64_t number):
             summed and h.seal_crc != jseg_seal_crc(crc32c_run, number, h.reason, h.sealed_end))):
         faults.append("has a damaged end")
         h.sealed_end = 0
-    return (h.version, h.size, h.date, h.reason, h.sealed_end, h.created_ns, h.pid, " and ".join(faults))
+    return (h.size, h.date, h.reason, h.sealed_end, h.created_ns, h.pid, " and ".join(faults))
 
 
 def new_header(uint64_t number, uint64_t size, int date):
@@ -77,9 +77,9 @@ def new_header(uint64_t number, uint64_t size, int date):
     return (<char*>&h)[:sizeof(h)]
 
 
-def recovered_seal(uint64_t number, uint64_t end, uint32_t version):
+def recovered_seal(uint64_t number, uint64_t end):
     """(offset, bytes) to write, in this order, into the header of a segment that its dead writer left open, to seal it
     at `end`."""
-    cdef uint32_t crc = jseg_seal_crc(crc32c_run, number, JSEAL_RECOVERED, end) if version != 1 else 0
+    cdef uint32_t crc = jseg_seal_crc(crc32c_run, number, JSEAL_RECOVERED, end)
     return ((<Py_ssize_t>&(<jseg_header*>NULL).seal_crc, struct.pack("<I", crc)),
             (<Py_ssize_t>&(<jseg_header*>NULL).reason, struct.pack("<IQ", JSEAL_RECOVERED, end)))

@@ -287,7 +287,7 @@ class Replica:
             pieces = [(REASON_AT, head[REASON_AT:SEALED_END_AT]), (SEAL_CRC_AT, head[SEAL_CRC_AT : SEAL_CRC_AT + 4])]
             pieces.append((SEALED_END_AT, head[SEALED_END_AT : SEALED_END_AT + 8]))
         elif head is None:
-            pieces = list(layout.recovered_seal(self.number, end, layout.VERSION))
+            pieces = list(layout.recovered_seal(self.number, end))
         else:
             pieces = []  # the source's own is lost
         self._fdatasync()
