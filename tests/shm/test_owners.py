@@ -116,6 +116,16 @@ def test_a_symbolic_link_is_no_segment(tmp_path):
             attach("link", directory=tmp_path)
 
 
+def test_a_link_in_place_of_the_file_being_made_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr("secrets.token_hex", lambda n: "0" * 2 * n)
+    target = tmp_path / "target"
+    target.write_text("of somebody else")
+    (tmp_path / f".kfix-md.default.{os.getpid()}.00000000").symlink_to(target)
+    with pytest.raises(UsageError, match="File exists"):
+        feed(tmp_path)
+    assert target.read_text() == "of somebody else"
+
+
 @needs_root
 def test_prices_of_another_user_are_not_believed_by_name(shared):
     assert as_user(NOBODY, lambda: leave_feed(shared)) == "None"
