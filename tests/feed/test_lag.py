@@ -14,6 +14,7 @@ import pytest
 from kfix_md._entry import Cause, State
 from kfix_md.errors import FeedError, NotLive, UsageError
 from kfix_md.feed.lag import SUSPECT_TICKS, Lag
+from kfix_md.feed.metrics import gather
 from kfix_md.journal.events import Lagging
 from kfix_md.shm.attach import attach
 from kfix_md.shm.writer import SegmentWriter
@@ -113,6 +114,26 @@ def test_the_age_of_an_event_is_by_the_venue_s_clock(venue, tmp_path):
         assert book.event_age_ns > 4 * SECOND
 
     drive(tmp_path, venue.toml(tmp_path, "t-age", ("spot-l2",)), script)
+
+
+def test_lag_is_in_shared_memory_and_metrics(venue, tmp_path):
+    async def script(feed):
+        await all_good(feed)
+        (service,), book = feed.services, attach("t-metric", directory=tmp_path).books()[0]
+        assert service.lag.limit_ns == LIMIT, "the default"
+        service.lag.offset_ns = -3 * SECOND  # as if the venue's clock were ahead: messages are 3 s late
+        await until(lambda: book.lag_ns > 2 * SECOND)
+        (session,) = attach("t-metric", directory=tmp_path).sessions
+        assert session["clock_offset_ns"] == -3 * SECOND and not session["lagging"]
+        (reading,) = gather(feed).services
+        assert reading["lag_seconds"] > 2 and not reading["lagging"] and book.top()
+        service.lag.offset_ns = -9 * SECOND
+        await until(lambda: gather(feed).services[0]["lagging"] == gather(feed).totals()["lagging"] == 1)
+        with pytest.raises(NotLive, match="LAGGING"):
+            book.top()
+        assert gather(feed).not_ready()[0].endswith("s late")
+
+    drive(tmp_path, venue.toml(tmp_path, "t-metric", ("spot-l2",)), script)
 
 
 @pytest.fixture(scope="module")
