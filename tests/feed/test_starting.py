@@ -24,8 +24,10 @@ from kfix_md.feed import processes
 from kfix_md.feed.notify import Notifier
 from kfix_md.feed.process import FeedProcess
 from kfix_md.feed.processes import Supervisor
-from kfix_md.feed.recording import has_run
+from kfix_md.feed.recording import has_frames, has_run
+from kfix_md.journal.files import segments
 from kfix_md.journal.reader import FRAME, JournalReader
+from kfix_md.journal.writer import JournalWriter
 from kfix_md.session.store import SequenceStore
 from tests.feed.raw import RawVenue, row
 from tests.feed.rig import ROOT, Venue, all_good, drive, equal_to_truth, load, until
@@ -202,6 +204,19 @@ def test_what_time_may_cure(code, ran_before, passes):
     error.__cause__ = OSError(code, os.strerror(code))
     assert may_pass(error, ran_before) is passes and may_pass(error.__cause__, ran_before) is passes
     assert not may_pass(UsageError("a mistake"), True) and may_pass(MemoryError())
+
+
+def test_a_feed_has_run_before_where_its_journal_has_frames_or_cannot_be_read(tmp_path):
+    assert not has_frames(tmp_path / "nothing")
+    with JournalWriter(tmp_path, segment_bytes=1 << 16, first_number=1) as journal:
+        journal.event(0, build.START_NS, {"type": "started"})
+    assert not has_frames(tmp_path)
+    with JournalWriter(tmp_path, segment_bytes=1 << 16) as journal:
+        journal.frame(0, build.START_NS, b"x" * 100)
+    assert has_frames(tmp_path)
+    (path,) = [path for number, path in segments(tmp_path).items() if number == 2]
+    path.write_bytes(path.read_bytes().replace(b"x", b"y", 1))
+    assert has_frames(tmp_path)
 
 
 # ---- the service manager ----

@@ -173,6 +173,28 @@ def test_the_error_names_the_field(copy, block, name, value):
         attach(path=copy)["PF_ETHUSD"]
 
 
+@pytest.mark.parametrize(
+    ("block", "name"), [("header", "name"), ("header", "software"), ("header", "boot_id"), ("symbol", "symbol")]
+)
+def test_text_without_its_end_is_named(copy, block, name):
+    kind, at = dtype(block).fields[name][:2]
+    with copy.open("r+b") as file:
+        file.seek(blocks(copy)[block] + at)
+        file.write(b"x" * kind.itemsize)
+    with pytest.raises(FeedError, match=f"damaged: {name}"):
+        attach(path=copy)["PF_ETHUSD"]
+
+
+def test_a_session_that_the_table_does_not_have_is_named(copy):
+    at, data = field("symbol", "session", 200, blocks(copy)["symbol"])
+    with copy.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+    book = attach(path=copy, reconnect=True)["PF_ETHUSD"]
+    with pytest.raises(FeedError, match="damaged: session"):
+        assert book.lag_ns
+
+
 def test_arguments_of_the_wrong_kind_are_type_errors(desk):
     book = desk.attach()["BTC/USD"]
     segment = Segment(desk.writer.path)
