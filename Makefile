@@ -109,8 +109,8 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(notdir $(wildcard tests/fuzz/corpus/*))
 fuzz: $(FUZZ_TARGETS:%=fuzz-%)
 fuzz-%: sanitized-tree
-	library=$$(mktemp -d)/asan.so && ln -s "$(FUZZER_ASAN)" "$$library" && \
-	  $(call sanitized,$$library) -m tests.fuzz.run $* "$(CURDIR)/build/fuzz/$*" -max_total_time=$(FUZZ_SECONDS)
+	folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && ln -s "$(FUZZER_ASAN)" "$$folder/asan.so" && \
+	  $(call sanitized,$$folder/asan.so) -m tests.fuzz.run $* "$(CURDIR)/build/fuzz/$*" -max_total_time=$(FUZZ_SECONDS)
 
 # the documentation as a site, build/site/index.html; a link that leads nowhere is an error
 docs: build
