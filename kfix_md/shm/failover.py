@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kfix_md._entry import State
-from kfix_md._state import is_trusted
+from kfix_md._state import TRUSTED
 from kfix_md.errors import FeedError, NotLive
 from kfix_md.shm.attach import attach, snapshot_dtype
 from kfix_md.shm.deep import Book
@@ -147,25 +147,28 @@ class FailoverFeed(ManyFeeds):
         if not allow_stale:
             self.check()
         self._learn()
-        tables = {
-            name: rows_of(self.parts[name], allow_stale, allow_unverified) for name in self.names if name in self.parts
-        }
-        rows = {
-            name: {key: i for i, key in enumerate(zip(table["symbol"].tolist(), table["level"].tolist(), strict=True))}
-            for name, table in tables.items()
-        }
-        widest = max((table["symbol"].dtype.itemsize // 4 for table in tables.values()), default=1)
-        out = np.zeros(len(self._rows), snapshot_dtype(widest))
-        accept = allow_unverified or self.allow_unverified
-        for at, key in enumerate(self._rows):
-            book = self._open_book(key)
-            name = self._serving[key]
-            if key not in rows[name] or not _accepted(tables[name]["state"][rows[name][key]], accept):
-                good = (n for n in rows if key in rows[n] and _accepted(tables[n]["state"][rows[n][key]], accept))
-                if (better := next(good, None)) is not None:
-                    name = better
-                    self._serve(book, key, name)
-            out[at] = tables[name][rows[name][key]]
+        names = [name for name in self.names if name in self.parts]
+        tables = [rows_of(self.parts[name], allow_stale, allow_unverified) for name in names]
+        rows = [_rows(table) for table in tables]
+        keys = list(dict.fromkeys(key for found in rows for key in found))
+        # of each feed, the row of each book, -1 for none; and what that is worth: 2 can be read, 1 is there, 0 is not
+        where = np.array([[found.get(key, -1) for key in keys] for found in rows], np.intp)
+        accepted = [*TRUSTED, State.UNVERIFIED] if allow_unverified or self.allow_unverified else TRUSTED
+        worth = (where >= 0).astype(np.intp)
+        for table, places, values in zip(tables, where, worth, strict=True):
+            values[places >= 0] += np.isin(table["state"][places[places >= 0]], accepted)
+        for key in keys:
+            self._open_book(key)
+        chosen = np.array([names.index(self._serving[key]) for key in keys], np.intp)
+        for at in np.flatnonzero(worth[chosen, np.arange(len(keys))] < worth.max(axis=0)):
+            chosen[at] = worth[:, at].argmax()
+            self._serve(self._books[keys[at]], keys[at], names[chosen[at]])
+        widest = max((table["symbol"].dtype.itemsize // 4 for table in tables), default=1)
+        out = np.zeros(len(keys), snapshot_dtype(widest))
+        for number, table in enumerate(tables):
+            mine = chosen == number
+            for column in table.dtype.names or ():
+                out[column][mine] = table[column][where[number][mine]]
         return out
 
     @property
@@ -203,5 +206,6 @@ def _usable(copy: Book) -> bool:
     return True
 
 
-def _accepted(state: int, unverified: bool) -> bool:
-    return is_trusted(int(state)) or (unverified and state == State.UNVERIFIED)
+def _rows(table: Rows) -> dict[Key, int]:
+    """Row of each book in the snapshot of a feed."""
+    return {key: row for row, key in enumerate(zip(table["symbol"].tolist(), table["level"].tolist(), strict=True))}

@@ -53,6 +53,22 @@ def test_the_first_good_copy_is_read_and_kept(pair, tmp_path):
     assert read(book) == "a" and feed.switches == 2
 
 
+def test_a_snapshot_has_books_that_one_feed_has_no_more(pair, tmp_path):
+    for desk in pair.values():
+        desk.book("ETH/USD")
+    pair["a"].writer.set_state(1, State.LIVE)
+    feed = attach(["a", "b"], directory=tmp_path)
+    rows = feed.snapshot()
+    assert rows["symbol"].tolist() == ["BTC/USD", "ETH/USD"] and feed.serving("ETH/USD") == "a"
+    assert rows["state"].tolist() == [State.LIVE, State.LIVE]
+    pair["a"].writer.close()
+    pair["a"] = Desk(tmp_path, "a")  # started again, without ETH/USD
+    publish(pair["a"], ASK["a"])
+    rows = feed.snapshot()
+    assert rows["symbol"].tolist() == ["BTC/USD", "ETH/USD"] and rows["state"].tolist() == [State.LIVE, State.INIT]
+    assert feed.serving("ETH/USD") == "b" and math.isnan(rows["bid"][1])
+
+
 @pytest.mark.parametrize(
     "reading",
     [
