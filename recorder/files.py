@@ -283,10 +283,8 @@ def _constant(meta: pq.FileMetaData) -> list[dict[str, Any]]:
 def _opened(path: Path) -> tuple[Footer, pq.ParquetFile | None]:
     """The footer of a finished file, and the file where it had to be opened for that."""
     path = getattr(path, "whole", path)
-    try:
+    with _reading(path):
         stat = path.stat()
-    except FileNotFoundError:
-        raise Vanished(path) from None
     key = str(path), stat.st_ino, stat.st_mtime_ns
     seen = _footers.get(key)
     if seen is not None:
@@ -318,23 +316,27 @@ def open_file(path: Path, meta: pq.FileMetaData | None = None) -> pq.ParquetFile
     """A finished file; CaptureError that names it when it is damaged."""
     path = getattr(path, "whole", path)
     remote = getattr(path, "source", None)  # of a file in a lake
-    try:
+    with _reading(path):
         small = path.stat().st_size <= _SMALL
         source = pa.BufferReader(path.read_bytes()) if small else path if remote is None else remote()
         few = remote is not None and not small  # requests: neighbouring columns in one
         return pq.ParquetFile(source, metadata=meta, page_checksum_verification=True, pre_buffer=few)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name the file that cannot be read, and why: it is gone, the machine does not give it, or it is damaged."""
+    try:
+        yield
     except FileNotFoundError:
         raise Vanished(path) from None
+    except MemoryError:  # also Arrow's
+        raise
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: BaseException) -> BaseException:
-    if isinstance(error, MemoryError):
-        return error
-    if isinstance(error, OSError) and error.errno:
-        return CaptureError(f"{path} cannot be read: {error.strerror or _line(error)}")
-    return CaptureError(f"{path} is damaged ({_line(error)}): restore it, or record it again from the journal")
+        if isinstance(error, OSError) and error.errno:
+            raise CaptureError(f"{path} cannot be read: {error.strerror or _line(error)}") from None
+        text = f"{path} is damaged ({_line(error)}): restore it, or record it again from the journal"
+        raise CaptureError(text) from None
 
 
 def batches(
@@ -397,7 +399,7 @@ def _read(
             for batch in _read(table, [path.whole], more, symbols, start, end, rows):
                 yield path.kept(batch).select(needed)
             continue
-        try:
+        with _reading(path):
             seen, opened = _opened(path)
             groups = [g for g in seen.groups(symbols, start, end) if not _known_without(seen, g, symbols)]
             if not groups:
@@ -413,10 +415,6 @@ def _read(
                     yield from (schema.current(table, origin.added(batch, needed), needed) for batch in old)
                 else:
                     yield from _groups(table, seen, file, groups, needed, symbols, rows)
-        except FileNotFoundError:
-            raise Vanished(path) from None
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(path, error) from None
 
 
 def _groups(
@@ -513,17 +511,13 @@ def piece_batches(
 ) -> Iterator[pa.RecordBatch]:
     """The rows of a row group in order, at most `rows` at a time: pages are decoded when their rows are wanted."""
     needed = schema.stored(table, [*columns, *(["symbol"] if symbols is not None and "symbol" not in columns else [])])
-    try:
+    with _reading(piece.path):
         seen, opened = _opened(piece.path)
         with opened or open_file(piece.path, seen.meta) as file:
             groups = range(seen.meta.num_row_groups) if piece.group == _WHOLE else [piece.group]
             for batch in _decoded(table, seen, file, list(groups), needed, rows):
                 now = schema.current(table, batch, needed) if seen.outdated else batch
                 yield schema.given(_selected(now, symbols, None, None), columns)
-    except FileNotFoundError:
-        raise Vanished(piece.path) from None
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(piece.path, error) from None
 
 
 def _few(
