@@ -126,6 +126,39 @@ def test_a_link_in_place_of_the_file_being_made_is_not_followed(tmp_path, monkey
     assert target.read_text() == "of somebody else"
 
 
+def test_the_own_directory_does_not_stay_open_for_others(shared):
+    own = shared / f"kfix-md-{os.geteuid()}"
+    own.mkdir()
+    own.chmod(0o777)
+    with feed(shared):
+        assert mode_of(own) == 0o755
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("mode", "why"), [(0o755, "its directory belongs to"), (0o1777, "in a directory where others can make files")]
+)
+def test_a_directory_of_another_user_is_trusted_for_his_own_segments_if_nobody_else_can_write_there(shared, mode, why):
+    where, of = shared / "his", 0 if mode == 0o755 else NOBODY
+    where.mkdir()
+    leave_feed(where)
+    os.chown(where, NOBODY, NOBODY)
+    where.chmod(mode)
+    os.chown(where / "kfix-md.default", of, of)
+    with pytest.raises(FeedError, match=f"not trusted: .*{why}"):
+        attach(path=where / "kfix-md.default", reconnect=True)
+
+
+@needs_root
+def test_a_link_to_a_directory_of_our_own_is_not_followed(shared, tmp_path):
+    target = tmp_path / "ours"
+    target.mkdir(mode=0o750)
+    assert as_user(NOBODY, lambda: (shared / "kfix-md-0").symlink_to(target)) == "None"
+    with pytest.raises(UsageError, match="is in the way"):
+        feed(shared)
+    assert list(target.iterdir()) == []
+
+
 @needs_root
 def test_prices_of_another_user_are_not_believed_by_name(shared):
     assert as_user(NOBODY, lambda: leave_feed(shared)) == "None"
