@@ -86,6 +86,37 @@ def test_a_damaged_list_costs_its_segment_and_none_after_it(tmp_path, caplog):
     assert proof["unproven"] > 0 and proof["failed"] == 0
 
 
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [("undecoded", "cannot be decoded"), ("damaged", "is damaged at"), ("empty", "has no market data"), ("none", "")],
+)
+def test_each_of_these_alone_keeps_a_segment(tmp_path, caplog, fault, why):
+    now = build.START_NS
+    with JournalWriter(tmp_path / "journal", first_number=1) as journal:
+        if fault != "empty":
+            now = build.write_session(journal, 0, "spot-l2", generate("spot-l2", messages=60, seed=5).frames, now)
+        if fault == "undecoded":  # its instrument list is missing
+            build.announce(journal, 1, "derivatives-l2", now)
+            for frame in generate("derivatives-l2", messages=60, seed=5).frames:
+                if _APPLIED.search(frame):
+                    journal.frame(1, now, frame)
+        last = journal.position & 0xFFFFFFFF
+        journal.out(0, now, b"a frame of ours")
+    with JournalWriter(tmp_path / "journal") as journal:
+        journal.event(0, now, {"type": "started"})
+    if fault == "damaged":
+        with open(journal_files.segments(tmp_path / "journal")[1], "r+b") as file:
+            file.seek(last + 32)
+            file.write(b"\xff")
+    one = Recorder(build.settings(tmp_path, retention="delete"))
+    one.once()
+    caplog.clear()
+    done = retention.retire(tmp_path / "journal", one.writer.tree, one.committed_safe(), "delete", one._kept)
+    one.close()
+    assert len(done) == (fault == "none") and one._kept == ({1: 1} if why else {})
+    assert why in caplog.text and caplog.text.count("the segment is kept") == (fault != "none")
+
+
 def test_the_oldest_segment_is_gone(tmp_path, caplog):
     journal_of(tmp_path)
     journal_files.segments(tmp_path / "journal")[1].unlink()
