@@ -175,12 +175,11 @@ class Push:
             self._check_writer(table, seen)
             wanted = plan(listed.files[table], seen.held)
             try:
-                if not self._new(table, seen, wanted, listed.position, done):
-                    if wanted.replaced:
-                        self._commit(table, seen, wanted.compacted, wanted.replaced, listed.position, done)
-                    return
-                if not wanted.replaced:
-                    return
+                if self._new(table, seen, wanted, listed.position, done) and wanted.replaced:
+                    continue  # on top of these
+                if wanted.replaced:
+                    self._commit(table, seen, wanted.compacted, wanted.replaced, listed.position, done)
+                return
             except CommitFailedError as error:  # another commit came first
                 conflicts += 1
                 if conflicts == _ATTEMPTS:
