@@ -74,6 +74,8 @@ def test_a_limit_in_bytes_deletes_the_oldest_proven_segments(tmp_path):
     assert retention.limit(journal, tree, one.committed_safe(), 1, 0) == []  # nothing is recorded
     one.once()
     numbers = sorted(before)
+    unproven = Counter({numbers[0]: retention.TRIES})
+    assert retention.limit(journal, tree, one.committed_safe(), 1, 0, unproven) == [], "no hole after what is kept"
     limit = sum(before.values()) - before[numbers[0]] - 1  # the first alone is not enough
     assert len(retention.limit(journal, tree, one.committed_safe(), limit, 0)) == 2
     assert sorted(sizes(journal)) == numbers[2:]
