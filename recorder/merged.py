@@ -382,6 +382,10 @@ class Merged(Captures):
 
     # ---- what is known of them ----
 
+    def pairs(self, last_dates: int | None = None) -> set[str]:
+        """Services of hot pairs in any of them."""
+        return {service for part in self.parts for service in part.pairs(last_dates)}
+
     def dates(self) -> list[date]:
         """Session dates with ticks in any of them."""
         return sorted({day for part in self.parts for day in part.dates()})
@@ -485,6 +489,11 @@ class Merged(Captures):
     def missing(self, days: list[date] | None = None) -> list[MissingFiles]:
         """Files that are missing in any of them."""
         return [one for part in self.parts for one in part.missing(days)]
+
+
+def published(captures: Captures) -> Merged:
+    """The same captures, of hot pairs what readers saw."""
+    return captures if isinstance(captures, Merged) else Merged([captures])
 
 
 def _in_what_is_read(gap: coverage.Row, source: int, read: list[Piece]) -> bool:

@@ -18,6 +18,7 @@ from recorder import _proof, coverage, derive, files, layout, rebuild, schema
 from recorder.catalog import Captures
 from recorder.layout import TABLES, Tree
 from recorder.loss import CAUSES, Losses
+from recorder.merged import published
 from recorder.proof import Proof, StreamProof
 from recorder.schema import Flags
 
@@ -300,7 +301,8 @@ def _row_faults(captures: Captures, streams: list[StreamProof]) -> list[str]:
 def uncovered(captures: Captures, day: date | None, streams: list[StreamProof], gaps: pa.Table) -> dict[str, float]:
     """Seconds inside the captures during which a symbol's book was not to be trusted, by symbol.
 
-    From the states of its books; of services without any in these captures, from the gaps.
+    From the states of its books; of services without any in these captures, from the gaps; and from losses of what was
+    recorded. Of a hot pair only what is read of its copies counts: what one lost is taken from the other.
     """
     sessions = {r["session"]: r["service"] for r in captures.sessions().to_pylist()}
     begin = min((s.first_ns for s in streams if s.first_ns), default=0)
@@ -310,18 +312,22 @@ def uncovered(captures: Captures, day: date | None, streams: list[StreamProof], 
     known = {(row["symbol"], row["service"]) for row in states.select(["symbol", "service"]).to_pylist()}
     for row in coverage.dark(states):
         spans[row["symbol"], row["service"]].append((row["from_ns"], row["to_ns"]))
-    rows = gaps.to_pylist()
+    rows, pairs = gaps.to_pylist(), captures.pairs()
     out: dict[str, float] = {}
     for symbol in {s.symbol for s in streams}:
         found: list[tuple[int, int | None]] = []
         for service in {sessions.get(s.session) for s in streams if s.symbol == symbol}:
             found += spans[symbol, service]
-            found += [
-                (r["opened_ns"], r["closed_ns"])
+            lost = [
+                r
                 for r in rows
                 if r["symbol"] in (None, symbol) and r["service"] in (None, service)
                 if (symbol, service) not in known or r["cause"] in CAUSES
             ]
+            if lost and service in pairs:
+                read = {r["gap"] for r in published(captures).gaps(day, symbol).to_pylist()}
+                lost = [r for r in lost if r["gap"] in read]
+            found += [(r["opened_ns"], r["closed_ns"]) for r in lost]
         inside = [(max(a, begin), min(end if b is None else b, end)) for a, b in found]
         out[symbol] = _union(inside) / 1e9
     return out

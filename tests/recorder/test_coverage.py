@@ -95,6 +95,34 @@ def test_a_symbol_that_was_unsubscribed_for_a_while_is_not_trusted_then(tmp_path
     assert verify(cap).uncovered[SYMBOL] == pytest.approx((live - out) / 1e9, abs=0.006)
 
 
+@pytest.mark.parametrize(("served", "missed"), [(1, 0.0), (0, 0.02)])
+def test_what_the_other_copy_of_a_hot_pair_has_is_covered(tmp_path, served, missed):
+    """Messages of the first session cannot be decoded, those of the second can."""
+    frames = generate("spot-l2", messages=400, seed=7, symbols=1, admin=False).frames[:-1]
+    with JournalWriter(tmp_path / "journal") as journal:
+        copies = []
+        for number in (0, 1):
+            build.announce(journal, number, "spot-l2", build.START_NS)
+            journal.event(number, build.START_NS, {"type": "logged_on", "session_id": str(number)})
+            copies.append(Handler(level="L2", session_number=number, journal=journal))
+        for index, frame in enumerate(frames):
+            now = build.START_NS + index * MS
+            if index == 5:
+                journal.event(served, now, events.Served(SYMBOL, served))
+                for number in (0, 1):
+                    journal.event(number, now, events.Subscribed(SYMBOL))
+                    journal.event(number, now, events.BookChanged(SYMBOL, "LIVE", "NONE", 5))
+            for number, copy in enumerate(copies):
+                if number == 0 and index in (200, 220):
+                    journal.frame(number, now, frame.replace(SYMBOL.encode(), b"NOT/ONE"), 0)
+                else:
+                    copy.on_bytes(frame, now)
+    cap = captured(tmp_path)
+    assert [row["number"] for row in cap.gaps().to_pylist() if row["cause"] == "UNDECODED"] == [0]
+    assert verify(recorder.open(tmp_path / "captures", copies="both")).uncovered == {SYMBOL: missed}
+    assert verify(cap).uncovered == {SYMBOL: missed}
+
+
 def test_a_killed_feed_leaves_its_books_untrusted_until_they_are_live_again(tmp_path):
     with JournalWriter(tmp_path / "journal") as journal:
         times = written(journal, {5: [events.Subscribed(SYMBOL), events.BookChanged(SYMBOL, "LIVE", "NONE", 5)]})
