@@ -144,19 +144,19 @@ def codes(indices, table, valid=None, Py_ssize_t first=0):
     return out
 
 
-def ends(session, seq):
-    """Exclusive end (int64) of each message of one book: where session (int32) or MsgSeqNum (int64) changes."""
-    cdef const int32_t[::1] sessions = session
+def ends(session, seq, book=None):
+    """Exclusive ends (int64) of messages: where session (int32), MsgSeqNum (int64) or book (int32, if given) changes."""
+    cdef const int32_t[::1] sessions = session, books = session if book is None else book
     cdef const int64_t[::1] numbers = seq
     cdef Py_ssize_t i, k = 0, n = numbers.shape[0]
-    if sessions.shape[0] != n:
-        raise ValueError("each row has a session and a MsgSeqNum")
+    if sessions.shape[0] != n or books.shape[0] != n:
+        raise ValueError("each row has a session, a MsgSeqNum and a book")
     out = np.empty(n, np.int64)
     cdef int64_t[::1] found = out
     with nogil:
         for i in range(1, n):
             found[k] = i
-            k += (numbers[i] != numbers[i - 1]) | (sessions[i] != sessions[i - 1])
+            k += (numbers[i] != numbers[i - 1]) | (sessions[i] != sessions[i - 1]) | (books[i] != books[i - 1])
         if n:
             found[k] = n
             k += 1

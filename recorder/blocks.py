@@ -1,7 +1,7 @@
 """Reads a session date in the order in which its messages were applied, a block of messages at a time."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from kfix_md import trading_day
 from kfix_md._recorded import Recorded
-from recorder import derive, files, rebuild, schema
+from recorder import _columns, derive, files, rebuild, schema
 from recorder.schema import Flags
 
 if TYPE_CHECKING:
@@ -153,25 +153,13 @@ def blocks(
     Each is one block ahead at most, and both end with the iterator. `columns` is BOOKS, or COLUMNS where more than
     books is made of the rows.
     """
-    return _ahead(_blocks(captures, day, symbols, start, columns, _ahead))
-
-
-def _blocks(
-    captures: "Captures",
-    day: date,
-    symbols: list[str] | None,
-    start: int | None,
-    columns: list[str],
-    handed: Callable[[Generator[tuple[pa.Table, bool]]], Generator[tuple[pa.Table, bool]]] = lambda tables: tables,
-) -> Generator[Block]:
-    """The same in the caller's thread, with the tables as `handed` passes them on."""
     begin, end = trading_day.session_bounds(day)
     begin = begin if start is None else max(begin, start)
     rows = captures._table("sessions", None, end, ["session", "depth"])
     depths = dict(zip(rows["session"].to_pylist(), rows["depth"].to_pylist(), strict=True))
     reader = captures._reader(begin, end, symbols, columns)
     tables = ((reader.rows(a, b), b == end) for a, b in windows(reader.pieces, begin, end))
-    return _ordered(handed(tables), depths)
+    return _ahead(_ordered(_ahead(tables), depths))
 
 
 def _ahead(found: Generator[T]) -> Generator[T]:
@@ -276,7 +264,7 @@ class RowReader:
                 self._open_rows += source.open_rows
         if not parts:
             return files.table("ticks", [], self._columns)
-        return _joined(parts)
+        return joined(parts)
 
     def _begun(self, piece: files.Piece, start: int) -> "_Source":
         columns = self._columns
@@ -296,7 +284,7 @@ def _expected(piece: files.Piece, start: int, end: int) -> int:
     return max(_BATCH_ROWS[0], min(int(_WINDOWS * piece.rows * share), _BATCH_ROWS[1]))
 
 
-def _joined(parts: list[pa.RecordBatch]) -> pa.Table:
+def joined(parts: list[pa.RecordBatch]) -> pa.Table:
     """Rows of several row groups, of which those of L2 may be without the columns of orders."""
     tables = [pa.Table.from_batches(list(some)) for _, some in groupby(parts, lambda part: part.schema)]
     whole = tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="default")
@@ -402,9 +390,8 @@ def in_order(rows: pa.Table, depths: dict[int, int | None], last: bool) -> tuple
     names = rows["symbol"].unify_dictionaries().combine_chunks()
     codes = names.indices.to_numpy(zero_copy_only=False)
     session, seq = rows["session"].to_numpy(), rows["seq"].to_numpy()
-    change = (session[1:] != session[:-1]) | (seq[1:] != seq[:-1]) | (codes[1:] != codes[:-1])
-    edges = np.concatenate([[0], np.flatnonzero(change) + 1, [rows.num_rows]])
-    starts, ends = edges[:-1], edges[1:]
+    ends = _columns.ends(session, seq, codes)
+    starts = np.append(0, ends[:-1])[: len(ends)]
     session, seq, recv_ns = session[starts], seq[starts], rows["recv_ns"].to_numpy()[starts]
     flags = rows["flags"].to_numpy()[ends - 1]
     instrument, instruments = _instruments(rows, names.dictionary.to_pylist(), codes[starts], starts, session, depths)

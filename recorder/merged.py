@@ -13,12 +13,13 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 from pyarrow.compute import Expression
 
 from kfix_md import trading_day
 from kfix_md.errors import NoSuchSymbol, UsageError
-from recorder import coverage, derive, files, sampled, schema, seams, shape, times
+from recorder import blocks, coverage, derive, files, sampled, schema, seams, shape, times
 from recorder.catalog import Captures, Ids, Price
 from recorder.compute import pc
 from recorder.layout import TABLES, Tree
@@ -63,23 +64,83 @@ class Line(Captures):
             row["session"] for row in rows if (row["service"], row["number"]) == (self._service, self._number)
         )
 
+    def own(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows of this copy among those of all."""
+        mask = np.isin(rows["session"].to_numpy(), list(self._own_sessions()))
+        return rows if mask.all() else rows.filter(pa.array(mask))
+
     def _coverage(self, symbol: str | None, start: int | None, end: int | None, **options: Any) -> pa.Table:
         found = super()._coverage(symbol, start, end, copies="both")
         mine = pc.and_(pc.equal(found["service"], self._service), pc.equal(found["number"], self._number))
         return found.filter(mine.fill_null(False))
 
 
+@dataclass(frozen=True)
+class Read:
+    """Rows of one book that are read of one copy: those after `begin` and up to `last`, received in [low, high)."""
+
+    source: int
+    copy: Captures
+    low: int | None
+    high: int | None
+    begin: seams.Begin
+    last: seams.Message | None
+
+
 class _MergedRows:
-    """Rows of a session date as blocks of messages are made of them, see blocks.RowReader: each message once."""
+    """Rows of a session date as blocks of messages are made of them, see blocks.RowReader: each message once.
+
+    The rows of each captures directory are read once from their beginning to their end, and those kept that are read
+    of it.
+    """
 
     def __init__(self, cap: "Merged", begin: int, end: int, symbols: list[str] | None, columns: list[str]) -> None:
-        self._cap, self._symbols, self._columns = cap, symbols, columns
-        readers = [part._reader(begin, end, symbols, columns) for part in cap.parts]
-        self.pieces = [piece for reader in readers for piece in reader.pieces]
+        self._span, self._columns = (begin, end), columns
+        self._since = begin - seams.REACH_NS  # rows may be raised to the time at which a copy begins to be read
+        self._readers = [part._reader(self._since, end, symbols, columns) for part in cap.parts]
+        self.pieces = [piece for reader in self._readers for piece in reader.pieces]
+        self._reads: dict[tuple[str, str], list[Read]] = {}
+        for name in cap._symbols(begin, end) if symbols is None else symbols:
+            for level in schema.LEVELS:
+                self._reads[name, level] = files.attempt(lambda: list(cap._reads(name, level, begin, end)))  # noqa: B023
+        self._raised: list[tuple[int, pa.RecordBatch]] = []  # to a later time than was asked for until now
 
     def rows(self, start: int, end: int) -> pa.Table:
         """Rows received in [start, end), one book after the other."""
-        return self._cap._table("ticks", start, end, self._columns, symbols=self._symbols)
+        found = [batch for until, batch in self._raised if until < end]
+        self._raised = [(until, batch) for until, batch in self._raised if until >= end]
+        for source, reader in enumerate(self._readers):
+            for key, book in _by_book(reader.rows(self._since, end)):
+                for read in self._reads.get(key, []):
+                    if read.source == source and (kept := self._kept(read, book)).num_rows:
+                        batch = _numbered(kept, source)
+                        if read.begin.not_before_ns < end:
+                            found.append(batch)
+                        else:
+                            self._raised.append((read.begin.not_before_ns, batch))
+        self._since = end
+        return blocks.joined(found) if found else files.table("ticks", [], self._columns)
+
+    def _kept(self, read: Read, book: pa.RecordBatch) -> pa.RecordBatch:
+        if isinstance(read.copy, Line):
+            book = read.copy.own(book)
+        return read.begin.cut(book, read.last, *self._span)
+
+
+def _by_book(rows: pa.Table) -> Iterator[tuple[tuple[str, str], pa.RecordBatch]]:
+    """Rows by symbol and level, each in their order."""
+    if not rows.num_rows:
+        return
+    [whole] = rows.combine_chunks().to_batches()
+    names = whole["symbol"].dictionary.to_pylist()
+    book = whole["symbol"].indices.to_numpy() * len(schema.LEVELS) + schema._indices(whole["level"], schema.LEVELS)
+    if (book[1:] < book[:-1]).any():
+        order = np.argsort(book, kind="stable")
+        whole, book = whole.take(pa.array(order)), book[order]
+    edges = [0, *(np.flatnonzero(book[1:] != book[:-1]) + 1).tolist(), len(book)]
+    for first, end in pairwise(edges):
+        code, level = divmod(int(book[first]), len(schema.LEVELS))
+        yield (names[code], schema.LEVELS[level]), whole.slice(first, end - first)
 
 
 class _NoFiles:
@@ -191,8 +252,20 @@ class Merged(Captures):
         self, symbol: str, level: str, start: int | None, end: int | None, columns: list[str], ids: Ids
     ) -> Iterator[pa.RecordBatch]:
         """Rows of one book, the pieces one after the other, each message once."""
-        pieces = self._pieces(symbol, level, None if start is None else start - seams.REACH_NS, end)
         names = list(dict.fromkeys([*columns, *_IDENTITY]))
+        for read in self._reads(symbol, level, start, end):
+            where = pc.field("level") == level
+            paths = read.copy._files.of("ticks", read.low, read.high, [symbol])
+            limits: dict[str, Any] = {"symbols": [symbol], "start": read.low, "end": read.high}
+            for batch in files.batches("ticks", paths, names, where, **limits):
+                kept = read.begin.cut(batch, read.last, start, end)
+                if kept.num_rows:
+                    kept = shape.text_ids(kept) if ids == "text" else kept
+                    yield _numbered(kept.select(columns), read.source)
+
+    def _reads(self, symbol: str, level: str, start: int | None, end: int | None) -> Iterator[Read]:
+        """What is read of which copy for one book, in order."""
+        pieces = self._pieces(symbol, level, None if start is None else start - seams.REACH_NS, end)
         begin = seams.Begin()
         for i, piece in enumerate(pieces):
             copy = self._copies(piece.source, piece.copy)
@@ -204,14 +277,7 @@ class Merged(Captures):
                 low = None if start is None else start - seams.REACH_NS
                 low = low if i == 0 else max(low or 0, begin.since_ns)
                 high = end if last is None else min(end or _FOREVER, last.until_ns + 1)
-                where = pc.field("level") == level
-                paths = copy._files.of("ticks", low, high, [symbol])
-                limits: dict[str, Any] = {"symbols": [symbol], "start": low, "end": high}
-                for batch in files.batches("ticks", paths, names, where, **limits):
-                    kept = begin.cut(batch, last, start, end)
-                    if kept.num_rows:
-                        kept = shape.text_ids(kept) if ids == "text" else kept
-                        yield _numbered(kept.select(columns), piece.source)
+                yield Read(piece.source, copy, low, high, begin, last)
             if i + 1 < len(pieces):
                 begin = after
 

@@ -13,7 +13,7 @@ from kfix_md import Handler
 from kfix_md.errors import NoSuchSymbol, UsageError
 from kfix_md.journal import events
 from kfix_md.journal.writer import JournalWriter
-from recorder import seams
+from recorder import blocks, seams
 from recorder.merged import Merged
 from recorder.process import Recorder
 from recorder.verify import verify
@@ -134,10 +134,17 @@ def test_books_are_trusted_throughout_and_those_of_the_venue(outages, which):
 
 
 @pytest.mark.parametrize("which", ["feeds", "pair"])
-def test_a_replay_has_each_message_once(outages, which):
+def test_a_replay_has_each_message_once(outages, which, monkeypatch):
+    for name, value in (("_ROWS", 300), ("_FIRST_ROWS", 20), ("_KEPT_ROWS", 500), ("_BATCH_ROWS", (8, 64))):
+        monkeypatch.setattr(blocks, name, value)
     cap, handler = opened(outages, which), Handler(level="L2")
     [day] = cap.dates()
-    changes = [message for message in cap.replay(day, handler=handler) if not message.flags & recorder.Flags.SNAPSHOT]
+    played = list(cap.replay(day, handler=handler))
+    columns = ["symbol", "level", "session", "seq", "recv_ns"]
+    rows = pa.concat_tables([cap.ticks(name, level="both", columns=columns) for name in cap.symbols()])
+    keys = [(message.symbol, message.level, message.session, message.seq, message.recv_ns) for message in played]
+    assert len(set(keys)) == len(keys) and set(keys) == {tuple(row.values()) for row in rows.to_pylist()}
+    changes = [message for message in played if not message.flags & recorder.Flags.SNAPSHOT]
     whole = recorder.open(outages["whole"])
     changed = [m for m in whole.replay(day) if not m.flags & recorder.Flags.SNAPSHOT]
     assert abs(len(changes) - len(changed)) < len(changed) // 4  # they began at other times
