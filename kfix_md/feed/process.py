@@ -257,7 +257,11 @@ class FeedProcess:
         trace.watch(self, "_measure", stalls.HEARTBEAT)
         for service in self.services:
             trace.watch(service, "received", stalls.MESSAGES)
-            trace.watch(service, "tick", stalls.TIMERS)
+            trace.watch(service.subs, "_on_list", stalls.LISTS)
+            trace.watch(service.subs, "pump", stalls.REQUESTS)
+            trace.watch(service, "_verified", stalls.VERIFIED)
+            trace.watch(service.session, "tick", stalls.TIMERS)
+            trace.watch(service, "tick", stalls.SERVICE)
         trace.start()
         log.info("stalls of the loop are traced from %.2f ms on", self._stall_ns / 1e6)
 

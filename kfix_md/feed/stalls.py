@@ -20,6 +20,7 @@ from typing import Any
 log = logging.getLogger("kfix.feed")
 
 MESSAGES, TIMERS, HEARTBEAT, GARBAGE = "messages", "timers", "heartbeat", "garbage"
+LISTS, REQUESTS, VERIFIED, SERVICE = "lists", "requests", "verified", "service"
 JOURNAL, SEGMENT, INTERPRETER, SCHEDULER, OTHER, UNKNOWN = (
     "journal",
     "segment",
@@ -31,7 +32,11 @@ JOURNAL, SEGMENT, INTERPRETER, SCHEDULER, OTHER, UNKNOWN = (
 #: what a person reads for each cause
 TEXTS = {
     MESSAGES: "messages",
+    LISTS: "instrument lists",
+    REQUESTS: "requests",
+    VERIFIED: "report that all books are good",
     TIMERS: "timers of a session",
+    SERVICE: "timers of a service",
     HEARTBEAT: "heartbeat",
     GARBAGE: "garbage collection",
     JOURNAL: "page faults of the journal",

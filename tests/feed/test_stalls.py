@@ -20,8 +20,13 @@ import pytest
 import uvloop
 
 from kfix_md.feed import process, stalls
+from kfix_md.feed.lag import Lag
+from kfix_md.feed.listing import Listing
 from kfix_md.feed.process import FeedProcess
+from kfix_md.feed.request_queue import RequestQueue
 from kfix_md.feed.stalls import StallTrace, Window, attribute
+from kfix_md.session.machine import Session
+from kfix_md.session.timers import Timers
 from tests.feed.rig import ROOT, Venue, load
 from tests.feed.test_per_service import until
 
@@ -236,6 +241,46 @@ def test_a_feed_reports_on_a_signal_and_at_its_end(venue, tmp_path):
     running.send_signal(signal.SIGTERM)
     assert running.wait(30) == 0
     assert sum("stalls of 5.00 ms or more" in line for line in lines(log)) == 2
+
+
+def test_lists_requests_and_timers_have_causes_of_their_own(venue, tmp_path, monkeypatch):
+    """Each is slow once: in one turn with messages, or inside of what watches something else."""
+    slow = {
+        stalls.LISTS: (Listing, "on_message"),
+        stalls.REQUESTS: (RequestQueue, "pump"),
+        stalls.VERIFIED: (Session, "books_verified"),
+        stalls.TIMERS: (Timers, "tick"),
+        stalls.SERVICE: (Lag, "tick"),
+    }
+    done = set()
+    for cause, (owner, name) in slow.items():
+        inner = getattr(owner, name)
+
+        def work(self, *args, inner=inner, cause=cause):
+            if cause not in done:
+                done.add(cause)
+                spin(0.05)
+            return inner(self, *args)
+
+        monkeypatch.setattr(owner, name, work)
+    config = load(tmp_path, venue.toml(tmp_path, "stalls-causes", ("spot-l2",)))
+
+    async def main() -> StallTrace:
+        feed = FeedProcess(config, stall_ns=5 * MS)
+        running = asyncio.create_task(feed.run())
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and not all(
+            any(stall.shares.get(cause, 0) > 20 * MS for stall in (feed.stalls.stalls if feed.stalls else ()))
+            for cause in slow
+        ):
+            await asyncio.sleep(0.02)
+        feed.stop()
+        await running
+        return feed.stalls
+
+    trace = asyncio.run(main())
+    for cause in slow:
+        assert most(trace, cause).shares[cause] > 20 * MS
 
 
 def test_a_feed_that_does_not_trace_survives_the_signal(venue, tmp_path):
