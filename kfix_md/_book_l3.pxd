@@ -10,6 +10,7 @@ cdef enum:
     # Order.crc_len: the length of its text in six bits; the other two and Order.spare keep the decimals that the venue
     # wrote, five bits for the price and five for the quantity
     LENGTH = 63
+    MANY_ORDERS = 131072    # from here on a book prefetches its rows
 
 
 cdef extern from "c/levels.h" nogil:
@@ -53,6 +54,11 @@ cdef class L3Book(OrderBook):
     cdef int change(self, int32_t row, MDEntry* e) noexcept nogil
     cdef uint32_t order_crc(self, Order* o, int rule, uint8_t* length) noexcept nogil
     cdef uint32_t level_sent_crc(self, int side, int32_t i, uint8_t* length) noexcept nogil
+
+
+cdef inline bint prefetches(L3Book book, Py_ssize_t entries) noexcept nogil:
+    # whether a book prefetches what the entries of a message touch, also when it is the only one
+    return entries > 1 and book.slab.capacity >= MANY_ORDERS
 
 
 cdef inline void prefetch_queues(L3Book book) noexcept nogil:

@@ -33,7 +33,6 @@ cdef extern from "c/keyed_hash.h" nogil:
     uint64_t kfix_keyed_hash(uint64_t a, uint64_t b)
 
 cdef enum:
-    MANY_ORDERS = 131072        # from here on rows are prefetched
     DIRTY_ROWS = 1024           # changed rows that are published one by one; beyond, all of them are
     FIRST_ORDERS = 64           # rows of a new book: a small one takes a few pages, of which each costs a TLB entry
     LINE = 64                   # bytes of a cache line
@@ -423,7 +422,7 @@ cdef class L3Book(OrderBook):
         return result
 
     cdef int apply_each(self, MDEntry* e, MDEntry* end) noexcept nogil:
-        if end - e > 1 and self.slab.capacity >= MANY_ORDERS:
+        if prefetches(self, end - e):
             self.prefetch_ahead(e, end)
         return self.apply_all(e, end)
 

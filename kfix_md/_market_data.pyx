@@ -10,7 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint16_t
 from libc.string cimport memset
 
 from kfix_md._book cimport BOOK_OK, BOOK_TOTAL, RULE_OFF, OrderBook, apply_message, crossed
-from kfix_md._book_l3 cimport L3Book
+from kfix_md._book_l3 cimport L3Book, prefetches
 from kfix_md._checksum cimport CHECK_FAILED, CHECK_OK, CHECK_RUN
 from kfix_md._codec cimport Codec
 from kfix_md._decode cimport decode
@@ -139,7 +139,8 @@ cdef inline uint16_t apply(MarketData self, Slot* s, OrderBook book, Header* h, 
         flags |= MSG_SNAPSHOT
         self.begin_book(s, book)
     if s.synced and (trades < m.n or m.declared == 0) or h.msg_type == c'W':
-        if self.books.n_slots > FEW_SYMBOLS and s.level == 3 and h.msg_type == c'X':
+        if self.books.n_slots > FEW_SYMBOLS and s.level == 3 and h.msg_type == c'X' \
+                and not prefetches(<L3Book>book, m.n):
             (<L3Book>book).prefetch_ahead(e, e + m.n)
         result = apply_message(book, e, m.n)
         if result == BOOK_OK:

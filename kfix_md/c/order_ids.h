@@ -65,7 +65,7 @@ static inline int kfix_base36(char c) {
 }
 
 /* 19 bytes OXXXXX-XXXXX-XXXXXX, X in 0-9 A-Z: 0, or -1 */
-static inline int kfix_kraken_id(const char* p, uint64_t* hi, uint64_t* lo) {
+static inline int kfix_kraken_id_plain(const char* p, uint64_t* hi, uint64_t* lo) {
     static const uint8_t at[16] = {1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17, 18};
     int bad = (p[0] ^ 'O') | (p[6] ^ '-') | (p[12] ^ '-');
     *hi = *lo = 0;
@@ -76,6 +76,31 @@ static inline int kfix_kraken_id(const char* p, uint64_t* hi, uint64_t* lo) {
         *lo = *lo * 36 + (uint64_t)(int64_t)b;
     }
     return bad ? -1 : 0;
+}
+
+static inline int kfix_kraken_id(const char* p, uint64_t* hi, uint64_t* lo) {
+#if KFIX_WIDE
+    if (__builtin_expect(kfix_scalar, 0))
+        return kfix_kraken_id_plain(p, hi, lo);
+    const __m128i first = _mm_setr_epi8(1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 13, 14, 15, -1, -1, -1);
+    const __m128i last = _mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 13, 14, 15);
+    __m128i text = _mm_or_si128(_mm_shuffle_epi8(_mm_loadu_si128((const __m128i*)p), first),
+                                _mm_shuffle_epi8(_mm_loadu_si128((const __m128i*)(p + 3)), last));
+    __m128i letter = _mm_cmpgt_epi8(text, _mm_set1_epi8('9'));
+    __m128i digit = _mm_sub_epi8(_mm_sub_epi8(text, _mm_set1_epi8('0')), _mm_and_si128(letter, _mm_set1_epi8(7)));
+    __m128i right = _mm_cmpeq_epi8(_mm_min_epu8(digit, _mm_set1_epi8(35)), digit);
+    /* what is between '9' and 'A' */
+    right = _mm_andnot_si128(_mm_and_si128(letter, _mm_cmplt_epi8(digit, _mm_set1_epi8(10))), right);
+    __m128i pairs = _mm_maddubs_epi16(digit, _mm_set1_epi16(0x0124));  /* 36, 1 */
+    __m128i fours = _mm_madd_epi16(pairs, _mm_set1_epi32(0x00010510)); /* 36 * 36, 1 */
+    uint64_t a = (uint64_t)_mm_cvtsi128_si64(fours), b = (uint64_t)_mm_extract_epi64(fours, 1);
+    *hi = (a & 0xFFFFFFFF) * 1679616 + (a >> 32); /* 36 to the fourth */
+    *lo = (b & 0xFFFFFFFF) * 1679616 + (b >> 32);
+    int bad = (p[0] ^ 'O') | (p[6] ^ '-') | (p[12] ^ '-');
+    return bad == 0 && (unsigned)_mm_movemask_epi8(right) == 0xFFFFu ? 0 : -1;
+#else
+    return kfix_kraken_id_plain(p, hi, lo);
+#endif
 }
 
 /* at most 16 bytes of text, zero padded, big endian */

@@ -483,6 +483,22 @@ def test_long_ids_are_hashed():
     assert id_text(IdKind.TABLE, 1, 2) == "#" + f"{1:016x}{2:016x}"
 
 
+def test_every_byte_of_an_id_of_the_venues_form_counts():
+    """Sixteen digits to the base of 36, read at once: each digit at each place, and each byte that is none."""
+    digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    places = [*range(1, 6), *range(7, 12), *range(13, 19)]
+    for place in range(19):
+        for byte in range(1, 256):
+            text = "OQCLML-BW3P3-BUCMWZ"
+            text = text[:place] + chr(byte) + text[place + 1 :]
+            sound = chr(byte) in digits if place in places else byte == ord("OQCLML-BW3P3-BUCMWZ"[place])
+            kind, hi, lo = id_key(text)
+            assert kind == (IdKind.KRAKEN if sound else IdKind.TABLE), text
+            if sound:
+                number = "".join(text[at] for at in places)
+                assert (hi, lo) == (int(number[:8], 36), int(number[8:], 36)), text
+
+
 def test_more_long_ids_than_any_table_holds():
     """Ids that came and went cost nothing: the orders of a book stay distinct whatever came before."""
     handler = Handler(level="L3")
