@@ -17,6 +17,8 @@
 #define JSEG_AHEAD  (1u << 20)   /* bytes kept writable in front of the writer */
 #define JSEG_COPIES (256u << 20) /* bytes of memory for segments that cannot be put on disk */
 #define JIO_AGAIN   200000000    /* ns after which what failed is tried again */
+#define JIO_QUIET   1000000000   /* ns after which a journal to which nothing was added is looked after again */
+#define JIO_SOON    10000000     /* ns after which the next look is while something is added */
 
 static void jio_name(char* out, size_t n, uint32_t number, int32_t date) {
     if (date == 0) {
@@ -324,8 +326,9 @@ static void jio_keep_spare(jio* io) {
         __atomic_store_n(&io->spare, s, __ATOMIC_RELEASE);
 }
 
-/* Returns how long it took in ns; -1 when it must be tried again soon because the writer changed segments meanwhile. */
-static int64_t jio_sync_active(jio* io) {
+/* Returns how long it took in ns; -1 when it must be tried again soon because the writer changed segments meanwhile.
+ * `last`: when all of it was done, here or at the last call that did so. */
+static int64_t jio_sync_active(jio* io, int64_t* last) {
     int64_t start = jclock();
     jseg* s = __atomic_load_n(&io->active, __ATOMIC_ACQUIRE);
     uint64_t to = __atomic_load_n(&io->written, __ATOMIC_ACQUIRE);
@@ -335,6 +338,11 @@ static int64_t jio_sync_active(jio* io) {
     /* segments retired meanwhile are synced first, at the next turn: `synced` covers all earlier segments */
     if (__atomic_load_n(&io->retired, __ATOMIC_ACQUIRE))
         return -1;
+    /* all of it is on disk, and its pages ready for the writer for as long as the kernel does not write them back */
+    if (io->synced == ((uint64_t)s->number << 32 | to) && start - *last < JIO_QUIET && start >= *last) {
+        __atomic_store_n(&io->synced_ns, start, __ATOMIC_RELEASE);
+        return 0;
+    }
     int e = jio_date_name(io, s), e_sync = jio_sync_to(io, s, to);
     jio_weigh_risk(io, s);
     if (e || e_sync) {
@@ -358,6 +366,7 @@ static int64_t jio_sync_active(jio* io) {
         io->exposed_max_ns = end - io->synced_ns;
     __atomic_store_n(&io->synced, (uint64_t)s->number << 32 | to, __ATOMIC_RELEASE);
     __atomic_store_n(&io->synced_ns, start, __ATOMIC_RELEASE);
+    *last = start;
     return end - start;
 }
 
@@ -365,7 +374,8 @@ static void* jio_run(void* arg) {
     jio* io = (jio*)arg;
     id_t own = (id_t)syscall(SYS_gettid);
     setpriority(PRIO_PROCESS, own, getpriority(PRIO_PROCESS, own) + 10); /* the loop goes first */
-    int64_t last_sync = 0, last_try = 0, last_kept = 0;
+    int64_t last_sync = 0, last_try = 0, last_kept = 0, last_whole = 0;
+    uint64_t seen = 0;
     pthread_mutex_lock(&io->lock);
     while (!io->stop) {
         int64_t now = jclock();
@@ -382,13 +392,15 @@ static void* jio_run(void* arg) {
         if (now - last_sync >= (int64_t)io->sync_ms * 1000000 || now < last_sync) {
             /* the next sync starts so early that it ends sync_ms after this one began; in 1 ms when this one has to be
              * tried again */
-            int64_t every = (int64_t)io->sync_ms * 1000000, took = jio_sync_active(io);
+            int64_t every = (int64_t)io->sync_ms * 1000000, took = jio_sync_active(io, &last_whole);
             last_sync = now - (took < 0 ? every - 1000000 : took < every / 2 ? took : every / 2);
         }
         pthread_mutex_lock(&io->lock);
-        int64_t due = last_sync + (int64_t)io->sync_ms * 1000000, at = jclock() + 10000000;
-        if (due < at)
-            at = due;
+        int64_t at = last_sync + (int64_t)io->sync_ms * 1000000, soon = jclock() + JIO_SOON;
+        uint64_t written = __atomic_load_n(&io->written, __ATOMIC_RELAXED);
+        if (soon < at && (written != seen || !__atomic_load_n(&io->spare, __ATOMIC_RELAXED)))
+            at = soon;
+        seen = written;
         struct timespec until = {.tv_sec = at / 1000000000, .tv_nsec = at % 1000000000};
         if (!io->stop)
             pthread_cond_timedwait(&io->wake, &io->lock, &until);
@@ -439,6 +451,8 @@ jseg* jio_take(jio* io, uint64_t need) {
     jseg* s = NULL;
     if (need + JSEG_HEADER + JSEG_TAIL <= io->segment_bytes)
         s = __atomic_exchange_n(&io->spare, NULL, __ATOMIC_ACQ_REL);
+    if (s)
+        pthread_cond_signal(&io->wake); /* for the next one; without the lock it may be missed until the next sync */
     if (s || __atomic_load_n(&io->error, __ATOMIC_RELAXED))
         return s;
     pthread_mutex_lock(&io->lock);

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -360,6 +361,36 @@ def test_kill_9_at_random_points_loses_nothing(tmp_path):
         assert numbers == list(range(len(numbers)))
         assert len(numbers) >= reported
         start = len(numbers)
+
+
+def test_nothing_is_done_for_a_journal_to_which_nothing_is_added(tmp_path):
+    """Its thread wakes up for the time of each sync, and syncs again what is added later."""
+
+    def until_synced(w) -> dict[str, int]:
+        deadline = time.monotonic() + 20
+        while w.stats()["synced"] < w.position:
+            time.sleep(0.001)
+            assert time.monotonic() < deadline
+        return w.stats()
+
+    def wakings(thread: str) -> int:
+        status = Path(f"/proc/self/task/{thread}/status").read_text()
+        return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE)[1])
+
+    before = set(os.listdir("/proc/self/task"))
+    with writer(tmp_path, sync_ms=100) as w:
+        (thread,) = set(os.listdir("/proc/self/task")) - before
+        w.frame(0, NOON, b"x")
+        until_synced(w)
+        time.sleep(0.2)
+        idle, awake = w.stats(), wakings(thread)
+        time.sleep(1)
+        later = w.stats()
+        assert wakings(thread) - awake < 45  # each 10 ms it was 100, and a sync each 100 ms
+        assert later["syncs"] - idle["syncs"] <= 2
+        assert later["synced_ns"] - idle["synced_ns"] > 300_000_000  # all of it is on disk, as of now
+        w.frame(0, NOON, b"y")
+        assert until_synced(w)["syncs"] > later["syncs"]
 
 
 def test_what_is_older_than_a_sync_is_on_disk(tmp_path):
