@@ -37,6 +37,7 @@ cdef class Handler(FrameSink):
                                int64_t now_ns) except -1
     cdef Py_ssize_t without_gil(self, Recorded messages, const int32_t* rows, Py_ssize_t first, Py_ssize_t end,
                                 int64_t now_ns) except -1
+    cdef int64_t take(self, int64_t n, int64_t recv_ns) except -1
     cdef int controlled(self, Header* h, const char* p, int64_t n, int64_t recv_ns) except -1
     cdef int garbled(self, const char* p, int64_t n, int64_t recv_ns) except -1
     cdef int process_recorded(self, const char* frame, Py_ssize_t n, int64_t recv_ns, uint16_t flags) except? -1

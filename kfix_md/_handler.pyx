@@ -155,6 +155,9 @@ cdef class Handler(FrameSink):
 
     def buffer_updated(self, int64_t n, int64_t recv_ns):
         """Take in the `n` bytes just read into get_buffer(); returns the number of messages completed."""
+        return self.take(n, recv_ns)
+
+    cdef int64_t take(self, int64_t n, int64_t recv_ns) except -1:
         settled(self.books.room)
         return self.stream.buffer_updated(self, n, recv_ns)
 

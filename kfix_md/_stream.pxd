@@ -18,6 +18,8 @@ cdef class Stream:
     cdef int64_t reported           # garbled frames since the last sound one that the sink was called for
     # [start, end) holds what is not yet consumed
     cdef object memory              # bytearray of `buffer`; a view of it that a caller kept keeps it alive
+    cdef object view                # what get_buffer() returned last, for the bytes from `view_at` on; None: nothing
+    cdef int64_t view_at
     cdef char* buffer
     cdef int64_t capacity, start, end
     cdef bint in_garbage

@@ -24,6 +24,14 @@ cdef enum:
 _GARBLED = {FRAME_GARBAGE: "garbage", FRAME_BAD_LENGTH: "body_length", FRAME_BAD_CHECKSUM: "checksum"}
 
 
+cdef inline bint usable(view):
+    # its holder may have released it
+    try:
+        return len(view) >= 0
+    except ValueError:
+        return False
+
+
 cdef class FrameSink:
     """What a Stream brings the bytes of one connection to."""
 
@@ -125,7 +133,9 @@ cdef class Stream:
         if self.busy:
             raise RuntimeError("a stream takes no bytes while it brings a frame to its sink")
         self.room(min(max(sizehint, <int64_t>READ_BYTES), <int64_t>MOST_BYTES))
-        return memoryview(self.memory)[self.end:self.capacity]
+        if self.view is None or self.view_at != self.end or not usable(self.view):
+            self.view, self.view_at = memoryview(self.memory)[self.end:self.capacity], self.end
+        return self.view
 
     cpdef int64_t buffer_updated(self, FrameSink sink, int64_t n, int64_t recv_ns) except -1:
         """Take in the `n` bytes just read into get_buffer(); returns the number of messages completed."""
@@ -154,7 +164,7 @@ cdef class Stream:
         if self.start == self.end:
             self.start = self.end = 0
             if self.capacity > KEPT_BYTES:      # after a frame of megabytes
-                self.memory, self.buffer, self.capacity = None, NULL, 0
+                self.memory, self.view, self.buffer, self.capacity = None, None, NULL, 0
         if self.capacity - self.end >= n:
             return 0
         need = held + max(n, held // 2)
@@ -168,7 +178,7 @@ cdef class Stream:
         PyByteArray_Resize(grown, need + PADDING)
         if held:
             memcpy(PyByteArray_AsString(grown), self.buffer + self.start, held)
-        self.memory, self.buffer = grown, PyByteArray_AsString(grown)
+        self.memory, self.view, self.buffer = grown, None, PyByteArray_AsString(grown)
         memset(self.buffer + need, 0, PADDING)
         self.capacity = need
         self.start = 0

@@ -102,6 +102,17 @@ def test_a_view_of_the_receive_buffer_outlives_it():
     assert view[0] == 1
 
 
+def test_a_view_that_was_released_is_made_again():
+    stream = Stream()
+    first = stream.get_buffer()
+    assert stream.get_buffer() is first, "as long as nothing was read, it is the same one"
+    first.release()
+    with stream.get_buffer() as second:
+        second[:5] = b"8=FIX"
+    assert stream.buffer_updated(FrameSink(), 5, 1) == 0
+    assert len(stream.get_buffer()) < stream.get_buffer().obj.__len__() and stream.unfinished == 5
+
+
 def test_a_stream_that_brings_a_frame_takes_no_bytes():
     class Listener:
         def on_book(self, *_: object) -> None:

@@ -25,14 +25,14 @@ class Clock:
     def __init__(
         self, wall: Callable[[], int] = time.time_ns, monotonic: Callable[[], int] = time.monotonic_ns
     ) -> None:
-        self._wall, self._monotonic = wall, monotonic
+        self._wall, self.monotonic = wall, monotonic
         self.base_ns = self._ahead_ns()
         self.step_ns = 0  # the sum of all steps since the start
         self.steps = 0  # how many there were
 
     def now_ns(self) -> int:
         """Time of the feed, int ns: the time of day while the wall clock was not stepped."""
-        return self._monotonic() + self.base_ns
+        return self.monotonic() + self.base_ns
 
     def watch(self) -> int:
         """By how many ns the wall clock was stepped since the last call; 0: not at all."""
@@ -47,8 +47,8 @@ class Clock:
         """Wall clock minus monotonic clock, as the reading shows that was interrupted for the shortest time."""
         readings = []
         for _ in range(_READINGS):
-            before = self._monotonic()
+            before = self.monotonic()
             wall = self._wall()
-            took = self._monotonic() - before
+            took = self.monotonic() - before
             readings.append((took, wall - before - took // 2))
         return min(readings)[1]

@@ -14,6 +14,7 @@ from typing import Any
 from kfix_md.feed.clock import Clock
 from kfix_md.feed.dial import DialError, Endpoint, Unanswered, dial, tls_context
 from kfix_md.feed.pacing import SECOND
+from kfix_md.feed.receiving import Reads
 from kfix_md.feed.service import Service
 from kfix_md.session.types import SessionState
 
@@ -56,36 +57,18 @@ class Backoff:
         return delay * jitter
 
 
-class _Protocol(asyncio.BufferedProtocol):
+class _Protocol(Reads, asyncio.BufferedProtocol):
     """One connection; reads go straight into the handler's buffer."""
 
     def __init__(self, connector: Connector) -> None:
-        self.connector, self.service = connector, connector.service
-        self.now_ns = connector.clock.now_ns
+        super().__init__(connector.service, connector)
         self.get_buffer = self.service.handler.get_buffer  # type: ignore[method-assign]
         self.transport: asyncio.Transport | None = None
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.answered = False  # bytes came from the venue
         self.ending = False  # the close has begun
-        self.over = False  # nothing that still arrives counts
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self.over:
-            return
-        self.answered = True
-        try:
-            recv_ns = self.now_ns()
-            has_output = self.service.received(nbytes, recv_ns)
-            if (measure := self.connector.measure) is not None:
-                self.connector.measure = None
-                measure((self.now_ns() - recv_ns) / 1e9)
-            if has_output:
-                self.flush()
-        except Exception:
-            self.failed()
 
     def flush(self) -> None:
         """Write the session's output, and close when it asks for that."""

@@ -48,17 +48,14 @@ class RequestQueue:
         self._spec, self._books, self._requests, self._send, self._pace = spec, books, requests, send, pace
         self._emit, self._counters, self._log, self._rng = emit, counters, log, rng
         self._leave_out, self._halted = leave_out, halted
-        self._due: list[tuple[int, int, Subscription]] = []
+        self.waiting: list[tuple[int, int, Subscription]] = []
         self._order = itertools.count()
         self._bucket = Bucket(pace.burst, pace.per_second)
-
-    def __bool__(self) -> bool:
-        return bool(self._due)
 
     @property
     def due_ns(self) -> int | None:
         """When the first request is due; None: none waits."""
-        return self._due[0][0] if self._due else None
+        return self.waiting[0][0] if self.waiting else None
 
     def start(self, now_ns: int) -> None:
         """A session begins: a whole burst may go out."""
@@ -66,7 +63,7 @@ class RequestQueue:
 
     def clear(self) -> None:
         """The connection is gone: forget what was due."""
-        self._due.clear()
+        self.waiting.clear()
 
     def plan(self, sub: Subscription, due_ns: int) -> None:
         """Subscribe at `due_ns`."""
@@ -74,12 +71,12 @@ class RequestQueue:
 
     def pump(self, now_ns: int) -> None:
         """Send what is due, as far as the pace allows."""
-        while self._due and self._due[0][0] <= now_ns:
-            due_ns, _, sub = self._due[0]
+        while self.waiting and self.waiting[0][0] <= now_ns:
+            due_ns, _, sub = self.waiting[0]
             valid = sub.phase in (Phase.WAITING, Phase.REQUESTED) and sub.due_ns == due_ns
             if valid and not self._bucket.take(now_ns):
                 return
-            heapq.heappop(self._due)
+            heapq.heappop(self.waiting)
             if not valid:
                 continue
             if sub.phase is Phase.REQUESTED:
@@ -101,7 +98,7 @@ class RequestQueue:
 
     def _push(self, sub: Subscription, due_ns: int, phase: Phase) -> None:
         sub.phase, sub.due_ns = phase, due_ns
-        heapq.heappush(self._due, (due_ns, next(self._order), sub))
+        heapq.heappush(self.waiting, (due_ns, next(self._order), sub))
 
     def _subscribe(self, sub: Subscription, now_ns: int) -> None:
         self.close(sub, now_ns)

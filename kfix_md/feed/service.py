@@ -20,6 +20,7 @@ from kfix_md.errors import KfixError
 from kfix_md.feed.event_log import log_event
 from kfix_md.feed.lag import Lag
 from kfix_md.feed.pacing import SECOND, Pace
+from kfix_md.feed.receiving import Receiving
 from kfix_md.feed.settings import session_config, subscription_spec
 from kfix_md.feed.subscriptions import FAULTS, LASTING, Subscriptions, is_followed
 from kfix_md.journal import events
@@ -44,7 +45,7 @@ def cause_of(text: str) -> Cause:
     return Cause.__members__.get(text.upper(), Cause.LOST)
 
 
-class Service(Application):
+class Service(Receiving, Application):
     """One [[service]] of the configuration while it runs.
 
     `connected`, `received`, `disconnected` and `tick` are its inputs; after each of them `output()` returns the
@@ -87,11 +88,9 @@ class Service(Application):
         self._rules: Counter[str] = Counter()  # symbols for which a checksum rule was found
         self._open: dict[Any, tuple[str, int]] = {}  # gaps open: id -> (cause, opened)
         self._book_gaps: dict[str, int] = {}  # those that concern one book: symbol -> id
-        self._gap_ended = False  # a gap of the session is over: are all books followed?
-        self._resync: Cause | None = None
+        self._resync = None
         self._left = True  # this connection delivers no longer, or there is none
         self._down = _LEAVING  # state and cause of its books from then on
-        self._doubt_ns = 0  # since when not all books are verified; 0: all are
         self.store, self._store_failed = store, False
         self.session = Session(session_config(section, rollover_s), self, numbers=store.load() if store else None)
         self.handler = Handler(
@@ -115,6 +114,7 @@ class Service(Application):
             first_id=first_request_id(start_ns),
             log=self.log,
         )
+        self._bind()
 
     def attach_journal(self, journal: Any, now_ns: int) -> None:
         """Record everything from now on in a journal that could not be opened before."""
@@ -151,19 +151,6 @@ class Service(Application):
         self.handler.reset_stream()
         self.lag.connected()
         self.session.connected(now_ns)
-
-    def received(self, n: int, now_ns: int) -> bool:
-        """`n` bytes were read into `handler.get_buffer()`; True when there is output, or the connection has to end."""
-        session, self.now_ns = self.session, now_ns
-        handler = self.handler
-        if handler.buffer_updated(n, now_ns):
-            session.last_recv_ns = now_ns
-            sending_ns = handler.last_sending_ns if handler.last_recv_ns == now_ns else 0
-            if sending_ns and self.lag.measured(now_ns, sending_ns):
-                self._lag_changed()
-        if session.unsettled or self._doubt_ns or self._resync is not None or self.subs.due or self._gap_ended:
-            self._after(now_ns)
-        return bool(session.outbox) or session.close_reason is not None
 
     def disconnected(self, now_ns: int, reason: str) -> None:
         """The connection is gone, or could not be made."""
@@ -307,7 +294,7 @@ class Service(Application):
         if self._resync is not None and self.session.ready:
             cause, self._resync = self._resync, None
             self.subs.messages_lost(now_ns, cause)
-        if self.subs.due and self.session.state == SessionState.ON:
+        if self.subs.due(now_ns) and self.session.state == SessionState.ON:
             self.subs.pump(now_ns)
         if self._doubt_ns and self.session.ready and self.subs.answered():
             self._verified(now_ns)

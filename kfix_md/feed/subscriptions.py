@@ -250,9 +250,14 @@ class Subscriptions:
         return self._waiting is None
 
     @property
-    def due(self) -> bool:
-        """True while requests wait to be sent."""
-        return bool(self._queue)
+    def requests(self) -> list[tuple[int, int, Subscription]]:
+        """What waits until its time has come, the earliest (int ns) first: the same list for ever."""
+        return self._queue.waiting
+
+    def due(self, now_ns: int) -> bool:
+        """True when a request is to be sent now, or its answer has not come in time."""
+        due_ns = self._queue.due_ns
+        return due_ns is not None and due_ns <= now_ns
 
     @property
     def trading_status(self) -> str:

@@ -186,3 +186,10 @@ def test_a_feed_that_was_stopped_is_not_live_with_what_it_had(venue, tmp_path):
     finally:
         process.terminate()
         process.wait(10)
+
+
+def test_times_that_no_clock_shows_are_late_or_a_clocks_and_never_wrap_around():
+    late, far, now = Lag(LIMIT), Lag(LIMIT), 1_800_000_000 * SECOND
+    assert late.measured(now, -(1 << 63)) and late.over and late.lag_ns > 1 << 61
+    assert not far.measured(now, (1 << 63) - 1) and far.lag_ns == 0 and far.offset_ns < 0
+    assert far.measured(now, -(1 << 63)) and far.lag_ns > 1 << 62

@@ -59,6 +59,18 @@ def test_no_room_in_the_middle_of_a_message_leaves_the_symbol_out_at_once(servic
     assert "left out: B/USD ([Errno 28] No space left on device)" in caplog.text
 
 
+def test_a_read_that_leaves_nothing_to_do_runs_no_python_afterwards(monkeypatch):
+    offline, ran = Offline("A/USD", "B/USD").connect(), []
+    after = Service._after
+    monkeypatch.setattr(Service, "_after", lambda service, now_ns: (ran.append(now_ns), after(service, now_ns)))
+    assert offline.state("A/USD") == offline.state("B/USD") == "LIVE" and offline.service.subs.requests
+    for _ in range(3):
+        offline.update("A/USD")
+    assert not ran, "an answer that may still be late is no reason"
+    offline.give("X", *offline.body("A/USD", (1, "11.0", "2")), seq=offline.service.handler.sequence.expected + 5)
+    assert offline.state("A/USD") == "GAP"
+
+
 def test_unverified_books_are_reported_once_a_tick_with_their_number(service, caplog):
     for symbol in ("A/USD", "B/USD"):
         service.on_book(symbol, State.UNVERIFIED, Cause.RULE, 5, SECOND)

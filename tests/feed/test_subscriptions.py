@@ -188,6 +188,15 @@ def test_an_unanswered_request_is_made_again():
     assert venue.subs.counters.unanswered == 1
 
 
+def test_a_request_that_was_sent_is_due_when_its_answer_is_late():
+    venue = Venue(pace=Pace(answer_ns=10 * SECOND))
+    venue.subs.ready(0)
+    assert not venue.subs.due(10 * SECOND), "nothing was requested"
+    venue.list([("A/B", 1, 1)])
+    assert not venue.subs.due(9 * SECOND) and venue.subs.due(10 * SECOND)
+    assert [due_ns for due_ns, *_ in venue.subs.requests] == [10 * SECOND]
+
+
 def test_a_slow_venue_is_asked_more_and_more_rarely():
     venue, at, asked = Venue(pace=Pace(answer_ns=10 * SECOND)), 0, []
     venue.up()
