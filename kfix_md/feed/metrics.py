@@ -34,6 +34,9 @@ COUNTERS = {
 }
 
 
+_STATES = tuple(State.__members__.items())
+
+
 @dataclass(slots=True)
 class FeedCounters:
     """All counters of a feed at one moment."""
@@ -97,7 +100,7 @@ def gather(feed: FeedProcess) -> FeedCounters:
             {
                 "labels": (service.name, service.section.sender_comp_id),
                 "counters": service.handler.stats,
-                "states": {state.name: service.states[state] for state in State},
+                "states": {name: service.states[state] for name, state in _STATES},
                 "gaps": dict(service.gaps),
                 "gaps_open": service.open_gaps(),
                 "reconnects": max(0, service.connects - 1),

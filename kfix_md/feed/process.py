@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kfix_md.config import Config, ServiceSection, changed_keys, service_config
@@ -253,8 +254,8 @@ class FeedProcess:
         from kfix_md.feed import stalls
 
         self.stalls = trace = stalls.StallTrace(self._stall_ns, self._journal_position)
-        trace.watch(self, "_beat_once", stalls.HEARTBEAT)
-        trace.watch(self, "_measure", stalls.HEARTBEAT)
+        for part in ("_beat_once", "_publish_session", "_publish_counters", "_measure"):
+            trace.watch(self, part, stalls.HEARTBEAT)
         for service in self.services:
             trace.watch(service, "received", stalls.MESSAGES)
             trace.watch(service.subs, "_on_list", stalls.LISTS)
@@ -277,15 +278,23 @@ class FeedProcess:
     # ---- periodic work ----------------------------------------------------------------------------
 
     async def _beat(self) -> None:
-        """Write heartbeat, session table and counters into the segment; act on unknown symbols and alarms."""
+        """Write heartbeat, session table and counters into the segment; act on unknown symbols and alarms.
+
+        Messages are read between its parts: together they would hold the loop up for half a millisecond.
+        """
         period, late_s = self.config.feed.heartbeat_ms / 2500, 0.0
         while True:
-            try:
-                self._beat_once()
-                if self._metrics is not None:
-                    self._measure(self._metrics, late_s)
-            except Exception:  # readers must not take a feed for dead whose sessions deliver
-                log.exception("internal error in the heartbeat; it goes on")
+            parts: list[Callable[[], None]] = [self._beat_once]
+            parts += [partial(self._publish_session, service) for service in self.services]
+            parts += [self._publish_counters]
+            if self._metrics is not None:
+                parts += [partial(self._measure, self._metrics, late_s)]
+            for part in parts:
+                try:
+                    part()
+                except Exception:  # readers must not take a feed for dead whose sessions deliver
+                    log.exception("internal error in the heartbeat; it goes on")
+                await asyncio.sleep(0)
             self.notifier.alive()
             due_ns = self.clock.now_ns() + int(period * 1e9)
             await asyncio.sleep(period)
@@ -308,7 +317,6 @@ class FeedProcess:
         self.place.check()
         if step_ns := self.clock.watch():
             self._clock_stepped(step_ns)
-        self._publish_sessions()
         for pair in self.pairs:
             pair.tick(self.clock.now_ns())
         self.recording.report(self.clock.now_ns())
@@ -368,29 +376,29 @@ class FeedProcess:
         for service in self.services:
             service.clock_stepped(total)
 
-    def _publish_sessions(self) -> None:
-        now_ns = self.clock.now_ns()
-        for service in self.services:
-            section, session, stats = service.section, service.session, service.handler.stats
-            self.segment.set_session(
-                service.number,
-                service=section.name,
-                state=session_state_text(service),
-                host=section.host,
-                port=section.port,
-                level=section.level,
-                sender=section.sender_comp_id,
-                target=section.target_comp_id,
-                since_ns=service.since_ns,
-                last_recv_ns=session.last_recv_ns,
-                rollover_ns=session.rollover.next_instant(now_ns),
-                messages=stats["messages"],
-                bytes=stats["bytes"],
-                gaps=sum(service.gaps.values()),
-                reconnects=max(0, service.connects - 1),
-                lag_ns=service.lag.lag_ns,
-                clock_offset_ns=service.lag.offset_ns,
-            )
+    def _publish_session(self, service: Service) -> None:
+        section, session, stats = service.section, service.session, service.handler.stats
+        self.segment.set_session(
+            service.number,
+            service=section.name,
+            state=session_state_text(service),
+            host=section.host,
+            port=section.port,
+            level=section.level,
+            sender=section.sender_comp_id,
+            target=section.target_comp_id,
+            since_ns=service.since_ns,
+            last_recv_ns=session.last_recv_ns,
+            rollover_ns=session.rollover.next_instant(self.clock.now_ns()),
+            messages=stats["messages"],
+            bytes=stats["bytes"],
+            gaps=sum(service.gaps.values()),
+            reconnects=max(0, service.connects - 1),
+            lag_ns=service.lag.lag_ns,
+            clock_offset_ns=service.lag.offset_ns,
+        )
+
+    def _publish_counters(self) -> None:
         for name, value in gather(self).totals().items():
             self.segment.set_counter(name, value)
 

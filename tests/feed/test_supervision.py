@@ -80,14 +80,15 @@ def test_an_error_of_ours_costs_one_connection(venue, tmp_path, monkeypatch, cap
     assert "internal error" in caplog.text and "RuntimeError: of ours" in caplog.text
 
 
-@pytest.mark.parametrize(("what", "broken"), [("_publish_sessions", lambda: 1 // 0), ("_metrics", object())])
+@pytest.mark.parametrize(("what", "broken"), [("_publish_session", lambda service: 1 // 0), ("_metrics", object())])
 def test_an_error_in_the_heartbeat_leaves_a_living_feed(venue, tmp_path, monkeypatch, caplog, what, broken):
     async def script(feed):
         await all_good(feed)
         monkeypatch.setattr(feed, what, broken)
         reader = attach(path=feed.segment.path)
+        before = reader.counters["messages"]
         await asyncio.sleep(3 * feed.config.feed.heartbeat_ms / 1000)
-        assert reader["BTC/USD"].top() is not None
+        assert reader["BTC/USD"].top() is not None and reader.counters["messages"] > before
         monkeypatch.undo()
 
     drive(tmp_path, venue.toml(tmp_path, "beat", ONE), script)
@@ -116,6 +117,39 @@ def test_an_error_in_the_background_is_logged_and_the_work_goes_on(venue, tmp_pa
     drive(tmp_path, venue.toml(tmp_path, "background", ONE), script)
     assert "internal error in garbage collection" in caplog.text
     assert "internal error while something missing was tried again" in caplog.text
+
+
+def test_messages_are_read_between_the_parts_of_a_heartbeat(venue, tmp_path, monkeypatch):
+    order = []
+
+    async def script(feed):
+        await all_good(feed)
+        loop = asyncio.get_running_loop()
+
+        def noted(name):
+            part = getattr(feed, name)
+
+            def run(*arguments):
+                order.append(name)
+                part(*arguments)
+                loop.call_soon(order.append, "others")
+
+            return run
+
+        for name in ("_beat_once", "_publish_session", "_publish_counters"):
+            monkeypatch.setattr(feed, name, noted(name))
+        await until(lambda: order.count("_beat_once") > 1)
+
+    drive(tmp_path, venue.toml(tmp_path, "parts", ONE), script)
+    begin = order.index("_beat_once")
+    assert order[begin : begin + 6] == [
+        "_beat_once",
+        "others",
+        "_publish_session",
+        "others",
+        "_publish_counters",
+        "others",
+    ]
 
 
 def test_a_certificate_that_does_not_verify_ends_a_first_start_and_no_restart(venue, tmp_path, caplog):
