@@ -16,7 +16,7 @@ import kfix_md
 from kfix_md._entry import State
 from kfix_md.config import FeedSection
 from kfix_md.errors import UsageError
-from kfix_md.feed import tuning
+from kfix_md.feed import process, tuning
 from tests.feed.rig import ROOT, Venue
 from tests.feed.test_per_service import until
 
@@ -45,6 +45,20 @@ def test_asking_for_a_priority_changes_nothing():
     before = os.sched_getscheduler(0)
     assert tuning.permitted(1) in (True, False)
     assert os.sched_getscheduler(0) == before
+
+
+def test_polling_takes_a_turn_after_the_other_until_the_feed_stops():
+    class Loop:
+        def call_soon(self, turn, context):
+            turns.append(turn)
+
+    turns, stopping = [], asyncio.Event()
+    process._spin(Loop(), stopping)
+    turns[0]()
+    assert len(turns) == 2
+    stopping.set()
+    turns[1]()
+    assert len(turns) == 2
 
 
 def test_a_polling_pinned_feed_still_resolves_records_and_reconnects(tmp_path):
