@@ -34,6 +34,7 @@ cdef extern from "c/keyed_hash.h" nogil:
 
 cdef enum:
     DIRTY_ROWS = 1024           # changed rows that are published one by one; beyond, all of them are
+    SMALL = 4096                # rows of a book up to which its table is small
     FIRST_ORDERS = 64           # rows of a new book: a small one takes a few pages, of which each costs a TLB entry
     LINE = 64                   # bytes of a cache line
 
@@ -166,7 +167,9 @@ cdef class L3Book(OrderBook):
         cdef uint32_t at
         cdef int64_t size = self.mask + 1, rows_end = capacity * <int64_t>sizeof(Order)
         cdef int64_t table_end
-        while 4 * size < 5 * capacity:      # at most four in five are taken
+        # Half of a small table is free, so that nearly every order is at its home; a fifth of a large one, which would
+        # else leave the caches, and be most of what is not orders.
+        while 4 * size < 5 * capacity or (capacity < SMALL and size < 2 * capacity):
             size *= 2
         table_end = rows_end + size * <int64_t>sizeof(uint32_t)
         if self.take_room(table_end - self.slab.capacity * <int64_t>sizeof(Order)

@@ -276,6 +276,7 @@ def test_lists_requests_and_timers_have_causes_of_their_own(venue, tmp_path, mon
             await asyncio.sleep(0.02)
         feed.stop()
         await running
+        assert feed.stalls is not None
         return feed.stalls
 
     trace = asyncio.run(main())
