@@ -27,7 +27,8 @@ from kfix_md.errors import UsageError, reason_of
 from kfix_md.feed.metrics import READ_BUCKETS, STALL_BUCKETS, FeedCounters, Histogram, serve
 from kfix_md.metrics_server import listen
 
-ANSWER_S = 1.0  # for which a scrape waits for the loop
+ANSWER_S = 1.0  # for which a scrape waits for the loop,
+STUCK_S = 0.1  # and for one that has shown no sign of life for so long: scrapes have a time limit
 END_S = 2.0  # for the exporter to end
 COMMAND = [sys.executable, "-m", "kfix_md.feed.exporter"]
 _BEAT, _ASK = b"b", b"a"
@@ -150,10 +151,18 @@ class Readings:
             before = self._count
             with contextlib.suppress(OSError):
                 self._feed.send(_ASK)
-            if not self._changed.wait_for(lambda: self._count > before, ANSWER_S):
-                age_s = time.monotonic() - self._beat_s
-                return dataclasses.replace(self.last, beat_age_s=max(self.last.beat_age_s, age_s))
-            return self.last
+            if self._changed.wait_for(lambda: self._count > before, self.patience_s):
+                return self.last
+            return dataclasses.replace(self.last, beat_age_s=max(self.last.beat_age_s, self._age_s))
+
+    @property
+    def patience_s(self) -> float:
+        """How long to wait for an answer."""
+        return ANSWER_S if self._age_s < ANSWER_S else STUCK_S
+
+    @property
+    def _age_s(self) -> float:
+        return time.monotonic() - self._beat_s
 
     def _receive(self) -> None:
         while data := _message(self._feed):

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +19,7 @@ from contextlib import suppress
 import pytest
 
 from kfix_md.errors import UsageError, may_pass
-from kfix_md.feed.exporter import Exporter
+from kfix_md.feed.exporter import ANSWER_S, STUCK_S, Exporter, Readings
 from kfix_md.feed.metrics import FeedCounters, Histogram
 from tests.feed.rig import Venue, all_good, drive, until
 
@@ -96,6 +97,22 @@ print(urllib.request.urlopen("http://127.0.0.1:{port}/metrics", timeout=20).read
         assert (await asyncio.to_thread(ask, port, "/healthz")) == (200, "ok\n")
 
     drive(tmp_path, toml(venue, tmp_path, "stuck", port), script)
+
+
+def test_a_loop_that_has_shown_no_sign_of_life_is_not_waited_for_again(monkeypatch):
+    feed, exporter = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    monkeypatch.setattr(os, "_exit", lambda status: None)  # as the exporter does when the feed's socket is closed
+    readings = Readings(exporter)
+    assert readings.patience_s == ANSWER_S
+    readings._beat_s -= ANSWER_S
+    assert readings.patience_s == STUCK_S
+    found = readings.read()
+    assert found.beat_age_s >= ANSWER_S + STUCK_S and feed.recv(10)
+    feed.close()
+    until_ended = [each for each in threading.enumerate() if each.name == "kfix-readings"]
+    for thread in until_ended:
+        thread.join(10)
+    exporter.close()
 
 
 def test_an_exporter_that_ends_is_started_again(venue, tmp_path, caplog):
