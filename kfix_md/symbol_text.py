@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 
 _PLAIN = re.compile(rb"[ -\[\]-~]*")  # printable ASCII but the backslash
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+#: also what ends a line or turns the direction of writing, so that text is read as another one
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 def symbol_text(symbol: bytes) -> str:
     r"""Return the text of a symbol's bytes.
 
-    UTF-8 is shown as it is. Every byte that is not UTF-8, control characters and the backslash become ``\xNN``, so
-    that the text is valid Unicode on one line whatever the bytes are, and no two symbols have the same text.
+    UTF-8 is shown as it is. Every byte that is not UTF-8, control characters (those of the direction of writing, too)
+    and the backslash become ``\xNN``, so that the text is valid Unicode on one line whatever the bytes are, and no two
+    symbols have the same text.
 
     >>> symbol_text(b"BTC/USD"), symbol_text(b"\xff/USD")
     ('BTC/USD', '\\xff/USD')

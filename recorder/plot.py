@@ -189,7 +189,7 @@ class Plots:
         ax.set_xlim(*_times(span.limits))
         ax.set_ylabel(what)
         ax.ticklabel_format(axis="y", useOffset=False, style="plain")
-        ax.set_title(f"{symbol}, UTC, a sample every {span.step / 1e9:g} s", loc="left", fontsize=10)
+        ax.set_title(f"{symbol}, UTC, a sample every {span.step / 1e9:g} s", loc="left", fontsize=10, parse_math=False)
         if ax.get_legend_handles_labels()[1]:
             ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=8, ncols=4, frameon=False)
 

@@ -277,6 +277,7 @@ def test_a_handler_reads_the_precisions_of_a_list():
         (b"caf\xe9", r"caf\xe9"),
         (b"a\\xff", r"a\x5cxff"),
         (b"a\nb\x7f\xc2\x9b", r"a\x0ab\x7f\xc2\x9b"),
+        ("BTC\u202e/DSU\u2028".encode(), r"BTC\xe2\x80\xae/DSU\xe2\x80\xa8"),  # turned; ends a line
         (b"", ""),
     ],
 )

@@ -69,6 +69,7 @@ def bands(ax):
 
 def test_best_prices_are_the_samples_and_stop_in_a_gap(cap):
     ax = cap.plot.bbo(SYMBOL)
+    assert not ax._left_title.get_parse_math(), "a symbol with dollar signs is no formula"
     line = drawn(ax, "bid")
     prices = np.asarray(line.get_ydata())
     assert np.isfinite(prices).any() and np.isnan(prices).any()
