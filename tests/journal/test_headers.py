@@ -143,6 +143,18 @@ def test_a_segment_without_its_end_is_read_to_its_last_record(tmp_path):
     assert read(tmp_path)[0] == bodies
 
 
+def test_a_record_in_the_place_of_another_is_damage(tmp_path):
+    """Its checksum is right, and it knows where it belongs."""
+    bodies = make(tmp_path)
+    at = [record[0] & 0xFFFFFFFF for record in JournalReader(tmp_path)][:5]
+    path = journal_files.segments(tmp_path)[1]
+    data = bytearray(path.read_bytes())
+    data[at[3] : at[4]] = data[at[1] : at[2]]
+    path.write_bytes(data)
+    found, damage = read(tmp_path)
+    assert found == bodies[:3] + bodies[4:] and len(damage) == 1
+
+
 def test_a_segment_cut_off_while_it_is_read_is_no_crash(tmp_path):
     bodies = make(tmp_path)
     reader = JournalReader(tmp_path)

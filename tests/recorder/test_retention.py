@@ -6,6 +6,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from kfix_md import disk
@@ -48,6 +50,22 @@ def test_segments_are_retired_only_when_their_parquet_is_proven(tmp_path, caplog
     with JournalWriter(journal) as more:
         more.event(0, build.START_NS, {"type": "started"})
     assert build.record(tmp_path) == 0  # continues after what is gone
+
+
+def test_a_row_that_differs_keeps_its_segment(tmp_path):
+    build.two_days(tmp_path)
+    one = Recorder(build.settings(tmp_path, flush_rows=500))
+    one.once()
+    path = one.writer.tree.files("ticks", one.writer.tree.dates()[0])[0]
+    table = pq.read_table(path)
+    prices = table["price"].to_pylist()
+    prices[0] += 1
+    at = table.schema.get_field_index("price")
+    pq.write_table(table.set_column(at, table.schema.field(at), pa.array(prices, table.schema.field(at).type)), path)
+    kept: Counter[int] = Counter()
+    retention.retire(tmp_path / "journal", one.writer.tree, one.committed_safe(), "zstd", kept)
+    one.close()
+    assert len(kept) == 1
 
 
 def test_a_recorder_that_was_there_first_retires_the_first_segment_too(tmp_path):
