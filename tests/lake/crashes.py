@@ -36,7 +36,7 @@ from tests.recorder.build import Killed
 STEPS = ("create", "extend", "upload", "commit")  # all that changes a lake
 LATE_COLUMN = "flags"  # a lake from before lacks it
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["recorder.lake_push", "deltalake", "obstore", "tests.lake.crashes"])
+FORKS.set_forkserver_preload(["recorder.lake_push", "deltalake", "obstore", "tests.lake.rows", "tests.lake.server"])
 
 
 def die() -> None:
