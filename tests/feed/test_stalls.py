@@ -20,11 +20,11 @@ import pytest
 import uvloop
 
 from kfix_md.feed import process, stalls
-from kfix_md.feed.lag import Lag
 from kfix_md.feed.listing import Listing
 from kfix_md.feed.process import FeedProcess
 from kfix_md.feed.request_queue import RequestQueue
 from kfix_md.feed.stalls import StallTrace, Window, attribute
+from kfix_md.feed.subscriptions import Subscriptions
 from kfix_md.session.machine import Session
 from kfix_md.session.timers import Timers
 from tests.feed.rig import ROOT, Venue, load
@@ -250,7 +250,7 @@ def test_lists_requests_and_timers_have_causes_of_their_own(venue, tmp_path, mon
         stalls.REQUESTS: (RequestQueue, "pump"),
         stalls.VERIFIED: (Session, "books_verified"),
         stalls.TIMERS: (Timers, "tick"),
-        stalls.SERVICE: (Lag, "tick"),
+        stalls.SERVICE: (Subscriptions, "tick"),
     }
     done = set()
     for cause, (owner, name) in slow.items():
