@@ -145,7 +145,7 @@ def codes(indices, table, valid=None, Py_ssize_t first=0):
 
 
 def ends(session, seq, book=None):
-    """Exclusive ends (int64) of messages: where session (int32), MsgSeqNum (int64) or book (int32, if given) changes."""
+    """Exclusive ends (int64) of messages: where session (int32), MsgSeqNum (int64) or book (int32, if any) changes."""
     cdef const int32_t[::1] sessions = session, books = session if book is None else book
     cdef const int64_t[::1] numbers = seq
     cdef Py_ssize_t i, k = 0, n = numbers.shape[0]

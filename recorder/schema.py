@@ -517,7 +517,8 @@ def _indices(column: pa.ChunkedArray | pa.Array, names: list[str]) -> np.ndarray
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     table = np.array([names.index(v) for v in column.dictionary.to_pylist()] or [0], np.uint8)
-    indices = column.indices if column.indices.type == pa.int32() else column.indices.cast(pa.int32())
+    indices = column.indices
+    indices = indices if indices.type == pa.int32() else indices.cast(pa.int32())
     return codes(stored_values(indices, np.int32), table, *_valid(indices))
 
 
@@ -554,28 +555,31 @@ _NUMBERS = [
     ("decimals", "decimals", np.int16, 1),
     ("order_id", "id", np.uint64, 2),
 ]
+_CODES = [("side", SIDES), ("action", ACTIONS), ("id_kind", ID_KINDS)]
+_OF_ENTRIES = {name for name, *_ in _NUMBERS + _CODES} | {"ord_type", "aggressor", "order_text"}
 
 
 def entries(table: pa.Table) -> np.ndarray:
     """Rows of ticks (or checkpoints) as ENTRY_DTYPE, what books apply. instrument is 0."""
-    names, n = table.column_names, table.num_rows
     given: dict[str, Any] = {}
+    # each is looked up once, which takes longer than all else where the rows are few
+    columns = {name: _in_one(table.column(i)) for i, name in enumerate(table.column_names) if name in _OF_ENTRIES}
+    columns = {name: column for name, column in columns.items() if column.null_count < len(column)}
     for name, field_name, kind, width in _NUMBERS:
-        if name in names and table[name].null_count < n:
-            column = _in_one(table[name])
+        if (column := columns.get(name)) is not None:
             given[field_name] = stored_values(column, kind, width)
             given[field_name + "_valid"], given[field_name + "_first"] = _valid(column)
-    for name, texts in (("side", SIDES), ("action", ACTIONS)):
-        if name in names:
-            given[name] = _indices(table[name], texts)
+    if "id" not in given:
+        columns.pop("id_kind", None)  # that of a text is set below
+    for name, texts in _CODES:
+        if (column := columns.get(name)) is not None:
+            given[name] = _indices(column, texts)
     for name, texts in (("ord_type", ORD_TYPES), ("aggressor", AGGRESSORS)):
-        if name in names and table[name].null_count < n:
-            given[name] = (_indices(table[name], texts) + np.uint8(1)) * table[name].is_valid().to_numpy()
-    if "id" in given:
-        given["id_kind"] = _indices(table["id_kind"], ID_KINDS)
-    out: np.ndarray = _made(given, n)
-    if "order_text" in names and table["order_text"].null_count < n:
-        _text_ids(out, table["order_text"].to_pylist())
+        if (column := columns.get(name)) is not None:
+            given[name] = (_indices(column, texts) + np.uint8(1)) * column.is_valid().to_numpy(zero_copy_only=False)
+    out: np.ndarray = _made(given, table.num_rows)
+    if (column := columns.get("order_text")) is not None:
+        _text_ids(out, column.to_pylist())
     return out
 
 
