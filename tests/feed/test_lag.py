@@ -121,8 +121,12 @@ def test_lag_is_in_shared_memory_and_metrics(venue, tmp_path):
         await all_good(feed)
         (service,), book = feed.services, attach("t-metric", directory=tmp_path).books()[0]
         assert service.lag.limit_ns == LIMIT, "the default"
+        feed._beat_ns -= 30 * SECOND  # as if the process had been stopped: nothing was read yet
+        feed._beat_once()
+        assert attach("t-metric", directory=tmp_path).sessions[0]["lagging"]
+        await until(lambda: not service.lag.over)
         service.lag.offset_ns = -3 * SECOND  # as if the venue's clock were ahead: messages are 3 s late
-        await until(lambda: book.lag_ns > 2 * SECOND)
+        await until(lambda: 2 * SECOND < book.lag_ns < 9 * SECOND)
         (session,) = attach("t-metric", directory=tmp_path).sessions
         assert session["clock_offset_ns"] == -3 * SECOND and not session["lagging"]
         (reading,) = gather(feed).services
