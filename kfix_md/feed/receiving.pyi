@@ -6,7 +6,7 @@ from kfix_md._entry import Cause
 from kfix_md._handler import Handler
 from kfix_md.feed.lag import Lag
 from kfix_md.feed.subscriptions import Subscriptions
-from kfix_md.session import Session
+from kfix_md.session.machine import Session
 
 class Reads:
     """The reading side of a connection's protocol."""

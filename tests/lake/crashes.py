@@ -107,7 +107,6 @@ class Store:
                 obstore.copy(store, one["path"], there + one["path"].removeprefix(here))
         return made
 
-
     def remove(self, url: str) -> None:
         """A lake that is not needed any more: a server that lists its objects takes longer for each that it has."""
         import obstore
