@@ -130,7 +130,7 @@ wheels:
 abi3:
 	$(PYTHON) -m tests.packaging.wheels --abi3 $(WHEEL_PYTHONS)
 
-# tests/core on processors that this machine is not, by qemu: SSE4.2, AVX2, and the wheel for ARM64, which is built here
+# The tests of compiled code on processors that this machine is not, by qemu: SSE4.2, AVX2, and the wheel for ARM64, which is built here
 PROCESSORS ?= Nehalem Haswell aarch64
 emulated: build
 	$(PY) -m tests.packaging.emulated $(PROCESSORS)
