@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import shutil
 import signal
@@ -93,6 +94,7 @@ def serves(name: str, directory: Path) -> bool:
 
 def test_books_are_served_without_a_journal_until_there_is_room(venue, tmp_path, small, caplog):
     ballast = fill(small)
+    caplog.set_level(logging.INFO)
 
     async def script(feed):
         await all_good(feed)

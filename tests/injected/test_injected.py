@@ -10,7 +10,7 @@ from tests.injected import run
 # calls that fail, and how many of them in a row; each of these runs takes some hundredths of a second
 PLACES = {
     "books_l2": range(1, 12, 2),
-    "books_l3": range(1, 34, 4),
+    "books_l3": range(1, 30, 4),
     "journal": range(1, 22, 2),
     "segment": range(1, 14),
     "sequence": range(1, 44, 7),

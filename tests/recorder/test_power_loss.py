@@ -12,4 +12,4 @@ from tests.recorder.power_loss import FAST, check
 @needs_compiler
 def test_journal_and_captures_are_sound_wherever_the_power_was_cut():
     with tempfile.TemporaryDirectory(prefix="kfix-power-", dir=FAST) as folder:
-        assert check(Path(folder), every=60) > 4
+        assert check(Path(folder), every=30) > 4

@@ -74,7 +74,9 @@ def test_a_reader_that_sleeps_is_woken_and_moves(tmp_path):
     Path(desk.writer.path).unlink()
     desk.writer.heartbeat()
     desk.writer.republish()
-    waiting.join(5)
+    for _ in range(500):  # a feed that stands still is one that is waited for
+        desk.writer.heartbeat()
+        waiting.join(0.02)
     assert woken == [True] and book.top()[0] == 28003.0
     desk.writer.close()
 
