@@ -67,6 +67,8 @@ cdef class Room:        # what the books of a stream share: memory, and who may 
     cdef unsigned long leave(self) noexcept
     cdef int resume(self, unsigned long owner) except -1
     cdef int wait(self) except -1
+    cdef unsigned long hold(self) except? 0
+    cdef void release(self, unsigned long owner) noexcept
 
 
 cdef class OrderBook:
@@ -151,6 +153,17 @@ cdef inline int settled(Room room) except -1:
     if room is not None and room.owner:
         room.wait()
     return 0
+
+
+cdef inline unsigned long held(Room room) except? 0:
+    # settled(), and no other thread uses the books until released() with what this returns: for a use in which the GIL
+    # may be given up, by numpy or by a finalizer where memory is taken
+    return room.hold() if room is not None else 0
+
+
+cdef inline void released(Room room, unsigned long owner) noexcept:
+    if room is not None:
+        room.release(owner)
 
 
 cdef inline void* address(object array) except NULL:

@@ -92,7 +92,8 @@ cdef class Room:
     """What the books of one stream share: the memory that they may take together, and who may use them.
 
     One thread at a time may use the books without the GIL, between enter() and leave(); every other use begins with
-    settled(). Both need the GIL. A thread that applies messages all the time lets those go first that wait.
+    settled(), or is between held() and released(). All of these need the GIL. A thread that applies messages all the
+    time lets those go first that wait.
 
     Parameters
     ----------
@@ -130,6 +131,17 @@ cdef class Room:
                 usleep(WAIT_US)
         self.waiting -= 1
         return 0
+
+    cdef unsigned long hold(self) except? 0:
+        # who held it before: this thread, or 0 for nobody
+        cdef unsigned long before
+        self.wait()
+        before = self.owner
+        self.owner = PyThread_get_thread_ident()
+        return before
+
+    cdef void release(self, unsigned long owner) noexcept:
+        self.owner = owner
 
 
 cdef inline void join_side(OrderBook book, int side) noexcept nogil:
@@ -543,10 +555,13 @@ cdef class OrderBook:
         """(bid, bid quantity, ask, ask quantity) as exact ints in the book's precision; None for a missing side."""
         out = []
         cdef BookSide* s
-        settled(self.room)
-        for side in range(2):
-            s = &self.sides[side]
-            out += [s.price[s.n - 1], s.qty[s.n - 1]] if s.n else [None, None]
+        cdef unsigned long before = held(self.room)
+        try:
+            for side in range(2):
+                s = &self.sides[side]
+                out += [s.price[s.n - 1], s.qty[s.n - 1]] if s.n else [None, None]
+        finally:
+            released(self.room, before)
         return tuple(out)
 
     def depth(self, n=10, price="float"):
@@ -554,12 +569,15 @@ cdef class OrderBook:
 
         Fields: price, qty (float64; int64 in the book's precision with price="int"), orders (uint32).
         """
-        return self._levels(0, n, price), self._levels(1, n, price)
-
-    def _levels(self, int side, n, price):
         if price not in ("float", "int"):
             raise ValueError(f"price must be 'float' or 'int', not {price!r}")
-        settled(self.room)
+        cdef unsigned long before = held(self.room)
+        try:
+            return self._levels(0, n, price), self._levels(1, n, price)
+        finally:
+            released(self.room, before)
+
+    def _levels(self, int side, n, price):
         cdef int32_t total = self.sides[side].n
         cdef int32_t count = total if n is None else min(total, max(int(n), 0))
         cdef Py_ssize_t rows = self.sides[side].capacity + KFIX_SLACK

@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from kfix_md._book cimport (
     BOOK_FULL, BOOK_OK, BOOK_ROOM, BOOK_TOTAL, BOOK_WORK, MAX_ORDERS, RULE_ORDER, RULE_SENT, LevelAux, OrderBook,
-    Place, address, locate, mark_dirty, mark_level, price_shift, qty_shift, settled,
+    Place, address, held, locate, mark_dirty, mark_level, price_shift, qty_shift, released, settled,
 )
 from kfix_md._entry cimport (
     ACTION_CLEAR, ACTION_DELETE, ACTION_NEW, ACTION_UPDATE, SIDE_TRADE, BookSide, MDEntry, Order, OrderSlab,
@@ -638,8 +638,11 @@ cdef class L3Book(OrderBook):
     @property
     def order_counts(self):
         """(bid orders, offer orders)."""
-        settled(self.room)
-        return tuple(sum(self.sides[side].orders[i] for i in range(self.sides[side].n)) for side in range(2))
+        cdef unsigned long before = held(self.room)
+        try:
+            return tuple(sum(self.sides[side].orders[i] for i in range(self.sides[side].n)) for side in range(2))
+        finally:
+            released(self.room, before)
 
     cdef int32_t order_row(self, uint64_t hi, uint64_t lo, uint8_t kind) noexcept nogil:
         # row of an order in the slab, -1 when the book does not hold it
@@ -659,9 +662,15 @@ cdef class L3Book(OrderBook):
 
         `side` is 0 (bid) or 1 (offer), `price` the integer price; an absent level gives an empty array.
         """
-        settled(self.room)
-        cdef BookSide* s = &self.sides[1 if side else 0]
-        cdef int32_t i = locate(s, 1 if side else 0, price)
+        cdef unsigned long before = held(self.room)
+        try:
+            return self._queue(1 if side else 0, price)
+        finally:
+            released(self.room, before)
+
+    def _queue(self, int side, int64_t price):
+        cdef BookSide* s = &self.sides[side]
+        cdef int32_t i = locate(s, side, price)
         rows = []
         cdef int32_t row = -1
         if i < s.n and s.price[i] == price:

@@ -394,6 +394,38 @@ def test_a_thread_that_looks_at_books_sees_them_as_after_a_call_and_never_in_bet
     assert seen and all(found == wanted[symbol] for symbol, found in seen)
 
 
+def test_a_collection_of_garbage_inside_a_look_at_a_book_lets_no_message_in(day):
+    """Its callbacks and finalizers are Python, in which another thread may get the interpreter."""
+    handler, block, rows = through(day)
+    names = "starts", "ends", "time", "recv_ns", "session", "seq", "flags", "instrument"
+    long = dataclasses.replace(block, **{name: np.tile(getattr(block, name), 60) for name in names})
+    handler.apply(block.messages, rows)
+    wanted, over = depths(handler), threading.Event()
+
+    def apply():
+        while not over.is_set():
+            handler.apply(long.messages, rows)
+
+    def give_way(*_):
+        if threading.current_thread() is threading.main_thread():
+            time.sleep(0.0005)
+
+    thread, threshold = threading.Thread(target=apply), gc.get_threshold()
+    gc.freeze()  # collections are short then
+    thread.start()
+    gc.callbacks.append(give_way)
+    gc.set_threshold(1)
+    try:
+        found = [depths(handler) for _ in range(60)]
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(give_way)
+        gc.unfreeze()
+        over.set()
+        thread.join()
+    assert all(one == wanted for one in found)
+
+
 def test_a_listener_may_use_the_books_and_define_them_again_while_messages_are_applied(day):
     """Also the one that the message is being applied to, which is not freed under it."""
     seen, defined = [], []
