@@ -193,9 +193,9 @@ class Histogram:
 def serve(
     listener: socket.socket,
     read: Callable[[], FeedCounters],
-    stores: Sequence[Store] = (),
-    pid: int = 0,
-    lost: Callable[[], int] = lines_lost,
+    stores: Sequence[Store],
+    pid: int,
+    lost: Callable[[], int],
 ) -> MetricsServer:
     """Serve metrics and probes of the feed that `read` reads; `pid` and `lost`: see MetricsServer."""
 

@@ -8,6 +8,8 @@ from kfix_md.feed.lag import Lag
 from kfix_md.feed.subscriptions import Subscriptions
 from kfix_md.session.machine import Session
 
+def is_due(waiting: list[Any], now_ns: int) -> bool: ...
+
 class Reads:
     """The reading side of a connection's protocol."""
 

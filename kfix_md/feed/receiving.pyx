@@ -13,6 +13,14 @@ from kfix_md.shm.layout cimport kfix_monotonic
 import time
 
 
+cpdef bint is_due(list waiting, int64_t now_ns) except -1:
+    """Whether the time (int ns) of the first of some requests has come, which are tuples that begin with it."""
+    if not waiting:
+        return False
+    cdef int64_t due_ns = (<tuple>waiting[0])[0]
+    return due_ns <= now_ns
+
+
 cdef class Reads:
     """The reading side of a connection's protocol; the rest of it is in Python.
 
@@ -90,18 +98,13 @@ cdef class Receiving:
             messages = handler.take(n, now_ns)
             if handler.last_recv_ns == now_ns:
                 sending_ns = handler.last_sending_ns
-        else:
+        else:   # such as one of a benchmark, which only finds the frames
             messages = self.handler.buffer_updated(n, now_ns)
         if messages:
             self.link.last_recv_ns = now_ns
             if sending_ns and self.lag.measured(now_ns, sending_ns):
                 self._lag_changed()
-        if self._gap_ended or self._doubt_ns or self._resync is not None or self.requests_due() or self.gaps.unsettled:
+        if self._gap_ended or self._doubt_ns or self._resync is not None or is_due(self.requests, now_ns) \
+                or self.gaps.unsettled:
             self._after(now_ns)
         return len(self.outbox) > 0 or self.link.close_reason is not None
-
-    cdef bint requests_due(self):
-        if not self.requests:
-            return False
-        cdef int64_t due_ns = (<tuple>self.requests[0])[0]
-        return due_ns <= self.now_ns

@@ -17,6 +17,7 @@ from kfix_md._state import is_trusted
 from kfix_md.feed.left_out import SYMBOL_ERRORS, LeftOut
 from kfix_md.feed.listing import Listing, Log, Send
 from kfix_md.feed.pacing import SECOND, Pace, Phase, RequestCounters, Subscription, SubscriptionSpec
+from kfix_md.feed.receiving import is_due
 from kfix_md.feed.request_queue import Books, RequestQueue
 from kfix_md.feed.requests import Fields, Requests
 from kfix_md.feed.symbols import Selection
@@ -251,13 +252,12 @@ class Subscriptions:
 
     @property
     def requests(self) -> list[tuple[int, int, Subscription]]:
-        """What waits until its time has come, the earliest (int ns) first: the same list for ever."""
+        """What waits until its time has come, the earliest (int ns) first: always the same list object."""
         return self._queue.waiting
 
     def due(self, now_ns: int) -> bool:
         """True when a request is to be sent now, or its answer has not come in time."""
-        due_ns = self._queue.due_ns
-        return due_ns is not None and due_ns <= now_ns
+        return is_due(self._queue.waiting, now_ns)
 
     @property
     def trading_status(self) -> str:
