@@ -133,7 +133,7 @@ cdef class Room:
         return 0
 
     cdef unsigned long hold(self) except? 0:
-        # who held it before: this thread, or 0 for nobody
+        # the owner before: this thread, or 0 for none
         cdef unsigned long before
         self.wait()
         before = self.owner

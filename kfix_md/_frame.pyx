@@ -140,7 +140,7 @@ cdef int64_t find_begin(const char* p, int64_t n) noexcept nogil:
 
 cdef class CollectionPaused:
     """No automatic garbage collection inside a `with`: it would walk thousands of rows again and again while they grow,
-    in vain, for they have no cycles."""
+    although they have no cycles."""
 
     cdef bint collecting
 

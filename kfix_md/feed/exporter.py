@@ -136,7 +136,7 @@ class Exporter:
 class Readings:
     """The exporter's side: the counters of the feed at the other end of `feed`, a socket.
 
-    The process ends with the feed's, whatever ends that.
+    The process ends when the feed's does, also when that is killed.
     """
 
     def __init__(self, feed: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""/metrics comes from a process of its own, whatever happens to the feed's loop or to either process."""
+"""/metrics comes from a process of its own, also when the feed's loop is blocked or either process ends."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ print(urllib.request.urlopen("http://127.0.0.1:{port}/metrics", timeout=20).read
         await all_good(feed)
         messages = feed.services[0].handler.stats["messages"]
         asking = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        page = asking.communicate(timeout=30)[0]  # the loop stands still meanwhile
+        page = asking.communicate(timeout=30)[0]  # the loop is blocked meanwhile
         assert value(page, "kfix_heartbeat_age_seconds") > 1.2
         assert 0 <= value(page, "kfix_messages_total") <= messages
         assert (await asyncio.to_thread(ask, port, "/healthz")) == (200, "ok\n")

@@ -74,7 +74,7 @@ def test_a_reader_that_sleeps_is_woken_and_moves(tmp_path):
     Path(desk.writer.path).unlink()
     desk.writer.heartbeat()
     desk.writer.republish()
-    for _ in range(500):  # a feed that stands still is one that is waited for
+    for _ in range(500):  # without heartbeats the reader would wait for the feed
         desk.writer.heartbeat()
         waiting.join(0.02)
     assert woken == [True] and book.top()[0] == 28003.0

@@ -138,8 +138,8 @@ def test_the_own_directory_does_not_stay_open_for_others(shared):
 @pytest.mark.parametrize(
     ("mode", "why"), [(0o755, "its directory belongs to"), (0o1777, "in a directory where others can make files")]
 )
-def test_a_directory_of_another_user_is_trusted_for_his_own_segments_if_nobody_else_can_write_there(shared, mode, why):
-    where, of = shared / "his", 0 if mode == 0o755 else NOBODY
+def test_a_directory_of_another_user_is_trusted_for_their_own_segments_if_no_other_can_write_there(shared, mode, why):
+    where, of = shared / "theirs", 0 if mode == 0o755 else NOBODY
     where.mkdir()
     leave_feed(where)
     os.chown(where, NOBODY, NOBODY)
