@@ -19,10 +19,15 @@ from kfix_md.metrics_server import CONNECTIONS, listen
 pytest.importorskip("prometheus_client")
 
 
+def served(reading: FeedCounters, *stores: Store) -> metrics_server.MetricsServer:
+    """A server of one reading, with this process as the feed."""
+    return serve(listen("127.0.0.1", 0), lambda: reading, stores, pid=os.getpid(), lost=lambda: 0)
+
+
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(metrics_server, "IDLE_S", 0.5)
-    one = serve(listen("127.0.0.1", 0), FeedCounters)
+    one = served(FeedCounters())
     yield one
     one.close()
 
@@ -58,7 +63,7 @@ def test_idle_connections_take_no_more_than_their_share_and_are_closed(server):
 
 def test_clients_that_send_a_byte_now_and_then_keep_no_place(monkeypatch):
     monkeypatch.setattr(metrics_server, "LONGEST_S", 1.0)
-    server = serve(listen("127.0.0.1", 0), FeedCounters)
+    server = served(FeedCounters())
     slow = []
     for _ in range(CONNECTIONS):
         slow.append(socket.create_connection(("127.0.0.1", server.port)))
@@ -89,7 +94,7 @@ SESSION = {"labels": ("spot-l2", "S"), "up": 0, "planned": 0, "logged_on": False
 
 
 def ask(reading: FeedCounters, path: str, *stores: Store) -> tuple[int, str]:
-    server = serve(listen("127.0.0.1", 0), lambda: reading, stores)
+    server = served(reading, *stores)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=3) as answer:
             return answer.status, answer.read().decode()
