@@ -383,7 +383,7 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; examples are in examples/") from None
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {reason_of(error)}") from None
+        raise UsageError(f"{path}: cannot be read: {reason_of(error)}") from error
     try:
         return tomllib.loads(text.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

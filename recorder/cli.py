@@ -205,7 +205,7 @@ def _writing(captures: Path) -> Iterator[None]:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise CaptureError(
             f"captures {captures} cannot be written: {why}; nothing is lost, run it again when there is room"
-        ) from None
+        ) from error
 
 
 class _Progress:
@@ -344,7 +344,7 @@ def report(captures: Path, day: str | None, output: Path | None) -> None:
             text = page(cap, wanted)
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{output} cannot be written: {error.strerror}") from None
+        raise UsageError(f"{output} cannot be written: {error.strerror}") from error
     click.echo(str(output))
 
 

@@ -334,7 +334,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno:
-            raise CaptureError(f"{path} cannot be read: {error.strerror or _line(error)}") from None
+            raise CaptureError(f"{path} cannot be read: {error.strerror or _line(error)}") from error
         text = f"{path} is damaged ({_line(error)}): restore it, or record it again from the journal"
         raise CaptureError(text) from None
 

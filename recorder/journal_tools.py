@@ -142,7 +142,7 @@ def export(
             n = _pcap(file, found) if kind == "pcap" else _plain(file, found, kind)
         part.rename(output)
     except OSError as error:
-        raise UsageError(f"{output} cannot be written: {error.strerror}") from None
+        raise UsageError(f"{output} cannot be written: {error.strerror}") from error
     return n
 
 

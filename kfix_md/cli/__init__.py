@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from kfix_md import __version__
-from kfix_md.errors import KfixError, Mistakes, UsageError
+from kfix_md.errors import KfixError, Mistakes, UsageError, may_pass
 from kfix_md.symbol_text import one_line
 
 #: command -> (module, attribute, help of the overview)
@@ -150,7 +150,7 @@ def _missing_module(command: str, error: ModuleNotFoundError) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of `kfix`. Each usage or configuration error is a line on stderr; exit status 2."""
+    """Entry point of `kfix`. Each error is a line on stderr; exit status 2, or 1 for what time may cure."""
     _open_standard_descriptors()
     try:
         import click
@@ -172,7 +172,7 @@ def main(argv: list[str] | None = None) -> None:
     except Mistakes as error:
         die(*error.lines)
     except (UsageError, KfixError) as error:
-        die(str(error))
+        die(str(error), status=1 if may_pass(error) else 2)
     except BrokenPipeError:  # `kfix ... | head`
         sys.stderr.close()
         raise SystemExit(0) from None
@@ -191,7 +191,7 @@ def _open_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
 
 
-def _die_as_json(*messages: str) -> None:
+def _die_as_json(*messages: str, status: int = 2) -> None:
     """As `_die`, with the fields of a log line, for a collector that reads every line of stderr as JSON."""
     import logging
 
@@ -201,10 +201,10 @@ def _die_as_json(*messages: str) -> None:
         record = logging.LogRecord("kfix", logging.CRITICAL, __file__, 0, "%s", (" ".join(message.split()),), None)
         record.event = "fatal"
         print(Json().format(record), file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
-def _die(*messages: str) -> None:
+def _die(*messages: str, status: int = 2) -> None:
     for message in messages if sys.stderr is not None else ():  # it was closed
         print("kfix: " + one_line(" ".join(message.split())), file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)

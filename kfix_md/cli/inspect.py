@@ -41,7 +41,7 @@ def chunks(path: Path) -> Iterator[bytes]:
     except gzip.BadGzipFile as error:
         raise UsageError(f"{path} is damaged: {error}; `gzip -t` reports the same") from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except (EOFError, zlib.error):
         raise UsageError(
             f"{path} is cut or damaged: its gzip stream does not end; `gzip -t` reports the same"

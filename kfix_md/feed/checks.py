@@ -27,7 +27,7 @@ def read_secret(reference: str) -> str:
                 raise UsageError(f"{where}: secret may be read by every user (mode {mode:04o}): chmod o= {where}")
             return file.read().strip()
     except OSError as error:
-        raise UsageError(f"{where}: secret cannot be read: {reason_of(error)}") from None
+        raise UsageError(f"{where}: secret cannot be read: {reason_of(error)}") from error
 
 
 def check_writable(directory: Path, key: str, create: bool = True) -> None:

@@ -47,7 +47,7 @@ def lock(directory: str | os.PathLike[str]) -> TextIO:
         make_directory(path)
         return take_lock(path / "lock", f"journal {path} is in use by process {{pid}}: one writer a directory")
     except OSError as error:
-        raise UsageError(f"journal {path} cannot be written: {reason_of(error)}") from None
+        raise UsageError(f"journal {path} cannot be written: {reason_of(error)}") from error
 
 
 def take_lock(path: Path, in_use: str, *, wait: bool = False) -> TextIO:

@@ -193,7 +193,7 @@ async def _connect(access: Access, name: str) -> tuple[Client, list[Exception]]:
         try:
             options["tls"] = ssl.create_default_context(cafile=access.tls_ca)
         except OSError as error:
-            raise UsageError(f"tls_ca {access.tls_ca}: {reason_of(error)}") from None
+            raise UsageError(f"tls_ca {access.tls_ca}: {reason_of(error)}") from error
     if access.credentials is not None:
         options["user_credentials"] = str(access.credentials)
     for key in ("token", "user", "password"):

@@ -69,7 +69,7 @@ class Replica:
                 directory / "mirror.lock", f"replica {directory} is in use by process {{pid}}: one mirror a directory"
             )
         except OSError as error:
-            raise UsageError(f"replica {directory} cannot be written: {reason_of(error)}") from None
+            raise UsageError(f"replica {directory} cannot be written: {reason_of(error)}") from error
         self._alive: TextIO | None = None
         self._fd = -1
         self.counts: Counter[str] = Counter()

@@ -6,9 +6,11 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -20,8 +22,11 @@ from pathlib import Path
 import pytest
 
 from kfix_md import State, attach
+from kfix_md.cli import main
 from kfix_md.errors import FeedError, UsageError, may_pass
 from kfix_md.feed import processes
+from kfix_md.feed.checks import read_secret
+from kfix_md.feed.dial import Endpoint, tls_context
 from kfix_md.feed.notify import Notifier
 from kfix_md.feed.process import FeedProcess
 from kfix_md.feed.processes import Supervisor
@@ -206,6 +211,26 @@ def test_what_time_may_cure(code, ran_before, passes):
     error.__cause__ = OSError(code, os.strerror(code))
     assert may_pass(error, ran_before) is passes and may_pass(error.__cause__, ran_before) is passes
     assert not may_pass(UsageError("a mistake"), True) and may_pass(MemoryError())
+
+
+@pytest.mark.parametrize(("code", "status"), [(errno.ENOSPC, 1), (errno.EIO, 1), (errno.EMFILE, 1), (errno.EACCES, 2)])
+def test_a_service_manager_starts_again_what_could_not_read_a_file_for_now(tmp_path, monkeypatch, code, status, capsys):
+    """A configuration on a failing disk is no mistake of it; neither is a secret or a certificate there."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    for command in ("feed", "record", "ship"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, str(tmp_path / "feed.toml")])
+        assert ended.value.code == status and os.strerror(code) in capsys.readouterr().err
+    monkeypatch.setattr(Path, "open", fails)
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", fails)
+    for read in (lambda: read_secret("file:/key"), lambda: tls_context(Endpoint("venue", 1, ca=tmp_path / "ca.pem"))):
+        with pytest.raises(UsageError, match=f"(?i){re.escape(os.strerror(code))}") as raised:
+            read()
+        assert may_pass(raised.value) is (status == 1)
 
 
 def test_a_feed_has_run_before_where_its_journal_has_frames_or_cannot_be_read(tmp_path):
