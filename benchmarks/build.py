@@ -14,6 +14,7 @@ from types import ModuleType
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "bench"
 NATIVE = Path(__file__).resolve().parent / "native"
+DRIVER = Path(__file__).resolve().parent / "driver.pyx"
 
 
 def newer(target: Path, *sources: Path) -> bool:
@@ -59,32 +60,22 @@ def library(name: str, *flags: str, suffix: str = "cpp") -> ctypes.CDLL | None:
     return ctypes.CDLL(str(target))
 
 
+def translated(folder: Path) -> Path:
+    """driver.pyx as C, made in a folder against the core's own .pxd files."""
+    generated = folder / "kfix_bench_driver.c"
+    directives = "boundscheck=False,wraparound=False,cdivision=True,initializedcheck=False"
+    command = [sys.executable, "-m", "cython", "-3", "-I", str(ROOT), "-X", directives]
+    run([*command, "--module-name", "kfix_bench_driver", str(DRIVER), "-o", str(generated)])
+    return generated
+
+
 def driver() -> ModuleType:
-    """driver.pyx, compiled against the core's own .pxd files."""
-    source = Path(__file__).resolve().parent / "driver.pyx"
+    """driver.pyx, compiled."""
     target = BUILD / f"kfix_bench_driver{sysconfig.get_config_var('EXT_SUFFIX')}"
     headers = [*(ROOT / "kfix_md").rglob("*.pxd"), *(ROOT / "kfix_md").rglob("*.h")]
-    if not newer(target, source, *headers):
+    if not newer(target, DRIVER, *headers):
         BUILD.mkdir(parents=True, exist_ok=True)
-        generated = BUILD / "kfix_bench_driver.c"
-        include = ["-I", str(ROOT)]
-        directives = "boundscheck=False,wraparound=False,cdivision=True,initializedcheck=False"
-        run(
-            [
-                sys.executable,
-                "-m",
-                "cython",
-                "-3",
-                *include,
-                "-X",
-                directives,
-                "--module-name",
-                "kfix_bench_driver",
-                str(source),
-                "-o",
-                str(generated),
-            ]
-        )
+        generated = translated(BUILD)
         compiler = (sysconfig.get_config_var("CC") or "cc").split()
         run(
             [

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import calendar
 import ctypes
+import os
 from collections.abc import Callable
 
 from benchmarks import build
 from benchmarks.race import Race, Row, absent, compare
 from benchmarks.workload import Workload
 
-REFERENCE = "plain C++ reader"
+REFERENCE, HFFIX = "plain C++ reader", "hffix"
 GROUP, ORDER = (279, 269, 278, 270, 271, 273), (5060, 5273)
 OURS, GENERAL = "kfix-md template", "kfix-md general path"
 
@@ -22,18 +23,44 @@ def frames_of(data: bytes, limit: int) -> list[bytes]:
     return [b"8=FIX.4.4\x01" + part for part in chosen]
 
 
-def reference_runner(data: bytes):
-    """The C++ reader over a whole stream, or None where there is no compiler."""
-    library = build.library("reference")
-    if library is None:
-        return None
-    out = (ctypes.c_int64 * 4)()
+class Reader:
+    """A session's reader in C++: `native/reference.cpp`, or hffix where its headers are.
 
-    def run() -> list[int]:
-        library.reference_decode(data, ctypes.c_int64(len(data)), out)
+    Raises ImportError or RuntimeError where it cannot be compiled.
+    """
+
+    def __init__(self, name: str, opening: bytes = b"") -> None:
+        include = os.environ.get("KFIX_HFFIX", "")
+        if name == HFFIX and not include:
+            raise ImportError("KFIX_HFFIX does not name the folder of hffix.hpp")
+        library = build.library("reference") if name == REFERENCE else build.library("hffix", "-I", include)
+        if library is None:
+            raise ImportError("no C++ compiler found")
+        library.decoder_new.restype = ctypes.c_void_p
+        self._library, self._decoder = library, ctypes.c_void_p(library.decoder_new())
+        self(opening)
+
+    def __call__(self, data: bytes) -> list[int]:
+        """Decode whole messages: messages, entries, wrong checksums and a digest, of all calls together."""
+        out = (ctypes.c_int64 * 4)()
+        self._library.decoder_run(self._decoder, data, ctypes.c_int64(len(data)), out)
         return list(out)
 
-    return run
+    def __del__(self) -> None:
+        if hasattr(self, "_decoder"):
+            self._library.decoder_free(self._decoder)
+
+
+def readers(group: str) -> tuple[list[str], list[Row]]:
+    """Names of the readers in C++ that can be had, and a row for each of the others."""
+    found, missing = [], []
+    for name in (REFERENCE, HFFIX):
+        try:
+            Reader(name)
+            found.append(name)
+        except (ImportError, RuntimeError) as error:
+            missing.append(absent(group, name, str(error).splitlines()[0]))
+    return found, missing
 
 
 def converter(of: type) -> Callable[[dict], tuple]:
@@ -173,15 +200,15 @@ def whole_stream(work: Workload, rounds: int) -> list[Row]:
         race.add(
             name, lambda made: made.run(work.padded), prepare=lambda fast=fast: decoder(work.precisions, fast=fast)
         )
-    reference = reference_runner(work.data)
-    if reference is not None:
-        counts = reference()
-        assert counts[0] == work.messages and counts[2] == 0 and counts[1] == checked.entries, counts
-        race.add(REFERENCE, reference)
+    found, missing = readers(group)
+    for name in found:
+        counts = Reader(name)(work.data)
+        assert counts[0] == work.messages and counts[2] == 0 and counts[1] == checked.entries, (name, counts)
+        race.add(name, lambda made: made(work.data), prepare=lambda name=name: Reader(name))
     rows = race.rows(rounds)
     compare(rows, OURS, REFERENCE, 0.25 if work.level == "L3" else 0.40, at_most=True)
     compare(rows, GENERAL, REFERENCE, 0.75, at_most=True)
-    return rows if reference else [*rows, absent(group, REFERENCE, "no C++ compiler found")]
+    return rows + missing
 
 
 def incrementals(work: Workload, rounds: int) -> list[Row]:

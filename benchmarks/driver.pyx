@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
-from kfix_md._book cimport RULE_LEVEL, RULE_ORDER, Book
+from kfix_md._book cimport RULE_LEVEL, RULE_ORDER, OrderBook
 from kfix_md._codec cimport Codec
 from kfix_md._fields cimport MD_OK, Header, MDMessage
 from kfix_md._entry cimport MDEntry
@@ -117,7 +117,7 @@ cdef class Updates:
         self.first = <MDEntry*><uintptr_t>entries.ctypes.data
         self.stop = <int64_t*><uintptr_t>ends.ctypes.data
 
-    def run(self, Book book, bint with_crc):
+    def run(self, OrderBook book, bint with_crc):
         """Apply all to a book. Returns the sum of the CRCs after each message by the book's own rule, or, without
         CRC, of a best price."""
         cdef int64_t m, at = 0

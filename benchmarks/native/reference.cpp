@@ -13,16 +13,11 @@
 #include <unordered_map>
 #include <vector>
 
-#include "convert.h"
+#include "decoder.h"
 
 namespace {
 
 constexpr char SOH = 1;
-
-struct Field {
-    int tag;
-    const char *begin, *end;
-};
 
 // FIX 4.4 and 5.0: tags that state the length of the data field after them
 int length_tags[] = {90,  93,  95,  212, 348,  350,  352,  354,  356,  358,  360, 362,
@@ -48,135 +43,30 @@ inline const char* next_field(const char* p, Field& f) {
     return f.end + 1;
 }
 
-struct Precision {
-    int row, price, qty;
-};
+struct PlainWalk {
+    const char *p, *tail;
+    bool whole = false;
+    char type = 0;
 
-struct Decoder {
-    std::unordered_map<std::string, Precision> instruments;
-    std::string last_symbol;
-    Precision last{};
-    std::vector<Entry> entries = std::vector<Entry>(64);
-    int64_t messages = 0, n_entries = 0, bad = 0;
-    uint64_t digest = 0;
-
-    const Precision& precision(std::string_view symbol) {
-        if (symbol != last_symbol) {
-            last_symbol.assign(symbol);
-            auto found = instruments.find(last_symbol);
-            last = found == instruments.end() ? Precision{-1, 0, 0} : found->second;
-        }
-        return last;
+    PlainWalk(const char* at, const char* stop) : p(at), tail(at) {
+        if (stop - at <= 20 || std::memcmp(at,
+                                           "8=FIX.4.4\x01"
+                                           "9=",
+                                           12))
+            return;
+        int64_t length = 0;
+        for (p += 12; *p != SOH; ++p)
+            length = length * 10 + (*p - '0');
+        tail = ++p + length;
+        whole = tail + 7 <= stop;
+        type = p[3];
     }
 
-    void list(const char* p, const char* end) {  // 35=y
-        Field f;
-        std::string symbol;
-        Precision seen{};
-        while (p < end) {
-            p = next_field(p, f);
-            if (f.tag == 55)
-                symbol.assign(f.begin, f.end);
-            if (f.tag == 5010)
-                seen.qty = as_int(f.begin, f.end);
-            if (f.tag == 2349) {
-                seen.price = as_int(f.begin, f.end);
-                seen.row = instruments.size();
-                instruments[symbol] = seen;
-            }
-        }
-    }
-
-    void market_data(const char* p, const char* end, bool snapshot) {  // 35=W, 35=X
-        Field f;
-        size_t n = 0;
-        Entry* e = nullptr;
-        Precision precisions{};
-        int64_t sending = 0, crc = 0;
-        const int starts = snapshot ? 269 : 279;
-        while (p < end) {
-            p = next_field(p, f);
-            if (f.tag == starts) {
-                if (n == entries.size())
-                    entries.resize(2 * n);
-                e = &entries[n++];
-                std::memset(e, 0, sizeof *e);
-                e->instrument = precisions.row;
-            }
-            switch (f.tag) {
-                case 52:
-                    sending = as_stamp_ns(f.begin, f.end);
-                    break;
-                case 55:
-                    precisions = precision({f.begin, size_t(f.end - f.begin)});
-                    break;
-                case 279:
-                    e->action = *f.begin - '0';
-                    break;
-                case 269:
-                    e->side = *f.begin - '0';
-                    break;
-                case 278:
-                    as_id(f.begin, f.end, *e);
-                    break;
-                case 270:
-                    e->price = as_fixed(f.begin, f.end, precisions.price);
-                    break;
-                case 271:
-                    e->qty = as_fixed(f.begin, f.end, precisions.qty);
-                    break;
-                case 273:
-                    e->event_ns = sending - sending % DAY_NS + as_clock_ns(f.begin, f.end);
-                    break;
-                case 5060:
-                    e->event_ns = as_iso_ns(f.begin, f.end);
-                    break;
-                case 5273:
-                    e->queue_ns = as_iso_ns(f.begin, f.end);
-                    break;
-                case 40:
-                    e->ord_type = *f.begin - '0';
-                    break;
-                case 2446:
-                    e->aggressor = *f.begin - '0';
-                    break;
-                case 5041:
-                    crc = as_int(f.begin, f.end);
-                    break;
-                default:
-                    break;
-            }
-        }
-        n_entries += n;
-        for (size_t i = 0; i < n; ++i)
-            digest += entries[i].price ^ entries[i].qty ^ entries[i].event_ns;
-        digest += crc;
-    }
-
-    void run(const char* p, int64_t n) {
-        const char* stop = p + n;
-        while (stop - p > 20 && !std::memcmp(p,
-                                             "8=FIX.4.4\x01"
-                                             "9=",
-                                             12)) {
-            const char* q = p + 12;
-            int64_t length = 0;
-            for (; *q != SOH; ++q)
-                length = length * 10 + (*q - '0');
-            const char *body = q + 1, *tail = body + length;
-            if (tail + 7 > stop)
-                break;
-            uint8_t sum = 0;
-            for (const char* c = p; c < tail; ++c)
-                sum += uint8_t(*c);
-            bad += as_int(tail + 3, tail + 6) != sum;
-            ++messages;
-            if (body[3] == 'W' || body[3] == 'X')
-                market_data(body, tail, body[3] == 'W');
-            if (body[3] == 'y')
-                list(body, tail);
-            p = tail + 7;
-        }
+    bool next(Field& f) {
+        if (p >= tail)
+            return false;
+        p = next_field(p, f);
+        return true;
     }
 };
 
@@ -437,14 +327,9 @@ uint64_t run_book(Book& book, const Entry* entries, const int64_t* ends, int64_t
 
 }  // namespace
 
-extern "C" {
+DECODER_FOR_PYTHON(PlainWalk)
 
-// decodes a clean stream; out: messages, entries, wrong checksums, digest
-void reference_decode(const char* data, int64_t n, int64_t* out) {
-    Decoder decoder;
-    decoder.run(data, n);
-    out[0] = decoder.messages, out[1] = decoder.n_entries, out[2] = decoder.bad, out[3] = int64_t(decoder.digest);
-}
+extern "C" {
 
 // a book that holds these entries and nothing else
 uint64_t reference_book_open(int level, const void* entries, int64_t n) {

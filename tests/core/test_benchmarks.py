@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import parquet_depth, race, replay
+from benchmarks import build, parquet_depth, race, replay
 from benchmarks.__main__ import columns, line, row_lines
 from benchmarks.decode import byte_split, entries_of, frames_of, simplefix_runner
 from benchmarks.race import Race, Row, compare
@@ -111,3 +111,8 @@ def test_rivals_of_a_replay_read_its_first_session(tmp_path, monkeypatch):
     assert session.opening.tolist() == message.entries()[1:].tolist()
     first = [m for m in cap.replay(cap.dates()[0]) if m.session == message.session]
     assert 1 < len(session) <= len(first) and session.ends[-1] == len(session.updates)
+
+
+def test_the_driver_uses_what_the_core_has(tmp_path):
+    """It is compiled when a benchmark starts, long after a name in the core has changed."""
+    assert "Updates" in build.translated(tmp_path).read_text()
