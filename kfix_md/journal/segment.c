@@ -152,8 +152,9 @@ static int jio_date_name(jio* io, jseg* s) {
         return 0;
     jio_name(from, sizeof from, s->number, 0);
     jio_name(to, sizeof to, s->number, s->head.date);
-    if (renameat(io->dirfd, from, io->dirfd, to) != 0 && errno != ENOENT) /* ENOENT: only the fsync failed before */
+    if (!s->dated && renameat(io->dirfd, from, io->dirfd, to) != 0 && errno != ENOENT) /* ENOENT: somebody deleted it */
         return errno;
+    s->dated = 1;
     if (fsync(io->dirfd) != 0)
         return errno;
     s->named = 1;
@@ -186,7 +187,7 @@ static int jio_write_again(int fd, const jseg* s, uint64_t from, uint64_t to) {
 
 /* Counts the sound records of the copy; returns where they end. */
 static uint64_t jio_records_kept(const jio* io, const jseg* s, uint64_t* records) {
-    uint64_t at = s->copy_from;
+    uint64_t at = s->copy_from < JSEG_HEADER ? JSEG_HEADER : s->copy_from; /* never synced: with its header */
     while (at + JREC_HEADER <= s->copy_to) {
         const char* p = s->copy + (at - s->copy_from);
         jrec_header h;
@@ -209,7 +210,7 @@ static int jio_rescue(jio* io, jseg* s) {
     h.reason = s->reason, h.sealed_end = s->used;
     h.seal_crc = jseg_seal_crc(io->crc, s->number, h.reason, h.sealed_end);
     snprintf(part, sizeof part, "rescue.%010u.kfj", s->number);
-    jio_name(name, sizeof name, s->number, s->named ? h.date : 0);
+    jio_name(name, sizeof name, s->number, s->dated ? h.date : 0);
     if (faccessat(io->dirfd, name, F_OK, 0) != 0) /* recorded and retired in the meantime */
         return errno == ENOENT ? 0 : errno;
     int fd = openat(io->dirfd, part, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);

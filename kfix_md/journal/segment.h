@@ -109,7 +109,8 @@ typedef struct jseg {
     uint64_t synced; /* bytes known to be on disk */
     uint32_t number;
     int fd;
-    int named;        /* carries its session date in its name */
+    int dated;        /* carries its session date in its name, */
+    int named;        /* and the directory is on disk with that name */
     uint32_t reason;  /* why it was sealed, set when retired */
     jseg_header head; /* as it was when the segment became the active one */
     /* after a failed sync the kernel may drop the pages: what is not on disk is kept here as well */

@@ -1,5 +1,6 @@
-/* LD_PRELOAD: msync and fsync fail as often as the two int32 in the file $FAILING_SYNC count, which are counted down. A
- * failed msync drops its pages, as Linux may: they are what the disk has, zeros from the end of the last sync on. */
+/* LD_PRELOAD: msync, fsync of a file, and fsync of a directory after a rename in it fail as often as the three int32 in
+ * the file $FAILING_SYNC count, which are counted down. A failed msync drops its pages, as Linux may: they are what the
+ * disk has, zeros from the end of the last sync on. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -11,13 +12,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int32_t* left; /* of msync, of fsync */
+enum { MSYNC, FSYNC, DIRECTORY, CALLS };
+
+static int32_t* left; /* failures of each call */
 static char* synced_to;
+static int renamed;
 
 __attribute__((constructor)) static void open_file(void) {
     const char* path = getenv("FAILING_SYNC");
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-    void* at = fd < 0 ? MAP_FAILED : mmap(NULL, 2 * sizeof *left, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void* at = fd < 0 ? MAP_FAILED : mmap(NULL, CALLS * sizeof *left, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (at != MAP_FAILED)
         left = at;
 }
@@ -32,7 +36,7 @@ static int fails(int which) {
 int msync(void* start, size_t n, int flags) {
     char *from = start, *to = from + n;
     int (*real)(void*, size_t, int) = (int (*)(void*, size_t, int))dlsym(RTLD_NEXT, "msync");
-    if (fails(0)) {
+    if (fails(MSYNC)) {
         if (synced_to >= from && synced_to <= to)
             from = synced_to;
         memset(from, 0, (size_t)(to - from));
@@ -47,7 +51,16 @@ int msync(void* start, size_t n, int flags) {
 int fsync(int fd) {
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
     struct stat found;
-    if (fstat(fd, &found) == 0 && S_ISREG(found.st_mode) && fails(1))
+    if (fstat(fd, &found) == 0 && S_ISREG(found.st_mode) && fails(FSYNC))
+        return errno = EIO, -1;
+    if (fstat(fd, &found) == 0 && S_ISDIR(found.st_mode) && renamed-- > 0 && fails(DIRECTORY))
         return errno = EIO, -1;
     return real(fd);
+}
+
+int renameat(int from_fd, const char* from, int to_fd, const char* to) {
+    int (*real)(int, const char*, int, const char*) =
+        (int (*)(int, const char*, int, const char*))dlsym(RTLD_NEXT, "renameat");
+    renamed = 1;
+    return real(from_fd, from, to_fd, to);
 }

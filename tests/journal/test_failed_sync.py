@@ -25,10 +25,10 @@ from kfix_md.journal.writer import JournalWriter
 
 NOON = 1_700_049_600_000_000_000
 with open(os.environ["FAILING_SYNC"], "r+b") as file:
-    fails = mmap.mmap(file.fileno(), 8)
+    fails = mmap.mmap(file.fileno(), 12)
 
-def fail(msync, fsync):
-    fails[:] = struct.pack("<ii", msync, fsync)
+def fail(msync, fsync, directory=0):
+    fails[:] = struct.pack("<iii", msync, fsync, directory)
 
 def until(condition):
     deadline = time.monotonic() + 20
@@ -46,7 +46,7 @@ def write(n):
         count += 1
 
 count = 0
-w = JournalWriter(sys.argv[1], segment_bytes=int(sys.argv[2]), sync_ms=5, first_number=1)
+w = JournalWriter(sys.argv[1], segment_bytes=int(sys.argv[2]), sync_ms=int(sys.argv[3]), first_number=1)
 """
 
 
@@ -57,12 +57,12 @@ def shim(tmp_path_factory):
     return preload.library(HERE / "failing_sync.c", tmp_path_factory.mktemp("shim"))
 
 
-def run(shim: Path, journal: Path, script: str, segment_bytes: int = 1 << 20) -> dict:
+def run(shim: Path, journal: Path, script: str, segment_bytes: int = 1 << 20, sync_ms: int = 5) -> dict:
     counts = journal.with_name("counts")
-    counts.write_bytes(bytes(8))
+    counts.write_bytes(bytes(12))
     preloaded = [*os.environ.get("LD_PRELOAD", "").split(), str(shim)]  # after the sanitizers' own, if there are any
     done = subprocess.run(
-        [sys.executable, "-c", _RIG + script, str(journal), str(segment_bytes)],
+        [sys.executable, "-c", _RIG + script, str(journal), str(segment_bytes), str(sync_ms)],
         env={**os.environ, "LD_PRELOAD": " ".join(preloaded), "FAILING_SYNC": str(counts)},
         capture_output=True,
         text=True,
@@ -111,8 +111,9 @@ _NO_RECORD_COMES = """
 fail(1, 0)
 write(40)
 until(lambda: w.stats()["sync_failed"])
+until(lambda: w.stats()["risk_records"] > 0)
 beat_until(lambda: not w.stats()["alarm"])
-assert w.stats()["rescued"] == 1
+assert w.stats()["rescued"] == 1 and w.stats()["rescue_lost"] == 0
 w.close()
 print(json.dumps({"count": count}))
 """
@@ -181,6 +182,25 @@ def test_a_segment_whose_end_cannot_be_synced_is_written_again(tmp_path, shim):
     assert (stats["sync_failed"], stats["rescued"], stats["rescue_lost"]) == (1, 1, 0)
     assert numbers(tmp_path / "journal") == list(range(6))
     assert [head.reason for head in journal_files.heads(tmp_path / "journal").values()] == ["date", "closed"]
+
+
+_ITS_NAME = """
+write(40)
+fail(1, 0, 1)
+assert w.frame(0, NOON + 86_400_000_000_000, b"%06d" % count)  # of the next date
+until(lambda: w.stats()["sync_failed"])
+until(lambda: w.stats()["synced"] == w.position)
+stats = w.stats()
+w.close()
+print(json.dumps({"stats": stats}))
+"""
+
+
+def test_a_segment_is_written_again_although_the_sync_of_its_name_failed_too(tmp_path, shim):
+    """`synced` must not pass a segment because its file was looked for under the name that it had before."""
+    stats = run(shim, tmp_path / "journal", _ITS_NAME, sync_ms=200)["stats"]
+    assert (stats["sync_failed"], stats["rescued"], stats["rescue_lost"]) == (1, 1, 0)
+    assert numbers(tmp_path / "journal") == list(range(41))
 
 
 @pytest.mark.parametrize("whole", [True, False])
