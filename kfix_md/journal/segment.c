@@ -77,7 +77,7 @@ static jseg* jio_make(jio* io, uint64_t size) {
     jio_prefault(s->base, size);
     jseg_header* h = (jseg_header*)s->base;
     h->version = JSEG_VERSION, h->header_bytes = JSEG_HEADER, h->number = number, h->size = size;
-    h->created_ns = jclock(), h->pid = getpid();
+    h->created_ns = jclock(CLOCK_REALTIME), h->pid = getpid();
     memcpy(h->magic, JSEG_MAGIC, 8);
     h->crc = jseg_crc(io->crc, h);
     fsync(io->dirfd);
@@ -327,10 +327,15 @@ static void jio_keep_spare(jio* io) {
         __atomic_store_n(&io->spare, s, __ATOMIC_RELEASE);
 }
 
+static void jio_note_synced(jio* io, int64_t run, int64_t now_ns) {
+    io->synced_run = run;
+    __atomic_store_n(&io->synced_ns, now_ns, __ATOMIC_RELEASE);
+}
+
 /* Returns how long it took in ns; -1 when it must be tried again soon because the writer changed segments meanwhile.
  * `last`: when all of it was done, here or at the last call that did so. */
 static int64_t jio_sync_active(jio* io, int64_t* last) {
-    int64_t start = jclock();
+    int64_t start = jclock(CLOCK_MONOTONIC), start_ns = jclock(CLOCK_REALTIME);
     jseg* s = __atomic_load_n(&io->active, __ATOMIC_ACQUIRE);
     uint64_t to = __atomic_load_n(&io->written, __ATOMIC_ACQUIRE);
     /* the pair may be torn by a roll in between: then the old one is in the retired list and synced there */
@@ -340,8 +345,8 @@ static int64_t jio_sync_active(jio* io, int64_t* last) {
     if (__atomic_load_n(&io->retired, __ATOMIC_ACQUIRE))
         return -1;
     /* all of it is on disk, and its pages ready for the writer for as long as the kernel does not write them back */
-    if (io->synced == ((uint64_t)s->number << 32 | to) && start - *last < JIO_QUIET && start >= *last) {
-        __atomic_store_n(&io->synced_ns, start, __ATOMIC_RELEASE);
+    if (io->synced == ((uint64_t)s->number << 32 | to) && start - *last < JIO_QUIET) {
+        jio_note_synced(io, start, start_ns);
         return 0;
     }
     int e = jio_date_name(io, s), e_sync = jio_sync_to(io, s, to);
@@ -359,14 +364,14 @@ static int64_t jio_sync_active(jio* io, int64_t* last) {
     /* writeback made the pages read-only again: fault them in here rather than under the writer */
     uint64_t from = to & ~(uint64_t)4095, n = s->size - from < JSEG_AHEAD ? s->size - from : JSEG_AHEAD;
     jio_prefault(s->base + from, n);
-    int64_t end = jclock();
+    int64_t end = jclock(CLOCK_MONOTONIC);
     io->syncs++;
     if (end - start > io->sync_max_ns)
         io->sync_max_ns = end - start;
-    if (io->synced_ns && end - io->synced_ns > io->exposed_max_ns)
-        io->exposed_max_ns = end - io->synced_ns;
+    if (io->synced_run && end - io->synced_run > io->exposed_max_ns)
+        io->exposed_max_ns = end - io->synced_run;
     __atomic_store_n(&io->synced, (uint64_t)s->number << 32 | to, __ATOMIC_RELEASE);
-    __atomic_store_n(&io->synced_ns, start, __ATOMIC_RELEASE);
+    jio_note_synced(io, start, start_ns);
     *last = start;
     return end - start;
 }
@@ -379,25 +384,25 @@ static void* jio_run(void* arg) {
     uint64_t seen = 0;
     pthread_mutex_lock(&io->lock);
     while (!io->stop) {
-        int64_t now = jclock();
-        if (!__atomic_load_n(&io->error, __ATOMIC_RELAXED) || now - last_try > JIO_AGAIN || now < last_try) {
+        int64_t now = jclock(CLOCK_MONOTONIC);
+        if (!__atomic_load_n(&io->error, __ATOMIC_RELAXED) || now - last_try > JIO_AGAIN) {
             jio_keep_spare(io);
             last_try = now;
         }
         pthread_mutex_unlock(&io->lock);
         jio_release_retired(io);
-        if (io->kept && (now - last_kept > JIO_AGAIN || now < last_kept)) {
+        if (io->kept && now - last_kept > JIO_AGAIN) {
             jio_release_kept(io);
             last_kept = now;
         }
-        if (now - last_sync >= (int64_t)io->sync_ms * 1000000 || now < last_sync) {
+        if (now - last_sync >= (int64_t)io->sync_ms * 1000000) {
             /* the next sync starts so early that it ends sync_ms after this one began; in 1 ms when this one has to be
              * tried again */
             int64_t every = (int64_t)io->sync_ms * 1000000, took = jio_sync_active(io, &last_whole);
             last_sync = now - (took < 0 ? every - 1000000 : took < every / 2 ? took : every / 2);
         }
         pthread_mutex_lock(&io->lock);
-        int64_t at = last_sync + (int64_t)io->sync_ms * 1000000, soon = jclock() + JIO_SOON;
+        int64_t at = last_sync + (int64_t)io->sync_ms * 1000000, soon = jclock(CLOCK_MONOTONIC) + JIO_SOON;
         uint64_t written = __atomic_load_n(&io->written, __ATOMIC_RELAXED);
         if (soon < at && (written != seen || !__atomic_load_n(&io->spare, __ATOMIC_RELAXED)))
             at = soon;
@@ -417,7 +422,11 @@ jio* jio_open(int dirfd, uint64_t segment_bytes, uint32_t next_number, int sync_
     io->dirfd = dirfd, io->segment_bytes = segment_bytes, io->next_number = next_number, io->sync_ms = sync_ms;
     io->crc = crc;
     pthread_mutex_init(&io->lock, NULL);
-    pthread_cond_init(&io->wake, NULL);
+    pthread_condattr_t elapsed; /* by the wall clock, one that is set back by an hour would have it sleep for an hour */
+    pthread_condattr_init(&elapsed);
+    pthread_condattr_setclock(&elapsed, CLOCK_MONOTONIC);
+    pthread_cond_init(&io->wake, &elapsed);
+    pthread_condattr_destroy(&elapsed);
     jio_keep_spare(io); /* reports at once that the directory cannot hold a segment */
     io->running = pthread_create(&io->thread, NULL, jio_run, io) == 0;
     return io;

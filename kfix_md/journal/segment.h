@@ -94,9 +94,9 @@ static inline void jprefetch(const void* p) {
     }
 }
 
-static inline int64_t jclock(void) {
+static inline int64_t jclock(clockid_t id) {
     struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
+    clock_gettime(id, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
@@ -134,8 +134,9 @@ typedef struct {
     int sync_error; /* errno of the latest failure to sync, or 0 */
     uint32_t next_number;
     uint64_t made, made_inline, syncs, sync_failed;
-    int64_t synced_ns; /* everything written before this time is on disk */
-    uint64_t synced;   /* position up to which everything is on disk */
+    int64_t synced_ns;  /* everything written before this time of day is on disk, */
+    int64_t synced_run; /* and the same by CLOCK_MONOTONIC, which measures all that lasts; 0: nothing yet */
+    uint64_t synced;    /* position up to which everything is on disk */
     int64_t sync_max_ns;
     int64_t exposed_max_ns; /* longest a record may have waited to be on disk: from one sync's start to the next one's
                                end */

@@ -21,6 +21,7 @@ from kfix_md.journal import layout
 from kfix_md.journal.reader import EVENT, FRAME, OUT, JournalReader, crc32c, crc32c_ways
 from kfix_md.journal.writer import JournalWriter
 from recorder.layout import Tree
+from tests import preload
 
 NOON = 1_700_049_600_000_000_000  # 2023-11-15 12:00 UTC
 HOUR = 3_600_000_000_000
@@ -391,6 +392,39 @@ def test_nothing_is_done_for_a_journal_to_which_nothing_is_added(tmp_path):
         assert later["synced_ns"] - idle["synced_ns"] > 300_000_000  # all of it is on disk, as of now
         w.frame(0, NOON, b"y")
         assert until_synced(w)["syncs"] > later["syncs"]
+
+
+_CLOCK_SET_BACK = """
+import os, struct, sys, time
+from kfix_md.journal.writer import JournalWriter
+
+def synced():
+    deadline = time.monotonic() + 5
+    while w.stats()["synced"] != w.position:
+        assert time.monotonic() < deadline, w.stats()
+        time.sleep(0.002)
+
+w = JournalWriter(sys.argv[1], sync_ms=20, first_number=1)
+w.frame(0, 1_700_049_600_000_000_000, b"x")
+synced()
+time.sleep(0.1)
+with open(os.environ["WALL_CLOCK_AHEAD"], "r+b") as file:
+    file.write(struct.pack("<q", 0))
+w.frame(0, 1_700_049_600_000_000_000, b"y")
+synced()
+assert w.stats()["exposed_max_ns"] < 5_000_000_000, w.stats()
+w.close()
+"""
+
+
+@preload.needs_compiler
+def test_a_clock_that_is_set_back_does_not_stop_the_syncs(tmp_path):
+    """A wait until a time of day would last for the hour by which the clock went back."""
+    shim, ahead = preload.library(Path(__file__).parents[1] / "shm" / "wall_clock.c", tmp_path), tmp_path / "ahead"
+    ahead.write_bytes(struct.pack("<q", HOUR))
+    preloaded = [*os.environ.get("LD_PRELOAD", "").split(), str(shim)]
+    env = {**os.environ, "LD_PRELOAD": " ".join(preloaded), "WALL_CLOCK_AHEAD": str(ahead)}
+    subprocess.run([sys.executable, "-c", _CLOCK_SET_BACK, str(tmp_path / "journal")], env=env, check=True, timeout=60)
 
 
 def test_what_is_older_than_a_sync_is_on_disk(tmp_path):
