@@ -20,6 +20,7 @@ from kfix_md.log_output import lines_lost
 #: connections that are served at a time, and seconds that one may wait for its next bytes, and last
 CONNECTIONS, IDLE_S, LONGEST_S = 8, 5.0, 15.0
 BACKLOG = 5  # connections that wait to be accepted
+AGAIN_S = 0.1  # after which one that could not be accepted is tried again
 
 Probe = Callable[[], list[str]]
 
@@ -134,14 +135,30 @@ def _server(listener: socket.socket, app: Any) -> Any:
                 self.shutdown_request(request)
                 return
             since_s[request] = time.monotonic()
-            super().process_request(request, client_address)
+            try:
+                super().process_request(request, client_address)
+            except BaseException:  # no thread could be started
+                self.leave(request)
+                raise
 
         def process_request_thread(self, request: Any, client_address: Any) -> None:
             try:
                 super().process_request_thread(request, client_address)
             finally:
-                del since_s[request]
-                places.release()
+                self.leave(request)
+
+        def leave(self, request: Any) -> None:
+            """A connection has ended."""
+            del since_s[request]
+            places.release()
+
+        def get_request(self) -> Any:
+            """Accept a connection."""
+            try:
+                return super().get_request()
+            except OSError:  # no descriptor or memory: it stays in the queue, and is asked for again at once
+                time.sleep(AGAIN_S)
+                raise
 
         def service_actions(self) -> None:
             """Twice a second: end connections whose clients are never idle, and never done either."""

@@ -29,10 +29,12 @@ from kfix_md.metrics_server import listen
 
 ANSWER_S = 1.0  # for which a scrape waits for the loop,
 STUCK_S = 0.1  # and for one that has shown no sign of life for so long: scrapes have a time limit
-END_S = 2.0  # for the exporter to end
+END_S = 0.2  # for the exporter to be gone once it is killed: a call to a dead disk may hold it
 COMMAND = [sys.executable, "-m", "kfix_md.feed.exporter"]
 _BEAT, _ASK = b"b", b"a"
 _LONGEST = 1 << 20  # bytes of a message
+#: of a message that is not sent: the exporter was stopped or has not begun yet, or memory is short
+_PASSING = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Exporter:
@@ -92,14 +94,12 @@ class Exporter:
         self._send(_BEAT)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, which has nothing to lose and may be stopped: the feed's end and its loop cannot wait."""
         self._lost()
         self._socket.close()
-        try:
+        self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
     def _asked(self) -> None:
         try:
@@ -121,10 +121,9 @@ class Exporter:
     def _send(self, data: bytes) -> None:
         try:
             self._socket.send(data)
-        except BlockingIOError:  # it was stopped, or has not begun yet
-            pass
-        except OSError:
-            self._lost()
+        except OSError as error:
+            if error.errno not in _PASSING:
+                self._lost()
 
     def _lost(self) -> None:
         self.gone = True
@@ -150,10 +149,10 @@ class Readings:
         with self._changed:
             before = self._count
             with contextlib.suppress(OSError):
-                self._feed.send(_ASK)
+                self._feed.send(_ASK, socket.MSG_DONTWAIT)  # a loop that stands still takes a few hundred
             if self._changed.wait_for(lambda: self._count > before, self.patience_s):
                 return self.last
-            return dataclasses.replace(self.last, beat_age_s=max(self.last.beat_age_s, self._age_s))
+            return dataclasses.replace(self.last, beat_age_s=self._age_s)
 
     @property
     def patience_s(self) -> float:
@@ -165,15 +164,19 @@ class Readings:
         return time.monotonic() - self._beat_s
 
     def _receive(self) -> None:
-        while data := _message(self._feed):
-            reading = None if data == _BEAT else pickle.loads(data)
-            with self._changed:
-                self._beat_s = time.monotonic()
-                if reading is not None:
-                    self._beat_s -= reading.beat_age_s
-                    self.last, self._count = reading, self._count + 1
-                    self._changed.notify_all()
-        os._exit(0)
+        try:
+            while data := _message(self._feed):
+                self._received(None if data == _BEAT else pickle.loads(data))
+        finally:  # also after an error, such as a lack of memory: without this thread it would outlive the feed
+            os._exit(0)
+
+    def _received(self, reading: FeedCounters | None) -> None:
+        with self._changed:
+            self._beat_s = time.monotonic()
+            if reading is not None:
+                self._beat_s -= reading.beat_age_s
+                self.last, self._count = reading, self._count + 1
+                self._changed.notify_all()
 
 
 def _message(feed: socket.socket) -> bytes:

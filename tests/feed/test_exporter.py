@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import pickle
 import re
 import signal
 import socket
@@ -15,10 +16,12 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from unittest.mock import Mock
 
 import pytest
 
 from kfix_md.errors import UsageError, may_pass
+from kfix_md.feed import exporter
 from kfix_md.feed.exporter import ANSWER_S, STUCK_S, Exporter, Readings
 from kfix_md.feed.metrics import FeedCounters, Histogram
 from tests.feed.rig import Venue, all_good, drive, until
@@ -99,20 +102,117 @@ print(urllib.request.urlopen("http://127.0.0.1:{port}/metrics", timeout=20).read
     drive(tmp_path, toml(venue, tmp_path, "stuck", port), script)
 
 
-def test_a_loop_that_has_shown_no_sign_of_life_is_not_waited_for_again(monkeypatch):
+@pytest.fixture
+def both(monkeypatch):
+    """The feed's socket, the exporter's side of it, and what is set when that ends its process."""
     feed, exporter = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    monkeypatch.setattr(os, "_exit", lambda status: None)  # as the exporter does when the feed's socket is closed
-    readings = Readings(exporter)
+    ended = threading.Event()
+    monkeypatch.setattr(os, "_exit", lambda status: ended.set())
+    yield feed, Readings(exporter), ended
+    feed.close()
+    for thread in threading.enumerate():
+        if thread.name == "kfix-readings":
+            thread.join(10)
+    exporter.close()
+
+
+def test_a_loop_that_has_shown_no_sign_of_life_is_not_waited_for_again(both):
+    feed, readings, _ = both
     assert readings.patience_s == ANSWER_S
     readings._beat_s -= ANSWER_S
     assert readings.patience_s == STUCK_S
     found = readings.read()
     assert found.beat_age_s >= ANSWER_S + STUCK_S and feed.recv(10)
-    feed.close()
-    until_ended = [each for each in threading.enumerate() if each.name == "kfix-readings"]
-    for thread in until_ended:
-        thread.join(10)
-    exporter.close()
+
+
+def test_a_scrape_gets_what_was_counted_after_it_asked(both):
+    feed, readings, _ = both
+    feed.send(pickle.dumps(FeedCounters(clock_steps=1)))
+
+    def answer() -> None:
+        for steps in (2, 3):
+            feed.recv(10)
+            feed.send(exporter._BEAT)
+            feed.send(pickle.dumps(FeedCounters(clock_steps=steps)))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    assert [readings.read().clock_steps, readings.read().clock_steps] == [2, 3]
+    thread.join()
+
+
+def test_the_age_of_a_loop_that_does_not_answer_counts_from_its_last_sign_of_life(both, monkeypatch):
+    monkeypatch.setattr(exporter, "ANSWER_S", 0.1)
+    feed, readings, _ = both
+    feed.send(pickle.dumps(FeedCounters(clock_steps=1, beat_age_s=12.0)))
+    deadline = time.monotonic() + 10
+    while not readings.last.clock_steps and time.monotonic() < deadline:
+        time.sleep(0.001)
+    found = readings.read()
+    assert found.clock_steps == 1 and 12.0 < found.beat_age_s < 60.0
+    feed.send(exporter._BEAT)
+    found = readings.read()
+    assert found.clock_steps == 1 and found.stalled() == "", "it has run since"
+
+
+def test_scrapes_go_on_when_the_loop_has_stood_still_for_hundreds_of_them(both):
+    feed, readings, _ = both
+    with suppress(BlockingIOError):
+        while True:
+            readings._feed.send(exporter._ASK, socket.MSG_DONTWAIT)
+    readings._beat_s -= ANSWER_S
+    scrape = threading.Thread(target=readings.read, daemon=True)
+    scrape.start()
+    scrape.join(5)
+    assert not scrape.is_alive()
+    assert feed.recv(10)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_exporter_that_cannot_read_an_answer_ends_and_does_not_outlive_the_feed(both):
+    feed, _, ended = both
+    feed.send(b"no counters")
+    assert ended.wait(10)
+
+
+def test_an_exporter_that_hangs_does_not_hold_up_the_feeds_end(monkeypatch):
+    monkeypatch.setattr(exporter, "COMMAND", ["sleep", "1000"])
+    monkeypatch.setattr(exporter, "END_S", 20.0)
+    hanging = Exporter("127.0.0.1", 0, FeedCounters, [], set())
+    began = time.monotonic()
+    hanging.close()
+    assert hanging._process.returncode == -signal.SIGKILL and time.monotonic() - began < 10
+
+
+def test_a_loop_does_not_look_again_at_the_socket_of_an_exporter_that_has_ended(monkeypatch):
+    monkeypatch.setattr(exporter, "COMMAND", ["true"])
+    loop = Mock()
+    one = Exporter("127.0.0.1", 0, FeedCounters, [], set())
+    one.answer_on(loop)
+    one._process.wait(20)
+    while not one.gone:
+        one._asked()
+    loop.remove_reader.assert_called_once_with(one._socket)
+    one.close()
+    loop.remove_reader.assert_called_once()
+
+
+@pytest.mark.parametrize(("number", "gone"), [(errno.EAGAIN, False), (errno.ENOBUFS, False), (errno.EPIPE, True)])
+def test_what_a_message_that_was_not_sent_means(monkeypatch, number, gone):
+    class Full:
+        def send(self, data: bytes) -> int:
+            raise OSError(number, os.strerror(number))
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(exporter, "COMMAND", ["sleep", "1000"])
+    one = Exporter("127.0.0.1", 0, FeedCounters, [], set())
+    one._socket.close()
+    monkeypatch.setattr(one, "_socket", Full())
+    one.beat()
+    assert one.gone is gone
+    one.close()
 
 
 def test_an_exporter_that_ends_is_started_again(venue, tmp_path, caplog):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -83,6 +85,36 @@ def test_clients_that_send_a_byte_now_and_then_keep_no_place(monkeypatch):
     for each in slow:
         each.close()
     server.close()
+
+
+def test_connections_for_which_no_thread_can_be_started_give_their_places_back(server, monkeypatch):
+    def full(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as no_threads:
+        no_threads.setattr(threading.Thread, "start", full)
+        for _ in range(2 * CONNECTIONS):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client, suppress(OSError):
+                assert client.recv(1) == b""
+    assert scrape(server.port)
+
+
+def test_a_process_without_descriptors_is_not_kept_busy_by_connections(server, monkeypatch):
+    class Full:
+        def __init__(self, listener: socket.socket) -> None:
+            self.fileno, self.tries = listener.fileno, 0
+
+        def accept(self) -> None:
+            self.tries += 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    full = Full(server._server.socket)
+    with monkeypatch.context() as no_descriptors:
+        no_descriptors.setattr(server._server, "socket", full)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5):
+            time.sleep(0.5)
+    assert 0 < full.tries < 20
+    assert scrape(server.port)
 
 
 def test_it_serves_many_one_after_another(server):
