@@ -106,6 +106,7 @@ cdef class OrderBook:
     cdef uint32_t crc_by(self, int rule) noexcept nogil
     cdef OrderSlab* slab_or_null(self) noexcept nogil
     cdef int reserve_levels(self, int side, int32_t capacity) noexcept with gil
+    cdef int more_levels(self, int side, int32_t capacity) noexcept
     cdef int insert_level(self, int side, int32_t i, int64_t price, int64_t qty, uint32_t decimals) noexcept nogil
     cdef void remove_level(self, int side, int32_t i) noexcept nogil
     cdef uint32_t level_crc(self, int side, int32_t i, uint32_t* length, int rule) noexcept nogil

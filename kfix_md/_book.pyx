@@ -240,6 +240,13 @@ cdef class OrderBook:
         return BOOK_OK
 
     cdef int reserve_levels(self, int side, int32_t capacity) noexcept with gil:
+        # in the middle of a message, of which no other thread may see a part: numpy gives the GIL up
+        cdef unsigned long before = held(self.room)
+        cdef int result = self.more_levels(side, capacity)
+        released(self.room, before)
+        return result
+
+    cdef int more_levels(self, int side, int32_t capacity) noexcept:
         if capacity > MAX_LEVELS:
             return BOOK_FULL
         if self.take_room((capacity - self.sides[side].capacity) * LEVEL_BYTES) != BOOK_OK:
@@ -512,10 +519,10 @@ cdef class OrderBook:
         A CLEAR entry empties the book. Raises ValueError when a side is none of 269's 0, 1, 2, OverflowError when
         the book may not grow further.
         """
-        settled(self.room)
         entries = np.ascontiguousarray(entries, dtype=ENTRY_DTYPE)
         if len(entries) and entries["side"].max() > SIDE_TRADE:
             raise ValueError("an entry's side must be 0 (bid), 1 (offer) or 2 (trade)")
+        settled(self.room)
         cdef int result = apply_message(self, <MDEntry*>address(entries), len(entries)) if len(entries) else BOOK_OK
         if result != BOOK_OK:
             raise OverflowError(LIMITS[result])

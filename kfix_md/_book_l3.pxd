@@ -42,6 +42,7 @@ cdef class L3Book(OrderBook):
     cdef int32_t order_row(self, uint64_t hi, uint64_t lo, uint8_t kind) noexcept nogil
     cdef void unlink(self, uint32_t hole) noexcept nogil
     cdef int reserve_orders(self, int64_t capacity) noexcept with gil
+    cdef int more_orders(self, int64_t capacity) noexcept
     cdef void touch(self, int32_t row) noexcept nogil
     cdef void prefetch_ahead(self, MDEntry* e, MDEntry* end) noexcept nogil
     cdef int open_orders(self, MDEntry* e, MDEntry* end) noexcept nogil

@@ -160,6 +160,13 @@ cdef class L3Book(OrderBook):
         return &self.slab
 
     cdef int reserve_orders(self, int64_t capacity) noexcept with gil:
+        # as reserve_levels
+        cdef unsigned long before = held(self.room)
+        cdef int result = self.more_orders(capacity)
+        released(self.room, before)
+        return result
+
+    cdef int more_orders(self, int64_t capacity) noexcept:
         # rows, table and list of changed rows are one piece of memory, which grows as a whole
         if capacity > MAX_ORDERS:
             return BOOK_FULL

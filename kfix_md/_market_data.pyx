@@ -108,10 +108,10 @@ cdef inline uint16_t take_into(MarketData self, OrderBook book, Header* h, MDMes
             return self.lacking(row, h, m, error, recv_ns, flags)
     before = s.top.state
     flags = apply(self, s, book, h, m, e, recv_ns, flags)
+    if self.collected is not None:      # before a listener can have another message decoded
+        self.collected.keep(e, row, h, m, recv_ns, flags, self.books.session_number)
     if s.top.state != before:
         self.books.changed(row)
-    if self.collected is not None:
-        self.collected.keep(e, row, h, m, recv_ns, flags, self.books.session_number)
     self.row = -1
     self.books.burst += 1
     if self.books.burst >= BURST:

@@ -95,6 +95,7 @@ cdef class Symbols:
     cdef int make_book(self, int32_t row, int seen) except -1
     cdef int32_t limit_of(self, int32_t row, int level) except -1
     cdef int _more_slots(self, int32_t capacity) except -1
+    cdef int _larger_table(self) except -1
     cdef void prefetch_next(self, const char* symbol, const char* first, const char* last) noexcept
     cdef int publish_pending(self) except -1 nogil
     cdef int happen(self, int32_t row, int event, int cause) except -1

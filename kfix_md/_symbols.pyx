@@ -6,7 +6,7 @@ Symbols are found through an open-addressing table of rows; a row is a Slot, and
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
-from posix.stdlib cimport posix_memalign
+from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from kfix_md._book cimport (
     CRC_DEPTH, NO_LIMIT, RULE_AUTO, RULE_CODE, RULE_LEVEL, RULE_OFF, RULE_ORDER, RULE_SENT, WORK_BANK,
@@ -27,6 +27,11 @@ from kfix_md._state import Event
 from kfix_md.errors import NoSuchSymbol, ProtocolError
 from kfix_md.instruments import parse_list
 from kfix_md.symbol_text import symbol_bytes
+
+cdef extern from "<sys/mman.h>" nogil:      # posix.mman has them without these conditions
+    int mprotect(void* at, size_t n, int protection)
+    enum:
+        MAP_NORESERVE
 
 cdef extern from "c/scan.h" nogil:
     int kfix_equal(const char* a, const char* b, int64_t n)
@@ -119,6 +124,13 @@ cdef class Symbols:
         self.first_rule = RULE_ORDER
         self.names = []
         self.room = Room(_ROOM_BYTES)
+        # Slots never move: a listener may define symbols while a message of one is being applied. No memory is taken
+        # for those that are not used.
+        cdef void* slots = mmap(
+            NULL, MAX_SYMBOLS * sizeof(Slot), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        if slots == MAP_FAILED:
+            raise MemoryError("no memory for a handler")
+        self.slots = <Slot*>slots
         self.mask = 255
         self.table = <int32_t*>malloc(256 * sizeof(int32_t))
         if self.table == NULL:
@@ -127,7 +139,8 @@ cdef class Symbols:
 
     def __dealloc__(self):
         free(self.table)
-        free(self.slots)
+        if self.slots != NULL:
+            munmap(self.slots, MAX_SYMBOLS * sizeof(Slot))
 
     # ---- the table ----
 
@@ -210,14 +223,14 @@ cdef class Symbols:
             return self.new_slot(symbol, text, price_precision, qty_precision)
         s = &self.slots[row]
         if s.price_precision != price_precision or s.qty_precision != qty_precision:
+            if self.applying:       # where there is no memory for that, nothing has changed
+                self.replaced.append(self.by_row[row])
+            self.by_row[row] = None
             s.price_precision = price_precision
             s.qty_precision = qty_precision
             self.definitions += 1
             s.synced = 0
             s.unproven = s.misses = s.run = 0
-            if self.applying:
-                self.replaced.append(self.by_row[row])
-            self.by_row[row] = None
             if s.shm_slot >= 0:
                 self.make_book(row, s.level)
             self.happen(row, EVENT_REDEFINE, CAUSE_PRECISION)
@@ -256,14 +269,20 @@ cdef class Symbols:
         return True
 
     cdef int32_t new_slot(self, symbol, bytes text, int price_precision, int qty_precision) except -1:
-        cdef int32_t row = self.n_slots, i
-        cdef Slot* s
-        cdef int32_t* table
+        cdef int32_t row = self.n_slots
+        cdef Slot* s = &self.slots[row]
         if row == MAX_SYMBOLS:
             raise ProtocolError(f"more than {MAX_SYMBOLS} instruments")
-        if row == self.slot_capacity:
-            self._more_slots(max(2 * row, 64))
-        s = &self.slots[row]
+        try:    # all that takes memory, before anything counts
+            if row == self.slot_capacity:
+                self._more_slots(min(max(2 * row, 64), MAX_SYMBOLS))
+            self.by_row.append(None)
+            self.names.append(symbol)
+            if 2 * (row + 1) > <int32_t>self.mask:
+                self._larger_table()
+        except MemoryError:
+            del self.by_row[row:], self.names[row:]
+            raise
         memset(s, 0, sizeof(Slot))
         memcpy(s.symbol, <const char*>text, len(text))
         s.symbol_n = len(text)
@@ -276,29 +295,25 @@ cdef class Symbols:
         s.level = self.level
         self.n_slots += 1
         self.definitions += 1
-        self.by_row.append(None)
-        self.names.append(symbol)
-        if 2 * self.n_slots > <int32_t>self.mask:
-            table = <int32_t*>realloc(self.table, 4 * (self.mask + 1) * sizeof(int32_t))
-            if table == NULL:
-                raise MemoryError("no memory for symbols")
-            self.table = table
-            self.mask = 4 * (self.mask + 1) - 1
-            memset(table, 0xFF, (self.mask + 1) * sizeof(int32_t))
-            for i in range(row):
-                self.enter(i)
         self.enter(row)
         return row
 
     cdef int _more_slots(self, int32_t capacity) except -1:
-        cdef void* slots
-        if posix_memalign(&slots, LINE, capacity * sizeof(Slot)) != 0:
+        if mprotect(self.slots, capacity * sizeof(Slot), PROT_READ | PROT_WRITE) != 0:
             raise MemoryError("no memory for symbols")
-        if self.n_slots:
-            memcpy(slots, self.slots, self.n_slots * sizeof(Slot))
-        free(self.slots)
-        self.slots = <Slot*>slots
         self.slot_capacity = capacity
+        return 0
+
+    cdef int _larger_table(self) except -1:
+        cdef int32_t* table = <int32_t*>realloc(self.table, 4 * (self.mask + 1) * sizeof(int32_t))
+        cdef int32_t row
+        if table == NULL:
+            raise MemoryError("no memory for symbols")
+        self.table = table
+        self.mask = 4 * (self.mask + 1) - 1
+        memset(table, 0xFF, (self.mask + 1) * sizeof(int32_t))
+        for row in range(self.n_slots):
+            self.enter(row)
         return 0
 
     cdef void enter(self, int32_t row) noexcept:

@@ -14,6 +14,8 @@ from kfix_md import Handler, State
 from kfix_md._book import L2Book
 from kfix_md._book_l3 import L3Book
 from kfix_md._entry import ENTRY_DTYPE, Cause, MessageFlags
+from kfix_md.shm.attach import attach
+from kfix_md.shm.writer import SegmentWriter
 from tests.core.convert import decimals_of, units
 from tests.core.plain_text import (
     EXAMPLE,
@@ -208,6 +210,30 @@ def test_a_configured_rule_is_the_only_one(level, rule):
     other = "level" if rule.endswith("-sent") else "level-sent"
     handler, _ = opened(level, rule, checksum=other)
     assert handler["X/Y"].state is State.CRC_FAIL
+
+
+def test_a_listener_may_define_symbols_while_a_message_is_being_applied(tmp_path):
+    """What the message still notes about its own symbol is not lost with the place that the symbol had."""
+
+    class Listener:
+        def on_book(self, *_):
+            pass
+
+        def on_checksum_rule(self, rule, symbol, precisions):
+            for n in range(200):
+                handler.define(f"MORE{n}", 1, 8)
+
+    with SegmentWriter("defines", tmp_path, capacity=8) as segment:
+        venue = Venue("L3", "order")
+        handler = Handler(level="L3", listener=Listener(), publisher=segment)
+        handler.define("X/Y", 1, 8)
+        venue.orders |= {venue.id_of(1): (0, "100.5", "1.5"), venue.id_of(2): (1, "102.0", "1.5")}
+        handler.deliver(venue.snapshot())
+        book = attach("defines", directory=tmp_path)["X/Y"]
+        assert book.top() == (100.5, 1.5, 102.0, 1.5) and len(handler.symbols) == 1
+        assert handler.deliver(venue.put(3, 0, "100.5", "2.25")) & MessageFlags.CRC_OK
+        assert len(handler.symbols) == 201
+        assert book.top() == handler["X/Y"].top() == (100.5, 3.75, 102.0, 1.5)
 
 
 def test_a_text_that_alone_changes_changes_the_checksum():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -238,3 +240,39 @@ def test_a_symbol_without_room_is_left_out_and_the_others_are_served(tmp_path):
         with pytest.raises(UsageError):
             handler.subscribe("B/Y", "2", 10)
         assert (handler["B/Y"].state, handler["B/Y"].cause) == (State.DOWN, Cause.ROOM)
+
+
+@pytest.mark.parametrize("level", ["L2", "L3"])
+def test_no_thread_sees_a_part_of_a_message_for_which_its_book_grows(level, monkeypatch):
+    """numpy gives the interpreter up where it takes and copies memory."""
+    handler, venue = opened(level, "level" if level == "L2" else "order")
+    groups = []
+    for n in range(100, 180):
+        key = venue.id_of(n)
+        venue.orders[key] = (0, "90.0" if level == "L3" else f"{90 - n / 10:.1f}", "1.5")
+        groups.append(venue.group(key, "279=0|"))
+    growing, seen = threading.Event(), []
+
+    def slow(real):
+        def call(*args, **options):
+            if threading.current_thread() is threading.main_thread():
+                growing.set()
+                time.sleep(0.02)
+            return real(*args, **options)
+
+        return call
+
+    def look():
+        assert growing.wait(10)
+        book = handler.book("X/Y")
+        seen.append((book.counts, book.order_counts))
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    with monkeypatch.context() as numpy:
+        numpy.setattr(np, "empty", slow(np.empty))
+        numpy.setattr(np, "zeros", slow(np.zeros))
+        assert handler.deliver(venue.message("X", groups)) & MessageFlags.CRC_OK
+    reader.join()
+    book = handler.book("X/Y")
+    assert growing.is_set() and seen == [(book.counts, book.order_counts)]
