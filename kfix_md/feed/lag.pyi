@@ -1,5 +1,6 @@
 """Types of kfix_md.feed.lag."""
 
+CONFIRMED: int
 SUSPECT_TICKS: int
 
 class Lag:

@@ -4,8 +4,10 @@ from libc.stdint cimport int64_t
 
 from kfix_md.feed.pacing import SECOND
 
+CONFIRMED = 3  # messages in a row by which our clock is less ahead than was known, before that is believed
 SUSPECT_TICKS = 2  # of the loop, after which a feed that was stopped has read what had piled up
 
+cdef int CONFIRMED_TIMES = CONFIRMED
 cdef int64_t FAR = <int64_t>1 << 62     # ns: the year 2116
 
 
@@ -19,7 +21,8 @@ cdef class Lag:
 
     A message cannot arrive before it was sent, so that each gives an upper bound of what our clock is ahead of the
     venue's; the answer to our Logon gives a lower one, as it was sent after the Logon was. Between the bounds the
-    clocks are taken to differ by as little as possible: late messages are late, unless a clock must be off.
+    clocks are taken to differ by as little as possible: late messages are late, unless a clock must be off. One message
+    with a wrong SendingTime must not make all that follow late: a clock is off when several in a row show it.
 
     Parameters
     ----------
@@ -34,7 +37,7 @@ cdef class Lag:
     def connected(self):
         """A new connection, perhaps to another gateway with another clock."""
         self.low_ns, self.high_ns = -FAR, FAR
-        self.offset_ns = 0
+        self.offset_ns = self.early = 0
 
     def answered(self, int64_t asked_ns, int64_t recv_ns, int64_t sending_ns):
         """The answer, sent at `sending_ns`, to what we sent at `asked_ns` came at `recv_ns`."""
@@ -45,8 +48,10 @@ cdef class Lag:
         """A message came; True when `over` has changed."""
         cdef int64_t apart_ns = recv_ns - bounded(sending_ns)
         if apart_ns < self.offset_ns:
-            self.bound(self.low_ns, apart_ns)
-        self.lag_ns, self.suspect = apart_ns - self.offset_ns, 0
+            self.came_early(apart_ns)
+        else:
+            self.early = 0
+        self.lag_ns, self.suspect = max(apart_ns - self.offset_ns, 0), 0
         self.max_ns = max(self.max_ns, self.lag_ns)
         return self.judge(self.lag_ns > self.limit_ns)
 
@@ -73,6 +78,14 @@ cdef class Lag:
         self.over = over
         self.times += over
         return True
+
+    cdef void came_early(self, int64_t apart_ns) noexcept:
+        # a message from the future, by what is known of the clocks
+        self.early_ns = max(self.early_ns, apart_ns) if self.early else apart_ns
+        self.early += 1
+        if self.early >= CONFIRMED_TIMES:
+            self.bound(self.low_ns, self.early_ns)
+            self.early = 0
 
     cdef void bound(self, int64_t low_ns, int64_t high_ns) noexcept:
         # our clock is ahead by low_ns to high_ns; where that contradicts what is known, a clock has drifted

@@ -13,7 +13,7 @@ import pytest
 
 from kfix_md._entry import Cause, State
 from kfix_md.errors import FeedError, NotLive, UsageError
-from kfix_md.feed.lag import SUSPECT_TICKS, Lag
+from kfix_md.feed.lag import CONFIRMED, SUSPECT_TICKS, Lag
 from kfix_md.feed.metrics import gather
 from kfix_md.journal.events import Lagging
 from kfix_md.shm.attach import attach
@@ -56,11 +56,32 @@ def test_a_logon_that_takes_long_proves_no_offset():
 
 def test_a_clock_that_drifts_is_followed():
     made, now = lag(3 * SECOND), SECOND
-    made.measured(now, now - 2 * SECOND)  # ours is 2 s ahead at most: no message comes before it was sent
+    for _ in range(CONFIRMED):
+        made.measured(now, now - 2 * SECOND)  # ours is 2 s ahead at most: no message comes before it was sent
     assert made.offset_ns == 2 * SECOND and made.lag_ns == 0
     made.connected()
     made.answered(0, 40 * MS, 20 * MS - 4 * SECOND)
     assert abs(made.offset_ns - 4 * SECOND) <= 40 * MS
+
+
+@pytest.mark.parametrize("offset_ns", [0, 3 * SECOND, -3 * SECOND])
+def test_a_message_with_a_wrong_time_makes_those_after_it_neither_late_nor_early(offset_ns):
+    """A minute ahead of the others, and a year: they would be late for as long as the connection lasts."""
+    made, now = lag(offset_ns), SECOND
+    for ahead_ns in (60 * SECOND, 31_536_000 * SECOND):
+        for _ in range(CONFIRMED - 1):
+            assert not made.measured(now, now + ahead_ns - offset_ns) and made.lag_ns == 0
+        assert not made.measured(now, now - 30 * MS - offset_ns)
+        assert not made.over and made.lag_ns < 80 * MS and abs(made.offset_ns - offset_ns) <= 40 * MS
+    assert made.measured(now, now - 6 * SECOND - offset_ns)
+
+
+def test_a_clock_is_believed_by_the_message_that_shows_least():
+    made, now = lag(0), SECOND
+    for ahead_ns in (8 * SECOND, 60 * SECOND, 9 * SECOND):
+        assert made.offset_ns == 0
+        made.measured(now, now + ahead_ns)
+    assert made.offset_ns == -8 * SECOND
 
 
 def test_a_process_that_did_nothing_lags_until_it_has_read_on():
@@ -195,5 +216,7 @@ def test_a_feed_that_was_stopped_is_not_live_with_what_it_had(venue, tmp_path):
 def test_times_that_no_clock_shows_are_late_or_a_clocks_and_never_wrap_around():
     late, far, now = Lag(LIMIT), Lag(LIMIT), 1_800_000_000 * SECOND
     assert late.measured(now, -(1 << 63)) and late.over and late.lag_ns > 1 << 61
-    assert not far.measured(now, (1 << 63) - 1) and far.lag_ns == 0 and far.offset_ns < 0
+    for _ in range(CONFIRMED):
+        assert not far.measured(now, (1 << 63) - 1)
+    assert far.lag_ns == 0 and far.offset_ns < 0
     assert far.measured(now, -(1 << 63)) and far.lag_ns > 1 << 62
