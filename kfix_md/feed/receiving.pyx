@@ -4,6 +4,7 @@ A message that comes alone finds cold caches: what the interpreter needs for a f
 decoding and publishing do. So a read that leaves nothing to do runs none.
 """
 
+cimport cython
 from libc.stdint cimport int64_t
 
 from kfix_md._handler cimport Handler
@@ -13,11 +14,12 @@ from kfix_md.shm.layout cimport kfix_monotonic
 import time
 
 
+@cython.boundscheck(True)
 cpdef bint is_due(list waiting, int64_t now_ns) except -1:
     """Whether the time (int ns) of the first of some requests has come, which are tuples that begin with it."""
     if not waiting:
         return False
-    cdef int64_t due_ns = (<tuple>waiting[0])[0]
+    cdef int64_t due_ns = (<tuple?>waiting[0])[0]
     return due_ns <= now_ns
 
 

@@ -364,6 +364,50 @@ def test_kill_9_at_random_points_loses_nothing(tmp_path):
         start = len(numbers)
 
 
+class Source:
+    """A feed session whose instruments are carried from segment to segment."""
+
+    def __init__(self, text: bytes | Exception) -> None:
+        self.text = text
+
+    def carried(self) -> bytes:
+        if isinstance(self.text, Exception):
+            raise self.text
+        return self.text
+
+
+CARRIED = b'{"type":"carried","symbols":{"A/USD":[1,8]}}'
+
+
+@pytest.mark.parametrize(
+    ("third", "carried"),
+    [
+        (b"", [(1, CARRIED)]),
+        (b"c" * 15_000, [(1, CARRIED), (3, b"c" * 15_000)]),
+        (b"c" * (SMALL // 4), None),  # with the others more than a quarter of a segment
+        (ValueError("no instruments"), None),
+    ],
+)
+def test_each_segment_begins_with_what_decoding_it_takes(tmp_path, third, carried):
+    described = [(n, b'{"type":"session","number":%d}' % n) for n in (1, 2)]
+    with writer(tmp_path) as w:
+        for n, _ in described:
+            w.event(n, NOON, {"type": "session", "number": n})
+        w.carry(1, Source(CARRIED))
+        w.carry(3, Source(third))
+        n = 0
+        while w.position >> 32 < 4:
+            w.frame(1, NOON, b"%06d" % n * 200)
+            n += 1
+    frames = [int(body[:6]) for _, kind, *_, body in JournalReader(tmp_path) if kind == FRAME]
+    assert frames == list(range(n)), "the same ones once"
+    for number in (2, 3, 4):
+        records = [record for record in JournalReader(tmp_path, number << 32) if record[0] >> 32 == number]
+        found = [(session, body) for _, kind, session, *_, body in records if kind == EVENT]
+        assert found == ([] if carried is None else described + carried)
+        assert [kind for _, kind, *_ in records[: len(found)]] == [EVENT] * len(found), "before all frames"
+
+
 def test_nothing_is_done_for_a_journal_to_which_nothing_is_added(tmp_path):
     """Its thread wakes up for the time of each sync, and syncs again what is added later."""
 
