@@ -283,7 +283,7 @@ class FeedProcess:
 
         Messages are read between its parts: together they would hold the loop up for half a millisecond.
         """
-        period, late_s = self.config.feed.heartbeat_ms / 2500, 0.0
+        period, late_s = _period_s(self.config.feed.heartbeat_ms), 0.0
         while True:
             parts: list[Callable[[], None]] = [self._beat_once]
             parts += [partial(self._publish_session, service) for service in self.services]
@@ -311,9 +311,10 @@ class FeedProcess:
 
     def _beat_once(self) -> None:
         before_ns, self._beat_ns = self._beat_ns, self.clock.now_ns()
-        if before_ns:
+        if before_ns:  # to pause between two heartbeats is not to have been stopped
+            idle_ns = self._beat_ns - before_ns - int(_period_s(self.config.feed.heartbeat_ms) * 1e9)
             for service in self.services:
-                service.stopped(self._beat_ns - before_ns)
+                service.stopped(idle_ns)
         self.segment.heartbeat()
         self.place.check()
         if step_ns := self.clock.watch():
@@ -443,6 +444,11 @@ class FeedProcess:
                 service.log.warning("%s", complaint, extra={"event": "symbols_warning"})
         for name, _ in before:
             log.warning("service %s is no longer in the configuration: needs a restart", name)
+
+
+def _period_s(heartbeat_ms: int) -> float:
+    """Seconds between two heartbeats of a feed that counts as dead after `heartbeat_ms`."""
+    return heartbeat_ms / 2500
 
 
 def session_state_text(service: Service) -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -15,6 +16,7 @@ from kfix_md._entry import Cause, State
 from kfix_md.errors import FeedError, NotLive, UsageError
 from kfix_md.feed.lag import CONFIRMED, SUSPECT_TICKS, Lag
 from kfix_md.feed.metrics import gather
+from kfix_md.feed.process import FeedProcess
 from kfix_md.journal.events import Lagging
 from kfix_md.shm.attach import attach
 from kfix_md.shm.writer import SegmentWriter
@@ -181,6 +183,20 @@ def test_late_messages_are_on_record_and_readers_see_them(tmp_path):
         assert not attach("late", directory=tmp_path).sessions[0]["lagging"]
     changes = [event for _, event in rig.journal.events if isinstance(event, Lagging)]
     assert [change.over for change in changes] == [True, False] and changes[0].lag_ms == 100_000
+
+
+@pytest.mark.parametrize(("heartbeat_ms", "max_lag_s"), [(500, 0.1), (10_000, 0.5), (10_000, 5.0)])
+def test_the_pause_between_two_heartbeats_is_no_lag(heartbeat_ms, max_lag_s):
+    """Books would be STALE for two ticks after each heartbeat."""
+    rig, feed = Offline(wiring={"max_lag_s": max_lag_s}).connect(), MagicMock()
+    feed.config.feed.heartbeat_ms, feed.services, feed.pairs, feed._beat_ns = heartbeat_ms, [rig.service], [], 0
+    feed.clock.watch.return_value = 0
+    now = rig.now
+    for seconds, over in ((1, False), (heartbeat_ms / 2500 + 0.05, False), (heartbeat_ms / 2500 + 6, True)):
+        now += int(seconds * SECOND)
+        feed.clock.now_ns.return_value = now
+        FeedProcess._beat_once(feed)
+        assert rig.service.lag.over is over
 
 
 def test_a_feed_that_was_stopped_is_not_live_with_what_it_had(venue, tmp_path):

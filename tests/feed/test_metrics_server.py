@@ -10,13 +10,19 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from kfix_md import metrics_server
 from kfix_md.disk import Store
-from kfix_md.feed.metrics import FeedCounters, serve
+from kfix_md.feed.clock import Clock
+from kfix_md.feed.metrics import FeedCounters, gather, serve
+from kfix_md.feed.process import FeedProcess
 from kfix_md.metrics_server import CONNECTIONS, listen
+from tests.feed.offline import SECOND, Offline
+from tests.session.peer import stamp
 
 pytest.importorskip("prometheus_client")
 
@@ -164,6 +170,20 @@ def test_what_a_failed_sync_puts_at_risk_is_exported():
     _, page = ask(FeedCounters(journal=journal), "/metrics")
     for line in ("risk_records 3.0", "risk_bytes 700.0", "rescued_total 2.0", "rescue_lost_total 96.0"):
         assert f"\nkfix_journal_{line}\n" in page
+
+
+def test_a_session_that_lags_is_exported_and_in_the_sums():
+    rig = Offline().connect()
+    feed = SimpleNamespace(services=[rig.service], clock=Clock(), beat_age_s=lambda: 0.5, stalls=None)
+    feed.place, feed.recording = SimpleNamespace(republished=0, alarm=""), SimpleNamespace(stats=dict)
+    for late_s in (0, 7, 0):
+        rig.wait(1).update("A/USD", sending=stamp(rig.now - late_s * SECOND))
+        reading = gather(cast(FeedProcess, feed))
+        labels = '{sender="CLIENT",service="spot-l2"}'
+        page = ask(reading, "/metrics")[1]
+        assert f"\nkfix_lagging{labels} {float(late_s > 0)}\n" in page
+        assert f"\nkfix_lag_seconds{labels} {float(late_s)}\n" in page
+        assert reading.totals()["lagging"] == (late_s > 0)
 
 
 def test_process_build_and_disk_are_exported(tmp_path):

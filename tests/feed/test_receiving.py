@@ -54,7 +54,7 @@ def odd_day(rig: Pieces) -> None:
     rig.update("B/USD", "6", sending=stamp(rig.now - 100 * SECOND)).update("B/USD", "7", sending=stamp(rig.now))
     bad = rig.frame("X", *rig.body("A/USD", (1, "11.0", "8")))
     rig.bytes(b"\x01garbage8=FIX.4.", bad[:-4] + b"000\x01", rig.frame("0")).wait(0.5)
-    rig.give("j", (372, "V"), (380, 0), (58, "x" * 70_000))
+    rig.give("j", (372, "V"), (380, 0), (58, "x" * 5_000))
     rig.give("X", *rig.body("B/USD", *((0, f"{9 - n / 10:.1f}", "1") for n in range(90)))).wait(1)
 
 
