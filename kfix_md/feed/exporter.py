@@ -102,15 +102,15 @@ class Exporter:
             self._process.wait(END_S)
 
     def _asked(self) -> None:
+        asked = False
         try:
-            asked = self._socket.recv(len(_ASK))
+            while self._socket.recv(len(_ASK)):  # one answer for all that were asked while the loop stood still
+                asked = True
+            self._lost()
         except BlockingIOError:
-            return
+            if asked:
+                self._answer()
         except OSError:
-            asked = b""
-        if asked:
-            self._answer()
-        else:
             self._lost()
 
     def _answer(self) -> None:

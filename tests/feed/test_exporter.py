@@ -190,11 +190,30 @@ def test_a_loop_does_not_look_again_at_the_socket_of_an_exporter_that_has_ended(
     one = Exporter("127.0.0.1", 0, FeedCounters, [], set())
     one.answer_on(loop)
     one._process.wait(20)
-    while not one.gone:
-        one._asked()
+    one._asked()
+    assert one.gone
     loop.remove_reader.assert_called_once_with(one._socket)
     one.close()
     loop.remove_reader.assert_called_once()
+
+
+def test_a_loop_that_stood_still_answers_all_that_was_asked_at_once(monkeypatch):
+    monkeypatch.setattr(exporter, "COMMAND", ["sleep", "1000"])
+    read = Mock(side_effect=FeedCounters)
+    one = Exporter("127.0.0.1", 0, read, [], set())
+    one._socket.close()
+    one._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    one._socket.setblocking(False)
+    for asked in (1, 100):
+        read.reset_mock()
+        for _ in range(asked):
+            theirs.send(exporter._ASK)
+        one._asked()
+        one._asked()
+        read.assert_called_once()
+        assert isinstance(pickle.loads(theirs.recv(1 << 20)), FeedCounters)
+    theirs.close()
+    one.close()
 
 
 @pytest.mark.parametrize(("number", "gone"), [(errno.EAGAIN, False), (errno.ENOBUFS, False), (errno.EPIPE, True)])
