@@ -185,9 +185,10 @@ static int jio_write_again(int fd, const jseg* s, uint64_t from, uint64_t to) {
     return 0;
 }
 
-/* Counts the sound records of the copy; returns where they end. */
-static uint64_t jio_records_kept(const jio* io, const jseg* s, uint64_t* records) {
+/* How many sound records the copy has. */
+static uint64_t jio_records_kept(const jio* io, const jseg* s) {
     uint64_t at = s->copy_from < JSEG_HEADER ? JSEG_HEADER : s->copy_from; /* never synced: with its header */
+    uint64_t records = 0;
     while (at + JREC_HEADER <= s->copy_to) {
         const char* p = s->copy + (at - s->copy_from);
         jrec_header h;
@@ -196,9 +197,34 @@ static uint64_t jio_records_kept(const jio* io, const jseg* s, uint64_t* records
             h.crc != ~io->crc(0xFFFFFFFFu, p + 8, h.length - 8))
             break;
         at += (h.length + 7u) & ~(uint64_t)7;
-        ++*records;
+        records++;
     }
-    return at;
+    return records;
+}
+
+/* How many bytes of a segment that was written again, in the file `fd`, follow its last sound record: of what had not
+ * been synced, where there was no memory for a copy the page cache may have lost some. */
+static uint64_t jio_lost(const jio* io, const jseg* s, int fd) {
+    char piece[65536];
+    uint64_t at = s->synced < JSEG_HEADER ? JSEG_HEADER : s->synced;
+    jrec_header h;
+    while (at + JREC_HEADER <= s->used && pread(fd, &h, sizeof h, (off_t)at) == (ssize_t)sizeof h) {
+        uint64_t from = at + 8, end = at + h.length;
+        uint32_t crc = 0xFFFFFFFFu;
+        ssize_t got = 1;
+        if (h.length < JREC_HEADER || end > s->used || h.position != ((uint64_t)s->number << 32 | at))
+            break;
+        for (; from < end && got > 0; from += (uint64_t)got) {
+            uint64_t n = end - from < sizeof piece ? end - from : sizeof piece;
+            got = pread(fd, piece, n, (off_t)from);
+            if (got > 0)
+                crc = io->crc(crc, piece, (size_t)got);
+        }
+        if (got <= 0 || h.crc != ~crc)
+            break;
+        at += (h.length + 7u) & ~(uint64_t)7;
+    }
+    return s->used > at ? s->used - at : 0;
 }
 
 /* Writes a sealed segment that could not be synced again, whole, into another file, which then takes its name. Returns
@@ -206,7 +232,7 @@ static uint64_t jio_records_kept(const jio* io, const jseg* s, uint64_t* records
 static int jio_rescue(jio* io, jseg* s) {
     char part[64], name[64];
     jseg_header h = s->head;
-    uint64_t records = 0, end = jio_records_kept(io, s, &records);
+    uint64_t lost;
     h.reason = s->reason, h.sealed_end = s->used;
     h.seal_crc = jseg_seal_crc(io->crc, s->number, h.reason, h.sealed_end);
     snprintf(part, sizeof part, "rescue.%010u.kfj", s->number);
@@ -221,14 +247,14 @@ static int jio_rescue(jio* io, jseg* s) {
         e = jio_write_again(fd, s, JSEG_HEADER, s->used);
     if (!e && (ftruncate(fd, (off_t)(s->used + JSEG_TAIL)) != 0 || fsync(fd) != 0))
         e = errno;
+    lost = e ? 0 : jio_lost(io, s, fd);
     close(fd);
     if (!e && (renameat(io->dirfd, part, io->dirfd, name) != 0 || fsync(io->dirfd) != 0))
         e = errno;
     if (e)
         return unlinkat(io->dirfd, part, 0), e;
     io->rescued++;
-    if (s->copy_to > s->copy_from)
-        io->rescue_lost += s->copy_to - end;
+    io->rescue_lost += lost;
     return 0;
 }
 
@@ -303,14 +329,14 @@ static void jio_release_kept(jio* io) {
 static void jio_weigh_risk(jio* io, const jseg* active) {
     uint64_t records = 0, bytes = 0, copies = 0;
     for (jseg* s = io->kept; s; s = s->next) {
-        jio_records_kept(io, s, &records);
+        records += jio_records_kept(io, s);
         bytes += s->used - s->synced;
         copies += s->copy_room;
         if (copies > JSEG_COPIES)
             copies -= s->copy_room, free(s->copy), s->copy = NULL, s->copy_room = s->copy_from = s->copy_to = 0;
     }
     if (active && active->failed) {
-        jio_records_kept(io, active, &records);
+        records += jio_records_kept(io, active);
         bytes += active->copy_to - active->synced;
     }
     __atomic_store_n(&io->risk_records, records, __ATOMIC_RELAXED);

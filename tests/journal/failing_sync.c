@@ -1,6 +1,6 @@
-/* LD_PRELOAD: msync, fsync of a file, and fsync of a directory after a rename in it fail as often as the three int32 in
- * the file $FAILING_SYNC count, which are counted down. A failed msync drops its pages, as Linux may: they are what the
- * disk has, zeros from the end of the last sync on. */
+/* LD_PRELOAD: msync, fsync of a file, fsync of a directory after a rename in it, and realloc in other threads than the
+ * first fail as often as the four int32 in the file $FAILING_SYNC count, which are counted down. A failed msync drops
+ * its pages, as Linux may: they are what the disk has, zeros from the end of the last sync on. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -10,9 +10,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-enum { MSYNC, FSYNC, DIRECTORY, CALLS };
+enum { MSYNC, FSYNC, DIRECTORY, REALLOC, CALLS };
 
 static int32_t* left; /* failures of each call */
 static char* synced_to;
@@ -63,4 +64,13 @@ int renameat(int from_fd, const char* from, int to_fd, const char* to) {
         (int (*)(int, const char*, int, const char*))dlsym(RTLD_NEXT, "renameat");
     renamed = 1;
     return real(from_fd, from, to_fd, to);
+}
+
+void* realloc(void* p, size_t n) {
+    static void* (*real)(void*, size_t);
+    if (!real)
+        real = (void* (*)(void*, size_t))dlsym(RTLD_NEXT, "realloc");
+    if (syscall(SYS_gettid) != getpid() && fails(REALLOC))
+        return errno = ENOMEM, NULL;
+    return real(p, n);
 }

@@ -25,10 +25,10 @@ from kfix_md.journal.writer import JournalWriter
 
 NOON = 1_700_049_600_000_000_000
 with open(os.environ["FAILING_SYNC"], "r+b") as file:
-    fails = mmap.mmap(file.fileno(), 12)
+    fails = mmap.mmap(file.fileno(), 16)
 
-def fail(msync, fsync, directory=0):
-    fails[:] = struct.pack("<iii", msync, fsync, directory)
+def fail(msync, fsync, directory=0, realloc=0):
+    fails[:] = struct.pack("<iiii", msync, fsync, directory, realloc)
 
 def until(condition):
     deadline = time.monotonic() + 20
@@ -59,7 +59,7 @@ def shim(tmp_path_factory):
 
 def run(shim: Path, journal: Path, script: str, segment_bytes: int = 1 << 20, sync_ms: int = 5) -> dict:
     counts = journal.with_name("counts")
-    counts.write_bytes(bytes(12))
+    counts.write_bytes(bytes(16))
     preloaded = [*os.environ.get("LD_PRELOAD", "").split(), str(shim)]  # after the sanitizers' own, if there are any
     done = subprocess.run(
         [sys.executable, "-c", _RIG + script, str(journal), str(segment_bytes), str(sync_ms)],
@@ -201,6 +201,29 @@ def test_a_segment_is_written_again_although_the_sync_of_its_name_failed_too(tmp
     stats = run(shim, tmp_path / "journal", _ITS_NAME, sync_ms=200)["stats"]
     assert (stats["sync_failed"], stats["rescued"], stats["rescue_lost"]) == (1, 1, 0)
     assert numbers(tmp_path / "journal") == list(range(41))
+
+
+_NO_COPY = """
+write(5)
+until(lambda: w.stats()["synced"] == w.position)
+before = w.position
+fail(1, 0, 0, 1 << 30)  # no memory for what is to be synced
+write(200)
+until(lambda: w.stats()["sync_failed"])
+end = w.position
+beat_until(lambda: not w.stats()["alarm"])
+stats = w.stats()
+w.close()
+print(json.dumps({"stats": stats, "bytes": end - before}))
+"""
+
+
+@pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer has a realloc of its own")
+def test_what_is_gone_for_want_of_memory_for_a_copy_is_counted(tmp_path, shim):
+    found = run(shim, tmp_path / "journal", _NO_COPY)
+    stats = found["stats"]
+    assert (stats["sync_failed"], stats["rescued"]) == (1, 1)
+    assert 0 < stats["rescue_lost"] <= found["bytes"]
 
 
 @pytest.mark.parametrize("whole", [True, False])
