@@ -233,7 +233,7 @@ class MetricsSection(_Section):
     """[metrics]: Prometheus over HTTP, on loopback by default. Port 0: off."""
 
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """Address to listen on, IPv4 or IPv6; `"0.0.0.0"` or `"::"`: every address."""
     port: int = Field(default=0, ge=0, le=65535)
     """Prometheus over HTTP on this port; 0: none."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import platform
 import shutil
 import socket
@@ -80,18 +82,33 @@ class MetricsServer:
 def listen(host: str, port: int, key: str = "metrics.port") -> socket.socket:
     """A socket for a MetricsServer; `key`: the configuration key that `port` is from, for errors.
 
+    Of a name with addresses of both families the one of IPv4 is taken; `host` "::" is every address of both.
+
     Raises
     ------
     UsageError
-        When the port is taken, or prometheus-client is not installed.
+        When the port is taken, when `host` is no address of this machine, or prometheus-client is not installed.
     """
     if importlib.util.find_spec("prometheus_client") is None:
         raise UsageError(f"{key}: needs prometheus-client: pip install 'kfix-md[operator]'")
     try:
-        return socket.create_server((host, port), backlog=BACKLOG)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
+    except socket.gaierror as error:
+        cause = OSError(errno.EADDRNOTAVAIL, error.strerror) if error.errno == socket.EAI_AGAIN else error
+        raise UsageError(_wrong_host(host, error)) from cause
     except OSError as error:
-        why = reason_of(error, lower=True)
-        raise UsageError(f"{key} = {port}: {why}; choose another or 0 for none") from error
+        plain = OSError(error.errno, os.strerror(error.errno or 0))
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise UsageError(_wrong_host(host, plain)) from error
+        why = reason_of(plain, lower=True)
+        raise UsageError(f"{key} = {port}: {why} on {host}; choose another or 0 for none") from error
+
+
+def _wrong_host(host: str, error: OSError) -> str:
+    return f"metrics.host = {host!r}: {reason_of(error, lower=True)}; name an address of this machine"
 
 
 def _routes(metrics: Any, probes: dict[str, Probe]) -> Any:

@@ -17,6 +17,7 @@ import pytest
 
 from kfix_md import metrics_server
 from kfix_md.disk import Store
+from kfix_md.errors import UsageError, may_pass
 from kfix_md.feed.clock import Clock
 from kfix_md.feed.metrics import FeedCounters, gather, serve
 from kfix_md.feed.process import FeedProcess
@@ -48,6 +49,48 @@ def scrape(port: int) -> str:
 def test_what_it_serves(server):
     text = scrape(server.port)
     assert "kfix_journal_records_total 0.0" in text and "kfix_log_lines_lost_total 0.0" in text
+
+
+def no_ipv6() -> bool:
+    with suppress(OSError), socket.socket(socket.AF_INET6) as one:
+        one.bind(("::1", 0))
+        return False
+    return True
+
+
+@pytest.mark.skipif(no_ipv6(), reason="no IPv6 here")
+@pytest.mark.parametrize(("host", "reached"), [("::1", ["::1"]), ("::", ["::1", "127.0.0.1"])])
+def test_it_listens_on_addresses_of_ipv6(host, reached):
+    one = serve(listen(host, 0), FeedCounters, (), pid=os.getpid(), lost=lambda: 0)
+    for address in reached:
+        url = f"http://[{address}]:{one.port}/healthz" if ":" in address else f"http://{address}:{one.port}/healthz"
+        with urllib.request.urlopen(url, timeout=3) as answer:
+            assert answer.read() == b"ok\n"
+    one.close()
+
+
+def test_an_address_that_cannot_be_had_is_named_with_its_key():
+    with listen("localhost", 0) as taken:
+        assert taken.getsockname()[0] == "127.0.0.1"
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"recorder.metrics_port = {port}: address already in use on local"):
+            listen("localhost", port, "recorder.metrics_port")
+    with pytest.raises(
+        UsageError, match=r"^metrics.host = '192.0.2.1': cannot assign requested address; name an"
+    ) as away:
+        listen("192.0.2.1", 0)
+    assert may_pass(away.value)
+
+
+@pytest.mark.parametrize(("number", "passes"), [(socket.EAI_NONAME, False), (socket.EAI_AGAIN, True)])
+def test_a_name_that_does_not_resolve_is_a_mistake_unless_its_server_is_away(monkeypatch, number, passes):
+    def fails(*_, **__):
+        raise socket.gaierror(number, "Some Reason")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    with pytest.raises(UsageError, match=r"^metrics\.host = 'metrics.invalid': some reason; ") as caught:
+        listen("metrics.invalid", 0)
+    assert may_pass(caught.value) == passes
 
 
 def test_idle_connections_take_no_more_than_their_share_and_are_closed(server):
