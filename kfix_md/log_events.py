@@ -45,7 +45,7 @@ EVENTS = (
        "SHARED MEMORY: %s was deleted or replaced and cannot be published again: %s; "
        "readers that are attached go on, no other can attach", "segment cause"),
     _e("metrics_failing", "%s; the feed goes on without /metrics and tries again", "cause"),
-    _e("metrics_ended", "metrics: the process that serves them has ended; it is started again"),
+    _e("metrics_ended", "metrics: the process that serves them %s; it is started again", "cause"),
     _e("metrics_served", "metrics: served on port %d now", "port"),
     _e("no_lock", "no lock of %s %s: %s", "kind name cause"),
     _e("no_lock", "the lock of %s %s was taken by %s; going on without", "kind name owner"),

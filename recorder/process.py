@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from kfix_md.child import python
 from kfix_md.disk import MEASURED_S, Store, rooms
 from kfix_md.errors import CaptureError, Unreadable, UsageError
 from kfix_md.journal import files as journal_files
@@ -327,7 +327,7 @@ class Recorder:
             self._compaction = None
         days = [d for d in compact.candidates(self.writer.tree, before) if d not in self._uncompacted]
         if days:
-            command = [sys.executable, "-m", "kfix_md", "compact", str(self.settings.captures), "--date", str(days[0])]
+            command = python("-m", "kfix_md", "compact", str(self.settings.captures), "--date", str(days[0]))
             self._compaction = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             log.info("compacting %s", days[0])
             self.counts["compactions"] += 1

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GROUPS = {
     "base": (
         "kfix_md",
+        "kfix_md.child",
         "kfix_md.errors",
         "kfix_md.symbol_text",
         "kfix_md.progress",

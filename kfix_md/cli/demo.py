@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kfix_md.child import python
 from kfix_md.cli import demo_report
 from kfix_md.errors import FeedError, KfixError
 from kfix_md.progress import Advance, progress
@@ -51,7 +52,7 @@ class Demo:
         """A kfix command in the background; its log is NAME.log."""
         with open(self.folder / f"{name}.log", "w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "kfix_md", *arguments], stdout=subprocess.PIPE, stderr=log, text=True
+                python("-m", "kfix_md", *arguments), stdout=subprocess.PIPE, stderr=log, text=True
             )
         self.processes[name] = process
         return process
@@ -189,7 +190,7 @@ class Demo:
 
     def command(self, *arguments: str) -> str:
         """Run a kfix command that must succeed; returns its output."""
-        full = [sys.executable, "-m", "kfix_md", *arguments]
+        full = python("-m", "kfix_md", *arguments)
         done = subprocess.run(full, capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]

@@ -12,16 +12,20 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import os
 import pickle
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Sequence
 
+from kfix_md.child import end_with_parent, ending, python
 from kfix_md.disk import Store
 from kfix_md.errors import UsageError, reason_of
 from kfix_md.feed.metrics import READ_BUCKETS, STALL_BUCKETS, FeedCounters, Histogram, serve
@@ -30,7 +34,8 @@ from kfix_md.metrics_server import listen
 ANSWER_S = 1.0  # for which a scrape waits for the loop,
 STUCK_S = 0.1  # and for one that has shown no sign of life for so long: scrapes have a time limit
 END_S = 0.2  # for the exporter to be gone once it is killed: a call to a dead disk may hold it
-COMMAND = [sys.executable, "-m", "kfix_md.feed.exporter"]
+STOPPED_S = 30.0  # after which one that reads nothing of what it is sent is replaced
+COMMAND = python("-m", "kfix_md.feed.exporter")
 _BEAT, _ASK = b"b", b"a"
 _LONGEST = 1 << 20  # bytes of a message
 #: of a message that is not sent: the exporter was stopped or has not begun yet, or memory is short
@@ -46,20 +51,30 @@ class Exporter:
         Returns the counters as they are now.
     cpus : set of int
         On which the process may run.
+    name
+        The feed's, for the list of processes.
 
     Attributes
     ----------
     gone : bool
-        The process has ended.
+        The process has closed its end of the socket.
     stalls, reads : Histogram
         How late the loop's heartbeats ran; from the return of a read to its last book published, by session; in s.
     """
 
     def __init__(
-        self, host: str, port: int, read: Callable[[], FeedCounters], stores: Sequence[Store], cpus: set[int]
+        self,
+        host: str,
+        port: int,
+        read: Callable[[], FeedCounters],
+        stores: Sequence[Store],
+        cpus: set[int],
+        name: str,
     ) -> None:
         self._read, self.gone = read, False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._unread, self._stopped_s = 0, 0.0  # bytes that it has not read; since when it reads nothing, or 0
+        self._replaced = False
         self.stalls = Histogram("kfix_loop_stall_seconds", "how late the loop's heartbeats ran", STALL_BUCKETS)
         self.stalls.row()
         self.reads = Histogram(
@@ -74,7 +89,7 @@ class Exporter:
         self._socket.setblocking(False)
         with listener, theirs:
             fds = listener.fileno(), theirs.fileno()
-            command = [*COMMAND, *map(str, fds)]
+            command = [*COMMAND, *map(str, fds), name]
             try:
                 self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=fds)
             except OSError as error:  # EAGAIN is a limit here, which passes as a lack of memory does
@@ -93,6 +108,15 @@ class Exporter:
         """Report that the loop runs: its age is known also when it answers no more."""
         self._send(_BEAT)
 
+    def ended(self) -> str:
+        """How the process ended; empty while it runs. One that is stopped is ended, when this is called each second."""
+        if self.gone or self._stopped():
+            self._process.kill()
+        status = self._process.poll()
+        if status is None:
+            return ""
+        return f"read nothing for {STOPPED_S:.0f} s" if self._replaced else ending(status)
+
     def close(self) -> None:
         """End the process, which has nothing to lose and may be stopped: the feed's end and its loop cannot wait."""
         self._lost()
@@ -100,6 +124,17 @@ class Exporter:
         self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(END_S)
+
+    def _stopped(self) -> bool:
+        """Whether it has read nothing for STOPPED_S of what it was sent."""
+        before, now_s = self._unread, time.monotonic()
+        (self._unread,) = struct.unpack("i", fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))
+        if not self._unread or self._unread < before:
+            self._stopped_s = 0.0
+            return False
+        self._stopped_s = self._stopped_s or now_s
+        self._replaced = now_s - self._stopped_s >= STOPPED_S
+        return self._replaced
 
     def _asked(self) -> None:
         asked = False
@@ -191,6 +226,7 @@ def main(listener: int, feed: int) -> None:
     """Serve on a socket what the feed at the other one counts, until that ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):  # of the whole group: the feed's
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent(signal.SIGKILL)  # also while this process is stopped: it has the port
     answers = socket.socket(fileno=feed)
     setup = _message(answers)
     if not setup:
@@ -204,4 +240,4 @@ def main(listener: int, feed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*map(int, sys.argv[1:3]))

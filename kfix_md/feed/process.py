@@ -150,7 +150,9 @@ class FeedProcess:
         """Begin to serve /metrics; False when that may be possible later."""
         section = self.config.metrics
         try:
-            self._metrics = Exporter(section.host, section.port, lambda: gather(self), self.config.stores, self._cpus)
+            self._metrics = Exporter(
+                section.host, section.port, lambda: gather(self), self.config.stores, self._cpus, self.config.feed.name
+            )
         except UsageError as error:
             if not may_pass(error):
                 raise
@@ -339,8 +341,8 @@ class FeedProcess:
                 log.exception("internal error while something missing was tried again; it goes on")
 
     def _complete_metrics(self) -> None:
-        if self._metrics is not None and self._metrics.gone:
-            log.error("metrics: the process that serves them has ended; it is started again")
+        if self._metrics is not None and (how := self._metrics.ended()):
+            log.error("metrics: the process that serves them %s; it is started again", how)
             self._metrics.close()
             self._metrics = None
         if self._metrics is None and self._serve_metrics():

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kfix_md.child import end_with_parent, ending, python
 from kfix_md.config import Config, service_names
 from kfix_md.errors import FeedError, UsageError
 from kfix_md.feed.notify import Notifier, without_notification
@@ -26,7 +25,6 @@ POLL_S = 0.1
 CALM_S = 60.0  # a process that ran for so long has its failures forgotten
 LONGEST_PAUSE_S = 10.0
 PATIENCE_S = 15.0  # for an orderly end
-_PR_SET_PDEATHSIG = 1
 
 
 def clear_way(config: Config) -> None:
@@ -124,8 +122,7 @@ class Supervisor:
         if now - self._born[name] < pause:
             return False
         self._failures[name] += 1
-        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        log.error("the process of %s %s; starting it again", name, how)
+        log.error("the process of %s %s; starting it again", name, ending(status))
         return True
 
     def _stop(self, *_: Any) -> None:
@@ -160,15 +157,11 @@ def _silence(path: Path | None, pid: int) -> float:
     return (time.monotonic_ns() - info["heartbeat_ns"]) / 1e9 if info["pid"] == pid else 0.0
 
 
-def end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 def supervise(path: str | Path, config: Config, subcommand: str, options: Sequence[str] = ()) -> int:
     """Run `kfix SUBCOMMAND` for every service of a configuration in its own process; returns the exit status."""
     names = service_names(config)
     log.info("%s: one process for each of %s", subcommand, ", ".join(names))
-    command = [sys.executable, "-m", "kfix_md", subcommand, os.fspath(path), *options]
+    command = python("-m", "kfix_md", subcommand, os.fspath(path), *options)
     segments = {}
     with contextlib.suppress(OSError):
         if subcommand == "feed":

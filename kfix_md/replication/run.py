@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from kfix_md.child import end_with_parent, python
 from kfix_md.config import Config, MirrorConfig, MirrorSection, ShipSection
 from kfix_md.disk import Store
 from kfix_md.errors import CaptureError, UsageError
 from kfix_md.feed.checks import read_secret
 from kfix_md.feed.notify import Notifier
-from kfix_md.feed.processes import end_with_parent
 from kfix_md.journal.holds import Hold
 from kfix_md.metrics_server import MetricsServer, listen
 from kfix_md.replication.chunks import Source
@@ -150,7 +149,7 @@ class _Follower:
     """`kfix follow` of the replica in a process of its own, started again when it ends."""
 
     def __init__(self, replica: Path, name: str, directory: Path | None) -> None:
-        self._command = [sys.executable, "-m", "kfix_md", "follow", str(replica), "--feed", name]
+        self._command = python("-m", "kfix_md", "follow", str(replica), "--feed", name)
         self._command += ["--directory", str(directory)] if directory is not None else []
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0

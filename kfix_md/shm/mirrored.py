@@ -13,6 +13,7 @@ import time
 import weakref
 from pathlib import Path
 
+from kfix_md.child import python
 from kfix_md.errors import FeedError, UsageError
 from kfix_md.shm.attach import Feed, attach
 
@@ -39,7 +40,7 @@ def attach_mirrored(url: str, directory: Path | None = None, allow_unverified: b
     with contextlib.suppress(FeedError):
         return attach(name, directory=directory, reconnect=False, allow_unverified=allow_unverified)
     root = Path(os.environ.get("KFIX_MIRRORS") or Path.home() / ".local/state/kfix/mirrors")
-    command = [sys.executable, "-m", "kfix_md", "mirror", url, "--directory", str(root / name), "--publish", name]
+    command = python("-m", "kfix_md", "mirror", url, "--directory", str(root / name), "--publish", name)
     command += ["--name", socket.gethostname(), *(["--shm", str(directory)] if directory is not None else [])]
     paths = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
     with tempfile.TemporaryFile() as said:

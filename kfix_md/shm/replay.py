@@ -15,6 +15,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from kfix_md.child import python
 from kfix_md.errors import CaptureError, FeedDead, FeedError, UsageError
 from kfix_md.shm.attach import Feed
 from kfix_md.shm.names import REPLAY, default_directory, segment_path
@@ -60,7 +61,7 @@ class ReplayFeed(Feed):
         arguments = [str(captures), self._folder, str(day or ""), str(speed or 0), "" if at is None else _moment(at)]
         paths = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
         self._player = subprocess.Popen(
-            [sys.executable, "-c", _PLAYER, *arguments],
+            python("-c", _PLAYER, *arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},

@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -176,9 +177,9 @@ def test_an_exporter_that_cannot_read_an_answer_ends_and_does_not_outlive_the_fe
 
 
 def test_an_exporter_that_hangs_does_not_hold_up_the_feeds_end(monkeypatch):
-    monkeypatch.setattr(exporter, "COMMAND", ["sleep", "1000"])
+    monkeypatch.setattr(exporter, "COMMAND", ["sh", "-c", "exec sleep 1000"])
     monkeypatch.setattr(exporter, "END_S", 20.0)
-    hanging = Exporter("127.0.0.1", 0, FeedCounters, [], set())
+    hanging = Exporter("127.0.0.1", 0, FeedCounters, [], set(), "feed")
     began = time.monotonic()
     hanging.close()
     assert hanging._process.returncode == -signal.SIGKILL and time.monotonic() - began < 10
@@ -187,7 +188,7 @@ def test_an_exporter_that_hangs_does_not_hold_up_the_feeds_end(monkeypatch):
 def test_a_loop_does_not_look_again_at_the_socket_of_an_exporter_that_has_ended(monkeypatch):
     monkeypatch.setattr(exporter, "COMMAND", ["true"])
     loop = Mock()
-    one = Exporter("127.0.0.1", 0, FeedCounters, [], set())
+    one = Exporter("127.0.0.1", 0, FeedCounters, [], set(), "feed")
     one.answer_on(loop)
     one._process.wait(20)
     one._asked()
@@ -198,7 +199,7 @@ def test_a_loop_does_not_look_again_at_the_socket_of_an_exporter_that_has_ended(
 
 
 def test_a_loop_that_stood_still_answers_all_that_was_asked_at_once(monkeypatch):
-    monkeypatch.setattr(exporter, "COMMAND", ["sleep", "1000"])
+    monkeypatch.setattr(exporter, "COMMAND", ["sh", "-c", "exec sleep 1000"])
     read = Mock(side_effect=FeedCounters)
     one = Exporter("127.0.0.1", 0, read, [], set())
     one._socket.close()
@@ -225,8 +226,8 @@ def test_what_a_message_that_was_not_sent_means(monkeypatch, number, gone):
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(exporter, "COMMAND", ["sleep", "1000"])
-    one = Exporter("127.0.0.1", 0, FeedCounters, [], set())
+    monkeypatch.setattr(exporter, "COMMAND", ["sh", "-c", "exec sleep 1000"])
+    one = Exporter("127.0.0.1", 0, FeedCounters, [], set(), "feed")
     one._socket.close()
     monkeypatch.setattr(one, "_socket", Full())
     one.beat()
@@ -234,7 +235,8 @@ def test_what_a_message_that_was_not_sent_means(monkeypatch, number, gone):
     one.close()
 
 
-def test_an_exporter_that_ends_is_started_again(venue, tmp_path, caplog):
+def test_an_exporter_that_ends_or_is_stopped_is_started_again(venue, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(exporter, "STOPPED_S", 2.0)
     port = free_port()
 
     async def script(feed):
@@ -244,7 +246,12 @@ def test_an_exporter_that_ends_is_started_again(venue, tmp_path, caplog):
         await until(lambda: feed._metrics is not None and feed._metrics._process is not first)
         status, page = await asyncio.to_thread(ask, port)
         assert status == 200 and "kfix_up" in page
-        assert "the process that serves them has ended" in caplog.text
+        assert "the process that serves them was killed by signal 9; it is started again" in caplog.text
+        second = feed._metrics._process
+        second.send_signal(signal.SIGSTOP)
+        await until(lambda: feed._metrics is not None and feed._metrics._process is not second)
+        assert (await asyncio.to_thread(ask, port, "/healthz")) == (200, "ok\n")
+        assert "the process that serves them read nothing for 2 s; it is started again" in caplog.text
 
     drive(tmp_path, toml(venue, tmp_path, "again", port), script)
     with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
@@ -260,6 +267,10 @@ def test_it_ends_with_the_feed_whatever_ends_that_and_not_before(venue, tmp_path
     assert ask(port)[0] == 200 if waiting(port) else pytest.fail("it does not serve")
     os.killpg(feed.pid, signal.SIGHUP)  # as a terminal does, for both
     assert ask(port)[0] == 200
+    (child,) = map(int, Path(f"/proc/{feed.pid}/task/{feed.pid}/children").read_text().split())
+    assert b"kfix_md.feed.exporter" in (shown := Path(f"/proc/{child}/cmdline").read_bytes())
+    assert shown.endswith(b"\0killed\0")  # the feed's name
+    os.kill(child, signal.SIGSTOP)  # it has the port all the same
     feed.kill()
     feed.wait()
     deadline = time.monotonic() + 10
@@ -272,8 +283,13 @@ def waiting(port: int, seconds: float = 20.0) -> bool:
     """Something listens on the port, within `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return True
+        except TimeoutError:  # what listens there accepts nothing
+            return True
+        except OSError:
+            pass
         if time.monotonic() >= deadline:
             return False
         time.sleep(0.05)
@@ -285,7 +301,7 @@ def test_a_machine_that_lets_no_process_start_costs_the_metrics_for_a_while(monk
 
     monkeypatch.setattr(subprocess, "Popen", full)
     with pytest.raises(UsageError, match="no process to serve it: resource temporarily unavailable") as caught:
-        Exporter("127.0.0.1", 0, FeedCounters, [], set())
+        Exporter("127.0.0.1", 0, FeedCounters, [], set(), "full")
     assert may_pass(caught.value)
 
 

@@ -81,7 +81,7 @@ if __name__ == "__main__":
     shutil.disk_usage, Service.tick, Recorder.step = _usage, _tick, _step
     _ProcessCollector._forecast = lambda self: {"journal": 9.0}
     if _FLAG is not None:
-        exporter.main(*map(int, sys.argv[3:]))
+        exporter.main(*map(int, sys.argv[3:5]))
     with tempfile.TemporaryDirectory() as folder:
         flag = Path(folder) / "full"
         exporter.COMMAND = [sys.executable, "-m", "tests.monitoring.faulty", "exporter", str(flag)]
