@@ -65,6 +65,7 @@ def test_units_that_share_a_user_do_not_remove_its_shared_memory():
         text = unit.read_text()
         assert "\nUser=kfix\n" in text and "\nRemoveIPC=no\n" in text
         assert "\nRestartPreventExitStatus=2\n" in text
+        assert "\nOOMPolicy=continue\n" in text  # each has processes that may go without its end
 
 
 def test_the_user_is_made(tmp_path):
