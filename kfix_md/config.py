@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import tomllib
@@ -468,6 +469,8 @@ def _explain_one(fault: Any, data: dict[str, Any]) -> str:
     if kind == "value_error":
         message = message.removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
+    if kind == "list_type" and isinstance(fault["input"], str):
+        return f"{key}: must be a list, such as {json.dumps([fault['input']])}"
     return f"{key}: {message[0].lower()}{message[1:]}"
 
 

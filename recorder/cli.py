@@ -339,6 +339,8 @@ def report(captures: Path, day: str | None, output: Path | None) -> None:
     if wanted is None or wanted not in dates:
         raise UsageError(f"{captures} has no session date {day or ''}; there are {_dates(cap)}")
     output = output or Path(f"report-{wanted}.html")
+    if not os.access(output if output.exists() else output.parent, os.W_OK):  # before all of the work
+        raise UsageError(f"{output} cannot be written: no such directory, or no permission")
     try:
         with busy(f"report of {wanted}"):
             text = page(cap, wanted)

@@ -87,6 +87,16 @@ def _group() -> Any:
             except ModuleNotFoundError as error:
                 raise UsageError(_missing_module(name, error)) from None
 
+        def invoke(self, ctx: click.Context) -> Any:
+            try:
+                status = super().invoke(ctx)
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+                return status
+            except BrokenPipeError:  # `kfix ... | head`: click would end with 1, which means something else here
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise SystemExit(0) from None
+
         def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
             with formatter.section("Commands"):
                 formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
@@ -164,6 +174,9 @@ def main(argv: list[str] | None = None) -> None:
         status = _group().main(args=argv, prog_name="kfix", standalone_mode=False)
     except click.exceptions.Abort:
         raise SystemExit(130) from None
+    except getattr(click.exceptions, "NoArgsIsHelpError", ()) as error:  # `kfix journal`; of click 8.2
+        click.echo(error.format_message(), err=True)
+        raise SystemExit(2) from None
     except click.UsageError as error:
         where = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
         die(f"{error.format_message()}{where}")
@@ -173,9 +186,6 @@ def main(argv: list[str] | None = None) -> None:
         die(*error.lines)
     except (UsageError, KfixError) as error:
         die(str(error), status=1 if may_pass(error) else 2)
-    except BrokenPipeError:  # `kfix ... | head`
-        sys.stderr.close()
-        raise SystemExit(0) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     raise SystemExit(status if isinstance(status, int) else 0)

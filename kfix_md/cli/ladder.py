@@ -215,4 +215,6 @@ def print_once(reading: dict[str, Any], fault: str) -> None:
     console = Console(no_color=colourless() or None, highlight=False, width=None if terminal else 100)
     if fault:
         click.echo(fault, err=True)
-    console.print(draw(reading, console.size.width, plain=not terminal))
+    with console.capture() as printed:  # rich would end a closed pipe with status 1
+        console.print(draw(reading, console.size.width, plain=not terminal))
+    click.echo(printed.get(), nl=False)

@@ -276,7 +276,7 @@ def recorder_text(reading: Reading) -> str:
     if backlog["behind_segments"] is None:
         return f"started {span(backlog['commit_age_s'])} ago, nothing committed yet"
     segments = backlog["behind_segments"]
-    size = f"{segments} segments" if segments else f"{short(backlog['behind_bytes'])}B"
+    size = f"{segments} segment{'s' if segments > 1 else ''}" if segments else f"{short(backlog['behind_bytes'])}B"
     return f"{size} behind, committed {span(backlog['commit_age_s'])} ago"
 
 
@@ -391,7 +391,9 @@ def print_once(reading: Reading, view: View) -> None:
 
     terminal = sys.stdout.isatty()
     console = Console(no_color=colourless() or None, highlight=False, width=None if terminal else 200)
-    console.print(draw(reading, view, console.size.width)[0])
+    with console.capture() as printed:  # rich would end a closed pipe with status 1
+        console.print(draw(reading, view, console.size.width)[0])
+    click.echo(printed.get(), nl=False)
 
 
 def run(watch: Watch, view: View, interval: float) -> None:

@@ -174,9 +174,20 @@ def _open(path: Path) -> Segment:
     try:
         return Segment(str(path))
     except FileNotFoundError:
-        others = sorted(_names_in(path.parent))
+        others = [name + _ended(path.parent, name) for name in sorted(_names_in(path.parent))]
         there = f"there are: {', '.join(others)}" if others else f"there is none in {path.parent}; is one running?"
+        there += "; name one: attach(NAME), --feed or KFIX_FEED" if len(others) > 1 else ""
         raise FeedError(f"no feed named {feed_name(path)!r}; {there}{_of_others(path)}") from None
+
+
+def _ended(folder: Path, name: str) -> str:
+    """What a list adds to the name of a feed that was killed, whose segment is still there."""
+    path = segment_path(folder, name)
+    try:
+        alive = any(not Segment(str(each)).abandoned() for each in parts_of(path) or [path])
+    except (FeedError, OSError):  # another layout, another user's, or it has just gone
+        alive = True
+    return "" if alive else " (has ended)"
 
 
 def _of_others(path: Path) -> str:

@@ -82,7 +82,9 @@ def read(path: str | Path) -> Capture:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, gzip.BadGzipFile) as error:
-        raise UsageError(f"{path}: cannot be read as a capture ({error}); give .fix or .fix.gz") from None
+        raise UsageError(
+            f"{path}: cannot be read as a capture ({getattr(error, 'strerror', None) or error}); give .fix or .fix.gz"
+        ) from None
     capture, streams, reader = Capture(path), _Streams(), wire.FrameReader()
     for frame in reader.feed(data):
         try:

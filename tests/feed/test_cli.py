@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,6 +20,7 @@ from kfix_md._codec import SIMD
 from kfix_md.cli import COMMANDS, EXAMPLES, _group, main
 from kfix_md.errors import FeedError
 from kfix_md.journal import layout as journal_layout
+from kfix_md.journal.writer import JournalWriter
 from kfix_md.log_output import set_up_logging
 from kfix_md.shm.attach import attach
 from kfix_md.shm.layout import number as dtype_number
@@ -97,8 +101,41 @@ def test_a_feed_is_named_by_the_environment_unless_by_the_call(monkeypatch, tmp_
         assert attach(directory=tmp_path).info["name"] == "second"
         assert attach("first", directory=tmp_path).info["name"] == "first"
         monkeypatch.setenv("KFIX_FEED", "third")
-        with pytest.raises(FeedError, match="no feed named 'third'; there are: first, second"):
+        with pytest.raises(FeedError, match="no feed named 'third'; there are: first, second; name one"):
             attach(directory=tmp_path)
+    with SegmentWriter("first", tmp_path, capacity=8) as first, SegmentWriter("second", tmp_path, capacity=8):
+        shutil.copy(first.path, tmp_path / "kfix-md.killed")  # as a feed leaves it that is killed
+        with pytest.raises(FeedError, match=r"there are: first, killed \(has ended\), second; name one"):
+            attach(directory=tmp_path)
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path):
+    """`kfix ... | head -1` with more text than the pipe holds."""
+    with JournalWriter(tmp_path) as journal:
+        for number in range(2000):
+            journal.event(0, number, {"type": "status", "text": "some text"})
+    here, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    command = [sys.executable, "-m", "kfix_md", "journal", "cat", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=subprocess.PIPE) as process:
+        os.close(theirs)
+        os.read(here, 10)
+        os.close(here)
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_a_group_without_a_command_shows_its_help_in_lines(capsys):
+    for name in ("journal", "lake"):
+        status, out, err = ran(capsys, name)
+        assert (status, out) == (2, "") and f"Usage: kfix {name} " in err.splitlines()[0] and len(err.splitlines()) > 5
+
+
+def test_a_text_in_place_of_a_list_is_shown_as_one(capsys, tmp_path):
+    path = tmp_path / "feed.toml"
+    path.write_text('[[service]]\nname = "spot-l2"\nsender_comp_id = "ME"\nsymbols = "BTC/USD"\n')
+    _, _, err = ran(capsys, "feed", str(path))
+    assert 'symbols: must be a list, such as ["BTC/USD"]' in err
 
 
 def test_every_mistake_of_a_configuration_is_a_line(capsys, tmp_path):
