@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from kfix_md import __version__
-from kfix_md.errors import KfixError, Mistakes, UsageError, may_pass
+from kfix_md.errors import KfixError, Mistakes, UsageError, may_pass, reason_of
 from kfix_md.symbol_text import one_line
 
 #: command -> (module, attribute, help of the overview)
@@ -188,6 +188,10 @@ def main(argv: list[str] | None = None) -> None:
         die(str(error), status=1 if may_pass(error) else 2)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except OSError as error:  # a path without permission, a disk that fails
+        if error.filename is None:
+            raise
+        die(f"{error.filename}: {reason_of(error, lower=True)}", status=1 if may_pass(error) else 2)
     raise SystemExit(status if isinstance(status, int) else 0)
 
 

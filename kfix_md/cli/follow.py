@@ -22,8 +22,14 @@ def _mode(_context: click.Context, _option: click.Parameter, text: str) -> int:
 @click.option("--feed", "name", default="follow", envvar="KFIX_FEED", show_default=True, help="Name to publish under.")
 @click.option("--directory", default="/dev/shm", envvar="KFIX_SHM_DIR", show_default=True, help="Of the shared memory.")
 @click.option("--mode", default="600", callback=_mode, show_default=True, help="Permissions of the shared memory.")
-@click.option("--symbols", default=4096, show_default=True, help="Room for so many books.")
-@click.option("--max-lag", default=5.0, show_default=True, help="Books this many seconds old are LAGGING.")
+@click.option("--symbols", type=click.IntRange(1), default=4096, show_default=True, help="Room for so many books.")
+@click.option(
+    "--max-lag",
+    type=click.FloatRange(0.1),
+    default=5.0,
+    show_default=True,
+    help="Books this many seconds old are LAGGING.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Log lines as JSON objects.")
 @click.option("-v", "--verbose", is_flag=True, help="Log details as well.")
 def command(

@@ -45,6 +45,7 @@ def command(config: str, symbols: int, seconds: float, through_rollover: bool, o
     from kfix_md.probe.service import ProbePace
 
     loaded = load(config)
+    output.mkdir(parents=True, exist_ok=True)  # an error now, and not after the probe
     names = ", ".join(dict.fromkeys(section.name for section in loaded.service))
     until = "until after the next rollover" if through_rollover else f"about {seconds + 25:.0f} s"
     click.echo(f"probing {names}: {until}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -123,6 +124,25 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path):
         os.close(here)
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("command", ["verify", "report", "compact"])
+def test_a_path_that_the_system_denies_is_one_line(capsys, tmp_path, monkeypatch, command):
+    def denied(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    (tmp_path / "ticks").mkdir()
+    monkeypatch.setattr(os, "listdir", denied)  # root has every permission
+    status, _, err = ran(capsys, command, str(tmp_path))
+    assert status == 2 and err == f"kfix: {tmp_path}/ticks: permission denied\n"
+
+
+def test_an_output_that_cannot_be_made_is_known_before_the_probe(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    path = tmp_path / "feed.toml"
+    path.write_text('[[service]]\nname = "spot-l2"\nhost = "venue.invalid"\nsender_comp_id = "ME"\nsymbols = ["*"]\n')
+    status, out, err = ran(capsys, "probe", str(path), "--output", str(tmp_path / "file" / "probe"))
+    assert (status, out) == (2, "") and err == f"kfix: {tmp_path}/file/probe: not a directory\n"
 
 
 def test_a_group_without_a_command_shows_its_help_in_lines(capsys):
