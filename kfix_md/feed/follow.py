@@ -39,6 +39,8 @@ PAUSE_S = 0.0005  # between two looks for new records
 HEARTBEAT_NS = 500_000_000
 BEAT_NS = 100_000_000
 ABSENT_NS = SECOND  # silence after which it is looked whether the source lives, and how often
+#: silence after which old messages are those of a quiet source; a mirror without a source has no lock by then
+QUIET_NS = 4 * SECOND
 HEARTBEATS_MISSED = 3
 HEARTBTINT_S = 30  # of a session whose Logon the journal no longer has
 SOUND = frozenset({State.LIVE, State.EMPTY, State.UNVERIFIED})
@@ -215,7 +217,7 @@ class JournalFollower:
         self.writer.set_session(
             number,
             service=service,
-            state="DOWN",
+            state="ON" if known.connected else "DOWN",  # each segment begins with a description
             host=event.host,
             port=event.port,
             level=level,
@@ -329,12 +331,12 @@ class JournalFollower:
                     self.writer.set_session(number, state="ON" if self.described[number].connected else "DOWN")
 
     def _caught_up(self) -> None:
-        """Everything is read: the backlog is over, and a long silence means something."""
-        if self._backlog:
-            self._backlog = False
-            self._show_lag()
+        """Everything is read: a backlog is over, unless a mirror still receives it; a long silence means something."""
         now_ns = time.monotonic_ns()
         silence_ns = now_ns - self._last_ns
+        if self._backlog and (silence_ns >= QUIET_NS or not self._is_late()):
+            self._backlog = False
+            self._show_lag()
         if self.absent or silence_ns < ABSENT_NS or now_ns - self._looked_ns < ABSENT_NS:
             return
         self._looked_ns = now_ns
@@ -349,11 +351,14 @@ class JournalFollower:
         return HEARTBEATS_MISSED * min(intervals, default=1 << 30) * SECOND
 
     def _check_backlog(self) -> None:
-        newest = max((session.recv_ns for session in self.sessions if session is not None), default=0)
-        late = newest > 0 and self.writer.now_ns() - newest > self.max_lag_ns
-        if late and not self._backlog:
+        if not self._backlog and self._is_late():
             self._backlog = True
             self._show_lag()
+
+    def _is_late(self) -> bool:
+        """Whether the newest message was received longer ago than max_lag_s."""
+        newest = max((session.recv_ns for session in self.sessions if session is not None), default=0)
+        return newest > 0 and self.writer.now_ns() - newest > self.max_lag_ns
 
     def _show_lag(self) -> None:
         for number, known in enumerate(self.described):
@@ -361,6 +366,14 @@ class JournalFollower:
             self.writer.set_lagging(number, self._backlog or all(copies))
 
     # ---- what is counted ----------------------------------------------------------------------------
+
+    def publish(self) -> None:
+        """Write counts, and what consoles show of the sessions, into the segment."""
+        for counter, value in self.counts().items():
+            self.writer.set_counter(counter, value)
+        for number, session in enumerate(self.sessions):
+            if session is not None:
+                self.writer.set_session(number, messages=session.messages, last_recv_ns=session.recv_ns)
 
     def counts(self) -> dict[str, int]:
         """Named counts, as they are published."""
@@ -437,8 +450,7 @@ def run(journal: Path, name: str, directory: str, mode: int = 0o600, max_lag_s: 
                 writer.heartbeat()
                 place.check()
                 notifier.alive()
-                for counter, value in follower.counts().items():
-                    writer.set_counter(counter, value)
+                follower.publish()
             if not read:
                 time.sleep(PAUSE_S)
         log.info("stopping")

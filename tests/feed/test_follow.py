@@ -18,8 +18,9 @@ pytest.importorskip("cryptography")
 from kfix_md import Cause, State, attach
 from kfix_md._state import is_trusted
 from kfix_md.feed import follow
-from kfix_md.feed.follow import JournalFollower
+from kfix_md.feed.follow import QUIET_NS, JournalFollower
 from kfix_md.journal import files
+from kfix_md.journal.events import SessionDescribed
 from kfix_md.shm.writer import SegmentWriter
 from tests.feed.rig import ROOT, Venue, all_good, drive, load, until
 
@@ -255,6 +256,19 @@ def wait_for(what, seconds: float = 20.0):
         time.sleep(0.01)
 
 
+def test_consoles_see_the_sessions_of_the_source(recorded, tmp_path):
+    copy = Copy(tmp_path, "copy", recorded / "journal").catch_up()
+    copy.follower.described[0].connected = True
+    copy.follower._describe(
+        0, SessionDescribed(0, "spot-l2", "L2", None, None, None, None)
+    )  # as each segment of the journal begins
+    copy.follower.publish()
+    row = copy.feed.sessions[0]
+    assert row["state"] == "ON" and row["messages"] == copy.follower.sessions[0].messages > 0
+    assert 0 < time.time_ns() - row["last_recv_ns"] < 600 * 10**9
+    copy.close()
+
+
 def test_a_backlog_is_lagging_until_it_is_read(recorded, tmp_path):
     copy = Copy(tmp_path, "copy", recorded / "journal")
     copy.follower.max_lag_ns = -1  # all that is read is late
@@ -262,5 +276,8 @@ def test_a_backlog_is_lagging_until_it_is_read(recorded, tmp_path):
     while copy.follower.step():
         seen |= {(book.state, book.cause) for book in copy.feed.books()}
     assert (State.STALE, Cause.LAGGING) in seen and not any(is_trusted(state) for state, _ in seen)
+    assert all(session["lagging"] for session in copy.feed.sessions)  # a mirror may be receiving the rest
+    copy.follower._last_ns -= QUIET_NS
+    copy.follower.step()
     assert not any(session["lagging"] for session in copy.feed.sessions)
     copy.close()
