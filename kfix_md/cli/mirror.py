@@ -44,4 +44,4 @@ def command(
     section = config.mirror
     section.directory = directory or section.directory
     section.name, section.publish = name or section.name, publish or section.publish
-    return mirror(config, shm)
+    return mirror(config, shm, as_json)

@@ -103,8 +103,8 @@ def tls_context(end: Endpoint) -> ssl.SSLContext | None:
             context.load_default_certs()
     except ssl.SSLError as error:  # its number is none of the system's
         raise UsageError(f"tls_ca = {end.ca}: not a PEM certificate file ({_reason(error)})") from None
-    except OSError as error:
-        raise UsageError(f"tls_ca = {end.ca}: {reason_of(error, lower=True)}") from error
+    except OSError as error:  # no permission, or no descriptor left, which may pass
+        raise UsageError(f"tls_ca = {end.ca}: cannot be read: {reason_of(error, lower=True)}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2 if end.tls_min == "1.2" else ssl.TLSVersion.TLSv1_3
     if not end.verify:
         context.check_hostname = False

@@ -121,7 +121,7 @@ def ship(config: Config, once: bool = False, takeover: bool = False) -> int:
     return 0
 
 
-def mirror(config: MirrorConfig, directory: Path | None = None) -> int:
+def mirror(config: MirrorConfig, directory: Path | None = None, as_json: bool = False) -> int:
     """`kfix mirror`: mirror until SIGTERM or Ctrl-C; returns the exit status."""
     section = config.mirror
     access = _access(section, "mirror")
@@ -135,7 +135,7 @@ def mirror(config: MirrorConfig, directory: Path | None = None) -> int:
     end = Mirror(replica, section.name, connect, section.sync_ms / 1000)
     follower = None
     if section.publish is not None:
-        follower = _Follower(section.directory, section.publish, directory)
+        follower = _Follower(section.directory, section.publish, directory, as_json)
     try:
         _run(
             end, "kfix_mirror", config.metrics.host, section.metrics_port, Store("replica", section.directory), follower
@@ -148,9 +148,10 @@ def mirror(config: MirrorConfig, directory: Path | None = None) -> int:
 class _Follower:
     """`kfix follow` of the replica in a process of its own, started again when it ends."""
 
-    def __init__(self, replica: Path, name: str, directory: Path | None) -> None:
+    def __init__(self, replica: Path, name: str, directory: Path | None, as_json: bool = False) -> None:
         self._command = python("-m", "kfix_md", "follow", str(replica), "--feed", name)
         self._command += ["--directory", str(directory)] if directory is not None else []
+        self._command += ["--json"] if as_json else []
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 import socket
 import ssl
@@ -12,7 +14,7 @@ from itertools import pairwise
 import pytest
 
 from kfix_md.config import ServiceSection
-from kfix_md.errors import UsageError
+from kfix_md.errors import UsageError, may_pass
 from kfix_md.feed.connector import Backoff
 from kfix_md.feed.dial import DialError, Endpoint, choose_engine, dial, explain, resolve, tls_context
 from kfix_md.feed.service import Service
@@ -72,7 +74,7 @@ def test_keys_of_sessions_are_never_written(tmp_path, monkeypatch):
     assert not (tmp_path / "keys").exists()
 
 
-def test_only_tls_1_3_with_names_checked(tmp_path):
+def test_only_tls_1_3_with_names_checked(tmp_path, monkeypatch):
     context = tls_context(Endpoint("x", 1))
     assert context.minimum_version == ssl.TLSVersion.TLSv1_3 and context.check_hostname
     assert context.verify_mode == ssl.CERT_REQUIRED
@@ -84,6 +86,14 @@ def test_only_tls_1_3_with_names_checked(tmp_path):
     (tmp_path / "text").write_text("not PEM")
     with pytest.raises(UsageError, match="not a PEM"):
         tls_context(Endpoint("x", 1, ca=tmp_path / "text"))
+
+    def short_of(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", short_of)
+    with pytest.raises(UsageError, match="cannot be read: too many open files") as caught:
+        tls_context(Endpoint("x", 1, ca=tmp_path / "text"))
+    assert may_pass(caught.value), "a machine short of something ends no feed"
 
 
 def fake_dns(monkeypatch, loop, addresses):

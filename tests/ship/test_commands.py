@@ -18,6 +18,7 @@ pytest.importorskip("click")
 from kfix_md.cli import main
 from kfix_md.journal.holds import Hold, held_from
 from kfix_md.journal.writer import JournalWriter
+from kfix_md.replication import run
 from recorder.process import Recorder
 from tests.recorder import build
 from tests.ship.rig import ENVIRONMENT, dead, free_port, needs_broker, segment_bytes, write_journal
@@ -55,6 +56,14 @@ def command(*words, status=0):
     )
     assert done.returncode == status, done.stderr
     return done
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_follower_of_a_mirror_logs_in_the_form_of_the_mirror(tmp_path, monkeypatch, as_json):
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **_: started.append(words))
+    run._Follower(tmp_path, "copy", None, as_json).look()
+    assert ("--json" in started[0]) == as_json and started[0][-1] in ("copy", "--json")
 
 
 @pytest.fixture
