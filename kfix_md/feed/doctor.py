@@ -14,12 +14,13 @@ from typing import Any
 
 from kfix_md.config import Config, ServiceSection, load, service_names
 from kfix_md.disk import Room, rooms
-from kfix_md.errors import FeedError, KfixError, UsageError
+from kfix_md.errors import FeedError, KfixError, UsageError, may_pass
 from kfix_md.feed import tuning
 from kfix_md.feed.checks import check_writable
 from kfix_md.feed.connector import Connector
 from kfix_md.feed.dial import DialResult, choose_engine
 from kfix_md.feed.service import Service
+from kfix_md.metrics_server import listen
 from kfix_md.session.types import SessionState
 from kfix_md.shm.owners import make_own_directory
 
@@ -69,6 +70,8 @@ def examine(path: str, timeout_s: float = 8.0) -> list[Finding]:
                 f"'{config.feed.name}' is running (pid {running}): its CompIDs are in use, so no logon is tried",
             )
         )
+    else:
+        findings += metrics(config)
     findings += asyncio.run(_services(config, not running, timeout_s))
     return findings
 
@@ -108,6 +111,19 @@ def machine(config: Config) -> list[Finding]:
                 WARN, "rt_priority", "not permitted, the feed continues without; grant CAP_SYS_NICE (or LimitRTPRIO)"
             )
         )
+    return found
+
+
+def metrics(config: Config) -> list[Finding]:
+    """Check that the ports of /metrics can be had; a feed whose port is taken works without."""
+    section, found = config.metrics, []
+    processes = len(service_names(config)) if config.feed.processes == "per-service" else 1
+    for port in range(section.port, section.port + processes) if section.port else ():
+        try:
+            listen(section.host, port).close()
+            found.append(Finding(OK, "metrics", f"port {port} of {section.host} is free"))
+        except UsageError as error:
+            found.append(Finding(WARN if may_pass(error) else FAIL, "metrics", str(error)))
     return found
 
 

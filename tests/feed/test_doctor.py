@@ -8,8 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from kfix_md.cli.doctor import command
+from kfix_md.config import load
 from kfix_md.feed import doctor
 from kfix_md.feed.dial import DialResult
+from kfix_md.metrics_server import listen
 from tests.feed.rig import ROOT, SERVICES, Venue
 
 
@@ -45,6 +47,23 @@ def test_what_the_machine_does_not_give_is_told(venue, tmp_path, monkeypatch):
     assert shown["feed"].status == doctor.FAIL and "999 is not one of this process's CPUs" in shown["feed"].text
     assert shown["rt_priority"].status == doctor.WARN and "not permitted" in shown["rt_priority"].text
     assert shown["busy_poll"].status == doctor.WARN and "2 processes" in shown["busy_poll"].text
+
+
+def test_a_port_of_the_metrics_that_is_taken_is_named(tmp_path):
+    pytest.importorskip("prometheus_client")
+    path = tmp_path / "feed.toml"
+
+    def found(host, port):
+        service = '[[service]]\nname = "spot-l2"\nsender_comp_id = "A"\nsymbols = ["*"]\n'
+        path.write_text(f'{service}[metrics]\nhost = "{host}"\nport = {port}\n')
+        return [(finding.status, finding.text) for finding in doctor.metrics(load(path))]
+
+    assert found("127.0.0.1", 0) == []
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        ((status, text),) = found("127.0.0.1", port)
+        assert status == doctor.WARN and text.startswith(f"metrics.port = {port}: address already in use")
+    assert found("127.0.0.1", port) == [(doctor.OK, f"port {port} of 127.0.0.1 is free")]
 
 
 @pytest.mark.parametrize(
