@@ -94,7 +94,7 @@ def _group() -> Any:
                     sys.stdout.flush()
                 return status
             except BrokenPipeError:  # `kfix ... | head`: click would end with 1, which means something else here
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
                 raise SystemExit(0) from None
 
         def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
