@@ -10,7 +10,8 @@ from kfix_md.errors import FeedDead, FeedError, KfixError, NoSuchSymbol, NotLive
 if TYPE_CHECKING:
     from kfix_md._entry import Cause, State
     from kfix_md._handler import Handler
-    from kfix_md.shm.attach import Book, Feed, attach, feeds
+    from kfix_md.shm.attach import Book, Feed, feeds
+    from kfix_md.shm.attaching import attach
 
 __version__ = "0.1.0"
 
@@ -20,7 +21,7 @@ _LAZY = {
     "Handler": "kfix_md._handler",
     "State": "kfix_md._entry",
     "Cause": "kfix_md._entry",
-    "attach": "kfix_md.shm.attach",
+    "attach": "kfix_md.shm.attaching",
     "feeds": "kfix_md.shm.attach",
 }
 

@@ -50,8 +50,6 @@ def open(
     UsageError
         When it is no captures directory.
     """
-    from recorder.merged import Merged
-
     if copies not in (None, "published", "both"):
         raise UsageError(f'copies is {copies!r}: use "published" or "both"')
     roots = list(captures) if not isinstance(captures, str | os.PathLike) else [captures]
@@ -63,7 +61,11 @@ def open(
             warnings.warn(f"{found.tree.root}: {one}: books after them are not trusted", stacklevel=2)
     several = len(parts) > 1 or not isinstance(captures, str | os.PathLike)
     paired = copies != "both" and bool(parts[0].pairs(None if copies == "published" else 2))
-    return Merged(parts) if several or paired else parts[0]
+    if not (several or paired):
+        return parts[0]
+    from recorder.merged import Merged
+
+    return Merged(parts)
 
 
 def _parts(

@@ -1,17 +1,18 @@
-"""Attaches to a running feed by its name and gives access to its books."""
+"""Gives access to the books of a running feed."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from kfix_md.errors import FeedDead, FeedError, NoSuchSymbol, NotLive
+from kfix_md.shm.attaching import attach
 from kfix_md.shm.deep import LEVEL_DTYPE, LEVEL_INT_DTYPE, ORDER_DTYPE, TRADE_DTYPE, Book, QueuePosition
 from kfix_md.shm.names import PREFIX, default_directory, feed_name, parts_of, segment_path, split_part
 from kfix_md.shm.owners import directories_of_others, reader_directories
@@ -19,10 +20,7 @@ from kfix_md.shm.reader import Quote
 from kfix_md.shm.segment import Segment
 
 if TYPE_CHECKING:
-    from datetime import date as Date
-
     from kfix_md.shm.deep import Rows
-    from kfix_md.shm.replay import Moment, ReplayFeed
 
 __all__ = [
     "LEVEL_DTYPE",
@@ -57,112 +55,17 @@ def _names_in(folder: Path) -> set[str]:
     return {split_part(name)[0] for name in names}
 
 
-@overload
-def attach(
-    name: str | None = None,
-    *,
-    path: str | os.PathLike[str] | None = None,
-    directory: str | os.PathLike[str] | None = None,
-    reconnect: bool = False,
-    allow_unverified: bool = False,
-) -> Feed: ...
-@overload
-def attach(
-    *,
-    replay: str | os.PathLike[str],
-    date: Date | str | None = None,
-    at: Moment | None = None,
-    speed: float | None = 1.0,
-    allow_unverified: bool = False,
-) -> ReplayFeed: ...
-def attach(
-    name: str | Sequence[str] | None = None,
-    *,
-    path: str | os.PathLike[str] | None = None,
-    directory: str | os.PathLike[str] | None = None,
-    reconnect: bool = False,
-    allow_unverified: bool = False,
-    replay: str | os.PathLike[str] | None = None,
-    date: Date | str | None = None,
-    at: Moment | None = None,
-    speed: float | None = 1.0,
-) -> Feed:
-    """Attach read-only to the books of a running feed.
-
-    Parameters
-    ----------
-    name : str or sequence of str, optional
-        Name of the feed. Several, or one text "a,b", are feeds of the same venue (two hosts, an old and a new version):
-        each book is read from the first of them that has a good copy, see kfix_md.shm.failover.FailoverFeed.
-        "nats://host:4222/feed" is a feed on another machine, through the mirror of it here, which is started where none
-        runs, see kfix_md.shm.mirrored.attach_mirrored.
-        Default: $KFIX_FEED, else the only feed in `directory`, or "default" if there are several.
-    path : path, optional
-        Path of the segment, in place of a name.
-    directory : path, optional
-        Where feeds put their shared memory. Default: $KFIX_SHM_DIR, else /dev/shm. In one where everybody can make
-        files, feeds of this user and of root are found; that of another user in the directory that he owns.
-    reconnect : bool
-        Move the books to the new segment when the feed is started again. Always so with several names.
-    allow_unverified : bool
-        Let all books be read while they are UNVERIFIED: followed without a fault, but proven by no known checksum rule.
-    replay : path, optional
-        Directory of captures: play a recorded session date instead, see kfix_md.shm.replay.ReplayFeed.
-    date : date or str, optional
-        Session date to replay. Default: that of `at`, else the last one recorded.
-    at : int, str or datetime, optional
-        Where the replay begins: ns since the epoch, ISO text (UTC where it has no zone) or a datetime. Default: with
-        the first message.
-    speed : float or None
-        Speed of the replay as a multiple of real time; None: as fast as possible.
-
-    Raises
-    ------
-    FeedError
-        No feed of that name (the message lists those there are), no permission, another layout version, or a file
-        that another user may have written.
-    FeedDead
-        The feed's process has ended.
-    UsageError
-        Nothing is recorded for `date`, or `at` is not on it.
-    """
-    if replay is not None:
-        from kfix_md.shm.replay import ReplayFeed
-
-        return ReplayFeed(Path(replay), date, speed, allow_unverified, at)
-    if isinstance(name, str) and "://" in name:
-        from kfix_md.shm.mirrored import attach_mirrored
-
-        return attach_mirrored(name, None if directory is None else Path(directory), allow_unverified)
-    if path is None:
-        where = default_directory() if directory is None else Path(directory)
-        if name is None:
-            name = os.environ.get("KFIX_FEED") or None
-        if name is None:
-            there = feeds(where)
-            name = there[0] if len(there) == 1 else "default"
-        names = [each.strip() for each in name.split(",")] if isinstance(name, str) else list(name)
-        if len(names) > 1:
-            from kfix_md.shm.failover import FailoverFeed
-
-            return FailoverFeed(names, where, allow_unverified)
-        (name,) = names
-        paths = [segment_path(folder, name) for folder in reader_directories(where)]
-        path = next(filter(_is_there, paths), paths[0])
-    return _feed_at(Path(path), reconnect, allow_unverified)
-
-
 def book_of(source: Feed | str, symbol: str, level: str) -> Book:
     """The book of a feed, or of the segment at a path: what a pickled book becomes where it is loaded."""
     feed = attach(path=source) if isinstance(source, str) else source
     return feed[symbol, level]
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
     return os.path.lexists(path) or bool(parts_of(path))
 
 
-def _feed_at(path: Path, reconnect: bool, allow_unverified: bool) -> Feed:
+def feed_at(path: Path, reconnect: bool, allow_unverified: bool) -> Feed:
     if not os.path.lexists(path) and parts_of(path):
         from kfix_md.shm.joined import JoinedFeed
 
@@ -192,7 +95,7 @@ def _ended(folder: Path, name: str) -> str:
 
 def _of_others(path: Path) -> str:
     """Hint at feeds of that name of other users, who have to be trusted by name."""
-    found = [folder for folder in directories_of_others(path.parent) if _is_there(folder / path.name)]
+    found = [folder for folder in directories_of_others(path.parent) if is_there(folder / path.name)]
     if not found:
         return ""
     where = " or ".join(map(str, found))
@@ -472,7 +375,7 @@ class Feed:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickled feed is attached to again where it is loaded, and so are its books."""
-        return _feed_at, (self.path.absolute(), self.reconnect, self.allow_unverified)
+        return feed_at, (self.path.absolute(), self.reconnect, self.allow_unverified)
 
     def __repr__(self) -> str:
         return f"<{self._line()}>"

@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
-import weakref
-from datetime import date, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
 
-from kfix_md.child import python
-from kfix_md.errors import CaptureError, FeedDead, FeedError, UsageError
+from kfix_md.errors import FeedError
 from kfix_md.shm.attach import Feed
 from kfix_md.shm.names import REPLAY, default_directory, segment_path
+from kfix_md.shm.playing import PREFIX, Moment, Player, check_speed, moment_word
 from kfix_md.shm.segment import Segment
 
-Moment: TypeAlias = int | str | datetime
-PREFIX = "kfix-replay."
-# pyarrow imports pandas as soon as it makes an array, if it can: a third of the time until the replay begins
-_PLAYER = """
-import sys
-
-class WithoutPandas:
-    def find_spec(self, name, path=None, target=None):
-        if name == "pandas":
-            raise ImportError("a replay does without pandas, which takes long to import")
-
-sys.meta_path.insert(0, WithoutPandas())
-from recorder import player
-player.run()
-"""
 SWEPT_AFTER_S = 60  # a folder without a segment may belong to a replay that is starting
 
 
@@ -46,53 +24,11 @@ class ReplayFeed(Feed):
     `recorded_ns` is the position of the replay. At the end of the day books raise FeedDead.
     """
 
-    def __init__(
-        self,
-        captures: Path,
-        day: date | str | None,
-        speed: float | None,
-        allow_unverified: bool = False,
-        at: Moment | None = None,
-    ) -> None:
-        _factor(speed)
+    def __init__(self, player: Player, allow_unverified: bool = False) -> None:
+        self._player, self._paused = player, False
         _sweep(default_directory())
-        self._speed, self._paused = speed, False
-        self._folder = tempfile.mkdtemp(prefix=PREFIX, dir=default_directory())
-        arguments = [str(captures), self._folder, str(day or ""), str(speed or 0), "" if at is None else _moment(at)]
-        paths = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
-        self._player = subprocess.Popen(
-            python("-c", _PLAYER, *arguments),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
-        self._end = weakref.finalize(self, _end, self._player, self._folder)
-        reply = self._reply() or {"error": "the replaying process died"}
-        if "error" in reply:
-            self._end()
-            raise (UsageError if reply.get("usage") else CaptureError)(reply["error"])
-        self.date = date.fromisoformat(reply["date"])
-        super().__init__(segment_path(self._folder, REPLAY), allow_unverified=allow_unverified)
-
-    def _reply(self) -> dict[str, Any]:
-        """The next answer; empty when the process has ended."""
-        assert self._player.stdout is not None
-        reply: dict[str, Any] = json.loads(self._player.stdout.readline() or "{}")
-        return reply
-
-    def _command(self, *words: object) -> None:
-        """Let the replay do something, and wait until it has begun."""
-        assert self._player.stdin is not None
-        try:
-            self._player.stdin.write(" ".join(map(str, words)).encode() + b"\n")
-            self._player.stdin.flush()
-            reply = self._reply()
-        except (OSError, ValueError):
-            reply = {}
-        if not reply:
-            raise FeedDead("the replay has ended")
-        if "error" in reply:
-            raise (UsageError if reply.get("usage") else CaptureError)(reply["error"])
+        self.date = player.begun()
+        super().__init__(segment_path(player.folder, REPLAY), allow_unverified=allow_unverified)
 
     @property
     def recorded_ns(self) -> int:
@@ -106,23 +42,24 @@ class ReplayFeed(Feed):
 
     def pause(self) -> None:
         """Rest. FeedDead when the replay has ended, here and below."""
-        self._command("pause")
+        self._player.command("pause")
         self._paused = True
 
     def resume(self) -> None:
         """Go on where it was paused."""
-        self._command("resume")
+        self._player.command("resume")
         self._paused = False
 
     @property
     def speed(self) -> float | None:
         """Multiple of real time; None: as fast as possible. It may be set."""
-        return self._speed
+        return self._player.speed
 
     @speed.setter
     def speed(self, factor: float | None) -> None:
-        self._command("speed", _factor(factor) or 0)
-        self._speed = factor
+        check_speed(factor)
+        self._player.command("speed", factor or 0)
+        self._player.speed = factor
 
     def seek(self, at: Moment) -> None:
         """Go to a moment of the day, forward or back: every book becomes what it was then, and is SYNCING until it has.
@@ -137,24 +74,11 @@ class ReplayFeed(Feed):
         UsageError
             It is no moment of this session date.
         """
-        self._command("seek", _moment(at))
+        self._player.command("seek", moment_word(at))
 
     def close(self) -> None:
         """End the replay."""
-        self._end()
-
-
-def _factor(speed: float | None) -> float | None:
-    if speed is not None and not speed > 0:
-        raise UsageError(f"speed {speed!r}: a factor above 0, or None for as fast as possible")
-    return speed
-
-
-def _moment(at: Moment) -> str:
-    """A moment as one word, which the playing process reads."""
-    if isinstance(at, float):
-        raise UsageError(f"{at!r} is a float, which cannot hold a time exactly: write ns as an int or ISO text")
-    return str(at).replace(" ", "T")
+        self._player.end()
 
 
 def _sweep(directory: Path) -> None:
@@ -170,15 +94,3 @@ def _sweep(directory: Path) -> None:
                 over = time.time() - status.st_mtime > SWEPT_AFTER_S
             if over:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _end(player: subprocess.Popen[bytes], folder: str) -> None:
-    for pipe in (player.stdin, player.stdout):
-        if pipe is not None:
-            pipe.close()
-    try:
-        player.wait(2)  # it ends when its stdin is closed
-    except subprocess.TimeoutExpired:
-        player.kill()
-        player.wait()
-    shutil.rmtree(folder, ignore_errors=True)

@@ -198,5 +198,5 @@ def test_the_replaying_process_does_without_pandas(day, directory):
     cap, times = day
     with kfix_md.attach(replay=cap.tree.root, at=times[30], speed=0.01) as feed:
         until(lambda: feed[SYMBOL].state is State.LIVE)  # rows were read
-        libraries = Path(f"/proc/{feed._player.pid}/maps").read_text()
+        libraries = Path(f"/proc/{feed._player.process.pid}/maps").read_text()
     assert "pyarrow" in libraries and "pandas" not in libraries

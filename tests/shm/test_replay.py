@@ -89,13 +89,13 @@ def test_what_is_not_recorded_is_said_plainly(day, tmp_path):
 def test_a_replay_that_was_killed_with_its_script_leaves_nothing_for_long(day, directory):
     captures, _ = day
     killed = kfix_md.attach(replay=captures)
-    killed._player.kill()
-    killed._player.wait()
+    killed._player.process.kill()
+    killed._player.process.wait()
     begun = directory / "kfix-replay.begun"
     begun.mkdir()
     with kfix_md.attach(replay=captures) as living:
-        assert {path.name for path in directory.iterdir()} == {begun.name, os.path.basename(living._folder)}
+        assert {path.name for path in directory.iterdir()} == {begun.name, os.path.basename(living._player.folder)}
         with kfix_md.attach(replay=captures) as another:
-            assert os.path.isdir(living._folder) and os.path.isdir(another._folder)
+            assert os.path.isdir(living._player.folder) and os.path.isdir(another._player.folder)
     begun.rmdir()
     killed.close()
