@@ -32,7 +32,7 @@ _FIRST_ROWS = 1 << 14  # of the first, which somebody waits for; each block afte
 _FIRST_PIECES = 8  # row groups that are opened for the first block, one for each symbol; as many times more later
 _KEPT_ROWS = 24 << 20  # of row groups that stay open, with some ten bytes a row; what is beyond is read again
 _DECODED = 10  # times as many bytes a row that was decoded has
-_BATCH_ROWS = 1 << 10, 1 << 17  # decoded of a row group at a time, at least and at most
+_BATCH_ROWS = 1 << 10, 1 << 14  # decoded of a row group at a time, at least and at most: so many of each are kept
 _WINDOWS = 8  # of blocks whose rows of a row group are decoded at a time, about: each time costs as much as 1000 rows
 
 
