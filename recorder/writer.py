@@ -175,7 +175,8 @@ def metadata(table: str, more: dict[str, str]) -> dict[str, str]:
 
 def write_file(path: Path, table: str, rows: pa.Table, more: dict[str, str], row_group: int, level: int) -> None:
     """Write one finished Parquet file and put it on disk."""
-    described = rows.replace_schema_metadata(metadata(table, more))
+    # chunks with dictionaries of their own are written as plain texts from the second on, which polars 1.0 cannot read
+    described = rows.unify_dictionaries().replace_schema_metadata(metadata(table, more))
     options = schema.write_options(table, level, row_group, index=False, rows=rows.num_rows)
     with pq.ParquetWriter(path, described.schema, **options) as writer:
         writer.write_table(described, row_group_size=row_group)

@@ -23,6 +23,7 @@ from kfix_md.journal.writer import JournalWriter
 from recorder import _columns, compact, files, layout, schema
 from recorder._ticks import book_rows
 from recorder.verify import verify
+from recorder.writer import write_file
 from tests.recorder import build
 
 
@@ -112,6 +113,19 @@ def test_integers_have_encodings_that_every_reader_knows(captures):
             for column in range(meta.num_columns):
                 assert "BYTE_STREAM_SPLIT" not in meta.row_group(group).column(column).encodings
         assert not any(pa.types.is_unsigned_integer(f.type) for f in pq.read_schema(path))
+
+
+def test_texts_of_several_dictionaries_are_written_with_one(tmp_path):
+    """As those of the sessions of a flush. polars 1.0 reads plain texts of required columns in no file."""
+    ticks = np.zeros(1000, TICK_DTYPE)
+    names = ["BTC/USD", "ETH/USD", "XRP/USD"]
+    parts = [schema.tick_columns(ticks, [(name, 1, 8)], 1, 2, lambda found: []) for name in names]
+    write_file(tmp_path / "file.parquet", "ticks", pa.Table.from_batches(parts), {}, schema.ROW_GROUP, schema.LEVEL)
+    file = pq.ParquetFile(tmp_path / "file.parquet")
+    group = file.metadata.row_group(0)
+    size = {group.column(i).path_in_schema: group.column(i).total_uncompressed_size for i in range(group.num_columns)}
+    assert size["symbol"] < 3000 * 4, "of plain texts a row has 11 bytes"
+    assert file.read(["symbol"])["symbol"].to_pylist() == np.repeat(names, 1000).tolist()
 
 
 #: columns of schema 4
