@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,10 +16,10 @@ from recorder import blocks, coverage, derive, files, loss, orders, replay, samp
 from recorder.compute import pc
 from recorder.coverage import Copies
 from recorder.layout import TABLES, Tree
-from recorder.listing import RecordedListing, Symbols, names_of
+from recorder.listing import RecordedListing, Symbols, check_one, names_of
 from recorder.loss import Losses
 from recorder.missing import MissingFiles
-from recorder.moments import Day, Moment, to_date, to_ns
+from recorder.moments import Day, Moment, span, to_date, to_ns
 from recorder.plot import Plots
 from recorder.rebuild import BookAt, Rebuilder
 from recorder.replay import MessageBatch, RecordedMessage
@@ -222,7 +222,7 @@ class Captures:
         ids: Ids,
         price: Price,
     ) -> Iterator[pa.RecordBatch]:
-        first, last = to_ns(start), to_ns(end)
+        first, last = span(start, end)
         names = None if symbol is None else names_of(symbol)
         needed = shape.wanted(columns, price != "int", ids)
         paths = self._files.of("ticks", first, last, names)
@@ -374,8 +374,11 @@ class Captures:
 
     def status(self, day: Day | None = None, symbol: str | None = None, *, time: Time = "ns") -> pa.Table:
         """States of books, instruments, trading sessions and the feed, on a session date or all."""
-        start, end = self._span(day)
-        return times.form(self._table("status", start, end, symbols=None if symbol is None else [symbol]), time)
+        self._check(symbol, self._span(day)[0])
+        return times.form(self._status(day, symbol), time)
+
+    def _status(self, day: Day | None, symbol: str | None) -> pa.Table:
+        return self._table("status", *self._span(day), symbols=None if symbol is None else [symbol])
 
     # ---- books ----
 
@@ -471,7 +474,7 @@ class Captures:
     def bars(
         self,
         symbol: str,
-        every: str | int = "1s",
+        every: str | int | timedelta = "1s",
         start: Moment | None = None,
         end: Moment | None = None,
         *,
@@ -490,7 +493,8 @@ class Captures:
         pyarrow.Table
             time_ns (start of the bar), open, high, low, close, volume, buy_volume, trades.
         """
-        first, last = to_ns(start), to_ns(end)
+        check_one(symbol)
+        first, last = span(start, end)
         self._listing.check(symbol, first if last is None else last)
         is_trade = pc.field("side") == "trade"
         rows = self._table("ticks", first, last, derive.TRADE_COLUMNS, is_trade, symbols=[symbol])
@@ -521,7 +525,8 @@ class Captures:
         moment = to_ns(start) if end is None else to_ns(end)
         self._listing.check(symbol, moment)
         level = self._listing.level(symbol, moment, level)
-        best = files.attempt(lambda: derive.bbo(self, symbol, to_ns(start), to_ns(end), level, price))
+        first, last = span(start, end)
+        best = files.attempt(lambda: derive.bbo(self, symbol, first, last, level, price))
         if not best.num_rows:
             self._listing.require(symbol, to_ns(start), to_ns(end))
         return times.form(best, time)
@@ -532,7 +537,7 @@ class Captures:
         start: Moment | None = None,
         end: Moment | None = None,
         *,
-        every: str | int = "100ms",
+        every: str | int | timedelta = "100ms",
         levels: int = 10,
         level: str | None = None,
         price: Price = "float",
@@ -578,7 +583,7 @@ class Captures:
         start: Moment | None = None,
         end: Moment | None = None,
         *,
-        every: str | int = "100ms",
+        every: str | int | timedelta = "100ms",
         levels: int = 10,
         level: str | None = None,
         price: Price = "float",
@@ -637,7 +642,8 @@ class Captures:
             It is not in the recorded books of the symbol.
         """
         self._listing.check(symbol)
-        return files.attempt(lambda: orders.life(self, order_id, symbol, to_ns(start), to_ns(end), price))
+        first, last = span(start, end)
+        return files.attempt(lambda: orders.life(self, order_id, symbol, first, last, price))
 
     def orders(
         self, symbol: str, start: Moment | None = None, end: Moment | None = None, *, price: Price = "float"
@@ -658,19 +664,20 @@ class Captures:
             The symbol has no orders in this time.
         """
         self._listing.check(symbol)
-        return files.attempt(lambda: orders.lives(self, symbol, to_ns(start), to_ns(end), price))
+        first, last = span(start, end)
+        return files.attempt(lambda: orders.lives(self, symbol, first, last, price))
 
     def _sampling(
         self,
         symbol: str,
         start: Moment | None,
         end: Moment | None,
-        every: str | int,
+        every: str | int | timedelta,
         levels: int,
         level: str | None,
         price: str,
     ) -> sampled.Wanted:
-        first, last = to_ns(start), to_ns(end)
+        first, last = span(start, end)
         moment = first if last is None else last
         self._listing.check(symbol, moment)
         self._listing.require(symbol, first, last)
@@ -682,7 +689,7 @@ class Captures:
         day: Day,
         speed: float | None = None,
         *,
-        symbols: list[str] | None = None,
+        symbols: Symbols = None,
         handler: "Handler | None" = None,
     ) -> Iterator[RecordedMessage]:
         """Messages of a session date in the order they were applied.
@@ -692,22 +699,24 @@ class Captures:
         speed
             None as fast as they are taken, 1.0 as received, 10.0 ten times faster.
         symbols
-            Symbols to replay, all when None.
+            One symbol, a list, or None for all.
         handler
             Given, each message goes through it before it is returned: the same books as live, and 5041 is checked.
             Messages of another level than the handler's book of their symbol are left out of it.
         """
         self._check(symbols)
         self._span(day)
-        return replay.replay(self, to_date(day), speed, symbols, handler)
+        if speed is not None and not speed > 0:
+            raise UsageError(f"speed {speed!r}: a factor above 0, or None for as fast as possible")
+        return replay.replay(self, to_date(day), speed, None if symbols is None else names_of(symbols), handler)
 
     def replay_batches(
         self,
         day: Day,
         *,
-        symbols: list[str] | None = None,
+        symbols: Symbols = None,
         handler: "Handler | None" = None,
-        every: str | int | None = None,
+        every: str | int | timedelta | None = None,
     ) -> Iterator[MessageBatch]:
         """As `replay`, many messages at a time: as fast as back-tests need it.
 
@@ -720,7 +729,7 @@ class Captures:
         self._check(symbols)
         self._span(day)
         step = None if every is None else derive.duration(every)
-        return replay.batches(self, to_date(day), symbols, handler, step)
+        return replay.batches(self, to_date(day), None if symbols is None else names_of(symbols), handler, step)
 
 
 def _date_begin(moment: int | None) -> int | None:

@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,19 +24,21 @@ _FOREVER = (1 << 63) - 1
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
 
 
-def duration(every: str | int) -> int:
-    """Nanoseconds of "250ms", "1s", "5m", "1h", "1d", or of an int of ns.
+def duration(every: str | int | timedelta) -> int:
+    """Nanoseconds of "250ms", "1s", "5m", "1h", "1d", of a timedelta, or of an int of ns.
 
     Raises
     ------
     UsageError
         When the text is no such duration, or it is not positive.
     """
-    if isinstance(every, int) and every > 0:
+    if isinstance(every, timedelta):
+        every = every // timedelta(microseconds=1) * 1000
+    if isinstance(every, int) and 0 < every < 1 << 63:
         return every
     match = re.fullmatch(r"(\d+)(ns|us|ms|s|m|h|d)", str(every))
     if not match or int(match[1]) == 0:
-        raise UsageError(f'{every!r} is no length of a bar: write "250ms", "1s", "5m", "1h"')
+        raise UsageError(f'{every!r} is no length of time: write "250ms", "1s", "5m", "1h" or ns')
     return int(match[1]) * _UNITS[match[2]]
 
 

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable
 from datetime import date
+from typing import Any
 
 import pyarrow as pa
 from pyarrow.compute import Expression
@@ -16,8 +17,22 @@ Symbols = str | list[str] | None
 
 
 def names_of(symbol: Symbols) -> list[str]:
-    """The symbols of an argument that may be one, several or None for all."""
-    return [] if symbol is None else [symbol] if isinstance(symbol, str) else symbol
+    """The symbols of an argument that may be one, several or None for all; UsageError when it is none of these."""
+    if symbol is None:
+        return []
+    if isinstance(symbol, str):
+        return [symbol]
+    names: list[Any] = list(symbol) if isinstance(symbol, Iterable) else [symbol]
+    for name in names:
+        if not isinstance(name, str):
+            raise UsageError(f"{name!r} is not a symbol: write a text, or a list of texts")
+    return names
+
+
+def check_one(symbol: object) -> None:
+    """UsageError unless it is one symbol."""
+    if not isinstance(symbol, str):
+        raise UsageError(f"{symbol!r} is not one symbol: write a text")
 
 
 class RecordedListing:
@@ -34,11 +49,14 @@ class RecordedListing:
                 continue
             listed = self._levels(self._dates())
             if listed and name not in listed:
-                near = ", ".join(difflib.get_close_matches(name, listed, 3, 0.4))
+                without_case = {each.casefold(): each for each in listed}
+                found = difflib.get_close_matches(name.casefold(), without_case, 3, 0.4)
+                near = ", ".join(without_case[each] for each in found)
                 raise NoSuchSymbol(f"no {name} in {self._files.tree.root}" + (f"; near: {near}" if near else ""))
 
     def level(self, symbol: str, at: int | None = None, wanted: str | None = None) -> str | None:
         """The level of a symbol's book: `wanted` if given, else L2 where it was recorded, else the one that was."""
+        check_one(symbol)
         if wanted is not None:
             if wanted not in schema.LEVELS:
                 raise UsageError(f'level is {wanted!r}: use "L2" or "L3"')

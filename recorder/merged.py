@@ -8,7 +8,7 @@ both were.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from recorder.compute import pc
 from recorder.layout import TABLES, Tree
 from recorder.listing import RecordedListing, Symbols, names_of
 from recorder.missing import MissingFiles
-from recorder.moments import Day, Moment, to_date, to_ns
+from recorder.moments import Day, Moment, span, to_date, to_ns
 from recorder.plot import Plots
 from recorder.rebuild import BookAt, Rebuilder
 from recorder.times import Time
@@ -292,7 +292,7 @@ class Merged(Captures):
         price: Price,
     ) -> Iterator[pa.RecordBatch]:
         """As of one captures directory; after a change of copies no row is received before those already given."""
-        first, last = to_ns(start), to_ns(end)
+        first, last = span(start, end)
         needed = shape.wanted(columns, price != "int", ids)
         names = self._symbols(first, last) if symbol is None else names_of(symbol)
         for name in names:
@@ -302,7 +302,7 @@ class Merged(Captures):
     def bars(
         self,
         symbol: str,
-        every: str | int = "1s",
+        every: str | int | timedelta = "1s",
         start: Moment | None = None,
         end: Moment | None = None,
         *,
@@ -370,7 +370,7 @@ class Merged(Captures):
         time: Time = "ns",
     ) -> pa.Table:
         """As of one captures directory; where the copies change there is a row with the prices of the new one."""
-        first, last = to_ns(start), to_ns(end)
+        first, last = span(start, end)
         self._check(symbol)
         self._require(symbol, first, last)
         level = self._level(symbol, level, first if last is None else last)
@@ -400,14 +400,14 @@ class Merged(Captures):
         start: Moment | None = None,
         end: Moment | None = None,
         *,
-        every: str | int = "100ms",
+        every: str | int | timedelta = "100ms",
         levels: int = 10,
         level: str | None = None,
         price: Price = "float",
         time: Time = "ns",
     ) -> Iterator[pa.RecordBatch]:
         """As of one captures directory, from the copy that is read at each time."""
-        first, last, step = to_ns(start), to_ns(end), sampled.step_of(every)
+        (first, last), step = span(start, end), sampled.step_of(every)
         self._check(symbol)
         self._require(symbol, first, last)
 
@@ -433,7 +433,7 @@ class Merged(Captures):
         start: Moment | None = None,
         end: Moment | None = None,
         *,
-        every: str | int = "100ms",
+        every: str | int | timedelta = "100ms",
         levels: int = 10,
         level: str | None = None,
         price: Price = "float",
@@ -546,7 +546,8 @@ class Merged(Captures):
 
     def status(self, day: Day | None = None, symbol: str | None = None, *, time: Time = "ns") -> pa.Table:
         """States of all of them."""
-        return times.form(self._of_all("status", day, symbol), time)
+        self._check(symbol)
+        return times.form(self._of_all("_status", day, symbol), time)
 
     def _of_all(self, name: str, day: Day | None, *more: Any) -> pa.Table:
         tables = [_numbered(getattr(part, name)(day, *more), self.parts.index(part)) for part in self._with(day)]

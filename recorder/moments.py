@@ -17,11 +17,13 @@ class ArrowScalar(Protocol):
 
 
 Moment: TypeAlias = int | str | datetime | date | np.datetime64 | np.integer | ArrowScalar
-Day: TypeAlias = date | str
+Day: TypeAlias = date | str | np.datetime64
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TEXT = re.compile(r"(?P<whole>\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?)(?:[.,](?P<fraction>\d{1,9}))?(?P<zone>.*)")
 _ZONE = re.compile(r"(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d)?")
+_YEAR_NS = 365 * 86_400 * 10**9
+_OTHER_UNITS = 10**9, 10**17  # of ns since 1970: what are s, ms and us of a time that was recorded, and no ns
 _NOT_A_TIME = -(2**63)  # NaT of numpy and pandas
 
 
@@ -46,8 +48,8 @@ def to_ns(moment: Moment | None) -> int | None:
         return None
     if isinstance(moment, str):
         return _of_text(moment)
-    if isinstance(moment, int | np.integer) and not isinstance(moment, bool):
-        return int(moment)
+    if isinstance(moment, int | np.integer) and not isinstance(moment, bool | np.timedelta64):
+        return _of_number(int(moment))
     if isinstance(moment, float | np.floating):
         raise UsageError(
             f"{moment!r} is a float, which cannot hold a time exactly: write ns as an int "
@@ -57,6 +59,22 @@ def to_ns(moment: Moment | None) -> int | None:
     if found is None or found == _NOT_A_TIME:
         raise UsageError(f"{moment!r} is not a time: write ns as an int, ISO text (UTC) or a datetime")
     return found
+
+
+def _of_number(ns: int) -> int:
+    if not -(2**63) <= ns < 2**63:
+        raise UsageError(f"{ns} is not a time: ns since 1970 have 64 bits")
+    if _OTHER_UNITS[0] <= ns < _OTHER_UNITS[1]:
+        raise UsageError(f"{ns} ns is in {1970 + ns // _YEAR_NS}: times as an int are ns since 1970, not s, ms or us")
+    return ns
+
+
+def span(start: Moment | None, end: Moment | None) -> tuple[int | None, int | None]:
+    """ns of both; UsageError when the end is before the start."""
+    first, last = to_ns(start), to_ns(end)
+    if first is not None and last is not None and last < first:
+        raise UsageError(f"end ({end}) is before start ({start})")
+    return first, last
 
 
 def _of_object(moment: Any) -> int | None:
@@ -104,6 +122,8 @@ def _zone(text: str) -> timezone:
 
 def to_date(day: Day) -> date:
     """A session date from a date, a datetime or YYYY-MM-DD; UsageError when it is none."""
+    if isinstance(day, np.datetime64):
+        return to_date(day.astype("datetime64[D]").item())
     if isinstance(day, datetime):
         return day.date()
     if isinstance(day, date):

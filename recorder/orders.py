@@ -201,12 +201,15 @@ def _with_ends(rows: pa.Table, dark: list[dict[str, Any]]) -> pa.Table:
 
 def lives(cap: "Captures", symbol: str, start: int | None, end: int | None, price: str) -> pa.Table:
     """One row for each order with a row in a time; see Captures.orders."""
+    none = UsageError(f"no orders of {symbol} were recorded in this time (orders are in the books of L3)")
     found = list(_rows(cap, symbol, start, end, _LIVES))
     if not found:
-        raise UsageError(f"no orders of {symbol} were recorded in this time (orders are in the books of L3)")
+        raise none
     rows = pa.Table.from_batches(found).unify_dictionaries()
     entries, time = schema.entries(rows), rows["recv_ns"].to_numpy()
     own = np.flatnonzero((entries["id_kind"] != 0) & (entries["side"] <= 1))
+    if not len(own):
+        raise none
     order = own[np.lexsort((own, entries["id_lo"][own], entries["id_hi"][own]))]  # by id, then as they came
     ids = entries[["id_hi", "id_lo"]][order]
     starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])) if len(order) else np.zeros(0, np.int64)

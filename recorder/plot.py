@@ -137,6 +137,7 @@ class Plots:
         if day is None and not dates:
             raise UsageError(f"{self._cap.tree.root} has no session date with ticks")
         date = dates[-1] if day is None else to_date(day)
+        self._cap._check(symbol)
         rows = self._cap.coverage(date)
         if symbol is not None:
             rows = rows.filter(pc.is_in(rows["symbol"], pa.array([symbol] if isinstance(symbol, str) else symbol)))

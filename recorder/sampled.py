@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,13 +59,13 @@ class Wanted:
     price: str
 
     def __post_init__(self) -> None:
-        if not 1 <= self.levels <= MOST_LEVELS:
+        if not isinstance(self.levels, int) or not 1 <= self.levels <= MOST_LEVELS:
             raise UsageError(f"levels is {self.levels!r}: use 1 to {MOST_LEVELS}")
         if self.price not in shape.PRICES:
             raise UsageError(f'price is {self.price!r}: use "int", "float" or "decimal"')
 
 
-def step_of(every: str | int) -> int | None:
+def step_of(every: str | int | timedelta) -> int | None:
     """Nanoseconds between samples, None for `every="event"`; UsageError when it is no length of time."""
     return None if every == "event" else derive.duration(every)
 

@@ -74,17 +74,31 @@ def test_floats_are_refused_with_a_hint(moment):
         pa.scalar(None, pa.int64()),
         b"2026-03-01",
         timedelta(1),
+        np.timedelta64(1, "s"),
+        2**63,
         [NS],
     ],
 )
 def test_what_is_no_time(moment):
-    with pytest.raises(UsageError, match="is not a time: write"):
+    with pytest.raises(UsageError, match="is not a time: "):
         to_ns(moment)
+
+
+@pytest.mark.parametrize("unit", [10**9, 10**6, 10**3])
+def test_other_units_than_ns_are_refused(unit):
+    with pytest.raises(UsageError, match=r"in 197.: times as an int are ns since 1970, not s, ms or us"):
+        to_ns(NS // unit)
 
 
 def test_dates():
     day = date(2026, 3, 1)
-    assert {to_date("2026-03-01"), to_date(day), to_date(datetime(2026, 3, 1, 23)), to_date(pd.Timestamp(NS))} == {day}
+    assert {
+        to_date("2026-03-01"),
+        to_date(day),
+        to_date(datetime(2026, 3, 1, 23)),
+        to_date(pd.Timestamp(NS)),
+        to_date(np.datetime64(NS, "ns")),
+    } == {day}
     for wrong in ("01.03.2026", 20260301, None):
         with pytest.raises(UsageError, match="is not a date: write YYYY-MM-DD"):
             to_date(wrong)

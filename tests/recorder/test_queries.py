@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import random
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -183,6 +184,43 @@ def test_without_a_level_a_symbol_means_its_l2(queried):
     assert cap.ticks().num_rows == cap.ticks(level="both").num_rows == everything.num_rows
     both = sorted(levels)
     assert cap.ticks(both).num_rows == sum(cap.ticks(symbol).num_rows for symbol in both)
+
+
+def test_arguments_that_are_not_valid_are_errors_not_empty_answers(queried):
+    """Neither a quiet market nor an exception of numpy."""
+    cap, rows = queried
+    symbol, level, day = cap.symbols()[0], rows["level"][0].as_py(), cap.dates()[0]
+    first, last = pc.min_max(rows["recv_ns"]).as_py().values()
+    for query in (cap.ticks, cap.bbo, cap.bars, cap.depth, cap.orders):
+        with pytest.raises(UsageError, match="is before start"):
+            query(symbol, start=last, end=first)
+        with pytest.raises(UsageError, match="ns since 1970, not s, ms or us"):
+            query(symbol, start=first // 10**9)
+    with pytest.raises(NoSuchSymbol, match="no nope in"):
+        cap.status(day, "nope")
+    with pytest.raises(NoSuchSymbol, match=f"near: .*{symbol}"):
+        cap.ticks(symbol.lower())
+    for query in (cap.book, cap.bbo, cap.bars):
+        with pytest.raises(UsageError, match="is not one symbol"):
+            query([symbol], last)
+    with pytest.raises(UsageError, match="5 is not a symbol"):
+        cap.ticks([symbol, 5])
+    for levels in ("10", 2.5):
+        with pytest.raises(UsageError, match="levels is"):
+            cap.depth(symbol, levels=levels)
+    for speed in (0, -1):
+        with pytest.raises(UsageError, match="speed"):
+            cap.replay(day, speed=speed)
+    assert cap.depth(symbol, every=timedelta(seconds=1), level=level) == cap.depth(symbol, every="1s", level=level)
+
+
+def test_one_symbol_is_replayed_as_a_list_of_it(queried):
+    """Not every symbol whose name is a part of its text."""
+    cap, _ = queried
+    day = cap.dates()[0]
+    for symbol in cap.symbols():
+        one, several = (list(map(repr, cap.replay(day, symbols=some))) for some in (symbol, [symbol]))
+        assert one == several != []
 
 
 def test_what_was_not_recorded_is_an_error_not_an_empty_table(tmp_path):
