@@ -61,7 +61,9 @@ class Player:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,  # Ctrl-C is meant for the script
         )
+        self._owed = 0  # answers to commands that were interrupted
         self.end = weakref.finalize(self, _end, self.process, self.folder)
 
     def begun(self) -> date:
@@ -81,10 +83,14 @@ class Player:
     def command(self, *words: object) -> None:
         """Let it do something, and wait until it has begun; FeedDead when it has ended."""
         assert self.process.stdin is not None
+        reply: dict[str, Any] = {}
         try:
             self.process.stdin.write(" ".join(map(str, words)).encode() + b"\n")
             self.process.stdin.flush()
-            reply = self._reply()
+            self._owed += 1
+            while self._owed:
+                reply = self._reply()
+                self._owed -= 1
         except (OSError, ValueError):
             reply = {}
         if not reply:

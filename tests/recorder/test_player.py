@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -176,6 +178,19 @@ def test_a_script_pauses_seeks_and_changes_the_speed(day, directory):
         assert feed.recorded_ns == times[-1]
         with pytest.raises(FeedDead, match="the replay has ended"):
             feed.pause()
+
+
+def test_ctrl_c_neither_ends_a_replay_nor_mixes_up_its_answers(day, directory, monkeypatch):
+    cap, times = day
+    with kfix_md.attach(replay=cap.tree.root, at=times[30], speed=0.01) as feed:
+        player = feed._player
+        assert os.getpgid(player.process.pid) != os.getpgid(0), "the terminal sends it to a group"
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(player, "_reply", mock.Mock(side_effect=KeyboardInterrupt))
+            feed.seek("2024-02-27T00:00")
+        feed.pause()  # its answer is not that of the seek, an error
+        with pytest.raises(UsageError, match="not on the session date"):
+            feed.seek("2024-02-27T00:00")
 
 
 def test_the_date_of_a_moment_need_not_be_given(day, directory):
