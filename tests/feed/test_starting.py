@@ -371,6 +371,7 @@ def test_limits_of_the_process_are_named_with_advice(tmp_path, limit, size, advi
     """A reader and a feed at the limit of descriptors and of address space: one sentence that names the remedy."""
     code = f"""
 import resource, sys
+import kfix_md.shm.attach  # which the first attach() imports
 from kfix_md import attach
 from kfix_md.errors import FeedError, UsageError
 from kfix_md.shm.writer import SegmentWriter
