@@ -201,7 +201,7 @@ def test_a_loop_does_not_look_again_at_the_socket_of_an_exporter_that_has_ended(
 def test_a_loop_that_stood_still_answers_all_that_was_asked_at_once(monkeypatch):
     monkeypatch.setattr(exporter, "COMMAND", ["sh", "-c", "exec sleep 1000"])
     read = Mock(side_effect=FeedCounters)
-    one = Exporter("127.0.0.1", 0, read, [], set())
+    one = Exporter("127.0.0.1", 0, read, [], set(), "feed")
     one._socket.close()
     one._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     one._socket.setblocking(False)
