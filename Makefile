@@ -5,6 +5,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find kfix_md recorder tests -name '*.pyx' -o -name '*.pxd' -o -name '*.h') setup.py
 
+# each of the hundreds of processes that tests start would compile the package's modules again
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: all build shipped lock demo test lint sanitized-tree sanitize package wheels abi3 emulated docs coverage fuzz injected
 .PHONY: alerts chaos faults soak trust upgrade power-loss ship-crash lake-crash demo-scale torn clean
 
