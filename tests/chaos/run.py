@@ -341,7 +341,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
     report["wrong"] += watch.disagreements(trusted, recorded, within, unseen)
     past = recorder.open(folder / "captures")
     number = int(plan.samples * plan.seconds)
-    counts, complaints = watch.at_samples(trusted, past, within, unseen, random.Random(plan.seed), number)
+    counts, complaints = watch.at_samples(trusted, recorded, past, within, unseen, random.Random(plan.seed), number)
     report["trust_samples"], report["wrong"] = counts, report["wrong"] + complaints
     return report
 

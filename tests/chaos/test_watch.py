@@ -1,8 +1,13 @@
 """The judge of live books: spans of trust, sessions that ended, and which time counts as too long."""
 
+import random
+from types import SimpleNamespace
+
+import pyarrow as pa
+
 from kfix_md import State
 from tests.chaos.variations import VARIATIONS, chosen
-from tests.chaos.watch import FOREVER, audit, differences, disagreements, pauses, silences, spans
+from tests.chaos.watch import FOREVER, at_samples, audit, differences, disagreements, pauses, silences, spans
 
 S = 1_000_000_000
 STATES = {state.name: int(state) for state in State}
@@ -80,3 +85,23 @@ def test_captures_that_disagree_with_readers_are_named():
 
 def test_the_watcher_names_when_it_did_not_look():
     assert pauses([[S, [], S - S // 100], [2 * S, [], S]]) == [(S, 2 * S)]
+
+
+def test_a_gap_that_is_healed_between_two_looks_is_no_difference_and_a_longer_one_is():
+    class Past:
+        def __init__(self, healed_s: float) -> None:
+            self.gap = (5 * S, int(healed_s * S))
+
+        def bbo(self, symbol: str, level: str) -> pa.Table:
+            return pa.table({"recv_ns": [0, *self.gap], "trusted": [True, False, True]})
+
+        def book(self, symbol: str, at: int, level: str) -> SimpleNamespace:
+            trusted = not self.gap[0] <= at < self.gap[1]
+            return SimpleNamespace(trusted=trusted, reason="" if trusted else "GAP")
+
+    live = {("A", 2): [(S, FOREVER)]}
+    for healed_s, differ in ((5.01, False), (7.0, True)):
+        past = Past(healed_s)
+        captured = {("A", 2): [(S, past.gap[0]), (past.gap[1], FOREVER)]}
+        counts, complaints = at_samples(live, captured, past, (S, 9 * S), [], random.Random(1), 5000)
+        assert bool(complaints) is differ and counts["trusted by all"] > 3000

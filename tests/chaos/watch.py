@@ -105,6 +105,7 @@ def spans(samples: list[Any]) -> dict[Book, list[Span]]:
 
 def at_samples(
     live: dict[Book, list[Span]],
+    captured: dict[Book, list[Span]],
     cap: Captures,
     within: Span,
     unseen: list[Span],
@@ -114,7 +115,8 @@ def at_samples(
     """(samples by what both say, complaints): is `book()` trusted when readers trusted the book, and only then?
 
     So too the latest row of `bbo()` at that time. Half of the samples are of times at which readers did not trust the
-    book. Times near a change are no samples: shared memory is looked at every 10 ms.
+    book. Times near a change, of the one or the other, are no samples: shared memory is looked at every 10 ms, and a
+    gap that is healed in less is not seen. How long they differ is what `disagreements` finds.
     """
     found: Counter[str] = Counter()
     complaints: list[str] = []
@@ -129,7 +131,7 @@ def at_samples(
     for number in range(count):
         book, span = rng.choice(outages) if number % 2 and outages else (rng.choice(books), within)
         at = rng.randrange(*span)
-        turns = [moment for span in [*live[book], *unseen] for moment in span]
+        turns = [moment for span in [*live[book], *captured.get(book, []), *unseen] for moment in span]
         if any(abs(moment - at) < TOLERANCE_NS for moment in turns) or any(a < at < to for a, to in unseen):
             continue
         seen = any(a <= at < to for a, to in live[book])
