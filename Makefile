@@ -70,13 +70,18 @@ PYTEST := -m pytest -n $(TEST_WORKERS) --dist worksteal
 test: build lint $(S3)/.ready
 	KFIX_MOTO_SERVER="$(CURDIR)/$(S3)/bin/moto_server" $(PY) $(PYTEST)
 
-lint: $(VENV)/.ready
+# runs again when a file has changed
+LINTED = $(wildcard $(shell git ls-files '*.py' '*.pyi' '*.pyx' '*.pxd' '*.h' '*.c' '*.cpp'))
+lint: build/.linted
+build/.linted: $(VENV)/.ready pyproject.toml $(LINTED)
+	@mkdir -p build
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check -q .
 	$(VENV)/bin/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.c' '*.cpp')
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint kfix_md recorder tests
 	$(PY) -m mypy
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright --level error
+	touch $@
 
 # what an instrumented build of the package needs; each such build has a copy of the tree for itself
 COPIED := kfix_md recorder tests benchmarks docs examples monitoring deploy setup.py pyproject.toml mkdocs.yml README.md CONTRIBUTING.md CHANGELOG.md
@@ -101,10 +106,11 @@ sanitized = cd $(SANITIZED) && LD_PRELOAD="$(1)" ASAN_OPTIONS=detect_leaks=0 UBS
 sanitized-tree: $(SANITIZED)/.built
 	$(call copy_tree,$(SANITIZED))
 
+PYTHON_ALONE := tests/core/test_benchmarks.py tests/core/test_streams.py
 sanitize: sanitized-tree
 	$(call sanitized,$(GCC_ASAN)) $(PYTEST) -p no:cacheprovider tests/core tests/fuzz \
 	  tests/shm/test_books.py tests/shm/test_bursts.py tests/shm/test_orders_trades.py tests/shm/test_torn.py \
-	  tests/journal tests/recorder/test_rows.py tests/recorder/test_replay.py tests/recorder/test_queries.py
+	  tests/journal tests/recorder/test_rows.py tests/recorder/test_replay.py $(PYTHON_ALONE:%=--ignore=%)
 
 # coverage-guided, each target of tests/fuzz/targets.py by libFuzzer (atheris); what was found is in build/fuzz.
 # Its library is linked to from a place of its own: LD_PRELOAD ends a path at a space
