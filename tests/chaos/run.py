@@ -109,6 +109,9 @@ class Judge:
         except ControlError:  # the venue has ended this numbering and we have not read so far yet
             self.counts["venue is ahead"] += 1
             return
+        if (truth["price_precision"], truth["qty_precision"]) != service.handler.precisions(symbol):
+            self.counts["other precisions"] += 1  # they changed while the session was down: the list is on its way
+            return
         theirs = [[(p, q) for p, q, _ in truth["ints"][side]] for side in ("bids", "offers")]
         if ours == theirs:
             self._runs.setdefault(run, truth["session"])
@@ -150,13 +153,23 @@ async def turn(feed: FeedProcess, venue: Venue, plan: Plan, counts: Counter[str]
 
 
 async def throw(
-    feed: FeedProcess, venue: Venue, plan: Plan, counts: Counter[str], rng: random.Random, variations: list[Variation]
+    feed: FeedProcess,
+    venue: Venue,
+    plan: Plan,
+    counts: Counter[str],
+    rng: random.Random,
+    variations: list[Variation],
+    redefined: list[dict[str, Any]],
 ) -> None:
-    """Faults at random moments."""
+    """Faults at random moments; `redefined` gains those of which the venue keeps no record."""
     symbols = {service.name: sorted(followed(service)) for service in feed.services}
     while True:
         await asyncio.sleep(rng.expovariate(plan.faults))
         command, arguments = draw(rng, symbols, variations)
+        if command == "precision":
+            # no fault, but 5041 is printed with it: a session that logs on has a book before it has the list
+            symbol = arguments["symbol"]
+            redefined.append({"fault": command, "harm": "content", "at_ns": time.time_ns(), "symbols": [symbol]})
         try:
             venue(command, **arguments)
         except ControlError:  # no session is logged on there at the moment
@@ -277,9 +290,10 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
         judge = Judge(feed, venue, random.Random(plan.seed), depth)
         watcher = watch.Watcher(feed.segment.path, folder / "states.jsonl")
         stalled: list[watch.Span] = []
+        redefined: list[dict[str, Any]] = []
         tasks = [
             asyncio.create_task(stalls(stalled)),
-            asyncio.create_task(throw(feed, venue, plan, injected, rng, variations)),
+            asyncio.create_task(throw(feed, venue, plan, injected, rng, variations, redefined)),
             asyncio.create_task(turn(feed, venue, plan, injected, random.Random(plan.seed + 1))),
         ]
         end = time.monotonic() + plan.seconds
@@ -310,6 +324,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
             for at, to in stalled
             if to - at > SECOND // 2
         ]
+        report["faults"] += redefined
         events = venue("events", last=10**6)["events"]
         (folder / "events.json").write_text(json.dumps([events, report["faults"]]))
         samples = watcher.stop()
