@@ -100,8 +100,6 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> int
     notifier = Notifier()
     if not once:  # waiting for the feed, or for room on a disk, is what a recorder does: it has started all the same
         notifier.send("READY=1", f"STATUS=waiting for a journal in {settings.journal}")
-        if not _wait_for_journal(settings.journal, stopping, notifier):
-            return 0
     follow = _Progress()
     recorder = _open(settings, once, stopping, follow, notifier)
     if recorder is None:
@@ -155,7 +153,8 @@ def _undecoded(recorder: "Recorder") -> Iterator[str]:
 def _open(
     settings: "Settings", once: bool, stopping: list[int], follow: "_Progress", notifier: "Notifier"
 ) -> "Recorder | None":
-    """The recorder, when the disk of the captures lets it start; None when a signal ends the waiting for that."""
+    """The recorder, when there is a journal and the disk of the captures lets it start; None when a signal ends the
+    waiting for that."""
     from recorder.process import Recorder
 
     ran_before = (settings.captures / "state").is_dir()
@@ -163,9 +162,13 @@ def _open(
         if once:
             with _writing(settings.captures):
                 return Recorder(settings, progress=follow)
+        if not _wait_for_journal(settings.journal, stopping, notifier):
+            return None
         try:
             return Recorder(settings, progress=follow)
         except (KfixError, OSError) as error:
+            if isinstance(error.__cause__, FileNotFoundError) and error.__cause__.filename == settings.journal:
+                continue  # it has just been moved away
             if not may_pass(error, ran_before):
                 raise
             notifier.send(f"STATUS=cannot write the captures yet: {error}")

@@ -1,7 +1,9 @@
 """Runs the recorder: reads the journal, flushes to Parquet, compacts finished dates, retires journal segments."""
 
 import contextlib
+import errno
 import logging
+import os
 import subprocess
 import time
 from collections import Counter
@@ -88,7 +90,8 @@ class Recorder:
         if settings.retention not in RETENTIONS:
             raise UsageError(f"journal retention is {settings.retention!r}: use {', '.join(RETENTIONS)}")
         if not settings.journal.is_dir():
-            raise UsageError(f"no journal at {settings.journal}: start `kfix feed` first, or correct [journal]")
+            fault = f"no journal at {settings.journal}: start `kfix feed` first, or correct [journal]"
+            raise UsageError(fault) from FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), settings.journal)
         self.settings, self._now, self._progress = settings, now, progress or (lambda figures: None)
         self.writer = Writer(
             settings.captures, row_group=settings.row_group, compression_level=settings.compression_level

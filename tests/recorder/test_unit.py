@@ -9,8 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from kfix_md.errors import UsageError
 from kfix_md.feed.notify import Notifier
 from recorder import cli
+from recorder.process import Recorder
 from tests.feed.test_starting import Manager
 from tests.recorder import build
 
@@ -56,3 +60,26 @@ def test_a_recorder_that_waits_for_a_disk_is_alive(tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "DISK_PAUSE_S", 0.5)
     cli._wait_for_disk(tmp_path, OSError(28, "full"), [], Notifier(manager.environment()))
     assert manager.count("WATCHDOG=1") >= 2
+
+
+def test_a_journal_that_is_moved_away_while_a_recorder_starts_is_waited_for(tmp_path, monkeypatch):
+    build.journal_of(tmp_path / "journal", ("spot-l2",), messages=20)
+    attempts = []
+
+    def starting(settings, *, progress):
+        """The journal is there when it is looked for, and not when the first attempt opens it."""
+        attempts.append(settings.journal.is_dir())
+        if len(attempts) > 1:
+            return Recorder(settings, progress=progress)
+        settings.journal.rename(tmp_path / "away")
+        try:
+            return Recorder(settings, progress=progress)
+        finally:
+            (tmp_path / "away").rename(settings.journal)
+
+    monkeypatch.setattr("recorder.process.Recorder", starting)
+    one = cli._open(build.settings(tmp_path), False, [], cli._Progress(), Notifier({}))
+    assert one is not None and attempts == [True, True]
+    one.close()
+    with pytest.raises(UsageError, match="no journal at"):  # --once does not wait
+        Recorder(build.Settings(tmp_path / "none", tmp_path / "captures"))
