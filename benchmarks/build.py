@@ -69,6 +69,13 @@ def translated(folder: Path) -> Path:
     return generated
 
 
+def compiling(generated: Path) -> list[str]:
+    """The start of a compiler's command line for what `translated` made."""
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()
+    include = ["-I", sysconfig.get_path("include"), "-I", str(ROOT / "kfix_md")]
+    return [*compiler, "-fno-strict-aliasing", *include, str(generated)]
+
+
 def driver() -> ModuleType:
     """driver.pyx, compiled."""
     target = BUILD / f"kfix_bench_driver{sysconfig.get_config_var('EXT_SUFFIX')}"
@@ -76,23 +83,7 @@ def driver() -> ModuleType:
     if not newer(target, DRIVER, *headers):
         BUILD.mkdir(parents=True, exist_ok=True)
         generated = translated(BUILD)
-        compiler = (sysconfig.get_config_var("CC") or "cc").split()
-        run(
-            [
-                *compiler,
-                "-O3",
-                "-shared",
-                "-fPIC",
-                "-fno-strict-aliasing",
-                "-I",
-                sysconfig.get_path("include"),
-                "-I",
-                str(ROOT / "kfix_md"),
-                str(generated),
-                "-o",
-                str(target),
-            ]
-        )
+        run([*compiling(generated), "-O3", "-shared", "-fPIC", "-o", str(target)])
     spec = importlib.util.spec_from_file_location("kfix_bench_driver", target)
     if spec is None or spec.loader is None:
         raise RuntimeError(f"{target} cannot be loaded")

@@ -3,6 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from kfix_md._book cimport RULE_LEVEL, RULE_ORDER, OrderBook
 from kfix_md._codec cimport Codec
@@ -11,7 +12,6 @@ from kfix_md._entry cimport MDEntry
 from kfix_md._frame cimport FRAME_OK, next_frame
 from kfix_md.journal.reader cimport JournalReader
 from kfix_md.journal.records cimport REC_FRAME, Record
-from kfix_md.journal.segment cimport jclock
 from kfix_md.journal.writer cimport JournalWriter
 
 import numpy as np
@@ -133,24 +133,30 @@ cdef class Updates:
         return total
 
 
+cdef inline int64_t clock_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec
+
+
 def journal_append(JournalWriter writer, bytes body, Py_ssize_t n, int64_t rate):
     """Nanoseconds of each of `n` appends of `body`, `rate` a second (0: as fast as possible), int64."""
     cdef int64_t[::1] spans = np.zeros(n, np.int64)
     cdef const char* data = body
     cdef uint32_t length = <uint32_t>len(body)
     cdef int64_t gap = 1_000_000_000 // rate if rate else 0
-    cdef int64_t due = jclock()
+    cdef int64_t due = clock_ns()
     cdef int64_t now
     cdef Py_ssize_t i
     with nogil:
         for i in range(n):
             due += gap
-            now = jclock()
+            now = clock_ns()
             while now < due and gap:
-                now = jclock()
+                now = clock_ns()
             writer.put(REC_FRAME, 0, now, data, length)
             writer.commit(0)
-            spans[i] = jclock() - now
+            spans[i] = clock_ns() - now
     return spans.base
 
 

@@ -32,7 +32,6 @@ cdef extern from "journal/segment.h" nogil:
         uint64_t synced
         int64_t sync_max_ns
         int64_t exposed_max_ns
-    int64_t jclock()
     void jprefetch(const void* p)
     void jstore32(void* p, uint32_t v)
     void jstore64(void* p, uint64_t v)
