@@ -185,14 +185,19 @@ def main(argv: list[str] | None = None) -> None:
     except Mistakes as error:
         die(*error.lines)
     except (UsageError, KfixError) as error:
-        die(str(error), status=1 if may_pass(error) else 2)
+        die(str(error), status=_status(error))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except OSError as error:  # a path without permission, a disk that fails
         if error.filename is None:
             raise
-        die(f"{error.filename}: {reason_of(error, lower=True)}", status=1 if may_pass(error) else 2)
+        die(f"{error.filename}: {reason_of(error, lower=True)}", status=_status(error))
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _status(error: Exception) -> int:
+    """2 for what a person has to change, after which a service manager does not start a process again; else 1."""
+    return 1 if may_pass(error) else 2
 
 
 def _open_standard_descriptors() -> None:
