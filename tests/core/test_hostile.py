@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import random
+import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import kfix_md
 from benchmarks import hostile
 from kfix_md import Cause, Handler, State
 from kfix_md._book import L2Book
@@ -19,6 +22,7 @@ from kfix_md.errors import ProtocolError
 from kfix_md.instruments import MAX_ROWS, InstrumentList, parse_list
 from tests.core.test_surprises import frame, listed
 from tests.fuzz.targets import framed
+from tests.preload import COMPILER, needs_compiler
 
 MEGABYTE = 1 << 20
 SOUND = framed(b"35=0|34=1|49=K|52=20240301-12:00:00.000|56=ME|")
@@ -138,6 +142,17 @@ def test_what_a_venue_may_send_by_chance_costs_a_step_or_two_an_entry(kind, step
     assert handler.stats["limits"] == 0
     assert handler["A/B"].state.name == "LIVE"
     assert handler.book("A/B").work <= steps * handler.stats["entries"]
+
+
+@needs_compiler
+def test_ids_that_count_up_are_spread_by_every_key(tmp_path):
+    # linear probing at half of the places: 0.5 steps an entry where every place is as likely as any other
+    program = tmp_path / "spread"
+    here, headers = Path(__file__).with_name("hash_spread.c"), Path(kfix_md.get_include()).parent / "c"
+    subprocess.run([COMPILER, "-O2", "-Wall", "-Werror", "-I", headers, here, "-o", program], check=True)
+    most, mean = map(float, subprocess.run([program], check=True, capture_output=True, text=True).stdout.split())
+    assert 0.45 < mean < 0.55
+    assert most < 0.75
 
 
 def test_a_limit_is_named_and_voids_one_book(caplog):
