@@ -335,10 +335,12 @@ def begun_after(directory: str | os.PathLike[str], number: int) -> bool:
     return any(head is not None and head.date for head in later)
 
 
-def bytes_after(directory: str | os.PathLike[str], number: int, offset: int) -> int:
-    """Bytes of records from a position on; the open segment counts with all that is allocated."""
+def after(directory: str | os.PathLike[str], number: int, offset: int) -> tuple[int, int]:
+    """How many segments have begun after one, and bytes of records from an offset of that one on; an open segment
+    counts with all that is allocated."""
     ends = {n: head.sealed_end for n, head in heads(directory).items() if n >= number and head.date}
-    return sum(max(0, end - (offset if n == number else HEADER_BYTES)) for n, end in ends.items())
+    bytes_left = sum(max(0, end - (offset if n == number else HEADER_BYTES)) for n, end in ends.items())
+    return sum(n > number for n in ends), bytes_left
 
 
 def seal(head: Info, end: int) -> None:

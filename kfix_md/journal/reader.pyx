@@ -402,6 +402,5 @@ cdef class JournalReader:
     @property
     def tail(self) -> dict:
         """Position, and how many segments and bytes are not read yet (an upper bound)."""
-        ahead = [n for n in journal_files.segments(self.directory) if n > self.number]
-        return {"position": self.position, "segments_behind": len(ahead),
-                "bytes_behind": journal_files.bytes_after(self.directory, self.number, self.offset)}
+        segments_left, bytes_left = journal_files.after(self.directory, self.number, self.offset)
+        return {"position": self.position, "segments_behind": segments_left, "bytes_behind": bytes_left}

@@ -59,7 +59,7 @@ class Cutter:
 
     def behind(self) -> int:
         """Bytes of the journal that are not cut yet; the room of an open segment counts where nothing is."""
-        return files.bytes_after(self.journal, self._number, self.position & 0xFFFFFFFF)
+        return files.after(self.journal, self._number, self.position & 0xFFFFFFFF)[1]
 
     def next(self, most: int) -> Chunk | None:
         """The next chunk, of at most `most` bytes; None when there is none yet.

@@ -85,8 +85,11 @@ def test_a_reader_follows_a_living_writer(tmp_path):
         w.frame(0, NOON, b"%d" % i * 20)
         got = list(reader)
         assert [r[5] for r in got] == [b"%d" % i * 20]
+        assert i % 100 or reader.tail["segments_behind"] == 0, "a segment made in advance has not begun"
+    start = JournalReader(tmp_path)
     w.close()
     assert list(reader) == []
+    assert start.tail["segments_behind"] > 2
 
 
 def test_the_session_date_ends_a_segment_at_22_utc(tmp_path):
