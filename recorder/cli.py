@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,7 @@ def _record(config: Path, service: str | None, once: bool, as_json: bool) -> int
     from recorder.metrics import serve
     from recorder.process import Settings
 
-    settings = Settings.load(str(config), service)
+    settings = replace(Settings.load(str(config), service), json_logs=as_json)
     stopping: list[int] = []
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, frame: stopping.append(number))
@@ -356,7 +357,8 @@ def report(captures: Path, day: str | None, output: Path | None) -> None:
 @click.command()
 @CAPTURES
 @click.option("--date", "day", default=None, help="Session date (YYYY-MM-DD); every finished one without it.")
-def compact(captures: Path, day: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="An object for each date, and errors as JSON log lines.")
+def compact(captures: Path, day: str | None, as_json: bool) -> None:
     """Cluster finished session dates by symbol: read back, compared row by row, then swapped in."""
     from recorder.compact import candidates, compact_day, rows_to_read
     from recorder.layout import Tree
@@ -368,19 +370,34 @@ def compact(captures: Path, day: str | None) -> None:
     if day and dates[0] not in tree.dates():
         raise UsageError(f"{captures} has no session date {day}")
     for one in dates:
-        with _writing(tree.root), progress(f"compacting {one}", rows_to_read(tree, one)) as advance:
+        bar = progress(f"compacting {one}", rows_to_read(tree, one), lines=not as_json)
+        with _writing(tree.root), bar as advance:
             done = compact_day(tree, one, progress=advance)
+        if as_json:
+            click.echo(json.dumps({"date": str(one), **done}))
+            continue
         click.echo(
             f"{one}: {done['rows']:,} rows, {done['files_before']} files -> {done['files_after']}, "
             f"{done['bytes_before']:,} bytes -> {done['bytes_after']:,}"
         )
-    if not dates:
+    if not dates and not as_json:
         click.echo("nothing to compact")
 
 
 @click.group()
 def journal() -> None:
-    """Look into the raw journal: ls, cat, grep, export."""
+    """Look into the raw journal: ls, cat, grep, export.
+
+    Damage is stepped over and reported on stderr; the exit status of cat, grep and export is 1 then.
+    """
+
+
+def _report_damage(damaged: list[str]) -> None:
+    """SystemExit with status 1 after a line about each damaged place, when there are any."""
+    for each in damaged:
+        click.echo(f"damaged: {each}", err=True)
+    if damaged:
+        raise SystemExit(1)
 
 
 DIRECTORY = click.argument("directory", type=_Place("journal"), metavar="JOURNAL|CONFIG")
@@ -415,9 +432,11 @@ def cat(directory: Path, session: int | None, start: str | None, end: str | None
     """Frames and events as text, one a line, | for SOH."""
     from recorder.journal_tools import lines
 
-    for line in lines(directory, session=session, start=start, end=end, raw=raw, follow=follow):
+    damaged: list[str] = []
+    for line in lines(directory, session=session, start=start, end=end, raw=raw, follow=follow, damaged=damaged):
         sys.stdout.buffer.write(line)
     sys.stdout.buffer.flush()
+    _report_damage(damaged)
 
 
 @journal.command("grep")
@@ -430,11 +449,12 @@ def grep(directory: Path, pattern: str, session: int | None, start: str | None, 
     """Records whose text (| for SOH) matches a regular expression, such as '35=y'; exit 1 when none does."""
     from recorder.journal_tools import lines
 
-    found = False
-    for line in lines(directory, session=session, start=start, end=end, pattern=pattern):
+    found, damaged = False, list[str]()
+    for line in lines(directory, session=session, start=start, end=end, pattern=pattern, damaged=damaged):
         sys.stdout.buffer.write(line)
         found = True
     sys.stdout.buffer.flush()
+    _report_damage(damaged)
     if not found:
         raise SystemExit(1)
 
@@ -452,5 +472,7 @@ def export(
     """Write frames to a file: .fix (raw stream), .log (FIX log), .pcap (for Wireshark)."""
     from recorder.journal_tools import export as write
 
-    n = write(directory, output, kind, session=session, start=start, end=end)
+    damaged: list[str] = []
+    n = write(directory, output, kind, session=session, start=start, end=end, damaged=damaged)
     click.echo(f"{n} frames in {output}")
+    _report_damage(damaged)

@@ -57,8 +57,13 @@ def records(
     start: str | None = None,
     end: str | None = None,
     follow: bool = False,
+    damaged: list[str] | None = None,
 ) -> Iterator[Record]:
-    """Records as of JournalReader, damage stepped over and given as (position, -1, 0, 0, 0, text)."""
+    """Records as of JournalReader, damage stepped over and given as (position, -1, 0, 0, 0, text).
+
+    What is damaged is appended to `damaged` as well.
+    """
+    damaged = [] if damaged is None else damaged
     _check(directory)
     position = int(start, 16) if start and start.startswith("0x") else 0
     first = to_ns(start) if start and not position else None
@@ -69,10 +74,11 @@ def records(
             record = reader.read()
         except CaptureError as error:
             at = reader.position
-            if not reader.resync():
-                yield at, -1, 0, 0, 0, f"{error}; nothing sound after it".encode()
+            sound = reader.resync()
+            damaged.append(str(error) if sound else f"{error}; nothing sound after it")
+            yield at, -1, 0, 0, 0, damaged[-1].encode()
+            if not sound:
                 return
-            yield at, -1, 0, 0, 0, str(error).encode()
             continue
         if record is None:
             if not follow:
@@ -105,13 +111,14 @@ def lines(
     raw: bool = False,
     follow: bool = False,
     pattern: str | None = None,
+    damaged: list[str] | None = None,
 ) -> Iterator[bytes]:
-    """Records as lines (or raw inbound frames); with `pattern` those that match it."""
+    """Records as lines (or raw inbound frames); with `pattern` those that match it. `damaged`: as of records()."""
     try:
         wanted = re.compile(pattern.encode()) if pattern else None
     except re.error as error:
         raise UsageError(f"{pattern!r} is no regular expression: {error}") from None
-    for record in records(directory, session=session, start=start, end=end, follow=follow):
+    for record in records(directory, session=session, start=start, end=end, follow=follow, damaged=damaged):
         if raw:
             if record[1] == FRAME:
                 yield record[5]
@@ -127,15 +134,16 @@ def export(
     session: int | None = None,
     start: str | None = None,
     end: str | None = None,
+    damaged: list[str] | None = None,
 ) -> int:
     """Write frames as "fix", "log" or "pcap" (by the file's name without `kind`); how many.
 
-    "pcap" has all bytes that were received, those of no sound frame included.
+    "pcap" has all bytes that were received, those of no sound frame included. `damaged`: as of records().
     """
     kind = kind or output.suffix.lstrip(".")
     if kind not in ("fix", "log", "pcap"):
         raise UsageError(f"{output}: name it .fix, .log or .pcap, or give --format")
-    found = records(directory, session=session, start=start, end=end)
+    found = records(directory, session=session, start=start, end=end, damaged=damaged)
     part = output.with_name(output.name + ".part")
     try:
         with open(part, "wb") as file:

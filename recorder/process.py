@@ -47,6 +47,7 @@ class Settings:
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
     feed: str | None = None  # its name, where the journal does not begin with the start of a feed
+    json_logs: bool = False  # of the compaction's process
 
     @property
     def stores(self) -> list[Store]:
@@ -331,6 +332,7 @@ class Recorder:
         days = [d for d in compact.candidates(self.writer.tree, before) if d not in self._uncompacted]
         if days:
             command = python("-m", "kfix_md", "compact", str(self.settings.captures), "--date", str(days[0]))
+            command += ["--json"] if self.settings.json_logs else []
             self._compaction = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             log.info("compacting %s", days[0])
             self.counts["compactions"] += 1

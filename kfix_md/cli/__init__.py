@@ -61,7 +61,7 @@ EXAMPLES = {
         "journal export feed.toml day.pcap",
     ),
     "lake": ("lake push captures s3://market-data/kraken", "lake push captures /mnt/lake --every 60s"),
-    "compact": ("compact captures", "compact captures --date 2026-11-20"),
+    "compact": ("compact captures", "compact captures --date 2026-11-20", "compact captures --json"),
     "probe": ("probe uat.toml", "probe uat.toml --through-rollover"),
     "doctor": ("doctor feed.toml", "doctor feed.toml --json", "doctor --schema"),
 }

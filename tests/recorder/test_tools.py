@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import duckdb
 import pandas as pd
@@ -20,9 +21,10 @@ from click.testing import CliRunner
 
 import recorder
 from kfix_md.errors import UsageError
-from kfix_md.journal.reader import EVENT, JournalReader
+from kfix_md.journal import files as journal_files
+from kfix_md.journal.reader import EVENT, FRAME, JournalReader
 from kfix_md.journal.writer import JournalWriter
-from recorder import cli
+from recorder import cli, process
 from recorder.journal_tools import export
 from recorder.process import Recorder
 from tests.recorder import build
@@ -199,6 +201,44 @@ def test_record_verify_compact_commands(tmp_path):
         run(cli.verify, tmp_path / "captures", "--date", "2020-01-01")
     with pytest.raises(UsageError, match="has no captures"):
         run(cli.verify, tmp_path)
+
+
+def test_commands_that_meet_damage_go_on_and_end_with_status_1(tmp_path):
+    journal = tmp_path / "journal"
+    build.journal_of(journal, ("spot-l2",), messages=60)
+    sound = list(JournalReader(journal))
+    at = next(r[0] for r in sound[len(sound) // 2 :] if r[1] == FRAME)
+    path = journal_files.heads(journal)[at >> 32].path
+    with open(path, "r+b") as file:
+        file.seek((at & 0xFFFFFFFF) + 60)
+        file.write(b"?????")
+    frames = [r[5] for r in sound if r[1] == FRAME and r[0] != at]
+    raw = CliRunner().invoke(cli.journal, ["cat", "--raw", str(journal)])
+    assert raw.exit_code == 1 and raw.stdout_bytes == b"".join(frames)
+    assert raw.stderr.startswith("damaged: ") and f"{at:#x}" in raw.stderr and raw.stderr.count("\n") == 1
+    text = CliRunner().invoke(cli.journal, ["cat", str(journal)])
+    assert text.exit_code == 1 and len(text.stdout.splitlines()) == len(sound), "a # line in place of the record"
+    assert "35=" in run(cli.journal, "grep", journal, "35=", status=1)
+    assert f"{len(frames)} frames" in run(cli.journal, "export", journal, tmp_path / "day.fix", status=1)
+    assert (tmp_path / "day.fix").read_bytes() == b"".join(frames)
+
+
+def test_a_compaction_logs_json_where_its_recorder_does(tmp_path, monkeypatch):
+    build.two_days(tmp_path)
+    (tmp_path / "feed.toml").write_text(CONFIG)
+    run(cli.record, tmp_path / "feed.toml", "--once")
+    first = str(recorder.open(tmp_path / "captures").dates()[0])
+    started = []
+    monkeypatch.setattr(process.subprocess, "Popen", lambda command, **_: started.append(command))
+    for json_logs in (False, True):
+        one = Recorder(replace(build.settings(tmp_path), json_logs=json_logs))
+        one.housekeeping()
+        one.close()
+        assert "--json" in started.pop() if json_logs else "--json" not in started.pop()
+    monkeypatch.undo()
+    done = CliRunner().invoke(cli.compact, [str(tmp_path / "captures"), "--date", first, "--json"])
+    assert done.exit_code == 0 and done.stderr == ""
+    assert json.loads(done.stdout)["date"] == first and json.loads(done.stdout)["rows"] > 100
 
 
 def test_the_configuration_serves_where_a_directory_does(tmp_path):
