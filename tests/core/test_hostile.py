@@ -20,6 +20,8 @@ from kfix_md._entry import ENTRY_DTYPE
 from kfix_md._frame import fields
 from kfix_md.errors import ProtocolError
 from kfix_md.instruments import MAX_ROWS, InstrumentList, parse_list
+from kfix_md.journal.reader import FRAME, JournalReader
+from kfix_md.journal.writer import JournalWriter
 from tests.core.test_surprises import frame, listed
 from tests.fuzz.targets import framed
 from tests.preload import COMPILER, needs_compiler
@@ -87,6 +89,25 @@ def test_the_receive_buffer_is_given_back_after_a_large_frame():
     handler.on_bytes(bytes(200_000) + frame("0", 1, "") + listed("BTC/USD"), 1)
     assert handler.unfinished == 0
     assert len(handler.get_buffer()) < 5_000_000
+
+
+def test_a_frame_of_the_greatest_length_is_applied_and_kept_and_a_longer_one_is_garbled(tmp_path):
+    most, around = 1 << 26, len(b"8=FIX.4.4|9=12345678||10=000|")  # Handler's max_frame, and what is not the body
+    head = b"35=W|34=2|49=K|52=20240301-12:00:00.000|56=ME|55=A/B|262=1|268=1|" + hostile.level(0, 5) + b"58="
+    longest = framed(head + b"x" * (most - len(head) - around) + b"|")
+    assert len(longest) == most
+    with JournalWriter(tmp_path) as journal:
+        handler = Handler(journal=journal)
+        handler.on_bytes(hostile.LISTED, 1)
+        handler.on_bytes(longest, 1)
+        assert handler["A/B"].state is State.LIVE and handler.stats["entries"] == 1
+        assert handler.stats["bad_length"] == handler.unfinished == 0
+        body = most - around + 1
+        handler.on_bytes(longest.replace(b"9=%d" % body, b"9=%d" % (body + 1), 1) + SOUND, 1)
+        assert (handler.stats["bad_length"], handler.stats["garbage_bytes"]) == (1, most)
+        assert handler.stats["messages"] == 3 and handler.unfinished == 0
+    frames = [len(record[5]) for record in JournalReader(tmp_path) if record[1] == FRAME]
+    assert frames == [len(hostile.LISTED), most, len(SOUND)]
 
 
 # ---- books: the work that messages cost, in steps (OrderBook.work)
