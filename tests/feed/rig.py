@@ -52,7 +52,7 @@ class Venue:
     def close(self) -> None:
         self.control.close()
         self._process.terminate()
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=60)  # next to fifty spinning readers it has a fiftieth of a core
         self._process.stdout.close()
 
     def toml(self, folder: Path, name: str, services: tuple[str, ...] = SERVICES, **more: str) -> str:
