@@ -591,7 +591,8 @@ cdef class OrderBook:
         words = self.memory[side][KFIX_GUARD:]
         arrays = [words[at + total - count:at + total][::-1] for at in (0, rows)]
         arrays.append(words[3 * rows:].view("u4")[total - count:total][::-1])
-        out = np.empty(count, DEPTH_DTYPE if price == "float" else DEPTH_INT_DTYPE)
+        # padding is zero: equal books have equal bytes
+        out = np.zeros(count, DEPTH_DTYPE if price == "float" else DEPTH_INT_DTYPE)
         if price == "float":
             out["price"] = arrays[0] / 10.0 ** self.price_precision
             out["qty"] = arrays[1] / 10.0 ** self.qty_precision

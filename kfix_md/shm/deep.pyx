@@ -326,7 +326,9 @@ cdef class Book(TopReader):
                 continue
             rows.append((i, t.price / ten_to(t.price_precision), t.qty / ten_to(t.qty_precision),
                          kfix_wall(self.segment.header, t.recv_ns), t.event_ns, t.seq, t.aggressor, t.ord_type))
-        return np.array(rows, TRADE_DTYPE), head, lost
+        out = np.zeros(len(rows), TRADE_DTYPE)
+        out[:] = rows
+        return out, head, lost
 
     @property
     def truncated(self):
@@ -391,7 +393,7 @@ cdef bint find_level(kfix_level* levels, uint32_t n, int64_t price, bint ascendi
 
 
 cdef order_array(const kfix_order* rows, int32_t n, int qp):
-    out = np.empty(n, ORDER_DTYPE)
+    out = np.zeros(n, ORDER_DTYPE)      # padding too: equal queues have equal bytes
     cdef double q = ten_to(qp)
     for name, column in (
         ("qty", [rows[i].qty / q for i in range(n)]), ("queue_ns", [rows[i].queue_ns for i in range(n)]),

@@ -21,6 +21,7 @@ from tests.core.convert import depth_units, id_bits, records, units
 from tests.oracle import BOOK_SIDES, Entry, Follower
 from tests.oracle import L2Book as PlainL2
 from tests.oracle import L3Book as PlainL3
+from tests.padding import assert_equal_bytes
 from tests.streams import SERVICES, generate
 
 CORE = {"L2": L2Book, "L3": L3Book}
@@ -209,6 +210,15 @@ def test_checksum_of_numbers_of_any_length(levels):
         plain.apply(entry)
     core.apply(records(entries, plain))
     assert core.crc("level") == plain.checksum("level")
+
+
+def test_equal_levels_have_equal_bytes():
+    book = L2Book(1, 8)
+    entries = np.zeros(4, ENTRY_DTYPE)
+    entries["price"], entries["qty"] = [5, 6, 7, 8], 1
+    book.apply(entries)
+    for price in ("float", "int"):
+        assert_equal_bytes(lambda price=price: book.depth(price=price)[0])
 
 
 def test_growth_of_orders_keeps_the_book():

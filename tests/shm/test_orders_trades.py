@@ -8,6 +8,7 @@ import pytest
 from kfix_md import NotLive, State
 from kfix_md._codec import id_key
 from kfix_md.shm.attach import QueuePosition
+from tests.padding import assert_equal_bytes
 from tests.shm.conftest import Desk
 
 IDS = [f"00bf007e-0039-00dd-0071-00ae00d7{i:04x}" for i in range(400)]
@@ -60,6 +61,16 @@ def test_queue_position_by_the_id_s_text(desk, eth):
     with pytest.raises(NotLive):
         book.queue_position(IDS[1])
     assert book.queue_position(IDS[1], allow_stale=True).ahead == 1
+
+
+def test_equal_rows_have_equal_bytes(desk, eth):
+    eth.trade(20450, 7)
+    eth.publish()
+    book = desk.attach()["PF_ETHUSD"]
+    assert_equal_bytes(lambda: book.orders(2044.8))
+    assert_equal_bytes(book.trades)
+    for price in ("float", "int"):
+        assert_equal_bytes(lambda price=price: book.depth(price=price)[0])
 
 
 def test_l2_knows_no_orders(desk):
