@@ -598,8 +598,10 @@ def test_a_dead_writers_segment_is_not_sealed_where_it_cannot_be_read(tmp_path, 
     with writer(tmp_path) as w:
         for body in (b"one", b"two"):
             w.frame(0, NOON, body)
-        data = next(tmp_path.glob("*.0000000001.kfj")).read_bytes()
-    next(tmp_path.glob("*.0000000001.kfj")).write_bytes(data)  # as if its writer had died
+        while not (dated := list(tmp_path.glob("2*.0000000001.kfj"))):  # another thread renames the spare
+            time.sleep(0.001)
+        data = dated[0].read_bytes()
+    dated[0].write_bytes(data)  # as if its writer had died
     with monkeypatch.context() as patch:
         failing_reads(patch, lambda offset: offset >= layout.HEADER_BYTES)
         with pytest.raises(Unreadable):
