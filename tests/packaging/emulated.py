@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.packaging.check import DEMO, IMPORT_ALL, ROOT, clean_environment, run
+from tests.packaging.check import IMPORT_ALL, ROOT, clean_environment, run
 from tests.packaging.wheels import INSTRUCTIONS, build, check_stripped, tool_environment
 
 WORK = ROOT / "build" / "emulated"
@@ -66,7 +66,7 @@ def x86(name: str) -> None:
 
 
 def aarch64(name: str) -> None:
-    """The wheel for ARM64: built, installed, its demo, the tests, and `kfix inspect` as on this machine."""
+    """The wheel for ARM64: built, installed, the tests, and `kfix inspect` as on this machine."""
     root = debian_tree(WORK / name / "root")
     python = launcher(root / "usr/bin/python", ["qemu-aarch64-static", "-L", str(root)], root / "usr/bin/python3.11")
     tools = tool_environment(WORK / name / "tools")
@@ -86,8 +86,7 @@ def aarch64(name: str) -> None:
     assert found == ["scalar", "True"], f"the wheel uses {found}, where qemu has the CRC and PMULL instructions"
     count = run([str(python), "-c", IMPORT_ALL], cwd=work, env=environment).strip()
     print(f"{wheel.name}: installed, {count} modules imported", flush=True)
-    run([str(python), *DEMO], cwd=work, env=environment)
-    print(f"{name}: the demo passed", flush=True)
+    # not the demo: its shared memory is a sparse file of more than 16 GiB, which qemu 7.2 does not map
     compare_inspect(python, work, environment)
     pytest(name, python, tested_tree(work / "tree", wheel, cross, tools), environment)
     (ROOT / "dist").mkdir(exist_ok=True)
