@@ -3,7 +3,6 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from kfix_md._book cimport RULE_LEVEL, RULE_ORDER, OrderBook
 from kfix_md._codec cimport Codec
@@ -133,10 +132,8 @@ cdef class Updates:
         return total
 
 
-cdef inline int64_t clock_ns() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec
+cdef extern from "shm/platform.h" nogil:
+    int64_t kfix_monotonic()
 
 
 def journal_append(JournalWriter writer, bytes body, Py_ssize_t n, int64_t rate):
@@ -145,18 +142,18 @@ def journal_append(JournalWriter writer, bytes body, Py_ssize_t n, int64_t rate)
     cdef const char* data = body
     cdef uint32_t length = <uint32_t>len(body)
     cdef int64_t gap = 1_000_000_000 // rate if rate else 0
-    cdef int64_t due = clock_ns()
+    cdef int64_t due = kfix_monotonic()
     cdef int64_t now
     cdef Py_ssize_t i
     with nogil:
         for i in range(n):
             due += gap
-            now = clock_ns()
+            now = kfix_monotonic()
             while now < due and gap:
-                now = clock_ns()
+                now = kfix_monotonic()
             writer.put(REC_FRAME, 0, now, data, length)
             writer.commit(0)
-            spans[i] = clock_ns() - now
+            spans[i] = kfix_monotonic() - now
     return spans.base
 
 
