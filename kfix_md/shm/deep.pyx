@@ -326,7 +326,7 @@ cdef class Book(TopReader):
                 continue
             rows.append((i, t.price / ten_to(t.price_precision), t.qty / ten_to(t.qty_precision),
                          kfix_wall(self.segment.header, t.recv_ns), t.event_ns, t.seq, t.aggressor, t.ord_type))
-        out = np.zeros(len(rows), TRADE_DTYPE)
+        out = np.zeros(len(rows), TRADE_DTYPE)      # padding too, as in order_array
         out[:] = rows
         return out, head, lost
 

@@ -32,15 +32,13 @@ int main(void) {
     static const int shifts[] = {0, 8, 16, 32, 48};
     uint64_t state = 1;
     double most = 0, sum = 0;
-    int n = 0;
     for (int key = 0; key < KEYS; key++) {
         kfix_hash_key[0] = next_key(&state);
         kfix_hash_key[1] = next_key(&state);
         double found = steps(shifts[key / 2 % 5], key % 2);
         most = found > most ? found : most;
         sum += found;
-        n++;
     }
-    printf("%.3f %.3f\n", most, sum / n);
+    printf("%.3f %.3f\n", most, sum / KEYS);
     return 0;
 }

@@ -5,13 +5,11 @@ from __future__ import annotations
 import gc
 import random
 import subprocess
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-import kfix_md
 from benchmarks import hostile
 from kfix_md import Cause, Handler, State
 from kfix_md._book import L2Book
@@ -22,6 +20,7 @@ from kfix_md.errors import ProtocolError
 from kfix_md.instruments import MAX_ROWS, InstrumentList, parse_list
 from kfix_md.journal.reader import FRAME, JournalReader
 from kfix_md.journal.writer import JournalWriter
+from tests.conftest import ROOT
 from tests.core.test_surprises import frame, listed
 from tests.fuzz.targets import framed
 from tests.preload import COMPILER, needs_compiler
@@ -169,8 +168,8 @@ def test_what_a_venue_may_send_by_chance_costs_a_step_or_two_an_entry(kind, step
 def test_ids_that_count_up_are_spread_by_every_key(tmp_path):
     # linear probing at half of the places: 0.5 steps an entry where every place is as likely as any other
     program = tmp_path / "spread"
-    here, headers = Path(__file__).with_name("hash_spread.c"), Path(kfix_md.get_include()).parent / "c"
-    subprocess.run([COMPILER, "-O2", "-Wall", "-Werror", "-I", headers, here, "-o", program], check=True)
+    source, headers = ROOT / "tests/core/hash_spread.c", ROOT / "kfix_md/c"
+    subprocess.run([COMPILER, "-O2", "-Wall", "-Werror", "-I", headers, source, "-o", program], check=True)
     most, mean = map(float, subprocess.run([program], check=True, capture_output=True, text=True).stdout.split())
     assert 0.45 < mean < 0.55
     assert most < 0.75

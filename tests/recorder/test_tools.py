@@ -234,7 +234,7 @@ def test_a_compaction_logs_json_where_its_recorder_does(tmp_path, monkeypatch):
         one = Recorder(replace(build.settings(tmp_path), json_logs=json_logs))
         one.housekeeping()
         one.close()
-        assert "--json" in started.pop() if json_logs else "--json" not in started.pop()
+        assert ("--json" in started.pop()) is json_logs
     monkeypatch.undo()
     done = CliRunner().invoke(cli.compact, [str(tmp_path / "captures"), "--date", first, "--json"])
     assert done.exit_code == 0 and done.stderr == ""
